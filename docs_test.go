@@ -22,7 +22,8 @@ const maxDocWidth = 100
 func documents(t *testing.T) []string {
 	t.Helper()
 	var files []string
-	for _, pattern := range []string{"*.md", "docs/*.md", "docs/*/*.md", "deploy/*.md", "deploy/*/*.md", "*/*/README.md"} {
+	patterns := []string{"*.md", "docs/*.md", "docs/*/*.md", "deploy/*.md", "deploy/*/*.md", "*/*/README.md"}
+	for _, pattern := range patterns {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -54,6 +55,23 @@ func TestDocumentsFitTheScreen(t *testing.T) {
 			link := !strings.Contains(strings.TrimSpace(line), " ") || strings.HasPrefix(line, "<")
 			if !code && !table && !link && page.Width(line) > maxDocWidth {
 				t.Errorf("%s:%d is wider than %d columns", file, i+1, maxDocWidth)
+			}
+		}
+	}
+}
+
+func TestDocumentsArePlainEnglish(t *testing.T) {
+	for _, file := range documents(t) {
+		// It shows what to avoid.
+		if file == "CONTRIBUTING.md" {
+			continue
+		}
+
+		text := strings.Join(strings.Fields(readText(t, file)), " ")
+		for phrase, plain := range plainWords {
+			if at := phrase.FindStringIndex(text); at != nil {
+				around := text[max(0, at[0]-30):min(len(text), at[1]+30)]
+				t.Errorf("%s: %q: say %q", file, around, plain)
 			}
 		}
 	}

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/volume"
 )
@@ -97,7 +95,7 @@ func (s *subvolumes) create(spec volume.Spec) (transaction uint64, err error) {
 	}
 
 	if spec.NoCOW {
-		if err := overwriteInPlace(root); err != nil {
+		if err := btrfs.OverwriteInPlace(root); err != nil {
 			return 0, err
 		}
 	}
@@ -108,21 +106,6 @@ func (s *subvolumes) create(spec volume.Spec) (transaction uint64, err error) {
 	}
 
 	return sub.Created, err
-}
-
-// overwriteInPlace lets files that are made below dir overwrite their blocks in place (chattr +C): for
-// databases, at the price of checksums.
-func overwriteInPlace(dir *os.File) error {
-	// FS_NOCOW_FL
-	const fsNoCOW = 0x00800000
-	flags, err := unix.IoctlGetUint32(int(dir.Fd()), unix.FS_IOC_GETFLAGS)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(int(dir.Fd()), unix.FS_IOC_SETFLAGS, int(flags|fsNoCOW))
-	}
-	if err != nil {
-		return fmt.Errorf("switch off copy-on-write of %s: %w", dir.Name(), err)
-	}
-	return nil
 }
 
 // open returns the open root directory of a volume and what it is.

@@ -11,8 +11,14 @@ import (
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
+// controllerService is the Controller service.
+type controllerService struct {
+	csi.UnimplementedControllerServer
+	local
+}
+
 // ControllerGetCapabilities says which optional calls of the controller service are served.
-func (d *Driver) ControllerGetCapabilities(
+func (*controllerService) ControllerGetCapabilities(
 	context.Context,
 	*csi.ControllerGetCapabilitiesRequest,
 ) (*csi.ControllerGetCapabilitiesResponse, error) {
@@ -34,7 +40,7 @@ func (d *Driver) ControllerGetCapabilities(
 
 // CreateVolume creates a volume on this node, or returns the one that an equal request created. A request for
 // other nodes is RESOURCE_EXHAUSTED, after which provisioners choose another node.
-func (d *Driver) CreateVolume(
+func (c *controllerService) CreateVolume(
 	ctx context.Context,
 	req *csi.CreateVolumeRequest,
 ) (*csi.CreateVolumeResponse, error) {
@@ -59,12 +65,12 @@ func (d *Driver) CreateVolume(
 	}
 
 	requisite := req.GetAccessibilityRequirements().GetRequisite()
-	if len(requisite) > 0 && !slices.ContainsFunc(requisite, d.here) {
+	if len(requisite) > 0 && !slices.ContainsFunc(requisite, c.here) {
 		return nil, fmt.Errorf("%w: volumes are made on node %s, which is not among the requisite topologies",
-			volume.ErrFull, d.cfg.NodeID)
+			volume.ErrFull, c.node)
 	}
 
-	v, err := d.cfg.Volumes.Create(ctx, volume.Request{
+	v, err := c.volumes.Create(ctx, volume.Request{
 		Name:     req.GetName(),
 		Required: req.GetCapacityRange().GetRequiredBytes(),
 		Limit:    req.GetCapacityRange().GetLimitBytes(),
@@ -78,21 +84,21 @@ func (d *Driver) CreateVolume(
 		return nil, err
 	}
 
-	return &csi.CreateVolumeResponse{Volume: d.toCSI(v)}, nil
+	return &csi.CreateVolumeResponse{Volume: c.toCSI(v)}, nil
 }
 
-func (d *Driver) toCSI(v volume.Volume) *csi.Volume {
+func (c *controllerService) toCSI(v volume.Volume) *csi.Volume {
 	return &csi.Volume{
 		VolumeId:           v.ID,
 		CapacityBytes:      v.Size,
-		AccessibleTopology: []*csi.Topology{d.topology()},
+		AccessibleTopology: []*csi.Topology{c.topology()},
 		VolumeContext:      map[string]string{"backend": v.Backend},
 	}
 }
 
 // DeleteVolume deletes a volume and its content. An ID that is not of this driver names no volume, and
 // deleting that is success.
-func (d *Driver) DeleteVolume(
+func (c *controllerService) DeleteVolume(
 	ctx context.Context,
 	req *csi.DeleteVolumeRequest,
 ) (*csi.DeleteVolumeResponse, error) {
@@ -102,7 +108,7 @@ func (d *Driver) DeleteVolume(
 	if volume.CheckID(req.GetVolumeId()) != nil {
 		return &csi.DeleteVolumeResponse{}, nil
 	}
-	if err := d.cfg.Volumes.Delete(ctx, req.GetVolumeId()); err != nil {
+	if err := c.volumes.Delete(ctx, req.GetVolumeId()); err != nil {
 		return nil, err
 	}
 	return &csi.DeleteVolumeResponse{}, nil
@@ -110,7 +116,7 @@ func (d *Driver) DeleteVolume(
 
 // ValidateVolumeCapabilities reports whether an existing volume can be used with the capabilities; if not,
 // the answer has a message in place of the confirmation.
-func (d *Driver) ValidateVolumeCapabilities(
+func (c *controllerService) ValidateVolumeCapabilities(
 	_ context.Context,
 	req *csi.ValidateVolumeCapabilitiesRequest,
 ) (*csi.ValidateVolumeCapabilitiesResponse, error) {
@@ -118,7 +124,7 @@ func (d *Driver) ValidateVolumeCapabilities(
 		return nil, invalid("volume id or capabilities are missing")
 	}
 
-	v, err := d.get(req.GetVolumeId())
+	v, err := c.get(req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -146,17 +152,9 @@ func (d *Driver) ValidateVolumeCapabilities(
 	}, nil
 }
 
-// get returns a volume. An ID that is not of this driver names none.
-func (d *Driver) get(id string) (volume.Volume, error) {
-	if volume.CheckID(id) != nil {
-		return volume.Volume{}, fmt.Errorf("%w: %q", volume.ErrNotFound, id)
-	}
-	return d.cfg.Volumes.Get(id)
-}
-
 // ListVolumes returns a page of the volumes in the order of their IDs. The token of the next page has the
 // last ID of this one, so that volumes may be created and deleted between two pages.
-func (d *Driver) ListVolumes(
+func (c *controllerService) ListVolumes(
 	_ context.Context,
 	req *csi.ListVolumesRequest,
 ) (*csi.ListVolumesResponse, error) {
@@ -176,7 +174,7 @@ func (d *Driver) ListVolumes(
 		more++
 	}
 
-	found := d.cfg.Volumes.List(after, more)
+	found := c.volumes.List(after, more)
 	resp := &csi.ListVolumesResponse{}
 	if limit > 0 && len(found) > limit {
 		found = found[:limit]
@@ -184,7 +182,7 @@ func (d *Driver) ListVolumes(
 	}
 
 	for _, v := range found {
-		resp.Entries = append(resp.Entries, &csi.ListVolumesResponse_Entry{Volume: d.toCSI(v)})
+		resp.Entries = append(resp.Entries, &csi.ListVolumesResponse_Entry{Volume: c.toCSI(v)})
 	}
 
 	return resp, nil
@@ -192,7 +190,7 @@ func (d *Driver) ListVolumes(
 
 // GetCapacity returns how large the next volume with these parameters and capabilities may be, in bytes; 0
 // for other nodes.
-func (d *Driver) GetCapacity(
+func (c *controllerService) GetCapacity(
 	_ context.Context,
 	req *csi.GetCapacityRequest,
 ) (*csi.GetCapacityResponse, error) {
@@ -208,11 +206,11 @@ func (d *Driver) GetCapacity(
 		}
 	}
 
-	if req.GetAccessibleTopology() != nil && !d.here(req.GetAccessibleTopology()) {
+	if req.GetAccessibleTopology() != nil && !c.here(req.GetAccessibleTopology()) {
 		return &csi.GetCapacityResponse{}, nil
 	}
 
-	free, err := d.cfg.Volumes.Available(volume.Request{
+	free, err := c.volumes.Available(volume.Request{
 		Backend: p.backend,
 		Access:  w.access,
 		FSType:  w.fsType,
@@ -228,25 +226,25 @@ func (d *Driver) GetCapacity(
 
 // ControllerExpandVolume makes a volume larger. Volumes never shrink: one that is large enough stays as it
 // is.
-func (d *Driver) ControllerExpandVolume(
+func (c *controllerService) ControllerExpandVolume(
 	ctx context.Context,
 	req *csi.ControllerExpandVolumeRequest,
 ) (*csi.ControllerExpandVolumeResponse, error) {
 	if req.GetVolumeId() == "" || req.GetCapacityRange() == nil {
 		return nil, invalid("volume id or capacity range is missing")
 	}
-	if _, err := d.get(req.GetVolumeId()); err != nil {
+	if _, err := c.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
 
 	required, limit := req.GetCapacityRange().GetRequiredBytes(), req.GetCapacityRange().GetLimitBytes()
-	v, err := d.cfg.Volumes.Grow(ctx, req.GetVolumeId(), required, limit)
+	v, err := c.volumes.Grow(ctx, req.GetVolumeId(), required, limit)
 	if err != nil {
 		return nil, err
 	}
 
 	return &csi.ControllerExpandVolumeResponse{
 		CapacityBytes:         v.Size,
-		NodeExpansionRequired: d.cfg.Publisher.GrowsStaged(v),
+		NodeExpansionRequired: c.publisher.GrowsStaged(v),
 	}, nil
 }

@@ -6,6 +6,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -58,12 +59,8 @@ type Config struct {
 	Log       *slog.Logger
 }
 
-// Driver serves the three CSI services.
+// Driver serves the three CSI services, each of which is a type of its own.
 type Driver struct {
-	csi.UnimplementedIdentityServer
-	csi.UnimplementedControllerServer
-	csi.UnimplementedNodeServer
-
 	cfg Config
 }
 
@@ -77,10 +74,11 @@ func New(cfg Config) (*Driver, error) {
 
 // Server returns a gRPC server with the three services.
 func (d *Driver) Server() *grpc.Server {
+	here := local{node: d.cfg.NodeID, volumes: d.cfg.Volumes, publisher: d.cfg.Publisher}
 	s := grpc.NewServer(grpc.UnaryInterceptor(d.observe))
-	csi.RegisterIdentityServer(s, d)
-	csi.RegisterControllerServer(s, d)
-	csi.RegisterNodeServer(s, d)
+	csi.RegisterIdentityServer(s, &identityService{version: d.cfg.Version})
+	csi.RegisterControllerServer(s, &controllerService{local: here})
+	csi.RegisterNodeServer(s, &nodeService{local: here})
 	return s
 }
 
@@ -100,16 +98,33 @@ func (d *Driver) observe(
 		d.cfg.Log.Warn("call fails", "method", info.FullMethod, "code", code, "duration", took, "err", err)
 		return nil, err
 	}
+
 	d.cfg.Log.Debug("call", "method", info.FullMethod, "duration", took)
 	return resp, nil
 }
 
-func (d *Driver) topology() *csi.Topology {
-	return &csi.Topology{Segments: map[string]string{TopologyKey: d.cfg.NodeID}}
+// local is what the controller service and the node service share: the volumes of this node.
+type local struct {
+	node      string
+	volumes   Volumes
+	publisher Publisher
+}
+
+// get returns a volume. An ID that is not of this driver names none.
+func (l local) get(id string) (volume.Volume, error) {
+	if volume.CheckID(id) != nil {
+		return volume.Volume{}, fmt.Errorf("%w: %q", volume.ErrNotFound, id)
+	}
+	return l.volumes.Get(id)
+}
+
+// topology is where the volumes of this node can be reached.
+func (l local) topology() *csi.Topology {
+	return &csi.Topology{Segments: map[string]string{TopologyKey: l.node}}
 }
 
 // here reports whether a topology includes this node. Segments with keys of other drivers are not looked at.
-func (d *Driver) here(t *csi.Topology) bool {
+func (l local) here(t *csi.Topology) bool {
 	node, ok := t.GetSegments()[TopologyKey]
-	return !ok || node == d.cfg.NodeID
+	return !ok || node == l.node
 }

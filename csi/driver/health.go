@@ -9,10 +9,10 @@ import (
 )
 
 // ControllerGetVolumeHealth returns what is wrong with a volume.
-func (d *Driver) ControllerGetVolumeHealth(_ context.Context, req *csi.ControllerGetVolumeHealthRequest) (
+func (c *controllerService) ControllerGetVolumeHealth(_ context.Context, req *csi.ControllerGetVolumeHealthRequest) (
 	*csi.ControllerGetVolumeHealthResponse, error,
 ) {
-	health, err := d.health(req.GetVolumeId())
+	health, err := c.health(req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -20,21 +20,22 @@ func (d *Driver) ControllerGetVolumeHealth(_ context.Context, req *csi.Controlle
 }
 
 // NodeGetVolumeHealth is ControllerGetVolumeHealth for kubelet.
-func (d *Driver) NodeGetVolumeHealth(_ context.Context, req *csi.NodeGetVolumeHealthRequest) (
+func (n *nodeService) NodeGetVolumeHealth(_ context.Context, req *csi.NodeGetVolumeHealthRequest) (
 	*csi.NodeGetVolumeHealthResponse, error,
 ) {
-	health, err := d.health(req.GetVolumeId())
+	health, err := n.health(req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
 	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: health}, nil
 }
 
-func (d *Driver) health(id string) (*csi.VolumeHealth, error) {
+// health returns what is wrong with the volume of a request.
+func (l local) health(id string) (*csi.VolumeHealth, error) {
 	if id == "" {
 		return nil, invalid("volume id is missing")
 	}
-	v, err := d.get(id)
+	v, err := l.get(id)
 	if err != nil {
 		return nil, err
 	}

@@ -7,17 +7,23 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
+// identityService is the Identity service.
+type identityService struct {
+	csi.UnimplementedIdentityServer
+	version string
+}
+
 // GetPluginInfo returns the name and version of the driver.
-func (d *Driver) GetPluginInfo(
+func (s *identityService) GetPluginInfo(
 	context.Context,
 	*csi.GetPluginInfoRequest,
 ) (*csi.GetPluginInfoResponse, error) {
-	return &csi.GetPluginInfoResponse{Name: Name, VendorVersion: d.cfg.Version}, nil
+	return &csi.GetPluginInfoResponse{Name: Name, VendorVersion: s.version}, nil
 }
 
 // GetPluginCapabilities says what callers may expect: a controller service, volumes that can be reached from
 // some nodes only, and growth of volumes in use.
-func (d *Driver) GetPluginCapabilities(
+func (*identityService) GetPluginCapabilities(
 	context.Context,
 	*csi.GetPluginCapabilitiesRequest,
 ) (*csi.GetPluginCapabilitiesResponse, error) {
@@ -37,6 +43,6 @@ func (d *Driver) GetPluginCapabilities(
 }
 
 // Probe returns that the driver is ready: it serves only after all volumes were recovered.
-func (d *Driver) Probe(context.Context, *csi.ProbeRequest) (*csi.ProbeResponse, error) {
+func (*identityService) Probe(context.Context, *csi.ProbeRequest) (*csi.ProbeResponse, error) {
 	return &csi.ProbeResponse{Ready: wrapperspb.Bool(true)}, nil
 }

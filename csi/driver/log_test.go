@@ -22,6 +22,7 @@ func TestSecretsOfACallAreNotLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	node := nodeService{local: local{node: d.cfg.NodeID}}
 	request := &csi.NodePublishVolumeRequest{
 		VolumeId:       "../v",
 		TargetPath:     "/target",
@@ -33,7 +34,7 @@ func TestSecretsOfACallAreNotLogged(t *testing.T) {
 	info := &grpc.UnaryServerInfo{FullMethod: csi.Node_NodePublishVolume_FullMethodName}
 	for _, next := range []grpc.UnaryHandler{
 		func(ctx context.Context, req any) (any, error) {
-			return d.NodePublishVolume(ctx, req.(*csi.NodePublishVolumeRequest))
+			return node.NodePublishVolume(ctx, req.(*csi.NodePublishVolumeRequest))
 		},
 		func(context.Context, any) (any, error) { return &csi.NodePublishVolumeResponse{}, nil },
 	} {

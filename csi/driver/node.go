@@ -8,13 +8,19 @@ import (
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
+// nodeService is the Node service.
+type nodeService struct {
+	csi.UnimplementedNodeServer
+	local
+}
+
 // NodeGetInfo returns the topology in which the volumes of this node can be reached: the node itself.
-func (d *Driver) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
-	return &csi.NodeGetInfoResponse{NodeId: d.cfg.NodeID, AccessibleTopology: d.topology()}, nil
+func (n *nodeService) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
+	return &csi.NodeGetInfoResponse{NodeId: n.node, AccessibleTopology: n.topology()}, nil
 }
 
 // NodeGetCapabilities says which optional calls of the node service are served.
-func (d *Driver) NodeGetCapabilities(
+func (*nodeService) NodeGetCapabilities(
 	context.Context,
 	*csi.NodeGetCapabilitiesRequest,
 ) (*csi.NodeGetCapabilitiesResponse, error) {
@@ -34,7 +40,7 @@ func (d *Driver) NodeGetCapabilities(
 }
 
 // NodeStageVolume mounts a volume on the staging path, or attaches its device.
-func (d *Driver) NodeStageVolume(
+func (n *nodeService) NodeStageVolume(
 	ctx context.Context,
 	req *csi.NodeStageVolumeRequest,
 ) (*csi.NodeStageVolumeResponse, error) {
@@ -46,11 +52,11 @@ func (d *Driver) NodeStageVolume(
 	if err != nil {
 		return nil, err
 	}
-	if _, err := d.get(req.GetVolumeId()); err != nil {
+	if _, err := n.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
 
-	err = d.cfg.Publisher.Stage(ctx, req.GetVolumeId(), req.GetStagingTargetPath(), w.use(false))
+	err = n.publisher.Stage(ctx, req.GetVolumeId(), req.GetStagingTargetPath(), w.use(false))
 	if err != nil {
 		return nil, err
 	}
@@ -59,21 +65,21 @@ func (d *Driver) NodeStageVolume(
 }
 
 // NodeUnstageVolume undoes NodeStageVolume. What is not staged is success.
-func (d *Driver) NodeUnstageVolume(
+func (n *nodeService) NodeUnstageVolume(
 	ctx context.Context,
 	req *csi.NodeUnstageVolumeRequest,
 ) (*csi.NodeUnstageVolumeResponse, error) {
 	if req.GetVolumeId() == "" || req.GetStagingTargetPath() == "" {
 		return nil, invalid("volume id or staging path is missing")
 	}
-	if err := d.cfg.Publisher.Unstage(ctx, req.GetVolumeId(), req.GetStagingTargetPath()); err != nil {
+	if err := n.publisher.Unstage(ctx, req.GetVolumeId(), req.GetStagingTargetPath()); err != nil {
 		return nil, err
 	}
 	return &csi.NodeUnstageVolumeResponse{}, nil
 }
 
 // NodePublishVolume puts a staged volume on a target, for one pod.
-func (d *Driver) NodePublishVolume(
+func (n *nodeService) NodePublishVolume(
 	ctx context.Context,
 	req *csi.NodePublishVolumeRequest,
 ) (*csi.NodePublishVolumeResponse, error) {
@@ -90,11 +96,11 @@ func (d *Driver) NodePublishVolume(
 	if err != nil {
 		return nil, err
 	}
-	if _, err := d.get(req.GetVolumeId()); err != nil {
+	if _, err := n.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
 
-	err = d.cfg.Publisher.Publish(ctx, req.GetVolumeId(), req.GetTargetPath(), w.use(req.GetReadonly()))
+	err = n.publisher.Publish(ctx, req.GetVolumeId(), req.GetTargetPath(), w.use(req.GetReadonly()))
 	if err != nil {
 		return nil, err
 	}
@@ -103,14 +109,14 @@ func (d *Driver) NodePublishVolume(
 }
 
 // NodeUnpublishVolume undoes NodePublishVolume. What is not published is success.
-func (d *Driver) NodeUnpublishVolume(
+func (n *nodeService) NodeUnpublishVolume(
 	ctx context.Context,
 	req *csi.NodeUnpublishVolumeRequest,
 ) (*csi.NodeUnpublishVolumeResponse, error) {
 	if req.GetVolumeId() == "" || req.GetTargetPath() == "" {
 		return nil, invalid("volume id or target path is missing")
 	}
-	if err := d.cfg.Publisher.Unpublish(ctx, req.GetVolumeId(), req.GetTargetPath()); err != nil {
+	if err := n.publisher.Unpublish(ctx, req.GetVolumeId(), req.GetTargetPath()); err != nil {
 		return nil, err
 	}
 	return &csi.NodeUnpublishVolumeResponse{}, nil
@@ -118,18 +124,18 @@ func (d *Driver) NodeUnpublishVolume(
 
 // NodeGetVolumeStats returns how much of a volume is used. Of a raw block volume only the size is known, and
 // a file system without a fixed number of inodes has no usage of those.
-func (d *Driver) NodeGetVolumeStats(
+func (n *nodeService) NodeGetVolumeStats(
 	ctx context.Context,
 	req *csi.NodeGetVolumeStatsRequest,
 ) (*csi.NodeGetVolumeStatsResponse, error) {
 	if req.GetVolumeId() == "" || req.GetVolumePath() == "" {
 		return nil, invalid("volume id or path is missing")
 	}
-	if _, err := d.get(req.GetVolumeId()); err != nil {
+	if _, err := n.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
 
-	v, u, err := d.cfg.Publisher.Stats(req.GetVolumeId(), req.GetVolumePath())
+	v, u, err := n.publisher.Stats(req.GetVolumeId(), req.GetVolumePath())
 	if err != nil {
 		return nil, err
 	}
@@ -154,17 +160,17 @@ func (d *Driver) NodeGetVolumeStats(
 }
 
 // NodeExpandVolume lets the file system of a staged volume take the space that the volume has grown by.
-func (d *Driver) NodeExpandVolume(
+func (n *nodeService) NodeExpandVolume(
 	ctx context.Context,
 	req *csi.NodeExpandVolumeRequest,
 ) (*csi.NodeExpandVolumeResponse, error) {
 	if req.GetVolumeId() == "" || req.GetVolumePath() == "" {
 		return nil, invalid("volume id or path is missing")
 	}
-	if _, err := d.get(req.GetVolumeId()); err != nil {
+	if _, err := n.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
-	v, err := d.cfg.Publisher.GrowStaged(ctx, req.GetVolumeId())
+	v, err := n.publisher.GrowStaged(ctx, req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
@@ -58,29 +59,16 @@ func allocate(f *os.File, size int64) error {
 	return fmt.Errorf("allocate %d bytes for %s: %w", size, f.Name(), err)
 }
 
-// overwriteInPlace lets files that are made in dir keep their blocks when they are written over, on file
-// systems that would look for new ones each time (chattr +C of btrfs): those are not reserved.
+// overwriteInPlace lets files that are made in dir keep their blocks when they are written over, on a btrfs,
+// which would look for new ones each time: those are not reserved.
 func overwriteInPlace(dir string) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil || st.Type != unix.BTRFS_SUPER_MAGIC {
-		return err
+	if !btrfs.On(dir) {
+		return nil
 	}
-
 	f, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-
-	// FS_NOCOW_FL
-	const fsNoCOW = 0x00800000
-	flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
-	if err == nil && flags&fsNoCOW == 0 {
-		err = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, int(flags|fsNoCOW))
-	}
-	if err != nil {
-		return fmt.Errorf("switch off copy-on-write of %s: %w", dir, err)
-	}
-
-	return nil
+	return btrfs.OverwriteInPlace(f)
 }

@@ -5,7 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -47,14 +47,28 @@ func defaultOf(f *flag.Flag) string {
 	return fmt.Sprintf(" (default %s)", f.DefValue)
 }
 
-// oneDash is the name of a flag in an error of package flag.
-var oneDash = regexp.MustCompile(
-	`^(flag provided but not defined: |flag needs an argument: |` +
-		`invalid (?:boolean )?value ".*" for (?:flag )?)-`)
-
 // twoDashes writes the name of a flag in an error of package flag as users write it.
 func twoDashes(err error) error {
-	return errors.New(oneDash.ReplaceAllString(err.Error(), "${1}--"))
+	text := err.Error()
+	for _, before := range []string{"flag provided but not defined: ", "flag needs an argument: "} {
+		if name, ok := strings.CutPrefix(text, before+"-"); ok {
+			return errors.New(before + "--" + name)
+		}
+	}
+
+	// The value comes first, quoted, and may look like anything: invalid value "x" for flag -name: why.
+	for _, before := range []string{"invalid value ", "invalid boolean value "} {
+		rest, ok := strings.CutPrefix(text, before)
+		value, err := strconv.QuotedPrefix(rest)
+		if !ok || err != nil {
+			continue
+		}
+		of, name, found := strings.Cut(rest[len(value):], "-")
+		if found {
+			return errors.New(before + value + of + "--" + name)
+		}
+	}
+	return err
 }
 
 // Parse parses e.Args into fs and sets up the logger. Its error, if any, is to be returned from run as it is.

@@ -9,7 +9,7 @@ import (
 
 // parts are what runs of the agent, side by side. When one fails, all end.
 type parts struct {
-	ctx     context.Context //nolint:containedctx // lives as long as the parts
+	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	running sync.WaitGroup
 }

@@ -27,7 +27,7 @@ func (r *Reporter) describe(s *v1.NodeStatus, info runtime.Info) error {
 	maps.Copy(s.Capacity, c)
 	maps.Copy(s.Allocatable, r.allocatable(c))
 
-	s.Addresses = r.addresses(s.Addresses)
+	s.Addresses = r.cfg.addresses(s.Addresses)
 	s.DaemonEndpoints.KubeletEndpoint.Port = r.cfg.Port
 	s.NodeInfo = r.machine.Info()
 	s.NodeInfo.KubeletVersion = r.cfg.Version
@@ -55,15 +55,15 @@ func (r *Reporter) capacity() (v1.ResourceList, error) {
 }
 
 // addresses are those that the node reports. Those that a cloud has set stay.
-func (r *Reporter) addresses(now []v1.NodeAddress) []v1.NodeAddress {
-	ips := r.cfg.IPs
-	if r.cfg.ExternalCloud {
+func (c *Config) addresses(now []v1.NodeAddress) []v1.NodeAddress {
+	ips := c.IPs
+	if c.ExternalCloud {
 		if len(now) > 0 {
 			return now
 		}
 
 		// the cloud finds the others
-		ips = r.cfg.GivenIPs
+		ips = c.GivenIPs
 	}
 
 	var out []v1.NodeAddress
@@ -71,7 +71,7 @@ func (r *Reporter) addresses(now []v1.NodeAddress) []v1.NodeAddress {
 		out = append(out, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip})
 	}
 
-	return append(out, v1.NodeAddress{Type: v1.NodeHostName, Address: r.cfg.Hostname})
+	return append(out, v1.NodeAddress{Type: v1.NodeHostName, Address: c.Hostname})
 }
 
 // allocatable is what pods may use of the capacity: not what is reserved, and not what is kept free.

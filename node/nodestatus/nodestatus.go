@@ -71,17 +71,17 @@ type Reporter struct {
 	nodes      kube.Objects[v1.Node]
 	runtime    Runtime
 	events     Events
-	machine    machine.Machine
 	registered chan struct{}
 	own        *ownNode
-	pressures  *pressures
+	machine    machine.Machine
+	inspector  inspector
 
-	refreshing sync.Mutex // guards refreshed, and is held while the Node is read because of a pod
-	refreshed  time.Time  // when that began last
+	// refreshing guards refreshed, when the Node was last read because of a pod. It is held meanwhile.
+	refreshing sync.Mutex
+	refreshed  time.Time
 
-	// What the runtime knows and says, for the goroutine of Run alone.
+	// podCIDRs are what the runtime was last given. The goroutine of Run alone uses them.
 	podCIDRs string
-	imageDir string
 }
 
 // New returns a Reporter. It does nothing until Run runs.
@@ -93,7 +93,12 @@ func New(cfg Config, nodes kube.Objects[v1.Node], rt Runtime, events Events) *Re
 		events:     events,
 		registered: make(chan struct{}),
 		own:        &ownNode{changed: make(chan struct{}, 1)},
-		pressures:  newPressures(cfg.PressureHold),
+		inspector: inspector{
+			runtime:    rt,
+			rootDir:    cfg.RootDir,
+			thresholds: cfg.Thresholds,
+			pressures:  newPressures(cfg.PressureHold),
+		},
 	}
 }
 
@@ -104,7 +109,7 @@ func (r *Reporter) Node() *v1.Node { return r.own.get() }
 func (r *Reporter) Registered() <-chan struct{} { return r.registered }
 
 // Pressure returns the pressures that the node is under, sorted.
-func (r *Reporter) Pressure() []v1.NodeConditionType { return r.pressures.all() }
+func (r *Reporter) Pressure() []v1.NodeConditionType { return r.inspector.pressures.all() }
 
 // Allocatable returns what pods may use. It is computed from the machine, so it is known before the API
 // answers.
@@ -158,6 +163,7 @@ func (r *Reporter) keepStatus(ctx context.Context) {
 			reported = time.Now()
 		}
 
+		// What the cluster waits for is tried again sooner than a usual look.
 		pause := r.cfg.CheckFrequency
 		switch {
 		case err != nil:
@@ -172,6 +178,7 @@ func (r *Reporter) keepStatus(ctx context.Context) {
 			pause = notReadyCheck
 		}
 
+		// A Node that was deleted, or has been given other pod CIDRs, is looked at at once.
 		select {
 		case <-ctx.Done():
 			return

@@ -14,11 +14,13 @@ import (
 
 // ownNode is the Node object as the API last showed it.
 type ownNode struct {
-	changed chan struct{} // filled when a look at the node is due at once
+	// changed is filled when a look at the node is due at once.
+	changed chan struct{}
 
-	mu   sync.Mutex // guards the rest
+	// mu guards the Node, and gone: somebody has deleted it.
+	mu   sync.Mutex
 	node *v1.Node
-	gone bool // somebody has deleted it
+	gone bool
 }
 
 func (o *ownNode) get() *v1.Node {
@@ -37,12 +39,14 @@ func (o *ownNode) isGone() bool {
 func (o *ownNode) saw(n *v1.Node) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+
 	if o.node != nil && o.node.UID == n.UID && !kube.Newer(n, o.node) {
 		return
 	}
 	if o.node != nil && !slices.Equal(o.node.Spec.PodCIDRs, n.Spec.PodCIDRs) {
 		o.wake()
 	}
+
 	n.ManagedFields = nil
 	o.node = n
 }
@@ -52,6 +56,7 @@ func (o *ownNode) followed(n *v1.Node) {
 	o.mu.Lock()
 	o.gone = n == nil
 	o.mu.Unlock()
+
 	if n == nil {
 		o.wake()
 		return
@@ -125,7 +130,7 @@ func (r *Reporter) Known() *v1.Node {
 		return n
 	}
 	return &v1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: r.cfg.Name, Labels: r.labels()},
-		Spec:       v1.NodeSpec{Taints: r.taints()},
+		ObjectMeta: metav1.ObjectMeta{Name: r.cfg.Name, Labels: r.cfg.labels()},
+		Spec:       v1.NodeSpec{Taints: r.cfg.taints()},
 	}
 }

@@ -19,7 +19,8 @@ import (
 type pressures struct {
 	hold time.Duration
 
-	mu   sync.Mutex // guards seen
+	// mu guards seen.
+	mu   sync.Mutex
 	seen map[v1.NodeConditionType]time.Time
 }
 
@@ -53,47 +54,62 @@ func (p *pressures) all() []v1.NodeConditionType {
 	return slices.Sorted(maps.Keys(p.seen))
 }
 
+// inspector looks at the machine for pressures.
+type inspector struct {
+	machine    machine.Machine
+	runtime    Runtime
+	rootDir    string
+	thresholds threshold.Set
+	pressures  *pressures
+
+	// imageDir is where the runtime keeps images, "" as long as it has not said so. The goroutine of Run
+	// alone uses it.
+	imageDir string
+}
+
 // inspect looks at the machine, and judges what the runtime has said of itself.
-func (r *Reporter) inspect(ctx context.Context, info runtime.Info, runtimeErr error) []finding {
+func (i *inspector) inspect(ctx context.Context, info runtime.Info, runtimeErr error) []finding {
 	now := time.Now()
 	look := func(kind v1.NodeConditionType, low bool) finding {
-		return pressure(kind, r.pressures.update(kind, low, now))
+		return pressure(kind, i.pressures.update(kind, low, now))
 	}
 	return []finding{
-		look(v1.NodeMemoryPressure, r.memoryLow()),
-		look(v1.NodeDiskPressure, r.diskLow(ctx)),
-		look(v1.NodePIDPressure, r.tasksLow()),
+		look(v1.NodeMemoryPressure, i.memoryLow()),
+		look(v1.NodeDiskPressure, i.diskLow(ctx)),
+		look(v1.NodePIDPressure, i.tasksLow()),
 		readiness(info, runtimeErr),
 	}
 }
 
-func (r *Reporter) memoryLow() bool {
-	m, err := r.machine.Memory()
-	return err == nil && r.cfg.Thresholds.Crossed(threshold.Memory, m.Available, m.Total)
+func (i *inspector) memoryLow() bool {
+	m, err := i.machine.Memory()
+	return err == nil && i.thresholds.Crossed(threshold.Memory, m.Available, m.Total)
 }
 
 // diskLow looks at the file systems of pods and of images. They may be one: then the higher threshold counts.
-func (r *Reporter) diskLow(ctx context.Context) bool {
-	if r.fileSystemLow(r.cfg.RootDir, threshold.NodeFS, threshold.NodeFSInodes) {
+func (i *inspector) diskLow(ctx context.Context) bool {
+	if i.fileSystemLow(i.rootDir, threshold.NodeFS, threshold.NodeFSInodes) {
 		return true
 	}
-	if r.imageDir == "" {
-		// asked again at the next look
-		r.imageDir, _ = r.runtime.ImageDir(ctx)
+
+	// A runtime that does not answer is asked again at the next look.
+	if i.imageDir == "" {
+		i.imageDir, _ = i.runtime.ImageDir(ctx)
 	}
-	return r.imageDir != "" && r.fileSystemLow(r.imageDir, threshold.ImageFS, threshold.ImageFSInodes)
+
+	return i.imageDir != "" && i.fileSystemLow(i.imageDir, threshold.ImageFS, threshold.ImageFSInodes)
 }
 
-func (r *Reporter) fileSystemLow(dir, space, inodes string) bool {
+func (i *inspector) fileSystemLow(dir, space, inodes string) bool {
 	disk, err := machine.FileSystemOf(dir)
 	if err != nil {
 		return false
 	}
-	return r.cfg.Thresholds.Crossed(space, disk.Free, disk.Size) ||
-		disk.Inodes > 0 && r.cfg.Thresholds.Crossed(inodes, disk.InodesFree, disk.Inodes)
+	return i.thresholds.Crossed(space, disk.Free, disk.Size) ||
+		disk.Inodes > 0 && i.thresholds.Crossed(inodes, disk.InodesFree, disk.Inodes)
 }
 
-func (r *Reporter) tasksLow() bool {
-	now, limit, err := r.machine.Tasks()
-	return err == nil && r.cfg.Thresholds.Crossed(threshold.PIDs, limit-now, limit)
+func (i *inspector) tasksLow() bool {
+	now, limit, err := i.machine.Tasks()
+	return err == nil && i.thresholds.Crossed(threshold.PIDs, limit-now, limit)
 }

@@ -62,7 +62,7 @@ func TestEveryFormOfAThresholdBringsPressure(t *testing.T) {
 		}
 
 		r := reporter(t, Config{Thresholds: set}, t.TempDir())
-		r.inspect(t.Context(), runtime.Info{}, nil)
+		r.inspector.inspect(t.Context(), runtime.Info{}, nil)
 		got := r.Pressure()
 		if c.want == "" && len(got) > 0 || c.want != "" &&
 			!slices.Equal(got, []v1.NodeConditionType{c.want}) {

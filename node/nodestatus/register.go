@@ -71,10 +71,10 @@ func (r *Reporter) initial(ctx context.Context) (*v1.Node, error) {
 	n := &v1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        r.cfg.Name,
-			Labels:      r.labels(),
-			Annotations: r.annotations(),
+			Labels:      r.cfg.labels(),
+			Annotations: r.cfg.annotations(),
 		},
-		Spec: v1.NodeSpec{ProviderID: r.cfg.ProviderID, Taints: r.taints()},
+		Spec: v1.NodeSpec{ProviderID: r.cfg.ProviderID, Taints: r.cfg.taints()},
 	}
 
 	info, runtimeErr := r.runtime.Info(ctx)
@@ -82,27 +82,27 @@ func (r *Reporter) initial(ctx context.Context) (*v1.Node, error) {
 		return nil, err
 	}
 
-	apply(&n.Status, r.inspect(ctx, info, runtimeErr), time.Now())
+	apply(&n.Status, r.inspector.inspect(ctx, info, runtimeErr), time.Now())
 	return n, nil
 }
 
 // labels are what the machine is, and those of --node-labels.
-func (r *Reporter) labels() map[string]string {
+func (c *Config) labels() map[string]string {
 	out := map[string]string{
-		v1.LabelHostname:          r.cfg.Hostname,
+		v1.LabelHostname:          c.Hostname,
 		v1.LabelOSStable:          "linux",
 		v1.LabelArchStable:        goruntime.GOARCH,
 		"beta.kubernetes.io/os":   "linux",
 		"beta.kubernetes.io/arch": goruntime.GOARCH,
 	}
-	maps.Copy(out, r.cfg.Labels)
+	maps.Copy(out, c.Labels)
 	return out
 }
 
 // taints are those of a new node. One that a cloud has not described yet keeps pods away until it has.
-func (r *Reporter) taints() []v1.Taint {
-	taints := slices.Clone(r.cfg.Taints)
-	if r.cfg.ExternalCloud {
+func (c *Config) taints() []v1.Taint {
+	taints := slices.Clone(c.Taints)
+	if c.ExternalCloud {
 		taints = append(taints, v1.Taint{
 			Key:    uninitialized,
 			Value:  "true",
@@ -113,10 +113,10 @@ func (r *Reporter) taints() []v1.Taint {
 }
 
 // annotations are those that the agent owns.
-func (r *Reporter) annotations() map[string]string {
+func (c *Config) annotations() map[string]string {
 	out := map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
-	if r.cfg.ExternalCloud && len(r.cfg.GivenIPs) > 0 {
-		out[providedIPs] = strings.Join(r.cfg.GivenIPs, ",")
+	if c.ExternalCloud && len(c.GivenIPs) > 0 {
+		out[providedIPs] = strings.Join(c.GivenIPs, ",")
 	}
 	return out
 }

@@ -127,13 +127,13 @@ func start(t *testing.T, s *server) (*objects.Cache, chan types.UID) {
 		t.Fatal(err)
 	}
 
-	told := make(chan types.UID, 99)
-	cache := objects.New(client, func(uid types.UID) { told <- uid }, slog.New(slog.DiscardHandler))
+	notified := make(chan types.UID, 99)
+	cache := objects.New(client, func(uid types.UID) { notified <- uid }, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan struct{})
 	go func() { cache.Run(ctx); close(done) }()
 	t.Cleanup(func() { cancel(); <-done; backend.CloseClientConnections(); backend.Close() })
-	return cache, told
+	return cache, notified
 }
 
 func pod(uid types.UID) *v1.Pod {
@@ -152,20 +152,20 @@ func pod(uid types.UID) *v1.Pod {
 	return p
 }
 
-func await(t *testing.T, told chan types.UID) types.UID {
+func await(t *testing.T, notified chan types.UID) types.UID {
 	t.Helper()
 	select {
-	case uid := <-told:
+	case uid := <-notified:
 		return uid
 	case <-time.After(10 * time.Second):
-		t.Fatal("nobody was told")
+		t.Fatal("no pod was notified")
 		return ""
 	}
 }
 
 func TestAnObjectIsFollowedWhilePodsNameIt(t *testing.T) {
 	s := &server{}
-	cache, told := start(t, s)
+	cache, notified := start(t, s)
 	cache.Register(pod("u1"))
 	cache.Register(pod("u1"))
 	if _, err := cache.ConfigMap(t.Context(), "ns", "m"); !apierrors.IsNotFound(err) {
@@ -173,8 +173,8 @@ func TestAnObjectIsFollowedWhilePodsNameIt(t *testing.T) {
 	}
 
 	s.send(t, "ADDED", configMap("11", "1"))
-	if uid := await(t, told); uid != "u1" {
-		t.Errorf("told %s", uid)
+	if uid := await(t, notified); uid != "u1" {
+		t.Errorf("notified %s", uid)
 	}
 
 	m, err := cache.ConfigMap(t.Context(), "ns", "m")
@@ -185,8 +185,8 @@ func TestAnObjectIsFollowedWhilePodsNameIt(t *testing.T) {
 	// Another pod shares the watch.
 	cache.Register(pod("u2"))
 	s.send(t, "MODIFIED", configMap("12", "2"))
-	if a, b := await(t, told), await(t, told); a == b {
-		t.Errorf("told %s twice", a)
+	if a, b := await(t, notified), await(t, notified); a == b {
+		t.Errorf("%s was notified twice", a)
 	}
 	if m, _ := cache.ConfigMap(t.Context(), "ns", "m"); m.Data["k"] != "2" {
 		t.Error("the change is not there")
@@ -198,7 +198,7 @@ func TestAnObjectIsFollowedWhilePodsNameIt(t *testing.T) {
 	before := s.lists
 	s.mu.Unlock()
 	s.send(t, "ERROR", apierrors.NewResourceExpired("too old").Status())
-	await(t, told)
+	await(t, notified)
 	if m, _ := cache.ConfigMap(t.Context(), "ns", "m"); m.Data["k"] != "3" || before != 1 || s.lists != 2 {
 		t.Errorf("after 410: %v, %d lists", m.Data, s.lists)
 	}
@@ -206,13 +206,13 @@ func TestAnObjectIsFollowedWhilePodsNameIt(t *testing.T) {
 	cache.Unregister("u1")
 	cache.Unregister("u2")
 	if _, err := cache.ConfigMap(t.Context(), "ns", "m"); err == nil || s.lists != 2 {
-		t.Errorf("an object that nobody names is not read anew: %v", err)
+		t.Errorf("an object that nobody names is not read again: %v", err)
 	}
 }
 
 func TestARefusalIsAnErrorAtOnce(t *testing.T) {
 	s := &server{forbid: true}
-	cache, told := start(t, s)
+	cache, notified := start(t, s)
 	cache.Register(pod("u1"))
 	if _, err := cache.ConfigMap(t.Context(), "ns", "m"); !apierrors.IsForbidden(err) {
 		t.Errorf("error %v", err)
@@ -221,7 +221,7 @@ func TestARefusalIsAnErrorAtOnce(t *testing.T) {
 	s.mu.Lock()
 	s.forbid, s.value = false, configMap("1", "1")
 	s.mu.Unlock()
-	await(t, told)
+	await(t, notified)
 	if m, err := cache.ConfigMap(t.Context(), "ns", "m"); err != nil || m.Data["k"] != "1" {
 		t.Errorf("later: %v %v", m, err)
 	}

@@ -1,10 +1,25 @@
 package objects
 
-import v1 "k8s.io/api/core/v1"
+import (
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
 
-// references are the ConfigMaps and Secrets that a pod names: in volumes, environments and pull secrets.
-func references(pod *v1.Pod) map[Key]bool {
-	r := refs{namespace: pod.Namespace, keys: map[Key]bool{}}
+// refs are the ConfigMaps and Secrets that a pod names.
+type refs struct {
+	namespace  string
+	configMaps names
+	secrets    names
+}
+
+// references returns what a pod names in volumes, environments and pull secrets.
+func references(pod *v1.Pod) refs {
+	r := refs{
+		namespace:  pod.Namespace,
+		configMaps: names{},
+		secrets:    names{},
+	}
+
 	for _, s := range pod.Spec.ImagePullSecrets {
 		r.secret(s.Name)
 	}
@@ -25,22 +40,17 @@ func references(pod *v1.Pod) map[Key]bool {
 		r.volume(&pod.Spec.Volumes[i])
 	}
 
-	return r.keys
+	return r
 }
 
-type refs struct {
-	namespace string
-	keys      map[Key]bool
-}
+func (r refs) secret(name string)    { r.add(r.secrets, name) }
+func (r refs) configMap(name string) { r.add(r.configMaps, name) }
 
-func (r refs) add(resource, name string) {
+func (r refs) add(to names, name string) {
 	if name != "" {
-		r.keys[Key{Resource: resource, Namespace: r.namespace, Name: name}] = true
+		to[types.NamespacedName{Namespace: r.namespace, Name: name}] = true
 	}
 }
-
-func (r refs) secret(name string)    { r.add("secrets", name) }
-func (r refs) configMap(name string) { r.add("configmaps", name) }
 
 func (r refs) environment(env []v1.EnvVar, from []v1.EnvFromSource) {
 	for _, f := range from {

@@ -9,7 +9,8 @@ import (
 
 // memory is what is known of containers and sandboxes and cannot change while their state does not.
 type memory struct {
-	mu sync.Mutex // guards what follows
+	// mu guards what follows.
+	mu sync.Mutex
 
 	// containers are those that run or have ended, by ID.
 	containers map[string]plan.Container

@@ -30,7 +30,7 @@ func (c *Client) Observe(ctx context.Context, uid string) (plan.Observed, error)
 
 	var out plan.Observed
 	for _, s := range sandboxes.Items {
-		seen, err := c.sandbox(ctx, s)
+		seen, err := c.details.sandboxOf(ctx, s)
 		if err != nil {
 			return plan.Observed{}, err
 		}
@@ -51,7 +51,7 @@ func (c *Client) Observe(ctx context.Context, uid string) (plan.Observed, error)
 	}
 
 	for _, l := range containers.Containers {
-		seen, err := c.container(ctx, l)
+		seen, err := c.details.containerOf(ctx, l)
 		if errors.Is(err, ErrNotFound) {
 			// It has been removed since it was listed.
 			continue
@@ -67,8 +67,15 @@ func (c *Client) Observe(ctx context.Context, uid string) (plan.Observed, error)
 	return out, nil
 }
 
-// sandbox completes a listed sandbox with its addresses.
-func (c *Client) sandbox(ctx context.Context, s *cri.PodSandbox) (plan.Sandbox, error) {
+// details completes what lists say with what only the status of each sandbox and container says, and remembers
+// of that what cannot change.
+type details struct {
+	memory
+	runtime cri.RuntimeServiceClient
+}
+
+// sandboxOf completes a listed sandbox with its addresses.
+func (d *details) sandboxOf(ctx context.Context, s *cri.PodSandbox) (plan.Sandbox, error) {
 	out := plan.Sandbox{
 		ID:          s.Id,
 		Attempt:     s.GetMetadata().GetAttempt(),
@@ -81,11 +88,11 @@ func (c *Client) sandbox(ctx context.Context, s *cri.PodSandbox) (plan.Sandbox, 
 	}
 
 	var known bool
-	if out.IPs, known = c.memory.sandbox(s.Id); known {
+	if out.IPs, known = d.sandbox(s.Id); known {
 		return out, nil
 	}
 
-	r, err := c.runtime.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: s.Id})
+	r, err := d.runtime.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: s.Id})
 	if err = plain(err); errors.Is(err, ErrNotFound) {
 		out.Ready = false
 		return out, nil
@@ -96,8 +103,7 @@ func (c *Client) sandbox(ctx context.Context, s *cri.PodSandbox) (plan.Sandbox, 
 	}
 
 	out.IPs = addresses(r.GetStatus().GetNetwork())
-
-	c.memory.keepSandbox(s.Id, out.IPs)
+	d.keepSandbox(s.Id, out.IPs)
 	return out, nil
 }
 
@@ -113,30 +119,31 @@ func addresses(n *cri.PodSandboxNetworkStatus) []string {
 	return out
 }
 
-// container completes a listed container with its status, and with its termination message once it has ended.
-func (c *Client) container(ctx context.Context, l *cri.Container) (plan.Container, error) {
-	if known, ok := c.memory.container(l.Id, stateOf(l.State)); ok {
+// containerOf completes a listed container with its status, and with its termination message once it has ended.
+func (d *details) containerOf(ctx context.Context, l *cri.Container) (plan.Container, error) {
+	if known, ok := d.container(l.Id, stateOf(l.State)); ok {
 		return known, nil
 	}
 
-	r, err := c.runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: l.Id})
+	r, err := d.runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: l.Id})
 	if err != nil {
 		return plan.Container{}, plain(err)
 	}
 
-	out := containerOf(l, r.Status)
+	out := container(l, r.Status)
 	if out.State == plan.Exited {
 		out.Message = terminationMessage(r.Status)
 	}
 
 	if out.State == plan.Exited || out.State == plan.Running {
-		c.memory.keepContainer(out)
+		d.keepContainer(out)
 	}
 
 	return out, nil
 }
 
-func containerOf(l *cri.Container, s *cri.ContainerStatus) plan.Container {
+// container translates a container: l is what the list says of it, s its status.
+func container(l *cri.Container, s *cri.ContainerStatus) plan.Container {
 	out := plan.Container{
 		ID:        s.Id,
 		Name:      l.Labels[LabelContainerName],

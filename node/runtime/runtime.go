@@ -55,18 +55,22 @@ type Client struct {
 	Images
 	runtime cri.RuntimeServiceClient
 	log     *slog.Logger
-	memory  memory
+	details details
 }
 
 // New returns a client on open connections to the runtime service and the image service, which may be one.
 func New(runtime, images grpc.ClientConnInterface, log *slog.Logger) *Client {
+	service := cri.NewRuntimeServiceClient(runtime)
 	return &Client{
 		Images:  Images{service: cri.NewImageServiceClient(images)},
-		runtime: cri.NewRuntimeServiceClient(runtime),
+		runtime: service,
 		log:     log,
-		memory: memory{
-			containers: map[string]plan.Container{},
-			addresses:  map[string][]string{},
+		details: details{
+			runtime: service,
+			memory: memory{
+				containers: map[string]plan.Container{},
+				addresses:  map[string][]string{},
+			},
 		},
 	}
 }
@@ -90,7 +94,7 @@ func (c *Client) StopSandbox(ctx context.Context, id string) error {
 	defer cancel()
 
 	_, err := c.runtime.StopPodSandbox(ctx, &cri.StopPodSandboxRequest{PodSandboxId: id})
-	c.memory.forgetSandbox(id)
+	c.details.forgetSandbox(id)
 	return unlessGone(err)
 }
 
@@ -100,7 +104,7 @@ func (c *Client) RemoveSandbox(ctx context.Context, id string) error {
 	defer cancel()
 
 	_, err := c.runtime.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: id})
-	c.memory.forgetSandbox(id)
+	c.details.forgetSandbox(id)
 	return unlessGone(err)
 }
 
@@ -152,7 +156,7 @@ func (c *Client) RemoveContainer(ctx context.Context, id string) error {
 	defer cancel()
 
 	_, err := c.runtime.RemoveContainer(ctx, &cri.RemoveContainerRequest{ContainerId: id})
-	c.memory.forgetContainer(id)
+	c.details.forgetContainer(id)
 	return unlessGone(err)
 }
 

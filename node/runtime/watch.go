@@ -189,7 +189,7 @@ func (c *Client) Pods(ctx context.Context) (map[Pod]string, error) {
 		add(s.Id, s.State.String(), s.Labels)
 	}
 
-	c.memory.forgetAllBut(present)
+	c.details.forgetAllBut(present)
 
 	out := make(map[Pod]string, len(sums))
 	for p, sum := range sums {

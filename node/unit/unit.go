@@ -23,8 +23,12 @@ const callLimit = 15 * time.Second
 // Slices are systemd's slices. The first call makes the connection, and a later one makes another when
 // systemd or the bus has been restarted. The zero value is ready for use.
 type Slices struct {
-	mu   sync.Mutex // guards conn
+	// mu guards conn, which all calls share.
+	mu   sync.Mutex
 	conn *systemd1.Conn
+
+	// connect is another way to systemd, for tests. nil: the usual one.
+	connect func() (*systemd1.Conn, error)
 }
 
 // Ensure starts a transient slice with these properties, or sets them for the one that is there.
@@ -129,6 +133,20 @@ func (s *Slices) Close() {
 	}
 }
 
+// drop closes a connection that is dead. One that another call has made meanwhile stays.
+func (s *Slices) drop(dead *systemd1.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	dead.Close()
+	if s.conn == dead {
+		s.conn = nil
+	}
+}
+
+// errLate: systemd takes too long.
+var errLate = fmt.Errorf("systemd has not answered within %s", callLimit)
+
 // errLost: the connection ended before the job did, as when systemd was restarted.
 var errLost = errors.New("the connection to systemd was lost")
 
@@ -170,18 +188,11 @@ func (s *Slices) await(ctx context.Context, begin func(c *systemd1.Conn, done ch
 				return errLost
 			}
 
+		// The connection stays open: systemd has answered on it, only this job is slow.
 		case <-ctx.Done():
-			return s.late(ctx)
+			return context.Cause(ctx)
 		}
 	}
-}
-
-// late closes the connection when systemd took too long to answer, but not when the caller has cancelled.
-func (s *Slices) late(ctx context.Context) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		s.Close()
-	}
-	return context.Cause(ctx)
 }
 
 // call calls f with a connection, and once more with another if it failed without an answer of systemd: the
@@ -198,14 +209,19 @@ func (s *Slices) call(ctx context.Context, f func(c *systemd1.Conn) error) error
 			return nil
 		}
 
+		// No answer in time means that the connection is dead as well, but not that the caller cancelled.
 		if ctx.Err() != nil {
-			return s.late(ctx)
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				s.drop(c)
+			}
+			return context.Cause(ctx)
 		}
+
 		if _, answered := errors.AsType[dbus.Error](err); answered {
 			return err
 		}
 
-		s.Close()
+		s.drop(c)
 	}
 
 	return err
@@ -222,8 +238,13 @@ func (s *Slices) connection() (*systemd1.Conn, error) {
 		s.conn.Close()
 	}
 
+	dial := s.connect
+	if dial == nil {
+		dial = connect
+	}
+
 	var err error
-	s.conn, err = connect()
+	s.conn, err = dial()
 	return s.conn, err
 }
 
@@ -250,8 +271,7 @@ func connect() (*systemd1.Conn, error) {
 }
 
 func withLimit(ctx context.Context) (context.Context, context.CancelFunc) {
-	late := fmt.Errorf("systemd has not answered within %s", callLimit)
-	return context.WithTimeoutCause(ctx, callLimit, late)
+	return context.WithTimeoutCause(ctx, callLimit, errLate)
 }
 
 // named reports whether err is the error of that name, answered by systemd.

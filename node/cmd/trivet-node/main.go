@@ -18,8 +18,8 @@ import (
 )
 
 const about = `trivet-node is a Kubernetes node agent: it takes the place of kubelet. It registers this
-machine as a node, runs the pods that are bound to it through a CRI container runtime, and reports how they are. It
-reads kubelet's flags and KubeletConfiguration files.`
+machine as a node, runs the pods that are bound to it through a CRI container runtime, and reports how
+they are. It reads kubelet's flags and KubeletConfiguration files.`
 
 func main() { program.Main("trivet-node", run) }
 
