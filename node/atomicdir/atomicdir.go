@@ -92,7 +92,7 @@ func mode(f File, owner Owner) fs.FileMode {
 	return m
 }
 
-// same reports whether the set in dir is files, nothing missing and nothing more.
+// same reports whether the set in dir has exactly these files.
 func same(dir string, files map[string]File, owner Owner) bool {
 	found := 0
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
@@ -115,6 +115,7 @@ func same(dir string, files map[string]File, owner Owner) bool {
 			return err
 		}
 
+		// Somebody may have changed them, or the fsGroup is another one.
 		uid, gid := ids(info)
 		if info.Mode().Perm() != mode(want, owner) || uid != want.UID || gid != owner.gid() {
 			return fs.ErrInvalid

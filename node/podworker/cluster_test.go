@@ -56,7 +56,8 @@ type cluster struct {
 	// events are those that were sent, as "REASON CONTAINER".
 	events []string
 
-	// secrets are those of the API, by NAMESPACE/NAME. objects is the error of reads of ConfigMaps and of Setup.
+	// secrets are those of the API, by NAMESPACE/NAME. objects is the error of Setup and of reads of
+	// ConfigMaps.
 	secrets map[string]*v1.Secret
 	objects error
 
