@@ -154,7 +154,11 @@ func TestADriverThatVanishesWhileItIsRegisteredIsWithdrawn(t *testing.T) {
 	driver := &plugin{about: csiDriver()}
 	path := driver.serve(t)
 	p := &publisher{}
-	r := New(Config{Publisher: p, Log: slog.New(slog.DiscardHandler)})
+	r := New(Config{
+		Publisher: p,
+		Changed:   func() {},
+		Log:       slog.New(slog.DiscardHandler),
+	})
 	p.added = func() { r.vanished(t.Context(), path) }
 
 	r.appeared(t.Context(), path)
