@@ -18,6 +18,7 @@ type View struct {
 	Pod      *v1.Pod
 	Observed Observed // without what only steps in flight have brought about
 	Sandbox  *Sandbox // the newest one, ready or not; nil: none
+	Gone     bool     // the API has no such pod any more, or has it again before it was taken down
 
 	// What only Decide knows.
 	Now    time.Time
