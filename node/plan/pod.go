@@ -147,7 +147,8 @@ func (p *Pod) Want(pod *v1.Pod) (changed bool) {
 	return true
 }
 
-// Gone says that the API has no such pod any more.
+// Gone says that the API has no such pod any more. That stands until the pod is forgotten, even if the API
+// has it again: of a static pod, whose manifest has come back, what runs ends first.
 func (p *Pod) Gone() { p.gone = true }
 
 // ObjectChanged says that something the pod refers to has appeared, changed or gone: what failed is tried at
@@ -187,6 +188,7 @@ func (p *Pod) See(o Observed) View {
 		p.spec = orphan(p.uid, o)
 	}
 	p.view = viewOf(p.spec, p.mask(o))
+	p.view.Gone = p.gone
 	return p.view
 }
 

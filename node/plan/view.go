@@ -23,6 +23,9 @@ type View struct {
 	// Sandbox is the newest one, ready or not; nil: none.
 	Sandbox *Sandbox
 
+	// Gone means that the API has no such pod any more, or has it again before it was taken down.
+	Gone bool
+
 	// What only Decide knows.
 	Now time.Time
 

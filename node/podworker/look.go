@@ -42,7 +42,7 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 	// Probes are set before the decision: a container without a startup probe counts as started from here on,
 	// and no event will come to say so.
 	view := w.see(p, desired, observed)
-	health := w.deps.Probes.Sync(view.Pod, firstIP(view.IPs(w.cfg.HostIPs)), w.probed(p, desired, &view))
+	health := w.deps.Probes.Sync(view.Pod, firstIP(view.IPs(w.cfg.HostIPs)), w.probed(p, &view))
 
 	// From here on steps run beside the look.
 	d := w.decide(ctx, p, health)
@@ -53,7 +53,8 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 		w.deps.Events.Pod(d.View.Pod, "", v1.EventTypeNormal, d.Ended.Reason, d.Ended.Message)
 	}
 
-	if desired != nil {
+	// The end of a pod that has gone is not for a pod that has come back under its UID: it would never start.
+	if !view.Gone {
 		if err := w.reporter.report(ctx, p, &d.View, sending); err != nil {
 			return err
 		}
@@ -160,8 +161,8 @@ func (w *Worker) logged(pod *v1.Pod, observed plan.Observed) map[string]uint32 {
 }
 
 // probed returns the running containers that are to be probed: none of a pod that is not desired any more.
-func (w *Worker) probed(p *pod, desired *v1.Pod, view *plan.View) []probe.Instance {
-	if desired == nil {
+func (w *Worker) probed(p *pod, view *plan.View) []probe.Instance {
+	if view.Gone {
 		return nil
 	}
 
