@@ -12,14 +12,15 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/removal"
 	"github.com/trivet-node/trivet/node/csiplugin"
 )
 
-// Teardown unpublishes the pod's CSI volumes, all at once, and unstages those that no other pod on the node
-// has.
+// Teardown unpublishes the pod's CSI volumes, all at the same time, and unstages those that no other pod on
+// the node has. It works from what is on disk alone, and is repeated after an error.
 func (m *Mounter) Teardown(ctx context.Context, pod types.UID) error {
 	places, err := m.ofPod(pod)
 	if err != nil {
@@ -39,9 +40,13 @@ func (m *Mounter) Teardown(ctx context.Context, pod types.UID) error {
 // ofPod finds the pod's volumes on disk.
 func (m *Mounter) ofPod(pod types.UID) ([]place, error) {
 	var places []place
-	for kind, block := range map[string]bool{"volumes": false, "volumeDevices": true} {
-		dir := filepath.Join(m.cfg.Root, "pods", string(pod), kind, plugin)
-		entries, err := os.ReadDir(dir)
+	for _, block := range []bool{false, true} {
+		kind := "volumes"
+		if block {
+			kind = "volumeDevices"
+		}
+
+		entries, err := os.ReadDir(filepath.Join(m.cfg.Root, "pods", string(pod), kind, plugin))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -99,12 +104,12 @@ func (m *Mounter) teardown(ctx context.Context, pod types.UID, p *place) error {
 	defer unlock()
 
 	// The last pod's teardown unstages. The record that holds the volume for this pod is still there.
-	others, err := m.usedByOthers(pod, p)
+	shared, err := m.usedByOthers(pod, p)
 	if err != nil {
 		return err
 	}
 
-	if !others && p.Lifecycle != "Ephemeral" &&
+	if !shared && p.Lifecycle != string(storagev1.VolumeLifecycleEphemeral) &&
 		driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
 		if err := unstage(ctx, driver, p); err != nil {
 			return err
@@ -112,7 +117,7 @@ func (m *Mounter) teardown(ctx context.Context, pod types.UID, p *place) error {
 	}
 
 	// Pods share the directory of a block volume.
-	if !others && p.link != "" {
+	if !shared && p.link != "" {
 		if err := removal.Tree(filepath.Dir(p.dir)); err != nil {
 			return err
 		}
