@@ -111,9 +111,11 @@ func (d *planner) cancel() {
 // starting reports whether a step that makes something is in flight: what it makes must be seen before the
 // pod can be taken down.
 func (p *Pod) starting() bool {
-	if p.steps.busy(Key{Verb: CreateSandbox}) || p.steps.busy(Key{Verb: Prepare}) {
-		return true
-	}
+	return p.steps.busy(Key{Verb: CreateSandbox}) || p.steps.busy(Key{Verb: Prepare}) || p.startingContainer()
+}
+
+// startingContainer reports whether a container's start is in flight.
+func (p *Pod) startingContainer() bool {
 	for c := range podspec.All(p.spec) {
 		if p.steps.busy(Key{Start, c.Name}) {
 			return true

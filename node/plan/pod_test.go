@@ -230,3 +230,27 @@ func TestKeysReadLikeThis(t *testing.T) {
 		}
 	}
 }
+
+func TestEndOfAPodWaitsForContainersAndForNothingElse(t *testing.T) {
+	for _, c := range []struct {
+		inFlight Step
+		want     bool
+	}{
+		{Step{Verb: Prepare}, true},
+		{Step{Verb: CreateSandbox}, true},
+		{Step{Verb: Start, Name: "c"}, false},
+	} {
+		p := New("u", 0)
+		spec := simplePod()
+		spec.Spec.ActiveDeadlineSeconds = new(int64(1))
+		spec.Status.StartTime = &metav1.Time{Time: start}
+		p.Want(spec)
+		p.See(Observed{})
+		p.Begin(c.inFlight)
+
+		d := p.Decide(nil, start.Add(time.Minute))
+		if got := d.View.Down(); got != c.want {
+			t.Errorf("with %s in flight it is down: %t, want %t", c.inFlight.Verb, got, c.want)
+		}
+	}
+}

@@ -44,7 +44,7 @@ type View struct {
 	// recalled are those that only the API knows to have run, by the name of the container.
 	recalled map[string]*Container
 
-	// starting means that a step which makes something is in flight.
+	// starting means that a container's start is in flight.
 	starting bool
 	failures map[Key]backoff.Failure
 	restarts map[string]backoff.Restarts
@@ -100,7 +100,7 @@ func (v *View) keep(p *Pod, health map[string]Health, now time.Time) {
 	v.Now = now
 	v.Health = health
 	v.Ended = p.ended
-	v.starting = p.starting()
+	v.starting = p.startingContainer()
 	v.failures = maps.Clone(p.steps.failures)
 	v.restarts = maps.Clone(p.restarts)
 	v.limit = p.limit
@@ -167,7 +167,8 @@ func (v *View) running() (count int) {
 	return count
 }
 
-// Down reports whether nothing of an ending pod runs or is about to.
+// Down reports whether no container of an ending pod runs or is about to. A mount or sandbox that is still on
+// its way does not count: a server of volumes that does not answer must not keep a pod from having failed.
 func (v *View) Down() bool { return v.Ending && !v.starting && v.running() == 0 }
 
 // Failed returns the failure of a step of a container, Pull or Start, if it has failed and was not repeated
