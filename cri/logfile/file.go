@@ -16,7 +16,8 @@ import (
 type File struct {
 	path string
 
-	mu      sync.Mutex // guards all below, and keeps the lines of two batches apart
+	// mu guards all below, and keeps the lines of two batches apart.
+	mu      sync.Mutex
 	f       *os.File
 	dropped int64 // bytes of output lost to write errors since the last good write
 }

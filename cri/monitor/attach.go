@@ -224,7 +224,7 @@ func (c *Client) feed(ctx context.Context, h *container, stdin *os.File, from io
 	defer stop()
 
 	// An error says that the container does not read any more.
-	io.Copy(stdin, from)
+	_, _ = io.Copy(stdin, from)
 	stdin.Close()
 
 	if h.status.StdinOnce && !h.status.TTY {

@@ -14,7 +14,8 @@ import (
 type containers struct {
 	exits *queue
 
-	mu   sync.Mutex // guards all below, and the contents of each container
+	// mu guards all below, and the contents of each container.
+	mu   sync.Mutex
 	byID map[string]*container
 }
 

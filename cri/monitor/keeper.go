@@ -20,8 +20,9 @@ type keeper struct {
 	ended      chan struct{} // closed when run has returned
 	dismissed  chan struct{} // closed when the monitor was dismissed
 
-	mu   sync.Mutex // guards all below
-	link *link      // nil while there is no monitor
+	// mu guards all below.
+	mu   sync.Mutex
+	link *link // nil while there is no monitor
 	up   chan struct{}
 	down error // why there is no monitor, for callers that stop waiting
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
@@ -244,22 +245,17 @@ func (n *Node) AwaitNoDevices() {
 // Eventually waits for what the driver does by itself.
 func (n *Node) Eventually(what string, ok func() error) {
 	n.T.Helper()
-	ticker := time.NewTicker(50 * time.Millisecond)
-	defer ticker.Stop()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.T.Context()), time.Minute)
+	defer cancel()
 
-	deadline := time.After(time.Minute)
-	for {
-		err := ok()
-		if err == nil {
+	var err error
+	for range retry.Every(ctx, 50*time.Millisecond) {
+		if err = ok(); err == nil {
 			return
 		}
-
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			n.T.Fatalf("%s: %v", what, err)
-		}
 	}
+
+	n.T.Fatalf("%s: %v", what, err)
 }
 
 // Sync commits the pool.

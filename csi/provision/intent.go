@@ -46,7 +46,8 @@ func (i intent) request() (*csi.CreateVolumeRequest, error) {
 type intents struct {
 	store *durable.Store[intent]
 
-	mu      sync.Mutex        // guards pending
+	// mu guards pending.
+	mu      sync.Mutex
 	pending map[string]intent // by name of the volume
 }
 

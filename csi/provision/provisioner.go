@@ -149,7 +149,8 @@ func (p *Provisioner) volumeFailed(pv *corev1.PersistentVolume, format string, a
 
 // pauses says until when something is not done for an object.
 type pauses struct {
-	mu    sync.Mutex // guards until
+	// mu guards until.
+	mu    sync.Mutex
 	until map[types.UID]time.Time
 }
 

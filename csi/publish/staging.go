@@ -54,7 +54,8 @@ func (st staging) only(condition func(target string) bool) staging {
 type stagings struct {
 	store *durable.Store[staging]
 
-	mu   sync.Mutex // guards byID
+	// mu guards byID.
+	mu   sync.Mutex
 	byID map[string]staging
 }
 

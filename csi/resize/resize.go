@@ -54,7 +54,8 @@ type Resizer struct {
 	volumes kube.Objects[corev1.PersistentVolume]
 	queue   *queue.Queue
 
-	mu      sync.Mutex // guards refused
+	// mu guards refused.
+	mu      sync.Mutex
 	refused map[types.UID]refusal
 }
 

@@ -154,7 +154,8 @@ func same(a, b error) bool {
 
 // health is what is wrong with backends. It is safe for concurrent use.
 type health struct {
-	mu        sync.Mutex // guards what follows
+	// mu guards what follows.
+	mu        sync.Mutex
 	errs      map[string]error
 	listeners []func(backend string, err error)
 }

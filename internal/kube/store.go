@@ -33,7 +33,8 @@ type store struct {
 
 	listed chan struct{} // closed with the first list
 
-	mu      sync.Mutex // guards the rest
+	// mu guards the rest.
+	mu      sync.Mutex
 	objects map[string]metav1.Object
 	words   map[string]map[string]metav1.Object // by word of index, then by key
 }

@@ -66,7 +66,13 @@ func TestReferencesAreFoundWhereverAPodMayHaveThem(t *testing.T) {
 		"secrets": {
 			got.secrets,
 			[]string{
-				"csi-secret", "debug-secret", "init-secret", "projected-secret", "pull", "secret", "volume-secret",
+				"csi-secret",
+				"debug-secret",
+				"init-secret",
+				"projected-secret",
+				"pull",
+				"secret",
+				"volume-secret",
 			},
 		},
 	} {

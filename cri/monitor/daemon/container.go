@@ -45,7 +45,8 @@ type container struct {
 	forgotten chan struct{} // closed by close
 	podKills  uint64        // OOM kills in its pod before it was made
 
-	mu         sync.Mutex // guards all below
+	// mu guards all below.
+	mu         sync.Mutex
 	record     record
 	fds        descriptors
 	statusLost bool // its process ended while no monitor lived; a client's pidfd may still know the status
@@ -185,7 +186,7 @@ func (c *container) share() (wire.Status, wire.Files) {
 	}
 	if c.fds.tty != nil {
 		if raw, err := c.fds.tty.SyscallConn(); err == nil {
-			raw.Control(func(fd uintptr) { files[wire.FdTTY] = dup(int(fd)) })
+			_ = raw.Control(func(fd uintptr) { files[wire.FdTTY] = dup(int(fd)) })
 		}
 	}
 

@@ -155,7 +155,10 @@ func takeLock(
 func (d *Daemon) close() {
 	if d.listener != nil {
 		d.listener.Close()
-		d.listener.Remove()
+		if err := d.listener.Remove(); err != nil {
+			d.cfg.Log.Warn("socket is not removed", "err", err)
+		}
+
 	}
 	d.stateLock.Close()
 	d.socketLock.Close()

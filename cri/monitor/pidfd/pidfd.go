@@ -49,8 +49,9 @@ func Wait(fd int, closing <-chan struct{}) error {
 	case err := <-done:
 		return err
 	case <-closing:
+		// Closing ends the read, whose error says only that.
 		f.Close()
-		<-done
+		_ = <-done
 		return os.ErrClosed
 	}
 }
