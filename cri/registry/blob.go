@@ -163,7 +163,7 @@ func (w *watchedReader) Read(p []byte) (int, error) {
 		w.recent = 0
 		w.watch.Reset(w.timeout)
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = stuck(w.ctx, err)
 	}
 	return n, err

@@ -139,7 +139,7 @@ func (u *upkeep) recoverDamaged(ctx context.Context, backend string) error {
 		defer unlock()
 
 		if r, ok := u.index.get(id); ok && damaged(r) {
-			u.index.put(id, recovered(u.catalog, id, r))
+			u.index.put(id, recoverOne(u.catalog, id, r))
 		}
 	})
 

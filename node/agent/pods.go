@@ -52,6 +52,7 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 
 	parts.run("log rotation", rotator.Run)
 
+	// Who may use which image, from what earlier pulls have shown.
 	access, err := s.newImageAccess()
 	if err != nil {
 		return err
@@ -68,6 +69,7 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	parts.run("container runtime", func(ctx context.Context) error { return s.runtime.Watch(ctx, worker) })
 	parts.runSafe("pod workers", worker.Run)
 
+	// What is left of pods that are gone is removed once all pods are known.
 	sweep := leftovers{
 		log:     s.log,
 		runtime: s.runtime,
@@ -116,6 +118,7 @@ func (s *surroundings) newWorker(
 		Refresh:     p.status.Refresh,
 	}
 
+	// Some runtimes pull with the sandbox's configuration, to know which runtime handler the image is for.
 	images := imagepull.New(imagepull.Config{
 		Runtime:     s.runtime,
 		Secrets:     p.refs,
