@@ -120,7 +120,7 @@ func (a *attachment) copyOutput(ctx context.Context) (again bool, err error) {
 	return a.monitorDied(l), nil
 }
 
-// endGrace is how long the news of an end may take after the end of the output.
+// endGrace is how long the event of an exit may take after the end of the output.
 const endGrace = 200 * time.Millisecond
 
 // monitorDied finds out, after the output has ended, whether that is because the monitor died. If neither it

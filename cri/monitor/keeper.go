@@ -88,7 +88,7 @@ func (k *keeper) open(ctx context.Context) (*link, error) {
 	defer stop()
 
 	// Descriptors come before hello: what was not handed back by then counts as lost.
-	if err := k.containers.handBack(conn); err != nil {
+	if err := k.containers.restoreFiles(conn); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("hand descriptors back to the monitor: %w", err)
 	}
