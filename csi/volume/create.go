@@ -40,7 +40,7 @@ func (s *Store) Create(ctx context.Context, r Request) (Volume, error) {
 		return Volume{}, err
 	}
 
-	// The bytes are promised before anything is written: a disk that is full has no half of a volume.
+	// The bytes are promised before anything is written: a full disk is not left with half a volume.
 	intent := record{
 		Version: recordVersion,
 		Phase:   making,

@@ -263,6 +263,7 @@ func (s *store) Replace(list []any, _ string) error {
 		}
 	}
 
+	// What is not in the list was deleted while there was no watch.
 	for key, old := range s.objects {
 		if _, ok := present[key]; !ok {
 			s.drop(key)
@@ -272,6 +273,7 @@ func (s *store) Replace(list []any, _ string) error {
 
 	s.mu.Unlock()
 
+	// Listeners are called without the lock: they may read the store.
 	s.report(all)
 	if !s.hasListed() {
 		close(s.listed)

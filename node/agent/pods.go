@@ -101,6 +101,7 @@ func (s *surroundings) newWorker(
 		return nil, err
 	}
 
+	// More starts than workers may go on at once: most of a start is waiting for the runtime.
 	cfg := podworker.Config{
 		Node:        node,
 		Env:         p.env,
@@ -118,7 +119,7 @@ func (s *surroundings) newWorker(
 		Refresh:     p.status.Refresh,
 	}
 
-	// Some runtimes pull with the sandbox's configuration, to know which runtime handler the image is for.
+	// PullImage of CRI takes the configuration of the sandbox that the image is for.
 	images := imagepull.New(imagepull.Config{
 		Runtime:     s.runtime,
 		Secrets:     p.refs,

@@ -103,6 +103,7 @@ func (s *storage) openVolumes(log *slog.Logger, o options) error {
 	}
 
 	log.Info("volumes are ready", "volumes", report.Recovered, "damaged", len(report.Damaged))
+	// What is wrong at the start is reported as well.
 	volumes.OnTrouble(func(backend string, err error) {
 		if err == nil {
 			log.Info("backend works again", "backend", backend)
