@@ -76,8 +76,11 @@ func (l *File) Close() error {
 // DropError is returned for output that is lost because the log could not be written.
 type DropError struct {
 	Bytes int64 // of output lost since the last good write
-	First bool  // this is the first loss since the last good write, the one to log
-	Err   error
+
+	// First: this is the first loss since the last good write, the one to log.
+	First bool
+
+	Err error
 }
 
 func (e *DropError) Error() string { return fmt.Sprintf("output dropped: %v", e.Err) }

@@ -46,18 +46,22 @@ type container struct {
 	podKills  uint64        // OOM kills in its pod before it was made
 
 	// mu guards all below.
-	mu         sync.Mutex
-	record     record
-	fds        descriptors
-	statusLost bool // its process ended while no monitor lived; a client's pidfd may still know the status
+	mu     sync.Mutex
+	record record
+	fds    descriptors
+
+	// statusLost: its process ended while no monitor lived. A client's pidfd may still know the status.
+	statusLost bool
 }
 
 // descriptors are those that a container needs the monitor to hold; -1 or nil where there is none.
 type descriptors struct {
-	pid     int
-	stdin   int      // writing end that keeps a StdinOnce container's stdin open
-	tty     *os.File // master of its terminal
-	staging int      // writing end of the FIFO behind a terminal, until there is the terminal
+	pid   int
+	stdin int      // writing end that keeps a StdinOnce container's stdin open
+	tty   *os.File // master of its terminal
+
+	// staging is the writing end of the FIFO behind a terminal, until there is the terminal.
+	staging int
 }
 
 func newContainer(n *node, r record) *container {

@@ -54,7 +54,10 @@ type Daemon struct {
 	cfg        Config
 	program    string
 	socketLock *os.File
-	stateLock  *os.File // keeps a second monitor, at another socket, away from the same FIFOs
+
+	// stateLock keeps a second monitor, at another socket, away from the same FIFOs.
+	stateLock *os.File
+
 	listener   *wire.Listener
 	node       *node
 	containers *containers

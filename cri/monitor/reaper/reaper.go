@@ -141,11 +141,14 @@ func (r *Reaper) takeUnclaimed(pid, fd int) (status unix.WaitStatus, ok bool) {
 
 // Command is a program to run as a child. It is killed when this process dies.
 type Command struct {
-	Path        string
-	Args        []string // the program's name first
-	Files       []uintptr
-	OOMScoreAdj *int          // what the program inherits to its children; nil: this process's value
-	Timeout     time.Duration // after which its process group is killed
+	Path  string
+	Args  []string // the program's name first
+	Files []uintptr
+
+	// OOMScoreAdj is what the program passes on to its children; nil: this process's value.
+	OOMScoreAdj *int
+
+	Timeout time.Duration // after which its process group is killed
 }
 
 // ErrTimeout is returned for a command that was killed because its time was over.
