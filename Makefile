@@ -23,7 +23,7 @@ help: ## list the targets
 .PHONY: build
 build: ## build the six programs into bin/
 	@mkdir -p bin
-	@for p in $(PROGRAMS); do e2e/progress.sh $$(basename $$p) go build -ldflags '$(LDFLAGS)' -o bin/ ./$$p || exit 1; done
+	@for p in $(PROGRAMS); do e2e/progress.sh $$(basename $$p) -ldflags '$(LDFLAGS)' -o bin/ -- ./$$p || exit 1; done
 
 .PHONY: lint
 lint: .trivet/bin/golangci-lint ## gofmt and the linters of .golangci.yml, pinned in internal/lint
@@ -33,7 +33,7 @@ lint: .trivet/bin/golangci-lint ## gofmt and the linters of .golangci.yml, pinne
 .trivet/bin/golangci-lint: internal/lint/go.mod internal/lint/go.sum
 	@mkdir -p .trivet/bin
 	@cd internal/lint && GOFLAGS='-trimpath -buildvcs=false' ../../e2e/progress.sh golangci-lint \
-		go build -ldflags '-s -w' -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+		-ldflags '-s -w' -o ../../$@ -- github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 .PHONY: page
 page: ## what the source is like to read, in figures, part by part

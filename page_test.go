@@ -26,7 +26,10 @@ var manyMethods = map[string]string{
 }
 
 // sleepers are the tests that may call time.Sleep, and why. In those of testing/synctest no time passes.
-var sleepers = map[string]string{}
+var sleepers = map[string]string{
+	"cri/cmd/trivet-cri/kill_root_test.go": "the instant of a kill is a random one",
+	"cri/streaming/spdy_root_test.go":      "a client that reads slowly is what is tested",
+}
 
 // plainWords are phrases that readers stumble over, with what the Go standard library says instead.
 var plainWords = map[*regexp.Regexp]string{

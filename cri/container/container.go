@@ -19,7 +19,6 @@ import (
 	"github.com/trivet-node/trivet/cri/cgroupdriver"
 	"github.com/trivet-node/trivet/cri/event"
 	"github.com/trivet-node/trivet/cri/image"
-	"github.com/trivet-node/trivet/cri/life"
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/cri/record"
@@ -103,8 +102,8 @@ type Service struct {
 	records *record.Index[Record]
 	ends    ends
 
-	// creations are those that are under way.
-	creations creations
+	// pending are the creations that are under way.
+	pending pending
 
 	// names are held by sandbox, name and attempt, so that a repeated Create waits for the one that is under
 	// way; locks are held by ID.
@@ -128,14 +127,13 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, err
 	}
 
-	statuses := map[string]monitor.Status{}
+	found := recovery{containers: c, statuses: map[string]monitor.Status{}}
 	for _, s := range cfg.Inventory.List() {
-		statuses[s.ID] = s
+		found.statuses[s.ID] = s
 	}
 
 	for _, r := range c.records.List() {
-		status, known := statuses[r.ID]
-		c.reconcile(ctx, r, status, known)
+		found.reconcile(ctx, r)
 	}
 
 	return c, nil
@@ -144,48 +142,6 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 func (c *Service) publish(before, after *Record) {
 	if e, ok := changed(before, after, time.Now()); ok {
 		c.cfg.Events.Publish(e)
-	}
-}
-
-// reconcile brings a recorded container to what cri/life decides. What fails is tried again at the next start
-// or when the client removes the container.
-func (c *Service) reconcile(ctx context.Context, r Record, status monitor.Status, known bool) {
-	_, err := c.cfg.Sandboxes.Get(r.Sandbox)
-	inSandbox := err == nil
-	switch life.ContainerAtStart(r.life(), inSandbox, life.ProcessOf(status, known)) {
-	case life.Undo:
-		if err := c.undo(ctx, r); err != nil {
-			c.cfg.Log.Warn("half-made container is not removed", "container", r.ID, "err", err)
-		}
-
-	case life.Remove:
-		if err := c.Remove(ctx, r.ID); err != nil {
-			c.cfg.Log.Warn("container without a pod is not removed", "container", r.ID, "err", err)
-		}
-
-	case life.Finish:
-		if status.Exit != nil {
-			c.Ended(*status.Exit)
-		} else {
-			c.Ended(life.Lost(r.ID, time.Now()))
-		}
-
-	case life.Adopt:
-		c.ends.expect(r.ID)
-	case life.AdoptStart:
-		c.ends.expect(r.ID)
-		c.resumeStart(ctx, r.ID)
-	}
-}
-
-// resumeStart finishes a start that was cut off between the runtime and the record.
-func (c *Service) resumeStart(ctx context.Context, id string) {
-	started, err := c.cfg.Inventory.Started(ctx, id)
-	if err == nil && started {
-		_, err = c.records.Change(id, (*Record).start)
-	}
-	if err != nil {
-		c.cfg.Log.Warn("it is not known whether a container was started", "container", id, "err", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/trivet-node/trivet/cri/account"
 	"github.com/trivet-node/trivet/cri/event"
+	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/life"
 )
 
@@ -91,6 +93,28 @@ func (r Record) Image() *runtimeapi.ImageSpec {
 	}
 
 	return spec
+}
+
+// setImage notes the image that the container runs, and what it is called now: its tag may move and it may be
+// removed while the container runs.
+func (r *Record) setImage(img image.Image) {
+	requested := r.config.GetImage()
+	name := requested.GetUserSpecifiedImage()
+	if name == "" {
+		name = requested.GetImage()
+	}
+
+	r.ImageID = img.ID
+	r.ImageRef = img.Reference(name)
+	r.ImageName = name
+
+	// An ID is not a name: the image is shown by one that it has.
+	if strings.HasPrefix(img.ID, "sha256:"+strings.TrimPrefix(name, "sha256:")) {
+		r.ImageName = r.ImageRef
+		if len(img.Tags) > 0 {
+			r.ImageName = img.Tags[0]
+		}
+	}
 }
 
 // options returns the container's namespace options.

@@ -119,8 +119,7 @@ func TestContainerOfAnEarlierVersionIsAskedToEnd(t *testing.T) {
 		{"neither", Record{config: &runtimeapi.ContainerConfig{}}, image.Image{}, unix.SIGTERM},
 		{"recorded", Record{StopSignal: unix.SIGQUIT, config: asks}, ofImage, unix.SIGQUIT},
 	} {
-		service := &Service{cfg: Config{Images: images{c.image}}}
-		if got := service.stopSignal(c.record); got != c.want {
+		if got := c.record.stopSignal(images{c.image}); got != c.want {
 			t.Errorf("%s: %v is sent, want %v", c.name, got, c.want)
 		}
 	}

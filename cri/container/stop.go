@@ -34,7 +34,7 @@ func (c *Service) Stop(ctx context.Context, id string, grace time.Duration) erro
 	case life.StopNothing:
 		return nil
 	case life.StopAsks:
-		if err := c.cfg.Processes.Kill(r.ID, c.stopSignal(r)); err != nil {
+		if err := c.cfg.Processes.Kill(r.ID, r.stopSignal(c.cfg.Images)); err != nil {
 			return err
 		}
 		if ended(ctx, end, grace) {
@@ -56,13 +56,13 @@ func (c *Service) Stop(ctx context.Context, id string, grace time.Duration) erro
 }
 
 // stopSignal returns the signal that asks a container to end.
-func (c *Service) stopSignal(r Record) unix.Signal {
+func (r Record) stopSignal(images Images) unix.Signal {
 	if r.StopSignal != 0 {
 		return r.StopSignal
 	}
 	// The records of earlier versions do not have it.
 	ofImage := ""
-	if img, err := c.cfg.Images.Get(r.ImageID); err == nil {
+	if img, err := images.Get(r.ImageID); err == nil {
 		ofImage = img.Config.Config.StopSignal
 	}
 	return spec.StopSignal(r.config.GetStopSignal(), ofImage)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,6 +14,7 @@ import (
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/importer"
 	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 // store is an image store whose archives are the text "archive of NAME".
@@ -63,13 +63,7 @@ func (s *store) Export(_ context.Context, names []string, to io.Writer) error {
 func serve(t *testing.T, s *store) (socket string, end func()) {
 	t.Helper()
 	s.reading = make(chan struct{})
-	dir, err := os.MkdirTemp("", "importer")
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	socket = filepath.Join(dir, "s")
+	socket = filepath.Join(testenv.ShortDir(t), "s")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)

@@ -52,7 +52,7 @@ type Process int
 
 // What the monitor may say.
 const (
-	// ProcessUnknown: the process is not the monitor's any more, or never were.
+	// ProcessUnknown: the monitor does not have the process any more, or never had it.
 	ProcessUnknown Process = iota
 	ProcessAlive
 	ProcessEnded

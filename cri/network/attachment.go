@@ -201,5 +201,14 @@ func cachedList(config []byte) (*libcni.NetworkConfigList, error) {
 		return nil, err
 	}
 
-	return libcni.ConfListFromConf(plugin)
+	list, err := json.Marshal(map[string]any{
+		"name":       plugin.Network.Name,
+		"cniVersion": plugin.Network.CNIVersion,
+		"plugins":    []json.RawMessage{config},
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	return libcni.NetworkConfFromBytes(list)
 }

@@ -18,19 +18,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/internal/testenv"
 )
-
-// Pull pulls the node's image.
-func (n *Node) Pull() {
-	n.tb.Helper()
-	request := &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: n.Image}}
-	if _, err := n.Images.PullImage(n.tb.Context(), request); err != nil {
-		n.tb.Fatal(err)
-	}
-}
 
 // PushImage serves an image of the host's busybox from a registry on loopback, until the end of the test, and
 // returns its name. change, which may be nil, changes its files below root and its configuration.

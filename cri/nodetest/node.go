@@ -10,10 +10,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
@@ -21,13 +21,10 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// Node is a trivet-cri with its monitor.
+// Node is a trivet-cri with its monitor, and a Client of it. All of it is in its directory: run is its state,
+// lib its root directory.
 type Node struct {
-	// Dir holds all of the node: run is its state, lib its root directory, logs has the pods' logs.
-	Dir string
-
-	// Image is the image that containers run: a busybox.
-	Image string
+	Client
 
 	// Config is the content of the configuration file of the next Start.
 	Config string
@@ -35,10 +32,6 @@ type Node struct {
 	// Cmd is the server's process.
 	Cmd *exec.Cmd
 
-	Pods   runtimeapi.RuntimeServiceClient
-	Images runtimeapi.ImageServiceClient
-
-	tb    testing.TB
 	conns []io.Closer
 }
 
@@ -48,9 +41,12 @@ func New(tb testing.TB) *Node {
 	tb.Helper()
 	testenv.Root(tb)
 	testenv.Program(tb, "crun", "crun")
-	n := &Node{tb: tb, Dir: testenv.ShortDir(tb)}
+	n := &Node{Client: Client{
+		Dir:   testenv.ShortDir(tb),
+		Image: PushImage(tb, nil),
+		tb:    tb,
+	}}
 	link(tb, n.Dir+"/bin")
-	n.Image = PushImage(tb, nil)
 	n.Start()
 	tb.Cleanup(n.end)
 	return n
@@ -99,10 +95,13 @@ func (n *Node) Start() {
 	})
 }
 
-// Kill ends the server without warning.
-func (n *Node) Kill() {
-	n.Cmd.Process.Kill()
-	n.Cmd.Wait()
+// Kill ends the server without warning. One that has ended is left as it is.
+func (n *Node) Kill() { n.signal(unix.SIGKILL) }
+
+// signal sends the server a signal and waits for its end, which Wait reports as an error.
+func (n *Node) signal(s unix.Signal) {
+	_ = n.Cmd.Process.Signal(s)
+	_ = n.Cmd.Wait()
 }
 
 // end removes all pods and checks that no process of the node is left but the monitor, which it ends.
@@ -115,8 +114,7 @@ func (n *Node) end() {
 		c.Close()
 	}
 
-	n.Cmd.Process.Signal(syscall.SIGTERM)
-	n.Cmd.Wait()
+	n.signal(unix.SIGTERM)
 	n.EndMonitor()
 
 	groups, err := cgroup.Open()
@@ -144,7 +142,7 @@ func (n *Node) Monitors() (pids []int) {
 // EndMonitor asks the monitor to end, and waits for it.
 func (n *Node) EndMonitor() {
 	for _, pid := range n.Monitors() {
-		syscall.Kill(pid, syscall.SIGTERM)
+		unix.Kill(pid, unix.SIGTERM)
 		Eventually(n.tb, func() bool {
 			line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 			return err != nil || len(line) == 0
@@ -155,7 +153,7 @@ func (n *Node) EndMonitor() {
 // KillMonitor ends the monitor without warning. What it was asked for just now may be half done.
 func (n *Node) KillMonitor() {
 	for _, pid := range n.Monitors() {
-		syscall.Kill(pid, syscall.SIGKILL)
+		unix.Kill(pid, unix.SIGKILL)
 	}
 }
 
@@ -167,9 +165,6 @@ func (n *Node) Crun(args ...string) {
 		n.tb.Fatalf("crun %s: %v: %s", args, err, out)
 	}
 }
-
-// Group is the cgroup of all pods of the node.
-func (n *Node) Group() string { return "/trivet-cri-test-" + filepath.Base(n.Dir) }
 
 // Leftovers returns the mounts, records, network leases, layers and cgroups of pods that do not exist any
 // more. The node must have no pod.

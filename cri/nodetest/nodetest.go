@@ -39,10 +39,7 @@ func Main(m *testing.M) int {
 func built(tb testing.TB) string {
 	tb.Helper()
 	programs.once.Do(func() {
-		if programs.dir, programs.err = os.MkdirTemp("", "trvc"); programs.err != nil {
-			return
-		}
-		programs.err = build(programs.dir)
+		programs.dir, programs.err = build()
 	})
 	if programs.err != nil {
 		tb.Fatal(programs.err)
@@ -50,17 +47,22 @@ func built(tb testing.TB) string {
 	return programs.dir
 }
 
-// build builds the programs, and has go test know their sources: it takes a result from its cache unless a
-// package that the test imports, or a file that it has looked at, has changed.
-func build(dir string) error {
+// build builds the programs into a new directory, and has go test know their sources: it takes a result from
+// its cache unless a package that the test imports, or a file that it has looked at, has changed.
+func build() (dir string, err error) {
+	dir, err = os.MkdirTemp("", "trvc")
+	if err != nil {
+		return "", err
+	}
+
 	root, err := moduleRoot()
 	if err != nil {
-		return err
+		return dir, err
 	}
 
 	for _, part := range []string{"cri", "internal"} {
 		if err := lookAt(filepath.Join(root, part)); err != nil {
-			return err
+			return dir, err
 		}
 	}
 
@@ -69,10 +71,10 @@ func build(dir string) error {
 		module+"trivet-cri", module+"trivet-monitor")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build trivet-cri and trivet-monitor: %w\n%s", err, out)
+		return dir, fmt.Errorf("build trivet-cri and trivet-monitor: %w\n%s", err, out)
 	}
 
-	return nil
+	return dir, nil
 }
 
 // moduleRoot returns the directory of go.mod above the test's package.

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,41 +28,54 @@ func InitOf(containerID string) (sandboxID string, isInit bool) {
 // initOOMScore is that of other runtimes' pause containers: it is killed only after all else of the pod.
 const initOOMScore = -998
 
-// startInit starts the init of the pod's shared PID namespace, pins the namespace, and returns the init's
-// process ID.
-func (s *Service) startInit(ctx context.Context, r Record) (pid int, err error) {
-	handler, err := s.cfg.Handlers.Find(r.Handler)
+// inits are the processes of pods that share their PID namespace: one for each, the init of the namespace.
+type inits struct {
+	paths
+	cfg Config
+}
+
+// start starts the init of a pod, pins its PID namespace, and returns its process ID.
+func (i inits) start(ctx context.Context, r Record) (pid int, err error) {
+	handler, err := i.cfg.Handlers.Find(r.Handler)
 	if err != nil {
 		return 0, err
 	}
 
-	score := max(initOOMScore, s.cfg.OOMScoreMin)
-	if err := s.writeInitBundle(r, score); err != nil {
+	score := max(initOOMScore, i.cfg.OOMScoreMin)
+	if err := i.writeBundle(r, score); err != nil {
 		return 0, err
 	}
 
-	pid, err = s.cfg.Processes.Create(ctx, monitor.Container{
+	pid, err = i.cfg.Processes.Create(ctx, monitor.Container{
 		ID:          initID(r.ID),
-		Bundle:      s.initBundle(r.ID),
+		Bundle:      i.initBundle(r.ID),
 		Runtime:     handler.Runtime,
 		OOMScoreAdj: score,
-		Cgroup:      s.cfg.Driver.Dir(r.CgroupParent(), initID(r.ID)),
+		Cgroup:      i.cfg.Driver.Dir(r.CgroupParent(), initID(r.ID)),
 	})
 	if err != nil {
 		return 0, fmt.Errorf("init of the shared PID namespace: %w", err)
 	}
 
 	// Before the start, which fails if the init has ended: so it was the init that had this process ID.
-	if err := s.cfg.Kernel.PinPID(pid, s.PIDNamespace(r)); err != nil {
+	if err := i.cfg.Kernel.PinPID(pid, i.PIDNamespace(r)); err != nil {
 		return 0, fmt.Errorf("shared PID namespace: %w", err)
 	}
 
-	return pid, s.cfg.Processes.Start(ctx, initID(r.ID))
+	return pid, i.cfg.Processes.Start(ctx, initID(r.ID))
 }
 
-// writeInitBundle writes the OCI bundle of the init. Its root directory holds nothing but the program.
-func (s *Service) writeInitBundle(r Record, oomScore int) error {
-	bundle := s.initBundle(r.ID)
+// remove ends the init of a pod and removes the pin of its PID namespace. Those that are gone are success.
+func (i inits) remove(ctx context.Context, r Record) error {
+	return errors.Join(
+		i.cfg.Processes.Delete(ctx, initID(r.ID)),
+		i.cfg.Kernel.Unpin(i.PIDNamespace(r)),
+	)
+}
+
+// writeBundle writes the OCI bundle of the init. Its root directory holds nothing but the program.
+func (i inits) writeBundle(r Record, oomScore int) error {
+	bundle := i.initBundle(r.ID)
 	for _, dir := range []string{"rootfs/proc", "rootfs/dev"} {
 		if err := os.MkdirAll(filepath.Join(bundle, dir), 0o755); err != nil {
 			return err
@@ -72,7 +86,7 @@ func (s *Service) writeInitBundle(r Record, oomScore int) error {
 		return err
 	}
 
-	data, err := json.Marshal(s.initSpec(r, oomScore))
+	data, err := json.Marshal(i.spec(r, oomScore))
 	if err != nil {
 		return err
 	}
@@ -80,21 +94,21 @@ func (s *Service) writeInitBundle(r Record, oomScore int) error {
 	return os.WriteFile(filepath.Join(bundle, "config.json"), data, 0o600)
 }
 
-func (s *Service) initSpec(r Record, oomScore int) specs.Spec {
+func (i inits) spec(r Record, oomScore int) specs.Spec {
 	namespaces := []specs.LinuxNamespace{
 		{Type: specs.PIDNamespace},
 		{Type: specs.MountNamespace},
 	}
 
-	for kind, path := range s.Namespaces(r) {
+	for kind, path := range i.Namespaces(r) {
 		namespaces = append(namespaces, specs.LinuxNamespace{Type: kind, Path: path})
 	}
 
 	return specs.Spec{
 		Version:     "1.0.2",
-		Annotations: s.cfg.Driver.Annotations(),
+		Annotations: i.cfg.Driver.Annotations(),
 		Root: &specs.Root{
-			Path:     filepath.Join(s.initBundle(r.ID), "rootfs"),
+			Path:     filepath.Join(i.initBundle(r.ID), "rootfs"),
 			Readonly: true,
 		},
 		Process: &specs.Process{
@@ -122,12 +136,12 @@ func (s *Service) initSpec(r Record, oomScore int) specs.Spec {
 			{
 				Destination: "/pause",
 				Type:        "bind",
-				Source:      s.cfg.InitProgram,
+				Source:      i.cfg.InitProgram,
 				Options:     []string{"bind", "ro"},
 			},
 		},
 		Linux: &specs.Linux{
-			CgroupsPath: s.cfg.Driver.Path(r.CgroupParent(), initID(r.ID)),
+			CgroupsPath: i.cfg.Driver.Path(r.CgroupParent(), initID(r.ID)),
 			Namespaces:  namespaces,
 		},
 	}

@@ -70,16 +70,23 @@ func (p paths) Namespaces(r Record) map[specs.LinuxNamespaceType]string {
 	return joined
 }
 
-func (s *Service) makeNamespaces(r Record) error {
-	pins := s.pins(r)
+// namespaces are those that pods have of their own, but for their PID namespaces; see inits.
+type namespaces struct {
+	paths
+	cfg Config
+}
+
+// make makes the namespaces of a pod, with its host name, loopback and sysctls, and pins them.
+func (n namespaces) make(r Record) error {
+	pins := n.pins(r)
 	if len(pins) == 0 {
 		return nil
 	}
-	if err := os.MkdirAll(s.pinsDir(r.ID), 0o700); err != nil {
+	if err := os.MkdirAll(n.pinsDir(r.ID), 0o700); err != nil {
 		return err
 	}
 
-	err := s.cfg.Kernel.CreateNamespaces(pins, func() error { return s.initNamespaces(r) })
+	err := n.cfg.Kernel.CreateNamespaces(pins, func() error { return n.furnish(r) })
 	if err != nil {
 		return fmt.Errorf("namespaces: %w", err)
 	}
@@ -87,8 +94,8 @@ func (s *Service) makeNamespaces(r Record) error {
 	return nil
 }
 
-// initNamespaces sets host name, loopback and sysctls, on a thread that is in the pod's new namespaces.
-func (s *Service) initNamespaces(r Record) error {
+// furnish sets host name, loopback and sysctls, on a thread that is in the pod's new namespaces.
+func (n namespaces) furnish(r Record) error {
 	if r.ownsNetwork() {
 		if name := r.config.GetHostname(); name != "" {
 			if err := unix.Sethostname([]byte(name)); err != nil {
@@ -100,16 +107,17 @@ func (s *Service) initNamespaces(r Record) error {
 			return err
 		}
 
-		s.writeDefaults(r)
+		n.writeDefaults(r)
 	}
 
 	return writeSysctls(r, false)
 }
 
-func (s *Service) removeNamespaces(r Record) error {
+// remove removes the pins of a pod. One that does not exist is success.
+func (n namespaces) remove(r Record) error {
 	var errs []error
-	for _, path := range s.pins(r) {
-		errs = append(errs, s.cfg.Kernel.Unpin(path))
+	for _, path := range n.pins(r) {
+		errs = append(errs, n.cfg.Kernel.Unpin(path))
 	}
 	return errors.Join(errs...)
 }

@@ -121,12 +121,12 @@ func (s *Service) build(ctx context.Context, r *Record) (err error) {
 	if err := s.makeFiles(*r); err != nil {
 		return err
 	}
-	if err := s.makeNamespaces(*r); err != nil {
+	if err := s.namespaces.make(*r); err != nil {
 		return err
 	}
 
 	if r.sharesPID() {
-		if r.InitPid, err = s.startInit(ctx, *r); err != nil {
+		if r.InitPid, err = s.inits.start(ctx, *r); err != nil {
 			return err
 		}
 	}
@@ -135,7 +135,7 @@ func (s *Service) build(ctx context.Context, r *Record) (err error) {
 		if r.IPs, err = s.cfg.Network.Setup(ctx, s.attachment(*r)); err != nil {
 			return err
 		}
-		if err := s.writeNetSysctls(*r); err != nil {
+		if err := s.namespaces.writeNetSysctls(*r); err != nil {
 			return err
 		}
 	}

@@ -113,6 +113,9 @@ type Service struct {
 	cfg     Config
 	records *record.Index[Record]
 
+	namespaces namespaces
+	inits      inits
+
 	// names are held by pod name and attempt, so that a repeated Run waits for the one that is under way;
 	// locks are held by ID.
 	names keylock.Locks[string]
@@ -122,7 +125,14 @@ type Service struct {
 // Open reads the records of an earlier server, undoes what it has half made, and notes the sandboxes that
 // have ended since.
 func Open(ctx context.Context, cfg Config) (*Service, error) {
-	s := &Service{cfg: cfg, paths: paths{state: cfg.Dir, disk: cfg.FilesDir}}
+	where := paths{state: cfg.Dir, disk: cfg.FilesDir}
+	s := &Service{
+		paths:      where,
+		cfg:        cfg,
+		namespaces: namespaces{where, cfg},
+		inits:      inits{where, cfg},
+	}
+
 	var err error
 	s.records, err = record.Open(record.Config[Record]{
 		Dir:     s.recordsDir(),

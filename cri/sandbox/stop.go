@@ -76,8 +76,8 @@ func (s *Service) teardown(ctx context.Context, r *Record) error {
 		errs = append(errs, err)
 	}
 
-	if pin := s.PIDNamespace(*r); pin != "" {
-		err := errors.Join(s.cfg.Processes.Delete(ctx, initID(r.ID)), s.cfg.Kernel.Unpin(pin))
+	if r.sharesPID() {
+		err := s.inits.remove(ctx, *r)
 		if err == nil {
 			r.InitPid = 0
 		}
@@ -85,7 +85,7 @@ func (s *Service) teardown(ctx context.Context, r *Record) error {
 		errs = append(errs, err)
 	}
 
-	errs = append(errs, s.removeNamespaces(*r), s.cfg.Kernel.Unmount(s.shm(r.ID)))
+	errs = append(errs, s.namespaces.remove(*r), s.cfg.Kernel.Unmount(s.shm(r.ID)))
 	return errors.Join(errs...)
 }
 

@@ -67,10 +67,10 @@ func writeSysctls(r Record, network bool) error {
 
 // writeNetSysctls writes those of the network namespace, after the pod was joined to the network: those of an
 // interface exist only with the interface.
-func (s *Service) writeNetSysctls(r Record) error {
+func (n namespaces) writeNetSysctls(r Record) error {
 	for name := range r.config.GetLinux().GetSysctls() {
 		if ofNetwork(name) {
-			return s.cfg.Kernel.InNamespace(s.Netns(r), func() error { return writeSysctls(r, true) })
+			return n.cfg.Kernel.InNamespace(n.Netns(r), func() error { return writeSysctls(r, true) })
 		}
 	}
 	return nil
@@ -86,21 +86,21 @@ const (
 // writeDefaults writes those that are configured, on a thread that is in the pod's new network namespace. It
 // comes before CNI plugins, which may set other values, and before the pod's own. A node where they cannot be
 // written (/proc/sys is read-only) runs its pods all the same.
-func (s *Service) writeDefaults(r Record) {
+func (n namespaces) writeDefaults(r Record) {
 	defaults := map[string]string{}
-	if s.cfg.UnprivilegedPorts {
+	if n.cfg.UnprivilegedPorts {
 		defaults[portStart] = "0"
 	}
 
 	// In a user namespace of the pod these groups are not all mapped.
 	users := r.Options().GetUsernsOptions()
-	if s.cfg.UnprivilegedICMP && (users == nil || users.Mode != runtimeapi.NamespaceMode_POD) {
+	if n.cfg.UnprivilegedICMP && (users == nil || users.Mode != runtimeapi.NamespaceMode_POD) {
 		defaults[pingGroups] = "0 2147483647"
 	}
 
 	for name, value := range defaults {
 		if err := os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0); err != nil {
-			s.cfg.Log.Debug("default of a sysctl is not set", "sandbox", r.ID, "sysctl", name, "err", err)
+			n.cfg.Log.Debug("default of a sysctl is not set", "sandbox", r.ID, "sysctl", name, "err", err)
 		}
 	}
 }

@@ -353,3 +353,20 @@ func TestImagesArePulledShownAndRemoved(t *testing.T) {
 		t.Errorf("no name: %v", err)
 	}
 }
+
+func TestCallsThatAreNotServedSaySo(t *testing.T) {
+	f, ctx := open(t), t.Context()
+	_, checkpoint := f.CheckpointContainer(ctx, &runtimeapi.CheckpointContainerRequest{})
+	_, metrics := f.ListPodSandboxMetrics(ctx, &runtimeapi.ListPodSandboxMetricsRequest{})
+	stream, err := f.StreamPodSandboxMetrics(ctx, &runtimeapi.StreamPodSandboxMetricsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	_, streamed := stream.Recv()
+	for _, err := range []error{checkpoint, metrics, streamed} {
+		if status.Code(err) != codes.Unimplemented {
+			t.Errorf("error %v, want %s", err, codes.Unimplemented)
+		}
+	}
+}

@@ -74,22 +74,15 @@ func (s *Server) GRPC() *grpc.Server {
 	return g
 }
 
-// runtimeService is the RuntimeService, whose calls are grouped by what they are about. unimplemented has the
-// calls that are not served.
+// runtimeService is the RuntimeService, whose calls are grouped by what they are about.
 type runtimeService struct {
-	unimplemented
 	nodeCalls
 	sandboxCalls
 	containerCalls
 	execCalls
 	statsCalls
 	eventCalls
-}
-
-// unimplemented is a struct of its own so that its methods lie deeper than those of the calls that are
-// served, and Go prefers these.
-type unimplemented struct {
-	runtimeapi.UnimplementedRuntimeServiceServer
+	unservedCalls
 }
 
 func (s *Server) runtimeService() *runtimeService {

@@ -86,8 +86,10 @@ func (c *watchedConn) awaitHangUp(f *os.File) {
 	if err != nil {
 		return
 	}
+
+	// It fails when this side closes the connection, which ends the context as well.
 	const hungUp = unix.POLLRDHUP | unix.POLLHUP | unix.POLLERR
-	raw.Read(func(fd uintptr) bool {
+	_ = raw.Read(func(fd uintptr) bool {
 		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
 		n, err := unix.Poll(poll, 0)
 		return err == nil && n > 0 && poll[0].Revents&hungUp != 0

@@ -168,8 +168,11 @@ func processes(t *testing.T, n *node, command string, want int) func() error {
 	count := sh("ps | grep -v 'sh -c' | grep -c '[" + command[:1] + "]" + command[1:] + "'")
 	return func() error {
 		r, err := n.server.ExecSync(t.Context(), "c", count, time.Minute)
-		if got := strings.TrimSpace(string(r.Stdout)); err != nil || got != fmt.Sprint(want) {
-			return fmt.Errorf("%s processes %q, want %d (%v)", got, command, want, err)
+		if err != nil {
+			return err
+		}
+		if got := strings.TrimSpace(string(r.Stdout)); got != fmt.Sprint(want) {
+			return fmt.Errorf("%s processes %q, want %d", got, command, want)
 		}
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -97,7 +98,7 @@ func withTerm(env []string) []string {
 			return env
 		}
 	}
-	return append(env[:len(env):len(env)], "TERM=xterm")
+	return append(slices.Clip(env), "TERM=xterm")
 }
 
 // execution is one command that a client runs.
@@ -121,13 +122,14 @@ func (x *execution) withTerminal(ctx context.Context) (monitor.Exit, error) {
 	var input, sizes, output sync.WaitGroup
 	over := make(chan struct{})
 	if x.client.in != nil {
-		input.Go(func() { io.Copy(e.Terminal, x.client.in) })
+		// It fails when the terminal is closed, after the process has ended.
+		input.Go(func() { _, _ = io.Copy(e.Terminal, x.client.in) })
 	}
 
 	sizes.Go(func() { x.resize(e, over) })
 	if x.client.out != nil {
 		// It ends with EIO when no process has the terminal open any more.
-		output.Go(func() { io.Copy(x.client.out, &processOutput{f: e.Terminal}) })
+		output.Go(func() { _, _ = io.Copy(x.client.out, &processOutput{f: e.Terminal}) })
 	}
 
 	// A client that sends neither input nor sizes any more has closed its connection.
@@ -159,7 +161,9 @@ func (x *execution) resize(e *monitor.Exec, over <-chan struct{}) {
 			if !open {
 				return
 			}
-			e.Resize(size.Width, size.Height)
+
+			// It fails for a process that has just ended.
+			_ = e.Resize(size.Width, size.Height)
 		case <-over:
 			return
 		}

@@ -50,11 +50,10 @@ func TestExecSyncTimeoutKillsTheTree(t *testing.T) {
 
 	monitortest.Eventually(t, func() error {
 		r, err := n.server.ExecSync(t.Context(), "c", sh("ps | grep -c '[s]leep 4242'"), time.Minute)
-		if err != nil || strings.TrimSpace(string(r.Stdout)) != "0" {
-			return fmt.Errorf("still running: %s, %v", r.Stdout, err)
+		if err == nil && strings.TrimSpace(string(r.Stdout)) != "0" {
+			err = fmt.Errorf("still running: %s", r.Stdout)
 		}
-
-		return nil
+		return err
 	})
 }
 

@@ -40,7 +40,7 @@ func (p *pipes) input(from io.Reader) (*os.File, error) {
 
 	// It ends when the process reads no more or the client sends no more.
 	go func() {
-		io.Copy(w, from)
+		_, _ = io.Copy(w, from)
 		w.Close()
 	}()
 
@@ -67,8 +67,8 @@ func (p *pipes) start() {
 	closeAll(p.theirs)
 	for _, o := range p.outputs {
 		p.copied.Go(func() {
-			io.Copy(o.to, &processOutput{f: o.from})
-			// To the process, a client that is gone is a broken pipe.
+			// It fails when the client is gone, which is a broken pipe to the process.
+			_, _ = io.Copy(o.to, &processOutput{f: o.from})
 			o.from.Close()
 		})
 	}
@@ -108,8 +108,9 @@ type processOutput struct {
 	left int
 }
 
-// limitOutput starts the grace period of a file that a processOutput reads, when the process has ended.
-func limitOutput(f *os.File) { f.SetReadDeadline(time.Now().Add(outputGrace)) }
+// limitOutput starts the grace period of a file that a processOutput reads, when the process has ended. One
+// that is closed already has no reader left.
+func limitOutput(f *os.File) { _ = f.SetReadDeadline(time.Now().Add(outputGrace)) }
 
 // Read reads output, and io.EOF at its end.
 func (o *processOutput) Read(p []byte) (n int, err error) {

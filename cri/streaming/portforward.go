@@ -97,8 +97,9 @@ func copyBoth(conn *net.TCPConn, stream io.ReadWriteCloser) error {
 	fromClient := make(chan error, 1)
 	go func() {
 		_, err := io.Copy(conn, stream)
-		// The client sends no more, but may wait for the answer.
-		conn.CloseWrite()
+
+		// The client sends no more, but may wait for the answer. The pod may have closed the connection.
+		_ = conn.CloseWrite()
 		fromClient <- err
 	}()
 
@@ -119,8 +120,8 @@ func copyBoth(conn *net.TCPConn, stream io.ReadWriteCloser) error {
 			return <-toClient
 		}
 
-		// There may be an answer that came before the error.
-		withinGrace(toClient)
+		// There may be an answer that came before the error, which is the one to report.
+		_, _ = withinGrace(toClient)
 		return errors.Join(err, reset(stream))
 
 	case err := <-toClient:

@@ -174,11 +174,10 @@ func TestClientThatGoesHangsUpItsTerminal(t *testing.T) {
 	count := func(want string) func() error {
 		return func() error {
 			r, err := n.server.ExecSync(t.Context(), "c", sh("ps | grep -c '[s]leep 5151'"), time.Minute)
-			if err != nil || strings.TrimSpace(string(r.Stdout)) != want {
-				return fmt.Errorf("processes: %s, %v, want %s", r.Stdout, err, want)
+			if err == nil && strings.TrimSpace(string(r.Stdout)) != want {
+				err = fmt.Errorf("processes: %s, want %s", r.Stdout, want)
 			}
-
-			return nil
+			return err
 		}
 	}
 

@@ -90,8 +90,9 @@ func toWebSocket(ws *websocket.Conn, r io.Reader) {
 		}
 	}
 
+	// The client may be gone.
 	message := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
-	ws.WriteControl(websocket.CloseMessage, message, time.Now().Add(closeTimeout))
+	_ = ws.WriteControl(websocket.CloseMessage, message, time.Now().Add(closeTimeout))
 }
 
 // dialSelf opens the SPDY stream that r is about. What the stream sends is read from the reader, not from the

@@ -160,7 +160,7 @@ func (c *v5) read(ctx context.Context, stdin *io.PipeWriter, resize chan<- remot
 		switch head[0] {
 		case channelStdin:
 			// It fails when the process reads no more, which is not a reason to stop reading.
-			io.Copy(stdin, message)
+			_, _ = io.Copy(stdin, message)
 		case channelResize:
 			var size remotecommand.TerminalSize
 			if json.NewDecoder(io.LimitReader(message, maxResize)).Decode(&size) != nil {
@@ -202,9 +202,10 @@ func (c *v5) send(id byte, p []byte) error {
 	if err != nil {
 		return err
 	}
-	w.Write([]byte{id})
-	w.Write(p)
-	return w.Close()
+
+	_, headErr := w.Write([]byte{id})
+	_, err = w.Write(p)
+	return errors.Join(headErr, err, w.Close())
 }
 
 // closeTimeout bounds the time in which the closing message has to be sent.
@@ -213,12 +214,13 @@ const closeTimeout = time.Second
 // close sends how the command or attach ended, and closes the connection.
 func (c *v5) close(err error) {
 	data, encodeErr := json.Marshal(statusOf(err))
-	if encodeErr != nil {
+	if encodeErr != nil || c.send(channelStatus, data) != nil {
 		return
 	}
-	c.send(channelStatus, data)
+
+	// The client may be gone since.
 	message := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
-	c.conn.WriteControl(websocket.CloseMessage, message, time.Now().Add(closeTimeout))
+	_ = c.conn.WriteControl(websocket.CloseMessage, message, time.Now().Add(closeTimeout))
 }
 
 // status is a metav1.Status.

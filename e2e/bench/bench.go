@@ -23,8 +23,13 @@ import (
 type Bench struct {
 	Client    kubernetes.Interface
 	Namespace string
-	Image     string   // present on every node after Prepare
-	Command   []string // must exit at once on SIGTERM
+
+	// Image is on every node after Prepare.
+	Image string
+
+	// Command must exit at once on SIGTERM.
+	Command []string
+
 	Readiness *corev1.Probe
 }
 
@@ -32,8 +37,8 @@ type Bench struct {
 type Sample struct {
 	Node string
 
-	// ToReady is from the API server's answer to the create call to the Ready condition as seen on a watch,
-	// ToGone from the answer to the delete call to the DELETED event.
+	// ToReady is from the create call to the Ready condition as seen on a watch, ToGone from the delete call
+	// to the DELETED event.
 	ToReady, ToGone time.Duration
 }
 
@@ -103,8 +108,8 @@ func (b *Bench) Many(ctx context.Context, node string, names []string) (Burst, e
 
 	last, err := lives.await(ctx, names, readyAt)
 	if err != nil {
-		b.deleteAll(context.WithoutCancel(ctx), names)
-		return out, fmt.Errorf("wait for %d pods on %s to be Ready: %w", len(names), node, err)
+		err = fmt.Errorf("wait for %d pods on %s to be Ready: %w", len(names), node, err)
+		return out, errors.Join(err, b.deleteAll(context.WithoutCancel(ctx), names))
 	}
 
 	out.AllReady = last.Sub(start)

@@ -1,13 +1,15 @@
 # Side by side with the real peers, in one run each: medians and ratios, never a timed test. docs/benchmarks.md keeps the figures.
 
-# RESULTS=e2e/bench/results keeps the figures as data, for pictures and docs/benchmarks.md.
+# RESULTS=e2e/bench/results keeps the figures as data, for docs/benchmarks.md and the pictures: make pictures
+# draws them again.
 RESULTS ?=
 figures = $(if $(RESULTS),--json=$(RESULTS)/$(1).jsonl)
+spans = $(if $(RESULTS),--spans=docs/data/spans-pod.json)
 
 .PHONY: bench
 bench: bench-pods bench-cni bench-csi bench-pull ## pods, network, volumes and image pulls measured beside the real peers, in one run each
 
-bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/cmd/trivet-bench/*.go) go.mod
+bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/cmd/trivet-bench/*.go e2e/picture/*.go) go.mod
 	@mkdir -p bin
 	go build -ldflags '$(LDFLAGS)' -o bin/trivet-bench ./e2e/cmd/trivet-bench
 	go build -ldflags '$(LDFLAGS)' -o bin/cni-bench ./e2e/bench/cni
@@ -17,7 +19,7 @@ bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench &: $(wildcard e2e/be
 .PHONY: bench-pods
 bench-pods: bin/trivet-bench ## pods Ready and gone, one by one and 50 at once, and memory: a trivet node beside kubelet + containerd + runc
 	@$(MAKE) --no-print-directory up NODES=1 REFERENCE_NODES=1
-	@bin/trivet-bench $(call figures,pods) || { $(CLUSTER) down; exit 1; }
+	@bin/trivet-bench $(call figures,pods) $(spans) || { $(CLUSTER) down; exit 1; }
 	@$(MAKE) --no-print-directory down
 
 .PHONY: bench-cni

@@ -17,7 +17,7 @@ type lives struct {
 }
 
 // moments of a pod, zero until they are seen.
-type moments struct{ ready, gone time.Time }
+type moments struct{ scheduled, ready, gone time.Time }
 
 func readyAt(m moments) time.Time { return m.ready }
 func goneAt(m moments) time.Time  { return m.gone }
@@ -68,6 +68,10 @@ func (l *lives) note(e watch.Event, now time.Time) {
 	}
 
 	m := l.seen[pod.Name]
+	if m.scheduled.IsZero() && pod.Spec.NodeName != "" {
+		m.scheduled = now
+	}
+
 	switch {
 	case e.Type == watch.Deleted:
 		m.gone = now

@@ -10,8 +10,10 @@ import (
 // Memory of the processes of one program.
 type Memory struct {
 	Processes int
-	RSS       int // KiB, shared pages counted once for each process
-	PSS       int // KiB, shared pages divided among those who share them
+
+	// RSS, in KiB, counts shared pages once for each process; PSS divides them among those who share them.
+	RSS int
+	PSS int
 }
 
 // Plus is the memory of both.

@@ -28,6 +28,12 @@ func (k kubectl) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// end interrupts a command that would go on, and waits for it; its error is that of the interrupt.
+func end(cmd *exec.Cmd, cancel context.CancelFunc) {
+	cancel()
+	_ = cmd.Wait()
+}
+
 // run returns what the command prints; its error has what it said on stderr.
 func (k kubectl) run(ctx context.Context, args ...string) (string, error) {
 	cmd := k.command(ctx, args...)

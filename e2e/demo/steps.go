@@ -82,8 +82,7 @@ func followLogs(ctx context.Context, s *stage) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	defer cmd.Wait()
-	defer cancel()
+	defer end(cmd, cancel)
 
 	key := fmt.Sprintf("follow-%d", time.Now().UnixNano())
 	lines := bufio.NewScanner(out)
@@ -170,8 +169,7 @@ func forwardPort(ctx context.Context, s *stage) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	defer cmd.Wait()
-	defer cancel()
+	defer end(cmd, cancel)
 
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {

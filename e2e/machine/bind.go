@@ -2,6 +2,7 @@ package machine
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,9 +32,7 @@ func openBinds(dir string, c Config) (bindMounts, error) {
 		sources[kept] = k
 	}
 
-	for source, target := range c.Expose {
-		sources[source] = target
-	}
+	maps.Copy(sources, c.Expose)
 
 	var out bindMounts
 	for source, target := range sources {

@@ -61,7 +61,8 @@ func execSystemd(dir string, all []hierarchy) error {
 	unitPath := []string{"/run/systemd/system.control", "/run/systemd/transient", daemonUnits, baseUnits}
 	env := []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"container=machine", // systemd leaves devices and the clock alone in containers
+		// In a container, systemd leaves devices and the clock alone.
+		"container=machine",
 		"SYSTEMD_UNIT_PATH=" + strings.Join(unitPath, ":"),
 	}
 

@@ -44,8 +44,9 @@ func newCanvas(title string, width, height float64) *canvas {
 // svg is the whole document.
 func (c *canvas) svg() []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %s %s\" width=\"%s\" "+
-		"role=\"img\" aria-label=\"%s\">\n", number(c.width), number(c.height), number(c.width), escape(c.title))
+	fmt.Fprintf(&b, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %s %s\" width=\"%s\" ",
+		number(c.width), number(c.height), number(c.width))
+	fmt.Fprintf(&b, "role=\"img\" aria-label=\"%s\">\n", escape(c.title))
 	fmt.Fprintf(&b, "<style>%s</style>\n", style)
 	b.WriteString(c.elements.String())
 	b.WriteString("</svg>\n")

@@ -9,35 +9,47 @@ import (
 	"strings"
 )
 
-// kinds are how the data of a file is drawn, by the word before the first dash of its name.
-var kinds = map[string]func(data []byte) ([]byte, error){
-	"bars": func(data []byte) ([]byte, error) {
-		b, err := read[Bars](data)
-		return b.Draw(), err
+// kinds are how a file of data is drawn, by the word before the first dash of its name.
+var kinds = map[string]func(path string) ([]byte, error){
+	"bars": func(path string) ([]byte, error) {
+		b, err := read[Bars](path)
+		if err != nil {
+			return nil, err
+		}
+		pairs, err := b.measured(filepath.Dir(path))
+		if err != nil {
+			return nil, err
+		}
+		return b.draw(pairs), nil
 	},
-	"parts": func(data []byte) ([]byte, error) {
-		p, err := read[Parts](data)
+	"parts": func(path string) ([]byte, error) {
+		p, err := read[Parts](path)
 		if err != nil {
 			return nil, err
 		}
 		return p.Draw()
 	},
-	"spans": func(data []byte) ([]byte, error) {
-		s, err := read[Spans](data)
+	"spans": func(path string) ([]byte, error) {
+		s, err := read[Spans](path)
 		return s.Draw(), err
 	},
-	"table": func(data []byte) ([]byte, error) {
-		t, err := read[Table](data)
+	"table": func(path string) ([]byte, error) {
+		t, err := read[Table](path)
 		return t.Draw(), err
 	},
 }
 
 // read decodes JSON strictly: a misspelt key would leave something out of the picture.
-func read[T any](data []byte) (T, error) {
+func read[T any](path string) (T, error) {
 	var value T
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return value, err
+	}
+
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
-	err := decoder.Decode(&value)
+	err = decoder.Decode(&value)
 	return value, err
 }
 
@@ -48,12 +60,7 @@ func File(path string) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("%s: no picture is of kind %q", path, kind)
 	}
-
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	svg, err := draw(data)
+	svg, err := draw(path)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/trivet-node/trivet/e2e/bench/figure"
 	"github.com/trivet-node/trivet/e2e/picture"
 )
 
@@ -60,16 +61,65 @@ func texts(t *testing.T, svg []byte) []string {
 	}
 }
 
-func TestBarsShowBothAmountsAndTheirRatio(t *testing.T) {
-	chart := picture.Bars{
-		Title: "<1> & 2",
-		Ours:  "a",
-		Rows:  []picture.Pair{{What: "w", Unit: "ms", Ours: 5, Theirs: 42.5}},
+// bars writes a chart with one row, and the figures that it names, and draws it.
+func bars(t *testing.T, figures ...figure.Figure) ([]byte, error) {
+	t.Helper()
+	dir := t.TempDir()
+	w := figure.NewWriter(filepath.Join(dir, "pods.jsonl"))
+	w.Add(figures...)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
 	}
-	shown := strings.Join(texts(t, chart.Draw()), "|")
-	for _, want := range []string{"<1> & 2", "5.0 ms", "42 ms", "1/8.5"} {
+
+	const chart = `{"title": "<1> & 2", "ours": "a", "rows": [
+		{"what": "start", "file": "../pods.jsonl", "figure": "one pod"}
+	]}`
+	file := filepath.Join(dir, "data", "bars-test.json")
+	if err := os.Mkdir(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(chart), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return picture.File(file)
+}
+
+// onePod is the figure that the row is about.
+func onePod(side string, median float64) figure.Figure {
+	return figure.Figure{
+		What:   "one pod",
+		Side:   side,
+		Unit:   "ms",
+		Median: median,
+	}
+}
+
+func TestBarsShowTheFiguresOfBothSidesAndTheirRatio(t *testing.T) {
+	other := onePod(figure.Ours, 77)
+	other.What = "two pods"
+	svg, err := bars(t, other, onePod("kubelet", 4250), onePod(figure.Ours, 500))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	shown := strings.Join(texts(t, svg), "|")
+	for _, want := range []string{"<1> & 2", "start", "500 ms", "4.2 s", "1/8.5"} {
 		if !strings.Contains(shown, want) {
 			t.Errorf("%q is not in %q", want, shown)
+		}
+	}
+}
+
+func TestBarsNeedOneFigureOfEachSide(t *testing.T) {
+	for name, figures := range map[string][]figure.Figure{
+		"of trivet only":   {onePod(figure.Ours, 1)},
+		"of another only":  {onePod("kubelet", 1)},
+		"of two others":    {onePod(figure.Ours, 1), onePod("kubelet", 1), onePod("crio", 1)},
+		"of trivet, twice": {onePod(figure.Ours, 1), onePod(figure.Ours, 1), onePod("kubelet", 1)},
+		"of nobody at all": nil,
+	} {
+		if _, err := bars(t, figures...); err == nil || !strings.Contains(err.Error(), `"one pod"`) {
+			t.Errorf("%s: error %v does not name the figure", name, err)
 		}
 	}
 }

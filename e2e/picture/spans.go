@@ -43,7 +43,7 @@ func (s Spans) Draw() []byte {
 	const (
 		width  = 860
 		left   = 190
-		axis   = 600
+		axis   = 590
 		row    = 62
 		top    = 52
 		legend = 24
@@ -56,7 +56,8 @@ func (s Spans) Draw() []byte {
 
 	steps := s.steps()
 	bottom := top + row*float64(len(s.Rows))
-	c := newCanvas(s.Title, width, bottom+44+legend*float64(len(steps))+30)
+	foot := bottom + 44 + legend*float64(len(steps)+1)
+	c := newCanvas(s.Title, width, foot+30)
 	c.text(16, 26, start, "strong", s.Title)
 
 	s.drawAxis(c, left, top, bottom, axis, longest)
@@ -73,7 +74,7 @@ func (s Spans) Draw() []byte {
 	}
 
 	s.drawLegend(c, left, bottom+40, legend, steps)
-	c.text(16, bottom+44+legend*float64(len(steps))+16, start, "small faint", s.Note)
+	c.text(16, foot+16, start, "small faint", s.Note)
 	return c.svg()
 }
 
@@ -111,19 +112,20 @@ func tick(longest float64) float64 {
 	return step
 }
 
-// drawLegend writes each step with the times of all rows.
+// drawLegend writes each step with the times of all rows, a column each.
 func (s Spans) drawLegend(c *canvas, x, y, height float64, steps []string) {
 	for number, what := range steps {
-		at := y + height*float64(number)
+		at := y + height*float64(number+1)
 		c.rect(x, at, 12, 12, "s"+strconv.Itoa(number%colours))
 		c.text(x+20, at+11, start, "small", what)
-		for i, r := range s.Rows {
-			for _, span := range r.Spans {
-				if span.What == what {
-					column := x + 330 + 130*float64(i)
-					c.text(column, at+11, end, "small", amount(span.Took, s.Unit))
-				}
-			}
+	}
+
+	for i, r := range s.Rows {
+		column := x + 310 + 160*float64(i)
+		c.text(column, y+11, end, "small faint", r.What)
+		for _, span := range r.Spans {
+			at := y + height*float64(slices.Index(steps, span.What)+1)
+			c.text(column, at+11, end, "small", amount(span.Took, s.Unit))
 		}
 	}
 }

@@ -10,29 +10,24 @@ func TestVerdictNeedsEverySpecOfCritest(t *testing.T) {
 	passed := Result{Outcome: Passed}
 	noAppArmor := Result{Outcome: Skipped, Message: "skipped - AppArmor is disabled on this host"}
 	all := append(slices.Repeat([]Result{passed}, 106), slices.Repeat([]Result{noAppArmor}, 30)...)
-	for _, c := range []struct {
-		name    string
+	failed := Result{Outcome: Failed}
+	odd := Result{Outcome: Skipped, Message: "skipped - moon"}
+
+	for name, c := range map[string]struct {
 		results []Result
-		want    string // of the error
+		// fault is a part of the error; "" for none.
+		fault string
 	}{
-		{"all", all, ""},
-		{"one less", all[1:], "135 specs"},
-		{"one more", append(slices.Clone(all), passed), "137 specs"},
-		{"none", nil, "0 specs"},
-		{
-			"a failure",
-			append(slices.Clone(all[1:]), Result{Outcome: Failed}),
-			"1 specs of critest did not pass",
-		},
-		{"an unknown reason", append(
-			slices.Clone(all[1:]),
-			Result{Outcome: Skipped, Message: "skipped - moon"},
-		),
-			"1 specs of critest did not pass"},
+		"all":               {all, ""},
+		"one less":          {all[1:], "135 specs"},
+		"one more":          {slices.Concat(all, []Result{passed}), "137 specs"},
+		"none":              {nil, "0 specs"},
+		"a failure":         {slices.Concat(all[1:], []Result{failed}), "1 specs of critest did not pass"},
+		"an unknown reason": {slices.Concat(all[1:], []Result{odd}), "1 specs of critest did not pass"},
 	} {
 		err := Judge(c.results).Err()
-		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		if (err == nil) != (c.fault == "") || err != nil && !strings.Contains(err.Error(), c.fault) {
+			t.Errorf("%s: %v, want %q", name, err, c.fault)
 		}
 	}
 }

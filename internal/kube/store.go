@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
@@ -37,6 +38,7 @@ type store struct {
 	mu      sync.Mutex
 	objects map[string]metav1.Object
 	words   map[string]map[string]metav1.Object // by word of index, then by key
+	version string                              // the newest that a list or an event came with
 }
 
 func newStore(source *resource) *store {
@@ -188,6 +190,13 @@ func (s *store) stale(object metav1.Object) bool {
 	return old != nil && old.GetUID() == object.GetUID() && !newer(object, old)
 }
 
+// isEarlier reports whether a list is of an earlier version than what came before it: the server's data were
+// restored from a backup, and what is known here counts no more. The caller holds the lock.
+func (s *store) isEarlier(version string) bool {
+	order, err := resourceversion.CompareResourceVersion(version, s.version)
+	return err == nil && order < 0
+}
+
 // report calls changed.
 func (s *store) report(all []difference) {
 	if s.changed == nil {
@@ -212,6 +221,7 @@ func (s *store) take(obj any) error {
 
 	s.mu.Lock()
 	var all []difference
+	s.version = object.GetResourceVersion()
 	if !s.stale(object) {
 		all = s.put(object)
 	}
@@ -230,6 +240,7 @@ func (s *store) Delete(obj any) error {
 	}
 
 	s.mu.Lock()
+	s.version = object.GetResourceVersion()
 	old := s.objects[keyOf(object)]
 	known := old != nil && old.GetUID() == object.GetUID()
 	if known {
@@ -246,11 +257,13 @@ func (s *store) Delete(obj any) error {
 }
 
 // Replace is called by the reflector after each list.
-func (s *store) Replace(list []any, _ string) error {
+func (s *store) Replace(list []any, version string) error {
 	var all []difference
 	present := map[string]types.UID{}
 
 	s.mu.Lock()
+	restored := s.isEarlier(version)
+	s.version = version
 	for _, obj := range list {
 		object, ok := obj.(metav1.Object)
 		if !ok {
@@ -258,7 +271,7 @@ func (s *store) Replace(list []any, _ string) error {
 		}
 
 		present[keyOf(object)] = object.GetUID()
-		if !s.stale(object) {
+		if restored || !s.stale(object) {
 			all = append(all, s.put(object)...)
 		}
 	}

@@ -14,8 +14,8 @@ type Figures struct {
 	// Over110 and Over120 count lines that are wider than that, of tests too.
 	Over110 int
 	Over120 int
-	// Crowded, Behind and Sleeps count lines as the functions of those names find them; Sleeps are those of the
-	// product.
+	// Crowded, Behind and Sleeps count lines as the functions of those names find them; Sleeps are those of
+	// the product.
 	Crowded int
 	Behind  int
 	Sleeps  int

@@ -126,5 +126,5 @@ func (l leftovers) forgetImages(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("images of the container runtime: %w", err)
 	}
-	return l.access.Settle(images, asked)
+	return l.access.Reconcile(images, asked)
 }

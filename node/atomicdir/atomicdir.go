@@ -27,12 +27,15 @@ const (
 type File struct {
 	Data []byte
 	Mode fs.FileMode
-	UID  int // owner; 0 is root
+
+	// UID is the owner; 0 is root.
+	UID int
 }
 
 // Owner is who can read the files beside their own UID.
 type Owner struct {
-	GID *int64 // the pod's fsGroup; nil: root's group, and modes as they are
+	// GID is the pod's fsGroup. Nil is root's group, and modes as they are.
+	GID *int64
 }
 
 // readable is what an fsGroup adds to the modes of files; directories get execute and setgid, too.
@@ -89,7 +92,7 @@ func mode(f File, owner Owner) fs.FileMode {
 	return m
 }
 
-// same reports whether the set in dir is files, nothing missing and nothing more.
+// same reports whether the set in dir has exactly these files.
 func same(dir string, files map[string]File, owner Owner) bool {
 	found := 0
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
@@ -112,6 +115,7 @@ func same(dir string, files map[string]File, owner Owner) bool {
 			return err
 		}
 
+		// Somebody may have changed them, or the fsGroup is another one.
 		uid, gid := ids(info)
 		if info.Mode().Perm() != mode(want, owner) || uid != want.UID || gid != owner.gid() {
 			return fs.ErrInvalid

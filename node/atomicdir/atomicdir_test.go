@@ -1,6 +1,8 @@
 package atomicdir_test
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -45,7 +47,7 @@ func TestFilesAreReplacedTogether(t *testing.T) {
 	if got := read(t, filepath.Join(dir, "a")); got != "2" {
 		t.Errorf("a = %q", got)
 	}
-	if _, err := os.Lstat(filepath.Join(dir, "sub")); !os.IsNotExist(err) {
+	if _, err := os.Lstat(filepath.Join(dir, "sub")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("sub is still there: %v", err)
 	}
 	if target, _ := os.Readlink(filepath.Join(dir, "c")); target != "..data/c" {

@@ -21,17 +21,20 @@ import (
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
-// CSINodes keeps the node's CSINode object and the topology labels and the node ID annotation of its Node. It
-// is the Publisher of a real cluster.
+// CSINodes keeps the node's CSINode object, and the topology labels and the node ID annotation of its Node.
+// It is the Publisher of a real cluster.
 type CSINodes struct {
 	CSINodes kube.Objects[storagev1.CSINode]
 	Nodes    kube.Objects[v1.Node]
-	Node     string
 
-	mu sync.Mutex // one change at a time: they are read, changed and written back
+	// Node is the name of both objects.
+	Node string
+
+	// mu orders the changes: objects are read, changed and written back.
+	mu sync.Mutex
 }
 
-// nodeIDs is the annotation that attachers of old read; kubelet keeps it.
+// nodeIDs is the annotation that early attachers read. kubelet keeps it.
 const nodeIDs = "csi.volume.kubernetes.io/nodeid"
 
 // Add enters the driver.
@@ -50,10 +53,7 @@ func (n *CSINodes) Add(ctx context.Context, d Info) error {
 	}
 
 	return n.change(ctx, func(c *storagev1.CSINode) bool {
-		i := slices.IndexFunc(
-			c.Spec.Drivers,
-			func(x storagev1.CSINodeDriver) bool { return x.Name == d.Name },
-		)
+		i := slices.IndexFunc(c.Spec.Drivers, named(d.Name))
 		if i < 0 {
 			c.Spec.Drivers = append(c.Spec.Drivers, entry)
 			return true
@@ -73,16 +73,20 @@ func (n *CSINodes) Add(ctx context.Context, d Info) error {
 func (n *CSINodes) Remove(ctx context.Context, name string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+
 	return n.change(ctx, func(c *storagev1.CSINode) bool {
 		before := len(c.Spec.Drivers)
-		c.Spec.Drivers = slices.DeleteFunc(
-			c.Spec.Drivers,
-			func(x storagev1.CSINodeDriver) bool { return x.Name == name },
-		)
+		c.Spec.Drivers = slices.DeleteFunc(c.Spec.Drivers, named(name))
 		return len(c.Spec.Drivers) != before
 	})
 }
 
+// named finds the entry of a driver.
+func named(driver string) func(storagev1.CSINodeDriver) bool {
+	return func(d storagev1.CSINodeDriver) bool { return d.Name == driver }
+}
+
+// same reports whether two entries of a driver say the same.
 func same(a, b storagev1.CSINodeDriver) bool {
 	limit := func(d storagev1.CSINodeDriver) int32 {
 		if d.Allocatable == nil || d.Allocatable.Count == nil {
@@ -90,78 +94,87 @@ func same(a, b storagev1.CSINodeDriver) bool {
 		}
 		return *d.Allocatable.Count
 	}
+
 	return a.NodeID == b.NodeID && slices.Equal(a.TopologyKeys, b.TopologyKeys) && limit(a) == limit(b)
 }
 
-// change makes the object if need be and applies edit to it, again after a conflict.
+// conflicts is how often a change is repeated because somebody else has changed the object meanwhile.
+const conflicts = 5
+
+// change applies edit to the object, which is made if it does not exist. edit reports whether it has changed
+// anything; it is called once for each version of the object.
 func (n *CSINodes) change(ctx context.Context, edit func(*storagev1.CSINode) bool) error {
-	var last error
-	for range 5 {
-		obj, err := n.CSINodes.Get(ctx, "", n.Node)
-		if apierrors.IsNotFound(err) {
-			if err := n.create(ctx, edit); !apierrors.IsAlreadyExists(err) {
-				return err
-			}
-
-			continue
-		}
-
-		if err != nil {
-			return fmt.Errorf("read CSINode %s: %w", n.Node, err)
-		}
-		if !edit(obj) {
-			return nil
-		}
-
-		_, last = n.CSINodes.Update(ctx, obj)
-		if !apierrors.IsConflict(last) {
+	var err error
+	for range conflicts {
+		err = n.changeOnce(ctx, edit)
+		if !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
 			break
 		}
 	}
+	return err
+}
 
-	if last != nil {
-		return fmt.Errorf("update CSINode %s: %w", n.Node, last)
+func (n *CSINodes) changeOnce(ctx context.Context, edit func(*storagev1.CSINode) bool) error {
+	obj, err := n.CSINodes.Get(ctx, "", n.Node)
+	if apierrors.IsNotFound(err) {
+		return n.create(ctx, edit)
+	}
+	if err != nil {
+		return fmt.Errorf("read CSINode %s: %w", n.Node, err)
+	}
+
+	if !edit(obj) {
+		return nil
+	}
+	if _, err := n.CSINodes.Update(ctx, obj); err != nil {
+		return fmt.Errorf("update CSINode %s: %w", n.Node, err)
 	}
 
 	return nil
 }
 
+// create makes the object. The Node owns it, so that it goes with the Node.
 func (n *CSINodes) create(ctx context.Context, edit func(*storagev1.CSINode) bool) error {
 	node, err := n.Nodes.Get(ctx, "", n.Node)
 	if err != nil {
 		return fmt.Errorf("read node %s: %w", n.Node, err)
 	}
 
-	obj := &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: n.Node, OwnerReferences: []metav1.OwnerReference{
-		{APIVersion: "v1", Kind: "Node", Name: n.Node, UID: node.UID}}}}
-	obj.Spec.Drivers = []storagev1.CSINodeDriver{}
+	owner := metav1.OwnerReference{
+		APIVersion: "v1",
+		Kind:       "Node",
+		Name:       n.Node,
+		UID:        node.UID,
+	}
+
+	obj := &storagev1.CSINode{
+		ObjectMeta: metav1.ObjectMeta{Name: n.Node, OwnerReferences: []metav1.OwnerReference{owner}},
+		Spec:       storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{}},
+	}
+
 	edit(obj)
-	_, err = n.CSINodes.Create(ctx, obj)
-	if err != nil && !apierrors.IsAlreadyExists(err) {
+
+	if _, err := n.CSINodes.Create(ctx, obj); err != nil {
 		return fmt.Errorf("create CSINode %s: %w", n.Node, err)
 	}
 
-	return err
+	return nil
 }
 
-// Init makes the CSINode object without drivers if there is none, as kubelet does, and tries until it can:
-// the Node may not be registered yet. It returns nil when done or when ctx ends.
+// Init makes the CSINode object without drivers if there is none, as kubelet does. It repeats that until it
+// succeeds or ctx ends, because the Node may not be registered yet; its result is always nil.
 func (n *CSINodes) Init(ctx context.Context) error {
 	pauses := retry.Backoff{First: 200 * time.Millisecond, Max: 30 * time.Second}
 	_ = retry.Until(ctx, pauses, func(ctx context.Context) error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		err := n.change(ctx, func(*storagev1.CSINode) bool { return false })
-		if apierrors.IsAlreadyExists(err) {
-			return nil
-		}
-		return err
+		return n.change(ctx, func(*storagev1.CSINode) bool { return false })
 	})
 	return nil
 }
 
-// labelNode writes the driver's topology as labels of the Node, and its node ID as annotation, in one patch;
-// none if they are there.
+// labelNode writes the driver's topology as labels of the Node, and its node ID as annotation, in one patch.
+// It sends none if they are there.
 func (n *CSINodes) labelNode(ctx context.Context, d Info) error {
 	node, err := n.Nodes.Get(ctx, "", n.Node)
 	if err != nil {

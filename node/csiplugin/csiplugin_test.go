@@ -4,31 +4,44 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"testing"
 	"testing/synctest"
 )
 
-// publisher cannot remove a driver for some times.
+// publisher records what the cluster is told.
 type publisher struct {
-	fails, removals int
+	calls []string
+
+	// failing is how many removals fail first.
+	failing int
+
+	// added is called at the end of Add, if it is set.
+	added func()
 }
 
-func (p *publisher) Add(context.Context, Info) error { return nil }
+func (p *publisher) Add(_ context.Context, d Info) error {
+	p.calls = append(p.calls, "add "+d.Name+" "+d.NodeID)
+	if p.added != nil {
+		p.added()
+	}
+	return nil
+}
 
-func (p *publisher) Remove(context.Context, string) error {
-	if p.fails > 0 {
-		p.fails--
+func (p *publisher) Remove(_ context.Context, name string) error {
+	if p.failing > 0 {
+		p.failing--
 		return errors.New("the API server is away")
 	}
-	p.removals++
+	p.calls = append(p.calls, "remove "+name)
 	return nil
 }
 
 func TestADriverIsWithdrawnOnceTheClusterCanBeTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &publisher{fails: 3}
+		p := &publisher{failing: 3}
 		New(Config{Publisher: p, Log: slog.New(slog.DiscardHandler)}).withdraw(t.Context(), "d")
-		if p.removals != 1 {
+		if !slices.Equal(p.calls, []string{"remove d"}) {
 			t.Error("it is not withdrawn")
 		}
 	})
@@ -39,7 +52,7 @@ func TestADriverThatIsBackIsNotWithdrawn(t *testing.T) {
 	r := New(Config{Publisher: p, Log: slog.New(slog.DiscardHandler)})
 	r.drivers["d"] = &Driver{}
 	r.withdraw(t.Context(), "d")
-	if p.removals != 0 {
+	if len(p.calls) != 0 {
 		t.Error("a driver that works is withdrawn")
 	}
 }

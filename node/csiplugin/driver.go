@@ -15,9 +15,12 @@ import (
 // Driver is a registered CSI driver: its node service and what that can do.
 type Driver struct {
 	Name string
+
+	// Node calls the node service. The connection is the Registry's, which closes it when the driver is gone.
 	Node csi.NodeClient
-	caps map[csi.NodeServiceCapability_RPC_Type]bool
-	conn *grpc.ClientConn
+
+	capabilities map[csi.NodeServiceCapability_RPC_Type]bool
+	conn         *grpc.ClientConn
 }
 
 // open connects to the driver and asks for its capabilities and node ID.
@@ -28,13 +31,13 @@ func open(ctx context.Context, name, endpoint string) (*Driver, Info, error) {
 	}
 
 	d := &Driver{
-		Name: name,
-		Node: csi.NewNodeClient(conn),
-		conn: conn,
-		caps: map[csi.NodeServiceCapability_RPC_Type]bool{},
+		Name:         name,
+		Node:         csi.NewNodeClient(conn),
+		conn:         conn,
+		capabilities: map[csi.NodeServiceCapability_RPC_Type]bool{},
 	}
 
-	about, err := d.ask(ctx)
+	about, err := d.describe(ctx)
 	if err != nil {
 		d.close()
 		return nil, Info{}, fmt.Errorf("CSI driver %s: %w", name, err)
@@ -43,17 +46,19 @@ func open(ctx context.Context, name, endpoint string) (*Driver, Info, error) {
 	return d, about, nil
 }
 
-func (d *Driver) ask(ctx context.Context) (Info, error) {
+// describe reads the capabilities, and returns what the driver says about itself. A driver may still be
+// starting, so the first call waits for its server.
+func (d *Driver) describe(ctx context.Context) (Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 
-	caps, err := d.Node.NodeGetCapabilities(ctx, &csi.NodeGetCapabilitiesRequest{}, grpc.WaitForReady(true))
+	answer, err := d.Node.NodeGetCapabilities(ctx, &csi.NodeGetCapabilitiesRequest{}, grpc.WaitForReady(true))
 	if err != nil {
 		return Info{}, fmt.Errorf("NodeGetCapabilities: %w", err)
 	}
 
-	for _, c := range caps.Capabilities {
-		d.caps[c.GetRpc().GetType()] = true
+	for _, c := range answer.Capabilities {
+		d.capabilities[c.GetRpc().GetType()] = true
 	}
 
 	info, err := d.Node.NodeGetInfo(ctx, &csi.NodeGetInfoRequest{})
@@ -73,6 +78,6 @@ func (d *Driver) ask(ctx context.Context) (Info, error) {
 }
 
 // Can reports whether the driver's node service has the capability.
-func (d *Driver) Can(c csi.NodeServiceCapability_RPC_Type) bool { return d.caps[c] }
+func (d *Driver) Can(c csi.NodeServiceCapability_RPC_Type) bool { return d.capabilities[c] }
 
 func (d *Driver) close() { _ = d.conn.Close() }

@@ -6,14 +6,15 @@ import (
 	"fmt"
 	"time"
 
+	"k8s.io/utils/ptr"
+
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // attached waits until the controller has attached the volume to this node, for drivers that need that. The
-// Node authorizer allows to read an attachment by name but not to watch it, so this polls, less and less
-// often.
+// Node authorizer allows the node to read an attachment by name, but not to watch it, so this polls.
 func (m *Mounter) attached(ctx context.Context, c *call) error {
-	if c.Inline != nil || !isTrue(c.policy.AttachRequired) {
+	if c.Inline != nil || !ptr.Deref(c.policy.AttachRequired, false) {
 		return nil
 	}
 
@@ -30,7 +31,8 @@ func (m *Mounter) attached(ctx context.Context, c *call) error {
 	return nil
 }
 
-// attachment looks once whether the volume is attached, and takes the metadata over if it is.
+// attachment reads the VolumeAttachment once. If the volume is attached it keeps the metadata; otherwise it
+// returns an error that says how far the attachment is.
 func (m *Mounter) attachment(ctx context.Context, name string, c *call) error {
 	attachment, err := m.cfg.Objects.VolumeAttachment(ctx, name)
 	switch {

@@ -1,7 +1,7 @@
-// Package csivolume makes the volumes of CSI drivers available to pods: wait for the attachment where a
-// driver needs one, stage, publish, hand over to the fsGroup, and all of it backwards. What is done is
-// written down in kubelet's vol_data.json beside each mount before the driver is called, so that Teardown
-// works from the disk alone, after a crash, a reboot, or a change from kubelet.
+// Package csivolume makes the volumes of CSI drivers available to pods. Setup waits for the attachment where
+// the driver needs one, stages the volume once for the node, publishes it to the pod and gives it to the
+// fsGroup; Teardown goes the same way back. Before a driver is called, kubelet's vol_data.json beside the
+// mount says so: Teardown works from the disk alone, after a crash, a reboot, or a change from kubelet.
 package csivolume
 
 import (
@@ -17,6 +17,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/ptr"
 
 	"github.com/trivet-node/trivet/internal/bootid"
 	"github.com/trivet-node/trivet/internal/keylock"
@@ -48,24 +49,29 @@ type Drivers interface {
 type Config struct {
 	// Root is kubelet's root directory.
 	Root string
+
 	// Node is the node's name.
 	Node    string
 	Objects Objects
 	Drivers Drivers
 	Tokens  token.Issuer
-	// Claims notes that claims have grown; nil if nobody is to be told.
+
+	// Claims records in the API that claims have grown; nil records nothing.
 	Claims Claims
 }
 
 // Mounter is the volume.CSI of a real node.
 type Mounter struct {
-	cfg  Config
+	cfg Config
+
+	// boot is the ID of the present boot. Records of another one describe mounts that are gone.
 	boot string
-	// staged locks a volume of a driver by driver and handle.
-	staged keylock.Locks[string]
+
+	// staging locks the staging of a volume, by its stagingKey.
+	staging keylock.Locks[string]
 }
 
-// New returns a mounter.
+// New returns a mounter. It fails if the node's boot ID cannot be read.
 func New(cfg Config) (*Mounter, error) {
 	boot, err := bootid.Read()
 	if err != nil {
@@ -74,20 +80,23 @@ func New(cfg Config) (*Mounter, error) {
 	return &Mounter{cfg: cfg, boot: boot}, nil
 }
 
-// call is one volume on its way to a pod.
+// call is one Setup: a volume on its way to a pod.
 type call struct {
 	volume.Request
 	driver *csiplugin.Driver
+
 	// policy is the spec of the CSIDriver object, defaults filled in.
 	policy storagev1.CSIDriverSpec
 	handle string
 	place  place
-	// context is the attachment's metadata.
+
+	// context is the metadata of the attachment, which the driver gets as publish context.
 	context map[string]string
 }
 
 // Setup makes the volume available: attached, staged, published, given to the fsGroup and as large as its
-// claim. Repeating it is cheap, and repairs.
+// claim. It is repeated to repair what failed or is gone, and does nothing to what is there. With an error of
+// reason volume.ResizeFailed the volume is available in its old size.
 func (m *Mounter) Setup(ctx context.Context, r volume.Request) (volume.Provided, error) {
 	c, err := m.prepare(ctx, r)
 	if err != nil {
@@ -109,7 +118,7 @@ func (m *Mounter) Setup(ctx context.Context, r volume.Request) (volume.Provided,
 // grow.
 func (c *call) revisit() bool {
 	grows := c.PV != nil && c.driver.Can(csi.NodeServiceCapability_RPC_EXPAND_VOLUME)
-	return grows || isTrue(c.policy.RequiresRepublish)
+	return grows || ptr.Deref(c.policy.RequiresRepublish, false)
 }
 
 // mount brings the volume to its target. Where that is done it does nothing, unless the driver wants to be
@@ -119,14 +128,13 @@ func (m *Mounter) mount(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if done && !isTrue(c.policy.RequiresRepublish) {
+	if done && !ptr.Deref(c.policy.RequiresRepublish, false) {
 		return nil
 	}
 
 	if err := m.attached(ctx, c); err != nil {
 		return volume.Failed(c.Name, "FailedAttachVolume", err)
 	}
-
 	if err := m.stage(ctx, c); err != nil {
 		return err
 	}
@@ -161,7 +169,8 @@ func (m *Mounter) prepare(ctx context.Context, r volume.Request) (*call, error) 
 	return c, nil
 }
 
-// describe sets the handle and returns the driver's name, the name of the volume's directory, and its life.
+// describe sets the handle and returns the driver's name, the name of the volume's directory, and whether the
+// volume is persistent or lives as long as its pod.
 func (c *call) describe() (driver, spec string, lifecycle storagev1.VolumeLifecycleMode) {
 	if c.Inline != nil {
 		c.handle = inlineHandle(c.Pod.UID, c.Name)
@@ -197,6 +206,7 @@ func (m *Mounter) policy(ctx context.Context, driver string) (storagev1.CSIDrive
 	return spec, nil
 }
 
+// checkLifecycle refuses a volume whose lifecycle is none of those that the driver supports.
 func checkLifecycle(p storagev1.CSIDriverSpec, driver string, want storagev1.VolumeLifecycleMode) error {
 	if slices.Contains(p.VolumeLifecycleModes, want) {
 		return nil
@@ -205,21 +215,22 @@ func checkLifecycle(p storagev1.CSIDriverSpec, driver string, want storagev1.Vol
 		want, driver, p.VolumeLifecycleModes)
 }
 
-// stage makes the volume available on the node, once for all pods. The pod's own record is written first: it
-// is what holds the stage.
+// stage makes the volume available on the node, once for all pods. The pod's own record is written first: as
+// long as it exists, no other pod's teardown unstages the volume.
 func (m *Mounter) stage(ctx context.Context, c *call) error {
-	unlock, err := m.staged.Lock(ctx, c.driver.Name+"^"+c.handle)
+	unlock, err := m.staging.Lock(ctx, stagingKey(c.driver.Name, c.handle))
 	if err != nil {
 		return fmt.Errorf("stage volume %s: %w", c.handle, err)
 	}
 	defer unlock()
 
-	if err := m.alone(c); err != nil {
+	if err := m.checkSinglePod(c); err != nil {
 		return err
 	}
 	if err := c.place.begin(m.cfg.Node); err != nil {
 		return err
 	}
+
 	if c.Inline != nil || !c.driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
 		return nil
 	}
@@ -253,9 +264,13 @@ func (m *Mounter) stage(ctx context.Context, c *call) error {
 	return c.place.finishStage(m.boot)
 }
 
-// alone refuses a second pod of this node a volume that only one may have (ReadWriteOncePod), whether its
-// driver cares or not. The scheduler does so, too, but not everything is scheduled. The stage is locked.
-func (m *Mounter) alone(c *call) error {
+// stagingKey names a staged volume: the pods of a node share it.
+func stagingKey(driver, handle string) string { return driver + "^" + handle }
+
+// checkSinglePod refuses a volume that only one pod may use (ReadWriteOncePod) if another pod of this node
+// has it, whether its driver cares or not. The scheduler does so, too, but not every pod is scheduled. It
+// needs the lock of the staging.
+func (m *Mounter) checkSinglePod(c *call) error {
 	if c.PV == nil || len(c.PV.Spec.AccessModes) != 1 || c.PV.Spec.AccessModes[0] != v1.ReadWriteOncePod {
 		return nil
 	}
@@ -274,7 +289,7 @@ func (m *Mounter) alone(c *call) error {
 	return volume.Failed(c.PV.Name, reason, inUse)
 }
 
-// publish shows the volume to the pod.
+// publish makes the volume available at the pod's target.
 func (m *Mounter) publish(ctx context.Context, c *call) error {
 	secrets, err := m.secrets(ctx, c.publishSecret())
 	if err != nil {
@@ -298,6 +313,8 @@ func (m *Mounter) publish(ctx context.Context, c *call) error {
 	if c.Inline == nil && c.driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
 		request.StagingTargetPath = c.place.staging
 	}
+
+	// CSI: the driver makes the target, the caller the directory that holds it.
 	if err := os.MkdirAll(filepath.Dir(c.place.target), 0o750); err != nil {
 		return fmt.Errorf("make %s: %w", filepath.Dir(c.place.target), err)
 	}
@@ -312,6 +329,7 @@ func (m *Mounter) publish(ctx context.Context, c *call) error {
 	return nil
 }
 
+// secrets returns the data of a secret that is meant for the driver, nil for no reference.
 func (m *Mounter) secrets(ctx context.Context, ref *v1.SecretReference) (map[string]string, error) {
 	if ref == nil {
 		return nil, nil
@@ -329,5 +347,3 @@ func (m *Mounter) secrets(ctx context.Context, ref *v1.SecretReference) (map[str
 
 	return out, nil
 }
-
-func isTrue(b *bool) bool { return b != nil && *b }

@@ -14,13 +14,14 @@ import (
 	"github.com/trivet-node/trivet/node/podspec"
 )
 
-// giveToGroup changes the owner as fsGroupPolicy says, unless the driver has done so (VOLUME_MOUNT_GROUP).
-// What the pod can only read is left as it is: it cannot be changed, and where it could, other pods would see
-// it change.
+// giveToGroup gives the volume to the pod's fsGroup as the driver's fsGroupPolicy says, unless the driver has
+// done so (VOLUME_MOUNT_GROUP). A volume that the pod can only read is left as it is, because other pods
+// would see it change.
 func (m *Mounter) giveToGroup(ctx context.Context, c *call) error {
-	if c.FSGroup == nil || c.Block || c.ReadOnly ||
-		c.driver.Can(csi.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP) ||
-		!c.wantsGroup() {
+	if c.FSGroup == nil || c.Block || c.ReadOnly || !mayHaveGroup(*c.policy.FSGroupPolicy, c.PV) {
+		return nil
+	}
+	if c.driver.Can(csi.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP) {
 		return nil
 	}
 
@@ -29,7 +30,7 @@ func (m *Mounter) giveToGroup(ctx context.Context, c *call) error {
 		return fmt.Errorf("stat volume %s: %w", c.place.target, err)
 	}
 
-	// It may be read-only by its mount options, or by its driver.
+	// The mount options or the driver may have made it read-only.
 	if fs.Flags&unix.ST_RDONLY != 0 {
 		return nil
 	}
@@ -38,18 +39,21 @@ func (m *Mounter) giveToGroup(ctx context.Context, c *call) error {
 	return fsgroup.Apply(ctx, c.place.target, *c.FSGroup, false, onMismatch)
 }
 
-func (c *call) wantsGroup() bool {
-	switch *c.policy.FSGroupPolicy {
+// mayHaveGroup reports whether the policy of a driver lets the fsGroup have a volume; pv is nil for an inline
+// one. The default policy, ReadWriteOnceWithFSType, infers from file system and access modes that only pods
+// of this node use the volume.
+func mayHaveGroup(policy storagev1.FSGroupPolicy, pv *v1.PersistentVolume) bool {
+	switch policy {
 	case storagev1.NoneFSGroupPolicy:
 		return false
 	case storagev1.FileFSGroupPolicy:
 		return true
 	}
 
-	if c.PV == nil || c.PV.Spec.CSI.FSType == "" {
+	if pv == nil || pv.Spec.CSI.FSType == "" {
 		return false
 	}
 
-	modes := c.PV.Spec.AccessModes
+	modes := pv.Spec.AccessModes
 	return slices.Contains(modes, v1.ReadWriteOnce) || slices.Contains(modes, v1.ReadWriteOncePod)
 }

@@ -13,31 +13,24 @@ import (
 	"github.com/trivet-node/trivet/internal/kube"
 )
 
-// Claims notes in the API that a claim has grown.
+// Claims records in the API that a claim has grown (ClaimStatus).
 type Claims interface {
+	// Grown writes the size that the pod has now into the status of the claim.
 	Grown(ctx context.Context, claim *v1.PersistentVolumeClaim, size resource.Quantity) error
 }
 
-// grow makes the file system or device on this node as large as the volume is by now, where the driver wants
-// to be asked for that.
+// grow makes the file system or device on this node as large as the volume is by now. Drivers without
+// EXPAND_VOLUME do all of it in their controller.
 func (m *Mounter) grow(ctx context.Context, c *call) error {
 	if c.Claim == nil || c.ReadOnly || !c.driver.Can(csi.NodeServiceCapability_RPC_EXPAND_VOLUME) {
 		return nil
 	}
 
-	size, have := c.PV.Spec.Capacity[v1.ResourceStorage], c.Claim.Status.Capacity[v1.ResourceStorage]
+	// The controller makes the volume larger, the node's part is done when the claim shows that size, too.
+	size := c.PV.Spec.Capacity[v1.ResourceStorage]
+	have := c.Claim.Status.Capacity[v1.ResourceStorage]
 	if size.Cmp(have) <= 0 {
 		return nil
-	}
-
-	request := &csi.NodeExpandVolumeRequest{
-		VolumeId:         c.handle,
-		VolumePath:       c.place.target,
-		CapacityRange:    &csi.CapacityRange{RequiredBytes: size.Value()},
-		VolumeCapability: c.capability(),
-	}
-	if c.driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
-		request.StagingTargetPath = c.place.staging
 	}
 
 	secrets, err := m.secrets(ctx, c.PV.Spec.CSI.NodeExpandSecretRef)
@@ -45,13 +38,24 @@ func (m *Mounter) grow(ctx context.Context, c *call) error {
 		return err
 	}
 
-	request.Secrets = secrets
+	request := &csi.NodeExpandVolumeRequest{
+		VolumeId:         c.handle,
+		VolumePath:       c.place.target,
+		CapacityRange:    &csi.CapacityRange{RequiredBytes: size.Value()},
+		VolumeCapability: c.capability(),
+		Secrets:          secrets,
+	}
+	if c.driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
+		request.StagingTargetPath = c.place.staging
+	}
+
 	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
 	defer cancel()
 
 	if _, err := c.driver.Node.NodeExpandVolume(ctx, request); err != nil {
 		return fmt.Errorf("NodeExpandVolume of %s: %w", c.handle, err)
 	}
+
 	if m.cfg.Claims == nil {
 		return nil
 	}
@@ -59,12 +63,13 @@ func (m *Mounter) grow(ctx context.Context, c *call) error {
 	return m.cfg.Claims.Grown(ctx, c.Claim, size)
 }
 
-// ClaimStatus notes sizes in the claims of a cluster.
+// ClaimStatus writes sizes into the claims of a cluster.
 type ClaimStatus struct {
 	Claims kube.Objects[v1.PersistentVolumeClaim]
 }
 
-// Grown writes the new capacity and takes the conditions that asked for the resize away.
+// Grown writes the new capacity and removes the conditions that asked for the resize. It fails on a conflict
+// when the claim has been changed since it was read; the next Setup does it again.
 func (s ClaimStatus) Grown(
 	ctx context.Context,
 	claim *v1.PersistentVolumeClaim,

@@ -18,14 +18,16 @@ import (
 )
 
 const (
-	plugin   = "kubernetes.io~csi" // in pod directories
+	// plugin is the directory of CSI volumes in that of a pod.
+	plugin   = "kubernetes.io~csi"
 	dataFile = "vol_data.json"
 
-	maxRecord = 1 << 20 // bytes of a vol_data.json; kubelet's have some hundreds
+	// maxRecord bounds the bytes of a vol_data.json that are read; kubelet's have some hundreds.
+	maxRecord = 1 << 20
 )
 
-// record is kubelet's vol_data.json. Ready is ours: the boot in which the work was finished; Mounted tells
-// that a mount was seen then.
+// record is a vol_data.json: kubelet's fields, and two of trivet's own, which kubelet ignores. kubelet reads
+// every field as a string.
 type record struct {
 	SpecName     string `json:"specVolID,omitempty"`
 	Handle       string `json:"volumeHandle"`
@@ -33,19 +35,33 @@ type record struct {
 	Node         string `json:"nodeName,omitempty"`
 	AttachmentID string `json:"attachmentID,omitempty"`
 	Lifecycle    string `json:"volumeLifecycleMode,omitempty"`
-	Ready        string `json:"trivetReady,omitempty"`
-	Mounted      string `json:"trivetMounted,omitempty"` // "true" or absent: kubelet reads strings only
+
+	// Ready is the ID of the boot in which the driver's call succeeded, empty before that.
+	Ready string `json:"trivetReady,omitempty"`
+
+	// Mounted is "true" if the driver had mounted something by then. Not every driver does.
+	Mounted string `json:"trivetMounted,omitempty"`
 }
 
 // place is where a volume of a pod is on the node, and its records.
 type place struct {
 	record
-	dir    string // of the pod's record; removed at the end
-	target string // what the driver publishes
-	// block volumes: the pod's link to target, whose presence says that the pod uses the volume
-	link     string
-	stageDir string // of the stage's record
-	staging  string // what the driver stages on
+
+	// dir is the directory of the pod's record. It is removed last.
+	dir string
+
+	// target is where the driver publishes the volume.
+	target string
+
+	// link is the pod's link to the target of a block volume: while it exists the pod uses the volume. It is
+	// empty for file systems.
+	link string
+
+	// stageDir is the directory of the record of the staging, which the pods share.
+	stageDir string
+
+	// staging is where the driver stages the volume.
+	staging string
 }
 
 // place computes the paths, kubelet's: for block volumes everything is below
@@ -71,8 +87,8 @@ func (m *Mounter) place(pod types.UID, spec, driver, handle string, block bool) 
 	return p
 }
 
-// readyFile is where the pod's own state is: block volumes share one vol_data.json between pods, so they have
-// another for that.
+// readyFile is the record of the pod's own state: block volumes share one vol_data.json between pods, so that
+// each pod has one more.
 func (p *place) readyFile() string {
 	if p.link != "" {
 		return filepath.Join(p.dir, filepath.Base(p.target)+".json")
@@ -93,7 +109,8 @@ func (p *place) done(boot string) (bool, error) {
 	return r.still(boot, p.target)
 }
 
-// still reports whether what the record says is so.
+// still reports whether what was finished by the record is there: finished in this boot, and the mount that
+// was seen at path has not been unmounted since.
 func (r *record) still(boot, path string) (bool, error) {
 	if r.Ready != boot {
 		return false, nil
@@ -104,10 +121,13 @@ func (r *record) still(boot, path string) (bool, error) {
 	return mount.Mounted(path)
 }
 
-// begin writes down that the pod will have the volume.
+// begin records that the pod will have the volume. From here on Teardown finds it.
 func (p *place) begin(node string) error {
-	p.Node, p.AttachmentID = node, attachmentName(p.Handle, p.Driver, node)
-	p.Ready, p.Mounted = "", ""
+	p.Node = node
+	p.AttachmentID = attachmentName(p.Handle, p.Driver, node)
+	p.Ready = ""
+	p.Mounted = ""
+
 	if p.link != "" {
 		if err := os.MkdirAll(filepath.Dir(p.link), 0o750); err != nil {
 			return fmt.Errorf("make %s: %w", filepath.Dir(p.link), err)
@@ -123,25 +143,30 @@ func (p *place) begin(node string) error {
 	return writeRecord(p.readyFile(), p.record)
 }
 
-// finish writes down that it has.
+// finish records that the pod has the volume.
 func (p *place) finish(boot string) error {
 	return p.record.complete(boot, p.target, p.readyFile())
 }
 
+// complete writes the record to a file as one of work that is done, with what is mounted at path now.
 func (r record) complete(boot, path, file string) error {
 	mounted, err := mount.Mounted(path)
 	if err != nil {
 		return err
 	}
+
 	r.Ready = boot
 	if mounted {
 		r.Mounted = "true"
 	}
+
 	return writeRecord(file, r)
 }
 
+// stageRecord is the record of the staging: it belongs to no pod.
 func (p *place) stageRecord() record { return record{Handle: p.Handle, Driver: p.Driver} }
 
+// staged reports whether the volume was staged in this boot and still is.
 func (p *place) staged(boot string) (bool, error) {
 	r, found, err := readRecord(filepath.Join(p.stageDir, dataFile))
 	if !found {
@@ -150,6 +175,7 @@ func (p *place) staged(boot string) (bool, error) {
 	return r.still(boot, p.staging)
 }
 
+// beginStage records that the driver is about to stage the volume, and makes the directory for that.
 func (p *place) beginStage() error {
 	if err := os.MkdirAll(p.staging, 0o750); err != nil {
 		return fmt.Errorf("make %s: %w", p.staging, err)
@@ -157,16 +183,18 @@ func (p *place) beginStage() error {
 	return writeRecord(filepath.Join(p.stageDir, dataFile), p.stageRecord())
 }
 
+// finishStage records that the volume is staged.
 func (p *place) finishStage(boot string) error {
 	return p.stageRecord().complete(boot, p.staging, filepath.Join(p.stageDir, dataFile))
 }
 
-// writeRecord does without fsync: the mounts that a record tells of do not survive a power loss, and one that
-// was lost or torn by it counts as none.
+// writeRecord replaces the record in a file. It does without fsync: the mounts that a record describes do not
+// survive a power loss, and a record that was lost or torn by it counts as none.
 func writeRecord(file string, r record) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
 		return fmt.Errorf("make %s: %w", filepath.Dir(file), err)
 	}
+
 	data, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -174,6 +202,7 @@ func writeRecord(file string, r record) error {
 	if err := durable.WriteVolatile(file, data, 0o644); err != nil {
 		return fmt.Errorf("write %s: %w", file, err)
 	}
+
 	return nil
 }
 
@@ -187,6 +216,7 @@ func readRecord(file string) (r record, found bool, err error) {
 	if err != nil {
 		return r, false, err
 	}
+
 	whole := json.Unmarshal(data, &r) == nil && r.Handle != "" && r.Driver != ""
 	return r, whole, nil
 }

@@ -13,6 +13,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 )
 
 // inlineHandle is the ID of an inline ephemeral volume, as kubelet makes it.
@@ -25,9 +26,15 @@ func attachmentName(handle, driver, node string) string {
 	return fmt.Sprintf("csi-%x", sha256.Sum256([]byte(handle+driver+node)))
 }
 
-// capability is how the pod uses the volume, in CSI's words.
+// capability is how the pod uses the volume, as CSI's VolumeCapability.
 func (c *call) capability() *csi.VolumeCapability {
-	out := &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{Mode: c.accessMode()}}
+	var modes []v1.PersistentVolumeAccessMode
+	if c.PV != nil {
+		modes = c.PV.Spec.AccessModes
+	}
+
+	mode := accessMode(modes, c.driver.Can(csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER))
+	out := &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{Mode: mode}}
 	if c.Block {
 		out.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
 		return out
@@ -36,7 +43,8 @@ func (c *call) capability() *csi.VolumeCapability {
 	fs := &csi.VolumeCapability_MountVolume{}
 	switch {
 	case c.PV != nil:
-		fs.FsType, fs.MountFlags = c.PV.Spec.CSI.FSType, c.PV.Spec.MountOptions
+		fs.FsType = c.PV.Spec.CSI.FSType
+		fs.MountFlags = c.PV.Spec.MountOptions
 	case c.Inline.FSType != nil:
 		fs.FsType = *c.Inline.FSType
 	}
@@ -49,13 +57,15 @@ func (c *call) capability() *csi.VolumeCapability {
 	return out
 }
 
-func (c *call) accessMode() csi.VolumeCapability_AccessMode_Mode {
+// accessMode translates the first access mode of a volume, which is what it is bound with; none stands for
+// ReadWriteOnce. A driver that does not know the two single-node modes apart (exact is false) gets the older
+// one that stands for both.
+func accessMode(modes []v1.PersistentVolumeAccessMode, exact bool) csi.VolumeCapability_AccessMode_Mode {
 	mode := v1.ReadWriteOnce
-	if c.PV != nil && len(c.PV.Spec.AccessModes) > 0 {
-		mode = c.PV.Spec.AccessModes[0]
+	if len(modes) > 0 {
+		mode = modes[0]
 	}
 
-	exact := c.driver.Can(csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER)
 	switch {
 	case mode == v1.ReadOnlyMany:
 		return csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY
@@ -70,6 +80,8 @@ func (c *call) accessMode() csi.VolumeCapability_AccessMode_Mode {
 	}
 }
 
+// publishSecret names the secret for NodePublishVolume, nil if there is none. That of an inline volume is in
+// the pod's namespace.
 func (c *call) publishSecret() *v1.SecretReference {
 	switch {
 	case c.PV != nil:
@@ -83,8 +95,9 @@ func (c *call) publishSecret() *v1.SecretReference {
 // tokensKey is where a driver finds the tokens that its CSIDriver object asks for.
 const tokensKey = "csi.storage.k8s.io/serviceAccount.tokens"
 
-// attributes are the volume context of NodePublishVolume: the volume's own, the pod's if podInfoOnMount, and
-// tokens.
+// attributes returns the volume context of NodePublishVolume: the volume's own attributes, those of the pod
+// if the driver wants them (podInfoOnMount), and tokens. Tokens are among the secrets instead if the driver
+// wants that; secrets itself is not changed.
 func (m *Mounter) attributes(
 	ctx context.Context,
 	c *call,
@@ -97,7 +110,7 @@ func (m *Mounter) attributes(
 		maps.Copy(attributes, c.Inline.VolumeAttributes)
 	}
 
-	if isTrue(c.policy.PodInfoOnMount) {
+	if ptr.Deref(c.policy.PodInfoOnMount, false) {
 		attributes["csi.storage.k8s.io/pod.name"] = c.Pod.Name
 		attributes["csi.storage.k8s.io/pod.namespace"] = c.Pod.Namespace
 		attributes["csi.storage.k8s.io/pod.uid"] = string(c.Pod.UID)
@@ -114,7 +127,7 @@ func (m *Mounter) attributes(
 		return nil, nil, err
 	}
 
-	if isTrue(c.policy.ServiceAccountTokenInSecrets) {
+	if ptr.Deref(c.policy.ServiceAccountTokenInSecrets, false) {
 		secrets = maps.Clone(secrets)
 		if secrets == nil {
 			secrets = map[string]string{}
@@ -128,7 +141,7 @@ func (m *Mounter) attributes(
 	return attributes, secrets, nil
 }
 
-// podTokens asks for the tokens and writes them as the JSON object audience -> token that drivers read.
+// podTokens requests the tokens and returns the JSON object that drivers read, of tokens by audience.
 func (m *Mounter) podTokens(ctx context.Context, c *call) (string, error) {
 	type token struct {
 		Token   string      `json:"token"`
@@ -137,13 +150,15 @@ func (m *Mounter) podTokens(ctx context.Context, c *call) (string, error) {
 
 	out := map[string]token{}
 	for _, want := range c.policy.TokenRequests {
-		spec := authenticationv1.TokenRequestSpec{ExpirationSeconds: want.ExpirationSeconds,
+		spec := authenticationv1.TokenRequestSpec{
+			ExpirationSeconds: want.ExpirationSeconds,
 			BoundObjectRef: &authenticationv1.BoundObjectReference{
 				APIVersion: "v1",
 				Kind:       "Pod",
 				Name:       c.Pod.Name,
 				UID:        c.Pod.UID,
-			}}
+			},
+		}
 		if want.Audience != "" {
 			spec.Audiences = []string{want.Audience}
 		}

@@ -12,40 +12,41 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/removal"
 	"github.com/trivet-node/trivet/node/csiplugin"
 )
 
-// Teardown unpublishes the pod's CSI volumes, all at once, and unstages those that no other pod on the node
-// has.
+// Teardown unpublishes the pod's CSI volumes, all at the same time, and unstages those that no other pod on
+// the node has. It works from what is on disk alone, and is repeated after an error.
 func (m *Mounter) Teardown(ctx context.Context, pod types.UID) error {
 	places, err := m.ofPod(pod)
 	if err != nil {
 		return err
 	}
+
 	errs := make([]error, len(places))
 	var running sync.WaitGroup
 	for i := range places {
 		running.Go(func() { errs[i] = m.teardown(ctx, pod, &places[i]) })
 	}
+
 	running.Wait()
 	return errors.Join(errs...)
 }
 
-// ofPod finds the pod's volumes on disk. A directory without a record was made, but nothing was published on
-// it yet.
+// ofPod finds the pod's volumes on disk.
 func (m *Mounter) ofPod(pod types.UID) ([]place, error) {
 	var places []place
-	base := filepath.Join(m.cfg.Root, "pods", string(pod))
 	for _, block := range []bool{false, true} {
 		kind := "volumes"
 		if block {
 			kind = "volumeDevices"
 		}
 
-		entries, err := os.ReadDir(filepath.Join(base, kind, plugin))
+		entries, err := os.ReadDir(filepath.Join(m.cfg.Root, "pods", string(pod), kind, plugin))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -54,27 +55,35 @@ func (m *Mounter) ofPod(pod types.UID) ([]place, error) {
 		}
 
 		for _, e := range entries {
-			p := m.place(pod, e.Name(), "", "", block)
-			r, found, err := readRecord(filepath.Join(p.dir, dataFile))
+			p, found, err := m.recorded(pod, e.Name(), block)
 			if err != nil {
 				return nil, err
 			}
-
-			if !found {
-				if err := remove(&p); err != nil {
-					return nil, err
-				}
-
-				continue
+			if found {
+				places = append(places, p)
 			}
-
-			p = m.place(pod, e.Name(), r.Driver, r.Handle, block)
-			p.record = r
-			places = append(places, p)
 		}
 	}
 
 	return places, nil
+}
+
+// recorded returns the place of a volume by its record. Without a record nothing was published on the
+// directory yet, and it is removed.
+func (m *Mounter) recorded(pod types.UID, spec string, block bool) (p place, found bool, err error) {
+	// The directory of the record depends neither on driver nor on handle, which only the record has.
+	p = m.place(pod, spec, "", "", block)
+	r, found, err := readRecord(filepath.Join(p.dir, dataFile))
+	if err != nil {
+		return place{}, false, err
+	}
+	if !found {
+		return place{}, false, remove(&p)
+	}
+
+	p = m.place(pod, spec, r.Driver, r.Handle, block)
+	p.record = r
+	return p, true, nil
 }
 
 // teardown takes one volume from the pod. The pod's record goes last, so that an interrupted teardown is
@@ -88,25 +97,27 @@ func (m *Mounter) teardown(ctx context.Context, pod types.UID, p *place) error {
 		return err
 	}
 
-	unlock, err := m.staged.Lock(ctx, p.Driver+"^"+p.Handle)
+	unlock, err := m.staging.Lock(ctx, stagingKey(p.Driver, p.Handle))
 	if err != nil {
 		return fmt.Errorf("unstage volume %s: %w", p.SpecName, err)
 	}
 	defer unlock()
 
-	others, err := m.usedByOthers(pod, p)
+	// The last pod's teardown unstages. The record that holds the volume for this pod is still there.
+	shared, err := m.usedByOthers(pod, p)
 	if err != nil {
 		return err
 	}
 
-	if !others && p.Lifecycle != "Ephemeral" &&
+	if !shared && p.Lifecycle != string(storagev1.VolumeLifecycleEphemeral) &&
 		driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
 		if err := unstage(ctx, driver, p); err != nil {
 			return err
 		}
 	}
 
-	if !others && p.link != "" {
+	// Pods share the directory of a block volume.
+	if !shared && p.link != "" {
 		if err := removal.Tree(filepath.Dir(p.dir)); err != nil {
 			return err
 		}
@@ -115,27 +126,28 @@ func (m *Mounter) teardown(ctx context.Context, pod types.UID, p *place) error {
 	return remove(p)
 }
 
+// unpublish has the driver take the volume from the pod's target. A driver that does not know the volume has
+// nothing to take.
 func unpublish(ctx context.Context, driver *csiplugin.Driver, p *place) error {
 	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
 	defer cancel()
-	_, err := driver.Node.NodeUnpublishVolume(
-		ctx,
-		&csi.NodeUnpublishVolumeRequest{VolumeId: p.Handle, TargetPath: p.target},
-	)
+
+	request := &csi.NodeUnpublishVolumeRequest{VolumeId: p.Handle, TargetPath: p.target}
+	_, err := driver.Node.NodeUnpublishVolume(ctx, request)
 	if err != nil && status.Code(err) != codes.NotFound {
 		return fmt.Errorf("NodeUnpublishVolume of %s: %w", p.Handle, err)
 	}
+
 	return removal.Tree(p.target)
 }
 
+// unstage has the driver take the volume from the node, and removes the record of the staging.
 func unstage(ctx context.Context, driver *csiplugin.Driver, p *place) error {
 	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
 	defer cancel()
 
-	_, err := driver.Node.NodeUnstageVolume(
-		ctx,
-		&csi.NodeUnstageVolumeRequest{VolumeId: p.Handle, StagingTargetPath: p.staging},
-	)
+	request := &csi.NodeUnstageVolumeRequest{VolumeId: p.Handle, StagingTargetPath: p.staging}
+	_, err := driver.Node.NodeUnstageVolume(ctx, request)
 	if err != nil && status.Code(err) != codes.NotFound {
 		return fmt.Errorf("UnmountDevice: NodeUnstageVolume of %s: %w", p.Handle, err)
 	}
@@ -146,7 +158,7 @@ func unstage(ctx context.Context, driver *csiplugin.Driver, p *place) error {
 	return removal.Tree(p.stageDir)
 }
 
-// usedByOthers looks for the volume in the directories of other pods.
+// usedByOthers reports whether another pod of this node has the volume, by what is in the pods' directories.
 func (m *Mounter) usedByOthers(pod types.UID, p *place) (bool, error) {
 	pods, err := os.ReadDir(filepath.Join(m.cfg.Root, "pods"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -171,7 +183,7 @@ func (m *Mounter) usedByOthers(pod types.UID, p *place) (bool, error) {
 	return false, nil
 }
 
-// remove deletes the pod's side of a place, the record included.
+// remove deletes what the pod has of a place, the record included.
 func remove(p *place) error {
 	if p.link == "" {
 		return removal.Tree(p.dir)

@@ -47,7 +47,9 @@ func TestRecordsThatAPowerLossHasTornCountAsNone(t *testing.T) {
 	must(t, err)
 	lose("gone")
 	must(t, n.mounter.Teardown(t.Context(), "gone"))
-	if left, _ := filepath.Glob(filepath.Join(n.root, "pods/gone/volumes/kubernetes.io~csi/*")); len(left) > 0 {
+
+	left, _ := filepath.Glob(filepath.Join(n.root, "pods/gone/volumes/kubernetes.io~csi/*"))
+	if len(left) > 0 {
 		t.Errorf("left of a pod that is gone: %v", left)
 	}
 }

@@ -55,8 +55,10 @@ func Apply(ctx context.Context, root string, gid int64, onlyRead, onMismatch boo
 
 // tree is what all files of a volume are to have.
 type tree struct {
-	gid  int
-	mask uint32 // permissions of files, beside those that they have
+	gid int
+
+	// mask are the permissions that files get, beside those that they have.
+	mask uint32
 }
 
 // mode is what a file's mode is to be.

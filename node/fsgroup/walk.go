@@ -16,12 +16,18 @@ const window = 32
 
 // level is one directory on the way down to where the walk is.
 type level struct {
-	name     string
-	dev, ino uint64
-	fd       int      // -1 while the walk is far below: then it is opened again by way of ".."
-	names    []string // of the present batch
-	next     int      // of names
-	offset   int64    // in the directory, where the batch begins
+	name string
+	dev  uint64
+	ino  uint64
+
+	// fd is -1 while the walk is far below: then the directory is opened again by way of "..".
+	fd int
+
+	// names are the entries of the present batch, next is the index of the one to return, and offset is where
+	// the batch begins in the directory.
+	names  []string
+	next   int
+	offset int64
 }
 
 // below changes all that is below the directory fd (O_PATH). It holds few descriptors and, of each directory
@@ -150,7 +156,9 @@ func (l *level) read() (string, error) {
 		}
 
 		_, _, names := unix.ParseDirent(buffer[:n], -1, nil)
-		l.offset, l.names, l.next = at, names, 0
+		l.offset = at
+		l.names = names
+		l.next = 0
 	}
 
 	l.next++

@@ -20,7 +20,8 @@ const maxNode = 16 << 20
 
 // Writer writes the files of all pods of a node.
 type Writer struct {
-	NodeFile      string // the node's /etc/hosts, for pods on its network; one that does not exist is empty
+	// NodeFile is the node's /etc/hosts, for pods on its network. One that does not exist is empty.
+	NodeFile      string
 	ClusterDomain string
 }
 

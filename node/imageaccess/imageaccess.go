@@ -1,12 +1,11 @@
-// Package imageaccess decides which pods may use an image that is on the node already: one that was pulled
-// with a secret is not for everybody. It keeps kubelet's record of pulls, in kubelet's files and by kubelet's
-// rules
-// (https://github.com/kubernetes/enhancements/tree/master/keps/sig-node/2535-ensure-secret-pulled-images), so
-// that one may take the other's place on a live node.
+// Package imageaccess decides which pods may use an image that is on the node already: an image that was
+// pulled with a secret is for the pods that have the secret. It keeps kubelet's records of pulls, in
+// kubelet's files and by kubelet's rules, so that either agent can take the other's place on a live node
+// (https://github.com/kubernetes/enhancements/tree/master/keps/sig-node/2535-ensure-secret-pulled-images).
 //
-// Before a pull, the intent is written (image_manager/pulling); after it, the record of the image with what
-// it was pulled with (image_manager/pulled). An image of which neither is known was there before: a preloaded
-// one.
+// Before a pull the intent is written (image_manager/pulling), and after it the record of the image, with the
+// credentials that it was pulled with (image_manager/pulled). An image that has neither is preloaded: it was
+// there before.
 package imageaccess
 
 import (
@@ -25,27 +24,41 @@ import (
 
 // Config says where the records are and what the policy is.
 type Config struct {
-	RootDir   string   // /var/lib/kubelet
-	Policy    string   // imagePullCredentialsVerificationPolicy; empty: NeverVerifyPreloadedImages
-	Allowlist []string // preloadedImagesVerificationAllowlist
+	// RootDir is kubelet's root directory, /var/lib/kubelet.
+	RootDir string
+
+	// Policy is imagePullCredentialsVerificationPolicy; empty stands for NeverVerifyPreloadedImages.
+	Policy string
+
+	// Allowlist is preloadedImagesVerificationAllowlist: names of images, or prefixes that end in /*.
+	Allowlist []string
 	Log       *slog.Logger
 }
 
-// Access answers for one node.
+// Access decides for one node. All methods may be called at the same time.
 type Access struct {
 	policy policy
-	pulls  store // intents, by the image's name in the pod
-	images store // records, by the image's ID
+
+	// pulls are the intents, by the image's name in the pod.
+	pulls store
+
+	// images are the records, by the image's ID.
+	images store
 	log    *slog.Logger
 
-	mu      sync.Mutex     // guards the files and what follows
-	pulling map[string]int // pulls that go on, by name
+	// mu guards the files and what follows.
+	mu sync.Mutex
+
+	// pulling counts the pulls that are on their way, by name.
+	pulling map[string]int
+
 	// before is, for names with an intent, the ID of the preloaded image that was there when its pull began:
 	// a pull that is cut off and leaves that image has changed nothing.
 	before map[string]string
 }
 
-// Open makes the directories. It fails when the policy or a pattern of the list is not one.
+// Open makes the directories and removes what a killed agent left half-written. It fails when the policy or a
+// pattern of the allowlist is not valid.
 func Open(cfg Config) (*Access, error) {
 	p, err := newPolicy(cfg.Policy, cfg.Allowlist)
 	if err != nil {
@@ -74,8 +87,8 @@ func Open(cfg Config) (*Access, error) {
 	return a, nil
 }
 
-// Granted reports whether a pod may use the image without a pull. name is how its container calls the image;
-// secrets gives what the pod has for the image, and is asked only when that decides.
+// Granted reports whether a pod may use the image without a pull. name is how its container calls the image.
+// secrets returns the pod's own secrets for the image; it is called only when they decide.
 func (a *Access) Granted(name string, image *runtime.Image, secrets func() ([]Secret, error)) (bool, error) {
 	a.mu.Lock()
 	r, known, err := a.find(name, image)
@@ -91,7 +104,8 @@ func (a *Access) Granted(name string, image *runtime.Image, secrets func() ([]Se
 
 	repository, err := trim(name)
 	if err != nil {
-		return false, nil //nolint:nilerr // what has no name was not pulled by it
+		// Such a name was not pulled.
+		return false, nil
 	}
 
 	have := r.Grants[repository]
@@ -112,7 +126,7 @@ func (a *Access) Granted(name string, image *runtime.Image, secrets func() ([]Se
 			continue
 		}
 
-		// the secret is known from now on, or its new content is
+		// From now on the secret is known by its object and by its content.
 		if len(have.Secrets) < maxSecrets {
 			if err := a.record(name, image.ID, &grant{Secrets: []Secret{s}}); err != nil {
 				a.log.Warn("record of image pulls", "image", name, "err", err)
@@ -125,14 +139,15 @@ func (a *Access) Granted(name string, image *runtime.Image, secrets func() ([]Se
 	return false, nil
 }
 
-// find returns the image's record. known tells that it was pulled by an agent, though perhaps nobody came to
-// record with what. It needs the lock.
+// find returns the image's record. known reports whether an agent has pulled the image; the record is empty
+// if that agent did not live to write it. It needs the lock.
 func (a *Access) find(name string, image *runtime.Image) (r record, known bool, err error) {
 	r, known, err = a.images.record(image.ID)
 	if known || err != nil {
 		return r, known, err
 	}
 
+	// A pull that is on its way has brought it, or one that was cut off.
 	if a.pulling[name] > 0 && a.before[name] != image.ID {
 		return r, true, nil
 	}
@@ -154,7 +169,7 @@ func (a *Access) find(name string, image *runtime.Image) (r record, known bool, 
 	return r, false, nil
 }
 
-// Pulling writes down that an image is about to be pulled; have is the one that has its name already, or nil.
+// Pulling records that an image is about to be pulled. have is the image that has its name already, or nil.
 // Pulled or Failed must follow.
 func (a *Access) Pulling(name string, have *runtime.Image) error {
 	a.mu.Lock()
@@ -180,23 +195,26 @@ func (a *Access) Pulling(name string, have *runtime.Image) error {
 	return nil
 }
 
-// Pulled writes down that the image of that ID was pulled with a secret, or for everybody (nil): without
-// credentials or with the node's.
+// Pulled records that the image of that ID was pulled with a secret, or with nil that all pods may use it: it
+// was pulled without credentials or with the node's.
 func (a *Access) Pulled(name, id string, with *Secret) error {
 	g := grant{Everyone: with == nil}
 	if with != nil {
 		g.Secrets = []Secret{*with}
 	}
+
 	err := a.record(name, id, &g)
 	a.ended(name, err == nil)
 	return err
 }
 
-// Failed ends a pull. present says that the image may be on the node nevertheless: then the intent stays, and
-// so does what follows of it.
+// Failed ends a pull. present says that the image may be on the node nevertheless: then the intent stays, so
+// that pods must show a secret for the image.
 func (a *Access) Failed(name string, present bool) { a.ended(name, !present) }
 
-func (a *Access) ended(name string, settled bool) {
+// ended counts a pull out. The last one of a name removes the intent, unless the image may be on the node
+// without a record.
+func (a *Access) ended(name string, recorded bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 
@@ -205,7 +223,7 @@ func (a *Access) ended(name string, settled bool) {
 	}
 
 	delete(a.pulling, name)
-	if !settled {
+	if !recorded {
 		return
 	}
 
@@ -222,8 +240,8 @@ func (a *Access) record(name, id string, g *grant) error {
 	return a.put(name, id, g)
 }
 
-// put is record, under the lock. Without a grant (nil), the image has a record at least: nobody may use it
-// unverified.
+// put adds a grant to the image's record. With nil it only makes sure that there is a record: then no pod may
+// use the image unverified. It needs the lock.
 func (a *Access) put(name, id string, g *grant) error {
 	repository, err := trim(name)
 	if err != nil {
@@ -232,8 +250,9 @@ func (a *Access) put(name, id string, g *grant) error {
 
 	r, found, err := a.images.record(id)
 	if err != nil {
-		a.log.Warn("record of image pulls is written anew", "image", name, "err", err)
-		r, found = record{}, false
+		a.log.Warn("record of image pulls is replaced", "image", name, "err", err)
+		r = record{}
+		found = false
 	}
 
 	changed := g != nil && r.add(repository, *g)
@@ -241,7 +260,10 @@ func (a *Access) put(name, id string, g *grant) error {
 		return nil
 	}
 
-	r.typed, r.ImageRef, r.Updated = typed{"ImagePulledRecord", version}, id, metav1.Now()
+	r.typed = typed{"ImagePulledRecord", version}
+	r.ImageRef = id
+	r.Updated = metav1.Now()
+
 	// Durable: an image that survives a power loss without its record would count as a preloaded one.
 	if err := a.images.write(id, r, true); err != nil {
 		return fmt.Errorf("record that image %s was pulled: %w", name, err)
@@ -250,18 +272,15 @@ func (a *Access) put(name, id string, g *grant) error {
 	return nil
 }
 
-// settleAfter is how old an intent is whose pull cannot be going on in the runtime any more, without anybody
-// here waiting for it.
-const settleAfter = time.Hour
+// abandonedAfter is the age of an intent from which on its pull cannot be running in the runtime any more, if
+// no pull of this agent waits for it.
+const abandonedAfter = time.Hour
 
-// Settle compares the records with the images that there are: the list must be younger than asked. Records of
-// images that are gone go, and pulls that nobody waits for any more (the agent was killed, or gave up) become
-// records without a grant, or go.
-func (a *Access) Settle(images []*runtime.Image, asked time.Time) error {
-	// names of records
+// Reconcile brings the records in line with the images of the runtime, which must have been listed after
+// asked. It removes the records of images that are gone. Intents whose pull was abandoned, because the agent
+// was killed or gave up, become records without a grant if the image is there, and are removed otherwise.
+func (a *Access) Reconcile(images []*runtime.Image, asked time.Time) error {
 	present := map[string]bool{}
-
-	// by the images' full names
 	byName := map[string]*runtime.Image{}
 	for _, i := range images {
 		present[fileName(i.ID)] = true
@@ -273,15 +292,15 @@ func (a *Access) Settle(images []*runtime.Image, asked time.Time) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 
-	return errors.Join(a.settleIntents(byName, asked), a.forget(present, asked))
+	return errors.Join(a.reconcileIntents(byName, asked), a.forget(present, asked))
 }
 
-// settleIntents needs the lock.
-func (a *Access) settleIntents(byName map[string]*runtime.Image, asked time.Time) error {
+// reconcileIntents does that for the intents. byName are the images by their full names. It needs the lock.
+func (a *Access) reconcileIntents(byName map[string]*runtime.Image, asked time.Time) error {
 	intents, err := a.pulls.files()
 	errs := []error{err}
 	for _, f := range intents {
-		if f.written.After(asked.Add(-settleAfter)) {
+		if f.written.After(asked.Add(-abandonedAfter)) {
 			continue
 		}
 
@@ -307,7 +326,7 @@ func (a *Access) settleIntents(byName map[string]*runtime.Image, asked time.Time
 	return errors.Join(errs...)
 }
 
-// forget needs the lock.
+// forget removes the records of images that are not present, by the names of their files. It needs the lock.
 func (a *Access) forget(present map[string]bool, asked time.Time) error {
 	records, err := a.images.files()
 	errs := []error{err}

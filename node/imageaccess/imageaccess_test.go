@@ -130,7 +130,7 @@ func TestSecretFitsByCoordinatesOrContent(t *testing.T) {
 		{"another object with that content", Secret{"v", "other", "mine", "h"}, true},
 		{"the same object with other content", Secret{"u", "ns", "pull", "new"}, true},
 		{"another object", Secret{"w", "other", "pull", "x"}, false},
-		{"the same name made anew", Secret{"x", "ns", "pull", "x"}, false},
+		{"a new secret of the same name", Secret{"x", "ns", "pull", "x"}, false},
 	} {
 		if got := granted(t, a, "app:1", image, c.own); got != c.want {
 			t.Errorf("%s: granted %v, want %v", c.what, got, c.want)
@@ -164,11 +164,11 @@ func TestPullThatWasCutOffLeavesNoPreloadedImage(t *testing.T) {
 	}
 
 	now := time.Now()
-	if err := a.Settle([]*runtime.Image{image}, now); err != nil || len(files(t, root, "pulling")) != 1 {
+	if err := a.Reconcile([]*runtime.Image{image}, now); err != nil || len(files(t, root, "pulling")) != 1 {
 		t.Errorf("a young intent did not stay: %v", err)
 	}
 
-	err := a.Settle([]*runtime.Image{image}, now.Add(2*settleAfter))
+	err := a.Reconcile([]*runtime.Image{image}, now.Add(2*abandonedAfter))
 	if err != nil || len(files(t, root, "pulling")) != 0 {
 		t.Errorf("an old intent stays: %v", err)
 	}
@@ -177,7 +177,7 @@ func TestPullThatWasCutOffLeavesNoPreloadedImage(t *testing.T) {
 	}
 }
 
-// Whoever may make pods can begin pulls and have them cut off.
+// Everybody who may make pods can begin pulls and have them cut off.
 func TestPullThatWasCutOffClosesNoPreloadedImage(t *testing.T) {
 	root := t.TempDir()
 	a := open(t, root, "")
@@ -192,7 +192,8 @@ func TestPullThatWasCutOffClosesNoPreloadedImage(t *testing.T) {
 		t.Error("the image that was there is refused, or one that the pull may have brought is not")
 	}
 
-	// What the pull has brought stays closed through another one that is cut off, and when it is settled.
+	// What the pull has brought stays closed through another one that is cut off, and when that is
+	// reconciled.
 	if err := a.Pulling("app:1", other); err != nil {
 		t.Fatal(err)
 	}
@@ -202,9 +203,9 @@ func TestPullThatWasCutOffClosesNoPreloadedImage(t *testing.T) {
 		t.Error("the second pull has opened it")
 	}
 
-	err := a.Settle([]*runtime.Image{other}, time.Now().Add(2*settleAfter))
+	err := a.Reconcile([]*runtime.Image{other}, time.Now().Add(2*abandonedAfter))
 	if err != nil || granted(t, a, "app:1", other) || !granted(t, a, "app:1", image) {
-		t.Errorf("settled: %v", err)
+		t.Errorf("reconciled: %v", err)
 	}
 }
 
@@ -221,7 +222,7 @@ func TestOpenRemovesWhatAKilledWriterLeft(t *testing.T) {
 	}
 }
 
-// Anybody's torn file must neither close the preloaded images nor be met again and again.
+// A torn file must neither close the preloaded images nor be met again at every start.
 func TestIntentThatIsNotReadableIsPassedOver(t *testing.T) {
 	root := t.TempDir()
 	a := open(t, root, "")
@@ -232,7 +233,7 @@ func TestIntentThatIsNotReadableIsPassedOver(t *testing.T) {
 		t.Error("a preloaded image is refused")
 	}
 
-	err := a.Settle(nil, time.Now().Add(2*settleAfter))
+	err := a.Reconcile(nil, time.Now().Add(2*abandonedAfter))
 	if err != nil || len(files(t, root, "pulling")) != 0 {
 		t.Errorf("it stays: %v", err)
 	}
@@ -255,11 +256,11 @@ func TestRecordsOfImagesThatAreGoneGo(t *testing.T) {
 	a := open(t, root, "")
 	pull(t, a, "app:1", image.ID, &owner)
 	pull(t, a, "old:1", "sha256:2", &owner)
-	err := a.Settle([]*runtime.Image{image}, time.Now().Add(-time.Minute))
+	err := a.Reconcile([]*runtime.Image{image}, time.Now().Add(-time.Minute))
 	if err != nil || len(files(t, root, "pulled")) != 2 {
 		t.Errorf("a list older than the record: %v, %v", files(t, root, "pulled"), err)
 	}
-	if err := a.Settle([]*runtime.Image{image}, time.Now().Add(time.Minute)); err != nil {
+	if err := a.Reconcile([]*runtime.Image{image}, time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if left := files(t, root, "pulled"); len(left) != 1 || granted(t, a, "app:1", image) {

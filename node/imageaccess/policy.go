@@ -12,11 +12,17 @@ import (
 
 // policy is imagePullCredentialsVerificationPolicy.
 type policy struct {
-	name     string
-	images   []string // allowed names
-	prefixes []string // of allowed names
+	name string
+
+	// images are the names of the allowlist.
+	images []string
+
+	// prefixes are those of the allowlist, each with its slash.
+	prefixes []string
 }
 
+// newPolicy validates kubelet's settings. A pattern of the allowlist is an image without tag and digest, or a
+// prefix that ends in /*.
 func newPolicy(name string, allowlist []string) (policy, error) {
 	p := policy{name: name}
 	switch name {
@@ -44,7 +50,8 @@ func newPolicy(name string, allowlist []string) (policy, error) {
 	return p, nil
 }
 
-// verifies reports whether the pods that use the image must show that they may. known: an agent pulled it.
+// verifies reports whether pods must show that they may use the image. known says that an agent has pulled
+// it.
 func (p policy) verifies(name string, known bool) bool {
 	switch p.name {
 	case "NeverVerify":
@@ -64,29 +71,32 @@ func (p policy) verifies(name string, known bool) bool {
 	return true
 }
 
-// trim takes tag and digest off an image's name, which stays as short as its writer left it.
+// trim removes tag and digest from an image's name. It adds no registry to a short name: kubelet's records
+// have names as pods have them.
 func trim(name string) (string, error) {
 	parsed, err := reference.Parse(name)
 	if err != nil {
 		return "", fmt.Errorf("image name %q: %w", name, err)
 	}
+
 	if d, ok := parsed.(reference.Digested); ok {
 		name = strings.TrimSuffix(name, "@"+d.Digest().String())
 	}
 	if t, ok := parsed.(reference.Tagged); ok {
 		name = strings.TrimSuffix(name, ":"+t.Tag())
 	}
+
 	return name, nil
 }
 
-// normal is the full name of an image, by which runtimes list it; empty if it is none.
+// normal is the full name of an image, by which runtimes list it. It is empty for what is not a name.
 func normal(name string) string {
 	named, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
 		return ""
 	}
 
-	// a tag beside it means nothing
+	// Beside a digest a tag means nothing.
 	if d, ok := named.(reference.Digested); ok {
 		return named.Name() + "@" + d.Digest().String()
 	}

@@ -9,7 +9,8 @@ import (
 
 // Bounds of a record. What does not fit is forgotten, so that it is verified again.
 const (
-	maxSecrets = 100 // per name, as many as kubelet adds without a pull
+	// maxSecrets is per name: as many as kubelet adds without a pull.
+	maxSecrets = 100
 	maxNames   = 100
 )
 
@@ -54,19 +55,23 @@ func (g grant) fits(s Secret) bool {
 	})
 }
 
+// typed is what each of kubelet's files begins with.
 type typed struct {
 	Kind       string `json:"kind"`
 	APIVersion string `json:"apiVersion"`
 }
 
+// is lets read check what a file has said that it is.
 func (t typed) is() typed { return t }
 
 // record is kubelet's ImagePulledRecord.
 type record struct {
 	typed
-	Updated  metav1.Time      `json:"lastUpdatedTime"`
-	ImageRef string           `json:"imageRef"`
-	Grants   map[string]grant `json:"credentialMapping,omitempty"` // by name without tag and digest
+	Updated  metav1.Time `json:"lastUpdatedTime"`
+	ImageRef string      `json:"imageRef"`
+
+	// Grants are by the image's name without tag and digest.
+	Grants map[string]grant `json:"credentialMapping,omitempty"`
 }
 
 // intent is kubelet's ImagePullIntent.
@@ -95,16 +100,23 @@ func (r *record) add(name string, g grant) bool {
 		r.Grants = map[string]grant{}
 	}
 
-	for other := range r.Grants {
-		if found || len(r.Grants) < maxNames {
-			break
-		}
-
-		delete(r.Grants, other)
+	if !found {
+		r.makeRoom()
 	}
 
 	r.Grants[name] = have
 	return true
+}
+
+// makeRoom forgets names, whichever, until one more fits.
+func (r *record) makeRoom() {
+	for other := range r.Grants {
+		if len(r.Grants) < maxNames {
+			return
+		}
+
+		delete(r.Grants, other)
+	}
 }
 
 // merge adds secrets, or the new content of those that are there, and keeps them in kubelet's order.

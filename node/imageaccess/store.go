@@ -16,10 +16,12 @@ import (
 )
 
 const (
-	version   = "kubelet.config.k8s.io/v1beta1"
-	alpha     = "kubelet.config.k8s.io/v1alpha1" // as kubelets before 1.35 wrote
-	prefix    = "sha256-"
-	maxRecord = 1 << 20 // bytes of a file
+	version = "kubelet.config.k8s.io/v1beta1"
+	// alpha is what kubelets before 1.35 wrote.
+	alpha  = "kubelet.config.k8s.io/v1alpha1"
+	prefix = "sha256-"
+	// maxRecord bounds the bytes of a file.
+	maxRecord = 1 << 20
 )
 
 // store is a directory of kubelet's records: one JSON file each, named by the SHA-256 of what it is about.
@@ -49,10 +51,11 @@ func (s store) write(key string, v any, durably bool) error {
 
 // sweep removes what writers that were killed have left. There must be no other writer.
 func (s store) sweep() error {
-	// every name begins so
+	// The name of every file begins with the prefix.
 	return durable.Sweep(filepath.Join(s.dir, strings.TrimSuffix(prefix, "-")))
 }
 
+// remove removes a file, if it is there.
 func (s store) remove(name string) error {
 	if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -70,6 +73,7 @@ func (s store) record(id string) (r record, found bool, err error) {
 	if err == nil && r.ImageRef != id {
 		err = fmt.Errorf("%s: record of image %q", s.path(id), r.ImageRef)
 	}
+
 	return r, err == nil, err
 }
 
@@ -79,7 +83,7 @@ type file struct {
 	written time.Time
 }
 
-// files lists the store. What is no record (temporary files of a writer that was killed) is left out.
+// files lists the store, without the temporary files of a writer that was killed.
 func (s store) files() ([]file, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -92,7 +96,7 @@ func (s store) files() ([]file, error) {
 			continue
 		}
 
-		// else it is gone
+		// An error says that it has been removed meanwhile.
 		if info, err := e.Info(); err == nil {
 			out = append(out, file{e.Name(), info.ModTime()})
 		}
@@ -101,7 +105,7 @@ func (s store) files() ([]file, error) {
 	return out, nil
 }
 
-// intent reads one of the files.
+// intent reads the intent in a file.
 func (s store) intent(f file) (i intent, err error) {
 	err = read(filepath.Join(s.dir, f.name), "ImagePullIntent", &i)
 	return i, err
@@ -116,8 +120,10 @@ func read(path, kind string, into interface{ is() typed }) error {
 	if err := json.Unmarshal(data, into); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+
 	if t := into.is(); t.Kind != kind || (t.APIVersion != version && t.APIVersion != alpha) {
 		return fmt.Errorf("%s: is a %s of %s, not a %s of %s", path, t.Kind, t.APIVersion, kind, version)
 	}
+
 	return nil
 }

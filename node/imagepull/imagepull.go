@@ -1,6 +1,5 @@
-// Package imagepull makes sure of the images of containers, by pull policy, credentials and what the node's
-// records of pulls allow. It sends events about the progress of a pull; what fails is an error with kubelet's
-// reason.
+// Package imagepull brings the images of containers to the node, by pull policy, credentials and what the
+// node's records of pulls allow. It sends the events of a pull; its errors have kubelet's reasons.
 package imagepull
 
 import (
@@ -50,23 +49,31 @@ type Events interface {
 type Config struct {
 	Runtime Runtime
 	Secrets Secrets
-	Access  *imageaccess.Access // who may use which image
-	Events  Events
-	Log     *slog.Logger
+
+	// Access decides which pod may use an image that is on the node.
+	Access *imageaccess.Access
+	Events Events
+	Log    *slog.Logger
 
 	// NodeSecrets is the node's own docker configuration as it is now; nil: it has none.
 	NodeSecrets func() ([]byte, error)
+
 	// Sandbox is the configuration of a pod's sandbox, which the runtime gets with a pull.
 	Sandbox func(pod *v1.Pod) (*runtime.SandboxConfig, error)
+
 	// Parallel is the number of pulls at once; 0: no limit.
 	Parallel int
 }
 
-// Puller makes sure of the images of one node. All methods may be called at the same time.
+// Puller pulls the images of one node. All methods may be called at the same time.
 type Puller struct {
-	cfg   Config
-	names keylock.Locks[string] // by name as the spec has it: being made sure of
-	slots chan struct{}         // of pulls; nil: no limit
+	cfg Config
+
+	// names locks an image, by its name as the spec has it, while Ensure works on it.
+	names keylock.Locks[string]
+
+	// slots bounds the pulls that run at the same time; nil is no limit.
+	slots chan struct{}
 }
 
 // New returns a puller.
@@ -78,8 +85,8 @@ func New(cfg Config) *Puller {
 	return p
 }
 
-// Ensure returns the image of a container of a pod, pulled if need be, when the pod may use it. One image is
-// pulled once for all containers that wait for it. Errors have a reason, unless ctx has ended.
+// Ensure returns the image of a container of a pod, pulled if need be, provided that the pod may use it.
+// Containers that wait for the same image share one pull. Errors have a reason, unless ctx has ended.
 func (p *Puller) Ensure(ctx context.Context, pod *v1.Pod, c *v1.Container) (*runtime.Image, error) {
 	name, err := tagged(c.Image)
 	if err != nil {
@@ -134,13 +141,13 @@ type wanted struct {
 	spec      runtime.ImageSpec
 }
 
-// said is an error whose message is also that of its event.
+// said returns an error whose message is also that of its event.
 func said(why, event, message string) error {
 	return reason.WithEvent(why, reason.Event{Reason: event, Message: message}, errors.New(message))
 }
 
-// tagged is an image's name with the tag latest if it has neither tag nor digest, so that no runtime takes it
-// for the beginning of an ID.
+// tagged returns an image's name, with the tag latest if it has neither tag nor digest: a runtime could take
+// the bare name for the beginning of an ID.
 func tagged(image string) (string, error) {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
@@ -156,6 +163,7 @@ func (p *Puller) event(w wanted, kind, reason, message string) {
 	p.cfg.Events.Pod(w.pod, w.container.Name, kind, reason, message)
 }
 
+// inspect returns the image that the runtime has, nil if it has none.
 func (p *Puller) inspect(ctx context.Context, w wanted) (*runtime.Image, error) {
 	have, err := p.cfg.Runtime.Image(ctx, w.spec)
 	if err != nil {
@@ -175,7 +183,8 @@ func (p *Puller) granted(ctx context.Context, w wanted, have *runtime.Image) (bo
 	})
 }
 
-// fetch pulls an image and records with whose credentials. have is what has its name already, or nil.
+// fetch pulls an image and records with whose credentials. have is the image that has its name already, or
+// nil.
 func (p *Puller) fetch(ctx context.Context, w wanted, have *runtime.Image) (*runtime.Image, error) {
 	if p.slots != nil {
 		select {
@@ -215,8 +224,8 @@ func (p *Puller) fetch(ctx context.Context, w wanted, have *runtime.Image) (*run
 	return have, nil
 }
 
-// maybePulled reports whether a pull that failed may have brought the image nevertheless: nobody waited for
-// its end.
+// maybePulled reports whether a pull that failed may have brought the image nevertheless, because its end in
+// the runtime was not seen.
 func maybePulled(ctx context.Context, err error) bool {
 	switch status.Code(err) {
 	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable:
@@ -225,8 +234,8 @@ func maybePulled(ctx context.Context, err error) bool {
 	return ctx.Err() != nil
 }
 
-// pull pulls with the first credentials that do, or with none where none fit, as kubelet, and returns the
-// secret that they are from.
+// pull pulls with the first credentials that the registry accepts, or without any where none fit the image,
+// as kubelet does. It returns the secret that they are from, nil for none or the node's.
 func (p *Puller) pull(ctx context.Context, w wanted) (*imageaccess.Secret, error) {
 	name := w.container.Image
 	p.event(w, v1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", name))
@@ -234,8 +243,10 @@ func (p *Puller) pull(ctx context.Context, w wanted) (*imageaccess.Secret, error
 	if err != nil {
 		p.cfg.Events.Pod(w.pod, "", v1.EventTypeWarning, "FailedToRetrieveImagePullSecret", err.Error())
 	}
+
 	if len(auths) == 0 {
-		auths = []pullauth.Credentials{{}}
+		anonymous := pullauth.Credentials{}
+		auths = []pullauth.Credentials{anonymous}
 	}
 
 	sandbox, err := p.cfg.Sandbox(w.pod)
@@ -295,7 +306,7 @@ func (p *Puller) credentials(ctx context.Context, w wanted) ([]pullauth.Credenti
 	return pullauth.For(w.spec.Image, files...), errors.Join(missing...)
 }
 
-// ownSecrets returns the pod's own secrets for the image. Those that are missing open nothing.
+// ownSecrets returns the pod's own secrets for the image, without those that cannot be read.
 func (p *Puller) ownSecrets(ctx context.Context, w wanted) ([]imageaccess.Secret, error) {
 	auths, _ := p.credentials(ctx, w)
 	var out []imageaccess.Secret
@@ -307,6 +318,7 @@ func (p *Puller) ownSecrets(ctx context.Context, w wanted) ([]imageaccess.Secret
 	return out, ctx.Err()
 }
 
+// secretOf identifies the secret that credentials are from, nil for the node's.
 func secretOf(c pullauth.Credentials) *imageaccess.Secret {
 	if c.Secret == nil {
 		return nil

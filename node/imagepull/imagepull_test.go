@@ -26,16 +26,28 @@ const app = "reg.example.com/team/app:1"
 
 // node is a runtime with images, the API's secrets, and the events that were sent.
 type node struct {
-	mu       sync.Mutex // guards what follows
-	images   map[string]*runtime.Image
-	secrets  map[string]*v1.Secret // by NAMESPACE/NAME
-	password string                // of the registry; empty: it asks for none
-	fail     map[string]error      // by method
-	pulls    []string              // with which passwords images were pulled
-	events   []string              // as "REASON message"
-	running  int                   // pulls
-	most     int
-	hold     chan struct{} // pulls wait until it is closed; nil: they do not
+	// mu guards what follows.
+	mu     sync.Mutex
+	images map[string]*runtime.Image
+
+	// secrets are those of the API, by NAMESPACE/NAME.
+	secrets map[string]*v1.Secret
+
+	// password is what the registry wants; empty: it wants none.
+	password string
+
+	// fail are the errors of methods, by name.
+	fail map[string]error
+
+	// pulls are the passwords with which images were pulled, events what was sent as "REASON message".
+	pulls  []string
+	events []string
+
+	// running are the pulls that run, most is how many ran at the same time. They wait until hold is closed,
+	// unless it is nil.
+	running int
+	most    int
+	hold    chan struct{}
 }
 
 // FailOn has a method fail from now on; nil: it works again.

@@ -12,15 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How long an unmount waits for the server to take what was not written yet, and how long for each way
-// without it.
-const (
-	patience = 10 * time.Second
-	forced   = 2 * time.Second
-)
-
-// inFlight keeps unmounts that the kernel has not answered: there is one thread per mount that waits, however
-// often it is tried.
+// inFlight are the unmounts that the kernel has not answered: one thread waits for each of them, however
+// often the unmount is repeated.
 type inFlight struct {
 	mu   sync.Mutex
 	dirs map[string]chan error
@@ -29,19 +22,27 @@ type inFlight struct {
 // errNoAnswer says that the kernel still waits, for the server.
 var errNoAnswer = errors.New("the server does not answer")
 
-// Unmount unmounts dir and removes the directory. A server that does not answer is given some time, then what
-// it was to write is lost, and at last the mount is only taken out of sight. Of a mount that is merely in
-// use, by a process of the node, nothing is lost.
+// attempts are the ways to unmount, the gentlest first, each with the time that it gets.
+var attempts = []struct {
+	flags int
+	wait  time.Duration
+}{
+	// The server takes what was not written yet.
+	{0, 10 * time.Second},
+
+	// What was not written yet is lost.
+	{unix.MNT_FORCE, 2 * time.Second},
+
+	// The mount is only taken out of sight.
+	{unix.MNT_DETACH, 2 * time.Second},
+}
+
+// Unmount unmounts dir and removes the directory. A server that does not answer gets some time, then what it
+// was to write is lost, and at last the mount is only taken out of sight. Nothing is lost of a mount that is
+// merely in use by a process of the node.
 func (m *Mounter) Unmount(ctx context.Context, dir string) error {
 	var last error
-	for _, way := range []struct {
-		flags int
-		wait  time.Duration
-	}{
-		{0, patience},
-		{unix.MNT_FORCE, forced},
-		{unix.MNT_DETACH, forced},
-	} {
+	for _, attempt := range attempts {
 		there, err := mounted(dir)
 		if err != nil {
 			return err
@@ -50,12 +51,12 @@ func (m *Mounter) Unmount(ctx context.Context, dir string) error {
 			break
 		}
 
-		if way.flags == unix.MNT_FORCE && !errors.Is(last, errNoAnswer) {
-			// it would make the writes of others fail
+		// While the server answers, a forced unmount would only make the writes of other mounts fail.
+		if attempt.flags == unix.MNT_FORCE && !errors.Is(last, errNoAnswer) {
 			continue
 		}
 
-		last = m.unmounts.start(ctx, dir, way.flags, way.wait)
+		last = m.unmounts.start(ctx, dir, attempt.flags, attempt.wait)
 		if ctx.Err() != nil {
 			return fmt.Errorf("unmount %s: %w", dir, errors.Join(ctx.Err(), last))
 		}
@@ -71,30 +72,10 @@ func (m *Mounter) Unmount(ctx context.Context, dir string) error {
 	return nil
 }
 
-// start calls umount2(2) and waits for it for a while. A forced one goes beside one that hangs, which it
-// makes fail.
+// start calls umount2(2) and waits for its answer for a while. It runs beside an unmount with other flags
+// that hangs: a forced one makes that fail.
 func (f *inFlight) start(ctx context.Context, dir string, flags int, wait time.Duration) error {
-	key := fmt.Sprint(flags, dir)
-	f.mu.Lock()
-	answer := f.dirs[key]
-	if answer == nil {
-		answer = make(chan error, 1)
-		if f.dirs == nil {
-			f.dirs = map[string]chan error{}
-		}
-
-		f.dirs[key] = answer
-		go func() {
-			err := unix.Unmount(dir, flags|unix.UMOUNT_NOFOLLOW)
-			f.mu.Lock()
-			delete(f.dirs, key)
-			f.mu.Unlock()
-			answer <- err
-			close(answer)
-		}()
-	}
-
-	f.mu.Unlock()
+	answer := f.begin(dir, flags)
 
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -109,11 +90,39 @@ func (f *inFlight) start(ctx context.Context, dir string, flags int, wait time.D
 	}
 }
 
+// begin returns the channel on which the answer comes, of an unmount that hangs already or of a new one.
+func (f *inFlight) begin(dir string, flags int) <-chan error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+
+	key := fmt.Sprint(flags, dir)
+	if answer := f.dirs[key]; answer != nil {
+		return answer
+	}
+	if f.dirs == nil {
+		f.dirs = map[string]chan error{}
+	}
+
+	answer := make(chan error, 1)
+	f.dirs[key] = answer
+	go func() {
+		err := unix.Unmount(dir, flags|unix.UMOUNT_NOFOLLOW)
+
+		f.mu.Lock()
+		delete(f.dirs, key)
+		f.mu.Unlock()
+		answer <- err
+		close(answer)
+	}()
+
+	return answer
+}
+
 // Teardown unmounts all NFS volumes of a pod, whose volumes are in dir.
 func (m *Mounter) Teardown(ctx context.Context, dir string) error {
 	base := filepath.Join(dir, Plugin)
 
-	// asks for no type, which would ask the servers
+	// Reading the names alone does not look at the mounts, which would wait for their servers.
 	entries, err := os.ReadDir(base)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil

@@ -9,8 +9,8 @@ import (
 	"github.com/trivet-node/trivet/node/podspec"
 )
 
-// LeastGrace is what a container gets to end by itself however late it is: a sidecar after the others, any
-// container after its preStop hook, or in a pod that is deleted with a grace of 0.
+// LeastGrace is what every container gets to end by itself, however little is left of the grace: a sidecar
+// after the other containers, a container after its preStop hook, or a pod that is deleted with a grace of 0.
 const LeastGrace = 2 * time.Second
 
 // shutdown plans the end of a pod.
@@ -87,11 +87,13 @@ func (d shutdown) stopContainers() (running int) {
 	return running
 }
 
+// stop stops a container within what is left of the pod's grace.
 func (d shutdown) stop(c *Container) {
 	why := killing
 	if d.Ended != nil && d.Ended.Reason == deadlineExceeded {
 		why = deadlineExceeded
 	}
+
 	d.do(Step{
 		Verb:  Stop,
 		Name:  c.Name,
@@ -120,8 +122,8 @@ func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }
 
 // endGrace is what is left of the pod's grace: it is one budget for all its containers, sidecars included.
 func (d shutdown) endGrace(c *Container) time.Duration {
-	asked := deletionGrace(d.Pod)
-	if asked == nil {
+	grace := deletionGrace(d.Pod)
+	if grace == nil {
 		if d.pod.gone && c.Grace > 0 {
 			return seconds(c.Grace)
 		}
@@ -131,11 +133,11 @@ func (d shutdown) endGrace(c *Container) time.Duration {
 
 	// The API server's deletionTimestamp is when the grace ends. A sidecar, whose turn comes late, has only
 	// the rest.
-	if left := d.Pod.DeletionTimestamp.Sub(d.Now); sidecarPlace(d.Pod, c.Name) >= 0 && left < *asked {
+	if left := d.Pod.DeletionTimestamp.Sub(d.Now); sidecarPlace(d.Pod, c.Name) >= 0 && left < *grace {
 		return max(left, LeastGrace)
 	}
 
-	return *asked
+	return *grace
 }
 
 // stopSandboxes stops the sandboxes and returns how many are not stopped for good yet.

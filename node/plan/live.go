@@ -52,11 +52,12 @@ func (d *planner) renew() {
 		d.wake(at)
 		return
 	}
+
 	d.pod.outdate()
 	d.pod.volumes.renew = time.Time{}
 }
 
-// wantedSoon returns the containers whose images should be at hand: those that will be started next and,
+// wantedSoon returns the containers whose images should be on the node: those that will be started next and,
 // ahead of time, all that never ran.
 func (d *planner) wantedSoon() []*v1.Container {
 	var out []*v1.Container
@@ -169,10 +170,8 @@ func (d *planner) removeSandboxes() {
 			continue
 		}
 
-		holds := slices.ContainsFunc(
-			d.Observed.Containers,
-			func(c Container) bool { return c.SandboxID == s.ID },
-		)
+		of := func(c Container) bool { return c.SandboxID == s.ID }
+		holds := slices.ContainsFunc(d.Observed.Containers, of)
 		if !holds && d.stopSandbox(s) {
 			d.do(Step{Verb: RemoveSandbox, ID: s.ID})
 		}
@@ -198,6 +197,7 @@ func (d *planner) initialize() bool {
 		cur := d.current(c.Name)
 		switch {
 		case !podspec.Sidecar(c) && begun:
+			// Its time is over, however it ended.
 			continue
 		case cur != nil && cur.State == Running:
 			if !d.keepHealthy(c, cur) && !begun {

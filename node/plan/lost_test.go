@@ -47,50 +47,55 @@ func (w *world) starts() (out []plan.Step) {
 	return nil
 }
 
+// rebooted are pods of which only the API knows what has run.
+var rebooted = []struct {
+	name  string
+	pod   *v1.Pod
+	inits []v1.ContainerStatus
+	apps  []v1.ContainerStatus
+
+	// starts is the container that is started; empty: the pod ends.
+	starts string
+}{
+	{
+		name: "Never, ran",
+		pod:  podOf("Never", "a"),
+		apps: all(shown("a", nil)),
+	},
+	{
+		name: "Never, one of two",
+		pod:  podOf("Never", "a", "b"),
+		apps: all(shown("a", nil)),
+	},
+	{
+		name:  "Never, an init container had failed",
+		pod:   podOf("Never", "init:i", "a"),
+		inits: all(shown("i", new(int32(1)))),
+	},
+	{
+		name: "OnFailure, succeeded",
+		pod:  podOf("OnFailure", "a"),
+		apps: all(shown("a", new(int32(0)))),
+	},
+	{
+		name:   "OnFailure, some succeeded",
+		pod:    podOf("OnFailure", "a", "b", "c"),
+		apps:   all(shown("a", new(int32(0))), shown("b", nil), shown("c", new(int32(0)))),
+		starts: "b",
+	},
+	{
+		name:   "Always, succeeded",
+		pod:    podOf("Always", "a"),
+		apps:   all(shown("a", new(int32(0)))),
+		starts: "a",
+	},
+}
+
 func TestWhatOnlyTheAPIKnowsToHaveRunIsOver(t *testing.T) {
-	zero, one := new(int32(0)), new(int32(1))
-	for _, c := range []struct {
-		name   string
-		pod    *v1.Pod
-		inits  []v1.ContainerStatus
-		apps   []v1.ContainerStatus
-		starts string // of the containers; empty: the pod ends
-	}{
-		{
-			name: "Never, ran",
-			pod:  podOf("Never", "a"),
-			apps: all(shown("a", nil)),
-		},
-		{
-			name: "Never, one of two",
-			pod:  podOf("Never", "a", "b"),
-			apps: all(shown("a", nil)),
-		},
-		{
-			name:  "Never, an init container had failed",
-			pod:   podOf("Never", "init:i", "a"),
-			inits: all(shown("i", one)),
-		},
-		{
-			name: "OnFailure, succeeded",
-			pod:  podOf("OnFailure", "a"),
-			apps: all(shown("a", zero)),
-		},
-		{
-			name:   "OnFailure, some succeeded",
-			pod:    podOf("OnFailure", "a", "b", "c"),
-			apps:   all(shown("a", zero), shown("b", nil), shown("c", zero)),
-			starts: "b",
-		},
-		{
-			name:   "Always, succeeded",
-			pod:    podOf("Always", "a"),
-			apps:   all(shown("a", zero)),
-			starts: "a",
-		},
-	} {
+	for _, c := range rebooted {
 		t.Run(c.name, func(t *testing.T) {
-			c.pod.Status.InitContainerStatuses, c.pod.Status.ContainerStatuses = c.inits, c.apps
+			c.pod.Status.InitContainerStatuses = c.inits
+			c.pod.Status.ContainerStatuses = c.apps
 			w := newWorld(c.pod)
 			if got := w.look(nil).View.Ending; got != (c.starts == "") {
 				t.Fatalf("ending %v, want %v", got, !got)

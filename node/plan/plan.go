@@ -33,43 +33,62 @@ type Sandbox struct {
 	Attempt uint32
 	Ready   bool
 	Created time.Time
-	IPs     []string // primary first; known of a ready sandbox
 
-	Annotations map[string]string // of the pod when the sandbox was made
+	// IPs are the addresses, the primary one first. Only those of a ready sandbox are known.
+	IPs []string
+
+	// Annotations are those of the pod when the sandbox was made.
+	Annotations map[string]string
 }
 
 // Container is one instance of one container of the pod in the runtime.
 type Container struct {
-	ID, Name, SandboxID        string
-	Attempt                    uint32 // restart count when it was created
-	Hash                       string // of the container's spec, from the annotation
-	State                      State
-	Created, Started, Finished time.Time
-	ExitCode                   int32
-	Reason, Message            string
-	Image, ImageID             string
+	ID        string
+	Name      string
+	SandboxID string
+
+	// Attempt is the restart count of the container when the instance was created.
+	Attempt uint32
+
+	// Hash is that of the container's spec when the instance was created, from the annotation.
+	Hash string
+
+	State    State
+	Created  time.Time
+	Started  time.Time
+	Finished time.Time
+	ExitCode int32
+	Reason   string
+	Message  string
+	Image    string
+	ImageID  string
 
 	// What is needed to stop it when the API no longer has the pod, from annotations: the
 	// terminationGracePeriodSeconds at creation, and as JSON its preStop hook and the ports that may be named
 	// there.
-	Grace          int64
-	PreStop, Ports string
+	Grace   int64
+	PreStop string
+	Ports   string
 
 	// The user of its first process, if HasUser.
-	UID, GID int64
-	Groups   []int64
-	HasUser  bool
+	UID     int64
+	GID     int64
+	Groups  []int64
+	HasUser bool
 
-	RecursiveReadOnly []string // container paths of mounts that are so
+	// RecursiveReadOnly are the container paths of the mounts that are read-only with all below them.
+	RecursiveReadOnly []string
 }
 
 // Observed is all that the node has of one pod at one time.
 type Observed struct {
 	Sandboxes  []Sandbox
 	Containers []Container
-	// Mounted: all volumes that containers of the pod use are mounted, be they out of date. Containers can
-	// start.
+
+	// Mounted means that all volumes which containers of the pod use are mounted, perhaps with contents that
+	// are out of date. Containers can start.
 	Mounted bool
+
 	// Logged is, by container name, the attempt that follows those whose logs are there, of a pod of which
 	// the runtime knows nothing.
 	Logged map[string]uint32
@@ -77,9 +96,12 @@ type Observed struct {
 
 // Health is what the probes of a running instance found.
 type Health struct {
-	Started, Ready bool
+	Started bool
+	Ready   bool
+
 	// Unhealthy is the probe for which it must be restarted, FailedLiveness or FailedStartup, or empty.
 	Unhealthy string
+
 	// Grace is that probe's own terminationGracePeriodSeconds, nil if it has none.
 	Grace *int64
 }
@@ -87,9 +109,13 @@ type Health struct {
 // Ending is a decision of the agent that the pod must end: its deadline, preemption, rejection. The reason
 // and message are those of the pod's status.
 type Ending struct {
-	Reason, Message string
-	Disruption      string // message of the condition DisruptionTarget; empty: it was the pod's own fault
-	At              time.Time
+	Reason  string
+	Message string
+
+	// Disruption is the message of the condition DisruptionTarget, empty for a pod whose own fault it is.
+	Disruption string
+
+	At time.Time
 }
 
 // deadlineExceeded is the reason of a pod that was active for longer than its activeDeadlineSeconds.

@@ -22,28 +22,49 @@ import (
 // What is neither in the API nor in the runtime is lost with the agent. It is found again, at worst after a
 // retry.
 type Pod struct {
-	uid   types.UID
-	limit time.Duration // of the back-off of restarts
+	uid types.UID
 
-	spec  *v1.Pod // newest version, kept when the API has none any more; nil: not known yet
-	gone  bool    // the API has no such pod any more
-	ended *Ending // first decision of the agent that the pod must end
-	view  View    // of the look that is on its way
+	// limit is the longest back-off of restarts.
+	limit time.Duration
 
-	steps    steps
-	restarts map[string]backoff.Restarts // by container name
-	images   map[string]string           // by container name: the image that is at hand for the next start
-	hashes   map[string]hashOf           // by container name
-	stopped  map[string]bool             // sandboxes whose stop was carried through
+	// spec is the newest version of the pod. It is kept when the API has none any more; nil: none was seen.
+	spec *v1.Pod
 
-	volumes  volumes
-	tornDown bool // volumes are unmounted and the control group is gone
+	// gone means that the API has no such pod any more.
+	gone bool
+
+	// ended is the first decision of the agent that the pod must end, nil if there was none.
+	ended *Ending
+
+	// view is what the look that is on its way sees.
+	view View
+
+	// steps is what is being done, and what failed.
+	steps steps
+
+	// restarts, images and hashes are by the name of the container: the back-off of its restarts, the image
+	// that is on the node for its next start, and the hash of its spec.
+	restarts map[string]backoff.Restarts
+	images   map[string]string
+	hashes   map[string]hashOf
+
+	// stopped are the IDs of the sandboxes whose stop was carried through.
+	stopped map[string]bool
+
+	volumes volumes
+
+	// tornDown means that the volumes are unmounted and the control group is removed.
+	tornDown bool
 }
 
-// steps is how the steps of a pod are getting on.
+// steps is the state of the steps of a pod.
 type steps struct {
 	inFlight map[Key]*flight
-	landed   map[Key]bool // those that ended since the look began
+
+	// landed are the steps that ended since the look began.
+	landed map[Key]bool
+
+	// failures are the steps that failed and were not repeated with success since.
 	failures map[Key]backoff.Failure
 }
 
@@ -52,15 +73,21 @@ func (s *steps) busy(k Key) bool { return s.inFlight[k] != nil || s.landed[k] }
 
 // flight is a step that is being done.
 type flight struct {
-	patience  time.Duration // of a Stop: how long the container has, at most
+	// patience is how long the container has at most to end, of a Stop.
+	patience time.Duration
+
 	cancelled bool
 }
 
 // volumes is whether what volumes show is up to date.
 type volumes struct {
-	fresh   bool
-	changed bool      // since the last Prepare began
-	renew   time.Time // when they are out of date by themselves; zero: never
+	fresh bool
+
+	// changed means that something they show has changed since the last Prepare began.
+	changed bool
+
+	// renew is when they will be out of date by themselves; zero: never.
+	renew time.Time
 }
 
 // New returns a pod of which nothing is known. limit is the longest back-off of its containers' restarts;
@@ -88,9 +115,10 @@ func (p *Pod) Spec() *v1.Pod { return p.spec }
 // may not show what it did.
 func (p *Pod) Look() { clear(p.steps.landed) }
 
-// Want takes the newest version of the pod and reports whether its spec differs from the one before. What was
-// learned of an older spec is forgotten: a step that failed may succeed by the new one, an image that is not
-// to blame for a crash need not wait for it, and volumes may show something else.
+// Want takes the newest version of the pod and reports whether its spec differs from the one before. With a
+// new spec, what was learned of the older one is forgotten: a step that failed may succeed now, a container
+// whose image was changed need not wait for the crashes of the old image, and volumes may show something
+// else.
 func (p *Pod) Want(pod *v1.Pod) (changed bool) {
 	old := p.spec
 	p.spec = pod
@@ -119,7 +147,8 @@ func (p *Pod) Want(pod *v1.Pod) (changed bool) {
 	return true
 }
 
-// Gone says that the API has no such pod any more.
+// Gone says that the API has no such pod any more. That stands until the pod is forgotten, even if the API
+// has it again: of a static pod, whose manifest has come back, what runs ends first.
 func (p *Pod) Gone() { p.gone = true }
 
 // ObjectChanged says that something the pod refers to has appeared, changed or gone: what failed is tried at
@@ -134,7 +163,10 @@ func (p *Pod) ObjectChanged() {
 func (p *Pod) RenewAt(at time.Time) { p.volumes.renew = at }
 
 // outdate says that volumes show something old. If they are being prepared right now, that is done once more.
-func (p *Pod) outdate() { p.volumes.fresh, p.volumes.changed = false, true }
+func (p *Pod) outdate() {
+	p.volumes.fresh = false
+	p.volumes.changed = true
+}
 
 // Terminate makes the pod end for a reason of the agent's own. The first reason stands; it reports whether
 // this is it.
@@ -156,6 +188,7 @@ func (p *Pod) See(o Observed) View {
 		p.spec = orphan(p.uid, o)
 	}
 	p.view = viewOf(p.spec, p.mask(o))
+	p.view.Gone = p.gone
 	return p.view
 }
 
@@ -169,14 +202,10 @@ func (p *Pod) mask(o Observed) Observed {
 	o.Containers = slices.Clone(o.Containers)
 	for i := range o.Containers {
 		c := &o.Containers[i]
-		newest := func() bool {
-			return !slices.ContainsFunc(
-				o.Containers,
-				func(x Container) bool { return x.Name == c.Name && newer(&x, c) },
-			)
-		}
+		succeeds := func(x Container) bool { return x.Name == c.Name && newer(&x, c) }
 
-		starting := c.State == Running && p.steps.busy(Key{Start, c.Name}) && newest()
+		starting := c.State == Running && p.steps.busy(Key{Start, c.Name}) &&
+			!slices.ContainsFunc(o.Containers, succeeds)
 		removing := c.State == Exited && c.Started.IsZero() && p.steps.busy(Key{RemoveContainer, c.ID})
 		if starting || removing {
 			c.State = Created
@@ -198,6 +227,7 @@ func (p *Pod) Begin(s Step) {
 			f.patience = *grace
 		}
 	}
+
 	p.steps.inFlight[s.Key()] = f
 }
 
@@ -206,13 +236,15 @@ func (p *Pod) Begin(s Step) {
 func (p *Pod) End(s Step, err error, now time.Time) (failed bool) {
 	key := s.Key()
 	if err == nil && s.Verb == Finalize {
-		// It stays in flight: finalizers of others may keep the object for long.
+		// It stays in flight: the finalizers of others may keep the object for long, and deleting it once
+		// more would not help.
 		return false
 	}
 
 	delete(p.steps.inFlight, key)
 	p.steps.landed[key] = true
 
+	// A pull of an image that the spec does not have any more says nothing of the one that it has now.
 	cancelled := errors.Is(err, context.Canceled) || err != nil && s.Verb == Pull && !p.wants(s)
 	switch {
 	case err == nil:
@@ -248,7 +280,8 @@ func (p *Pod) succeeded(s Step) {
 	case StopSandbox:
 		p.stopped[s.ID] = true
 	case Teardown:
-		p.tornDown, p.volumes.fresh = true, false
+		p.tornDown = true
+		p.volumes.fresh = false
 	}
 }
 

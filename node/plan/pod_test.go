@@ -55,7 +55,9 @@ func TestWhatStepsInFlightHaveBroughtAboutIsHidden(t *testing.T) {
 				p.Begin(*c.inFlight)
 			}
 
-			c.instance.ID, c.instance.Name, c.instance.Attempt = "1", "c", 1
+			c.instance.ID = "1"
+			c.instance.Name = "c"
+			c.instance.Attempt = 1
 			seen := p.See(Observed{Containers: []Container{old, c.instance}}).Observed.Containers
 			if seen[0].State != Exited || seen[1].State != c.want {
 				t.Errorf("states %v and %v, want %v for the second", seen[0].State, seen[1].State, c.want)
@@ -70,13 +72,24 @@ func TestOfTwoSandboxesTheNewestCounts(t *testing.T) {
 		all   []Sandbox
 		ready string
 	}{
-		{"two are ready", []Sandbox{{ID: "new", Attempt: 1, Ready: true}, {ID: "old", Ready: true}}, "new"},
-		{"the older one is ready", []Sandbox{{ID: "old", Ready: true}, {ID: "new", Attempt: 1}}, ""},
-		{"the newest is ready", []Sandbox{{ID: "old"}, {ID: "new", Attempt: 1, Ready: true}}, "new"},
 		{
-			"the same attempt, as after a reboot",
-			[]Sandbox{{ID: "b", Created: start}, {ID: "a", Created: start.Add(1), Ready: true}},
-			"a",
+			name:  "two are ready",
+			all:   []Sandbox{{ID: "new", Attempt: 1, Ready: true}, {ID: "old", Ready: true}},
+			ready: "new",
+		},
+		{
+			name: "the older one is ready",
+			all:  []Sandbox{{ID: "old", Ready: true}, {ID: "new", Attempt: 1}},
+		},
+		{
+			name:  "the newest is ready",
+			all:   []Sandbox{{ID: "old"}, {ID: "new", Attempt: 1, Ready: true}},
+			ready: "new",
+		},
+		{
+			name:  "the same attempt, as after a reboot",
+			all:   []Sandbox{{ID: "b", Created: start}, {ID: "a", Created: start.Add(1), Ready: true}},
+			ready: "a",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -85,6 +98,7 @@ func TestOfTwoSandboxesTheNewestCounts(t *testing.T) {
 			if s := v.Ready(); s != nil {
 				id = s.ID
 			}
+
 			if id != c.ready {
 				t.Errorf("%q is ready, want %q", id, c.ready)
 			}
@@ -121,24 +135,26 @@ func failed() *Pod {
 
 func TestWhatANewSpecForgets(t *testing.T) {
 	for _, c := range []struct {
-		name                      string
-		change                    func(*v1.Pod)
-		failures, restarts, fresh bool
+		name   string
+		change func(*v1.Pod)
+
+		// What is kept: failures, the back-off of restarts, and that the volumes are up to date.
+		failures bool
+		restarts bool
+		fresh    bool
 	}{
 		{"nothing", func(*v1.Pod) {}, true, true, true},
 		{"the status", func(p *v1.Pod) { p.Status.Phase = v1.PodRunning }, true, true, true},
 		{"a label", func(p *v1.Pod) { p.Labels["a"] = "2" }, true, true, false},
 		{"an annotation", func(p *v1.Pod) { p.Annotations = map[string]string{"b": "2"} }, true, true, false},
-		{
-			"another image", func(p *v1.Pod) { p.Generation, p.Spec.Containers[0].Image = 2, "new" }, false,
-			false, false,
-		},
+		{"another image", newImage, false, false, false},
 		{"something else of the spec", func(p *v1.Pod) { p.Generation = 2 }, false, true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := failed()
 			pod := simplePod()
 			c.change(pod)
+
 			if changed := p.Want(pod); changed != (pod.Generation == 2) {
 				t.Errorf("changed: %v", changed)
 			}
@@ -153,6 +169,11 @@ func TestWhatANewSpecForgets(t *testing.T) {
 			}
 		})
 	}
+}
+
+func newImage(p *v1.Pod) {
+	p.Generation = 2
+	p.Spec.Containers[0].Image = "new"
 }
 
 func TestVolumesThatChangeWhileTheyAreMountedAreMountedAgain(t *testing.T) {

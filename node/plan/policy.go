@@ -8,7 +8,7 @@ import (
 	"strconv"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/dump"
+	"k8s.io/utils/dump"
 
 	"github.com/trivet-node/trivet/node/podspec"
 )
@@ -30,6 +30,7 @@ func mayRestart(pod *v1.Pod, c *v1.Container, last *Container) bool {
 	return last.State == Unknown || last.ExitCode != 0 && restartAfter(pod, c, last)
 }
 
+// isApplication reports whether a container is among the spec's containers, not an init or ephemeral one.
 func isApplication(pod *v1.Pod, c *v1.Container) bool {
 	return slices.ContainsFunc(pod.Spec.Containers, func(x v1.Container) bool { return x.Name == c.Name })
 }
@@ -63,11 +64,13 @@ func matchRule(c *v1.Container, exitCode int32) *v1.ContainerRestartRule {
 		if r.ExitCodes == nil {
 			continue
 		}
+
 		in := slices.Contains(r.ExitCodes.Values, exitCode)
 		if in == (r.ExitCodes.Operator == v1.ContainerRestartRuleOnExitCodesOpIn) {
 			return r
 		}
 	}
+
 	return nil
 }
 
@@ -99,10 +102,8 @@ func (v *View) finished() bool {
 
 // initFailed reports whether an init container failed for good before any application container began.
 func (v *View) initFailed() bool {
-	if slices.ContainsFunc(
-		v.Pod.Spec.Containers,
-		func(c v1.Container) bool { return v.latest(c.Name) != nil },
-	) {
+	begun := func(c v1.Container) bool { return v.latest(c.Name) != nil }
+	if slices.ContainsFunc(v.Pod.Spec.Containers, begun) {
 		return false
 	}
 
@@ -143,6 +144,7 @@ func (p *Pod) hash(c *v1.Container) string {
 	return known.hash
 }
 
+// hashOf is the hash of a container with that image.
 type hashOf struct{ image, hash string }
 
 // Hash identifies what of a container's spec may change in place, as kubelet computes it: another hash means
@@ -153,6 +155,7 @@ func Hash(c *v1.Container) string {
 		// Strings always marshal.
 		return ""
 	}
+
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%v", dump.ForHash(data))
 	return strconv.FormatUint(uint64(h.Sum32()), 16)

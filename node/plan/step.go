@@ -66,20 +66,28 @@ const (
 
 // Step is one thing to do. Which fields are set depends on the verb.
 type Step struct {
-	Verb    Verb
-	Name    string // of the container
-	ID      string
-	Image   string // as the spec calls it
+	Verb Verb
+
+	// Name is that of the container.
+	Name string
+	ID   string
+
+	// Image is as the spec calls it.
+	Image   string
 	Attempt uint32
 	Grace   time.Duration
 	Why     string
-	Restart bool // the instance replaces one that ended: it counts for the back-off
+
+	// Restart means that the instance replaces one that ended: it counts for the back-off.
+	Restart bool
 }
 
 // Key identifies a step among those in flight and those that failed: at most one step of a key runs at once.
 type Key struct {
-	Verb   Verb
-	Object string // a container's name for Pull and Start, an ID, or empty
+	Verb Verb
+
+	// Object is a container's name for Pull and Start, the ID of what other steps are about, or empty.
+	Object string
 }
 
 // Key returns the step's key.
@@ -105,13 +113,17 @@ func (k Key) String() string {
 type Decision struct {
 	// Steps to begin, by verb, then in the order of their containers in the spec, then by ID.
 	Steps []Step
+
 	// Cancel are steps in flight that are no longer wanted, or are to be done in another way when they have
 	// ended.
 	Cancel []Key
+
 	// Requeue is when to decide again if nothing happens before. The zero time: something will happen.
 	Requeue time.Time
+
 	// Ended is set when the agent has just decided that the pod must end, as its deadline is over.
 	Ended *Ending
+
 	// View is what was decided about, for the status and for the steps.
 	View View
 }

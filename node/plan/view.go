@@ -15,25 +15,43 @@ import (
 // View is a pod as one look sees it: what is wanted, what the node has, and what was decided. It does not
 // change any more, so the status is computed from it and steps may keep it.
 type View struct {
-	Pod      *v1.Pod
-	Observed Observed // without what only steps in flight have brought about
-	Sandbox  *Sandbox // the newest one, ready or not; nil: none
+	Pod *v1.Pod
+
+	// Observed is without what only steps in flight have brought about.
+	Observed Observed
+
+	// Sandbox is the newest one, ready or not; nil: none.
+	Sandbox *Sandbox
+
+	// Gone means that the API has no such pod any more, or has it again before it was taken down.
+	Gone bool
 
 	// What only Decide knows.
-	Now    time.Time
-	Health map[string]Health // by ID of the instance
-	Ending bool              // the pod is on its way out: nothing is started any more
-	Ended  *Ending           // the agent's own reason for that; nil: it has none
+	Now time.Time
 
-	instances map[string][]*Container // of the runtime, by name, newest first
-	recalled  map[string]*Container   // by name: those that only the API knows to have run
+	// Health is what the probes found, by the ID of the instance.
+	Health map[string]Health
 
-	starting bool // a step that makes something is in flight
+	// Ending means that the pod must end: nothing is started any more.
+	Ending bool
+
+	// Ended is the agent's own reason for that; nil: it has none.
+	Ended *Ending
+
+	// instances are those of the runtime, by the name of the container, the newest first.
+	instances map[string][]*Container
+
+	// recalled are those that only the API knows to have run, by the name of the container.
+	recalled map[string]*Container
+
+	// starting means that a step which makes something is in flight.
+	starting bool
 	failures map[Key]backoff.Failure
 	restarts map[string]backoff.Restarts
 	limit    time.Duration
 }
 
+// viewOf orders what was observed. What only Decide knows is not in it.
 func viewOf(pod *v1.Pod, o Observed) View {
 	v := View{Pod: pod, Observed: o, instances: make(map[string][]*Container, len(o.Containers))}
 	for i := range o.Sandboxes {
@@ -67,6 +85,8 @@ func newer(a, b *Container) bool {
 	) > 0
 }
 
+// newerSandbox reports whether a sandbox came after another one. After a reboot attempts begin at 0 again, so
+// their time counts, too.
 func newerSandbox(a, b *Sandbox) bool {
 	return cmp.Or(
 		cmp.Compare(a.Attempt, b.Attempt),
@@ -86,7 +106,7 @@ func (v *View) keep(p *Pod, health map[string]Health, now time.Time) {
 	v.limit = p.limit
 }
 
-// Ready returns the pod's sandbox if it is ready, else nil. An older one does not count, be it ready or not.
+// Ready returns the newest sandbox of the pod if it is ready, else nil. Older ones do not count.
 func (v *View) Ready() *Sandbox {
 	if v.Sandbox != nil && v.Sandbox.Ready {
 		return v.Sandbox
@@ -183,10 +203,8 @@ func (v *View) RestartingAll() []string {
 // applicationsBegun reports whether an application container was created in the current sandbox: then
 // initialization is over.
 func (v *View) applicationsBegun() bool {
-	return slices.ContainsFunc(
-		v.Pod.Spec.Containers,
-		func(c v1.Container) bool { return v.current(c.Name) != nil },
-	)
+	created := func(c v1.Container) bool { return v.current(c.Name) != nil }
+	return slices.ContainsFunc(v.Pod.Spec.Containers, created)
 }
 
 // attempt is the restart count of the next instance: one more than that of the newest one that the runtime or

@@ -62,8 +62,8 @@ func addContainer(p *v1.Pod, word string) {
 // world is a pod in the plan, and all around it: the API that wants it, and the node that obeys the steps.
 type world struct {
 	pod    *plan.Pod
-	api    *v1.Pod // never nil; what the API has, or had
-	gone   bool    // the API has it no more
+	api    *v1.Pod // what the API has, or had; never nil
+	gone   bool    // the API does not have it any more
 	node   plan.Observed
 	health map[string]plan.Health
 	now    time.Time
@@ -85,7 +85,9 @@ func newWorld(pod *v1.Pod) *world {
 // restartAgent loses all that the agent knows beside the API and the node. Steps in flight end unseen.
 func (w *world) restartAgent() {
 	w.pod = plan.New(w.api.UID, 0)
-	w.flying, w.obeyed, w.stopped = nil, map[plan.Key]bool{}, map[string]bool{}
+	w.flying = nil
+	w.obeyed = map[plan.Key]bool{}
+	w.stopped = map[string]bool{}
 	w.node.Mounted = false
 }
 
@@ -100,7 +102,8 @@ func (w *world) change(mod func(*v1.Pod)) {
 func (w *world) look(during func()) plan.Decision {
 	w.pod.Look()
 	seen := w.node
-	seen.Sandboxes, seen.Containers = slices.Clone(seen.Sandboxes), slices.Clone(seen.Containers)
+	seen.Sandboxes = slices.Clone(seen.Sandboxes)
+	seen.Containers = slices.Clone(seen.Containers)
 	if during != nil {
 		during()
 	}
@@ -135,6 +138,7 @@ func (w *world) end(s plan.Step, err error) {
 	if err == nil {
 		w.obey(s)
 	}
+
 	delete(w.obeyed, s.Key())
 	w.flying = slices.DeleteFunc(w.flying, func(x plan.Step) bool { return x.Key() == s.Key() })
 	w.pod.End(s, err, w.now)
@@ -170,22 +174,11 @@ func (w *world) obey(s plan.Step) {
 	case plan.StopSandbox:
 		w.killSandbox(s.ID)
 	case plan.RemoveContainer:
-		w.node.Containers = slices.DeleteFunc(
-			w.node.Containers,
-			func(x plan.Container) bool { return x.ID == s.ID },
-		)
-
+		w.removeContainers(func(c plan.Container) bool { return c.ID == s.ID })
 	case plan.RemoveSandbox:
-		w.node.Sandboxes = slices.DeleteFunc(
-			w.node.Sandboxes,
-			func(x plan.Sandbox) bool { return x.ID == s.ID },
-		)
-
-		w.node.Containers = slices.DeleteFunc(
-			w.node.Containers,
-			func(x plan.Container) bool { return x.SandboxID == s.ID },
-		)
-
+		removed := func(x plan.Sandbox) bool { return x.ID == s.ID }
+		w.node.Sandboxes = slices.DeleteFunc(w.node.Sandboxes, removed)
+		w.removeContainers(func(c plan.Container) bool { return c.SandboxID == s.ID })
 	case plan.Teardown:
 		w.tornDown, w.node.Mounted = true, false
 	case plan.Finalize:
@@ -193,6 +186,10 @@ func (w *world) obey(s plan.Step) {
 	case plan.Forget:
 		w.forgot = true
 	}
+}
+
+func (w *world) removeContainers(gone func(plan.Container) bool) {
+	w.node.Containers = slices.DeleteFunc(w.node.Containers, gone)
 }
 
 // start runs an instance of what the spec says now. It is healthy unless it has probes, which scripts play.
@@ -227,7 +224,9 @@ func (w *world) start(s plan.Step) {
 func (w *world) exit(id string, code int32) {
 	for i := range w.node.Containers {
 		if c := &w.node.Containers[i]; c.ID == id && c.State == plan.Running {
-			c.State, c.ExitCode, c.Finished = plan.Exited, code, w.now
+			c.State = plan.Exited
+			c.ExitCode = code
+			c.Finished = w.now
 		}
 	}
 }
@@ -269,10 +268,8 @@ func (w *world) check(d plan.Decision, before []plan.Step) error {
 		making = making || s.Verb == plan.Prepare || s.Verb == plan.CreateSandbox || s.Verb == plan.Start
 	}
 
-	anyRuns := slices.ContainsFunc(
-		w.node.Containers,
-		func(c plan.Container) bool { return c.State == plan.Running },
-	)
+	runs := func(c plan.Container) bool { return c.State == plan.Running }
+	anyRuns := slices.ContainsFunc(w.node.Containers, runs)
 
 	for i, s := range d.Steps {
 		if seen[s.Key()] {

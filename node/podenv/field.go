@@ -12,20 +12,25 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// Node is what the downward API tells about the node.
+// Node is what the downward API shows of the node.
 type Node struct {
-	Name        string
-	IPs         []string        // primary first
-	Allocatable v1.ResourceList // limits of containers that have none
+	Name string
+
+	// IPs are the addresses of the node, the primary one first.
+	IPs []string
+
+	// Allocatable is what stands for the limits of containers that have none.
+	Allocatable v1.ResourceList
 }
 
-// FieldError is a fieldRef that has no value.
+// FieldError says that a fieldPath has no value.
 type FieldError struct{ Path string }
 
+// Error returns the text, which names the path.
 func (e *FieldError) Error() string { return fmt.Sprintf("fieldPath %q is not supported", e.Path) }
 
-// Field is the value of a fieldRef: of environment variables and of downwardAPI volumes. podIPs are those of
-// the running sandbox.
+// Field returns the value of a fieldRef, of an environment variable or of a downwardAPI volume. podIPs are
+// the addresses of the running sandbox, the primary one first. A path without a value is a *FieldError.
 func Field(pod *v1.Pod, path string, node Node, podIPs []string) (string, error) {
 	if base, key, ok := subscript(path); ok {
 		switch base {
@@ -92,8 +97,8 @@ func pairs(m map[string]string) string {
 	return strings.Join(lines, "\n")
 }
 
-// Resource is the value of a resourceFieldRef. container is the one that holds the reference, for references
-// that name none.
+// Resource returns the value of a resourceFieldRef. container is the one that holds the reference, for
+// references that name none.
 func Resource(pod *v1.Pod, container string, ref *v1.ResourceFieldSelector, node Node) (string, error) {
 	if ref.ContainerName != "" {
 		container = ref.ContainerName
@@ -122,7 +127,8 @@ func Resource(pod *v1.Pod, container string, ref *v1.ResourceFieldSelector, node
 	return divide(v1.ResourceName(name), amount, ref.Divisor)
 }
 
-// allocatable stands in for a limit that a container does not have.
+// allocatable returns what stands for a limit that a container does not have: that of the pod, or what the
+// node can give.
 func allocatable(pod *v1.Pod, name v1.ResourceName, node Node) resource.Quantity {
 	if pod.Spec.Resources != nil {
 		if q, ok := pod.Spec.Resources.Limits[name]; ok && !q.IsZero() {
@@ -132,31 +138,40 @@ func allocatable(pod *v1.Pod, name v1.ResourceName, node Node) resource.Quantity
 	return node.Allocatable[name]
 }
 
+// resources returns the resources of an application or init container.
 func resources(pod *v1.Pod, container string) (v1.ResourceRequirements, bool) {
 	for _, c := range pod.Spec.Containers {
 		if c.Name == container {
 			return c.Resources, true
 		}
 	}
+
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == container {
 			return c.Resources, true
 		}
 	}
+
 	return v1.ResourceRequirements{}, false
 }
 
-// divide rounds up, as the downward API promises. CPU is divided in thousandths.
+// divide returns amount / divisor, rounded up as the downward API promises. A divisor of 0 stands for 1; CPU
+// is divided in thousandths.
 func divide(name v1.ResourceName, amount, divisor resource.Quantity) (string, error) {
 	if divisor.IsZero() {
 		divisor = *resource.NewQuantity(1, resource.DecimalSI)
 	}
-	value, by := amount.Value(), divisor.Value()
+
+	value := amount.Value()
+	by := divisor.Value()
 	if name == v1.ResourceCPU {
-		value, by = amount.MilliValue(), divisor.MilliValue()
+		value = amount.MilliValue()
+		by = divisor.MilliValue()
 	}
+
 	if by <= 0 {
 		return "", fmt.Errorf("divisor %s of %s is not positive", divisor.String(), name)
 	}
+
 	return strconv.FormatInt(int64(math.Ceil(float64(value)/float64(by))), 10), nil
 }

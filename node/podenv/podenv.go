@@ -12,6 +12,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/ptr"
 )
 
 // Variable is one environment variable.
@@ -34,10 +35,15 @@ type Files interface {
 type Request struct {
 	Pod       *v1.Pod
 	Container *v1.Container
-	PodIPs    []string // of the running sandbox, primary first
-	Node      Node
-	Source    Source
-	Files     Files // may be nil when there are no fileKeyRefs
+
+	// PodIPs are the addresses of the running sandbox, the primary one first.
+	PodIPs []string
+	Node   Node
+	Source Source
+
+	// Files may be nil when the container has no fileKeyRef.
+	Files Files
+
 	// Static pods do not wait for the API server, which may be one of them: they get what services are known.
 	Static bool
 }
@@ -63,17 +69,22 @@ func Make(ctx context.Context, r Request) ([]Variable, error) {
 	return b.result(), nil
 }
 
+// builder collects the variables of one container.
 type builder struct {
 	Request
+
+	// order are the names of values in the order in which they were set first.
 	order    []string
 	values   map[string]string
 	services map[string]string
 }
 
+// set sets a variable, which keeps its place if it was set before.
 func (b *builder) set(name, value string) {
 	if _, ok := b.values[name]; !ok {
 		b.order = append(b.order, name)
 	}
+
 	b.values[name] = value
 }
 
@@ -86,6 +97,7 @@ func (b *builder) lookup(name string) (string, bool) {
 	return v, ok
 }
 
+// result returns the variables in the order that Make promises.
 func (b *builder) result() []Variable {
 	var out []Variable
 	for _, name := range slices.Sorted(maps.Keys(b.services)) {
@@ -93,28 +105,29 @@ func (b *builder) result() []Variable {
 			out = append(out, Variable{name, b.services[name]})
 		}
 	}
+
 	for _, name := range b.order {
 		out = append(out, Variable{name, b.values[name]})
 	}
+
 	return out
 }
 
 // addServices adds the variables of the services in the pod's namespace (enableServiceLinks) and of the API
 // server's service.
 func (b *builder) addServices(ctx context.Context) error {
-	links := b.Pod.Spec.EnableServiceLinks == nil || *b.Pod.Spec.EnableServiceLinks
-	master, err := b.Source.Services(ctx, v1.NamespaceDefault, !b.Static)
+	all, err := b.Source.Services(ctx, v1.NamespaceDefault, !b.Static)
 	if err != nil {
 		return fmt.Errorf("service variables: %w", err)
 	}
 
-	for _, s := range master {
+	for _, s := range all {
 		if s.Name == "kubernetes" {
 			serviceVariables(b.services, s)
 		}
 	}
 
-	if !links {
+	if !ptr.Deref(b.Pod.Spec.EnableServiceLinks, v1.DefaultEnableServiceLinks) {
 		return nil
 	}
 
@@ -130,6 +143,7 @@ func (b *builder) addServices(ctx context.Context) error {
 	return nil
 }
 
+// addFrom adds the variables of envFrom, each source in the order of its keys.
 func (b *builder) addFrom(ctx context.Context) error {
 	for _, from := range b.Container.EnvFrom {
 		switch {
@@ -166,6 +180,7 @@ func (b *builder) addFrom(ctx context.Context) error {
 	return nil
 }
 
+// addVariable adds one variable of env.
 func (b *builder) addVariable(ctx context.Context, e *v1.EnvVar) error {
 	if e.ValueFrom == nil {
 		b.set(e.Name, Expand(e.Value, b.lookup))
@@ -183,7 +198,7 @@ func (b *builder) addVariable(ctx context.Context, e *v1.EnvVar) error {
 	return nil
 }
 
-// reference is the value of a valueFrom; ok is false for an optional one that is not there.
+// reference returns the value of a valueFrom. ok is false for an optional one that does not exist.
 func (b *builder) reference(ctx context.Context, from *v1.EnvVarSource) (value string, ok bool, err error) {
 	switch {
 	case from.FieldRef != nil:
@@ -213,7 +228,7 @@ func (b *builder) configMapKey(ctx context.Context, ref *v1.ConfigMapKeySelector
 	}
 
 	value, ok := cm.Data[ref.Key]
-	if !ok && !optional(ref.Optional) {
+	if !ok && !ptr.Deref(ref.Optional, false) {
 		return "", false, fmt.Errorf("couldn't find key %v in ConfigMap %v/%v",
 			ref.Key, b.Pod.Namespace, ref.Name)
 	}
@@ -231,7 +246,7 @@ func (b *builder) secretKey(ctx context.Context, ref *v1.SecretKeySelector) (str
 	}
 
 	value, ok := s.Data[ref.Key]
-	if !ok && !optional(ref.Optional) {
+	if !ok && !ptr.Deref(ref.Optional, false) {
 		return "", false, fmt.Errorf("couldn't find key %v in Secret %v/%v",
 			ref.Key, b.Pod.Namespace, ref.Name)
 	}
@@ -246,7 +261,7 @@ func (b *builder) fileKey(ref *v1.FileKeySelector) (string, bool, error) {
 
 	values, err := b.Files.EnvFile(b.Pod, ref.VolumeName, ref.Path)
 	if err != nil {
-		if optional(ref.Optional) {
+		if ptr.Deref(ref.Optional, false) {
 			return "", false, nil
 		}
 
@@ -254,7 +269,7 @@ func (b *builder) fileKey(ref *v1.FileKeySelector) (string, bool, error) {
 	}
 
 	value, ok := values[ref.Key]
-	if !ok && !optional(ref.Optional) {
+	if !ok && !ptr.Deref(ref.Optional, false) {
 		return "", false, fmt.Errorf("environment variable key %q not found in file %q of volume %q",
 			ref.Key, ref.Path, ref.VolumeName)
 	}
@@ -262,12 +277,11 @@ func (b *builder) fileKey(ref *v1.FileKeySelector) (string, bool, error) {
 	return value, ok, nil
 }
 
-func optional(o *bool) bool { return o != nil && *o }
+// missing reports whether an object does not exist and is optional.
+func missing(err error, opt *bool) bool { return ptr.Deref(opt, false) && apierrors.IsNotFound(err) }
 
-// missing reports whether an object is not there and need not be.
-func missing(err error, opt *bool) bool { return optional(opt) && apierrors.IsNotFound(err) }
-
-// objectError words the absence of an object as kubelet does: people search for it.
+// objectError returns the error of an object that cannot be read. Users search for kubelet's words for one
+// that does not exist.
 func objectError(kind, name string, err error) error {
 	if apierrors.IsNotFound(err) {
 		return fmt.Errorf("%s %q not found", kind, name)

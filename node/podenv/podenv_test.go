@@ -20,7 +20,9 @@ type source struct {
 	maps     map[string]*v1.ConfigMap
 	secrets  map[string]*v1.Secret
 	services map[string][]*v1.Service
-	unheard  bool // the API server has not told of services
+
+	// unheard means that the API server has not listed the services yet.
+	unheard bool
 }
 
 func (s source) ConfigMap(_ context.Context, _, name string) (*v1.ConfigMap, error) {
@@ -95,6 +97,50 @@ func FuzzExpand(f *testing.F) {
 	})
 }
 
+// everySource is a container with a variable of each kind.
+var everySource = v1.Container{
+	Name: "c",
+	Resources: v1.ResourceRequirements{
+		Limits: v1.ResourceList{v1.ResourceCPU: resource.MustParse("1250m")},
+	},
+	EnvFrom: []v1.EnvFromSource{
+		{Prefix: "P_", ConfigMapRef: &v1.ConfigMapEnvSource{LocalObjectReference: ref("m")}},
+		{SecretRef: &v1.SecretEnvSource{LocalObjectReference: ref("gone"), Optional: new(true)}},
+	},
+	Env: []v1.EnvVar{
+		{Name: "X", Value: "$(P_k)-$(S_SERVICE_HOST)"},
+		{Name: "P_k", Value: "over"},
+		{Name: "NAME", ValueFrom: field("metadata.name")},
+		{Name: "LABEL", ValueFrom: field("metadata.labels['a']")},
+		{Name: "IP", ValueFrom: field("status.podIPs")},
+		{Name: "CPU", ValueFrom: &v1.EnvVarSource{
+			ResourceFieldRef: &v1.ResourceFieldSelector{Resource: "limits.cpu"},
+		}},
+		{Name: "MEM", ValueFrom: &v1.EnvVarSource{
+			ResourceFieldRef: &v1.ResourceFieldSelector{
+				Resource: "limits.memory",
+				Divisor:  resource.MustParse("1Mi"),
+			},
+		}},
+		{Name: "SECRET", ValueFrom: &v1.EnvVarSource{
+			SecretKeyRef: &v1.SecretKeySelector{LocalObjectReference: ref("s"), Key: "k"},
+		}},
+		{Name: "NONE", ValueFrom: &v1.EnvVarSource{
+			ConfigMapKeyRef: &v1.ConfigMapKeySelector{
+				LocalObjectReference: ref("m"),
+				Key:                  "no",
+				Optional:             new(true),
+			},
+		}},
+	},
+}
+
+func ref(name string) v1.LocalObjectReference { return v1.LocalObjectReference{Name: name} }
+
+func field(path string) *v1.EnvVarSource {
+	return &v1.EnvVarSource{FieldRef: &v1.ObjectFieldSelector{FieldPath: path}}
+}
+
 func TestMake(t *testing.T) {
 	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Name:      "p",
@@ -102,91 +148,16 @@ func TestMake(t *testing.T) {
 		UID:       "u",
 		Labels:    map[string]string{"b": "2", "a": "1"},
 	}}
+	pod.Spec.Containers = []v1.Container{everySource}
 
-	pod.Spec.Containers = []v1.Container{{
-		Name: "c",
-		Resources: v1.ResourceRequirements{
-			Limits: v1.ResourceList{v1.ResourceCPU: resource.MustParse("1250m")},
-		},
-		EnvFrom: []v1.EnvFromSource{
-			{
-				Prefix: "P_",
-				ConfigMapRef: &v1.ConfigMapEnvSource{
-					LocalObjectReference: v1.LocalObjectReference{Name: "m"},
-				},
-			},
-			{
-				SecretRef: &v1.SecretEnvSource{
-					LocalObjectReference: v1.LocalObjectReference{Name: "gone"},
-					Optional:             new(true),
-				},
-			},
-		},
-		Env: []v1.EnvVar{
-			{Name: "X", Value: "$(P_k)-$(S_SERVICE_HOST)"},
-			{Name: "P_k", Value: "over"},
-			{
-				Name:      "NAME",
-				ValueFrom: &v1.EnvVarSource{FieldRef: &v1.ObjectFieldSelector{FieldPath: "metadata.name"}},
-			},
-			{
-				Name: "LABEL",
-				ValueFrom: &v1.EnvVarSource{
-					FieldRef: &v1.ObjectFieldSelector{FieldPath: "metadata.labels['a']"},
-				},
-			},
-			{
-				Name:      "IP",
-				ValueFrom: &v1.EnvVarSource{FieldRef: &v1.ObjectFieldSelector{FieldPath: "status.podIPs"}},
-			},
-			{
-				Name: "CPU",
-				ValueFrom: &v1.EnvVarSource{
-					ResourceFieldRef: &v1.ResourceFieldSelector{Resource: "limits.cpu"},
-				},
-			},
-			{
-				Name: "MEM",
-				ValueFrom: &v1.EnvVarSource{
-					ResourceFieldRef: &v1.ResourceFieldSelector{
-						Resource: "limits.memory",
-						Divisor:  resource.MustParse("1Mi"),
-					},
-				},
-			},
-			{
-				Name: "SECRET",
-				ValueFrom: &v1.EnvVarSource{
-					SecretKeyRef: &v1.SecretKeySelector{
-						LocalObjectReference: v1.LocalObjectReference{Name: "s"},
-						Key:                  "k",
-					},
-				},
-			},
-			{
-				Name: "NONE",
-				ValueFrom: &v1.EnvVarSource{
-					ConfigMapKeyRef: &v1.ConfigMapKeySelector{
-						LocalObjectReference: v1.LocalObjectReference{Name: "m"},
-						Key:                  "no",
-						Optional:             new(true),
-					},
-				},
-			},
-		},
-	}}
-
+	service := &v1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "s"},
+		Spec:       v1.ServiceSpec{ClusterIP: "10.0.0.1", Ports: []v1.ServicePort{{Port: 80}}},
+	}
 	src := source{
-		maps:    map[string]*v1.ConfigMap{"m": {Data: map[string]string{"k": "v"}}},
-		secrets: map[string]*v1.Secret{"s": {Data: map[string][]byte{"k": []byte("hidden")}}},
-		services: map[string][]*v1.Service{
-			"ns": {
-				{
-					ObjectMeta: metav1.ObjectMeta{Name: "s"},
-					Spec:       v1.ServiceSpec{ClusterIP: "10.0.0.1", Ports: []v1.ServicePort{{Port: 80}}},
-				},
-			},
-		},
+		maps:     map[string]*v1.ConfigMap{"m": {Data: map[string]string{"k": "v"}}},
+		secrets:  map[string]*v1.Secret{"s": {Data: map[string][]byte{"k": []byte("hidden")}}},
+		services: map[string][]*v1.Service{"ns": {service}},
 	}
 
 	got, err := podenv.Make(t.Context(), podenv.Request{
@@ -204,24 +175,21 @@ func TestMake(t *testing.T) {
 	}
 
 	want := []podenv.Variable{
-		{
-			"S_PORT",
-			"tcp://10.0.0.1:80",
-		}, {
-			"S_PORT_80_TCP",
-			"tcp://10.0.0.1:80",
-		}, {"S_PORT_80_TCP_ADDR", "10.0.0.1"}, {"S_PORT_80_TCP_PORT", "80"},
-		{"S_PORT_80_TCP_PROTO", "tcp"}, {"S_SERVICE_HOST", "10.0.0.1"}, {"S_SERVICE_PORT", "80"},
-		{
-			"P_k",
-			"over",
-		}, {
-			"X",
-			"v-10.0.0.1",
-		}, {
-			"NAME",
-			"p",
-		}, {"LABEL", "1"}, {"IP", "10.1.1.1,fd00::1"}, {"CPU", "2"}, {"MEM", "3"}, {"SECRET", "hidden"},
+		{"S_PORT", "tcp://10.0.0.1:80"},
+		{"S_PORT_80_TCP", "tcp://10.0.0.1:80"},
+		{"S_PORT_80_TCP_ADDR", "10.0.0.1"},
+		{"S_PORT_80_TCP_PORT", "80"},
+		{"S_PORT_80_TCP_PROTO", "tcp"},
+		{"S_SERVICE_HOST", "10.0.0.1"},
+		{"S_SERVICE_PORT", "80"},
+		{"P_k", "over"},
+		{"X", "v-10.0.0.1"},
+		{"NAME", "p"},
+		{"LABEL", "1"},
+		{"IP", "10.1.1.1,fd00::1"},
+		{"CPU", "2"},
+		{"MEM", "3"},
+		{"SECRET", "hidden"},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -229,8 +197,12 @@ func TestMake(t *testing.T) {
 }
 
 func TestMissingReferenceIsNamed(t *testing.T) {
-	c := v1.Container{Name: "c", Env: []v1.EnvVar{{Name: "X", ValueFrom: &v1.EnvVarSource{SecretKeyRef: &v1.SecretKeySelector{
-		LocalObjectReference: v1.LocalObjectReference{Name: "gone"}, Key: "k"}}}}}
+	secret := &v1.SecretKeySelector{LocalObjectReference: ref("gone"), Key: "k"}
+	c := v1.Container{
+		Name: "c",
+		Env:  []v1.EnvVar{{Name: "X", ValueFrom: &v1.EnvVarSource{SecretKeyRef: secret}}},
+	}
+
 	_, err := podenv.Make(t.Context(), podenv.Request{Pod: &v1.Pod{}, Container: &c, Source: source{}})
 	if err == nil || !strings.Contains(err.Error(), `secret "gone" not found`) {
 		t.Errorf("error %v", err)

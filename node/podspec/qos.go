@@ -28,12 +28,13 @@ func QOS(pod *v1.Pod) v1.PodQOSClass {
 // class is BestEffort when nothing is requested or limited, Guaranteed when everything is limited to what it
 // requests, and Burstable otherwise.
 func class(all ...v1.ResourceRequirements) v1.PodQOSClass {
-	guaranteed, limited := true, false
+	guaranteed := true
+	named := false
 	for _, r := range all {
 		for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {
 			request, limit := r.Requests[name], r.Limits[name]
 			if !request.IsZero() || !limit.IsZero() {
-				limited = true
+				named = true
 			}
 			if limit.IsZero() || !request.IsZero() && request.Cmp(limit) != 0 {
 				guaranteed = false
@@ -42,7 +43,7 @@ func class(all ...v1.ResourceRequirements) v1.PodQOSClass {
 	}
 
 	switch {
-	case !limited:
+	case !named:
 		return v1.PodQOSBestEffort
 	case guaranteed:
 		return v1.PodQOSGuaranteed

@@ -14,7 +14,7 @@ import (
 const admitRetry = 250 * time.Millisecond
 
 // admit admits a pod or rejects it, once. It reports whether that is decided. A pod that has begun on this
-// node is never asked about: its resources are its own.
+// node is not judged again: it has its resources already.
 func (w *Worker) admit(ctx context.Context, p *pod, desired *v1.Pod, observed plan.Observed) (decided bool) {
 	p.mu.Lock()
 	decided = p.admitted || p.plan.Terminated()
@@ -52,7 +52,7 @@ func (w *Worker) admit(ctx context.Context, p *pod, desired *v1.Pod, observed pl
 	return true
 }
 
-// judge asks the gate, and again with the node's newest labels where a label was missing.
+// judge has the gate decide, and once more with the node's newest labels where a label was missing.
 func (w *Worker) judge(ctx context.Context, pod *v1.Pod) admit.Verdict {
 	verdict := w.gate.Ask(pod, w.deps.Pods.List())
 	if verdict.Reason == admit.NodeAffinity && w.cfg.Refresh != nil {
@@ -67,7 +67,9 @@ func (w *Worker) preempt(p *pod) {
 	if p.plan.Terminated() || !w.gate.Victim(p.uid) {
 		return
 	}
+
 	const reason, message = "Preempting", "Preempted in order to admit critical pod"
+
 	w.deps.Events.Pod(p.plan.Spec(), "", v1.EventTypeWarning, reason, message)
 	p.plan.Terminate(plan.Ending{
 		Reason:     reason,

@@ -144,7 +144,9 @@ func TestAPodIsAdmittedByALabelThatWasNotKnownYet(t *testing.T) {
 }
 
 func TestWhatRunsIsNotAskedAboutAgain(t *testing.T) {
-	s, c, root := runtimetest.Start(t), newCluster(t), t.TempDir()
+	s := runtimetest.Start(t)
+	c := newCluster(t)
+	root := t.TempDir()
 	stop := c.start(s, root)
 	c.put(sized("uid-1", "1", 0))
 	c.waitFor("uid-1", "ready", ready)

@@ -25,29 +25,53 @@ import (
 
 // cluster is an API server that holds the pods of one node, and all else that a worker needs, in memory.
 type cluster struct {
-	t       *testing.T
-	admit   func(pod *v1.Pod, others []*v1.Pod) admit.Verdict // nil: all pods are admitted
+	t *testing.T
+
+	// admit and refresh are the worker's; nil admits all pods.
+	admit   func(pod *v1.Pod, others []*v1.Pod) admit.Verdict
 	refresh func(context.Context)
 
-	mu        sync.Mutex // guards pods, events, changed
-	pods      map[types.UID]*v1.Pod
-	events    []string
-	changed   chan struct{} // closed and replaced at every change
-	synced    chan struct{}
-	queue     *queue.Queue // nil: nobody looks
-	objects   error        // of reads of ConfigMaps
-	secrets   map[string]*v1.Secret
-	mounts    []volume.Mount // of every container
-	handlers  []v1.NodeRuntimeHandler
+	// host has what the node's files say, and secretsOf its own pull secrets; nil: it has none.
+	host      podworker.Config
+	secretsOf func() ([]byte, error)
+
+	// mu guards what follows.
+	mu sync.Mutex
+
+	// changed is closed and replaced at every change of pods and events.
+	changed chan struct{}
+
+	// pods are those of the API, by UID. queue hears of their changes; nil while no worker runs.
+	pods  map[types.UID]*v1.Pod
+	queue *queue.Queue
+
+	// synced is closed when the API has listed all pods, late among them.
+	synced chan struct{}
+	late   *v1.Pod
+
+	// patches counts those that have begun. They hang until cut is closed, unless it is nil.
+	patches int
+	cut     chan struct{}
+
+	// events are those that were sent, as "REASON CONTAINER".
+	events []string
+
+	// secrets are those of the API, by NAMESPACE/NAME. objects is the error of Setup and of reads of
+	// ConfigMaps.
+	secrets map[string]*v1.Secret
+	objects error
+
+	// setups counts the calls of Setup. The volumes are good for renewal, or with 0 forever.
+	setups  int
+	renewal time.Duration
+
+	// mounts are those of every container, handlers what the runtime supports.
+	mounts   []volume.Mount
+	handlers []v1.NodeRuntimeHandler
+
+	// down are the pods that were torn down, forgotten those whose objects are no longer watched.
 	down      []types.UID
 	forgotten []types.UID
-	setups    int
-	renewal   time.Duration          // how long volumes are good; 0: forever
-	patches   int                    // begun
-	cut       chan struct{}          // patches hang until it is closed; nil: they do not
-	host      podworker.Config       // what the node's files say, if anything
-	secretsOf func() ([]byte, error) // of the node itself; nil: it has none
-	late      *v1.Pod                // comes with the list, once Settled is called
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -62,9 +86,17 @@ func newCluster(t *testing.T) *cluster {
 }
 
 // changes wakes everyone who waits. The caller holds the lock.
-func (c *cluster) changes() { close(c.changed); c.changed = make(chan struct{}) }
+func (c *cluster) changes() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
 
-func (c *cluster) Get(uid types.UID) *v1.Pod { c.mu.Lock(); defer c.mu.Unlock(); return c.pods[uid] }
+func (c *cluster) Get(uid types.UID) *v1.Pod {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pods[uid]
+}
+
 func (c *cluster) List() (out []*v1.Pod) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,6 +105,7 @@ func (c *cluster) List() (out []*v1.Pod) {
 	}
 	return out
 }
+
 func (c *cluster) Saw(*v1.Pod) {}
 func (c *cluster) Settled(source string) bool {
 	c.mu.Lock()
@@ -89,9 +122,11 @@ func (c *cluster) Settled(source string) bool {
 		return source != podsource.SourceAPI
 	}
 }
+
 func (c *cluster) MirrorOf(static *v1.Pod) (*v1.Pod, bool) {
 	return nil, c.Settled(podsource.SourceAPI)
 }
+
 func (c *cluster) Shows(*v1.Pod) bool { return true }
 
 func (c *cluster) put(p *v1.Pod) {
@@ -184,6 +219,7 @@ func (c *cluster) Setup(_ context.Context, pod *v1.Pod) (*volume.Volumes, error)
 
 	return out, c.objects
 }
+
 func (c *cluster) Container(
 	*v1.Pod,
 	*v1.Container,
@@ -207,6 +243,7 @@ func (c *cluster) runtimeHandlers() []v1.NodeRuntimeHandler {
 	defer c.mu.Unlock()
 	return c.handlers
 }
+
 func (c *cluster) EnvFile(*v1.Pod, string, string) (map[string]string, error) { return nil, nil }
 func (c *cluster) Teardown(_ context.Context, uid types.UID) error {
 	c.mu.Lock()
@@ -215,21 +252,26 @@ func (c *cluster) Teardown(_ context.Context, uid types.UID) error {
 	return nil
 }
 
+// cgroups makes no control groups.
 type cgroups struct{}
 
 func (cgroups) Ensure(context.Context, *v1.Pod) error   { return nil }
 func (cgroups) Parent(*v1.Pod) string                   { return "/kubepods" }
 func (cgroups) Remove(context.Context, types.UID) error { return nil }
-func (c *cluster) Register(*v1.Pod)                     {}
+
+func (c *cluster) Register(*v1.Pod) {}
+
 func (c *cluster) Unregister(uid types.UID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.forgotten = append(c.forgotten, uid)
 	c.changes()
 }
+
 func (c *cluster) ConfigMap(context.Context, string, string) (*v1.ConfigMap, error) {
 	return nil, c.objects
 }
+
 func (c *cluster) Secret(_ context.Context, namespace, name string) (*v1.Secret, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -238,6 +280,7 @@ func (c *cluster) Secret(_ context.Context, namespace, name string) (*v1.Secret,
 	}
 	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "secrets"}, name)
 }
+
 func (c *cluster) Services(ctx context.Context, _ string, wait bool) ([]*v1.Service, error) {
 	if wait {
 		select {
@@ -248,6 +291,7 @@ func (c *cluster) Services(ctx context.Context, _ string, wait bool) ([]*v1.Serv
 	}
 	return nil, nil
 }
+
 func (c *cluster) Pod(pod *v1.Pod, container, kind, reason, message string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/reason"
 )
@@ -42,9 +44,21 @@ func TestAFailedStepIsToldInKubeletsWords(t *testing.T) {
 
 func TestANameIsHeldByOnePodUntilItIsFreed(t *testing.T) {
 	var n names
-	if !n.take("etcd", "a") || !n.take("etcd", "a") || n.take("etcd", "b") || !n.take("other", "b") {
-		t.Error("want the name for a, and the other one for b")
+	for _, c := range []struct {
+		name string
+		uid  types.UID
+		want bool
+	}{
+		{"etcd", "a", true},
+		{"etcd", "a", true},
+		{"etcd", "b", false},
+		{"other", "b", true},
+	} {
+		if got := n.take(c.name, c.uid); got != c.want {
+			t.Errorf("%s takes %s: %v, want %v", c.uid, c.name, got, c.want)
+		}
 	}
+
 	if freed := n.free("a"); freed != "etcd" || !n.take("etcd", "b") {
 		t.Errorf("freed %q", freed)
 	}

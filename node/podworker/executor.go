@@ -18,14 +18,17 @@ import (
 	"github.com/trivet-node/trivet/node/termination"
 )
 
-// executor does the steps. It decides nothing: what failed is decided about by the next look.
+// executor does the steps. It decides nothing: what to do after a failure is decided by the next look.
 type executor struct {
 	cfg  Config
 	deps Deps
 
-	hosts     hostsfile.Writer
-	sandboxes slots // for sandboxes being made
-	starts    slots // for containers being started; apart, so that a burst finishes its first pods first
+	hosts hostsfile.Writer
+
+	// sandboxes bounds the sandboxes that are being made, starts the containers that are being started. They
+	// are apart, so that a burst of pods finishes its first pods first.
+	sandboxes slots
+	starts    slots
 }
 
 func newExecutor(cfg Config, d Deps) *executor {
@@ -38,10 +41,10 @@ func newExecutor(cfg Config, d Deps) *executor {
 	}
 }
 
-// slots bound how much of something is done at once.
+// slots bound how many of something are done at the same time.
 type slots chan struct{}
 
-// take waits for a slot; release must follow unless it fails.
+// take waits for a slot, which release gives back. It fails when ctx ends before.
 func (s slots) take(ctx context.Context) error {
 	select {
 	case s <- struct{}{}:
@@ -53,7 +56,7 @@ func (s slots) take(ctx context.Context) error {
 
 func (s slots) release() { <-s }
 
-// do does a step that was decided on with that view.
+// do does a step. view is what the decision was made about.
 func (e *executor) do(ctx context.Context, p *pod, view *plan.View, s plan.Step) error {
 	switch s.Verb {
 	case plan.Prepare:
@@ -90,7 +93,7 @@ func (e *executor) prepare(ctx context.Context, p *pod, pod *v1.Pod) error {
 		return err
 	}
 
-	// The pod can use them as they are.
+	// The pod can use these as they are, in their old size.
 	for _, grow := range volumes.Ungrown {
 		e.deps.Events.Pod(pod, "", v1.EventTypeWarning, grow.Reason, grow.Error())
 	}
@@ -99,7 +102,8 @@ func (e *executor) prepare(ctx context.Context, p *pod, pod *v1.Pod) error {
 	return nil
 }
 
-// createSandbox makes the pod's control group, log directory and sandbox.
+// createSandbox makes the pod's control group and log directory, and has the runtime create and start the
+// sandbox.
 func (e *executor) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32) error {
 	handler, err := e.handler(ctx, pod)
 	if err != nil {
@@ -155,10 +159,12 @@ func (e *executor) pull(ctx context.Context, p *pod, pod *v1.Pod, s plan.Step) e
 	if c == nil {
 		return fmt.Errorf("container %s is not in the spec", s.Name)
 	}
+
 	have, err := e.deps.Images.Ensure(ctx, pod, c)
 	if err != nil {
 		return err
 	}
+
 	p.keepImage(s.Name, c.Image, have)
 	return nil
 }
@@ -196,10 +202,12 @@ func (e *executor) teardown(ctx context.Context, p *pod, pod *v1.Pod) error {
 	if err := e.deps.Cgroups.Remove(ctx, pod.UID); err != nil {
 		return fmt.Errorf("cgroup: %w", err)
 	}
+
 	p.unmounted()
 	return nil
 }
 
+// podDir is kubelet's directory for the pod.
 func (e *executor) podDir(pod *v1.Pod) string {
 	return filepath.Join(e.cfg.RootDir, "pods", string(pod.UID))
 }

@@ -18,16 +18,17 @@ func (w *Worker) reportFailure(pod *v1.Pod, s plan.Step, err error) {
 	for _, e := range failures(s, err) {
 		w.deps.Events.Pod(pod, s.Name, v1.EventTypeWarning, e.Reason, e.Message)
 	}
+
 	w.deps.Log.Warn("step failed",
-		"pod", pod.Namespace+"/"+pod.Name,
+		"pod", fullName(pod),
 		"step", s.Key(),
 		"reason", reason.Of(err),
 		"err", err,
 	)
 }
 
-// failures are the events of a failed step: first what the error itself says, then what it means for the
-// step.
+// failures returns the events of a failed step: first that of the error itself, if it has one, then that of
+// the step.
 func failures(s plan.Step, err error) (out []reason.Event) {
 	if e := reason.EventOf(err); e != nil {
 		out = append(out, *e)

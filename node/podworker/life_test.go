@@ -60,7 +60,7 @@ const (
 	startsAtOnce = 4
 )
 
-// start runs a worker (an agent's life) until the returned function is called, or the test ends.
+// start runs a worker, for one life of an agent, until the returned function is called or the test ends.
 func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	c.t.Helper()
 	conn, err := socket.Dial(s.Socket)
@@ -69,27 +69,48 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	}
 
 	log := slog.New(slog.DiscardHandler)
-	access, err := imageaccess.Open(imageaccess.Config{RootDir: root, Log: log})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-
 	rt := runtime.New(conn, conn, log)
 	q := queue.New()
 	probes := probe.New(rt, q, c)
-	images := imagepull.New(imagepull.Config{
-		Runtime:     rt,
-		Secrets:     c,
-		Access:      access,
-		Events:      c,
-		Log:         log,
-		NodeSecrets: c.secretsOf,
-		Sandbox: func(pod *v1.Pod) (*runtime.SandboxConfig, error) {
-			return criconfig.Sandbox(criconfig.Node{}, pod, 0, "/kubepods")
-		},
+	w := podworker.New(c.config(root), podworker.Deps{
+		Queue:   q,
+		Pods:    c,
+		API:     c,
+		Runtime: rt,
+		Volumes: c,
+		Cgroups: cgroups{},
+		Objects: c,
+		Probes:  probes,
+		Events:  c,
+		Images:  c.images(rt, root),
+		Log:     log,
 	})
 
-	w := podworker.New(podworker.Config{
+	c.mu.Lock()
+	c.queue = q
+	c.mu.Unlock()
+
+	ctx, cancel := context.WithCancel(context.Background())
+	var parts sync.WaitGroup
+	parts.Go(func() { w.Run(ctx) })
+	parts.Go(func() { _ = rt.Watch(ctx, w) })
+	for _, p := range c.List() {
+		q.Look(p.UID, queue.PodChanged)
+	}
+
+	stop = sync.OnceFunc(func() {
+		cancel()
+		parts.Wait()
+		probes.Close()
+		conn.Close()
+	})
+	c.t.Cleanup(stop)
+	return stop
+}
+
+// config is that of a worker whose files are below root.
+func (c *cluster) config(root string) podworker.Config {
+	return podworker.Config{
 		Node:        criconfig.Node{LogRoot: root + "/logs"},
 		RootDir:     root,
 		Logs:        podlog.Logs{Root: root + "/logs", Links: root},
@@ -101,37 +122,29 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 		Starts:      startsAtOnce,
 		Admit:       c.admit,
 		Refresh:     c.refresh,
-	}, podworker.Deps{
-		Queue:   q,
-		Pods:    c,
-		API:     c,
-		Runtime: rt,
-		Volumes: c,
-		Cgroups: cgroups{},
-		Objects: c,
-		Probes:  probes,
-		Events:  c,
-		Images:  images,
-		Log:     log,
+	}
+}
+
+// images pulls by the cluster's secrets and keeps its records below root.
+func (c *cluster) images(rt *runtime.Client, root string) *imagepull.Puller {
+	c.t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	access, err := imageaccess.Open(imageaccess.Config{RootDir: root, Log: log})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+
+	return imagepull.New(imagepull.Config{
+		Runtime:     rt,
+		Secrets:     c,
+		Access:      access,
+		Events:      c,
+		Log:         log,
+		NodeSecrets: c.secretsOf,
+		Sandbox: func(pod *v1.Pod) (*runtime.SandboxConfig, error) {
+			return criconfig.Sandbox(criconfig.Node{}, pod, 0, "/kubepods")
+		},
 	})
-
-	c.mu.Lock()
-	c.queue = q
-	c.mu.Unlock()
-	ctx, cancel := context.WithCancel(context.Background())
-	var parts sync.WaitGroup
-	parts.Go(func() { w.Run(ctx) })
-	parts.Go(func() { _ = rt.Watch(ctx, w) })
-	for _, p := range c.List() {
-		q.Look(p.UID, queue.PodChanged)
-	}
-
-	var once sync.Once
-	stop = func() {
-		once.Do(func() { cancel(); parts.Wait(); probes.Close(); conn.Close() })
-	}
-	c.t.Cleanup(stop)
-	return stop
 }
 
 func newPod(policy v1.RestartPolicy, containers ...v1.Container) *v1.Pod {

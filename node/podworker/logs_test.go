@@ -13,7 +13,9 @@ import (
 )
 
 func TestLogsAreLinkedWhileTheirContainersAreThere(t *testing.T) {
-	s, c, root := runtimetest.Start(t), newCluster(t), t.TempDir()
+	s := runtimetest.Start(t)
+	c := newCluster(t)
+	root := t.TempDir()
 	c.start(s, root)
 	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run"})
 	// The link's name would be too long.

@@ -16,7 +16,7 @@ import (
 
 // look is one round for one pod: observe, decide, begin the steps, report.
 func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) error {
-	// What ends from here on may not show in what is observed.
+	// This comes first: a step that ends from here on may not show in what is observed.
 	sending := false
 	if p := w.find(uid); p != nil {
 		sending = p.beginLook(why)
@@ -42,7 +42,7 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 	// Probes are set before the decision: a container without a startup probe counts as started from here on,
 	// and no event will come to say so.
 	view := w.see(p, desired, observed)
-	health := w.deps.Probes.Sync(view.Pod, firstIP(view.IPs(w.cfg.HostIPs)), w.probed(p, desired, &view))
+	health := w.deps.Probes.Sync(view.Pod, firstIP(view.IPs(w.cfg.HostIPs)), w.probed(p, &view))
 
 	// From here on steps run beside the look.
 	d := w.decide(ctx, p, health)
@@ -53,7 +53,8 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 		w.deps.Events.Pod(d.View.Pod, "", v1.EventTypeNormal, d.Ended.Reason, d.Ended.Message)
 	}
 
-	if desired != nil {
+	// The end of a pod that has gone is not for a pod that has come back under its UID: it would never start.
+	if !view.Gone {
 		if err := w.reporter.report(ctx, p, &d.View, sending); err != nil {
 			return err
 		}
@@ -66,8 +67,8 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 	return nil
 }
 
-// mayWork returns what is known of a pod whose look may go on, and nil for any other: it may only be unknown
-// yet, it waits for another one, or nothing is left of it.
+// mayWork returns what is known of a pod whose look may go on. It returns nil if the look must end here: the
+// pod may only be unknown yet, it waits for another one, or nothing is left of it.
 func (w *Worker) mayWork(
 	ctx context.Context,
 	uid types.UID,
@@ -102,7 +103,7 @@ func (w *Worker) mayEnd(uid types.UID, observed plan.Observed) *pod {
 		return nil
 	}
 
-	// If the list has come since this look began, the pod may be in it.
+	// The list may have come since this look began, with the pod in it.
 	if w.deps.Pods.Get(uid) != nil {
 		w.deps.Queue.Look(uid, queue.PodChanged)
 		return nil
@@ -148,18 +149,20 @@ func (w *Worker) logged(pod *v1.Pod, observed plan.Observed) map[string]uint32 {
 	if !podsource.Static(pod) || len(observed.Containers) > 0 {
 		return nil
 	}
+
 	out := map[string]uint32{}
 	for c := range podspec.Regular(pod) {
 		if next := w.cfg.Logs.NextAttempt(pod, c.Name); next > 0 {
 			out[c.Name] = next
 		}
 	}
+
 	return out
 }
 
 // probed returns the running containers that are to be probed: none of a pod that is not desired any more.
-func (w *Worker) probed(p *pod, desired *v1.Pod, view *plan.View) []probe.Instance {
-	if desired == nil {
+func (w *Worker) probed(p *pod, view *plan.View) []probe.Instance {
+	if view.Gone {
 		return nil
 	}
 
@@ -187,7 +190,8 @@ func (w *Worker) probed(p *pod, desired *v1.Pod, view *plan.View) []probe.Instan
 	return out
 }
 
-// decide has the plan decide, cancels what is no longer wanted and begins the steps.
+// decide has the plan decide, cancels the steps that are no longer wanted and begins the new ones. All of it
+// is under the pod's lock, so that no step ends in between.
 func (w *Worker) decide(ctx context.Context, p *pod, health map[string]plan.Health) *plan.Decision {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -230,7 +234,7 @@ func (w *Worker) done(p *pod, s plan.Step, err error) {
 		w.reportFailure(pod, s, err)
 	}
 
-	// That the object has gone is for the watch to say.
+	// The watch will report that the object has gone.
 	if err == nil && s.Verb == plan.Finalize {
 		return
 	}

@@ -19,19 +19,32 @@ import (
 type pod struct {
 	uid types.UID
 
-	mu        sync.Mutex // guards what follows
-	plan      *plan.Pod
-	cancels   map[plan.Key]context.CancelFunc // of the steps in flight
-	admitted  bool
-	volumes   *volume.Volumes               // nil: not set up, or torn down
-	images    map[string]*image             // by container name: for its next start
-	wasHealth map[string]v1.ContainerStatus // by container ID: shown when the agent saw the pod first
-	patch     patching
+	// mu guards what follows.
+	mu   sync.Mutex
+	plan *plan.Pod
+
+	// cancels end the steps in flight.
+	cancels map[plan.Key]context.CancelFunc
+
+	// admitted means that the pod was judged and not rejected.
+	admitted bool
+
+	// volumes are what the last Prepare has mounted; nil: not set up, or torn down.
+	volumes *volume.Volumes
+
+	// images are those for the next start, by the name of the container.
+	images map[string]*image
+
+	// wasHealth is what the API showed of running containers when the agent saw the pod first, by their IDs.
+	wasHealth map[string]v1.ContainerStatus
+
+	patch patching
 }
 
 // image is one that a container may use.
 type image struct {
-	name string // as the spec calls it
+	// name is as the spec calls it.
+	name string
 	*runtime.Image
 }
 
@@ -49,6 +62,7 @@ func newPod(uid types.UID, maxBackoff time.Duration) *pod {
 func (p *pod) beginLook(why queue.Reasons) (sending bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
 	p.plan.Look()
 	if why.Has(queue.ObjectChanged, queue.DriverChanged) {
 		p.plan.ObjectChanged()
@@ -81,6 +95,7 @@ func (p *pod) keepImage(container, name string, have *runtime.Image) {
 func (p *pod) mounted(volumes *volume.Volumes, again time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
 	p.volumes = volumes
 	if !again.IsZero() {
 		p.plan.RenewAt(again)

@@ -26,7 +26,7 @@ const patience = 300 * time.Millisecond
 const reportRetry = time.Second
 
 // reporter brings the API's status of pods up to date, by patches without a read before them. They are sent
-// beside the looks, one at a time for each pod.
+// beside the looks; the next patch of a pod waits for the answer to the one before.
 type reporter struct {
 	pods   Pods
 	api    API
@@ -39,13 +39,18 @@ type reporter struct {
 
 // patching is where the report of a pod's status stands.
 type patching struct {
-	sending bool      // a patch is on its way
-	missed  bool      // a look has left its status to the one after the patch
-	since   time.Time // when a change that can wait was first seen; zero: none waits
+	// sending means that a patch is on its way.
+	sending bool
+
+	// missed means that a look has left its status to the one after the patch.
+	missed bool
+
+	// since is when a change that can wait was first seen; zero: none waits.
+	since time.Time
 }
 
-// report sends the status of a pod if the API shows another one. sending is whether a patch was on its way
-// when the look began: what has changed meanwhile is found by a look when the answer is here.
+// report sends the status of a pod if the API shows another one. sending says that a patch was on its way
+// when the look began: then the status is left to the look that follows the answer.
 func (r *reporter) report(ctx context.Context, p *pod, view *plan.View, sending bool) error {
 	if sending {
 		r.leave(p)
@@ -57,6 +62,7 @@ func (r *reporter) report(ctx context.Context, p *pod, view *plan.View, sending 
 		return nil
 	}
 
+	// A change that users do not wait for may be overtaken by the next one within a moment.
 	want := status.Compute(view, r.node)
 	changed := !status.Equal(&base.Status, &want)
 	urgent := changed && status.Urgent(&base.Status, &want) && !status.Replacing(view)
@@ -86,13 +92,15 @@ func (r *reporter) report(ctx context.Context, p *pod, view *plan.View, sending 
 func (r *reporter) leave(p *pod) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
 	p.patch.missed = p.patch.sending
 	if !p.patch.sending {
 		r.queue.Look(p.uid, queue.StatusSent)
 	}
 }
 
-// hold returns how long a change of the status still has to wait; 0: it is shown now, or there is none.
+// hold returns how long a change of the status still has to wait. It is 0 if the change is to be shown now,
+// or if there is none.
 func (p *pod) hold(changed, urgent bool, now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -135,8 +143,8 @@ func (r *reporter) shown(pod *v1.Pod) (base *v1.Pod, known bool) {
 	return &out, true
 }
 
-// send patches the status and takes the answer before another patch may be sent. The pod's end waits for the
-// last one.
+// send patches the status, and takes the answer before another patch may be sent. A final status leads to a
+// look, because the pod's teardown waits until the API shows it.
 func (r *reporter) send(ctx context.Context, p *pod, pod *v1.Pod, want *v1.PodStatus, patch []byte) {
 	updated, err := r.api.PatchStatus(ctx, pod, patch)
 	if err == nil {
@@ -146,7 +154,8 @@ func (r *reporter) send(ctx context.Context, p *pod, pod *v1.Pod, want *v1.PodSt
 
 	p.mu.Lock()
 	again := p.patch.missed || plan.Terminal(want.Phase) || err == nil && changedByOthers(pod, updated)
-	p.patch.sending, p.patch.missed = false, false
+	p.patch.sending = false
+	p.patch.missed = false
 	p.mu.Unlock()
 
 	// A pod that was deleted, or recreated under its name, is for the watch to report.
@@ -165,8 +174,9 @@ func (r *reporter) send(ctx context.Context, p *pod, pod *v1.Pod, want *v1.PodSt
 	}
 }
 
-// changedByOthers reports whether somebody else has changed the pod before our patch reached it. The watch
-// reports that later, when it is not new any more.
+// changedByOthers reports whether somebody else has changed the pod before the patch reached it. The watch
+// will report that change too late: the pod that the answer brought is as new, so nothing seems to have
+// changed.
 func changedByOthers(before, after *v1.Pod) bool {
 	sameGrace := equality.Semantic.DeepEqual(
 		before.DeletionGracePeriodSeconds,

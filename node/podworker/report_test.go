@@ -239,6 +239,7 @@ func TestAPatchThatFailedIsSentAgain(t *testing.T) {
 }
 
 func TestAnAnswerThatShowsWhatOthersDidLeadsToALook(t *testing.T) {
+	gate := v1.PodCondition{Type: "gate", Status: v1.ConditionTrue}
 	for _, c := range []struct {
 		name   string
 		answer func(*v1.Pod)
@@ -248,15 +249,14 @@ func TestAnAnswerThatShowsWhatOthersDidLeadsToALook(t *testing.T) {
 		{"another spec", func(p *v1.Pod) { p.Generation++ }, true},
 		{"a label", func(p *v1.Pod) { p.Labels = map[string]string{"a": "b"} }, true},
 		{"a deletion", func(p *v1.Pod) { p.DeletionGracePeriodSeconds = new(int64(30)) }, true},
-		{"a readiness gate", func(p *v1.Pod) {
-			p.Status.Conditions = []v1.PodCondition{{Type: "gate", Status: v1.ConditionTrue}}
-		}, true},
+		{"a readiness gate", func(p *v1.Pod) { p.Status.Conditions = []v1.PodCondition{gate} }, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := newDesk(t)
 				d.server.answer = c.answer
 				d.mustReport(t, view(plan.Running, nil), false)
+
 				if got := len(d.after(0)) > 0; got != c.look {
 					t.Errorf("look: %v, want %v", got, c.look)
 				}

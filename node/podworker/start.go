@@ -31,8 +31,7 @@ const (
 	hookError   = "PostStartHookError"
 )
 
-// start creates and starts one instance of a container and runs its postStart hook. An instance whose hook
-// failed is stopped, as the API documents.
+// start creates and starts one instance of a container and runs its postStart hook.
 func (e *executor) start(ctx context.Context, p *pod, view *plan.View, s plan.Step) error {
 	spec := podspec.Find(view.Pod, s.Name)
 	if spec == nil {
@@ -41,13 +40,14 @@ func (e *executor) start(ctx context.Context, p *pod, view *plan.View, s plan.St
 
 	config, err := e.containerConfig(ctx, p, view, s, spec)
 	if err != nil && reason.Of(err) == "" {
-		// An image volume has a reason of its own.
+		// Only the errors of image volumes have a reason already.
 		err = reason.New(configError, err)
 	}
 
 	if err != nil {
 		return err
 	}
+
 	if err := criconfig.CheckText(config); err != nil {
 		return reason.New(runError, err)
 	}
@@ -68,8 +68,8 @@ func (e *executor) start(ctx context.Context, p *pod, view *plan.View, s plan.St
 	return e.postStart(ctx, view, spec, id)
 }
 
-// run has the runtime create and start the instance. Only this takes a slot: how long images and hooks take
-// is not up to the node, and a hook may wait for another pod of this node.
+// run has the runtime create and start the instance, and returns its ID. Only this takes a slot: images and
+// hooks may take long whatever the node does, and a hook may wait for another pod of this node.
 func (e *executor) run(
 	ctx context.Context,
 	pod *v1.Pod,
@@ -92,7 +92,7 @@ func (e *executor) run(
 		return "", reason.New(runError, err)
 	}
 
-	// Without the link it runs nevertheless.
+	// Log collectors need the link, the container does not.
 	instance := podlog.Instance{
 		Pod:       pod,
 		Container: s.Name,
@@ -107,6 +107,7 @@ func (e *executor) run(
 	return id, nil
 }
 
+// postStart runs the container's postStart hook, if it has one. An instance whose hook fails is stopped.
 func (e *executor) postStart(ctx context.Context, view *plan.View, spec *v1.Container, id string) error {
 	if spec.Lifecycle == nil || spec.Lifecycle.PostStart == nil {
 		return nil
@@ -125,7 +126,7 @@ func (e *executor) postStart(ctx context.Context, view *plan.View, spec *v1.Cont
 	return reason.New(hookError, errors.Join(err, stopped))
 }
 
-// containerConfig gathers environment, mounts and files.
+// containerConfig gathers what a container is created with: image, environment, mounts and devices.
 func (e *executor) containerConfig(
 	ctx context.Context,
 	p *pod,
@@ -133,16 +134,9 @@ func (e *executor) containerConfig(
 	s plan.Step,
 	spec *v1.Container,
 ) (*runtime.ContainerConfig, error) {
-	p.mu.Lock()
-	volumes, have := p.volumes, p.images[s.Name]
-	p.mu.Unlock()
-	if volumes == nil {
-		return nil, errors.New("the pod's volumes are not mounted")
-	}
-
-	// The spec may have been changed, and a pull for the new image have ended just now.
-	if have == nil || have.name != spec.Image {
-		return nil, fmt.Errorf("image %s is not at hand any more", spec.Image)
+	volumes, have, err := p.prepared(spec)
+	if err != nil {
+		return nil, err
 	}
 
 	ips := view.IPs(e.cfg.HostIPs)
@@ -189,6 +183,26 @@ func (e *executor) containerConfig(
 	return criconfig.CreateContainer(e.cfg.Node, view.Pod, out)
 }
 
+// prepared returns what earlier steps have left for the start of a container: the pod's volumes and the
+// image.
+func (p *pod) prepared(c *v1.Container) (*volume.Volumes, *image, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	if p.volumes == nil {
+		return nil, nil, errors.New("the pod's volumes are not mounted")
+	}
+
+	// The spec may have been changed, and a pull for the new image have ended just now.
+	have := p.images[c.Name]
+	if have == nil || have.name != c.Image {
+		return nil, nil, fmt.Errorf("image %s is not at hand any more", c.Image)
+	}
+
+	return p.volumes, have, nil
+}
+
+// deviceConfigs translates the devices of a container for its CRI configuration.
 func deviceConfigs(in []volume.Device) []criconfig.Device {
 	var out []criconfig.Device
 	for _, d := range in {
@@ -245,7 +259,8 @@ func (e *executor) mounts(
 	return out, nil
 }
 
-// volumeImage makes sure of an image that a container mounts. Events and errors are the container's.
+// volumeImage returns an image that a container mounts, pulled if need be. Events and errors are those of the
+// container.
 func (e *executor) volumeImage(
 	ctx context.Context,
 	pod *v1.Pod,

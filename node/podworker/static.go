@@ -23,7 +23,8 @@ type mirrors struct {
 	log   *slog.Logger
 	steps *sync.WaitGroup
 
-	mu       sync.Mutex // guards deleting
+	// mu guards deleting: the mirrors that are being deleted, by UID.
+	mu       sync.Mutex
 	deleting map[types.UID]bool
 }
 
@@ -43,9 +44,11 @@ func (m *mirrors) look(ctx context.Context, mirror *v1.Pod) {
 
 	m.steps.Go(func() {
 		err := m.api.Delete(ctx, mirror)
+
 		m.mu.Lock()
 		delete(m.deleting, mirror.UID)
 		m.mu.Unlock()
+
 		if err != nil && ctx.Err() == nil {
 			m.log.Warn("delete mirror", "pod", podsource.FullName(mirror), "err", err)
 			m.queue.LookAfter(mirror.UID, reportRetry, queue.Retry)
@@ -53,9 +56,10 @@ func (m *mirrors) look(ctx context.Context, mirror *v1.Pod) {
 	})
 }
 
-// names holds the full names of static pods: a name is held by one pod at a time.
+// names holds the full names of static pods. No two pods hold the same name.
 type names struct {
-	mu      sync.Mutex // guards holders
+	// mu guards holders: who holds a name.
+	mu      sync.Mutex
 	holders map[string]types.UID
 }
 
@@ -63,12 +67,14 @@ type names struct {
 func (n *names) take(name string, uid types.UID) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+
 	if holder, held := n.holders[name]; held {
 		return holder == uid
 	}
 	if n.holders == nil {
 		n.holders = map[string]types.UID{}
 	}
+
 	n.holders[name] = uid
 	return true
 }
@@ -77,6 +83,7 @@ func (n *names) take(name string, uid types.UID) bool {
 func (n *names) free(uid types.UID) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+
 	for name, holder := range n.holders {
 		if holder == uid {
 			delete(n.holders, name)
@@ -91,8 +98,8 @@ func (n *names) free(uid types.UID) string {
 const nameRetry = time.Second
 
 // nameIsFree reports whether a pod may run under its name. A static pod whose manifest replaces another's
-// waits until that pod, of the same full name, has gone: both would use the same ports and files. The other
-// one may be of an earlier life of the agent, so the runtime is asked.
+// waits until that pod, of the same full name, has gone: both would use the same ports and files. That pod
+// may be of an earlier life of the agent and known to the runtime only.
 func (w *Worker) nameIsFree(ctx context.Context, pod *v1.Pod, observed plan.Observed) (bool, error) {
 	if !podsource.Static(pod) {
 		return true, nil
@@ -122,6 +129,7 @@ func (w *Worker) freeName(uid types.UID) {
 	if freed == "" {
 		return
 	}
+
 	for _, pod := range w.deps.Pods.List() {
 		if podsource.Static(pod) && podsource.FullName(pod) == freed {
 			w.deps.Queue.Look(pod.UID, queue.NameFreed)

@@ -17,7 +17,9 @@ import (
 // static is a pod as its manifest makes it.
 func static(uid types.UID, container string) *v1.Pod {
 	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: container, Image: "run"})
-	pod.UID, pod.Namespace, pod.Name = uid, "kube-system", "etcd-node1"
+	pod.UID = uid
+	pod.Namespace = "kube-system"
+	pod.Name = "etcd-node1"
 	pod.Annotations = map[string]string{manifest.AnnotationSource: manifest.SourceFile}
 	pod.Spec.TerminationGracePeriodSeconds = new(int64(1))
 	return pod
@@ -120,4 +122,40 @@ func TestManifestChangedBeforeItsPodBegan(t *testing.T) {
 	if slices.Contains(c.events, "Started old") {
 		t.Error("the pod whose manifest is gone was started")
 	}
+}
+
+// People restart a pod of the control plane so: they move its manifest away and back.
+func TestManifestThatComesBackBeforeItsPodHasGone(t *testing.T) {
+	s, c := runtimetest.Start(t), newCluster(t)
+	s.Stubborn("etcd")
+	c.start(s, t.TempDir())
+	c.put(static("uid-a", "etcd"))
+	c.waitFor("uid-a", "running", func(p *v1.Pod) bool { return p.Status.Phase == v1.PodRunning })
+
+	c.mu.Lock()
+	pod := c.pods["uid-a"]
+	delete(c.pods, "uid-a")
+	c.mu.Unlock()
+	c.look("uid-a", queue.PodChanged)
+	c.waitForEvent("uid-a", "Killing etcd")
+	c.put(pod)
+
+	s.Await(t, "RemovePodSandbox sandbox1")
+	c.waitForCount("Started etcd", 2)
+}
+
+// waitForCount waits until an event was sent so many times.
+func (c *cluster) waitForCount(event string, count int) {
+	c.t.Helper()
+	c.waitFor("uid-a", event, func(p *v1.Pod) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		have := 0
+		for _, e := range c.events {
+			if e == event {
+				have++
+			}
+		}
+		return have >= count
+	})
 }

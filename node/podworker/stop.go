@@ -12,7 +12,8 @@ import (
 	"github.com/trivet-node/trivet/node/podspec"
 )
 
-// stop runs the preStop hook and stops the container, both within the grace.
+// stop runs the preStop hook and stops the container, both within the grace. What the hook leaves of it is at
+// least LeastGrace.
 func (e *executor) stop(ctx context.Context, view *plan.View, s plan.Step) error {
 	began := time.Now()
 	e.deps.Events.Pod(view.Pod, s.Name, v1.EventTypeNormal, "Killing", stopMessage(s))
@@ -43,6 +44,7 @@ func (e *executor) preStop(ctx context.Context, view *plan.View, s plan.Step) er
 	return ctx.Err()
 }
 
+// stopMessage is the text of the event, in kubelet's words.
 func stopMessage(s plan.Step) string {
 	switch s.Why {
 	case plan.FailedLiveness:

@@ -1,6 +1,6 @@
 // Package podworker makes pods real. For each pod that is worth a look it observes the node, has the plan
-// decide, begins those steps and reports the status. Steps run beside the looks, so a slow pull, hook or stop
-// never holds up a look; when they end, or anything changes, the queue gets the pod's UID.
+// decide, begins the steps and reports the status. Steps run beside the looks, so that a slow pull, hook or
+// stop never holds up a look. When a step ends, or anything changes, the pod is put into the queue.
 //
 // A look is in look.go, what steps do in executor.go, start.go and stop.go, and the report in report.go.
 package podworker
@@ -85,24 +85,35 @@ type Events interface {
 
 // Config is how the worker does its work.
 type Config struct {
-	Node        criconfig.Node
-	Env         podenv.Node
-	HostIPs     []string
-	RuntimeName string // scheme of container IDs
-	RootDir     string // /var/lib/kubelet
-	Logs        podlog.Logs
-	HostsFile   string // the node's /etc/hosts, for pods on its network
-	MaxBackoff  time.Duration
-	Workers     int
-	Starts      int // sandboxes and containers being started at once
+	Node    criconfig.Node
+	Env     podenv.Node
+	HostIPs []string
+
+	// RuntimeName is the scheme of container IDs in the status.
+	RuntimeName string
+
+	// RootDir is kubelet's root directory, /var/lib/kubelet.
+	RootDir string
+	Logs    podlog.Logs
+
+	// HostsFile is the node's /etc/hosts, for pods on its network.
+	HostsFile  string
+	MaxBackoff time.Duration
+	Workers    int
+
+	// Starts is how many sandboxes, and how many containers, are started at the same time.
+	Starts int
 
 	// HostDNS is the node's resolver configuration as it is now; nil: it has none.
 	HostDNS func() (criconfig.DNS, error)
+
 	// Handlers are the runtime's, with what each supports.
 	Handlers func() []v1.NodeRuntimeHandler
+
 	// Admit decides about a pod that is new on the node; others are the pods that count. Nil: all are
 	// admitted.
 	Admit func(pod *v1.Pod, others []*v1.Pod) admit.Verdict
+
 	// Refresh gets the newest labels of the node: a pod may have been bound because of one that is not known
 	// yet.
 	Refresh func(ctx context.Context)
@@ -133,13 +144,16 @@ type Worker struct {
 	names    names
 	executor *executor
 	reporter *reporter
-	steps    sync.WaitGroup // of all pods, reports included
 
-	mu    sync.Mutex // guards known; never held while a pod's lock is taken
+	// steps are those of all pods that run, reports included.
+	steps sync.WaitGroup
+
+	// mu guards known. A pod's lock is never taken while it is held.
+	mu    sync.Mutex
 	known map[types.UID]*pod
 }
 
-// New returns a worker; nothing happens before Run.
+// New returns a worker. Nothing happens before Run.
 func New(cfg Config, d Deps) *Worker {
 	w := &Worker{cfg: cfg, deps: d, known: map[types.UID]*pod{}}
 	w.gate = gate.New(cfg.Admit, func(uid types.UID) { d.Queue.Look(uid, queue.Preempted) })
@@ -167,8 +181,8 @@ func New(cfg Config, d Deps) *Worker {
 	return w
 }
 
-// Run looks at the pods of the queue until ctx ends; then it returns when all steps have ended, and the
-// probes. Containers are left as they are.
+// Run looks at the pods of the queue until ctx ends, and returns when all steps and probes have ended.
+// Containers are left as they are.
 func (w *Worker) Run(ctx context.Context) {
 	w.deps.Queue.Run(ctx, w.cfg.Workers, func(ctx context.Context, uid types.UID, why queue.Reasons) {
 		if err := w.look(ctx, uid, why); err != nil && ctx.Err() == nil {
@@ -176,6 +190,7 @@ func (w *Worker) Run(ctx context.Context) {
 			w.deps.Queue.LookAfter(uid, lookRetry, queue.Retry)
 		}
 	})
+
 	w.steps.Wait()
 	w.deps.Probes.Close()
 }
@@ -209,11 +224,13 @@ func (w *Worker) find(uid types.UID) *pod {
 func (w *Worker) pod(uid types.UID) *pod {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+
 	p := w.known[uid]
 	if p == nil {
 		p = newPod(uid, w.cfg.MaxBackoff)
 		w.known[uid] = p
 	}
+
 	return p
 }
 
@@ -222,6 +239,7 @@ func (w *Worker) forget(uid types.UID) {
 	w.mu.Lock()
 	delete(w.known, uid)
 	w.mu.Unlock()
+
 	w.gate.Forget(uid)
 	w.deps.Objects.Unregister(uid)
 	w.freeName(uid)

@@ -42,8 +42,12 @@ type check struct {
 	exec      Exec
 	probe     *v1.Probe
 	container *v1.Container
-	id        string // of the container
-	ip        string // of the pod
+
+	// id is that of the container.
+	id string
+
+	// ip is that of the pod.
+	ip string
 }
 
 // run runs the probe; nil is healthy.
@@ -75,6 +79,7 @@ func (c check) run(ctx context.Context) error {
 	return nil
 }
 
+// command runs a command in the container; the exit code 0 is healthy.
 func (c check) command(ctx context.Context, timeout time.Duration) error {
 	command := c.probe.Exec.Command
 	out, code, err := c.exec.ExecSync(ctx, c.id, command, timeout)
@@ -86,23 +91,27 @@ func (c check) command(ctx context.Context, timeout time.Duration) error {
 	case code != 0:
 		return errors.New(strings.ToValidUTF8(string(out[:min(len(out), maxBody)]), "?"))
 	}
+
 	return nil
 }
 
+// tcp opens a connection, and nothing more.
 func (c check) tcp(ctx context.Context) error {
 	port, err := portNumber(c.probe.TCPSocket.Port, c.container)
 	if err != nil {
 		return err
 	}
+
 	host := cmp.Or(c.probe.TCPSocket.Host, c.ip)
 	conn, err := c.dial(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 	if err != nil {
 		return err
 	}
+
 	return conn.Close()
 }
 
-// grpc asks the server's health service (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
+// grpc calls the server's health service (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
 func (c check) grpc(ctx context.Context, timeout time.Duration) error {
 	address := net.JoinHostPort(c.ip, strconv.Itoa(int(c.probe.GRPC.Port)))
 	failed := func(err error) error {

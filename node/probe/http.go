@@ -17,7 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// portNumber returns the number of a port that may be named after one of the container's.
+// portNumber returns the number of a port, which may be given by the name of one of the container's ports.
 func portNumber(port intstr.IntOrString, c *v1.Container) (int, error) {
 	number := port.IntValue()
 	if port.Type == intstr.String {
@@ -78,6 +78,7 @@ func HTTPGet(ctx context.Context, a *v1.HTTPGetAction, c *v1.Container, ip, agen
 	return string(body), nil
 }
 
+// request makes the request of an action, without headers.
 func request(ctx context.Context, a *v1.HTTPGetAction, c *v1.Container, ip string) (*http.Request, error) {
 	port, err := portNumber(a.Port, c)
 	if err != nil {
@@ -118,6 +119,7 @@ func setHeaders(req *http.Request, headers []v1.HTTPHeader, agent string) {
 	}
 }
 
+// sameHost follows redirects on the same host, up to ten as clients do.
 func sameHost(req *http.Request, via []*http.Request) error {
 	if req.URL.Hostname() != via[0].URL.Hostname() {
 		return http.ErrUseLastResponse

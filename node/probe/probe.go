@@ -1,6 +1,6 @@
-// Package probe finds out how containers are: startup, liveness and readiness probes by exec, HTTP, TCP or
-// gRPC, with kubelet's meaning of delays, periods and thresholds. A probe that waits for its next turn costs
-// a timer and no goroutine; how many run at once is bounded.
+// Package probe runs the startup, liveness and readiness probes of containers, by exec, HTTP, TCP or gRPC,
+// with kubelet's meaning of delays, periods and thresholds. A probe that waits for its next turn costs a
+// timer and no goroutine; the number of probes that run at the same time is bounded.
 package probe
 
 import (
@@ -44,9 +44,11 @@ type Instance struct {
 	ID      string
 	Spec    *v1.Container
 	Started time.Time
+
 	// What the API showed of this very instance when the agent started: readiness does not flap because an
 	// agent was restarted.
-	WasStarted, WasReady bool
+	WasStarted bool
+	WasReady   bool
 }
 
 // Prober probes the running containers of the node. All methods may be called at the same time.
@@ -57,7 +59,8 @@ type Prober struct {
 	dial   dialer
 	slots  chan struct{}
 
-	mu     sync.Mutex // guards what follows, and all that pods lead to
+	// mu guards what follows, and all that pods lead to.
+	mu     sync.Mutex
 	pods   map[types.UID]map[string]*target
 	closed bool
 }
@@ -77,14 +80,16 @@ func New(exec Exec, queue Queue, events Events) *Prober {
 	}
 }
 
-// target is one container instance.
+// target is one container instance, with its probes and what they found.
 type target struct {
 	Instance
 	pod    *v1.Pod
 	ip     string
 	health plan.Health
 	probes map[kind]*runner
-	cancel context.CancelFunc // of the probes that are running
+
+	// cancel ends the probes that are running.
+	cancel context.CancelFunc
 }
 
 type kind string
@@ -95,8 +100,9 @@ const (
 	readiness kind = "Readiness"
 )
 
-// Sync makes the probes of a pod those of the given running instances, and returns what is known of each, by
-// container ID. ip is the pod's address, for probes that name no host.
+// Sync begins the probes of the given running instances of a pod, ends those of all others, and returns what
+// is known of each instance, by container ID. ip is the pod's address, for probes that name no host. After
+// Close it returns nil.
 func (p *Prober) Sync(pod *v1.Pod, ip string, instances []Instance) map[string]plan.Health {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -137,11 +143,12 @@ func (p *Prober) Sync(pod *v1.Pod, ip string, instances []Instance) map[string]p
 	return health
 }
 
-// StopLiveness ends the probes that could restart containers of a pod that is going away. Its readiness is
-// still probed.
+// StopLiveness ends the probes that could restart containers of a pod that must end. Its readiness is still
+// probed.
 func (p *Prober) StopLiveness(uid types.UID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
 	for _, t := range p.pods[uid] {
 		for _, k := range []kind{startup, liveness} {
 			if r := t.probes[k]; r != nil {
@@ -152,16 +159,18 @@ func (p *Prober) StopLiveness(uid types.UID) {
 	}
 }
 
-// Close ends all probes.
+// Close ends all probes, and lets Sync begin no new ones. Those that run are cancelled, not waited for.
 func (p *Prober) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
 	p.closed = true
 	for _, targets := range p.pods {
 		for _, t := range targets {
 			t.end()
 		}
 	}
+
 	clear(p.pods)
 }
 
@@ -197,12 +206,14 @@ func (p *Prober) add(ctx context.Context, t *target, k kind, spec *v1.Probe) {
 	if spec == nil {
 		return
 	}
+
 	r := &runner{kind: k, spec: spec}
 	t.probes[k] = r
 	first := t.Started.Add(r.delay())
 	r.timer = time.AfterFunc(max(time.Until(first), 0), func() { p.run(ctx, t, r) })
 }
 
+// end ends the probes of an instance, those that run included.
 func (t *target) end() {
 	t.cancel()
 	for _, r := range t.probes {

@@ -14,14 +14,20 @@ import (
 
 // runner is one probe of one instance. All of it but kind and spec is guarded by the prober's mutex.
 type runner struct {
-	kind      kind
-	spec      *v1.Probe
-	timer     *time.Timer
-	turn      time.Time     // when the turn that is not over began; zero between turns
-	pause     time.Duration // before the next try of a connection that was refused
+	kind  kind
+	spec  *v1.Probe
+	timer *time.Timer
+
+	// turn is when the turn that is not over began; zero between turns.
+	turn time.Time
+
+	// pause is the time before the next try of a connection that was refused.
+	pause     time.Duration
 	successes int32
 	failures  int32
-	unknown   bool // the last answer said nothing
+
+	// unknown means that the last probe could not run.
+	unknown bool
 }
 
 func (r *runner) delay() time.Duration {
@@ -32,6 +38,7 @@ func (r *runner) period() time.Duration {
 	return time.Duration(orDefault(r.spec.PeriodSeconds, 10)) * time.Second
 }
 
+// orDefault returns v, or the API's default d where v is not set.
 func orDefault(v, d int32) int32 {
 	if v > 0 {
 		return v
@@ -39,7 +46,8 @@ func orDefault(v, d int32) int32 {
 	return d
 }
 
-// run probes once. When that ends the probe's turn, the answer counts and the timer is set for the next one.
+// run probes once. The answer counts and the timer is set for the next turn, unless the turn goes on: see
+// retryRefused.
 func (p *Prober) run(ctx context.Context, t *target, r *runner) {
 	select {
 	case p.slots <- struct{}{}:
@@ -47,6 +55,7 @@ func (p *Prober) run(ctx context.Context, t *target, r *runner) {
 		return
 	}
 
+	// The pod and its address may change between turns, so the check has a copy of what they are now.
 	p.mu.Lock()
 	if r.turn.IsZero() {
 		r.turn = time.Now()
@@ -76,6 +85,7 @@ func (p *Prober) run(ctx context.Context, t *target, r *runner) {
 		p.record(ctx, t, r, pod, err)
 	}
 
+	// A probe that was ended meanwhile, or has failed for good, has no next turn.
 	p.mu.Lock()
 	defer p.mu.Unlock()
 
@@ -87,8 +97,8 @@ func (p *Prober) run(ctx context.Context, t *target, r *runner) {
 	r.turn = time.Time{}
 }
 
-// firstPause is how long a program gets to open its port before it is tried again; then twice that, and so
-// on.
+// firstPause is how long a program gets to open its port before it is tried again. The time doubles with each
+// try.
 const firstPause = 10 * time.Millisecond
 
 // retryRefused prolongs the turn of a probe whose connection was refused by a container in its first period:
@@ -113,13 +123,14 @@ func (p *Prober) retryRefused(t *target, r *runner, err error) bool {
 	return true
 }
 
-// recordUnknown counts a probe that could not run. Users learn of the second in a row: the first may only
-// mean that the container has just ended.
+// recordUnknown records a probe that could not run. The second in a row is reported to users: the first may
+// only mean that the container has just ended.
 func (p *Prober) recordUnknown(t *target, r *runner, pod *v1.Pod, err error) {
 	p.mu.Lock()
 	again := r.unknown
 	r.unknown = true
 	p.mu.Unlock()
+
 	if again {
 		message := fmt.Sprintf("%s probe errored and resulted in unknown state: %v", r.kind, err)
 		p.events.Pod(pod, t.Spec.Name, v1.EventTypeWarning, "Unhealthy", message)
@@ -164,13 +175,16 @@ func (p *Prober) record(ctx context.Context, t *target, r *runner, pod *v1.Pod, 
 	}
 }
 
-// count counts a success or failure and reports whether its threshold is reached.
+// count counts a success or failure in a row and reports whether its threshold is reached.
 func (r *runner) count(success bool) bool {
 	if success {
-		r.successes, r.failures = r.successes+1, 0
+		r.successes++
+		r.failures = 0
 		return r.successes >= orDefault(r.spec.SuccessThreshold, 1)
 	}
-	r.successes, r.failures = 0, r.failures+1
+
+	r.successes = 0
+	r.failures++
 	return r.failures >= orDefault(r.spec.FailureThreshold, 3)
 }
 
@@ -188,6 +202,7 @@ func (p *Prober) succeed(ctx context.Context, t *target, r *runner) {
 	}
 }
 
+// fail takes a probe's failure.
 func (t *target) fail(r *runner) {
 	switch r.kind {
 	case startup, liveness:

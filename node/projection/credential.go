@@ -14,7 +14,7 @@ import (
 // defaultTokenSeconds is the API's default of expirationSeconds.
 const defaultTokenSeconds = 3600
 
-// token is the file of a service account token, which is bound to the pod.
+// token returns the file with a service account token that is bound to the pod.
 func (p *Projector) token(
 	ctx context.Context,
 	pod *v1.Pod,

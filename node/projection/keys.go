@@ -8,6 +8,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/ptr"
 
 	"github.com/trivet-node/trivet/node/atomicdir"
 )
@@ -17,10 +18,20 @@ type keys struct {
 	// items are the keys and their paths; none stands for all keys, each at its own name.
 	items []v1.KeyToPath
 	mode  fs.FileMode
+
 	// optional objects and keys may be missing.
 	optional bool
 }
 
+func keysOf(items []v1.KeyToPath, mode fs.FileMode, optional *bool) keys {
+	return keys{
+		items:    items,
+		mode:     mode,
+		optional: ptr.Deref(optional, false),
+	}
+}
+
+// configMap returns the files of a ConfigMap in the pod's namespace.
 func (p *Projector) configMap(ctx context.Context, pod *v1.Pod, name string, k keys) (Files, error) {
 	object, err := p.Objects.ConfigMap(ctx, pod.Namespace, name)
 	if err != nil {
@@ -31,10 +42,12 @@ func (p *Projector) configMap(ctx context.Context, pod *v1.Pod, name string, k k
 	for key, value := range object.Data {
 		data[key] = []byte(value)
 	}
+
 	maps.Copy(data, object.BinaryData)
 	return k.of("configmap", name, data)
 }
 
+// secret returns the files of a Secret in the pod's namespace.
 func (p *Projector) secret(ctx context.Context, pod *v1.Pod, name string, k keys) (Files, error) {
 	object, err := p.Objects.Secret(ctx, pod.Namespace, name)
 	if err != nil {

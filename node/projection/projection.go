@@ -35,6 +35,7 @@ type Objects interface {
 type Projector struct {
 	Objects Objects
 	Tokens  *token.Cache
+
 	// Node is what the downward API says about the node.
 	Node podenv.Node
 }
@@ -51,10 +52,10 @@ func (p *Projector) Files(ctx context.Context, pod *v1.Pod, volume *v1.Volume) (
 	switch {
 	case volume.ConfigMap != nil:
 		s := volume.ConfigMap
-		return p.configMap(ctx, pod, s.Name, keys{s.Items, mode(s.DefaultMode), isTrue(s.Optional)})
+		return p.configMap(ctx, pod, s.Name, keysOf(s.Items, mode(s.DefaultMode), s.Optional))
 	case volume.Secret != nil:
 		s := volume.Secret
-		return p.secret(ctx, pod, s.SecretName, keys{s.Items, mode(s.DefaultMode), isTrue(s.Optional)})
+		return p.secret(ctx, pod, s.SecretName, keysOf(s.Items, mode(s.DefaultMode), s.Optional))
 	case volume.DownwardAPI != nil:
 		return p.downward(pod, volume.DownwardAPI.Items, mode(volume.DownwardAPI.DefaultMode))
 	case volume.Projected != nil:
@@ -88,6 +89,7 @@ func (p *Projector) projected(
 
 var errUnknownSource = errors.New("is of a type that this agent does not serve (podCertificate is not)")
 
+// source returns the files of one source of a projected volume.
 func (p *Projector) source(
 	ctx context.Context,
 	pod *v1.Pod,
@@ -97,10 +99,10 @@ func (p *Projector) source(
 	switch {
 	case source.ConfigMap != nil:
 		s := source.ConfigMap
-		return p.configMap(ctx, pod, s.Name, keys{s.Items, fallback, isTrue(s.Optional)})
+		return p.configMap(ctx, pod, s.Name, keysOf(s.Items, fallback, s.Optional))
 	case source.Secret != nil:
 		s := source.Secret
-		return p.secret(ctx, pod, s.Name, keys{s.Items, fallback, isTrue(s.Optional)})
+		return p.secret(ctx, pod, s.Name, keysOf(s.Items, fallback, s.Optional))
 	case source.DownwardAPI != nil:
 		return p.downward(pod, source.DownwardAPI.Items, fallback)
 	case source.ServiceAccountToken != nil:
@@ -112,6 +114,7 @@ func (p *Projector) source(
 	return nil, errUnknownSource
 }
 
+// downward returns the files of the downward API, one for each item.
 func (p *Projector) downward(
 	pod *v1.Pod,
 	items []v1.DownwardAPIVolumeFile,
@@ -124,11 +127,13 @@ func (p *Projector) downward(
 		if err != nil {
 			return nil, fmt.Errorf("downward API item %s: %w", item.Path, err)
 		}
+
 		files[item.Path] = atomicdir.File{Data: []byte(value), Mode: itemMode(item.Mode, fallback)}
 	}
 	return files, nil
 }
 
+// field is the text of an item: a field of the pod, or a resource of one of its containers.
 func (p *Projector) field(pod *v1.Pod, item *v1.DownwardAPIVolumeFile) (string, error) {
 	switch {
 	case item.FieldRef != nil:
@@ -139,13 +144,13 @@ func (p *Projector) field(pod *v1.Pod, item *v1.DownwardAPIVolumeFile) (string, 
 	return "", errors.New("it has no fieldRef and no resourceFieldRef")
 }
 
+// mode is the mode of files by the volume's defaultMode.
 func mode(m *int32) fs.FileMode { return itemMode(m, defaultMode) }
 
+// itemMode is an item's own mode, or else that of the volume.
 func itemMode(own *int32, fallback fs.FileMode) fs.FileMode {
 	if own == nil {
 		return fallback
 	}
 	return fs.FileMode(*own).Perm()
 }
-
-func isTrue(b *bool) bool { return b != nil && *b }

@@ -117,70 +117,75 @@ func text(files projection.Files) map[string]string {
 	return out
 }
 
+// contents are sources of volumes, with the modes and contents of the files that they show.
+var contents = map[string]struct {
+	source v1.VolumeSource
+	want   map[string]string
+}{
+	"a configMap shows all keys": {
+		v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: ref("m")}},
+		map[string]string{"k": "r-- v", "b": "r-- 0"},
+	},
+	"a secret shows the named keys where they are wanted": {
+		v1.VolumeSource{Secret: &v1.SecretVolumeSource{
+			SecretName: "s",
+			Items:      []v1.KeyToPath{{Key: "k", Path: "deep/key", Mode: new(int32(0o446))}},
+		}},
+		map[string]string{"deep/key": "rw- hidden"},
+	},
+	"the downward API shows fields": {
+		v1.VolumeSource{DownwardAPI: &v1.DownwardAPIVolumeSource{
+			Items:       []v1.DownwardAPIVolumeFile{podLabels},
+			DefaultMode: new(int32(0o447)),
+		}},
+		map[string]string{"labels": `rwx a="1"`},
+	},
+	"of two sources with the same path the later one wins": {
+		projected(
+			v1.VolumeProjection{ConfigMap: &v1.ConfigMapProjection{LocalObjectReference: ref("m")}},
+			v1.VolumeProjection{Secret: &v1.SecretProjection{LocalObjectReference: ref("s")}},
+		),
+		map[string]string{"k": "r-- hidden", "b": "r-- 0", "l": "r-- "},
+	},
+	"what is optional may be missing": {
+		projected(
+			v1.VolumeProjection{ConfigMap: &v1.ConfigMapProjection{
+				LocalObjectReference: ref("none"),
+				Optional:             new(true),
+			}},
+			v1.VolumeProjection{Secret: &v1.SecretProjection{
+				LocalObjectReference: ref("s"),
+				Items:                []v1.KeyToPath{{Key: "none", Path: "none"}, {Key: "l", Path: "l"}},
+				Optional:             new(true),
+			}},
+		),
+		map[string]string{"l": "r-- "},
+	},
+	"a token is of the pod's account and for the audience": {
+		projected(v1.VolumeProjection{ServiceAccountToken: &v1.ServiceAccountTokenProjection{
+			Path:     "token",
+			Audience: "vault",
+		}}),
+		map[string]string{"token": "r-- ns/default for vault"},
+	},
+}
+
+var podLabels = v1.DownwardAPIVolumeFile{
+	Path:     "labels",
+	FieldRef: &v1.ObjectFieldSelector{FieldPath: "metadata.labels"},
+}
+
 func TestFilesOfAVolume(t *testing.T) {
+	config := &v1.ConfigMap{
+		Data:       map[string]string{"k": "v"},
+		BinaryData: map[string][]byte{"b": {'0'}},
+	}
 	a := &api{
-		maps: map[string]*v1.ConfigMap{
-			"m": {Data: map[string]string{"k": "v"}, BinaryData: map[string][]byte{"b": {'0'}}},
-		},
+		maps:    map[string]*v1.ConfigMap{"m": config},
 		secrets: map[string]*v1.Secret{"s": {Data: map[string][]byte{"k": []byte("hidden"), "l": nil}}},
 	}
 
-	label := v1.DownwardAPIVolumeFile{
-		Path:     "labels",
-		FieldRef: &v1.ObjectFieldSelector{FieldPath: "metadata.labels"},
-	}
-
-	for name, c := range map[string]struct {
-		source v1.VolumeSource
-		want   map[string]string
-	}{
-		"a configMap shows all keys": {
-			v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: ref("m")}},
-			map[string]string{"k": "r-- v", "b": "r-- 0"},
-		},
-		"a secret shows the named keys where they are wanted": {
-			v1.VolumeSource{Secret: &v1.SecretVolumeSource{
-				SecretName: "s",
-				Items:      []v1.KeyToPath{{Key: "k", Path: "deep/key", Mode: new(int32(0o446))}},
-			}},
-			map[string]string{"deep/key": "rw- hidden"},
-		},
-		"the downward API shows fields": {
-			v1.VolumeSource{DownwardAPI: &v1.DownwardAPIVolumeSource{
-				Items:       []v1.DownwardAPIVolumeFile{label},
-				DefaultMode: new(int32(0o447)),
-			}},
-			map[string]string{"labels": `rwx a="1"`},
-		},
-		"of two sources with the same path the later one wins": {
-			projected(
-				v1.VolumeProjection{ConfigMap: &v1.ConfigMapProjection{LocalObjectReference: ref("m")}},
-				v1.VolumeProjection{Secret: &v1.SecretProjection{LocalObjectReference: ref("s")}},
-			),
-			map[string]string{"k": "r-- hidden", "b": "r-- 0", "l": "r-- "},
-		},
-		"what is optional may be missing": {
-			projected(
-				v1.VolumeProjection{ConfigMap: &v1.ConfigMapProjection{
-					LocalObjectReference: ref("none"),
-					Optional:             new(true),
-				}},
-				v1.VolumeProjection{Secret: &v1.SecretProjection{
-					LocalObjectReference: ref("s"),
-					Items:                []v1.KeyToPath{{Key: "none", Path: "none"}, {Key: "l", Path: "l"}},
-					Optional:             new(true),
-				}},
-			),
-			map[string]string{"l": "r-- "},
-		},
-		"a token is of the pod's account and for the audience": {
-			projected(v1.VolumeProjection{ServiceAccountToken: &v1.ServiceAccountTokenProjection{
-				Path:     "token",
-				Audience: "vault",
-			}}),
-			map[string]string{"token": "r-- ns/default for vault"},
-		},
-	} {
+	for name, c := range contents {
 		got, err := files(a, pod(), c.source)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -237,10 +242,62 @@ func TestTokenIsReadableByThePodAlone(t *testing.T) {
 	}
 }
 
+// anchor is a certificate with that text in place of its bytes, in PEM.
+func anchor(text string) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte(text)}))
+}
+
+// trustSources are selections among the bundles of TestTrustAnchorsAreJoinedAndEachIsThereOnce.
+var trustSources = []struct {
+	what   string
+	source v1.ClusterTrustBundleProjection
+	want   string
+
+	// fails is what the error names, empty for none.
+	fails string
+}{
+	{
+		what:   "by name",
+		source: v1.ClusterTrustBundleProjection{Name: new("one")},
+		want:   anchor("a") + anchor("b"),
+	},
+	{
+		what: "by label",
+		source: v1.ClusterTrustBundleProjection{
+			SignerName:    new("x/s"),
+			LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"alive": "yes"}},
+		},
+		want: anchor("a") + anchor("b"),
+	},
+	{
+		what: "all",
+		source: v1.ClusterTrustBundleProjection{
+			SignerName:    new("x/s"),
+			LabelSelector: &metav1.LabelSelector{},
+		},
+		want: anchor("a") + anchor("b") + anchor("c"),
+	},
+	{
+		what:   "no selector",
+		source: v1.ClusterTrustBundleProjection{SignerName: new("x/s")},
+		fails:  "x/s",
+	},
+	{
+		what:   "no selector, optional",
+		source: v1.ClusterTrustBundleProjection{SignerName: new("x/s"), Optional: new(true)},
+	},
+	{
+		what:   "missing",
+		source: v1.ClusterTrustBundleProjection{Name: new("five")},
+		fails:  "five",
+	},
+	{
+		what:   "missing, optional",
+		source: v1.ClusterTrustBundleProjection{Name: new("five"), Optional: new(true)},
+	},
+}
+
 func TestTrustAnchorsAreJoinedAndEachIsThereOnce(t *testing.T) {
-	anchor := func(text string) string {
-		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte(text)}))
-	}
 	bundle := func(name, signer, alive, text string) certificatesv1.ClusterTrustBundle {
 		return certificatesv1.ClusterTrustBundle{
 			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"alive": alive}},
@@ -255,59 +312,15 @@ func TestTrustAnchorsAreJoinedAndEachIsThereOnce(t *testing.T) {
 		bundle("four", "y/s", "yes", anchor("d")),
 	}}
 
-	alive := &metav1.LabelSelector{MatchLabels: map[string]string{"alive": "yes"}}
-	for _, c := range []struct {
-		what   string
-		source v1.ClusterTrustBundleProjection
-		want   string
-		fails  string
-	}{
-		{
-			what:   "by name",
-			source: v1.ClusterTrustBundleProjection{Name: new("one")},
-			want:   anchor("a") + anchor("b"),
-		},
-		{
-			what:   "by label",
-			source: v1.ClusterTrustBundleProjection{SignerName: new("x/s"), LabelSelector: alive},
-			want:   anchor("a") + anchor("b"),
-		},
-		{
-			what: "all",
-			source: v1.ClusterTrustBundleProjection{
-				SignerName:    new("x/s"),
-				LabelSelector: &metav1.LabelSelector{},
-			},
-			want: anchor("a") + anchor("b") + anchor("c"),
-		},
-		{
-			what:   "no selector",
-			source: v1.ClusterTrustBundleProjection{SignerName: new("x/s")},
-			fails:  "x/s",
-		},
-		{
-			what:   "no selector, optional",
-			source: v1.ClusterTrustBundleProjection{SignerName: new("x/s"), Optional: new(true)},
-		},
-		{
-			what:   "missing",
-			source: v1.ClusterTrustBundleProjection{Name: new("five")},
-			fails:  "five",
-		},
-		{
-			what:   "missing, optional",
-			source: v1.ClusterTrustBundleProjection{Name: new("five"), Optional: new(true)},
-		},
-	} {
+	for _, c := range trustSources {
 		c.source.Path = "ca.pem"
 		got, err := files(a, pod(), projected(v1.VolumeProjection{ClusterTrustBundle: &c.source}))
 		switch {
-		case c.fails != "":
-			if err == nil || !strings.Contains(err.Error(), c.fails) {
-				t.Errorf("%s: error %v does not name %s", c.what, err, c.fails)
-			}
-
-		case err != nil || string(got["ca.pem"].Data) != c.want:
+		case c.fails != "" && err == nil:
+			t.Errorf("%s: no error, want one that names %s", c.what, c.fails)
+		case c.fails != "" && !strings.Contains(err.Error(), c.fails):
+			t.Errorf("%s: error %v does not name %s", c.what, err, c.fails)
+		case c.fails == "" && (err != nil || string(got["ca.pem"].Data) != c.want):
 			t.Errorf("%s: %q %v, want %q", c.what, got["ca.pem"].Data, err, c.want)
 		}
 	}

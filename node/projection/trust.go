@@ -13,9 +13,10 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 )
 
-// trust is the file of the trust anchors of the ClusterTrustBundles that the source names or selects.
+// trust returns the file with the trust anchors of the ClusterTrustBundles that the source names or selects.
 func (p *Projector) trust(
 	ctx context.Context,
 	pod *v1.Pod,
@@ -33,12 +34,13 @@ func (p *Projector) trust(
 	return Files{src.Path: credential(pod, anchors, mode)}, nil
 }
 
-// trustBundles finds the bundles. None is an error unless the source is optional.
+// trustBundles returns the bundles that the source names or selects. Finding none is an error unless the
+// source is optional.
 func (p *Projector) trustBundles(
 	ctx context.Context,
 	src *v1.ClusterTrustBundleProjection,
 ) ([]certificatesv1.ClusterTrustBundle, error) {
-	optional := isTrue(src.Optional)
+	optional := ptr.Deref(src.Optional, false)
 	switch {
 	case src.Name != nil:
 		bundle, err := p.Objects.ClusterTrustBundle(ctx, *src.Name)
@@ -54,6 +56,7 @@ func (p *Projector) trustBundles(
 	case src.SignerName != nil:
 		var bundles []certificatesv1.ClusterTrustBundle
 		selector, err := metav1.LabelSelectorAsSelector(src.LabelSelector)
+
 		// No selector selects nothing, an empty one everything.
 		if err == nil && src.LabelSelector != nil {
 			bundles, err = p.Objects.ClusterTrustBundles(ctx, *src.SignerName, selector)

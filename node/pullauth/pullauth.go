@@ -4,6 +4,7 @@
 package pullauth
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -21,17 +22,24 @@ import (
 
 // File is a docker configuration file: the node's own, or what is in a pull secret.
 type File struct {
-	Data   []byte
-	Secret *v1.Secret // nil: the node's
+	Data []byte
+
+	// Secret is the pull secret that the file is from, nil for the node's own.
+	Secret *v1.Secret
 }
 
 // Credentials are what a pull presents.
 type Credentials struct {
 	*runtime.Auth
-	Secret *v1.Secret // where they are from; nil: the node's
-	Hash   string     // tells them from others, as kubelet's records of pulls do
+
+	// Secret is the pull secret that they are from, nil for the node's own.
+	Secret *v1.Secret
+
+	// Hash identifies the credentials in kubelet's records of pulls.
+	Hash string
 }
 
+// entry is one registry's part of a docker configuration file.
 type entry struct {
 	Username      string `json:"username"`
 	Password      string `json:"password"`
@@ -41,6 +49,7 @@ type entry struct {
 	RegistryToken string `json:"registrytoken"`
 }
 
+// match are credentials with the key of the file that fits the image.
 type match struct {
 	key string
 	Credentials
@@ -66,12 +75,9 @@ func For(image string, files ...File) []Credentials {
 		}
 	}
 
+	// The longest key is the most specific one.
 	slices.SortStableFunc(found, func(a, b match) int {
-		if len(a.key) != len(b.key) {
-			return len(b.key) - len(a.key)
-		}
-
-		return strings.Compare(a.key, b.key)
+		return cmp.Or(len(b.key)-len(a.key), strings.Compare(a.key, b.key))
 	})
 
 	var out []Credentials
@@ -82,7 +88,8 @@ func For(image string, files ...File) []Credentials {
 	return out
 }
 
-// hash is that of kubelet's records: of the JSON text of these fields in this order.
+// hash identifies credentials as kubelet's records do: by the SHA-256 of the JSON text of these fields in
+// this order.
 func hash(auth *runtime.Auth, email string) string {
 	data, err := json.Marshal(struct {
 		Username string `json:"username,omitempty"`
@@ -92,10 +99,13 @@ func hash(auth *runtime.Auth, email string) string {
 	if err != nil {
 		return ""
 	}
+
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
 }
 
+// parse reads the entries of a file in the format of config.json or, with the registries at its top, of
+// .dockercfg.
 func parse(data []byte) map[string]entry {
 	if len(data) == 0 {
 		return nil
@@ -129,7 +139,8 @@ func (e entry) config() *runtime.Auth {
 			return nil
 		}
 
-		e.Username, e.Password = user, strings.TrimRight(password, "\x00")
+		e.Username = user
+		e.Password = strings.TrimRight(password, "\x00")
 	}
 
 	return &runtime.Auth{
@@ -140,7 +151,8 @@ func (e entry) config() *runtime.Auth {
 	}
 }
 
-// fits reports whether a key of a docker configuration is for the repository.
+// fits reports whether a key of a docker configuration, HOST[:PORT][/PATH] with or without a scheme, is for
+// the repository.
 func fits(key, host, repository string) bool {
 	if !strings.Contains(key, "://") {
 		key = "https://" + key
@@ -165,15 +177,19 @@ func fits(key, host, repository string) bool {
 	return repository == prefix || strings.HasPrefix(repository, prefix+"/")
 }
 
+// sameHost compares label by label; a label of the pattern may have wildcards.
 func sameHost(pattern, host string) bool {
-	pLabels, hLabels := strings.Split(pattern, "."), strings.Split(host, ".")
-	if len(pLabels) != len(hLabels) {
+	patterns := strings.Split(pattern, ".")
+	labels := strings.Split(host, ".")
+	if len(patterns) != len(labels) {
 		return false
 	}
-	for i := range pLabels {
-		if ok, err := path.Match(pLabels[i], hLabels[i]); err != nil || !ok {
+
+	for i := range patterns {
+		if ok, err := path.Match(patterns[i], labels[i]); err != nil || !ok {
 			return false
 		}
 	}
+
 	return true
 }

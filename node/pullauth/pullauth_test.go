@@ -7,8 +7,13 @@ import (
 )
 
 func TestTheMostSpecificCredentialsComeFirst(t *testing.T) {
-	file := []byte(`{"auths":{"*.example.com":{"username":"star","password":"p"},"reg.example.com/team":{"auth":"dGVhbTpzZWNyZXQ="},
-		"https://index.docker.io/v1/":{"username":"hub","password":"p"},"reg.example.com:5000":{"username":"port","password":"p"}}}`)
+	file := []byte(`{"auths": {
+		"*.example.com": {"username": "star", "password": "p"},
+		"reg.example.com/team": {"auth": "dGVhbTpzZWNyZXQ="},
+		"https://index.docker.io/v1/": {"username": "hub", "password": "p"},
+		"reg.example.com:5000": {"username": "port", "password": "p"}
+	}}`)
+
 	for image, want := range map[string][]string{
 		"reg.example.com/team/app:1": {"team", "star"},
 		"reg.example.com/other":      {"star"},
@@ -36,7 +41,8 @@ func TestTheMostSpecificCredentialsComeFirst(t *testing.T) {
 	}
 }
 
-// The hash is in kubelet's records of pulls: another one would have every image verified anew after a swap.
+// The hash is in kubelet's records of pulls: another one would have every image verified again after an
+// exchange of the agents.
 func TestHashIsKubelets(t *testing.T) {
 	file := []byte(`{"auths":{"reg.example.com":{"auth":"dGVhbTpzZWNyZXQ=","email":"a@example.com"}}}`)
 	got := For("reg.example.com/app", File{Data: file})

@@ -1,7 +1,8 @@
-// Package queue holds the UIDs of the pods that are worth a look, each with the reasons why. What happens
-// to a pod only adds a reason; the look finds out what is to be done. One pod is looked at by one worker at a
-// time, reasons that come meanwhile lead to one more look, and pods take turns in the order of their first
-// reason.
+// Package queue holds the UIDs of the pods that are worth a look, each with the reasons why. What happens to
+// a pod only adds a reason; the look finds out what is to be done.
+//
+// No pod is looked at by two workers at the same time: reasons that come during a look lead to one more look
+// after it. Pods take turns in the order of their first reason.
 package queue
 
 import (
@@ -14,20 +15,30 @@ import (
 
 // Queue is the queue of one node. All methods may be called at the same time and none but Run blocks.
 type Queue struct {
-	mu     sync.Mutex // guards what follows
-	filled *sync.Cond // signalled when a turn was added, or closed was set
+	// mu guards what follows.
+	mu sync.Mutex
+
+	// filled is signalled when a turn was added or closed was set.
+	filled *sync.Cond
 	closed bool
-	turns  []types.UID // in the order in which they are looked at, each once
-	pods   map[types.UID]*pod
+
+	// turns are the pods that wait for a look, each once, in the order of the looks.
+	turns []types.UID
+
+	pods map[types.UID]*pod
 }
 
 // pod is what the queue knows of one pod. It is dropped when there is nothing to know.
 type pod struct {
-	why  Reasons // for the next look; 0: none is wanted
-	busy bool    // a look is on its way; the next one takes its turn after it
+	// why are the reasons for the next look; 0: none is wanted.
+	why Reasons
 
-	timer *time.Timer // nil: no later look is wanted
-	due   time.Time   // of the timer
+	// busy means that a look is on its way. The next one takes its turn after it.
+	busy bool
+
+	// timer adds a reason when it is due; nil: no later look is wanted.
+	timer *time.Timer
+	due   time.Time
 }
 
 // New returns an empty queue.
@@ -37,15 +48,15 @@ func New() *Queue {
 	return q
 }
 
-// Look asks for a look at a pod. After the end of Run it does nothing.
+// Look asks for a look at a pod as soon as a worker is free. After the end of Run it does nothing.
 func (q *Queue) Look(uid types.UID, why Reason) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.add(uid, why)
 }
 
-// LookAfter asks for a look after a delay. Of several delays of one pod only the earliest end is kept, so
-// each look must ask for the next one itself.
+// LookAfter asks for a look after a delay. Each pod has one timer: of several delays the one that ends first
+// is kept and the others are lost. So a look that finds that something is due later must ask for it again.
 func (q *Queue) LookAfter(uid types.UID, delay time.Duration, why Reason) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -81,7 +92,8 @@ func (q *Queue) LookAfter(uid types.UID, delay time.Duration, why Reason) {
 		}
 	})
 
-	p.timer, p.due = timer, due
+	p.timer = timer
+	p.due = due
 }
 
 // Run has pods looked at by a number of workers until ctx ends, and returns when the last look has. It is
@@ -113,15 +125,18 @@ func (q *Queue) add(uid types.UID, why Reason) {
 	if q.closed {
 		return
 	}
+
 	p := q.pod(uid)
 	waiting := p.why != 0
 	p.why |= of(why)
+
 	if !waiting && !p.busy {
 		q.turns = append(q.turns, uid)
 		q.filled.Signal()
 	}
 }
 
+// pod returns what the queue knows of a pod, or begins to know it.
 func (q *Queue) pod(uid types.UID) *pod {
 	p := q.pods[uid]
 	if p == nil {
@@ -146,9 +161,11 @@ func (q *Queue) next() (uid types.UID, why Reasons, open bool) {
 
 	uid = q.turns[0]
 	q.turns = q.turns[1:]
+
 	p := q.pods[uid]
 	why = p.why
-	p.why, p.busy = 0, true
+	p.why = 0
+	p.busy = true
 	return uid, why, true
 }
 
@@ -156,6 +173,7 @@ func (q *Queue) next() (uid types.UID, why Reasons, open bool) {
 func (q *Queue) done(uid types.UID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+
 	p := q.pods[uid]
 	p.busy = false
 	switch {
@@ -167,9 +185,11 @@ func (q *Queue) done(uid types.UID) {
 	}
 }
 
+// close ends the waiting of all workers, and drops what was to be looked at.
 func (q *Queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+
 	q.closed = true
 	for _, p := range q.pods {
 		if p.timer != nil {

@@ -66,12 +66,13 @@ func TestReasonsOfOnePodLeadToOneLook(t *testing.T) {
 	})
 }
 
-func TestAPodIsLookedAtByOneWorkerAtATime(t *testing.T) {
+func TestAPodIsNeverLookedAtByTwoWorkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := New()
 		release := make(chan struct{})
+		// mu guards the numbers of looks: those that run, the most that ran, and all.
 		var mu sync.Mutex
-		running, most, total := 0, 0, 0
+		var running, most, total int
 
 		ctx, cancel := context.WithCancel(t.Context())
 		var workers sync.WaitGroup
@@ -82,7 +83,9 @@ func TestAPodIsLookedAtByOneWorkerAtATime(t *testing.T) {
 				most = max(most, running)
 				total++
 				mu.Unlock()
+
 				<-release
+
 				mu.Lock()
 				running--
 				mu.Unlock()

@@ -75,8 +75,8 @@ func of(all ...Reason) Reasons {
 	return out
 }
 
-// Has reports whether any of the given reasons is in the set.
-func (r Reasons) Has(any ...Reason) bool { return r&of(any...) != 0 }
+// Has reports whether one or more of the given reasons are in the set.
+func (r Reasons) Has(given ...Reason) bool { return r&of(given...) != 0 }
 
 // String returns the reasons in words, separated by commas.
 func (r Reasons) String() string {

@@ -6,9 +6,12 @@ import "errors"
 
 // Error is an error with the reason that users see.
 type Error struct {
-	Reason string // of the container's waiting state, such as ErrImagePull
-	Event  *Event // beside the one for the step that failed; nil: none
-	Err    error
+	// Reason is that of the container's waiting state, such as ErrImagePull.
+	Reason string
+
+	// Event is sent beside the one for the step that failed; nil is none.
+	Event *Event
+	Err   error
 }
 
 // Event is what an event says.

@@ -49,12 +49,13 @@ func Urgent(have, want *v1.PodStatus) bool {
 		changedState(have.EphemeralContainerStatuses, want.EphemeralContainerStatuses)
 }
 
+// isTrue reports whether a condition is there and true.
 func isTrue(s *v1.PodStatus, t v1.PodConditionType) bool {
 	c := condition(s.Conditions, t)
 	return c.Status == v1.ConditionTrue
 }
 
-// changedState reports whether a container began, ended or goes on in want only.
+// changedState reports whether a container has begun, ended or been restarted between have and want.
 func changedState(have, want []v1.ContainerStatus) bool {
 	for i := range want {
 		now, old := &want[i].State, find(have, want[i].Name)
@@ -104,6 +105,7 @@ func BackingOff(have, want *v1.PodStatus) []v1.ContainerStatus {
 	)
 }
 
+// newlyWaiting is BackingOff for one list of containers.
 func newlyWaiting(have, want []v1.ContainerStatus) []v1.ContainerStatus {
 	var out []v1.ContainerStatus
 	for _, s := range want {
@@ -118,6 +120,7 @@ func newlyWaiting(have, want []v1.ContainerStatus) []v1.ContainerStatus {
 	return out
 }
 
+// waitingReason returns why a container waits, empty if it does not.
 func waitingReason(s *v1.ContainerStatus) string {
 	if s.State.Waiting == nil {
 		return ""

@@ -11,7 +11,7 @@ import (
 	"github.com/trivet-node/trivet/node/podspec"
 )
 
-// conditions sets those that a node agent owns. Those of others stay as they are.
+// conditions sets the conditions that a node agent writes. Those of other writers stay as they are.
 func (c *computer) conditions() {
 	set := &conditionSet{
 		all:        c.out.Conditions,
@@ -44,10 +44,12 @@ func (c *computer) conditions() {
 	c.out.Conditions = set.all
 }
 
-// conditionSet is the conditions of a status that is computed.
+// conditionSet are the conditions of a status while it is computed.
 type conditionSet struct {
-	all        []v1.PodCondition
-	generation int64 // of the pod
+	all []v1.PodCondition
+
+	// generation is that of the pod.
+	generation int64
 	now        metav1.Time
 }
 
@@ -79,7 +81,7 @@ func (s *conditionSet) put(t v1.PodConditionType, on bool, reason, message strin
 	*have = want
 }
 
-// putWhile sets a condition that is there only when it was true once.
+// putWhile sets a condition that is not there before it has been true once.
 func (s *conditionSet) putWhile(t v1.PodConditionType, on bool, reason, message string) {
 	if on {
 		s.put(t, true, reason, message)
@@ -118,7 +120,7 @@ func condition(all []v1.PodCondition, t v1.PodConditionType) v1.PodCondition {
 	return v1.PodCondition{}
 }
 
-// podInitialized is whether initialization is over, and why not.
+// podInitialized reports whether initialization is over, and why not.
 func (c *computer) podInitialized() (initialized bool, reason, message string) {
 	if c.out.Phase == v1.PodSucceeded {
 		return true, "PodCompleted", ""
@@ -131,7 +133,7 @@ func (c *computer) podInitialized() (initialized bool, reason, message string) {
 
 func list(names []string) string { return "[" + strings.Join(names, " ") + "]" }
 
-// containersReady is whether all containers are ready that should be, and why not.
+// containersReady reports whether all containers are ready that should be, and why not.
 func (c *computer) containersReady() (ready bool, reason, message string) {
 	switch c.out.Phase {
 	case v1.PodSucceeded:

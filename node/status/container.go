@@ -41,7 +41,9 @@ const (
 // subject is the container whose status is computed.
 type subject struct {
 	spec *v1.Container
-	old  *v1.ContainerStatus // what the API shows; nil: nothing
+
+	// old is what the API shows; nil: nothing.
+	old  *v1.ContainerStatus
 	kind kind
 }
 
@@ -105,8 +107,7 @@ func (c *computer) unseen(out *v1.ContainerStatus, s subject) {
 	out.State.Waiting = c.waiting(s)
 }
 
-// vanished shows the end of a container of a pod that is down, of which the runtime has no
-// instance.
+// vanished shows the end of a container of a pod that is down, of which the runtime has no instance.
 func (c *computer) vanished(out *v1.ContainerStatus, s subject) {
 	last := out.LastTerminationState.Terminated
 	switch {
@@ -168,19 +169,22 @@ func (c *computer) hadTurn(s subject) bool {
 	return s.kind == application && (initialized.Status == v1.ConditionTrue || c.initialized())
 }
 
-// waiting is why a container that should run does not: what failed, or that its turn has not come.
+// waiting returns why a container that should run does not: what failed, or that its turn has not come.
 func (c *computer) waiting(s subject) *v1.ContainerStateWaiting {
 	if w := c.failure(s.spec); w != nil {
 		return w
 	}
+
 	reason := reasonCreating
 	if len(c.Pod.Spec.InitContainers) > 0 && (s.kind == initContainer || !c.initialized()) {
 		reason = reasonInitializing
 	}
+
 	return &v1.ContainerStateWaiting{Reason: reason}
 }
 
-// failure is why a container could not be started, nil if no step for it has failed.
+// failure returns why a container could not be started, nil if no step for it has failed. The error of a pull
+// is shown for a moment before its back-off.
 func (c *computer) failure(spec *v1.Container) *v1.ContainerStateWaiting {
 	if f, _ := c.Failed(plan.Pull, spec.Name); f.Reason != "" {
 		if f.Reason == reasonPullError && c.Now.Sub(f.At) >= plan.PullErrorShown {
@@ -250,8 +254,8 @@ func (c *computer) running(out *v1.ContainerStatus, s subject, cur *plan.Contain
 	}
 }
 
-// resources shows those of the spec for a new instance. A running one keeps what it was started with, and
-// that the spec differs is noted for the condition.
+// resources shows those of the spec for a new instance. A running one keeps what it was started with; if the
+// spec differs by now, the condition PodResizePending says so.
 func (c *computer) resources(out *v1.ContainerStatus, s subject) {
 	spec := &s.spec.Resources
 	if s.old == nil || s.old.ContainerID != out.ContainerID || s.old.Resources == nil {
@@ -264,7 +268,8 @@ func (c *computer) resources(out *v1.ContainerStatus, s subject) {
 		return
 	}
 
-	out.AllocatedResources, out.Resources = s.old.AllocatedResources.DeepCopy(), s.old.Resources.DeepCopy()
+	out.AllocatedResources = s.old.AllocatedResources.DeepCopy()
+	out.Resources = s.old.Resources.DeepCopy()
 	if !equality.Semantic.DeepEqual(out.Resources.Requests, spec.Requests) ||
 		!equality.Semantic.DeepEqual(out.Resources.Limits, spec.Limits) {
 		c.resized = true
@@ -296,8 +301,8 @@ func (c *computer) ended(out *v1.ContainerStatus, s subject, cur *plan.Container
 	}
 }
 
-// crashLoop is that the restart of an instance is held back, nil if it is not. What was shown stays while the
-// back-off is over and the next instance on its way.
+// crashLoop returns the waiting state of an instance whose restart is held back, nil if it is not. When the
+// back-off is over, what was shown stays until the next instance runs.
 func (c *computer) crashLoop(s subject, cur *plan.Container) *v1.ContainerStateWaiting {
 	if delay, until := c.Backoff(cur); !until.IsZero() {
 		message := fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)",
@@ -321,7 +326,7 @@ func (c *computer) crashLoop(s subject, cur *plan.Container) *v1.ContainerStateW
 // part.
 const maxMessages = 12 << 10
 
-// terminated is how an instance ended.
+// terminated returns how an instance ended.
 func (c *computer) terminated(o *plan.Container) *v1.ContainerStateTerminated {
 	spec := &c.Pod.Spec
 	containers := len(spec.InitContainers) + len(spec.Containers) + len(spec.EphemeralContainers)

@@ -15,12 +15,15 @@ import (
 
 // Node is what the status of every pod shows of its node.
 type Node struct {
-	IPs     []string // primary first
-	Runtime string   // name of the container runtime, the scheme of container IDs
+	// IPs are the addresses of the node, the primary one first.
+	IPs []string
+
+	// Runtime is the name of the container runtime: the scheme of container IDs.
+	Runtime string
 }
 
-// Compute returns the whole new status of a pod after a decision. What others own (conditions of other types,
-// resize, nominations) is kept from the pod's, and a final status stays as it is.
+// Compute returns the whole new status of a pod after a decision. What other writers own (conditions of other
+// types, resize, nominations) is kept from the pod's status. A final status stays as it is.
 func Compute(view *plan.View, node Node) v1.PodStatus {
 	c := &computer{View: view, node: node, out: *view.Pod.Status.DeepCopy()}
 	switch {
@@ -42,9 +45,11 @@ func Compute(view *plan.View, node Node) v1.PodStatus {
 // computer computes one status.
 type computer struct {
 	*plan.View
-	node    Node
-	out     v1.PodStatus
-	resized bool // the spec's resources are not those of the running containers
+	node Node
+	out  v1.PodStatus
+
+	// resized means that the spec's resources are not those of the running containers.
+	resized bool
 }
 
 // rejected shows a pod that was never admitted: it has nothing but the reason.
@@ -115,6 +120,7 @@ func (c *computer) containers() {
 	}
 }
 
+// find returns the status of a container, nil if there is none.
 func find(all []v1.ContainerStatus, name string) *v1.ContainerStatus {
 	for i := range all {
 		if all[i].Name == name {
@@ -124,7 +130,8 @@ func find(all []v1.ContainerStatus, name string) *v1.ContainerStatus {
 	return nil
 }
 
-// phase sums the containers up.
+// phase derives the phase from the states of the containers, and takes the reason of a pod that the agent
+// ended.
 func (c *computer) phase() {
 	switch {
 	case c.Down() && (c.Ended != nil || c.anyFailed()):
@@ -148,20 +155,20 @@ func (c *computer) anyFailed() bool {
 	failed := func(s v1.ContainerStatus) bool {
 		return s.State.Terminated == nil || s.State.Terminated.ExitCode != 0
 	}
+
 	for i, s := range c.out.InitContainerStatuses {
 		if !podspec.Sidecar(&c.Pod.Spec.InitContainers[i]) && failed(s) {
 			return true
 		}
 	}
+
 	return slices.ContainsFunc(c.out.ContainerStatuses, failed)
 }
 
 // anyWaitingFirst reports whether initialization is not over or some application container never ran.
 func (c *computer) anyWaitingFirst() bool {
-	begun := slices.ContainsFunc(
-		c.Pod.Spec.Containers,
-		func(k v1.Container) bool { return len(c.Instances(k.Name)) > 0 },
-	)
+	created := func(k v1.Container) bool { return len(c.Instances(k.Name)) > 0 }
+	begun := slices.ContainsFunc(c.Pod.Spec.Containers, created)
 	if !begun && len(c.incompleteInits()) > 0 {
 		return true
 	}

@@ -16,13 +16,17 @@ import (
 
 var now = time.Unix(1_800_000_000, 0)
 
+// podOf makes a pod of init containers, sidecars among them ("side:NAME"), and application containers.
 func podOf(policy v1.RestartPolicy, inits, mains []string) *v1.Pod {
-	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{
-		Name:       "p",
-		Namespace:  "n",
-		UID:        "u",
-		Generation: 3,
-	}, Spec: v1.PodSpec{RestartPolicy: policy}}
+	p := &v1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:       "p",
+			Namespace:  "n",
+			UID:        "u",
+			Generation: 3,
+		},
+		Spec: v1.PodSpec{RestartPolicy: policy},
+	}
 
 	for _, n := range inits {
 		name, side := strings.CutPrefix(n, "side:")
@@ -85,90 +89,92 @@ func instance(name string, attempt uint32, state plan.State, code int32) plan.Co
 	}
 }
 
+// is returns a condition's status and reason, as "STATUS REASON".
 func is(s v1.PodStatus, t v1.PodConditionType) string {
 	c := condition(s.Conditions, t)
 	return string(c.Status) + " " + c.Reason
 }
 
+// observed is a node with a sandbox that is ready and these instances.
+func observed(instances ...plan.Container) plan.Observed {
+	return plan.Observed{Sandboxes: up(), Containers: instances}
+}
+
+// phases are pods, with what is seen of them, and what their status shows then.
+var phases = []struct {
+	name        string
+	pod         *v1.Pod
+	seen        plan.Observed
+	phase       v1.PodPhase
+	initialized string
+	ready       string
+}{
+	{
+		name:        "new",
+		pod:         podOf("Always", nil, []string{"a"}),
+		phase:       v1.PodPending,
+		initialized: "True ",
+		ready:       "False ContainersNotReady",
+	},
+	{
+		name:        "running",
+		pod:         podOf("Always", nil, []string{"a"}),
+		seen:        observed(instance("a", 0, plan.Running, 0)),
+		phase:       v1.PodRunning,
+		initialized: "True ",
+		ready:       "True ",
+	},
+	{
+		name:        "initialising",
+		pod:         podOf("Always", []string{"i"}, []string{"a"}),
+		seen:        observed(instance("i", 0, plan.Running, 0)),
+		phase:       v1.PodPending,
+		initialized: "False ContainersNotInitialized",
+		ready:       "False ContainersNotReady",
+	},
+	{
+		name:        "init failed for good",
+		pod:         podOf("Never", []string{"i"}, []string{"a"}),
+		seen:        observed(instance("i", 0, plan.Exited, 1)),
+		phase:       v1.PodFailed,
+		initialized: "False ContainersNotInitialized",
+		ready:       "False PodFailed",
+	},
+	{
+		name:        "succeeded",
+		pod:         podOf("Never", nil, []string{"a"}),
+		seen:        observed(instance("a", 0, plan.Exited, 0)),
+		phase:       v1.PodSucceeded,
+		initialized: "True PodCompleted",
+		ready:       "False PodCompleted",
+	},
+	{
+		name:        "a sidecar still runs",
+		pod:         podOf("Never", []string{"side:s"}, []string{"a"}),
+		seen:        observed(instance("s", 0, plan.Running, 0), instance("a", 0, plan.Exited, 0)),
+		phase:       v1.PodRunning,
+		initialized: "True ",
+		ready:       "False ContainersNotReady",
+	},
+	{
+		name:        "one of two ended",
+		pod:         podOf("Never", nil, []string{"a", "b"}),
+		seen:        observed(instance("a", 0, plan.Running, 0), instance("b", 0, plan.Exited, 1)),
+		phase:       v1.PodRunning,
+		initialized: "True ",
+		ready:       "False ContainersNotReady",
+	},
+}
+
 func TestPhasesAndConditions(t *testing.T) {
-	for _, c := range []struct {
-		name        string
-		pod         *v1.Pod
-		o           plan.Observed
-		phase       v1.PodPhase
-		initialized string
-		ready       string
-	}{
-		{
-			"new",
-			podOf("Always", nil, []string{"a"}),
-			plan.Observed{},
-			v1.PodPending,
-			"True ",
-			"False ContainersNotReady",
-		},
-		{
-			"running",
-			podOf("Always", nil, []string{"a"}),
-			plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("a", 0, plan.Running, 0)}},
-			v1.PodRunning,
-			"True ",
-			"True ",
-		},
-		{"initialising", podOf("Always",
-			[]string{
-				"i",
-			}, []string{
-				"a",
-			}), plan.Observed{
-			Sandboxes:  up(),
-			Containers: []plan.Container{instance("i", 0, plan.Running, 0)},
-		},
-			v1.PodPending, "False ContainersNotInitialized", "False ContainersNotReady"},
-		{"init failed for good", podOf("Never",
-			[]string{
-				"i",
-			}, []string{
-				"a",
-			}), plan.Observed{
-			Sandboxes:  up(),
-			Containers: []plan.Container{instance("i", 0, plan.Exited, 1)},
-		},
-			v1.PodFailed, "False ContainersNotInitialized", "False PodFailed"},
-		{
-			"succeeded",
-			podOf("Never", nil, []string{"a"}),
-			plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("a", 0, plan.Exited, 0)}},
-			v1.PodSucceeded,
-			"True PodCompleted",
-			"False PodCompleted",
-		},
-		{"a sidecar still runs", podOf("Never",
-			[]string{
-				"side:s",
-			}, []string{
-				"a",
-			}), plan.Observed{
-			Sandboxes:  up(),
-			Containers: []plan.Container{instance("s", 0, plan.Running, 0), instance("a", 0, plan.Exited, 0)},
-		},
-			v1.PodRunning, "True ", "False ContainersNotReady"},
-		{"one of two ended", podOf("Never",
-			nil, []string{
-				"a",
-				"b",
-			}), plan.Observed{
-			Sandboxes:  up(),
-			Containers: []plan.Container{instance("a", 0, plan.Running, 0), instance("b", 0, plan.Exited, 1)},
-		},
-			v1.PodRunning, "True ", "False ContainersNotReady"},
-	} {
+	for _, c := range phases {
 		t.Run(c.name, func(t *testing.T) {
-			s := compute(c.pod, c.o, nil)
-			if s.Phase != c.phase || is(s, v1.PodInitialized) != c.initialized ||
-				is(s, v1.PodReady) != c.ready {
+			s := compute(c.pod, c.seen, nil)
+			initialized := is(s, v1.PodInitialized)
+			ready := is(s, v1.PodReady)
+			if s.Phase != c.phase || initialized != c.initialized || ready != c.ready {
 				t.Errorf("phase %s, initialized %q, ready %q; want %s, %q, %q",
-					s.Phase, is(s, v1.PodInitialized), is(s, v1.PodReady), c.phase, c.initialized, c.ready)
+					s.Phase, initialized, ready, c.phase, c.initialized, c.ready)
 			}
 
 			for _, x := range s.Conditions {
@@ -176,10 +182,17 @@ func TestPhasesAndConditions(t *testing.T) {
 					t.Errorf("condition %s is of generation %d", x.Type, x.ObservedGeneration)
 				}
 			}
+		})
+	}
+}
 
+func TestAStatusThatIsComputedAgainIsTheSame(t *testing.T) {
+	for _, c := range phases {
+		t.Run(c.name, func(t *testing.T) {
+			s := compute(c.pod, c.seen, nil)
 			again := *c.pod
 			again.Status = s
-			if next := compute(&again, c.o, nil); !Equal(&s, &next) {
+			if next := compute(&again, c.seen, nil); !Equal(&s, &next) {
 				t.Errorf("not stable:\n%+v\n%+v", s, next)
 			}
 		})

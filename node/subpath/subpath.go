@@ -48,7 +48,7 @@ func Bind(volume, sub, target string, readOnly bool) error {
 	if err := unix.Fstat(fd, &want); err != nil {
 		return fmt.Errorf("subPath %q of volume %s: %w", sub, volume, err)
 	}
-	if done, err := clear(target, &want); done || err != nil {
+	if done, err := unmountOther(target, &want); done || err != nil {
 		return err
 	}
 	if err := makePoint(target, want.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
@@ -58,16 +58,18 @@ func Bind(volume, sub, target string, readOnly bool) error {
 	return mount.Bind(beneath.Path(fd), target, true, false)
 }
 
-// clear unmounts what is on target, unless it is the wanted file: then it reports that all is done.
-func clear(target string, want *unix.Stat_t) (done bool, err error) {
+// unmountOther unmounts what is on target, unless it is the wanted file: then it reports that all is done.
+func unmountOther(target string, want *unix.Stat_t) (done bool, err error) {
 	mounted, err := mount.Mounted(target)
 	if err != nil || !mounted {
 		return false, err
 	}
+
 	var have unix.Stat_t
 	if unix.Stat(target, &have) == nil && have.Dev == want.Dev && have.Ino == want.Ino {
 		return true, nil
 	}
+
 	return false, mount.Unmount(target)
 }
 

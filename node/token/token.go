@@ -26,6 +26,7 @@ type Issuer interface {
 type Request struct {
 	// Audience is whom the token is meant for; empty for the API server.
 	Audience string
+
 	// Seconds is how long the token is to be valid. The API server may choose another time.
 	Seconds int64
 }

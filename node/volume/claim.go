@@ -8,6 +8,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/trivet-node/trivet/node/nfsvolume"
 	"github.com/trivet-node/trivet/node/podspec"
@@ -16,7 +17,7 @@ import (
 // gidAnnotation is how an administrator says that a volume belongs to a group.
 const gidAnnotation = "pv.beta.kubernetes.io/gid"
 
-// claim mounts the volume that a claim is bound to.
+// claim mounts the volume that the claim of that name, in the pod's namespace, is bound to.
 func (m *Mounter) claim(
 	ctx context.Context,
 	pod *v1.Pod,
@@ -29,7 +30,7 @@ func (m *Mounter) claim(
 		return Mounted{}, err
 	}
 
-	block := pv.Spec.VolumeMode != nil && *pv.Spec.VolumeMode == v1.PersistentVolumeBlock
+	block := ptr.Deref(pv.Spec.VolumeMode, v1.PersistentVolumeFilesystem) == v1.PersistentVolumeBlock
 	if err := checkUse(pod, vol.Name, block); err != nil {
 		return Mounted{}, err
 	}
@@ -39,6 +40,7 @@ func (m *Mounter) claim(
 		return Mounted{}, err
 	}
 
+	// The pod, the claim with its volume, or the volume's source may ask for read-only.
 	readOnly = readOnly || readOnlyModes(pv.Spec.AccessModes) && readOnlyModes(claim.Spec.AccessModes)
 	provided, err := m.persistent(ctx, Request{
 		Pod:      pod,
@@ -59,7 +61,7 @@ func (m *Mounter) claim(
 	}, err
 }
 
-// groupsOf are the supplemental groups that the volume asks for.
+// groupsOf returns the supplemental groups that the volume asks for by its annotation.
 func groupsOf(pv *v1.PersistentVolume) ([]int64, error) {
 	text := pv.Annotations[gidAnnotation]
 	if text == "" {
@@ -77,6 +79,7 @@ func groupsOf(pv *v1.PersistentVolume) ([]int64, error) {
 // persistent mounts a persistent volume by its source.
 func (m *Mounter) persistent(ctx context.Context, r Request) (Provided, error) {
 	src := &r.PV.Spec.PersistentVolumeSource
+
 	switch {
 	case src.CSI != nil:
 		r.ReadOnly = r.ReadOnly || src.CSI.ReadOnly
@@ -110,6 +113,7 @@ func (m *Mounter) bound(
 		return nil, nil, err
 	}
 
+	// Both must name the other: a claim alone could name a volume that is bound to somebody else's.
 	pv, err := m.cfg.Objects.PersistentVolume(ctx, claim.Spec.VolumeName)
 	if err != nil {
 		return nil, nil, fmt.Errorf("persistentvolume %q: %w", claim.Spec.VolumeName, err)
@@ -123,7 +127,8 @@ func (m *Mounter) bound(
 	return claim, pv, nil
 }
 
-// checkClaim refuses a claim that the pod may not use, or not yet.
+// checkClaim refuses a claim that the pod may not use, or not yet. A claim that is being deleted stays as
+// long as its finalizer protects it, that is while pods use it.
 func checkClaim(pod *v1.Pod, vol *v1.Volume, claim *v1.PersistentVolumeClaim) error {
 	switch {
 	case vol.Ephemeral != nil && !metav1.IsControlledBy(claim, pod):

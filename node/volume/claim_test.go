@@ -64,41 +64,40 @@ func boundClaim() (*claims, *v1.Pod, *v1.Volume) {
 	return c, pod, &v1.Volume{Name: "v"}
 }
 
+// refused are the ways to spoil a claim that can be used, by what the error says then.
+var refused = map[string]func(c *claims, pod *v1.Pod, vol *v1.Volume){
+	`claim "data" is not bound`: func(c *claims, _ *v1.Pod, _ *v1.Volume) {
+		c.claim.Status.Phase = v1.ClaimPending
+	},
+	`claim "data" is being deleted`: func(c *claims, _ *v1.Pod, _ *v1.Volume) {
+		c.claim.DeletionTimestamp = new(metav1.Now())
+	},
+	`claim "data" was not created for pod ns/p`: func(_ *claims, _ *v1.Pod, vol *v1.Volume) {
+		vol.Ephemeral = &v1.EphemeralVolumeSource{}
+	},
+	`volume "pv" is not bound to persistentvolumeclaim "data"`: func(c *claims, _ *v1.Pod, _ *v1.Volume) {
+		c.pv.Spec.ClaimRef.UID = "another"
+	},
+	"volumeMode Block, but is specified in volumeMounts": func(c *claims, _ *v1.Pod, _ *v1.Volume) {
+		c.pv.Spec.VolumeMode = new(v1.PersistentVolumeBlock)
+	},
+	"volumeMode Filesystem, but is specified in volumeDevices": func(_ *claims, pod *v1.Pod, _ *v1.Volume) {
+		pod.Spec.Containers[0].VolumeDevices = []v1.VolumeDevice{{Name: "v"}}
+	},
+	`"many" is not a group id`: func(c *claims, _ *v1.Pod, _ *v1.Volume) {
+		c.pv.Annotations = map[string]string{gidAnnotation: "many"}
+	},
+	"its type is not supported": func(c *claims, _ *v1.Pod, _ *v1.Volume) {
+		c.pv.Spec.PersistentVolumeSource = v1.PersistentVolumeSource{}
+	},
+}
+
 func TestClaimsThatAPodMayNotUseAreRefused(t *testing.T) {
-	now := metav1.Now()
-	for want, spoil := range map[string]func(c *claims, pod *v1.Pod, vol *v1.Volume){
-		`claim "data" is not bound`: func(c *claims, _ *v1.Pod, _ *v1.Volume) {
-			c.claim.Status.Phase = v1.ClaimPending
-		},
-		`claim "data" is being deleted`: func(c *claims, _ *v1.Pod, _ *v1.Volume) {
-			c.claim.DeletionTimestamp = &now
-		},
-		`claim "data" was not created for pod ns/p`: func(_ *claims, _ *v1.Pod, vol *v1.Volume) {
-			vol.Ephemeral = &v1.EphemeralVolumeSource{}
-		},
-		`volume "pv" is not bound to persistentvolumeclaim "data"`: func(c *claims, _ *v1.Pod, _ *v1.Volume) {
-			c.pv.Spec.ClaimRef.UID = "another"
-		},
-		"volumeMode Block, but is specified in volumeMounts": func(c *claims, _ *v1.Pod, _ *v1.Volume) {
-			c.pv.Spec.VolumeMode = new(v1.PersistentVolumeBlock)
-		},
-		"volumeMode Filesystem, but is specified in volumeDevices": func(
-			_ *claims,
-			pod *v1.Pod,
-			_ *v1.Volume,
-		) {
-			pod.Spec.Containers[0].VolumeDevices = []v1.VolumeDevice{{Name: "v"}}
-		},
-		`"many" is not a group id`: func(c *claims, _ *v1.Pod, _ *v1.Volume) {
-			c.pv.Annotations = map[string]string{gidAnnotation: "many"}
-		},
-		"its type is not supported": func(c *claims, _ *v1.Pod, _ *v1.Volume) {
-			c.pv.Spec.PersistentVolumeSource = v1.PersistentVolumeSource{}
-		},
-	} {
+	for want, spoil := range refused {
 		c, pod, vol := boundClaim()
 		spoil(c, pod, vol)
 		m := New(Config{Objects: c, CSI: &provider{}})
+
 		_, err := m.claim(t.Context(), pod, vol, "data", false)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
@@ -141,6 +140,7 @@ func TestClaimIsReadOnlyIfAnythingSaysSo(t *testing.T) {
 		c.change(objects)
 		driver := &provider{}
 		m := New(Config{Objects: objects, CSI: driver})
+
 		if _, err := m.claim(t.Context(), pod, vol, "data", c.readOnly); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}

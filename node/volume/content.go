@@ -20,8 +20,8 @@ const (
 	projectedPlugin = "kubernetes.io~projected"
 )
 
-// content writes a volume that is made of API objects. Those that can hold secrets are in memory, never on
-// disk.
+// content writes a volume that is made of API objects, and returns its directory. Volumes that can hold
+// secrets are in memory, never on disk.
 func (m *Mounter) content(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (string, error) {
 	files, err := m.projector.Files(ctx, pod, vol)
 	if err != nil {
@@ -49,6 +49,7 @@ func (m *Mounter) content(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (str
 	return dir, err
 }
 
+// contentPlugin is kubelet's directory for the volume's type.
 func contentPlugin(vol *v1.Volume) string {
 	switch {
 	case vol.ConfigMap != nil:
@@ -62,7 +63,8 @@ func contentPlugin(vol *v1.Volume) string {
 	}
 }
 
-// ownRoot opens the volume's root to all who may see the pod's directory, and gives it to the fsGroup.
+// ownRoot gives the volume's root to the fsGroup, if there is one, and opens it to all: who may reach it is
+// decided by the pod's directory above, which is closed.
 func ownRoot(dir string, gid *int64) error {
 	mode := fs.FileMode(0o777)
 	if gid != nil {

@@ -22,14 +22,14 @@ import (
 
 const emptyDirPlugin = "kubernetes.io~empty-dir"
 
-// emptyDir makes a directory on the node's disk, or mounts a tmpfs or hugetlbfs. It lives as long as the pod.
-// Once it is made it belongs to the pod's containers, its mode and owner, too: it is not touched again. The
-// file that says so is kubelet's as well.
+// emptyDir makes a directory on the node's disk, or mounts a tmpfs or hugetlbfs, and returns its path. It
+// lives as long as the pod. Once it is made its content, mode and owner are the containers', and it is not
+// changed again: kubelet's file "ready" says so.
 func (m *Mounter) emptyDir(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (string, error) {
 	dir := m.dirs.volume(pod.UID, emptyDirPlugin, vol.Name)
 	ready := m.dirs.ready(pod.UID, emptyDirPlugin, vol.Name)
 	inMemory := vol.EmptyDir.Medium != v1.StorageMediumDefault
-	if done, err := stillThere(dir, ready, inMemory); done || err != nil {
+	if done, err := handedOver(dir, ready, inMemory); done || err != nil {
 		return dir, err
 	}
 
@@ -50,6 +50,7 @@ func (m *Mounter) emptyDir(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (st
 		}
 	}
 
+	// From here on the directory is the containers'.
 	if err := os.MkdirAll(filepath.Dir(ready), 0o750); err != nil {
 		return "", fmt.Errorf("make %s: %w", filepath.Dir(ready), err)
 	}
@@ -60,7 +61,7 @@ func (m *Mounter) emptyDir(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (st
 	return dir, nil
 }
 
-// mountMedium mounts what the volume's medium asks for on the directory; nothing for the node's disk.
+// mountMedium mounts the volume's medium on the directory. The node's disk needs no mount.
 func (m *Mounter) mountMedium(dir string, pod *v1.Pod, src *v1.EmptyDirVolumeSource) error {
 	switch {
 	case src.Medium == v1.StorageMediumDefault:
@@ -73,9 +74,9 @@ func (m *Mounter) mountMedium(dir string, pod *v1.Pod, src *v1.EmptyDirVolumeSou
 	return fmt.Errorf("emptyDir medium %q is unknown", src.Medium)
 }
 
-// stillThere reports whether the directory was made and, if it is one in memory, no reboot has taken it
-// since.
-func stillThere(dir, ready string, inMemory bool) (bool, error) {
+// handedOver reports whether the directory was handed to the containers and, if it is one in memory, no
+// reboot has taken it since.
+func handedOver(dir, ready string, inMemory bool) (bool, error) {
 	for _, path := range []string{ready, dir} {
 		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 			return false, nil
@@ -83,13 +84,16 @@ func stillThere(dir, ready string, inMemory bool) (bool, error) {
 			return false, fmt.Errorf("stat %s: %w", path, err)
 		}
 	}
+
 	if inMemory {
 		return mount.Mounted(dir)
 	}
+
 	return true, nil
 }
 
-// openToAll lets everybody in the pod write, whatever the umask says. A sticky bit stays.
+// openToAll lets all containers of the pod write, whatever their users and the agent's umask are. A sticky
+// bit stays.
 func openToAll(dir string) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
@@ -98,40 +102,50 @@ func openToAll(dir string) error {
 	if info.Mode().Perm() == 0o777 {
 		return nil
 	}
+
 	if err := os.Chmod(dir, 0o777); err != nil {
 		return fmt.Errorf("open %s for all: %w", dir, err)
 	}
+
 	return nil
 }
 
-// ensureTmpfs mounts a tmpfs of at most size bytes (0: the kernel's default) unless it is there.
+// ensureTmpfs mounts a tmpfs on the directory unless it is mounted. Its root has the mode, in octal; it holds
+// at most size bytes, or with 0 the kernel's default, half of the memory.
 func ensureTmpfs(dir, mode string, size int64) error {
 	mounted, err := mount.Mounted(dir)
 	if err != nil || mounted {
 		return err
 	}
+
 	options := "mode=" + mode
 	if size > 0 {
 		options += ",size=" + strconv.FormatInt(size, 10)
 	}
+
 	return mount.Tmpfs(dir, options)
 }
 
-// memorySize is the smallest of the volume's limit, what the pod may use, and what all pods of the node
-// together may.
+// memorySize is the size of a volume in memory, in bytes: the smallest of the volume's limit, what the pod
+// may use, and what all pods of the node together may use. It is 0 if none of them is limited.
 func (m *Mounter) memorySize(pod *v1.Pod, limit *resource.Quantity) int64 {
-	allocatable := m.cfg.Node.Allocatable
-	size := allocatable.Memory().Value()
-	if own := podMemory(pod); own > 0 && (size == 0 || own < size) {
-		size = own
+	limits := []int64{m.cfg.Node.Allocatable.Memory().Value(), podMemory(pod)}
+	if limit != nil {
+		limits = append(limits, limit.Value())
 	}
-	if limit != nil && limit.Value() > 0 && (size == 0 || limit.Value() < size) {
-		size = limit.Value()
+
+	var size int64
+	for _, l := range limits {
+		if l > 0 && (size == 0 || l < size) {
+			size = l
+		}
 	}
+
 	return size
 }
 
-// podMemory is the sum of the containers' memory limits, 0 if one has none.
+// podMemory is the memory limit of the pod in bytes, 0 if it has none: its own, or what its containers may
+// use together. An init container ends before the next one starts, but a sidecar stays.
 func podMemory(pod *v1.Pod) int64 {
 	if pod.Spec.Resources != nil {
 		if q, ok := pod.Spec.Resources.Limits[v1.ResourceMemory]; ok {
@@ -164,6 +178,7 @@ func podMemory(pod *v1.Pod) int64 {
 	return sum
 }
 
+// ensureHugetlbfs mounts a hugetlbfs on the directory unless it is mounted.
 func ensureHugetlbfs(dir string, pod *v1.Pod, medium v1.StorageMedium) error {
 	mounted, err := mount.Mounted(dir)
 	if err != nil || mounted {
@@ -183,8 +198,8 @@ func ensureHugetlbfs(dir string, pod *v1.Pod, medium v1.StorageMedium) error {
 	return nil
 }
 
-// pageSize is that of the medium HugePages-2Mi, or for plain HugePages the one that the pod's containers
-// request.
+// pageSize is the size of huge pages that the medium names, as HugePages-2Mi does. The medium HugePages
+// stands for the one size that the pod's containers request.
 func pageSize(pod *v1.Pod, medium v1.StorageMedium) (resource.Quantity, error) {
 	if s, ok := strings.CutPrefix(string(medium), string(v1.StorageMediumHugePagesPrefix)); ok {
 		return resource.ParseQuantity(s)

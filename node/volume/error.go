@@ -30,7 +30,8 @@ func Failed(volume, why string, err error) *reason.Error {
 	return &reason.Error{Reason: why, Err: err}
 }
 
-// failed returns err as the error of the volume, nil for nil.
+// failed returns err as the error of the volume, with the reason FailedMount if it has none. It returns nil
+// for nil.
 func failed(volume string, err error) *reason.Error {
 	if err == nil {
 		return nil

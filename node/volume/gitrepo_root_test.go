@@ -13,7 +13,7 @@ import (
 func TestRepositoriesOfTenantsAreNotCloned(t *testing.T) {
 	m, _ := newMounter(t, &api{})
 	hooks := t.TempDir()
-	source := &v1.GitRepoVolumeSource{Repository: hooks} //nolint:staticcheck // deprecated, not gone
+	source := &v1.GitRepoVolumeSource{Repository: hooks}
 	p := pod(v1.Volume{Name: "code", VolumeSource: v1.VolumeSource{GitRepo: source}})
 	_, err := m.Setup(t.Context(), p)
 	text := fmt.Sprint(err)

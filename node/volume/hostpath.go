@@ -7,55 +7,53 @@ import (
 	"os"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 )
 
-// checkHostPath makes sure that the path is what the volume's type says; DirectoryOrCreate and FileOrCreate
-// make it.
+// checkHostPath makes sure that the path is what the volume's type says. DirectoryOrCreate and FileOrCreate
+// make what does not exist.
 func checkHostPath(src *v1.HostPathVolumeSource) error {
-	kind := v1.HostPathUnset
-	if src.Type != nil {
-		kind = *src.Type
-	}
+	kind := ptr.Deref(src.Type, v1.HostPathUnset)
 	if kind == v1.HostPathUnset {
 		return nil
 	}
 
-	info, err := os.Stat(src.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		switch kind {
-		case v1.HostPathDirectoryOrCreate:
-			return makeHostDir(src.Path)
-		case v1.HostPathFileOrCreate:
-			return makeHostFile(src.Path)
-		}
-	}
-
-	if err != nil {
-		return fmt.Errorf("hostPath type check failed: %s is not a %s: %w", src.Path, words[kind], err)
-	}
-
-	mode := info.Mode()
-	ok := false
-	switch kind {
-	case v1.HostPathDirectory, v1.HostPathDirectoryOrCreate:
-		ok = mode.IsDir()
-	case v1.HostPathFile, v1.HostPathFileOrCreate:
-		ok = mode.IsRegular()
-	case v1.HostPathSocket:
-		ok = mode&fs.ModeSocket != 0
-	case v1.HostPathCharDev:
-		ok = mode&fs.ModeCharDevice != 0
-	case v1.HostPathBlockDev:
-		ok = mode&fs.ModeDevice != 0 && mode&fs.ModeCharDevice == 0
-	default:
+	word, known := words[kind]
+	if !known {
 		return fmt.Errorf("hostPath type %q is unknown", kind)
 	}
 
-	if !ok {
-		return fmt.Errorf("hostPath type check failed: %s is not a %s", src.Path, words[kind])
+	info, err := os.Stat(src.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && kind == v1.HostPathDirectoryOrCreate:
+		return makeHostDir(src.Path)
+	case errors.Is(err, fs.ErrNotExist) && kind == v1.HostPathFileOrCreate:
+		return makeHostFile(src.Path)
+	case err != nil:
+		return fmt.Errorf("hostPath type check failed: %s is not a %s: %w", src.Path, word, err)
+	case !hasType(info.Mode(), kind):
+		return fmt.Errorf("hostPath type check failed: %s is not a %s", src.Path, word)
 	}
 
 	return nil
+}
+
+// hasType reports whether a file is of the type.
+func hasType(mode fs.FileMode, kind v1.HostPathType) bool {
+	switch kind {
+	case v1.HostPathDirectory, v1.HostPathDirectoryOrCreate:
+		return mode.IsDir()
+	case v1.HostPathFile, v1.HostPathFileOrCreate:
+		return mode.IsRegular()
+	case v1.HostPathSocket:
+		return mode&fs.ModeSocket != 0
+	case v1.HostPathCharDev:
+		return mode&fs.ModeCharDevice != 0
+	case v1.HostPathBlockDev:
+		return mode&fs.ModeDevice != 0 && mode&fs.ModeCharDevice == 0
+	}
+
+	return false
 }
 
 // words are kubelet's names of the types in its error, which users and tests search for.
@@ -69,6 +67,7 @@ var words = map[v1.HostPathType]string{
 	v1.HostPathBlockDev:          "block device",
 }
 
+// makeHostDir makes a directory, and those above it that do not exist.
 func makeHostDir(path string) error {
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return fmt.Errorf("hostPath DirectoryOrCreate: %w", err)

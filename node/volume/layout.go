@@ -6,8 +6,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// layout is where the volumes of pods are below the root directory. It is kubelet's, so that either agent can
-// clean up after the other.
+// layout is where the volumes of pods are below the root directory. It is kubelet's, so that kubelet and this
+// agent can each clean up what the other has left.
 type layout struct{ root string }
 
 func (l layout) pods() string { return filepath.Join(l.root, "pods") }

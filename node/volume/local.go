@@ -15,23 +15,18 @@ import (
 
 const localPlugin = "kubernetes.io~local-volume"
 
-// local serves a local persistent volume: a directory of the node, bind-mounted into the pod's directory, or
-// a block device as it is.
+// local serves a local persistent volume: a block device as it is, or a directory of the node, bind-mounted
+// into the pod's directory. It returns the path.
 func (m *Mounter) local(ctx context.Context, r Request, src *v1.LocalVolumeSource) (string, error) {
 	info, err := os.Stat(src.Path)
-	if err != nil {
+	switch {
+	case err != nil:
 		return "", fmt.Errorf("local volume %q: %w", r.PV.Name, err)
-	}
-
-	if r.Block {
-		if info.Mode()&fs.ModeDevice == 0 {
-			return "", fmt.Errorf("local volume %q: %s is not a block device", r.PV.Name, src.Path)
-		}
-
+	case r.Block && info.Mode()&fs.ModeDevice == 0:
+		return "", fmt.Errorf("local volume %q: %s is not a block device", r.PV.Name, src.Path)
+	case r.Block:
 		return src.Path, nil
-	}
-
-	if !info.IsDir() {
+	case !info.IsDir():
 		return "", fmt.Errorf("local volume %q: %s is not a directory (formatting a device is not supported)",
 			r.PV.Name, src.Path)
 	}
@@ -42,17 +37,14 @@ func (m *Mounter) local(ctx context.Context, r Request, src *v1.LocalVolumeSourc
 	}
 
 	mounted, err := mount.Mounted(dir)
-	if err != nil {
+	if mounted || err != nil {
+		return dir, err
+	}
+	if err := mount.Bind(src.Path, dir, false, r.ReadOnly); err != nil {
 		return "", err
 	}
 
-	if !mounted {
-		if err := mount.Bind(src.Path, dir, false, r.ReadOnly); err != nil {
-			return "", err
-		}
-	}
-
-	if r.FSGroup != nil && !r.ReadOnly && !mounted {
+	if r.FSGroup != nil && !r.ReadOnly {
 		return dir, fsgroup.Apply(ctx, dir, *r.FSGroup, false, podspec.FSGroupOnRootMismatch(r.Pod))
 	}
 

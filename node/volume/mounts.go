@@ -17,28 +17,31 @@ import (
 
 // Mount is one mount of a container, for the CRI call.
 type Mount struct {
-	// Name is the volume's.
+	// Name is that of the volume.
 	Name string
+
 	// HostPath is empty for an image volume.
 	HostPath      string
 	ContainerPath string
 	ReadOnly      bool
-	// Recursive says of a read-only mount what the mounts below are; empty stands for disabled.
+
+	// Recursive says of a read-only mount whether the mounts below are read-only, too; empty stands for
+	// Disabled.
 	Recursive   v1.RecursiveReadOnlyMode
 	Propagation v1.MountPropagationMode
+
 	// Image is set for an image volume.
 	Image        *v1.ImageVolumeSource
 	ImageSubPath string
-	// ImageID is the runtime's, once the image is there and the pod may use it.
-	ImageID string
 }
 
-// RecursiveReadOnly reports whether the mounts below are read-only, too. supported is whether the runtime
-// can.
+// RecursiveReadOnly reports whether the mounts below are to be read-only, too. supported says whether the
+// runtime can do that; it is an error if the mount insists and the runtime cannot.
 func (m *Mount) RecursiveReadOnly(supported bool) (bool, error) {
 	refused := func(why string) (bool, error) {
 		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is %s", m.Name, why)
 	}
+
 	switch {
 	case m.Recursive == "" || m.Recursive == v1.RecursiveReadOnlyDisabled:
 		return false, nil
@@ -64,9 +67,9 @@ type Device struct {
 	ReadOnly      bool
 }
 
-// Container resolves the volumeMounts and volumeDevices of a container, subPath and subPathExpr (with env)
-// included. It does not wait for a Setup, which may wait for the API server; the caller makes sure that no
-// Teardown begins meanwhile.
+// Container returns the volumeMounts and volumeDevices of a container, with subPath and subPathExpr resolved:
+// the latter with the variables env. It does not wait for a Setup of the pod, which may wait for the API
+// server. The caller makes sure that no Teardown begins meanwhile.
 func (m *Mounter) Container(
 	pod *v1.Pod,
 	c *v1.Container,
@@ -87,6 +90,7 @@ func (m *Mounter) Container(
 		if err != nil {
 			return nil, nil, fmt.Errorf("container %s: volume mount %s: %w", c.Name, wanted.MountPath, err)
 		}
+
 		mounts = append(mounts, mount)
 	}
 
@@ -94,6 +98,7 @@ func (m *Mounter) Container(
 	return mounts, devices, err
 }
 
+// containerDevices returns the volumeDevices of a container.
 func containerDevices(c *v1.Container, volumes *Volumes) ([]Device, error) {
 	var devices []Device
 	for _, wanted := range c.VolumeDevices {
@@ -109,10 +114,12 @@ func containerDevices(c *v1.Container, volumes *Volumes) ([]Device, error) {
 			ReadOnly:      volume.ReadOnly,
 		})
 	}
+
 	return devices, nil
 }
 
-// containerMount is the mount of a volume, or of a path in it, which is bound to the directory bind then.
+// containerMount returns the mount of a volume or of a path in it. Such a path is bind-mounted on bind, and
+// that is what the container gets.
 func containerMount(
 	wanted *v1.VolumeMount,
 	volume Mounted,
@@ -134,11 +141,12 @@ func containerMount(
 	if err := subpath.Bind(volume.Path, sub, bind, volume.ReadOnly); err != nil {
 		return Mount{}, fmt.Errorf("failed to prepare subPath for volumeMount %q: %w", wanted.Name, err)
 	}
+
 	mount.HostPath = bind
 	return mount, nil
 }
 
-// whole is the mount of the whole volume.
+// whole returns the mount of the whole volume.
 func whole(wanted *v1.VolumeMount, volume Mounted) Mount {
 	mount := Mount{
 		Name:          wanted.Name,
@@ -157,10 +165,11 @@ func whole(wanted *v1.VolumeMount, volume Mounted) Mount {
 	if !filepath.IsAbs(mount.ContainerPath) {
 		mount.ContainerPath = "/" + mount.ContainerPath
 	}
+
 	return mount
 }
 
-// subPath is the path in the volume that the container wants, empty for all of it.
+// subPath returns the path in the volume that the container wants, empty for the whole volume.
 func subPath(wanted *v1.VolumeMount, env []podenv.Variable) (string, error) {
 	sub := wanted.SubPath
 	if wanted.SubPathExpr != "" {
@@ -173,6 +182,7 @@ func subPath(wanted *v1.VolumeMount, env []podenv.Variable) (string, error) {
 	if sub == "" {
 		return "", nil
 	}
+
 	return sub, subpath.Check(sub)
 }
 
@@ -185,12 +195,14 @@ func expand(expr string, env []podenv.Variable) (string, error) {
 		if !ok {
 			missing = append(missing, name)
 		}
+
 		return value, ok
 	})
 
 	if len(missing) > 0 {
 		return "", fmt.Errorf("missing value for %s in subPathExpr %q", strings.Join(missing, ", "), expr)
 	}
+
 	return expanded, nil
 }
 

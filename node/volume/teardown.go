@@ -14,8 +14,8 @@ import (
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
-// Teardown unmounts all volumes of the pod and removes the pod's directory (ROOT/pods/UID). It needs nothing
-// but what is on disk and may be repeated; on an error, repeat it. What is not there is success.
+// Teardown unmounts all volumes of the pod and removes the pod's directory (ROOT/pods/UID). It works from
+// what is on disk alone, and is repeated after an error. Nothing to tear down is success.
 func (m *Mounter) Teardown(ctx context.Context, uid types.UID) error {
 	if err := checkUID(uid); err != nil {
 		return err
@@ -32,6 +32,7 @@ func (m *Mounter) Teardown(ctx context.Context, uid types.UID) error {
 		return nil
 	}
 
+	// Paths in volumes first: they keep the file systems of their volumes busy.
 	if err := mount.UnmountBelow(m.dirs.subpaths(uid)); err != nil {
 		return fmt.Errorf("unmount subpaths of pod %s: %w", uid, err)
 	}
@@ -47,6 +48,8 @@ func (m *Mounter) Teardown(ctx context.Context, uid types.UID) error {
 	if err := m.cfg.NFS.Teardown(ctx, m.dirs.volumes(uid)); err != nil {
 		return fmt.Errorf("tear down NFS volumes of pod %s: %w", uid, err)
 	}
+
+	// What is left needs neither a driver nor a server.
 	if err := mount.UnmountBelow(m.dirs.pod(uid)); err != nil {
 		return fmt.Errorf("unmount volumes of pod %s: %w", uid, err)
 	}
@@ -54,13 +57,15 @@ func (m *Mounter) Teardown(ctx context.Context, uid types.UID) error {
 	return removal.Tree(m.dirs.pod(uid))
 }
 
+// hasCSIVolumes reports whether a pod has volumes of CSI drivers, as kubelet or an earlier start with CSI
+// left them.
 func hasCSIVolumes(dir string) bool {
 	entries, err := os.ReadDir(filepath.Join(dir, "kubernetes.io~csi"))
 	return err == nil && len(entries) > 0
 }
 
-// checkUID refuses what would lead out of the pods directory. Mirror pods have a hash in place of a UUID, so
-// the form is not checked.
+// checkUID refuses a UID that would lead out of the pods directory. Static pods have a hash in place of a
+// UUID, so the form is not checked.
 func checkUID(uid types.UID) error {
 	if s := string(uid); s == "" || filepath.Base(s) != s || s == "." || s == ".." {
 		return fmt.Errorf("pod UID %q is not a directory name", uid)
@@ -68,7 +73,7 @@ func checkUID(uid types.UID) error {
 	return nil
 }
 
-// Pods lists the pods that have a directory, so that those of pods that no longer exist are found.
+// Pods returns the UIDs of the pods that have a directory, those of pods that no longer exist included.
 func (m *Mounter) Pods() ([]types.UID, error) {
 	entries, err := os.ReadDir(m.dirs.pods())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -88,18 +93,20 @@ func (m *Mounter) Pods() ([]types.UID, error) {
 	return uids, nil
 }
 
-// Orphans tears down every pod directory for which keep is false. Call it when all pods of the node are
-// known.
+// Orphans tears down the directory of every pod for which keep returns false. It must not be called before
+// all pods of the node are known.
 func (m *Mounter) Orphans(ctx context.Context, keep func(types.UID) bool) error {
 	uids, err := m.Pods()
 	if err != nil {
 		return err
 	}
+
 	var errs []error
 	for _, uid := range uids {
 		if !keep(uid) {
 			errs = append(errs, m.Teardown(ctx, uid))
 		}
 	}
+
 	return errors.Join(errs...)
 }

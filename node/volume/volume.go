@@ -1,6 +1,7 @@
 // Package volume mounts and unmounts the volumes of pods below ROOT/pods/UID/volumes, in kubelet's layout.
-// Setup may be repeated at any time and brings what is there up to date; Teardown works from what is on disk
-// alone, so it needs no memory of the pod and cleans up after a crash or a reboot as well. It never deletes
+//
+// Setup may be repeated at any time and brings what is there up to date. Teardown works from what is on disk
+// alone: it needs no memory of the pod, and cleans up after a crash or a reboot as well. It never deletes
 // across a mount point.
 package volume
 
@@ -16,6 +17,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	"github.com/trivet-node/trivet/internal/keylock"
 	"github.com/trivet-node/trivet/node/nfsvolume"
@@ -46,23 +48,33 @@ type CSI interface {
 type Provided struct {
 	// Path is the directory, or the device of a block volume.
 	Path string
-	// Revisit asks for another Setup after a while: the driver wants it (CSIDriver requiresRepublish), or it
-	// grows file systems on the node and the claim may be given a larger size. (A node may not watch claims.)
+
+	// Revisit asks for another Setup after a while: the driver wants that (CSIDriver requiresRepublish), or
+	// it grows file systems on the node and the claim may get a larger size. A node may not watch claims.
 	Revisit bool
 }
 
-// Request is one volume of a pod that comes from outside of the agent: PV and Claim for a persistent one,
-// Inline for a CSI driver's ephemeral one.
+// Request is one volume of a pod that is persistent, or that a CSI driver provides.
 type Request struct {
 	Pod *v1.Pod
-	// Name is the volume's in the pod.
-	Name     string
-	PV       *v1.PersistentVolume
-	Claim    *v1.PersistentVolumeClaim
-	Inline   *v1.CSIVolumeSource
+
+	// Name is the name of the volume in the pod.
+	Name string
+
+	// PV and Claim are those of a persistent volume, otherwise nil.
+	PV    *v1.PersistentVolume
+	Claim *v1.PersistentVolumeClaim
+
+	// Inline is the source of a CSI driver's ephemeral volume, otherwise nil.
+	Inline *v1.CSIVolumeSource
+
 	ReadOnly bool
-	Block    bool
-	FSGroup  *int64
+
+	// Block asks for a device in place of a file system.
+	Block bool
+
+	// FSGroup is the group that the volume is given to, nil if the pod names none.
+	FSGroup *int64
 }
 
 // Config is what a Mounter needs.
@@ -72,8 +84,10 @@ type Config struct {
 	Node    podenv.Node
 	Objects Objects
 	Tokens  token.Issuer
+
 	// CSI may be nil: volumes of CSI drivers are refused then.
 	CSI CSI
+
 	// NFS is nil for the node's mount(8).
 	NFS *nfsvolume.Mounter
 	Log *slog.Logger
@@ -111,10 +125,13 @@ func New(cfg Config) *Mounter {
 type Mounted struct {
 	// Path is a directory, file, or device on the node; empty for an image volume.
 	Path string
+
 	// Block reports whether Path is a block device.
 	Block bool
+
 	// ReadOnly holds whatever the mount of a container says.
 	ReadOnly bool
+
 	// Image is set for an image volume, which the runtime mounts.
 	Image *v1.ImageVolumeSource
 
@@ -125,10 +142,13 @@ type Mounted struct {
 // Volumes are the mounted volumes of a pod.
 type Volumes struct {
 	ByName map[string]Mounted
+
 	// Groups are supplemental groups that persistent volumes ask for (pv.beta.kubernetes.io/gid).
 	Groups []int64
+
 	// Ungrown are volumes that could not be made larger (ResizeFailed); the pod can use them as they are.
 	Ungrown []*reason.Error
+
 	// SetUpAgain is when Setup must be called again, to renew a service account token or for a driver that
 	// wants it; zero for never.
 	SetUpAgain time.Time
@@ -148,9 +168,9 @@ func (v *Volumes) Cover(pod *v1.Pod) bool {
 	})
 }
 
-// Setup mounts the volumes of the pod that its containers use, all at once, or brings them up to date. On an
-// error, which joins one *reason.Error for each volume that failed, call it again: what was mounted stays. A pod
-// that no longer exists needs Teardown.
+// Setup mounts the volumes that the pod's containers use, all at the same time, or brings them up to date.
+// The error joins one *reason.Error for each volume that failed. What was mounted stays, also after an error,
+// until Teardown; Setup is repeated for the rest.
 func (m *Mounter) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
 	unlock, err := m.locks.Lock(ctx, pod.UID)
 	if err != nil {
@@ -168,7 +188,7 @@ func (m *Mounter) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
 	return volumes, err
 }
 
-// mountUsed mounts what containers use, and joins the errors.
+// mountUsed mounts the volumes that containers use, and enters them into volumes.
 func (m *Mounter) mountUsed(ctx context.Context, pod *v1.Pod, volumes *Volumes) error {
 	// mu guards volumes and errs.
 	var mu sync.Mutex
@@ -189,6 +209,7 @@ func (m *Mounter) mountUsed(ctx context.Context, pod *v1.Pod, volumes *Volumes) 
 			mu.Lock()
 			defer mu.Unlock()
 
+			// A volume that did not grow is mounted nevertheless.
 			switch {
 			case failure != nil && failure.Reason == ResizeFailed:
 				volumes.Ungrown = append(volumes.Ungrown, failure)
@@ -206,11 +227,12 @@ func (m *Mounter) mountUsed(ctx context.Context, pod *v1.Pod, volumes *Volumes) 
 	return errors.Join(errs...)
 }
 
-// revisitAfter is how long a volume is left alone that is to be set up periodically: about kubelet's resync.
+// revisitAfter is the interval at which volumes are set up that must be visited periodically: about that of
+// kubelet.
 const revisitAfter = time.Minute
 
-// setUpAgain is when the first token is to be renewed or a volume wants another visit. Trust bundles are not
-// watched but read again after a while: few pods have them, and they change rarely.
+// setUpAgain returns when the first token is due for renewal or a volume must be visited, zero for never.
+// Trust bundles are not watched but read again after a while: few pods have them, and they change rarely.
 func (m *Mounter) setUpAgain(pod *v1.Pod, volumes *Volumes) time.Time {
 	revisit := showsTrustBundles(pod)
 	for _, mounted := range volumes.ByName {
@@ -224,6 +246,7 @@ func (m *Mounter) setUpAgain(pod *v1.Pod, volumes *Volumes) time.Time {
 	return at
 }
 
+// showsTrustBundles reports whether a volume of the pod is made of ClusterTrustBundles.
 func showsTrustBundles(pod *v1.Pod) bool {
 	for _, volume := range pod.Spec.Volumes {
 		if volume.Projected == nil {
@@ -267,9 +290,9 @@ func (m *Mounter) mount(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (Mount
 		"drivers in their place)")
 }
 
-// inline mounts an ephemeral volume of a CSI driver.
+// inline mounts an ephemeral volume of a CSI driver, which lives as long as the pod.
 func (m *Mounter) inline(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (Mounted, error) {
-	readOnly := vol.CSI.ReadOnly != nil && *vol.CSI.ReadOnly
+	readOnly := ptr.Deref(vol.CSI.ReadOnly, false)
 	provided, err := m.csi(ctx, Request{
 		Pod:      pod,
 		Name:     vol.Name,
@@ -285,6 +308,7 @@ func (m *Mounter) inline(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (Moun
 	}, err
 }
 
+// nfs mounts an export for the volume of that name and returns the directory.
 func (m *Mounter) nfs(
 	ctx context.Context,
 	pod *v1.Pod,
@@ -295,6 +319,7 @@ func (m *Mounter) nfs(
 	return dir, m.cfg.NFS.Mount(ctx, export, dir)
 }
 
+// csi passes a request on, where the node has CSI.
 func (m *Mounter) csi(ctx context.Context, r Request) (Provided, error) {
 	if m.cfg.CSI == nil {
 		return Provided{}, errors.New("CSI volumes are not available on this node")
@@ -302,8 +327,8 @@ func (m *Mounter) csi(ctx context.Context, r Request) (Provided, error) {
 	return m.cfg.CSI.Setup(ctx, r)
 }
 
-// usedVolumes are those that a container mounts. An image volume or claim that no container mounts costs
-// nothing.
+// usedVolumes returns the names of the volumes that a container mounts or reads an env file from. Others are
+// not mounted, so that an image or a claim that no container uses costs nothing and holds up nothing.
 func usedVolumes(pod *v1.Pod) map[string]bool {
 	used := map[string]bool{}
 	for c := range podspec.All(pod) {

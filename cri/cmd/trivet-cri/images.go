@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,7 +103,7 @@ func importImages(ctx context.Context, env *program.Env, cfg config.Config, file
 func importFile(
 	ctx context.Context, env *program.Env, cfg config.Config, name string, pin bool,
 ) ([]importer.Image, error) {
-	var from io.Reader = env.Stdin
+	from := env.Stdin
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {

@@ -19,22 +19,32 @@ import (
 
 const about = `trivet-bench measures two nodes of a running cluster, one of trivet and one of kubelet +
 containerd + runc, side by side: pods created until Ready and deleted until gone, one by one and many at once,
-in turns, so that the noise of the host meets both alike; then the memory of each node's daemons, idle and
-with many pods. make bench-pods brings the cluster up for it.`
+in turns, so that the noise of the host meets both alike; the steps of a start, as each runtime dates them;
+then the memory of each node's daemons, idle and with many pods. make bench-pods brings the cluster up for
+it.`
 
 func main() { program.Tool("trivet-bench", run) }
 
 type comparison struct {
 	*bench.Bench
-	cluster       *cluster.Cluster
-	out           io.Writer
-	singles, many int
-	bursts        int
-	served        int
-	serverImage   string
-	nodes         []cluster.Node // ours, then the reference
-	figures       *figure.Writer
-	section       string // what is being measured, for figures
+	cluster *cluster.Cluster
+	out     io.Writer
+
+	// How often each is measured, and how many pods are in a burst.
+	singles, served, bursts, many int
+
+	serverImage string
+
+	// nodes are ours, then the reference.
+	nodes []cluster.Node
+
+	figures *figure.Writer
+
+	// section is what is being measured, for figures.
+	section string
+
+	// spansFile is where the data of the picture of a pod's start is written; "" for nowhere.
+	spansFile string
 }
 
 func run(ctx context.Context, env *program.Env) error {
@@ -55,6 +65,7 @@ func run(ctx context.Context, env *program.Env) error {
 	fs.IntVar(&r.many, "many", 50, "pods of a burst")
 	fs.IntVar(&r.bursts, "bursts", 3, "bursts on each node")
 	file := fs.String("json", "", figure.FlagUsage)
+	fs.StringVar(&r.spansFile, "spans", "", "write the steps of a pod's start to this file, for its picture")
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
@@ -122,6 +133,7 @@ func (r *comparison) all(ctx context.Context) error {
 	return errors.Join(
 		r.fresh(ctx),
 		r.oneByOne(ctx),
+		r.stepByStep(ctx),
 		r.withProbe(ctx),
 		r.atOnce(ctx),
 		r.memory(ctx),

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"github.com/trivet-node/trivet/e2e/bench/figure"
 	"github.com/trivet-node/trivet/e2e/cluster"
 	"github.com/trivet-node/trivet/e2e/cluster/seat"
+	"github.com/trivet-node/trivet/e2e/picture"
 )
 
 func twoNodes(out *strings.Builder) *comparison {
@@ -54,5 +57,33 @@ func TestTableShowsBothSidesAndTheirRatio(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in %q", want, out.String())
 		}
+	}
+}
+
+func TestSpansOfAPicture(t *testing.T) {
+	steps := bench.Steps{time.Millisecond, 2 * time.Millisecond, 0, 1549 * time.Microsecond, time.Second}
+	rows := []picture.Row{rowOf(twoNodes(nil).rowName(0), steps), rowOf(twoNodes(nil).rowName(1), steps)}
+	file := filepath.Join(t.TempDir(), "spans-pod.json")
+	if err := writeSpans(file, 21, rows); err != nil {
+		t.Fatal(err)
+	}
+
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"Medians of 21 pods",
+		`"what": "trivet"`,
+		`"what": "kubelet + containerd"`,
+		`"took": 1.5`,
+		`"took": 1000`,
+	} {
+		if !strings.Contains(string(data), want) {
+			t.Errorf("%s is not in %s", want, data)
+		}
+	}
+	if _, err := picture.File(file); err != nil {
+		t.Error(err)
 	}
 }

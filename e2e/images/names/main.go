@@ -191,7 +191,7 @@ func exchange(conn net.Conn, framed bool, query []byte) ([]byte, error) {
 
 // show prints a record as dig does.
 func show(r dnsmessage.Resource, short bool) {
-	text := ""
+	var text string
 	switch b := r.Body.(type) {
 	case *dnsmessage.AResource:
 		text = netip.AddrFrom4(b.A).String()

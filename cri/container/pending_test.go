@@ -7,7 +7,7 @@ import (
 )
 
 func TestRemovalWaitsForTheCreationsOfItsSandboxOnly(t *testing.T) {
-	var c creations
+	var c pending
 	first := c.begin("a")
 	second := c.begin("a")
 	gaveUp, cancel := context.WithCancel(t.Context())

@@ -9,11 +9,11 @@ import (
 // AwaitCreations returns when no creation is under way in a sandbox. One in a sandbox that is not ready any
 // more is undone; what cannot be undone is listed by then, so that it is removed with its sandbox.
 func (c *Service) AwaitCreations(ctx context.Context, sandboxID string) error {
-	return c.creations.wait(ctx, sandboxID)
+	return c.pending.wait(ctx, sandboxID)
 }
 
-// creations counts the creations that are under way in each sandbox. The zero value is ready.
-type creations struct {
+// pending counts the creations that are under way in each sandbox. The zero value is ready.
+type pending struct {
 	mu    sync.Mutex // guards all below
 	count map[string]int
 
@@ -22,7 +22,7 @@ type creations struct {
 }
 
 // begin counts a creation until done is called.
-func (c *creations) begin(sandbox string) (done func()) {
+func (c *pending) begin(sandbox string) (done func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.count == nil {
@@ -36,7 +36,7 @@ func (c *creations) begin(sandbox string) (done func()) {
 	return func() { c.end(sandbox) }
 }
 
-func (c *creations) end(sandbox string) {
+func (c *pending) end(sandbox string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.count[sandbox]--
@@ -49,7 +49,7 @@ func (c *creations) end(sandbox string) {
 }
 
 // wait returns when no creation is under way in the sandbox, or ctx has ended.
-func (c *creations) wait(ctx context.Context, sandbox string) error {
+func (c *pending) wait(ctx context.Context, sandbox string) error {
 	c.mu.Lock()
 	none := c.none[sandbox]
 	c.mu.Unlock()

@@ -1,0 +1,311 @@
+package csivolume_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	v1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
+
+	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/testenv"
+	"github.com/trivet-node/trivet/node/csiplugin"
+	"github.com/trivet-node/trivet/node/csivolume"
+	"github.com/trivet-node/trivet/node/volume"
+)
+
+// driver is a CSI driver on a real socket: it stages by a tmpfs and publishes by a bind mount, and notes its
+// calls.
+type driver struct {
+	csi.UnimplementedNodeServer
+	registration.UnimplementedRegistrationServer
+	endpoint string
+
+	mu     sync.Mutex
+	calls  []string
+	fail   map[string]error
+	status chan *registration.RegistrationStatus
+	last   *csi.NodePublishVolumeRequest
+}
+
+// note records a call, and returns the error that the test wants for it.
+func (d *driver) note(call string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.calls = append(d.calls, call)
+	return d.fail[call]
+}
+
+// said returns the calls since it was last called.
+func (d *driver) said() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	calls := d.calls
+	d.calls = nil
+	return calls
+}
+
+func (d *driver) GetInfo(context.Context, *registration.InfoRequest) (*registration.PluginInfo, error) {
+	return &registration.PluginInfo{
+		Type:              registration.CSIPlugin,
+		Name:              "fake.csi",
+		Endpoint:          d.endpoint,
+		SupportedVersions: []string{"1.0.0"},
+	}, nil
+}
+
+func (d *driver) NotifyRegistrationStatus(
+	_ context.Context,
+	s *registration.RegistrationStatus,
+) (*registration.RegistrationStatusResponse, error) {
+	d.status <- s
+	return &registration.RegistrationStatusResponse{}, nil
+}
+
+func (d *driver) NodeGetCapabilities(
+	context.Context,
+	*csi.NodeGetCapabilitiesRequest,
+) (*csi.NodeGetCapabilitiesResponse, error) {
+	var can []*csi.NodeServiceCapability
+	for _, t := range []csi.NodeServiceCapability_RPC_Type{
+		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
+		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
+	} {
+		rpc := &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: t}}
+		can = append(can, &csi.NodeServiceCapability{Type: rpc})
+	}
+
+	return &csi.NodeGetCapabilitiesResponse{Capabilities: can}, nil
+}
+
+func (d *driver) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
+	return &csi.NodeGetInfoResponse{
+		NodeId:             "node-id",
+		AccessibleTopology: &csi.Topology{Segments: map[string]string{"zone": "a"}},
+	}, nil
+}
+
+func (d *driver) NodeStageVolume(
+	_ context.Context,
+	r *csi.NodeStageVolumeRequest,
+) (*csi.NodeStageVolumeResponse, error) {
+	if err := d.note("stage"); err != nil {
+		return nil, err
+	}
+	return &csi.NodeStageVolumeResponse{}, mount.Tmpfs(r.StagingTargetPath, "mode=0755")
+}
+
+func (d *driver) NodePublishVolume(
+	_ context.Context,
+	r *csi.NodePublishVolumeRequest,
+) (*csi.NodePublishVolumeResponse, error) {
+	d.mu.Lock()
+	d.last = r
+	d.mu.Unlock()
+	if err := d.note("publish"); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(r.TargetPath, 0o755); err != nil {
+		return nil, err
+	}
+	if r.StagingTargetPath == "" {
+		return &csi.NodePublishVolumeResponse{}, mount.Tmpfs(r.TargetPath, "mode=0755")
+	}
+
+	return &csi.NodePublishVolumeResponse{}, mount.Bind(r.StagingTargetPath, r.TargetPath, false, r.Readonly)
+}
+
+func (d *driver) NodeUnpublishVolume(
+	_ context.Context,
+	r *csi.NodeUnpublishVolumeRequest,
+) (*csi.NodeUnpublishVolumeResponse, error) {
+	if err := d.note("unpublish"); err != nil {
+		return nil, err
+	}
+	return &csi.NodeUnpublishVolumeResponse{}, errors.Join(
+		mount.Unmount(r.TargetPath),
+		os.RemoveAll(r.TargetPath),
+	)
+}
+
+func (d *driver) NodeUnstageVolume(
+	_ context.Context,
+	r *csi.NodeUnstageVolumeRequest,
+) (*csi.NodeUnstageVolumeResponse, error) {
+	if err := d.note("unstage"); err != nil {
+		return nil, err
+	}
+	return &csi.NodeUnstageVolumeResponse{}, mount.Unmount(r.StagingTargetPath)
+}
+
+// NodeExpandVolume grows the tmpfs.
+func (d *driver) NodeExpandVolume(
+	_ context.Context,
+	r *csi.NodeExpandVolumeRequest,
+) (*csi.NodeExpandVolumeResponse, error) {
+	if err := d.note("expand"); err != nil {
+		return nil, err
+	}
+	size := fmt.Sprintf("size=%d", r.CapacityRange.RequiredBytes)
+	err := unix.Mount("", r.StagingTargetPath, "", unix.MS_REMOUNT, size)
+	return &csi.NodeExpandVolumeResponse{}, err
+}
+
+// cluster is what the API server would say.
+type cluster struct {
+	spec       storagev1.CSIDriverSpec
+	attachment *storagev1.VolumeAttachment
+	mu         sync.Mutex
+	added      []csiplugin.Info
+	removed    chan string
+}
+
+func (c *cluster) CSIDriver(_ context.Context, name string) (*storagev1.CSIDriver, error) {
+	return &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: c.spec}, nil
+}
+
+func (c *cluster) VolumeAttachment(_ context.Context, name string) (*storagev1.VolumeAttachment, error) {
+	if c.attachment == nil {
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "volumeattachments"}, name)
+	}
+	return c.attachment, nil
+}
+
+func (c *cluster) Secret(context.Context, string, string) (*v1.Secret, error) {
+	return &v1.Secret{Data: map[string][]byte{"key": []byte("hidden")}}, nil
+}
+
+func (c *cluster) Add(_ context.Context, d csiplugin.Info) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.added = append(c.added, d)
+	return nil
+}
+
+func (c *cluster) Remove(_ context.Context, name string) error {
+	c.removed <- name
+	return nil
+}
+
+// node is a node with one registered driver.
+type node struct {
+	root    string
+	driver  *driver
+	cluster *cluster
+	mounter *csivolume.Mounter
+
+	// socket is where the driver is registered.
+	socket string
+}
+
+// start serves a driver, lets it be registered, and returns a mounter.
+func start(t *testing.T, c *cluster) *node {
+	t.Helper()
+	testenv.Root(t)
+	root := testenv.ShortDir(t)
+	d := &driver{
+		endpoint: filepath.Join(root, "csi.sock"),
+		status:   make(chan *registration.RegistrationStatus, 9),
+		fail:     map[string]error{},
+	}
+
+	server := grpc.NewServer()
+	csi.RegisterNodeServer(server, d)
+	registration.RegisterRegistrationServer(server, d)
+	must(t, os.MkdirAll(filepath.Join(root, "plugins_registry"), 0o755))
+	reg := filepath.Join(root, "plugins_registry", "fake-reg.sock")
+	for _, path := range []string{d.endpoint, reg} {
+		l, err := net.Listen("unix", path)
+		must(t, err)
+		go func() { _ = server.Serve(l) }()
+	}
+
+	c.removed = make(chan string, 9)
+	registry := csiplugin.New(csiplugin.Config{
+		Dir:       filepath.Dir(reg),
+		Publisher: c,
+		Changed:   func() {},
+		Log:       slog.New(slog.DiscardHandler),
+	})
+
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- registry.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		must(t, <-done)
+		server.Stop()
+	})
+	if s := <-d.status; !s.PluginRegistered {
+		t.Fatalf("not registered: %s", s.Error)
+	}
+
+	m, err := csivolume.New(csivolume.Config{
+		Root:    root,
+		Node:    "n",
+		Objects: c,
+		Drivers: registry,
+	})
+
+	must(t, err)
+	return &node{
+		root:    root,
+		driver:  d,
+		cluster: c,
+		mounter: m,
+		socket:  reg,
+	}
+}
+
+// request asks for the persistent volume pv1, with the claim of a pod of that UID.
+func request(uid string) volume.Request {
+	source := &v1.CSIPersistentVolumeSource{
+		Driver:           "fake.csi",
+		VolumeHandle:     "handle",
+		VolumeAttributes: map[string]string{"a": "1"},
+	}
+
+	return volume.Request{
+		Name: "data",
+		Pod: &v1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "p-" + uid, Namespace: "ns", UID: types.UID(uid)},
+		},
+		PV: &v1.PersistentVolume{
+			ObjectMeta: metav1.ObjectMeta{Name: "pv1"},
+			Spec: v1.PersistentVolumeSpec{
+				AccessModes:            []v1.PersistentVolumeAccessMode{v1.ReadWriteOnce},
+				PersistentVolumeSource: v1.PersistentVolumeSource{CSI: source},
+			},
+		},
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantCalls(t *testing.T, d *driver, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, d.said()); diff != "" {
+		t.Errorf("calls: %s", diff)
+	}
+}
