@@ -42,7 +42,8 @@ type Store struct {
 	fetches flight.Group[layerInfo] // by chain ID
 	syncing sync.WaitGroup
 
-	mu     sync.Mutex // guards all below, and the presence of layer directories
+	// mu guards all below, and the presence of layer directories.
+	mu     sync.Mutex
 	images *index
 	layers *layers
 }

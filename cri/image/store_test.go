@@ -32,9 +32,11 @@ import (
 type hub struct {
 	host  string
 	inner http.Handler
-	lock  sync.Mutex                                                    // for hooks
-	blobs atomic.Int64                                                  // blob requests
-	hook  atomic.Pointer[func(http.ResponseWriter, *http.Request) bool] // true: the answer has been given
+
+	// blobs counts the requests of blobs.
+	blobs atomic.Int64
+	// hook sees each request first, and returns true if it has given the answer.
+	hook atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
 }
 
 func newHub(t *testing.T) *hub {

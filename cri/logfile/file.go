@@ -16,7 +16,8 @@ import (
 type File struct {
 	path string
 
-	mu      sync.Mutex // guards all below, and keeps the lines of two batches apart
+	// mu guards all below, and keeps the lines of two batches apart.
+	mu      sync.Mutex
 	f       *os.File
 	dropped int64 // bytes of output lost to write errors since the last good write
 }
@@ -75,8 +76,11 @@ func (l *File) Close() error {
 // DropError is returned for output that is lost because the log could not be written.
 type DropError struct {
 	Bytes int64 // of output lost since the last good write
-	First bool  // this is the first loss since the last good write, the one to log
-	Err   error
+
+	// First: this is the first loss since the last good write, the one to log.
+	First bool
+
+	Err error
 }
 
 func (e *DropError) Error() string { return fmt.Sprintf("output dropped: %v", e.Err) }

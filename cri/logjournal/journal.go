@@ -67,7 +67,7 @@ func (j *Journal) Recover(resolve Resolve) []error {
 		if err := s.recover(resolve); err != nil {
 			problems = append(problems, err)
 		}
-		atomic.StoreUint32(&s.phase, idle)
+		s.phase.Store(idle)
 		j.free <- s
 	}
 	return problems
@@ -116,7 +116,7 @@ func (j *Journal) Move(fifo int, src *Source) error {
 		return err
 	}
 
-	atomic.StoreUint32(&s.phase, idle)
+	s.phase.Store(idle)
 	return dropped
 }
 
@@ -136,7 +136,7 @@ func (j *Journal) Close() error {
 
 // header is the beginning of a slot in the journal file. Its layout is read by later versions of the program.
 type header struct {
-	phase  uint32
+	phase  atomic.Uint32
 	size   uint32 // of the batch in data
 	place  logfile.Place
 	length int64 // of the batch as log lines

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -151,7 +150,7 @@ func (k kill) play(t *testing.T, g *rig, n int) {
 		t.Fatal(err)
 	}
 
-	atomic.StoreUint32(&s.phase, k.phase)
+	s.phase.Store(k.phase)
 	size := s.place.Start + int64(float64(s.length)*k.logged)
 	if err := os.Truncate(g.source.Log.Path(), size); err != nil {
 		t.Fatal(err)
@@ -211,7 +210,7 @@ func TestASlotThatMakesNoSenseIsReportedAndTheJournalWorks(t *testing.T) {
 	g := newRig(t)
 	s := <-g.journal.free
 	s.size = batch + 1
-	atomic.StoreUint32(&s.phase, consuming)
+	s.phase.Store(consuming)
 
 	j, err := Open(filepath.Join(g.dir, "journal"), 2)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -83,10 +82,10 @@ func (s *slot) write(src *Source, n int) (size int, dropped error) {
 
 	dropped = src.Log.Append(s.text, n, func(p logfile.Place) {
 		s.place = p
-		atomic.StoreUint32(&s.phase, writing)
+		s.phase.Store(writing)
 	})
 
-	atomic.StoreUint32(&s.phase, consuming)
+	s.phase.Store(consuming)
 	return n, dropped
 }
 
@@ -110,7 +109,7 @@ func (s *slot) consume(fifo, done int) error {
 
 // recover completes the move that a killed process had begun in this slot, or takes it back.
 func (s *slot) recover(resolve Resolve) error {
-	phase := atomic.LoadUint32(&s.phase)
+	phase := s.phase.Load()
 	if phase == idle {
 		return nil
 	}

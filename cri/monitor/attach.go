@@ -120,7 +120,7 @@ func (a *attachment) copyOutput(ctx context.Context) (again bool, err error) {
 	return a.monitorDied(l), nil
 }
 
-// endGrace is how long the news of an end may take after the end of the output.
+// endGrace is how long the event of an exit may take after the end of the output.
 const endGrace = 200 * time.Millisecond
 
 // monitorDied finds out, after the output has ended, whether that is because the monitor died. If neither it
@@ -224,7 +224,7 @@ func (c *Client) feed(ctx context.Context, h *container, stdin *os.File, from io
 	defer stop()
 
 	// An error says that the container does not read any more.
-	io.Copy(stdin, from)
+	_, _ = io.Copy(stdin, from)
 	stdin.Close()
 
 	if h.status.StdinOnce && !h.status.TTY {

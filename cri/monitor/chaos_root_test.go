@@ -13,7 +13,7 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor/monitortest"
 )
 
-// TestKillsUnderLoadLeakNothing kills the monitor again and again while containers are made, used and
+// TestKillsUnderLoadLeakNothing kills the monitor repeatedly while containers are made, used and
 // deleted.
 func TestKillsUnderLoadLeakNothing(t *testing.T) {
 	runtimes(t, func(t *testing.T, name string) {

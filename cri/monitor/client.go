@@ -310,8 +310,9 @@ func (c *Client) Wait(ctx context.Context, id string) (Exit, error) {
 
 // Lives reports whether a container was created and, as far as this client has heard, has not ended.
 func (c *Client) Lives(id string) bool {
+	// A container that is not known does not live.
 	lives := false
-	c.containers.with(id, func(h *container) error {
+	_ = c.containers.with(id, func(h *container) error {
 		lives = !h.exited()
 		return nil
 	})

@@ -14,7 +14,8 @@ import (
 type containers struct {
 	exits *queue
 
-	mu   sync.Mutex // guards all below, and the contents of each container
+	// mu guards all below, and the contents of each container.
+	mu   sync.Mutex
 	byID map[string]*container
 }
 
@@ -177,9 +178,9 @@ func (cs *containers) remove(id string) {
 	}
 }
 
-// handBack sends the monitor copies of what it may have lost when it died. A monitor that has not died
+// restoreFiles sends the monitor copies of what it may have lost when it died. A monitor that has not died
 // ignores them.
-func (cs *containers) handBack(conn *wire.Conn) error {
+func (cs *containers) restoreFiles(conn *wire.Conn) error {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 

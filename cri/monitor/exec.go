@@ -285,7 +285,8 @@ func fdOf(f *os.File) int {
 	if err != nil {
 		return -1
 	}
+
 	fd := -1
-	raw.Control(func(n uintptr) { fd = int(n) })
+	_ = raw.Control(func(n uintptr) { fd = int(n) })
 	return fd
 }

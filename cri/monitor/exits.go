@@ -10,7 +10,8 @@ type queue struct {
 	ended  chan struct{}
 	once   sync.Once // of close
 
-	mu    sync.Mutex // guards items
+	// mu guards items.
+	mu    sync.Mutex
 	items []Exit
 }
 

@@ -1,6 +1,7 @@
 package monitor_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,7 +23,7 @@ func startTrapped(t *testing.T, e *monitortest.Env, c *monitor.Client, id string
 	start(t, c, want)
 	monitortest.Eventually(t, func() error {
 		if data, err := os.ReadFile(want.LogPath); err != nil || len(data) == 0 {
-			return fmt.Errorf("no output yet: %v", err)
+			return errors.Join(errors.New("no output yet"), err)
 		}
 		return nil
 	})

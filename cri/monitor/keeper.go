@@ -20,8 +20,9 @@ type keeper struct {
 	ended      chan struct{} // closed when run has returned
 	dismissed  chan struct{} // closed when the monitor was dismissed
 
-	mu   sync.Mutex // guards all below
-	link *link      // nil while there is no monitor
+	// mu guards all below.
+	mu   sync.Mutex
+	link *link // nil while there is no monitor
 	up   chan struct{}
 	down error // why there is no monitor, for callers that stop waiting
 }
@@ -87,7 +88,7 @@ func (k *keeper) open(ctx context.Context) (*link, error) {
 	defer stop()
 
 	// Descriptors come before hello: what was not handed back by then counts as lost.
-	if err := k.containers.handBack(conn); err != nil {
+	if err := k.containers.restoreFiles(conn); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("hand descriptors back to the monitor: %w", err)
 	}

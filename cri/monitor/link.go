@@ -15,7 +15,8 @@ type link struct {
 	conn *wire.Conn
 	lost chan struct{} // closed when the connection has ended
 
-	mu      sync.Mutex // guards all below
+	// mu guards all below.
+	mu      sync.Mutex
 	lastSeq uint64
 	pending map[uint64]chan answer
 	execs   map[uint64]*Exec // by the number of the request that started each

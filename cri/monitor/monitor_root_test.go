@@ -2,6 +2,7 @@ package monitor_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -118,7 +119,7 @@ func TestExitCodesSignalsAndLogs(t *testing.T) {
 		run(t, c, k)
 		monitortest.Eventually(t, func() error {
 			if data, err := os.ReadFile(b.LogPath); err != nil || len(data) == 0 {
-				return fmt.Errorf("no output yet: %v", err)
+				return errors.Join(errors.New("no output yet"), err)
 			}
 
 			return nil

@@ -148,7 +148,7 @@ func awaitUpgrades(t *testing.T, e *monitortest.Env, n int) {
 	monitortest.Eventually(t, func() error {
 		log, err := os.ReadFile(e.Config.LogFile)
 		if err != nil || strings.Count(string(log), "monitor is ready") < 1+n {
-			return fmt.Errorf("fewer than %d upgrades: %v", n, err)
+			return errors.Join(fmt.Errorf("fewer than %d upgrades", n), err)
 		}
 		return nil
 	})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/monitor/monitortest"
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 func TestBothKilledLosesAndDoublesNothing(t *testing.T) {
@@ -36,7 +37,9 @@ func TestBothKilledLosesAndDoublesNothing(t *testing.T) {
 		c = connect(t, e)
 
 		// How long the monitor lives.
-		time.Sleep(time.Duration(kills%7) * 5 * time.Millisecond)
+		if err := retry.Sleep(t.Context(), time.Duration(kills%7)*5*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
 	}
 
 	t.Logf("%d kills", kills)

@@ -34,7 +34,10 @@ func dialOrStart(ctx context.Context, cfg Config) (*wire.Conn, error) {
 	// The wait does not end with ctx: a caller that stops waiting must leave a monitor that is there, and not
 	// one that comes up later. What is read is the ready line; the end of file says that the monitor has
 	// ended.
-	ready.SetReadDeadline(time.Now().Add(startTimeout))
+	if err := ready.SetReadDeadline(time.Now().Add(startTimeout)); err != nil {
+		return nil, err
+	}
+
 	said := make([]byte, 4096)
 	n, readErr := ready.Read(said)
 
@@ -86,7 +89,8 @@ func start(cfg Config) (*os.File, error) {
 		return nil, err
 	}
 
-	// It is reaped here if it dies before this process, else by the reaper of this process.
-	go cmd.Wait()
+	// It is reaped here if it dies before this process, else by the reaper of this process. How it ended is
+	// nothing that this process acts on.
+	go func() { _ = cmd.Wait() }()
 	return read, nil
 }

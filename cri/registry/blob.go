@@ -59,7 +59,9 @@ func (r *Repository) Blob(ctx context.Context, d digest.Digest, size int64) (io.
 
 // blob is one transfer.
 type blob struct {
-	ctx        context.Context // of the whole transfer; a Reader has no other way to be given one
+	// ctx is that of the whole transfer: a Reader has no other way to be given one.
+	ctx context.Context
+
 	repository *Repository
 	digest     digest.Digest
 	size       int64
@@ -163,7 +165,7 @@ func (w *watchedReader) Read(p []byte) (int, error) {
 		w.recent = 0
 		w.watch.Reset(w.timeout)
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = stuck(w.ctx, err)
 	}
 	return n, err

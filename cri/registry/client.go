@@ -92,7 +92,8 @@ type session struct {
 	auth      Auth
 	endpoints []endpoint
 
-	mu     sync.Mutex // guards tokens
+	// mu guards tokens.
+	mu     sync.Mutex
 	tokens map[string]string
 }
 

@@ -26,7 +26,9 @@ type endpoint struct {
 	header  http.Header
 	tls     *tls.Config // nil: defaults
 	client  *http.Client
-	foreign *http.Client // for other servers that the endpoint names: without its client certificate
+
+	// foreign is for other servers that the endpoint names: without its client certificate.
+	foreign *http.Client
 }
 
 // hostEntry is what hosts.toml says about one host. The same keys at the top level are about the registry

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// Whoever is between us and a registry must not get at credentials by naming a token server without TLS
+// An attacker between us and a registry must not get at credentials by naming a token server without TLS
 // (CVE-2019-10214).
 func TestCredentialsGoToNoTokenServerWithoutTLS(t *testing.T) {
 	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -103,8 +103,7 @@ func TestErrorsQuoteOnlyTheHostThatWasAsked(t *testing.T) {
 		fmt.Fprint(w, `{"errors":[{"code":"DENIED","message":"a secret of the metadata service"}]}`)
 	})
 
-	var host string
-	host = fake(t, func(w http.ResponseWriter, r *http.Request) {
+	host := fake(t, func(w http.ResponseWriter, r *http.Request) {
 		switch repository := strings.Split(r.URL.Path, "/")[2]; repository {
 		case "redirected":
 			http.Redirect(w, r, "http://"+metadata+"/latest?signature=SIGNED", http.StatusSeeOther)

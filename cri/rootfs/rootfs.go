@@ -180,6 +180,7 @@ func (s *Store) prepare(
 	}
 	defer unlock()
 
+	// A repeated call finds what the first has made.
 	path = s.Path(id)
 	if r, err := s.records.Get(id); err == nil {
 		if !slices.Equal(r.Chain, img.Chain) || r.ReadOnly != readOnly {
@@ -195,6 +196,7 @@ func (s *Store) prepare(
 		}
 	}
 
+	// The layers are held before the record names them: nobody removes what is mounted next.
 	if err := s.cfg.Images.Hold(owner(id), img.Chain); err != nil {
 		return "", fmt.Errorf("rootfs %s of image %s: %w", id, img.ID, err)
 	}

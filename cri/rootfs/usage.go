@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/internal/beneath"
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
@@ -94,10 +95,8 @@ func usage(dir string) (Usage, error) {
 // for the kernel, is done.
 func (w *walk) read(l *level) {
 	l.done = true
-	dir, err := unix.Openat2(w.root, l.name, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
-	})
+	rule := beneath.NoLinks | beneath.OneFileSystem
+	dir, err := beneath.Open(w.root, l.name, unix.O_RDONLY|unix.O_DIRECTORY, rule)
 	if err != nil {
 		return
 	}

@@ -108,6 +108,7 @@ func mount(m *runtimeapi.Mount, cfg Config) (specs.Mount, error) {
 		return specs.Mount{}, errors.New("id-mapped volumes are not supported")
 	}
 
+	// The files of an image are mounted by now, for this container.
 	source := m.HostPath
 	if m.Image != nil && m.Image.Image != "" {
 		if !m.Readonly {

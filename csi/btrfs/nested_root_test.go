@@ -133,7 +133,7 @@ func TestLimitHoldsForSubvolumesInside(t *testing.T) {
 	}
 }
 
-// Whoever makes a subvolume may say which groups it is charged to: none, or those of somebody else.
+// A process that makes a subvolume may say which groups it is charged to: none, or those of somebody else.
 func TestEnforceChargesWhatWouldEscape(t *testing.T) {
 	root := fresh(t)
 	v, sub := limited(t, root, "v")

@@ -19,8 +19,9 @@ import (
 type ballast struct {
 	dir string
 
-	mu   sync.Mutex // guards used
-	used time.Time  // when a volume was deleted on a full disk the last time
+	// mu guards used.
+	mu   sync.Mutex
+	used time.Time // when a volume was deleted on a full disk the last time
 }
 
 const (

@@ -48,7 +48,8 @@ func TestMissingPoolIsWaitedFor(t *testing.T) {
 	n.Remove(volume.ID("other"))
 }
 
-// Whoever gives the old pool up gets a new one, and its volumes are damaged, not empty.
+// An administrator who removes the old pool gets a new one. The volumes of the old one are damaged, not
+// empty.
 func TestVolumesOfAnotherPoolAreDamaged(t *testing.T) {
 	n := nodetest.New(t, 1<<30)
 	v := n.MustCreate(volume.Request{Name: "v", Required: 16 << 20, Backend: "btrfs"})

@@ -143,24 +143,16 @@ func createUncharged(t *testing.T, parent *os.File, name string) {
 	}
 }
 
-// What is copied from one volume to another by reflink is charged to the first one only, and survives it.
-func TestCopiesOfADeletedVolumeCount(t *testing.T) {
-	n := nodetest.New(t, 2<<30)
-	const size = 512 << 20
-	old, copied := n.MustCreate(volume.Request{
-		Name:     "old",
-		Required: size,
-	}), n.MustCreate(volume.Request{Name: "new", Required: size})
-
-	from, to := n.Use(old, "pod"), n.Use(copied, "pod")
-	n.Fill(from, 400<<20)
-	src, err := os.Open(filepath.Join(from, "filled"))
+// reflink copies a file so that both share the same space.
+func reflink(t *testing.T, from, to string) {
+	t.Helper()
+	src, err := os.Open(from)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer src.Close()
 
-	dst, err := os.Create(filepath.Join(to, "copy"))
+	dst, err := os.Create(to)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,6 +164,17 @@ func TestCopiesOfADeletedVolumeCount(t *testing.T) {
 	if err := errors.Join(src.Close(), dst.Close()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// What is copied from one volume to another by reflink is charged to the first one only, and survives it.
+func TestCopiesOfADeletedVolumeCount(t *testing.T) {
+	n := nodetest.New(t, 2<<30)
+	const size = 512 << 20
+	old := n.MustCreate(volume.Request{Name: "old", Required: size})
+	copied := n.MustCreate(volume.Request{Name: "new", Required: size})
+	from, to := n.Use(old, "pod"), n.Use(copied, "pod")
+	n.Fill(from, 400<<20)
+	reflink(t, filepath.Join(from, "filled"), filepath.Join(to, "copy"))
 
 	available := func() int64 {
 		free, err := n.Available(volume.Request{Backend: "btrfs", Access: volume.Filesystem})

@@ -24,8 +24,9 @@ type subvolumes struct {
 	// that others mount there is none, and it is the largest number.
 	committed uint64
 
-	mu     sync.Mutex // guards what follows
-	held   int64      // bytes that deleted volumes hold, as counted at heldAt
+	// mu guards what follows.
+	mu     sync.Mutex
+	held   int64 // bytes that deleted volumes hold, as counted at heldAt
 	heldAt time.Time
 }
 

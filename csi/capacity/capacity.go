@@ -70,7 +70,8 @@ type Publisher struct {
 	nodes      kube.Objects[corev1.Node]
 	due        chan struct{} // holds a value when the objects are to be looked at
 
-	mu      sync.Mutex        // guards written
+	// mu guards written.
+	mu      sync.Mutex
 	written map[string]string // by class: the bytes that were written last
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/internal/kube/kubetest"
 	"github.com/trivet-node/trivet/internal/kube/storage"
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // Names of the objects of a Cluster.
@@ -147,16 +148,16 @@ func (c *Cluster) Run(controllers Controllers) (stop func()) {
 // Eventually waits until a condition holds.
 func (c *Cluster) Eventually(what string, ok func() bool) {
 	c.T.Helper()
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	deadline := time.After(20 * time.Second)
-	for !ok() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			c.T.Fatalf("never happened: %s", what)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.T.Context()), 20*time.Second)
+	defer cancel()
+
+	for range retry.Every(ctx, 5*time.Millisecond) {
+		if ok() {
+			return
 		}
 	}
+
+	c.T.Fatalf("never happened: %s", what)
 }
 
 // ClaimNamed returns a claim as it is; the zero claim if it is gone.

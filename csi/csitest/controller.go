@@ -23,7 +23,8 @@ const (
 // Controller is a CSI controller that keeps its volumes in memory. The zero value is ready. It is safe for
 // concurrent use.
 type Controller struct {
-	mu        sync.Mutex // guards what follows
+	// mu guards what follows.
+	mu        sync.Mutex
 	volumes   map[string]int64
 	fail      map[string]error
 	calls     map[string]int

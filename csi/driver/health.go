@@ -9,9 +9,10 @@ import (
 )
 
 // ControllerGetVolumeHealth returns what is wrong with a volume.
-func (c *controllerService) ControllerGetVolumeHealth(_ context.Context, req *csi.ControllerGetVolumeHealthRequest) (
-	*csi.ControllerGetVolumeHealthResponse, error,
-) {
+func (c *controllerService) ControllerGetVolumeHealth(
+	_ context.Context,
+	req *csi.ControllerGetVolumeHealthRequest,
+) (*csi.ControllerGetVolumeHealthResponse, error) {
 	health, err := c.health(req.GetVolumeId())
 	if err != nil {
 		return nil, err
@@ -20,9 +21,10 @@ func (c *controllerService) ControllerGetVolumeHealth(_ context.Context, req *cs
 }
 
 // NodeGetVolumeHealth is ControllerGetVolumeHealth for kubelet.
-func (n *nodeService) NodeGetVolumeHealth(_ context.Context, req *csi.NodeGetVolumeHealthRequest) (
-	*csi.NodeGetVolumeHealthResponse, error,
-) {
+func (n *nodeService) NodeGetVolumeHealth(
+	_ context.Context,
+	req *csi.NodeGetVolumeHealthRequest,
+) (*csi.NodeGetVolumeHealthResponse, error) {
 	health, err := n.health(req.GetVolumeId())
 	if err != nil {
 		return nil, err

@@ -15,7 +15,10 @@ type nodeService struct {
 }
 
 // NodeGetInfo returns the topology in which the volumes of this node can be reached: the node itself.
-func (n *nodeService) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
+func (n *nodeService) NodeGetInfo(
+	context.Context,
+	*csi.NodeGetInfoRequest,
+) (*csi.NodeGetInfoResponse, error) {
 	return &csi.NodeGetInfoResponse{NodeId: n.node, AccessibleTopology: n.topology()}, nil
 }
 

@@ -78,10 +78,11 @@ type xfsGrowth struct {
 
 // xfsGeometryData is struct xfs_fsop_geom_v1.
 type xfsGeometryData struct {
-	blockSize, rtExtSize, agBlocks, agCount     uint32
-	logBlocks, sectSize, inodeSize, imaxPercent uint32
-	dataBlocks                                  uint64
-	_                                           [72]byte
+	blockSize   uint32
+	_           [6]uint32
+	imaxPercent uint32
+	dataBlocks  uint64
+	_           [72]byte
 }
 
 func growExt4(dev, root *os.File, size int64) error {

@@ -99,7 +99,7 @@ func TestDamagedVolumeIsNotGrown(t *testing.T) {
 	n.Remove(v.ID, "a")
 }
 
-// Whoever looks for his own loop device opens all of them for a moment.
+// A process that looks for its own loop device opens all of them for a moment.
 func TestDeletionOutlivesAGlanceAtItsDevice(t *testing.T) {
 	n := nodetest.New(t, 1<<30)
 	v := n.MustCreate(volume.Request{Name: "raw", Required: 16 << 20, Access: volume.Block})

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 
@@ -23,6 +22,7 @@ import (
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
@@ -192,9 +192,7 @@ func (n *Node) Reboot() volume.Report {
 	n.T.Helper()
 	n.Kill()
 	n.must(mount.UnmountBelow(n.Kubelet), mount.UnmountBelow(n.Dir))
-	found, err := loop.Find(loop.TagOf(n.Instance, ""))
-	n.must(err)
-	for tag, dev := range found {
+	for tag, dev := range n.devices() {
 		n.must(loop.Detach(dev, tag), dev.Close())
 	}
 	n.must(os.RemoveAll(n.State))
@@ -214,52 +212,47 @@ func (n *Node) end(dir string) {
 // in the background.
 func (n *Node) AwaitNoDevices() {
 	n.T.Helper()
-	deadline := time.Now().Add(5 * time.Second)
-	for {
-		found, err := loop.Find(loop.TagOf(n.Instance, ""))
-		if err != nil {
-			n.T.Error(err)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.T.Context()), 5*time.Second)
+	defer cancel()
+
+	for range retry.Every(ctx, time.Millisecond) {
+		found := n.devices()
+		for _, dev := range found {
+			n.must(dev.Close())
 		}
-
-		late := time.Now().After(deadline)
-		for tag, dev := range found {
-			if late {
-				n.T.Errorf("loop device %s (%s) is left", dev.Name(), tag)
-				err = loop.Detach(dev, tag)
-			}
-
-			if err := errors.Join(err, dev.Close()); err != nil {
-				n.T.Error(err)
-			}
-		}
-
-		if late || len(found) == 0 {
+		if len(found) == 0 {
 			return
 		}
-
-		runtime.Gosched()
 	}
+
+	for tag, dev := range n.devices() {
+		n.T.Errorf("loop device %s (%s) is left", dev.Name(), tag)
+		n.must(loop.Detach(dev, tag), dev.Close())
+	}
+}
+
+// devices returns the loop devices of the node, open, by their tags.
+func (n *Node) devices() map[string]*os.File {
+	n.T.Helper()
+	found, err := loop.Find(loop.TagOf(n.Instance, ""))
+	n.must(err)
+	return found
 }
 
 // Eventually waits for what the driver does by itself.
 func (n *Node) Eventually(what string, ok func() error) {
 	n.T.Helper()
-	ticker := time.NewTicker(50 * time.Millisecond)
-	defer ticker.Stop()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.T.Context()), time.Minute)
+	defer cancel()
 
-	deadline := time.After(time.Minute)
-	for {
-		err := ok()
-		if err == nil {
+	var err error
+	for range retry.Every(ctx, 50*time.Millisecond) {
+		if err = ok(); err == nil {
 			return
 		}
-
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			n.T.Fatalf("%s: %v", what, err)
-		}
 	}
+
+	n.T.Fatalf("%s: %v", what, err)
 }
 
 // Sync commits the pool.

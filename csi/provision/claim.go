@@ -77,6 +77,7 @@ func (p *Provisioner) create(ctx context.Context, f facts) error {
 		return nil
 	}
 
+	// The intent has the request itself: repeated, it returns the volume that it may have made.
 	p.event(f.claim, corev1.EventTypeNormal, "Provisioning",
 		"External provisioner is provisioning volume for claim %q", key)
 	i, err := newIntent(f, req)
@@ -180,6 +181,7 @@ func (p *Provisioner) selectHere(ctx context.Context, f facts) error {
 		return err
 	}
 
+	// One node says that there is no room; the others just do not take the claim.
 	have, need := free.GetAvailableCapacity(), req.GetCapacityRange().GetRequiredBytes()
 	if have < need {
 		if f.first() {

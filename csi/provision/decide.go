@@ -41,7 +41,9 @@ type facts struct {
 	class *storagev1.StorageClass       // nil: there is none of that name
 	nodes []string                      // all nodes that run the driver
 	now   time.Time
-	full  time.Time // until then this node, which had no room for the claim, does not take it
+
+	// full is until when this node, which had no room for the claim, does not take it.
+	full time.Time
 }
 
 type decision struct {

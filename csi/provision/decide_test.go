@@ -85,7 +85,7 @@ func checkAction(t *testing.T, f facts, want action) {
 }
 
 func TestDecideWhatIsDueForAClaimOfThisNode(t *testing.T) {
-	for _, c := range []struct {
+	cases := []struct {
 		name   string
 		change func(*corev1.PersistentVolumeClaim)
 		want   action
@@ -118,7 +118,9 @@ func TestDecideWhatIsDueForAClaimOfThisNode(t *testing.T) {
 		{"from a snapshot", func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "VolumeSnapshot", Name: "s"}
 		}, refuse},
-	} {
+	}
+
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			claim := changed(c.change)
 			claim.Annotations[annSelectedNode] = csitest.Node

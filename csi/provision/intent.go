@@ -46,7 +46,8 @@ func (i intent) request() (*csi.CreateVolumeRequest, error) {
 type intents struct {
 	store *durable.Store[intent]
 
-	mu      sync.Mutex        // guards pending
+	// mu guards pending.
+	mu      sync.Mutex
 	pending map[string]intent // by name of the volume
 }
 
@@ -56,11 +57,11 @@ func openIntents(dir string) (*intents, []durable.Unreadable, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("open provisioning records: %w", err)
 	}
-	pending, torn, err := store.List()
+	pending, unreadable, err := store.List()
 	if err != nil {
 		return nil, nil, fmt.Errorf("read provisioning records: %w", err)
 	}
-	return &intents{store: store, pending: pending}, torn, nil
+	return &intents{store: store, pending: pending}, unreadable, nil
 }
 
 func (s *intents) has(volume string) bool {

@@ -70,12 +70,12 @@ type Provisioner struct {
 
 // New returns a Provisioner with the intents of an earlier process. It has to be called before Objects runs.
 func New(cfg Config) (*Provisioner, error) {
-	intents, torn, err := openIntents(cfg.Dir)
+	intents, unreadable, err := openIntents(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
 
-	for _, t := range torn {
+	for _, t := range unreadable {
 		cfg.Log.Error("record cannot be read and is set aside",
 			"record", t.Name, "kept_as", t.Moved, "err", t.Err)
 	}
@@ -149,7 +149,8 @@ func (p *Provisioner) volumeFailed(pv *corev1.PersistentVolume, format string, a
 
 // pauses says until when something is not done for an object.
 type pauses struct {
-	mu    sync.Mutex // guards until
+	// mu guards until.
+	mu    sync.Mutex
 	until map[types.UID]time.Time
 }
 

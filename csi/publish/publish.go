@@ -80,8 +80,8 @@ type Publisher struct {
 
 // Report is what Open found.
 type Report struct {
-	Torn     []durable.Unreadable // records that could not be read; set aside
-	Unstaged []string             // IDs of volumes that were in use before a reboot
+	Unreadable []durable.Unreadable // records that could not be read; set aside
+	Unstaged   []string             // IDs of volumes that were in use before a reboot
 }
 
 // Open reads the records and compares them with what the kernel has mounted: after a reboot nothing is, after
@@ -97,12 +97,12 @@ func Open(cfg Config) (*Publisher, Report, error) {
 		backends: cfg.Backends,
 	}
 
-	stagings, recorded, torn, err := openStagings(cfg.Dir)
+	stagings, recorded, unreadable, err := openStagings(cfg.Dir)
 	if err != nil {
 		return nil, report, err
 	}
 
-	p.stagings, report.Torn = stagings, torn
+	p.stagings, report.Unreadable = stagings, unreadable
 
 	for id, st := range recorded {
 		v, err := p.volumes.Get(id)

@@ -25,7 +25,7 @@ func TestKilledDriverFindsVolumesInUse(t *testing.T) {
 
 	n.Kill()
 	if report := n.Start(); report.Recovered != len(volumes) ||
-		len(n.Found.Unstaged)+len(report.Damaged)+len(report.Torn) > 0 {
+		len(n.Found.Unstaged)+len(report.Damaged)+len(report.Unreadable) > 0 {
 		t.Errorf("report %+v", report)
 	}
 

@@ -15,7 +15,7 @@ import (
 )
 
 func TestTargetsOfAVolume(t *testing.T) {
-	for _, c := range []struct {
+	cases := []struct {
 		name         string
 		have         staging
 		target       string
@@ -49,7 +49,9 @@ func TestTargetsOfAVolume(t *testing.T) {
 			staging{Targets: []string{"a"}}, "b", true,
 			staging{Targets: []string{"a"}}, volume.ErrInUse,
 		},
-	} {
+	}
+
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			before := slices.Clone(c.have.Targets)
 			got, err := c.have.with("v", c.target, c.singleWriter)

@@ -31,11 +31,13 @@ func (p *Publisher) Stage(ctx context.Context, id, path string, u Use) error {
 	}
 	defer point.Close()
 
+	// A repeated call finds the mount of the first.
 	state, err := point.State()
 	if err != nil || staged && state.Mounted && v.Access == volume.Filesystem {
 		return err
 	}
 
+	// The record comes before the mount or the device, so that none is left that no record leads to.
 	if !staged {
 		if err := p.begin(id, staging{Path: path}); err != nil {
 			return err

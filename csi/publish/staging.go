@@ -54,20 +54,23 @@ func (st staging) only(condition func(target string) bool) staging {
 type stagings struct {
 	store *durable.Store[staging]
 
-	mu   sync.Mutex // guards byID
+	// mu guards byID.
+	mu   sync.Mutex
 	byID map[string]staging
 }
 
 // openStagings reads the records that were left. They are not in force before keep.
-func openStagings(dir string) (s *stagings, left map[string]staging, torn []durable.Unreadable, err error) {
+func openStagings(dir string) (
+	s *stagings, left map[string]staging, unreadable []durable.Unreadable, err error,
+) {
 	s = &stagings{byID: map[string]staging{}}
 	if s.store, err = durable.OpenStore[staging](dir, true); err != nil {
 		return nil, nil, nil, fmt.Errorf("open staging records: %w", err)
 	}
-	if left, torn, err = s.store.List(); err != nil {
+	if left, unreadable, err = s.store.List(); err != nil {
 		return nil, nil, nil, fmt.Errorf("read staging records: %w", err)
 	}
-	return s, left, torn, nil
+	return s, left, unreadable, nil
 }
 
 func (s *stagings) get(id string) (staging, bool) {

@@ -38,6 +38,7 @@ func (p *Publisher) Publish(ctx context.Context, id, path string, u Use) error {
 	}
 	defer point.Close()
 
+	// The record comes before the mount, so that a volume with a single writer never has two.
 	if len(after.Targets) > len(before.Targets) {
 		if err := p.stagings.put(id, after); err != nil {
 			return err
@@ -77,6 +78,8 @@ func (p *Publisher) show(v volume.Volume, stagingPath string, point *target.Poin
 		return checkShown(point, state, source, v.Access, options.ReadOnly)
 	}
 
+	// The mount is made apart from the target and attached to it with all its options: pods never see it
+	// without.
 	makePoint := point.MakeDir
 	if v.Access == volume.Block {
 		makePoint = point.MakeFile

@@ -54,7 +54,8 @@ type Resizer struct {
 	volumes kube.Objects[corev1.PersistentVolume]
 	queue   *queue.Queue
 
-	mu      sync.Mutex // guards refused
+	// mu guards refused.
+	mu      sync.Mutex
 	refused map[types.UID]refusal
 }
 
@@ -147,6 +148,7 @@ func (r *Resizer) grown(
 		return fmt.Errorf("set capacity of PersistentVolume %s: %w", pv.Name, err)
 	}
 
+	// Where the file system has grown with the volume, nothing is left to do.
 	if !resp.GetNodeExpansionRequired() {
 		if _, err := r.patchStatus(ctx, c, growth{capacity: size}); err != nil {
 			return err
@@ -156,6 +158,7 @@ func (r *Resizer) grown(
 		return nil
 	}
 
+	// Else kubelet, or the node agent, has the driver grow it, and completes the claim's status.
 	_, err = r.patchStatus(ctx, c, growth{
 		step:      corev1.PersistentVolumeClaimNodeResizePending,
 		condition: corev1.PersistentVolumeClaimFileSystemResizePending,

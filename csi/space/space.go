@@ -71,7 +71,8 @@ type Ledger struct {
 	// promising is held from measuring to promising, so that the same bytes cannot be promised twice.
 	promising sync.Mutex
 
-	mu       sync.Mutex // guards what follows; never held while something is measured
+	// mu guards what follows; never held while something is measured.
+	mu       sync.Mutex
 	promises map[string]Promise
 	accounts map[string]*account // the same promises by backend
 }

@@ -28,6 +28,8 @@ func (s *Store) Grow(ctx context.Context, id string, required, limit int64) (Vol
 			ErrSize, id, r.Spec.Size, limit)
 	}
 
+	// The record is written first: a process that is killed before the backend has grown finishes by a
+	// repeat.
 	before := r
 	if size > r.Spec.Size {
 		if r, err = s.enlarge(r, size); err != nil {
@@ -106,6 +108,7 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 		return fmt.Errorf("delete volume %s: %w", id, err)
 	}
 
+	// From here on the next start finishes the deletion.
 	err = backend.Destroy(id)
 	if errors.Is(err, ErrInUse) {
 		// The backend saw a user although nobody holds the volume: it stays as it is.

@@ -23,11 +23,13 @@ func (s *Store) Create(ctx context.Context, r Request) (Volume, error) {
 	}
 	defer unlock()
 
+	// The ID follows from the name, so that a repeated request finds the volume of the first.
 	old, known := s.index.get(spec.ID)
 	if known && old.Phase == ready {
 		return s.view(old), errors.Join(old.damage, r.checkSatisfied(old.Spec))
 	}
 
+	// What lies under the ID is only replaced if a record says that it was never acknowledged.
 	if known {
 		err = s.clearAttempt(spec, old)
 	} else {
@@ -38,6 +40,7 @@ func (s *Store) Create(ctx context.Context, r Request) (Volume, error) {
 		return Volume{}, err
 	}
 
+	// The bytes are promised before anything is written: a full disk is not left with half a volume.
 	intent := record{
 		Version: recordVersion,
 		Phase:   making,
@@ -104,6 +107,7 @@ func (s *Store) promise(r record) error {
 // by the next Create or start. The intent is for a killed process; a power loss may take it away before the
 // volume, which is then a stray without data.
 func (s *Store) make(r record) (record, error) {
+	// The record says making before the content exists, and ready when it does.
 	id := r.Spec.ID
 	backend := s.backends.byName[r.Spec.Backend]
 	err := s.records.Note(id, r)

@@ -24,7 +24,8 @@ type fakeBackend struct {
 	least int64  // bytes of the smallest volume
 	knows string // mount option that is served
 
-	mu        sync.Mutex // guards what follows
+	// mu guards what follows.
+	mu        sync.Mutex
 	volumes   map[string]*fakeVolume
 	destroyed map[string]*fakeVolume // not yet committed
 	fail      map[string]error       // by operation

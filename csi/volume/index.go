@@ -12,7 +12,8 @@ import (
 type index struct {
 	ledger *space.Ledger
 
-	mu      sync.Mutex // guards what follows; never held during I/O
+	// mu guards what follows; never held during I/O.
+	mu      sync.Mutex
 	records map[string]record
 	ids     []string          // of records, sorted
 	holds   map[string]string // by ID: what uses the volume

@@ -14,11 +14,11 @@ import (
 
 // Report is what Open found and put right.
 type Report struct {
-	Torn    []durable.Unreadable // records that could not be read; set aside
-	Unmade  []string             // IDs of volumes whose creation was cut short; removed
-	Deleted []string             // IDs of volumes whose deletion was cut short; removed
-	Damaged map[string]error     // by ID: volumes that cannot be used
-	Trouble map[string]error     // by name: backends that could not be looked through or committed
+	Unreadable []durable.Unreadable // records that could not be read; set aside
+	Unmade     []string             // IDs of volumes whose creation was cut short; removed
+	Deleted    []string             // IDs of volumes whose deletion was cut short; removed
+	Damaged    map[string]error     // by ID: volumes that cannot be used
+	Trouble    map[string]error     // by name: backends that could not be looked through or committed
 
 	// Strays are volumes without a record, "BACKEND ID". They are left alone: there may be data in them.
 	Strays []string
@@ -59,12 +59,14 @@ func inParallel(ids []string, do func(id string)) {
 // recoverAll brings back all recorded volumes, or finishes taking them away.
 func recoverAll(c *catalog) (Report, error) {
 	report := Report{Damaged: map[string]error{}, Trouble: map[string]error{}}
-	records, torn, err := c.records.List()
+	records, unreadable, err := c.records.List()
 	if err != nil {
 		return report, fmt.Errorf("read volume records: %w", err)
 	}
 
-	report.Torn = torn
+	report.Unreadable = unreadable
+
+	// A backend that does not work as a whole says why; each of its volumes is damaged then.
 	for name, backend := range c.backends.byName {
 		if checker, ok := backend.(Checker); ok {
 			if err := checker.Check(false); err != nil {
@@ -73,15 +75,14 @@ func recoverAll(c *catalog) (Report, error) {
 		}
 	}
 
-	// guards report
+	// mu guards report, which volumes that are recovered side by side add to.
 	var mu sync.Mutex
 	inParallel(slices.Sorted(maps.Keys(records)), func(id string) {
-		r := recovered(c, id, records[id])
+		r := recoverOne(c, id, records[id])
 		c.index.put(id, r)
 
 		mu.Lock()
 		defer mu.Unlock()
-
 		report.add(id, records[id].Phase, r)
 	})
 
@@ -101,9 +102,9 @@ func recoverAll(c *catalog) (Report, error) {
 	return report, nil
 }
 
-// recovered brings one recorded volume back, or finishes taking it away, and returns the record that it has
+// recoverOne brings one recorded volume back, or finishes taking it away, and returns the record that it has
 // now.
-func recovered(c *catalog, id string, r record) record {
+func recoverOne(c *catalog, id string, r record) record {
 	backend := c.backends.byName[r.Spec.Backend]
 	r.damage = r.check(id)
 	switch {
@@ -111,7 +112,7 @@ func recovered(c *catalog, id string, r record) record {
 	case backend == nil:
 		r.damage = fmt.Errorf("%w: backend %q does not work on this node", ErrDamaged, r.Spec.Backend)
 	case r.Phase == ready:
-		return broughtBack(c, backend, r)
+		return recoverReady(c, backend, r)
 	default:
 		if err := backend.Destroy(id); err != nil {
 			r.damage = fmt.Errorf("finish %s: %w", r.Phase, err)
@@ -125,8 +126,8 @@ func recovered(c *catalog, id string, r record) record {
 	return r
 }
 
-// broughtBack makes a ready volume usable, or notes in the record why it is not.
-func broughtBack(c *catalog, backend Backend, r record) record {
+// recoverReady makes a ready volume usable, or notes in the record why it is not.
+func recoverReady(c *catalog, backend Backend, r record) record {
 	origin, err := backend.Recover(r.Spec, r.Origin)
 	r.damage = err
 	if err == nil && origin != r.Origin {

@@ -13,7 +13,7 @@ func TestRestartFindsAllVolumes(t *testing.T) {
 	a := f.create(Request{Name: "a", Required: 16 * mib})
 	b := f.create(Request{Name: "b", Required: 32 * mib, Access: Block})
 	report := f.restart()
-	if report.Recovered != 2 || len(report.Damaged)+len(report.Torn)+len(report.Strays) > 0 {
+	if report.Recovered != 2 || len(report.Damaged)+len(report.Unreadable)+len(report.Strays) > 0 {
 		t.Errorf("report %+v", report)
 	}
 
@@ -219,7 +219,7 @@ func TestUseOfAVolumeWithATornRecordNamesTheWayOut(t *testing.T) {
 	f := newFixture(t)
 	v := f.create(Request{Name: "v"})
 	f.tear(v.ID)
-	if report := f.restart(); len(report.Torn) != 1 {
+	if report := f.restart(); len(report.Unreadable) != 1 {
 		t.Errorf("report %+v", report)
 	}
 	_, _, err := f.Acquire(t.Context(), v.ID)
@@ -243,7 +243,7 @@ func TestDeleteByIDDiscardsWhatHasNoRecord(t *testing.T) {
 		f.create(r)
 	}
 
-	if report := f.restart(); len(report.Strays)+len(report.Torn) > 0 || report.Recovered != 2 {
+	if report := f.restart(); len(report.Strays)+len(report.Unreadable) > 0 || report.Recovered != 2 {
 		t.Errorf("report %+v", report)
 	}
 }

@@ -34,7 +34,7 @@ func FuzzID(f *testing.F) {
 
 func TestSizes(t *testing.T) {
 	const mib = 1 << 20
-	for _, c := range []struct {
+	cases := []struct {
 		required, limit, want int64
 		err                   error
 	}{
@@ -48,11 +48,11 @@ func TestSizes(t *testing.T) {
 		{2, 1, 0, ErrInvalid},
 		{-1, 0, 0, ErrInvalid},
 		{math.MaxInt64, 0, 0, ErrSize},
-	} {
-		if got, err := (Request{
-			Required: c.required,
-			Limit:    c.limit,
-		}).size(); got != c.want || !errors.Is(err, c.err) {
+	}
+
+	for _, c := range cases {
+		got, err := Request{Required: c.required, Limit: c.limit}.size()
+		if got != c.want || !errors.Is(err, c.err) {
 			t.Errorf("size(%d, %d) = %d, %v; want %d, %v", c.required, c.limit, got, err, c.want, c.err)
 		}
 	}

@@ -139,7 +139,7 @@ func (u *upkeep) recoverDamaged(ctx context.Context, backend string) error {
 		defer unlock()
 
 		if r, ok := u.index.get(id); ok && damaged(r) {
-			u.index.put(id, recovered(u.catalog, id, r))
+			u.index.put(id, recoverOne(u.catalog, id, r))
 		}
 	})
 
@@ -154,7 +154,8 @@ func same(a, b error) bool {
 
 // health is what is wrong with backends. It is safe for concurrent use.
 type health struct {
-	mu        sync.Mutex // guards what follows
+	// mu guards what follows.
+	mu        sync.Mutex
 	errs      map[string]error
 	listeners []func(backend string, err error)
 }

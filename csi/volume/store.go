@@ -48,6 +48,7 @@ func Open(cfg Config) (*Store, Report, error) {
 		changes:  make(chan struct{}, 1),
 	}
 
+	// No volume may be served before all promises are known, or a new one could take the bytes of an old one.
 	report, err := recoverAll(c)
 	if err != nil {
 		return nil, report, err

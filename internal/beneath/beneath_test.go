@@ -41,7 +41,7 @@ func tree(t *testing.T) (inside string, fd int) {
 
 func TestNamesStayBelowTheDirectory(t *testing.T) {
 	_, dir := tree(t)
-	for _, c := range []struct {
+	cases := []struct {
 		name           string
 		links, noLinks error
 	}{
@@ -56,7 +56,9 @@ func TestNamesStayBelowTheDirectory(t *testing.T) {
 		{"a/../../secret", unix.EXDEV, unix.EXDEV},
 		{"/etc", unix.EXDEV, unix.EXDEV},
 		{"none", unix.ENOENT, unix.ENOENT},
-	} {
+	}
+
+	for _, c := range cases {
 		for rule, want := range map[beneath.Rule]error{beneath.Links: c.links, beneath.NoLinks: c.noLinks} {
 			fd, err := beneath.Open(dir, c.name, unix.O_PATH, rule)
 			if err == nil {

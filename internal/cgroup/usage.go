@@ -76,12 +76,14 @@ func (h *Host) usageV1(group string, u *Usage) error {
 		return err
 	}
 
+	// The totals count the groups below as well, as v2 does by itself.
 	u.RSS = stat["total_rss"]
 	u.PageFaults = stat["total_pgfault"]
 	u.MajorPageFaults = stat["total_pgmajfault"]
 	u.Swap = stat["total_swap"]
 	u.WorkingSet = u.Memory - min(u.Memory, stat["total_inactive_file"])
 
+	// A machine with cgroup v1 may be without this controller.
 	if dir := h.Dir("pids", group); dir != "" {
 		u.PIDs, _ = number(dir, "pids.current")
 	}

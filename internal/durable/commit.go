@@ -16,10 +16,12 @@ import (
 type commits struct {
 	dir string
 
-	mu   sync.Mutex // guards next; never held during I/O
-	next *batch     // still open for changes; nil when no change is waiting
+	// mu guards next; never held during I/O.
+	mu   sync.Mutex
+	next *batch // still open for changes; nil when no change is waiting
 
-	turn sync.Mutex // held while a batch is being synced
+	// turn held while a batch is being synced.
+	turn sync.Mutex
 }
 
 // batch is the changes that share a sync.

@@ -10,7 +10,8 @@ import (
 // Locks is a set of locks by key. The zero value is ready for use. A key that nobody holds or waits for takes
 // no memory.
 type Locks[K comparable] struct {
-	mu   sync.Mutex // guards held
+	// mu guards held.
+	mu   sync.Mutex
 	held map[K]*entry
 }
 

@@ -124,7 +124,7 @@ func (c Config) ClientCertificate() (cert, key []byte, err error) {
 }
 
 // WriteKubeconfig writes a kubeconfig file for the same server with the PEM file as client certificate and
-// key. Whoever uses it reads the PEM file again when that changes, so a rotated certificate needs no new
+// key. Clients that use it read the PEM file again when that changes, so a rotated certificate needs no new
 // kubeconfig.
 func (c Config) WriteKubeconfig(path, pem string) error {
 	if c.rest.Transport != nil {

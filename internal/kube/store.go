@@ -34,7 +34,8 @@ type store struct {
 
 	listed chan struct{} // closed with the first list
 
-	mu      sync.Mutex // guards the rest
+	// mu guards the rest.
+	mu      sync.Mutex
 	objects map[string]metav1.Object
 	words   map[string]map[string]metav1.Object // by word of index, then by key
 	version string                              // the newest that a list or an event came with
@@ -275,6 +276,7 @@ func (s *store) Replace(list []any, version string) error {
 		}
 	}
 
+	// What is not in the list was deleted while there was no watch.
 	for key, old := range s.objects {
 		if _, ok := present[key]; !ok {
 			s.drop(key)
@@ -284,6 +286,7 @@ func (s *store) Replace(list []any, version string) error {
 
 	s.mu.Unlock()
 
+	// Listeners are called without the lock: they may read the store.
 	s.report(all)
 	if !s.hasListed() {
 		close(s.listed)

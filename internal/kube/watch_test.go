@@ -29,7 +29,7 @@ func run(t *testing.T, f func(ctx context.Context)) {
 	})
 }
 
-// next is the next thing that a test is told of.
+// next returns the next value that the tested code has sent.
 func next[T any](t *testing.T, from <-chan T) T {
 	t.Helper()
 	select {

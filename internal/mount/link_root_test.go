@@ -12,8 +12,8 @@ import (
 func TestMountsAreFoundBehindALink(t *testing.T) {
 	testenv.Root(t)
 	dir := testenv.ShortDir(t)
-	real, link := filepath.Join(dir, "real"), filepath.Join(dir, "link")
-	if err := os.MkdirAll(filepath.Join(real, "pod", "volume"), 0o755); err != nil {
+	target, link := filepath.Join(dir, "real"), filepath.Join(dir, "link")
+	if err := os.MkdirAll(filepath.Join(target, "pod", "volume"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Symlink("real", link); err != nil {
@@ -24,13 +24,13 @@ func TestMountsAreFoundBehindALink(t *testing.T) {
 	}
 
 	below, err := mount.Below(filepath.Join(link, "pod"))
-	if err != nil || len(below) != 1 || below[0] != filepath.Join(real, "pod", "volume") {
+	if err != nil || len(below) != 1 || below[0] != filepath.Join(target, "pod", "volume") {
 		t.Errorf("Below = %q, %v", below, err)
 	}
 	if err := mount.UnmountBelow(filepath.Join(link, "pod")); err != nil {
 		t.Error(err)
 	}
-	if on, err := mount.Mounted(filepath.Join(real, "pod", "volume")); on || err != nil {
+	if on, err := mount.Mounted(filepath.Join(target, "pod", "volume")); on || err != nil {
 		t.Errorf("still mounted: %v, %v", on, err)
 	}
 	if below, err := mount.Below(filepath.Join(dir, "none", "pod")); len(below) > 0 || err != nil {

@@ -63,6 +63,7 @@ func Create(pins map[Kind]string, setup func() error) error {
 		}
 	}
 
+	// The thread is not used again, as it stays in the new namespaces. They live on by their pins.
 	err := onThrowawayThread(func() error {
 		if err := unix.Unshare(flags); err != nil {
 			return fmt.Errorf("unshare: %w", err)

@@ -95,10 +95,11 @@ func TestErrorNamesTheLeafAndStaysShort(t *testing.T) {
 		t.Errorf("error of %d bytes: %.300s, want a short one with the leaf's name", len(text), text)
 	}
 
+	// Where the test runs now is restored when it ends.
+	t.Chdir("/")
 	if err := unix.Fchdir(bottom); err != nil {
 		t.Fatal(err)
 	}
-	defer os.Chdir("/")
 
 	if err := unix.Unmount("leaf", unix.MNT_DETACH); err != nil {
 		t.Fatal(err)

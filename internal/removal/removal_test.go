@@ -1,6 +1,7 @@
 package removal_test
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -36,7 +37,7 @@ func descend(t *testing.T, dir string, depth int, name string) int {
 
 func gone(t *testing.T, path string) {
 	t.Helper()
-	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%s is still there: %v", path, err)
 	}
 }

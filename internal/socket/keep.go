@@ -54,7 +54,7 @@ func Remove(path string) error {
 	return nil
 }
 
-// awaitGone returns when there is no file at path, or ctx has ended.
+// awaitGone returns when nothing is at path any more, or ctx has ended.
 func awaitGone(ctx context.Context, path string) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {

@@ -3,13 +3,13 @@ package socket_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
@@ -25,9 +25,11 @@ func TestMain(m *testing.M) {
 		}
 		println("listening")
 
-		// It is killed before that. With select{} alone, the runtime would find a deadlock.
-		time.Sleep(time.Hour)
+		// The test kills it, or ends and closes the pipe.
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return
 	}
+
 	os.Exit(m.Run())
 }
 
@@ -35,6 +37,12 @@ func TestSocketOfADeadServerIsTakenOverAndThatOfALiveOneRefused(t *testing.T) {
 	path := filepath.Join(testenv.ShortDir(t), "s.sock")
 	other := exec.Command(os.Args[0])
 	other.Env = append(os.Environ(), "SOCKET_TEST_LISTEN="+path)
+	stdin, err := other.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close()
+
 	out, err := other.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -62,6 +62,18 @@ func Netns(tb testing.TB) string {
 	return path
 }
 
+// MemoryDir returns a temporary directory in memory, where the disk adds nothing to what is measured. Where
+// the machine has none it is an ordinary one.
+func MemoryDir(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "trv")
+	if err != nil {
+		return tb.TempDir()
+	}
+	tb.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // ShortDir returns a temporary directory whose path is short enough for unix sockets; that of t.TempDir
 // contains the test's name. What is still mounted below it when the test ends is unmounted and fails the
 // test.

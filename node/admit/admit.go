@@ -23,8 +23,10 @@ type Node struct {
 
 // Verdict is the decision about a pod. The zero value admits it.
 type Verdict struct {
-	Reason, Message string    // why the pod cannot run here
-	Preempt         []*v1.Pod // pods that must end before this one, which is critical, is asked about again
+	Reason, Message string // why the pod cannot run here
+
+	// Preempt are pods that must end before this one, which is critical, is admitted again.
+	Preempt []*v1.Pod
 }
 
 // Admitted reports whether the pod may run at once.

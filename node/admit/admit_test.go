@@ -116,8 +116,7 @@ func TestPodsForAnotherNodeAreRejectedWithKubeletsWords(t *testing.T) {
 	})
 }
 
-func TestPodsThatTheNodeMayNotRunAreRejectedWithKubeletsWords(t *testing.T) {
-	confined := &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeRuntimeDefault}
+func TestSysctlsThatTheNodeMayNotSetAreRejectedWithKubeletsWords(t *testing.T) {
 	check(t, map[string]admission{
 		"safe sysctl": {with(func(p *v1.Pod) {
 			p.Spec.SecurityContext = sets("net.ipv4.tcp_notsent_lowat")
@@ -136,14 +135,18 @@ func TestPodsThatTheNodeMayNotRunAreRejectedWithKubeletsWords(t *testing.T) {
 			p.Spec.SecurityContext = sets("kernel.msgmax")
 		}),
 			"SysctlForbidden", `forbidden sysctl: "kernel.msgmax" not allowed with host IPC enabled`},
+	})
+}
+
+func TestPodsThatTheNodeCannotRunAreRejectedWithKubeletsWords(t *testing.T) {
+	confined := &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeRuntimeDefault}
+	check(t, map[string]admission{
 		"AppArmor": {with(func(p *v1.Pod) {
 			p.Spec.Containers[0].SecurityContext = &v1.SecurityContext{AppArmorProfile: confined}
 		}), "AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"},
 		"user namespaces": {with(func(p *v1.Pod) { p.Spec.HostUsers = new(false) }), "PodFeatureUnsupported",
 			"this node agent does not serve user namespaces (hostUsers: false)"},
-		"undeclared feature": {with(func(p *v1.Pod) {
-			restartAll(p)
-		}), "PodFeatureUnsupported",
+		"undeclared feature": {with(restartAll), "PodFeatureUnsupported",
 			"Pod requires node features that are not available: RestartAllContainersOnContainerExits"},
 	})
 }
@@ -173,16 +176,18 @@ func TestNothingIsLetInByANodeThatIsNotKnown(t *testing.T) {
 
 func TestTaintsAreForPodsOfTheAPI(t *testing.T) {
 	node := testNode()
-	node.Object.Spec.Taints = []v1.Taint{{Key: "k", Effect: v1.TaintEffectNoExecute},
-		{Key: "s", Effect: v1.TaintEffectNoSchedule}}
-	for name, c := range map[string]struct {
+	node.Object.Spec.Taints = []v1.Taint{
+		{Key: "k", Effect: v1.TaintEffectNoExecute},
+		{Key: "s", Effect: v1.TaintEffectNoSchedule},
+	}
+
+	cases := map[string]struct {
 		pod  *v1.Pod
 		want string
 	}{
 		"api": {cpu("1"), "TaintToleration"},
 		"tolerant": {with(func(p *v1.Pod) {
-			p.Spec.Tolerations = []v1.Toleration{{Key: "k",
-				Operator: v1.TolerationOpExists}}
+			p.Spec.Tolerations = []v1.Toleration{{Key: "k", Operator: v1.TolerationOpExists}}
 		}), ""},
 		"static": {with(func(p *v1.Pod) {
 			p.Annotations = map[string]string{"kubernetes.io/config.source": "file"}
@@ -190,7 +195,9 @@ func TestTaintsAreForPodsOfTheAPI(t *testing.T) {
 		"of a source that there is not": {with(func(p *v1.Pod) {
 			p.Annotations = map[string]string{"kubernetes.io/config.source": "mine"}
 		}), "TaintToleration"},
-	} {
+	}
+
+	for name, c := range cases {
 		if got := Check(node, c.pod, nil); got.Reason != c.want {
 			t.Errorf("%s: %+v, want %q", name, got, c.want)
 		}

@@ -22,7 +22,8 @@ import (
 	"github.com/trivet-node/trivet/node/volume"
 )
 
-// runParts makes and starts the parts. What pods need comes before the pods.
+// runParts makes and starts the parts, each after those that it is given: first what the cluster sees of the
+// node, then the pods, and last the API, whose requests are about pods.
 func (s *surroundings) runParts(parts *parts) error {
 	if err := s.makeDirectories(); err != nil {
 		return err
@@ -31,22 +32,20 @@ func (s *surroundings) runParts(parts *parts) error {
 	// The node in the cluster.
 	events := s.newEvents()
 	parts.runSafe("events", events.Run)
-	status, err := s.runNode(parts, events)
-	if err != nil {
-		return err
-	}
-
+	status := s.runNode(parts, events)
 	allocatable, err := status.Allocatable()
 	if err != nil {
 		return err
 	}
 
+	// Pods' groups are made below these.
 	tree, err := s.newCgroups(parts.ctx)
 	if err != nil {
 		return err
 	}
 
-	// Which pods there are, and what they refer to. Whatever changes only adds to the looks.
+	// Which pods there are, and what they refer to. A change of either adds a look at the pod, and nothing
+	// more.
 	looks := queue.New()
 	pods := podsource.New(kube.Pods(s.client), s.cfg.NodeName, looks, s.log)
 	refs := objects.New(s.client, func(pod types.UID) { looks.Look(pod, queue.ObjectChanged) }, s.log)
@@ -124,15 +123,14 @@ func (s *surroundings) newImageAccess() (*imageaccess.Access, error) {
 }
 
 // runVolumes makes what mounts volumes and starts the registration of CSI drivers.
-func (s *surroundings) runVolumes(
-	parts *parts, in podInputs,
-) (*volume.Mounter, error) {
+func (s *surroundings) runVolumes(parts *parts, in podInputs) (*volume.Mounter, error) {
 	csiNode := &csiplugin.CSINodes{
 		CSINodes: storage.CSINodes(s.client),
 		Nodes:    kube.Nodes(s.client),
 		Node:     s.cfg.NodeName,
 	}
 
+	// A driver that registers, or leaves, is a reason to look at every pod: each may have a volume of it.
 	drivers := csiplugin.New(csiplugin.Config{
 		Dir:       filepath.Join(s.cfg.RootDir, "plugins_registry"),
 		Publisher: csiNode,
@@ -147,6 +145,7 @@ func (s *surroundings) runVolumes(
 	parts.run("csi drivers", drivers.Run)
 	parts.run("csi node", csiNode.Init)
 
+	// CSI drivers may ask for tokens of the pod, as projected volumes do.
 	tokens := review.TokensOf(s.client)
 	csi, err := csivolume.New(csivolume.Config{
 		Root:    s.cfg.RootDir,

@@ -13,8 +13,9 @@ import (
 	"github.com/trivet-node/trivet/node/nodestatus"
 )
 
-// runNode starts what the cluster sees of the node: its identity, its Node object and its Lease.
-func (s *surroundings) runNode(parts *parts, events nodestatus.Events) (*nodestatus.Reporter, error) {
+// runNode starts what the cluster sees of the node: its identity, its Node object and its Lease. The Lease is
+// renewed once the Node is registered, which owns it.
+func (s *surroundings) runNode(parts *parts, events nodestatus.Events) *nodestatus.Reporter {
 	requests := identity.RequestsOf(s.client)
 	parts.run("identity", func(ctx context.Context) error {
 		return s.identity.Run(ctx, requests, s.cfg.Identity.Rotate)
@@ -31,35 +32,38 @@ func (s *surroundings) runNode(parts *parts, events nodestatus.Events) (*nodesta
 	})
 
 	parts.runSafe("lease", after(status.Registered(), renewer.Run))
-	return status, nil
+	return status
 }
 
 // statusConfig is what the Node object shows, and when.
 func (s *surroundings) statusConfig() nodestatus.Config {
 	node := s.cfg.Node
 	return nodestatus.Config{
-		Name:             s.cfg.NodeName,
-		IPs:              s.ips,
-		Hostname:         s.cfg.NodeName,
-		Labels:           node.Labels,
-		Taints:           node.Taints,
-		ProviderID:       node.ProviderID,
-		Register:         node.Register,
+		Name:          s.cfg.NodeName,
+		Hostname:      s.cfg.NodeName,
+		IPs:           s.ips,
+		GivenIPs:      givenIPs(node),
+		Labels:        node.Labels,
+		Taints:        node.Taints,
+		ProviderID:    node.ProviderID,
+		ExternalCloud: node.ExternalCloud,
+		Register:      node.Register,
+
 		Version:          KubernetesVersion + "-trivet." + strings.TrimPrefix(program.Version, "v"),
 		Port:             node.Port,
-		RootDir:          s.cfg.RootDir,
-		MaxPods:          maxPods(node.MaxPods, node.PodsPerCore, int64(machine.CPUs())),
-		MaxImages:        node.MaxImages,
-		Reserved:         s.cfg.Resources.Reserved,
-		Thresholds:       s.cfg.Resources.EvictionHard,
-		AllAllocatable:   s.cfg.Resources.AllAllocatable,
-		PressureHold:     s.cfg.Resources.PressureHold,
-		ReportFrequency:  node.ReportFrequency,
-		CheckFrequency:   node.CheckFrequency,
-		ExternalCloud:    node.ExternalCloud,
-		GivenIPs:         givenIPs(node),
 		DeclaredFeatures: declaredFeatures(s.cfg.Gates),
-		Log:              s.log,
+
+		RootDir:        s.cfg.RootDir,
+		MaxPods:        maxPods(node.MaxPods, node.PodsPerCore, int64(machine.CPUs())),
+		MaxImages:      node.MaxImages,
+		Reserved:       s.cfg.Resources.Reserved,
+		Thresholds:     s.cfg.Resources.EvictionHard,
+		AllAllocatable: s.cfg.Resources.AllAllocatable,
+		PressureHold:   s.cfg.Resources.PressureHold,
+
+		ReportFrequency: node.ReportFrequency,
+		CheckFrequency:  node.CheckFrequency,
+		Log:             s.log,
 	}
 }
 

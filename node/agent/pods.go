@@ -52,6 +52,7 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 
 	parts.run("log rotation", rotator.Run)
 
+	// Who may use which image, from what earlier pulls have shown.
 	access, err := s.newImageAccess()
 	if err != nil {
 		return err
@@ -68,6 +69,7 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	parts.run("container runtime", func(ctx context.Context) error { return s.runtime.Watch(ctx, worker) })
 	parts.runSafe("pod workers", worker.Run)
 
+	// What is left of pods that are gone is removed once all pods are known.
 	sweep := leftovers{
 		log:     s.log,
 		runtime: s.runtime,
@@ -99,6 +101,7 @@ func (s *surroundings) newWorker(
 		return nil, err
 	}
 
+	// More starts than workers may go on at once: most of a start is waiting for the runtime.
 	cfg := podworker.Config{
 		Node:        node,
 		Env:         p.env,
@@ -116,6 +119,7 @@ func (s *surroundings) newWorker(
 		Refresh:     p.status.Refresh,
 	}
 
+	// PullImage of CRI takes the configuration of the sandbox that the image is for.
 	images := imagepull.New(imagepull.Config{
 		Runtime:     s.runtime,
 		Secrets:     p.refs,

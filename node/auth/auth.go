@@ -89,11 +89,13 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 			return
 		}
 
+		// What is authorised must be what is served.
 		if !clean(r.URL) {
 			http.NotFound(w, r)
 			return
 		}
 
+		// One of the subresources suffices.
 		subresources, verb := attributes(r)
 		for _, sub := range subresources {
 			d, err := g.authorize(r.Context(), user, verb, sub)
@@ -267,6 +269,7 @@ func (g *Guard) authorize(ctx context.Context, user User, verb, subresource stri
 		}
 	}
 
+	// A decision counts for a while, so that a busy client does not cost a review with each request.
 	now := g.cfg.Now()
 	key := sha256.Sum256([]byte(spec.String()))
 	if d, ok := g.access.get(key, now); ok {

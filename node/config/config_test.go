@@ -101,7 +101,7 @@ func TestAFileOfKubeadmAndItsFlagsAreTaken(t *testing.T) {
 }
 
 func TestFlagLinesOfDistributionsAreTaken(t *testing.T) {
-	for name, line := range map[string]string{
+	cases := map[string]string{
 		"kind": `--bootstrap-kubeconfig=/b --kubeconfig=/k --node-ip=192.0.2.7 --node-labels=
 			--provider-id=kind://docker/kind/n --runtime-cgroups=/system.slice/containerd.service
 			--fail-swap-on=false`,
@@ -119,7 +119,9 @@ func TestFlagLinesOfDistributionsAreTaken(t *testing.T) {
 			--streaming-connection-idle-timeout=5m --make-iptables-util-chains=true --seccomp-default=true
 			--rotate-server-certificates=true --tls-cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
 			--pod-max-pids=1024`,
-	} {
+	}
+
+	for name, line := range cases {
 		if _, err := configured(t, "", strings.Fields(line)...); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

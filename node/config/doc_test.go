@@ -14,7 +14,7 @@ import (
 const page = "../../docs/node-config.md"
 
 // TestThePageShowsTheTables fails when docs/node-config.md and the tables differ. TRIVET_WRITE_DOCS=1
-// writes the page's tables anew.
+// writes the page's tables.
 func TestThePageShowsTheTables(t *testing.T) {
 	data, err := os.ReadFile(page)
 	if err != nil {

@@ -88,6 +88,7 @@ func decode(asJSON []byte) (*kubeletconfig.Configuration, error) {
 // dropIns lays the *.conf files below a directory over the configuration, in the order of their paths, as
 // merge patches (RFC 7386).
 func (c *settings) dropIns(dir string) error {
+	// The patches are laid over JSON, where a field that is not set differs from one that is zero.
 	var merged any
 	base, err := json.Marshal(c.Kubelet)
 	if err == nil {

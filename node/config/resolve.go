@@ -187,7 +187,7 @@ func logs(k *kubeletconfig.Configuration) (Logs, error) {
 	return Logs{
 		Dir:      k.PodLogsDir,
 		MaxSize:  size.Value(),
-		MaxFiles: int(*k.ContainerLogMaxFiles),
+		MaxFiles: *k.ContainerLogMaxFiles,
 		Interval: k.ContainerLogInterval.Duration,
 	}, nil
 }

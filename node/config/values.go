@@ -106,6 +106,7 @@ func setMap(p any, text string, first bool) error {
 		pairs[strings.TrimSpace(item[:i])] = strings.TrimSpace(item[i+1:])
 	}
 
+	// Whether a repeated flag adds to the file's or replaces it is kubelet's behaviour for each of them.
 	switch p := p.(type) {
 	case *map[string]string:
 		if first || *p == nil {

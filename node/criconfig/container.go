@@ -38,6 +38,7 @@ func CreateContainer(node Node, pod *v1.Pod, in Container) (*runtime.ContainerCo
 		return nil, err
 	}
 
+	// An ephemeral container may see the processes of another one.
 	if in.Target != "" {
 		security.NamespaceOptions.Pid = cri.NamespaceMode_TARGET
 		security.NamespaceOptions.TargetId = in.Target

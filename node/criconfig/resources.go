@@ -27,6 +27,7 @@ func resourcesOf(node Node, pod *v1.Pod, c *v1.Container) *cri.LinuxContainerRes
 		cpuRequest = cpuLimit
 	}
 
+	// A quota only where CPU limits are enforced: without one the container has its shares alone.
 	out := &cri.LinuxContainerResources{
 		CpuPeriod:          cgroup.DefaultPeriod,
 		CpuShares:          int64(cgroup.Shares(cpuRequest.MilliValue())),
@@ -49,6 +50,7 @@ func resourcesOf(node Node, pod *v1.Pod, c *v1.Container) *cri.LinuxContainerRes
 		})
 	}
 
+	// As with kubelet, the kernel's OOM killer ends all processes of a container together.
 	if node.CgroupV2 {
 		out.Unified = map[string]string{}
 		if !node.SingleOOMKill {

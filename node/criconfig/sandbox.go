@@ -68,6 +68,7 @@ func Sandbox(node Node, pod *v1.Pod, attempt uint32, cgroupParent string) (*runt
 		out.PortMappings = portMappings(pod)
 	}
 
+	// Pods may write a sysctl with dots or with slashes; runtimes know it with dots.
 	if sc := pod.Spec.SecurityContext; sc != nil {
 		for _, s := range sc.Sysctls {
 			out.Linux.Sysctls[strings.ReplaceAll(s.Name, "/", ".")] = s.Value

@@ -154,6 +154,7 @@ func containerSecurity(node Node, pod *v1.Pod, in Container) (*cri.LinuxContaine
 		}
 	}
 
+	// The runtime has no list of its own: what is not named here is open to the container.
 	if csc.ProcMount == nil || *csc.ProcMount == v1.DefaultProcMount {
 		out.MaskedPaths, out.ReadonlyPaths = maskedPaths(), readonlyPaths
 	}
@@ -164,11 +165,13 @@ func containerSecurity(node Node, pod *v1.Pod, in Container) (*cri.LinuxContaine
 		return nil, err
 	}
 
+	// CRI does not know runAsNonRoot, so it is checked here, against the image's user where no pod sets one.
 	user := first(csc.RunAsUser, psc.RunAsUser)
 	if err := checkNonRoot(first(csc.RunAsNonRoot, psc.RunAsNonRoot), user, in.ImageUser); err != nil {
 		return nil, err
 	}
 
+	// A name is looked up by the runtime, in the image's /etc/passwd.
 	switch {
 	case user != nil:
 		out.RunAsUser = int64Value(user)

@@ -20,7 +20,8 @@ type Gate struct {
 	// called for a pod that must end for another one
 	preempt func(types.UID)
 
-	mu       sync.Mutex // guards what follows
+	// mu guards what follows.
+	mu       sync.Mutex
 	admitted map[types.UID]bool
 	verdicts map[types.UID]admit.Verdict
 	waiting  map[types.UID]bool      // critical pods that wait for their victims to end

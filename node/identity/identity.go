@@ -24,10 +24,14 @@ import (
 type Config struct {
 	NodeName   string
 	Kubeconfig string // the node's own; it is written after a bootstrap
-	Bootstrap  string // with a bootstrap token; used while Kubeconfig is missing or its certificate has ended
-	CertDir    string // /var/lib/kubelet/pki
-	UserAgent  string // names the program in the API server's audit log
-	Log        *slog.Logger
+
+	// Bootstrap is a kubeconfig with a bootstrap token, used while Kubeconfig is missing or its certificate
+	// has expired.
+	Bootstrap string
+
+	CertDir   string // /var/lib/kubelet/pki
+	UserAgent string // names the program in the API server's audit log
+	Log       *slog.Logger
 }
 
 func (c Config) store() Store { return Store{Dir: c.CertDir, Name: "kubelet-client"} }

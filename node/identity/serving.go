@@ -23,8 +23,10 @@ type ServingConfig struct {
 	CertFile string // given files; they are read again when they change
 	KeyFile  string
 
-	Bootstrap bool   // ask the cluster's signer; until it answers, a self-signed certificate serves
-	CertDir   string // where the signer's certificates are kept
+	// Bootstrap asks the cluster's signer. Until it answers, a self-signed certificate serves.
+	Bootstrap bool
+
+	CertDir string // where the signer's certificates are kept
 
 	Request Request // the names and addresses of the node
 	Log     *slog.Logger

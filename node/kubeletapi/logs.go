@@ -82,6 +82,7 @@ func (l lookup) logFile(
 		return "", "", fmt.Errorf("list containers of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 
+	// Which instance was the previous one is what the pod's status shows.
 	if previous {
 		last := lastID(pod, name)
 		found = slices.DeleteFunc(found, func(c runtime.Container) bool { return c.ID != last })

@@ -115,7 +115,8 @@ type idleConn struct {
 	net.Conn
 	idle time.Duration
 
-	mu    sync.Mutex // guards fixed, and makes sure that a fixed deadline is not extended
+	// mu guards fixed, and makes sure that a fixed deadline is not extended.
+	mu    sync.Mutex
 	fixed bool
 }
 

@@ -67,7 +67,9 @@ type Config struct {
 
 // Off are endpoints that an administrator has switched off: they answer 405.
 type Off struct {
-	Debugging  bool // logs, exec, attach and the like; /configz and others are not found
+	// Debugging: logs, exec, attach and the like; /configz and others are not found.
+	Debugging bool
+
 	SystemLogs bool // /logs/
 	Profiling  bool // /debug/pprof/
 	DebugFlags bool // /debug/flags/v

@@ -52,12 +52,14 @@ func (k *Configuration) Check() error {
 }
 
 func (k *Configuration) checkServer(p *problems) {
-	port := func(name string, n int32, zero bool) {
-		p.when((n < 1 || n > math.MaxUint16) && !(zero && n == 0), "%s %d is not a port", name, n)
+	// Zero is a port that is not served.
+	port := func(name string, n, least int32) {
+		p.when(n < least || n > math.MaxUint16, "%s %d is not a port", name, n)
 	}
-	port("port", k.Port, false)
-	port("readOnlyPort", k.ReadOnlyPort, true)
-	port("healthzPort", *k.HealthzPort, true)
+
+	port("port", k.Port, 1)
+	port("readOnlyPort", k.ReadOnlyPort, 0)
+	port("healthzPort", *k.HealthzPort, 0)
 	for name, address := range map[string]string{
 		"address":            k.Address,
 		"healthzBindAddress": k.HealthzBindAddress,
@@ -110,14 +112,15 @@ func (k *Configuration) checkNode(p *problems) {
 		p.add(checkTaint(i, taint))
 	}
 
-	p.when(!between(*k.IPTablesDropBit, 0, 31), "iptablesDropBit %d must be between 0 and 31",
+	p.when(!upTo(*k.IPTablesDropBit, 31), "iptablesDropBit %d must be between 0 and 31",
 		*k.IPTablesDropBit)
-	p.when(!between(*k.IPTablesMasqueradeBit, 0, 31), "iptablesMasqueradeBit %d must be between 0 and 31",
+	p.when(!upTo(*k.IPTablesMasqueradeBit, 31), "iptablesMasqueradeBit %d must be between 0 and 31",
 		*k.IPTablesMasqueradeBit)
 	p.oneOf("hairpinMode", k.HairpinMode, "none", "hairpin-veth", "promiscuous-bridge")
 }
 
-func between(n, low, high int32) bool { return low <= n && n <= high }
+// upTo reports whether n is from 0 to most.
+func upTo(n, most int32) bool { return 0 <= n && n <= most }
 
 func (k *Configuration) checkRuntime(p *problems) {
 	p.when(k.ContainerRuntimeEndpoint == "", "containerRuntimeEndpoint is empty")
@@ -130,8 +133,8 @@ func (k *Configuration) checkRuntime(p *problems) {
 		*k.RegistryPullQPS, k.RegistryBurst)
 
 	high, low := *k.ImageGCHighThreshold, *k.ImageGCLowThreshold
-	p.when(!between(high, 0, 100), "imageGCHighThresholdPercent %d must be between 0 and 100", high)
-	p.when(!between(low, 0, 100), "imageGCLowThresholdPercent %d must be between 0 and 100", low)
+	p.when(!upTo(high, 100), "imageGCHighThresholdPercent %d must be between 0 and 100", high)
+	p.when(!upTo(low, 100), "imageGCLowThresholdPercent %d must be between 0 and 100", low)
 	p.when(low >= high, "imageGCLowThresholdPercent %d must be less than imageGCHighThresholdPercent %d",
 		low, high)
 	least, most := k.ImageMinimumGCAge.Duration, k.ImageMaximumGCAge.Duration

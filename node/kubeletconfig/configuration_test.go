@@ -58,9 +58,9 @@ func paths(prefix string, t reflect.Type, out *[]string) {
 		return
 	}
 
-	for i := range t.NumField() {
-		path := prefix + "." + jsonName(t.Field(i))
-		paths(strings.Trim(path, "."), t.Field(i).Type, out)
+	for field := range t.Fields() {
+		path := prefix + "." + jsonName(field)
+		paths(strings.Trim(path, "."), field.Type, out)
 	}
 }
 

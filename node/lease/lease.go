@@ -30,10 +30,13 @@ func Of(c *kube.Client) kube.Objects[coordinationv1.Lease] {
 
 // Config says whose Lease it is.
 type Config struct {
-	Node     string
-	Duration time.Duration   // after which the node counts as gone; the Lease is renewed four times as often
-	Owner    func() *v1.Node // the Lease is deleted with the Node; nil: not registered
-	Log      *slog.Logger
+	Node string
+
+	// Duration is after which the node counts as gone. The Lease is renewed four times as often.
+	Duration time.Duration
+
+	Owner func() *v1.Node // the Lease is deleted with the Node; nil: not registered
+	Log   *slog.Logger
 }
 
 // Renewer renews a Lease.

@@ -82,8 +82,8 @@ func addNames(names map[string]bool, t reflect.Type, seen map[reflect.Type]bool)
 
 	switch t.Kind() {
 	case reflect.Struct:
-		for i := range t.NumField() {
-			addNames(names, t.Field(i).Type, seen)
+		for field := range t.Fields() {
+			addNames(names, field.Type, seen)
 		}
 
 	case reflect.Map:

@@ -29,6 +29,7 @@ func Pods(data []byte, from Origin) (pods []*v1.Pod, warnings []string, err erro
 		return []*v1.Pod{pod}, warnings, err
 	}
 
+	// The items of a list have no kind of their own.
 	for i, item := range list.Items {
 		item["kind"], item["apiVersion"] = json.RawMessage(`"Pod"`), json.RawMessage(`"`+list.APIVersion+`"`)
 		text, err := json.Marshal(item)

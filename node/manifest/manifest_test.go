@@ -127,10 +127,11 @@ func TestManifestsThatMayNotRunAreRefused(t *testing.T) {
 	pod := func(metadata, spec string) string {
 		return "{apiVersion: v1, kind: Pod, metadata: {" + metadata + "}, spec: {" + spec + "}}"
 	}
+
 	const one = `containers: [{name: c, image: "registry.example/c:1"}]`
 	volume := func(source string) string { return pod("name: a", one+", volumes: [{name: v, "+source+"}]") }
 	const env = "envFrom: [{configMapRef: {name: m}}]"
-	for want, text := range map[string]string{
+	cases := map[string]string{
 		"want a v1 Pod":             `{apiVersion: v1, kind: Service, metadata: {name: a}}`,
 		"kind are missing":          "",
 		"has no name":               pod("", one),
@@ -147,7 +148,9 @@ func TestManifestsThatMayNotRunAreRefused(t *testing.T) {
 		"reference serviceaccounts": pod("name: a", one+", serviceAccountName: robot"),
 		"persistentvolumeclaims":    volume("persistentVolumeClaim: {claimName: c}"),
 		"via projected volumes":     volume("projected: {sources: [{serviceAccountToken: {path: t}}]}"),
-	} {
+	}
+
+	for want, text := range cases {
 		_, _, err := Pod([]byte(text), Origin{Node: "node1", File: "/m/x.yaml"})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", text, err, want)

@@ -47,7 +47,8 @@ type Config struct {
 	ExternalCloud bool
 	GivenIPs      []string
 
-	DeclaredFeatures []string // what the scheduler looks for on a node and this agent has (KEP-5328)
+	// DeclaredFeatures are those that the scheduler looks for on a node and this agent has (KEP-5328).
+	DeclaredFeatures []string
 
 	Log *slog.Logger
 }

@@ -27,7 +27,8 @@ import (
 
 // fakeRuntime is a container runtime that a test switches on and off.
 type fakeRuntime struct {
-	mu    sync.Mutex // guards the rest
+	// mu guards the rest.
+	mu    sync.Mutex
 	down  bool
 	looks int
 	cidrs []string
@@ -83,7 +84,8 @@ func (f *fakeRuntime) given() []string {
 
 // events are the reasons that were recorded.
 type events struct {
-	mu      sync.Mutex // guards reasons
+	// mu guards reasons.
+	mu      sync.Mutex
 	reasons []string
 }
 

@@ -43,11 +43,13 @@ func (r *Reporter) register(ctx context.Context) error {
 		}
 	}
 
+	// It is there already, of an earlier life of the agent or made by somebody else.
 	have, err := r.nodes.Get(ctx, "", r.cfg.Name)
 	if err != nil {
 		return err
 	}
 
+	// Only what the agent owns of it is corrected: others have their own labels and annotations there.
 	stale := staleHint(have, want)
 	differs := stale || !contains(have.Labels, want.Labels) || !contains(have.Annotations, want.Annotations)
 	if r.cfg.Register && differs {

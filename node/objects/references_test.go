@@ -1,7 +1,6 @@
 package objects
 
 import (
-	"maps"
 	"slices"
 	"testing"
 
@@ -25,7 +24,8 @@ func container(configMap, secret string) v1.Container {
 
 func source(name string) v1.LocalObjectReference { return v1.LocalObjectReference{Name: name} }
 
-func TestReferencesAreFoundWhereverAPodMayHaveThem(t *testing.T) {
+// everywhere is a pod that names objects in all the places where a pod may name some.
+func everywhere() *v1.Pod {
 	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns"}}
 	pod.Spec.ImagePullSecrets = []v1.LocalObjectReference{source("pull"), source("")}
 	pod.Spec.InitContainers = []v1.Container{container("init-map", "init-secret")}
@@ -54,33 +54,41 @@ func TestReferencesAreFoundWhereverAPodMayHaveThem(t *testing.T) {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, v1.Volume{VolumeSource: v})
 	}
 
-	got := references(pod)
-	for what, c := range map[string]struct {
-		got  names
-		want []string
-	}{
-		"config maps": {
-			got.configMaps,
-			[]string{"debug-map", "init-map", "map", "projected-map", "volume-map"},
-		},
-		"secrets": {
-			got.secrets,
-			[]string{
-				"csi-secret", "debug-secret", "init-secret", "projected-secret", "pull", "secret", "volume-secret",
-			},
-		},
-	} {
-		var found []string
-		for name := range maps.Keys(c.got) {
-			if name.Namespace != "ns" {
-				t.Errorf("%s: %s", what, name)
-			}
-			found = append(found, name.Name)
-		}
+	return pod
+}
 
-		slices.Sort(found)
-		if !slices.Equal(found, c.want) {
-			t.Errorf("%s: %q, want %q", what, found, c.want)
+// sorted returns the names, all of which must be in the pod's namespace.
+func sorted(t *testing.T, found names) []string {
+	t.Helper()
+	var out []string
+	for name := range found {
+		if name.Namespace != "ns" {
+			t.Errorf("%s is of another namespace", name)
 		}
+		out = append(out, name.Name)
+	}
+
+	slices.Sort(out)
+	return out
+}
+
+func TestReferencesAreFoundWhereverAPodMayHaveThem(t *testing.T) {
+	got := references(everywhere())
+	want := []string{"debug-map", "init-map", "map", "projected-map", "volume-map"}
+	if maps := sorted(t, got.configMaps); !slices.Equal(maps, want) {
+		t.Errorf("config maps %q, want %q", maps, want)
+	}
+
+	want = []string{
+		"csi-secret",
+		"debug-secret",
+		"init-secret",
+		"projected-secret",
+		"pull",
+		"secret",
+		"volume-secret",
+	}
+	if secrets := sorted(t, got.secrets); !slices.Equal(secrets, want) {
+		t.Errorf("secrets %q, want %q", secrets, want)
 	}
 }

@@ -77,10 +77,12 @@ func newSlices(root string) (sliceNames, error) {
 		return sliceNames{prefix: strings.TrimSuffix(last, systemd.SliceSuffix) + "-"}, nil
 	}
 
-	prefix := ""
+	var parts []string
 	for name := range strings.SplitSeq(root[1:], "/") {
-		prefix += escape(name) + "-"
+		parts = append(parts, escape(name))
 	}
+
+	prefix := strings.Join(parts, "-") + "-"
 
 	if _, err := systemd.SlicePath(prefix + "kubepods" + systemd.SliceSuffix); err != nil {
 		return sliceNames{}, err

@@ -40,9 +40,10 @@ type Tree struct {
 	names    naming
 	inactive []naming // of the driver that is not in use, but may have been
 
-	mu        sync.Mutex // guards what follows
-	burstable uint64     // shares of the burstable tier as they were written last
-	bounded   bool       // whether all pods together are bounded
+	// mu guards what follows.
+	mu        sync.Mutex
+	burstable uint64 // shares of the burstable tier as they were written last
+	bounded   bool   // whether all pods together are bounded
 }
 
 // New returns the tree. It makes no group.

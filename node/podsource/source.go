@@ -35,7 +35,8 @@ type Source struct {
 	api      *kube.Watch[v1.Pod] // mirrors included; indexed by UID
 	problems problems
 
-	mu       sync.Mutex // guards the rest
+	// mu guards the rest.
+	mu       sync.Mutex
 	static   map[types.UID]*v1.Pod
 	expected map[string]bool // sources of static pods that have not said yet which they have
 }

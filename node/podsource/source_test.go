@@ -23,7 +23,8 @@ var discard = slog.New(slog.DiscardHandler)
 
 // looks are the pods that were to be looked at.
 type looks struct {
-	mu   sync.Mutex // guards pods
+	// mu guards pods.
+	mu   sync.Mutex
 	pods []types.UID
 }
 

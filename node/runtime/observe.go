@@ -67,8 +67,8 @@ func (c *Client) Observe(ctx context.Context, uid string) (plan.Observed, error)
 	return out, nil
 }
 
-// details completes what lists say with what only the status of each sandbox and container says, and remembers
-// of that what cannot change.
+// details completes what lists say with what only the status of each sandbox and container says, and
+// remembers of that what cannot change.
 type details struct {
 	memory
 	runtime cri.RuntimeServiceClient
@@ -119,7 +119,8 @@ func addresses(n *cri.PodSandboxNetworkStatus) []string {
 	return out
 }
 
-// containerOf completes a listed container with its status, and with its termination message once it has ended.
+// containerOf completes a listed container with its status, and with its termination message once it has
+// ended.
 func (d *details) containerOf(ctx context.Context, l *cri.Container) (plan.Container, error) {
 	if known, ok := d.container(l.Id, stateOf(l.State)); ok {
 		return known, nil

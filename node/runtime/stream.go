@@ -41,7 +41,7 @@ type Streams struct {
 }
 
 // Exec prepares a command in a container and returns the URL of the runtime's streaming server where its
-// streams are to be had. Whoever knows the URL may run the command, once.
+// streams are. A client that knows the URL may run the command, once.
 func (c *Client) Exec(ctx context.Context, id string, command []string, s Streams) (url string, err error) {
 	r, err := c.runtime.Exec(ctx, &cri.ExecRequest{
 		ContainerId: id,

@@ -98,6 +98,7 @@ func (c *Collector) resource(ctx context.Context, p *page) error {
 	p.single("node_memory_working_set_bytes", "gauge",
 		"Current working set of the node in bytes", float64(*node.Memory.WorkingSetBytes))
 
+	// Without the runtime the page has the node's figures, and says that the others are missing.
 	sandboxes, started, err := c.sandboxes(ctx)
 	failed := 0.0
 	if err != nil {

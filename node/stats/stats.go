@@ -69,6 +69,8 @@ func (c *Collector) pods(ctx context.Context, onlyCPUAndMemory bool) ([]statsapi
 		return nil, err
 	}
 
+	// A pod that the agent does not know any more may still have a sandbox: it is shown without what the API
+	// says of it.
 	known := map[string]*v1.Pod{}
 	for _, p := range c.cfg.Pods() {
 		known[string(p.UID)] = p

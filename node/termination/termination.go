@@ -67,10 +67,12 @@ func Remove(podDir, container string, attempt uint32) error {
 
 // Ended is a container instance that has ended.
 type Ended struct {
-	Message       string // what the runtime says of it
-	File          string // the host's path of its message file; empty: it has none
-	Log           string // path of its log
-	FallBackToLog bool   // whether the end of the log stands for a message that was not left
+	Message string // what the runtime says of it
+	File    string // the host's path of its message file; empty: it has none
+	Log     string // path of its log
+
+	// FallBackToLog: the end of the log stands for a message that was not left.
+	FallBackToLog bool
 }
 
 // Text returns the message that users see: the runtime's and the container's own.

@@ -17,8 +17,8 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// fakeSystemd is a small systemd that speaks D-Bus. It answers every call, and ends each job at once unless its
-// unit is slow.
+// fakeSystemd is a small systemd that speaks D-Bus. It answers every call, and ends each job at once unless
+// its unit is slow.
 type fakeSystemd struct {
 	t *testing.T
 

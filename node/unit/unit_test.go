@@ -3,7 +3,6 @@ package unit
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -133,7 +132,7 @@ func TestACallerThatCancelsLeavesTheConnectionOpen(t *testing.T) {
 		if err := units.Ensure(t.Context(), "other.slice", nil); err != nil {
 			t.Error(err)
 		}
-		if got := s.connections(); got != before || !slices.Contains(s.called(), "StartTransientUnit other.slice") {
+		if got := s.connections(); got != before {
 			t.Errorf("%d connections after the cancellation, want %d", got, before)
 		}
 

@@ -64,7 +64,8 @@ func run(ctx context.Context, env *program.Env) error {
 	cfg.Ready = func() {
 		if *ready > 2 {
 			f := os.NewFile(uintptr(*ready), "ready")
-			f.WriteString("ready\n")
+			// A parent that has gone does not read it.
+			_, _ = f.WriteString("ready\n")
 			f.Close()
 		}
 	}

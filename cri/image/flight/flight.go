@@ -14,7 +14,8 @@ import (
 type Group[T any] struct {
 	running sync.WaitGroup
 
-	mu   sync.Mutex // guards open and the waiters of its flights
+	// mu guards open and the waiters of its flights.
+	mu   sync.Mutex
 	open map[string]*flight[T]
 }
 

@@ -29,12 +29,7 @@ func BenchmarkUnpack(b *testing.B) {
 
 func benchmarkUnpack(b *testing.B, entries ...entry) {
 	testenv.Root(b)
-	base, err := os.MkdirTemp("/dev/shm", "layer-")
-	if err != nil {
-		b.Skip("no file system in memory: ", err)
-	}
-	defer os.RemoveAll(base)
-
+	base := testenv.MemoryDir(b)
 	data := archive(b, entries...)
 	d := digest.FromBytes(data)
 	b.SetBytes(int64(len(data)))

@@ -6,28 +6,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 // Some layers cost the square of their size where each entry looks at all others. The limit is far above what
 // work in proportion takes, and far below the square.
 const costLimit = time.Minute
-
-// memoryDir is a directory where the disk adds nothing to the cost.
-func memoryDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "layer-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
 
 func within(t *testing.T, work func(context.Context) error) {
 	t.Helper()
@@ -50,7 +40,7 @@ func TestReplacedLinksAmongManyDirectoriesCostInProportion(t *testing.T) {
 		entries = append(entries, symlink(name, "d0"), file(name, ""))
 	}
 
-	root := filepath.Join(memoryDir(t), "fs")
+	root := filepath.Join(testenv.MemoryDir(t), "fs")
 	data := archive(t, entries...)
 	within(t, func(ctx context.Context) error {
 		d := digest.FromBytes(data)
@@ -68,7 +58,7 @@ func TestLinksBelowCostInProportion(t *testing.T) {
 		high = append(high, file(name, ""), linked(tar.TypeLink, fmt.Sprint("h", i), name))
 	}
 
-	base := memoryDir(t)
+	base := testenv.MemoryDir(t)
 	lower, upper := filepath.Join(base, "lower"), filepath.Join(base, "upper")
 	within(t, func(ctx context.Context) error {
 		if _, err := unpackTo(t, lower, archive(t, low...)); err != nil {

@@ -25,13 +25,16 @@ type place struct {
 
 type directory struct {
 	place
-	described bool // it has an entry; else it was made for one below it, and a lower layer may describe it
-	opaque    bool // what lower layers have there is not seen
-	stays     bool // Complete has found that it is where it belongs
-	touched   bool // Complete has changed what is in it
-	gone      bool
-	length    int32         // of its name below the root
-	time      unix.Timespec // set at the end, since filling a directory changes its time
+
+	// described: it has an entry. Else it was made for one below it, and a lower layer may describe it.
+	described bool
+
+	opaque  bool // what lower layers have there is not seen
+	stays   bool // Complete has found that it is where it belongs
+	touched bool // Complete has changed what is in it
+	gone    bool
+	length  int32         // of its name below the root
+	time    unix.Timespec // set at the end, since filling a directory changes its time
 }
 
 const (

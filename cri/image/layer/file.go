@@ -74,11 +74,11 @@ func (t *tree) copy(fd int, content io.Reader) (size, written int64, err error) 
 		if t.holes > maxHoles {
 			return size, written, fmt.Errorf("the layer's files have more than %d GB of zeros", maxHoles>>30)
 		}
-		if err != nil && err != io.EOF {
-			return size, written, err
-		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
+		}
+		if err != nil {
+			return size, written, err
 		}
 	}
 

@@ -230,7 +230,7 @@ func someEntry(r *rand.Rand, n int) entry {
 // those below.
 func TestLayersAreAsIfUnpackedOntoEachOther(t *testing.T) {
 	testenv.Root(t)
-	base := memoryDir(t)
+	base := testenv.MemoryDir(t)
 	compared := 0
 	for seed := range uint64(12_000) {
 		r := rand.New(rand.NewPCG(seed, 1))

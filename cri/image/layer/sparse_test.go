@@ -10,7 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// counted gives one line again and again, and counts.
+// counted repeats one line, and counts.
 type counted struct{ read int }
 
 func (c *counted) Read(p []byte) (int, error) {

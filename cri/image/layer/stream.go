@@ -93,11 +93,11 @@ func (s *stage) pump(source io.Reader) {
 			}
 		}
 
+		if errors.Is(err, io.EOF) {
+			return
+		}
 		if err != nil {
-			if err != io.EOF {
-				s.err = err
-			}
-
+			s.err = err
 			return
 		}
 	}

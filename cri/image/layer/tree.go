@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/internal/beneath"
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
@@ -88,18 +89,7 @@ func openIn(root int, name string, flags int) (int, error) {
 	if name == "" {
 		name = "."
 	}
-
-	for {
-		fd, err := unix.Openat2(root, name, &unix.OpenHow{
-			Flags:   uint64(flags | unix.O_CLOEXEC),
-			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
-		})
-		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) {
-			continue
-		}
-
-		return fd, err
-	}
+	return beneath.Open(root, name, flags, beneath.NoLinks)
 }
 
 // dir returns the directory of a name. With create, directories that are missing are made; else the error is

@@ -45,18 +45,23 @@ type container struct {
 	forgotten chan struct{} // closed by close
 	podKills  uint64        // OOM kills in its pod before it was made
 
-	mu         sync.Mutex // guards all below
-	record     record
-	fds        descriptors
-	statusLost bool // its process ended while no monitor lived; a client's pidfd may still know the status
+	// mu guards all below.
+	mu     sync.Mutex
+	record record
+	fds    descriptors
+
+	// statusLost: its process ended while no monitor lived. A client's pidfd may still know the status.
+	statusLost bool
 }
 
 // descriptors are those that a container needs the monitor to hold; -1 or nil where there is none.
 type descriptors struct {
-	pid     int
-	stdin   int      // writing end that keeps a StdinOnce container's stdin open
-	tty     *os.File // master of its terminal
-	staging int      // writing end of the FIFO behind a terminal, until there is the terminal
+	pid   int
+	stdin int      // writing end that keeps a StdinOnce container's stdin open
+	tty   *os.File // master of its terminal
+
+	// staging is the writing end of the FIFO behind a terminal, until there is the terminal.
+	staging int
 }
 
 func newContainer(n *node, r record) *container {
@@ -185,7 +190,7 @@ func (c *container) share() (wire.Status, wire.Files) {
 	}
 	if c.fds.tty != nil {
 		if raw, err := c.fds.tty.SyscallConn(); err == nil {
-			raw.Control(func(fd uintptr) { files[wire.FdTTY] = dup(int(fd)) })
+			_ = raw.Control(func(fd uintptr) { files[wire.FdTTY] = dup(int(fd)) })
 		}
 	}
 

@@ -21,7 +21,8 @@ type containers struct {
 	node  *node
 	locks keylock.Locks[string] // one creation or removal at a time for each ID
 
-	mu   sync.Mutex // guards byID
+	// mu guards byID.
+	mu   sync.Mutex
 	byID map[string]*container
 }
 

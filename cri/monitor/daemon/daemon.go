@@ -54,7 +54,10 @@ type Daemon struct {
 	cfg        Config
 	program    string
 	socketLock *os.File
-	stateLock  *os.File // keeps a second monitor, at another socket, away from the same FIFOs
+
+	// stateLock keeps a second monitor, at another socket, away from the same FIFOs.
+	stateLock *os.File
+
 	listener   *wire.Listener
 	node       *node
 	containers *containers
@@ -155,7 +158,10 @@ func takeLock(
 func (d *Daemon) close() {
 	if d.listener != nil {
 		d.listener.Close()
-		d.listener.Remove()
+		if err := d.listener.Remove(); err != nil {
+			d.cfg.Log.Warn("socket is not removed", "err", err)
+		}
+
 	}
 	d.stateLock.Close()
 	d.socketLock.Close()

@@ -74,7 +74,10 @@ func (cs *containers) records() map[string]record {
 			os.RemoveAll(filepath.Join(dir, e.Name()))
 		case err != nil:
 			log.Error("record is set aside", "container", e.Name(), "err", err)
-			os.Rename(filepath.Join(dir, e.Name()), filepath.Join(dir, ".torn-"+e.Name()))
+			aside := filepath.Join(dir, ".torn-"+e.Name())
+			if err := os.Rename(filepath.Join(dir, e.Name()), aside); err != nil {
+				log.Error("record cannot be set aside", "container", e.Name(), "err", err)
+			}
 		default:
 			found[r.ID] = r
 		}

@@ -106,7 +106,7 @@ func gone(t *testing.T, pid int) {
 	t.Helper()
 	monitortest.Eventually(t, func() error {
 		if err := unix.Kill(pid, 0); !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("process %d is still there: %v", pid, err)
+			return fmt.Errorf("process %d is still there", pid)
 		}
 		return nil
 	})

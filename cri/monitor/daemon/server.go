@@ -23,17 +23,18 @@ type session struct {
 func (s *session) event(m wire.Message) {
 	s.order.Lock()
 	defer s.order.Unlock()
-	s.conn.Send(m, nil)
+	_ = s.conn.Send(m, nil)
 }
 
-// reply answers a request.
+// reply answers a request. A client that is gone needs no answer.
 func (s *session) reply(seq uint64, err error) {
-	s.conn.Send(wire.Message{Op: wire.OpReply, Seq: seq, Fail: wire.FailOf(err)}, nil)
+	_ = s.conn.Send(wire.Message{Op: wire.OpReply, Seq: seq, Fail: wire.FailOf(err)}, nil)
 }
 
 // clients are the sessions that get events: those that have said hello.
 type clients struct {
-	mu  sync.Mutex // guards all
+	// mu guards all.
+	mu  sync.Mutex
 	all map[*session]struct{}
 }
 
@@ -178,10 +179,11 @@ func (v *server) exec(s *session, m wire.Message, files wire.Files) {
 
 	defer process.close()
 
+	// A client that is gone hears of neither: its process has ended with it, or ends by itself.
 	reply := wire.Message{Op: wire.OpReply, Seq: m.Seq, Pid: process.pid}
-	s.conn.Send(reply, wire.Files{wire.FdPid: process.pidfd})
+	_ = s.conn.Send(reply, wire.Files{wire.FdPid: process.pidfd})
 	process.onExit(func(exit wire.Exit) {
-		s.conn.Send(wire.Message{Op: wire.OpExecExit, Seq: m.Seq, Exit: &exit}, nil)
+		_ = s.conn.Send(wire.Message{Op: wire.OpExecExit, Seq: m.Seq, Exit: &exit}, nil)
 	})
 }
 

@@ -57,8 +57,9 @@ func (st *Stream) watch(c *client) {
 		return
 	}
 
-	// The poller wakes a reader of a writing end only for EPOLLERR: the pipe has no reader any more.
-	raw.Read(func(fd uintptr) bool {
+	// The poller wakes a reader of a writing end only for EPOLLERR: the pipe has no reader any more. An error
+	// says that it was detached meanwhile.
+	_ = raw.Read(func(fd uintptr) bool {
 		poll := []unix.PollFd{{Fd: int32(fd)}}
 		n, err := unix.Poll(poll, 0)
 		return err == nil && n > 0 && poll[0].Revents&unix.POLLERR != 0
@@ -134,7 +135,11 @@ func writeNow(f *os.File, data []byte) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	raw.Control(func(fd uintptr) { n, err = unix.Write(int(fd), data) })
+
+	closed := raw.Control(func(fd uintptr) { n, err = unix.Write(int(fd), data) })
+	if closed != nil {
+		return 0, closed
+	}
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
 		return 0, nil
 	}

@@ -24,7 +24,8 @@ type Stream struct {
 	log  *slog.Logger
 	done chan struct{} // closed at the end of the output
 
-	mu      sync.Mutex // guards all below
+	// mu guards all below.
+	mu      sync.Mutex
 	clients []*client
 	over    bool
 }
@@ -39,7 +40,7 @@ func Open(path, key, name string, log *logfile.File, logger *slog.Logger) (*Stre
 
 	// A larger pipe extends the time that a container can write while no monitor reads. Where the user's pipe
 	// budget is used up, it stays at 64 KiB.
-	unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, 256<<10)
+	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, 256<<10)
 
 	st := &Stream{
 		fifo: os.NewFile(uintptr(fd), path),
@@ -134,7 +135,7 @@ func (st *Stream) Share() int {
 	}
 
 	copied := -1
-	raw.Control(func(fd uintptr) {
+	_ = raw.Control(func(fd uintptr) {
 		if n, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 3); err == nil {
 			copied = n
 		}

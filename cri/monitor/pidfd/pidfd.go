@@ -40,15 +40,18 @@ func Wait(fd int, closing <-chan struct{}) error {
 		return err
 	}
 
-	done := make(chan error, 1)
+	var failure error
+	done := make(chan struct{})
 	go func() {
-		done <- raw.Read(func(fd uintptr) bool { return Ended(int(fd)) })
+		defer close(done)
+		failure = raw.Read(func(fd uintptr) bool { return Ended(int(fd)) })
 	}()
 
 	select {
-	case err := <-done:
-		return err
+	case <-done:
+		return failure
 	case <-closing:
+		// Closing ends the read.
 		f.Close()
 		<-done
 		return os.ErrClosed

@@ -22,7 +22,8 @@ import (
 // Reaper hands the wait status of each child to the one who asked for it. Its methods may be called
 // concurrently.
 type Reaper struct {
-	mu         sync.Mutex // guards all below
+	// mu guards all below.
+	mu         sync.Mutex
 	waiting    map[int]func(unix.WaitStatus)
 	unclaimed  map[int]unix.WaitStatus // of children that nobody had asked for when they ended
 	operations int                     // that may still claim one of unclaimed
@@ -140,11 +141,14 @@ func (r *Reaper) takeUnclaimed(pid, fd int) (status unix.WaitStatus, ok bool) {
 
 // Command is a program to run as a child. It is killed when this process dies.
 type Command struct {
-	Path        string
-	Args        []string // the program's name first
-	Files       []uintptr
-	OOMScoreAdj *int          // what the program inherits to its children; nil: this process's value
-	Timeout     time.Duration // after which its process group is killed
+	Path  string
+	Args  []string // the program's name first
+	Files []uintptr
+
+	// OOMScoreAdj is what the program passes on to its children; nil: this process's value.
+	OOMScoreAdj *int
+
+	Timeout time.Duration // after which its process group is killed
 }
 
 // ErrTimeout is returned for a command that was killed because its time was over.
@@ -194,5 +198,5 @@ func (r *Reaper) start(cmd Command, f func(unix.WaitStatus)) (pid int, err error
 // SetOOMScore sets oom_score_adj of a process. Where that is refused, the process keeps the lower value that
 // it inherited.
 func SetOOMScore(pid, value int) {
-	os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(strconv.Itoa(value)), 0)
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(strconv.Itoa(value)), 0)
 }

@@ -18,9 +18,11 @@ const (
 // Conn is one end of a connection. Send may be called from many goroutines, Receive from one.
 type Conn struct {
 	sock *net.UnixConn
-	mu   sync.Mutex // of Send: one packet at once
-	buf  []byte
-	oob  []byte
+
+	// mu is held by Send: one packet at once.
+	mu  sync.Mutex
+	buf []byte
+	oob []byte
 }
 
 // newConn wraps a SOCK_SEQPACKET connection.

@@ -117,6 +117,7 @@ func serveUntil(
 	case <-ctx.Done():
 	}
 
+	// Calls that are being served may finish; those that take too long are cut off, and repeated by callers.
 	deadline := time.AfterFunc(stopTimeout, server.Stop)
 	defer deadline.Stop()
 

@@ -12,7 +12,7 @@ import (
 	"github.com/trivet-node/trivet/internal/socket"
 )
 
-// Whoever cleans up a directory may take the driver's sockets with it. kubelet forgets a plugin then, until
+// A cleanup of the directory may remove the driver's sockets. kubelet forgets a plugin then, until
 // it sees the socket again.
 func TestRemovedSocketsAreMadeAgain(t *testing.T) {
 	p := newProcess(t)

@@ -85,7 +85,7 @@ func (s *storage) openVolumes(log *slog.Logger, o options) error {
 
 	s.volumes = volumes
 
-	logTorn(log, report.Torn)
+	logUnreadable(log, report.Unreadable)
 	for id, err := range report.Damaged {
 		log.Error("volume cannot be used", "volume", id, "err", err)
 	}
@@ -103,6 +103,7 @@ func (s *storage) openVolumes(log *slog.Logger, o options) error {
 	}
 
 	log.Info("volumes are ready", "volumes", report.Recovered, "damaged", len(report.Damaged))
+	// What is wrong at the start is reported as well.
 	volumes.OnTrouble(func(backend string, err error) {
 		if err == nil {
 			log.Info("backend works again", "backend", backend)
@@ -127,14 +128,14 @@ func (s *storage) openPublisher(log *slog.Logger, o options) error {
 
 	s.publisher = publisher
 
-	logTorn(log, report.Torn)
+	logUnreadable(log, report.Unreadable)
 	log.Info("staged volumes are found",
 		"volumes", s.volumes.InUse(), "unstaged_by_reboot", len(report.Unstaged))
 	return nil
 }
 
-func logTorn(log *slog.Logger, torn []durable.Unreadable) {
-	for _, t := range torn {
+func logUnreadable(log *slog.Logger, unreadable []durable.Unreadable) {
+	for _, t := range unreadable {
 		log.Error("record cannot be read and is set aside",
 			"record", t.Name, "kept_as", t.Moved, "err", t.Err)
 	}

@@ -21,7 +21,8 @@ import (
 
 // fakeSink stores events until it forgets them.
 type fakeSink struct {
-	mu      sync.Mutex // guards the rest
+	// mu guards the rest.
+	mu      sync.Mutex
 	created []*corev1.Event
 	patches []string
 	expired bool

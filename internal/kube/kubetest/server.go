@@ -7,6 +7,7 @@ package kubetest
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -29,7 +30,8 @@ type Server struct {
 	t    *testing.T
 	http *httptest.Server
 
-	mu      sync.Mutex // guards the rest
+	// mu guards the rest.
+	mu      sync.Mutex
 	version int64
 	objects map[place]document
 	gone    []tombstone
@@ -195,7 +197,6 @@ type query struct {
 	at          place
 	subresource string
 	patch       string // the content type of a patch
-	apply       bool
 	options     metav1.ListOptions
 	fields      string
 	initial     bool // a watch begins with what there is
@@ -275,7 +276,7 @@ func verb(method string, named, watch bool) string {
 }
 
 func refuse(w http.ResponseWriter, err error) {
-	status, ok := err.(*apierrors.StatusError)
+	status, ok := errors.AsType[*apierrors.StatusError](err)
 	if !ok {
 		status = apierrors.NewInternalError(err)
 	}

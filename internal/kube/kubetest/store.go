@@ -125,7 +125,7 @@ func plural(kind schema.GroupVersionKind) string {
 	return name + "s"
 }
 
-// store keeps a document and tells the watches. One that is being deleted is gone when the last of its
+// store keeps a document and sends it to the watches. One that is being deleted is gone when the last of its
 // finalizers is. The caller holds the lock.
 func (s *Server) store(at place, doc document) {
 	s.version++
@@ -171,7 +171,7 @@ func (s *Server) remove(at place) {
 	}
 }
 
-// drop removes a document and tells the watches. The caller holds the lock.
+// drop removes a document and sends it to the watches. The caller holds the lock.
 func (s *Server) drop(at place) {
 	old := s.objects[at]
 	s.version++

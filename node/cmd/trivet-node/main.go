@@ -43,7 +43,7 @@ func run(ctx context.Context, env *program.Env) error {
 	}
 
 	for _, notice := range cfg.Notices {
-		env.Log.Warn(notice)
+		env.Log.Warn("configuration", "notice", notice)
 	}
 
 	if err := program.RequireRoot(); err != nil {

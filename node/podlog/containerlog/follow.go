@@ -52,8 +52,13 @@ func (p *printer) follow(ctx context.Context, at *cursor) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-watcher.Events:
-		// Events were lost, so there may be more to read.
-		case <-watcher.Errors:
+
+		// Whatever the error is: events may be lost, so there may be more to read.
+		case _, open := <-watcher.Errors:
+			if !open {
+				return fmt.Errorf("follow log %s: the watch has ended", at.path)
+			}
+
 		case <-idle.C:
 			// What the container wrote last is read before following ends.
 			running, err := p.running(ctx)

@@ -107,6 +107,8 @@ func (p *printer) seek(ctx context.Context, at *cursor) error {
 		return p.older(ctx, rotated, 0)
 	}
 
+	// The last lines are looked for from the end of the newest file, and the rest of them in older ones. How
+	// many lines of one stream those have is not known without reading them, so they are left out then.
 	end, err := at.file.Seek(0, io.SeekEnd)
 	if err != nil {
 		return fmt.Errorf("read log: %w", err)

@@ -26,7 +26,8 @@ import (
 type Server struct {
 	Socket string
 
-	mu sync.Mutex // guards what follows
+	// mu guards what follows.
+	mu sync.Mutex
 	pods
 	images    map[string]bool
 	passwords map[string]string // by image
