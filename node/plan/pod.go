@@ -119,8 +119,8 @@ func (p *Pod) Want(pod *v1.Pod) (changed bool) {
 	return true
 }
 
-// Gone says that the API has no such pod any more. That stands until the pod is forgotten, even if the API has
-// it again: of a static pod, whose manifest has come back, what runs ends first.
+// Gone says that the API has no such pod any more. That stands until the pod is forgotten, even if the API
+// has it again: of a static pod, whose manifest has come back, what runs ends first.
 func (p *Pod) Gone() { p.gone = true }
 
 // ObjectChanged says that something the pod refers to has appeared, changed or gone: what failed is tried at
