@@ -53,7 +53,8 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 		w.deps.Events.Pod(d.View.Pod, "", v1.EventTypeNormal, d.Ended.Reason, d.Ended.Message)
 	}
 
-	// The end of a pod that has gone is not for a pod that has come back under its UID: it would never start.
+	// The end of a pod that has gone must not be shown by one that has come back under its UID: that would
+	// never start.
 	if !view.Gone {
 		if err := w.reporter.report(ctx, p, &d.View, sending); err != nil {
 			return err
