@@ -17,11 +17,6 @@ const (
 	maxMethods       = 25
 )
 
-// manyMethods are types whose number of methods a protocol decides.
-var manyMethods = map[string]string{
-	"cri/server.Server": "CRI's RuntimeService has one for each call",
-}
-
 // sleepers are the tests that may call time.Sleep, and why. In those of testing/synctest no time passes.
 var sleepers = map[string]string{
 	"cri/cmd/trivet-cri/kill_root_test.go": "the instant of a kill is a random one",
@@ -102,7 +97,7 @@ func TestCommentsStandAbove(t *testing.T) {
 func TestTypesStaySmall(t *testing.T) {
 	for _, typ := range page.Types(sources(t)) {
 		name := typ.Dir + "." + typ.Name
-		if typ.Methods > maxMethods && manyMethods[name] == "" {
+		if typ.Methods > maxMethods {
 			t.Errorf("%s has %d methods, more than %d: which nouns are in it?", name, typ.Methods, maxMethods)
 		}
 	}
