@@ -64,6 +64,10 @@ func newTestNode(t *testing.T) *testNode {
 	n.cfg.HealthAddress = ""
 	n.cfg.Machine = config.Machine{}
 	n.cfg.Process = config.Process{}
+
+	// A machine whose disk is nearly full, as that of the tests may be, would evict the pods.
+	n.cfg.Resources.EvictionHard = nil
+
 	n.cfg.Cgroups.Root = "/trivet-test-" + t.Name()
 
 	// It does not say which cgroup driver it uses, as old runtimes: the test runs without systemd.
