@@ -85,7 +85,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 
-	if err := s.runParts(parts); err != nil {
+	if err := parts.together(func() error { return s.runParts(parts) }); err != nil {
 		return err
 	}
 

@@ -22,8 +22,8 @@ import (
 	"github.com/trivet-node/trivet/node/volume"
 )
 
-// runParts makes and starts the parts, each after those that it is given: first what the cluster sees of the
-// node, then the pods, and last the API, whose requests are about pods.
+// runParts makes the parts and has them run, each after those that it is given: first what the cluster sees
+// of the node, then the pods, and last the API, whose requests are about pods.
 func (s *surroundings) runParts(parts *parts) error {
 	if err := s.makeDirectories(); err != nil {
 		return err

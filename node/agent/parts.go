@@ -12,6 +12,9 @@ type parts struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	running sync.WaitGroup
+
+	// held are the parts that are not started yet; nil unless together is at work.
+	held []func()
 }
 
 func newParts(ctx context.Context) *parts {
@@ -22,11 +25,35 @@ func newParts(ctx context.Context) *parts {
 
 // run runs a part until it returns, which it does when the context ends.
 func (p *parts) run(name string, part func(context.Context) error) {
-	p.running.Go(func() {
+	body := func() {
 		if err := part(p.ctx); err != nil && p.ctx.Err() == nil {
 			p.cancel(fmt.Errorf("%s: %w", name, err))
 		}
-	})
+	}
+
+	if p.held != nil {
+		p.held = append(p.held, body)
+		return
+	}
+	p.running.Go(body)
+}
+
+// together starts the parts that build runs when all of them are made, and none of them if it fails: a node
+// that cannot work must not appear in the cluster.
+func (p *parts) together(build func() error) error {
+	p.held = []func(){}
+	err := build()
+	held := p.held
+	p.held = nil
+	if err != nil {
+		return err
+	}
+
+	for _, body := range held {
+		p.running.Go(body)
+	}
+
+	return nil
 }
 
 // runSafe runs a part that does not fail.

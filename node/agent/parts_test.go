@@ -56,3 +56,32 @@ func TestAPartWaitsForWhatItComesAfter(t *testing.T) {
 		t.Error("it did not run")
 	}
 }
+
+func TestNoPartRunsUnlessAllCouldBeMade(t *testing.T) {
+	p := newParts(t.Context())
+	ran := make(chan string, 2)
+	part := func(name string) {
+		p.runSafe(name, func(context.Context) { ran <- name })
+	}
+
+	err := p.together(func() error {
+		part("first")
+		return errors.New("no second one")
+	})
+	if err == nil || len(p.held) > 0 {
+		t.Errorf("error %v, %d parts are left", err, len(p.held))
+	}
+
+	err = p.together(func() error {
+		part("alone")
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if name := <-ran; name != "alone" {
+		t.Errorf("%s ran, though not all could be made", name)
+	}
+
+	p.end()
+}
