@@ -16,6 +16,7 @@ import (
 	"github.com/trivet-node/trivet/cri/logjournal"
 	"github.com/trivet-node/trivet/cri/monitor/monitortest"
 	"github.com/trivet-node/trivet/cri/monitor/output"
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 // rig is a stream that flows from a FIFO into a log.
@@ -238,17 +239,17 @@ func terminal(t *testing.T) (master, slave *os.File) {
 	t.Helper()
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		t.Skip(err)
+		testenv.Skip(t, "needs terminals: %v", err)
 	}
 	master = os.NewFile(uintptr(fd), "terminal")
 	t.Cleanup(func() { master.Close() })
 	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	const flags = unix.O_RDWR | unix.O_NOCTTY | unix.O_CLOEXEC
 	n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, flags)
 	if errno != 0 {
-		t.Skip(errno)
+		t.Fatal(errno)
 	}
 	slave = os.NewFile(n, "slave")
 	t.Cleanup(func() { slave.Close() })
