@@ -144,6 +144,35 @@ func TestAnInterfaceThatWasCutOffGivesWayAndIsGarbage(t *testing.T) {
 	})
 }
 
+func TestAnInterfaceThatWasCutOffIsSweptWhenItsNamespaceStays(t *testing.T) {
+	host(t, func(host *rtnl.Conn) error {
+		gone := attachment(t, "gone", "10.1.0.9/24", "fd01::9/64")
+		runs := attachment(t, "runs", "10.1.0.10/24", "fd01::10/64")
+		for _, a := range []Attachment{gone, runs} {
+			if _, err := Attach(host, config, a); err != nil {
+				return err
+			}
+		}
+
+		if _, err := Detach(host, "test", gone.Owner, true); err != nil {
+			return err
+		}
+
+		var pending map[int]bool
+		for pass, want := range []int{4, 4, 3} {
+			links, err := host.Links()
+			if err != nil || len(links) != want {
+				t.Errorf("before pass %d: %d interfaces, %v, want %d", pass, len(links), err, want)
+			}
+			if pending, err = Sweep(host, "test", pending); err != nil {
+				return err
+			}
+		}
+
+		return Check(host, config, runs)
+	})
+}
+
 func TestAttachThatFailsInThePodLeavesNoVeth(t *testing.T) {
 	host(t, func(host *rtnl.Conn) error {
 		a := attachment(t, "pod", "10.1.0.9/24", "fd01::9/64")

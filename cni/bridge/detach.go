@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 
@@ -13,7 +14,7 @@ import (
 
 // Detach removes an attachment's interface, and reports whether there was one: none is success, and so is a
 // namespace that does not exist any more. With lazy set, the host's end is only cut off: the pair goes with
-// the pod's namespace.
+// the pod's namespace, or by Sweep if that takes too long.
 func Detach(host *rtnl.Conn, network string, owner ipam.Owner, lazy bool) (there bool, err error) {
 	name := HostName(network, owner)
 	m := rtnl.DeleteLink(name)
@@ -95,14 +96,47 @@ func Keep(host *rtnl.Conn, network string, valid func(label string) bool) error 
 	var errs []error
 	for _, l := range links {
 		if isGarbage(l, network, valid) {
-			errs = append(errs, host.EnsureNoLink(l.Name))
+			errs = append(errs, remove(host, l))
 		}
 	}
 
 	return errors.Join(errs...)
 }
 
+// Sweep deletes the interfaces of a network that were cut off and are in pending, by their index, and returns
+// the others that were cut off, for the next call. A network namespace lives as long as any of its sockets: a
+// TCP connection whose process has ended and whose other end does not answer keeps it, and with it the veth,
+// for 100 s and longer.
+func Sweep(host *rtnl.Conn, network string, pending map[int]bool) (next map[int]bool, err error) {
+	links, err := host.Links()
+	if err != nil {
+		return pending, err
+	}
+
+	next = map[int]bool{}
+	var errs []error
+	for _, l := range links {
+		switch {
+		case l.Group != discardGroup || !strings.HasPrefix(l.Alias, aliasPrefix(network)):
+		case pending[l.Index]:
+			errs = append(errs, remove(host, l))
+		default:
+			next[l.Index] = true
+		}
+	}
+
+	return next, errors.Join(errs...)
+}
+
 func isGarbage(l rtnl.Link, network string, valid func(label string) bool) bool {
 	label, ours := strings.CutPrefix(l.Alias, aliasPrefix(network))
 	return ours && (l.Group == discardGroup || !valid(label))
+}
+
+// remove deletes an interface by its index: an ADD may have made another one of its name meanwhile.
+func remove(host *rtnl.Conn, l rtnl.Link) error {
+	if err := host.Must(rtnl.DeleteIndex(l.Index)); err != nil && !netlink.IsNotExist(err) {
+		return fmt.Errorf("interface %s: %w", l.Name, err)
+	}
+	return nil
 }

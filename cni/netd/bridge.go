@@ -1,6 +1,7 @@
 package netd
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -8,6 +9,8 @@ import (
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/hostport"
 	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // What the plugin makes on the host for all pods of the network, netd keeps: the plugin itself looks only
@@ -79,4 +82,26 @@ func (d *Daemon) logRestored(network string, rules, ports bool) {
 	if ports {
 		d.log.Warn("host ports of the network were missing and are published again", "network", network)
 	}
+}
+
+// sweepInterval is how long a veth that DEL has cut off has at least to go with its pod's network namespace.
+const sweepInterval = 10 * time.Second
+
+// sweep deletes, until ctx ends, the veths that DEL has cut off (lazyUnlink) and that stayed. It has a
+// connection of its own: one is for one goroutine.
+func (d *Daemon) sweep(ctx context.Context) error {
+	kernel, err := rtnl.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = kernel.Close() }()
+
+	var pending map[int]bool
+	for range retry.Every(ctx, sweepInterval) {
+		if pending, err = bridge.Sweep(kernel, networkName, pending); err != nil {
+			d.log.Warn("veths of pods that are gone stay", "network", networkName, "err", err)
+		}
+	}
+
+	return nil
 }

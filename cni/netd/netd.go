@@ -116,16 +116,18 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 			"that is about as large as this node's pod CIDR")
 	}
 
-	// A watch that ends is the end of the daemon: without events, it would repair once a minute.
+	// A watch that ends is the end of the daemon: without events, it would repair once a minute. Without the
+	// sweep, veths would pile up.
 	var running sync.WaitGroup
 	defer running.Wait()
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
-	watchEnded := make(chan error, 2)
+	watchEnded := make(chan error, 3)
 	running.Go(func() { watchEnded <- rtnl.Watch(ctx, d.requestPass) })
 	running.Go(func() { watchEnded <- hostnat.Watch(ctx, networkName, d.requestPass) })
+	running.Go(func() { watchEnded <- d.sweep(ctx) })
 	running.Go(func() { d.cluster.Run(ctx) })
 
 	for {

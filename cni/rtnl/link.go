@@ -279,6 +279,12 @@ func DeleteLink(name string) *netlink.Message {
 	return netlink.NewMessage(op, unix.RTM_DELLINK, 0, ifinfo(0, 0, 0)).String(unix.IFLA_IFNAME, name)
 }
 
+// DeleteIndex deletes the interface with an index. Unlike a name, that is not given to another one later.
+func DeleteIndex(index int) *netlink.Message {
+	op := fmt.Sprintf("delete interface %d", index)
+	return netlink.NewMessage(op, unix.RTM_DELLINK, 0, ifinfo(index, 0, 0))
+}
+
 // EnsureNoLink deletes the interface of a name, if there is one.
 func (c *Conn) EnsureNoLink(name string) error {
 	err := c.Must(DeleteLink(name))
