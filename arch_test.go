@@ -32,7 +32,8 @@ var mayImport = map[string][]string{
 
 // internalMay is what the packages of internal may import beside the standard library and each other;
 // internal/kube may import Kubernetes' own as well.
-var internalMay = []string{"golang.org/x/sys/", "google.golang.org/grpc", "github.com/moby/sys/mountinfo"}
+var internalMay = []string{"golang.org/x/sys/", "google.golang.org/grpc", "github.com/moby/sys/mountinfo",
+	"go.opentelemetry.io/"}
 
 // notNouns are names of packages that say nothing of what is in them.
 var notNouns = []string{"util", "utils", "common", "helpers", "manager", "base", "types", "impl", "misc"}

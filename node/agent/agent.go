@@ -22,6 +22,7 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/socket"
+	"github.com/trivet-node/trivet/internal/trace"
 	"github.com/trivet-node/trivet/node/config"
 	"github.com/trivet-node/trivet/node/identity"
 	"github.com/trivet-node/trivet/node/machine"
@@ -45,6 +46,7 @@ type surroundings struct {
 	identity *identity.Identity
 	client   *kube.Client
 	ips      []string // of the node, primary first
+	traces   *trace.Provider
 }
 
 // Run runs the node until ctx ends. Containers are left running.
@@ -62,6 +64,11 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	defer only.Close()
 
 	setProcess(cfg.Process, log)
+
+	if s.traces, err = newTraces(ctx, cfg, log); err != nil {
+		return err
+	}
+	defer s.traces.Flush()
 
 	// The connections are closed when all parts have ended: what they do last is not cut short.
 	runtimeConns, err := s.dialRuntime()
@@ -123,6 +130,21 @@ func lock(ctx context.Context, root string) (*os.File, error) {
 	}
 	what := "root directory " + root + " (--root-dir)"
 	return lockfile.Take(ctx, filepath.Join(root, "trivet-node.lock"), what)
+}
+
+// newTraces makes the provider of spans, nil if none are wanted.
+func newTraces(ctx context.Context, cfg config.Config, log *slog.Logger) (*trace.Provider, error) {
+	traces, err := trace.New(ctx, trace.Config{
+		Endpoint:          cfg.Tracing.Endpoint,
+		Service:           "trivet-node",
+		Node:              cfg.NodeName,
+		SamplesPerMillion: cfg.Tracing.SamplesPerMillion,
+		Log:               log,
+	})
+	if err != nil {
+		return nil, &program.UsageError{Err: err}
+	}
+	return traces, nil
 }
 
 // connectAPI finds the node's identity, or how to get it, and the node's addresses.
@@ -201,14 +223,15 @@ func reconnect() grpc.DialOption {
 
 // dialRuntime makes the client of the container runtime. It does not connect yet.
 func (s *surroundings) dialRuntime() (conns, error) {
-	rt, err := socket.Dial(s.cfg.RuntimeEndpoint, reconnect())
+	options := append(s.traces.ClientOptions(), reconnect())
+	rt, err := socket.Dial(s.cfg.RuntimeEndpoint, options...)
 	if err != nil {
 		return nil, &program.UsageError{Err: err}
 	}
 
 	all, images := conns{rt}, rt
 	if s.cfg.ImageEndpoint != s.cfg.RuntimeEndpoint {
-		if images, err = socket.Dial(s.cfg.ImageEndpoint, reconnect()); err != nil {
+		if images, err = socket.Dial(s.cfg.ImageEndpoint, options...); err != nil {
 			all.close()
 			return nil, &program.UsageError{Err: err}
 		}

@@ -134,6 +134,7 @@ func (s *surroundings) runVolumes(parts *parts, in podInputs) (*volume.Mounter, 
 	drivers := csiplugin.New(csiplugin.Config{
 		Dir:       filepath.Join(s.cfg.RootDir, "plugins_registry"),
 		Publisher: csiNode,
+		Options:   s.traces.ClientOptions(),
 		Log:       s.log,
 		Changed: func() {
 			for _, pod := range in.pods.List() {

@@ -119,20 +119,6 @@ func (s *surroundings) newWorker(
 		Refresh:     p.status.Refresh,
 	}
 
-	// PullImage of CRI takes the configuration of the sandbox that the image is for.
-	images := imagepull.New(imagepull.Config{
-		Runtime:     s.runtime,
-		Secrets:     p.refs,
-		Access:      access,
-		Events:      p.events,
-		Log:         s.log,
-		NodeSecrets: files.pullSecrets,
-		Sandbox: func(pod *v1.Pod) (*runtime.SandboxConfig, error) {
-			return criconfig.Sandbox(node, pod, 0, p.tree.Parent(pod))
-		},
-		Parallel: s.cfg.Images.ParallelPulls,
-	})
-
 	writer := mirror.Writer{Pods: kube.Pods(s.client), Source: p.pods, Node: p.status.Node}
 	return podworker.New(cfg, podworker.Deps{
 		Queue:   p.looks,
@@ -144,9 +130,29 @@ func (s *surroundings) newWorker(
 		Objects: p.refs,
 		Probes:  probe.New(s.runtime, p.looks, p.events),
 		Events:  p.events,
-		Images:  images,
+		Images:  p.newPuller(s, node, files, access),
+		Traces:  s.traces,
 		Log:     s.log,
 	}), nil
+}
+
+// newPuller makes what pulls images. PullImage of CRI takes the configuration of the sandbox that the image
+// is for.
+func (p podInputs) newPuller(
+	s *surroundings, node criconfig.Node, files hostFiles, access *imageaccess.Access,
+) *imagepull.Puller {
+	return imagepull.New(imagepull.Config{
+		Runtime:     s.runtime,
+		Secrets:     p.refs,
+		Access:      access,
+		Events:      p.events,
+		Log:         s.log,
+		NodeSecrets: files.pullSecrets,
+		Sandbox: func(pod *v1.Pod) (*runtime.SandboxConfig, error) {
+			return criconfig.Sandbox(node, pod, 0, p.tree.Parent(pod))
+		},
+		Parallel: s.cfg.Images.ParallelPulls,
+	})
 }
 
 // podAPI is what the pod worker needs of the API server.

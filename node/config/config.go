@@ -40,6 +40,7 @@ type Config struct {
 	Process    Process
 	Machine    Machine
 	Gates      Gates
+	Tracing    Tracing
 
 	// HealthAddress is where /healthz is served; empty: nowhere.
 	HealthAddress string
@@ -164,6 +165,13 @@ type API struct {
 type Process struct {
 	OOMScoreAdj  int
 	MaxOpenFiles uint64
+}
+
+// Tracing says where spans of pods' starts and ends go. Of the traces that begin here, some per million are
+// kept.
+type Tracing struct {
+	Endpoint          string // host:port of an OTLP receiver (gRPC); empty: no spans are made
+	SamplesPerMillion int
 }
 
 // Machine is what the start demands of the machine.

@@ -34,6 +34,7 @@ func (c *settings) resolve() (Config, error) {
 		Process:    Process{OOMScoreAdj: int(*k.OOMScoreAdj), MaxOpenFiles: uint64(k.MaxOpenFiles)},
 		Machine:    machine(k),
 		Gates:      gates(k),
+		Tracing:    tracing(k.Tracing),
 
 		Kubelet: k,
 		Flags:   c.Flags,
@@ -90,6 +91,22 @@ func gates(k *kubeletconfig.Configuration) Gates {
 		PodResources:         k.Enabled("PodLevelResources"),
 		RestartAllContainers: k.Enabled("RestartAllContainersOnContainerExits"),
 	}
+}
+
+// tracing is what kubelet makes of the field: an endpoint that is not given is the local collector's, and
+// without a rate only those traces are kept that began elsewhere.
+func tracing(t *kubeletconfig.Tracing) Tracing {
+	if t == nil {
+		return Tracing{}
+	}
+	out := Tracing{Endpoint: kubeletconfig.DefaultTracingEndpoint}
+	if t.Endpoint != nil {
+		out.Endpoint = *t.Endpoint
+	}
+	if t.SamplingRatePerMillion != nil {
+		out.SamplesPerMillion = int(*t.SamplingRatePerMillion)
+	}
+	return out
 }
 
 func address(host string, port int32) string { return net.JoinHostPort(host, strconv.Itoa(int(port))) }

@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"sync"
 
+	"google.golang.org/grpc"
+
 	"github.com/trivet-node/trivet/internal/keylock"
 )
 
@@ -44,6 +46,9 @@ type Config struct {
 	// Changed is called when a driver has come or gone, so that pods which wait for one are looked at again.
 	// It must not block.
 	Changed func()
+
+	// Options are of the connections to drivers.
+	Options []grpc.DialOption
 	Log     *slog.Logger
 }
 

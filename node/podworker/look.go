@@ -17,6 +17,7 @@ import (
 // look is one round for one pod: observe, decide, begin the steps, report.
 func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) error {
 	// This comes first: a step that ends from here on may not show in what is observed.
+	began := time.Now()
 	sending := false
 	if p := w.find(uid); p != nil {
 		sending = p.beginLook(why)
@@ -37,6 +38,10 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 	p, err := w.mayWork(ctx, uid, desired, observed)
 	if p == nil {
 		return err
+	}
+
+	if desired != nil {
+		p.trace.See(w.deps.Traces, desired, began)
 	}
 
 	// Probes are set before the decision: a container without a startup probe counts as started from here on,
@@ -209,7 +214,9 @@ func (w *Worker) decide(ctx context.Context, p *pod, health map[string]plan.Heal
 		w.steps.Go(func() {
 			defer cancel()
 
-			err := w.executor.do(stepCtx, p, &d.View, s)
+			traced, ended := p.trace.Begin(stepCtx, string(s.Verb), s.Name)
+			err := w.executor.do(traced, p, &d.View, s)
+			ended(err)
 			if err != nil && stepCtx.Err() != nil {
 				// Over CRI the cancellation has become a text, which would look like a failure.
 				err = stepCtx.Err()
@@ -237,11 +244,13 @@ func (w *Worker) done(p *pod, s plan.Step, err error) {
 
 	// The watch will report that the object has gone.
 	if err == nil && s.Verb == plan.Finalize {
+		p.trace.Gone()
 		return
 	}
 
 	if err == nil && s.Verb == plan.Forget {
 		w.deps.Probes.Sync(pod, "", nil)
+		p.trace.Gone()
 		w.forget(p.uid)
 	}
 

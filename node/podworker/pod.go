@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podtrace"
 	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/volume"
@@ -39,6 +40,9 @@ type pod struct {
 	wasHealth map[string]v1.ContainerStatus
 
 	patch patching
+
+	// trace has a lock of its own.
+	trace podtrace.Trace
 }
 
 // image is one that a container may use.

@@ -75,6 +75,11 @@ var options = []option{
 		help:  "path of trivet-monitor; empty: beside this program",
 		field: func(c *config.Config) *string { return &c.Monitor.Program },
 	},
+	{
+		name:  "tracing-endpoint",
+		help:  "host:port or unix:///path of an OTLP receiver (gRPC) of spans; empty: none are made",
+		field: func(c *config.Config) *string { return &c.Tracing.Endpoint },
+	},
 }
 
 const defaultFile = "/etc/trivet/cri.toml"

@@ -20,13 +20,15 @@ import (
 	"github.com/trivet-node/trivet/cri/rootfs"
 	"github.com/trivet-node/trivet/cri/sandbox"
 	"github.com/trivet-node/trivet/cri/streaming"
+	"github.com/trivet-node/trivet/internal/trace"
 )
 
 // parts are the parts of the server, in the order in which they are opened: each may use those before it.
 type parts struct {
 	machine
-	cfg config.Config
-	log *slog.Logger
+	cfg    config.Config
+	log    *slog.Logger
+	traces *trace.Provider
 
 	monitor    *monitor.Client
 	images     *image.Store

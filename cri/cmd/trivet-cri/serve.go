@@ -14,6 +14,7 @@ import (
 	"github.com/trivet-node/trivet/cri/stats"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
+	"github.com/trivet-node/trivet/internal/trace"
 )
 
 // serve opens the parts, and serves until ctx ends.
@@ -32,6 +33,16 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 
 	p := &parts{machine: host, cfg: cfg, log: log}
 	defer p.close()
+
+	p.traces, err = trace.New(ctx, trace.Config{
+		Endpoint: cfg.Tracing.Endpoint,
+		Service:  "trivet-cri",
+		Log:      log,
+	})
+	if err != nil {
+		return &program.UsageError{Err: err}
+	}
+	defer p.traces.Flush()
 
 	if err := p.open(ctx); err != nil {
 		return err
@@ -97,6 +108,7 @@ func (p *parts) server() *server.Server {
 		Driver:   p.driver,
 		Handlers: p.handlers.Names(),
 		Info:     p.cfg,
+		Traces:   p.traces,
 		Log:      p.log,
 	})
 }

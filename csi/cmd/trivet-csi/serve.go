@@ -15,6 +15,7 @@ import (
 	"github.com/trivet-node/trivet/csi/registrar"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
+	"github.com/trivet-node/trivet/internal/trace"
 )
 
 // stopTimeout bounds how long calls that are under way may take when the process is asked to end.
@@ -33,11 +34,23 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.close()) }()
 
+	traces, err := trace.New(ctx, trace.Config{
+		Endpoint: o.tracing,
+		Service:  "trivet-csi",
+		Node:     o.nodeName,
+		Log:      log,
+	})
+	if err != nil {
+		return &program.UsageError{Err: err}
+	}
+	defer traces.Flush()
+
 	d, err := driver.New(driver.Config{
 		NodeID:    o.nodeName,
 		Version:   program.Version,
 		Volumes:   store.volumes,
 		Publisher: store.publisher,
+		Traces:    traces,
 		Log:       log,
 	})
 	if err != nil {
