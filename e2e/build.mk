@@ -58,7 +58,7 @@ endif
 
 CLUSTER = bin/trivet-cluster
 SEATS = --nodes=$(NODES) --systemd-nodes=$(SYSTEMD) --reference-nodes=$(REFERENCE_NODES) \
-	--agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI)
+	--agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI) $(if $(TRACES),--traces=$(TRACES))
 # The kernel takes apart what processes leave (mounts, loop devices) after they have ended.
 WAIT = --wait=30s
 # The tests have a cluster of their own: one that is up (make run) is neither tested nor taken down.

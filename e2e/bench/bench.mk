@@ -22,6 +22,15 @@ bench-pods: bin/trivet-bench ## pods Ready and gone, one by one and 50 at once, 
 	@bin/trivet-bench $(call figures,pods) $(spans) || { $(CLUSTER) down; exit 1; }
 	@$(MAKE) --no-print-directory down
 
+.PHONY: trace
+trace: ## one pod's start as a waterfall of spans, on a trivet node and on one of kubelet + containerd: trace.svg
+	@mkdir -p bin
+	go build -ldflags '$(LDFLAGS)' -o bin/trivet-trace ./e2e/cmd/trivet-trace
+	@$(MAKE) --no-print-directory up NODES=1 REFERENCE_NODES=1 TRACES=10.99.0.1:4317
+	@bin/trivet-trace $(if $(RESULTS),--data=docs/data/trace-pod.json --svg=docs/img/trace-pod.svg) || \
+		{ $(CLUSTER) down; exit 1; }
+	@$(MAKE) --no-print-directory down
+
 .PHONY: bench-cni
 bench-cni: build bin/cni-bench $(ref)/cni/bridge ## ADD and DEL of trivet-cni beside upstream's plugins
 	@bin/cni-bench --plugin=bin/trivet-cni --upstream=$(ref)/cni $(call figures,cni)

@@ -83,7 +83,9 @@ func Nodes(seats seat.Seats, count, systemd, reference int) ([]Node, error) {
 	}
 
 	for i := range reference {
-		nodes = append(nodes, Node{Name: fmt.Sprintf("ref%d", i+1), Seats: seat.Reference})
+		theirs := seat.Reference
+		theirs.Traces = seats.Traces
+		nodes = append(nodes, Node{Name: fmt.Sprintf("ref%d", i+1), Seats: theirs})
 	}
 
 	return nodes, nil

@@ -73,7 +73,7 @@ func TestCommandLinesFollowTheSeats(t *testing.T) {
 		}},
 		{p.Agent(Reference, "ref1", 0), "kubelet", []string{"/ref/kubelet", "--node-ip=10.99.1.1"}},
 		{p.Netd("node1"), "trivet-netd", []string{"/ours/trivet-netd", "--cluster-cidr=10.244.0.0/16"}},
-		{p.CSI("node1"), "trivet-csi", []string{"/ours/trivet-csi", "--node-name=node1"}},
+		{p.CSI(Ours, "node1"), "trivet-csi", []string{"/ours/trivet-csi", "--node-name=node1"}},
 		{p.KubeProxy("node1", "/k"), "kube-proxy", []string{"/ref/kube-proxy", "--kubeconfig=/k"}},
 	} {
 		if c.daemon.Name != c.name {

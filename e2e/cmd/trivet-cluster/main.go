@@ -98,6 +98,13 @@ func configure(env *program.Env) (*session, error) {
 	fs.StringVar(&seats.CRI, "cri", "trivet", "CRI server: trivet or containerd")
 	fs.StringVar(&seats.CNI, "cni", "trivet", "CNI plugin: trivet or upstream")
 	fs.StringVar(&seats.OCI, "oci", "crun", "OCI runtime: crun or runc")
+	fs.StringVar(
+		&seats.Traces,
+		"traces",
+		"",
+		"up: host:port of an OTLP receiver to which programs send spans",
+	)
+
 	fs.DurationVar(
 		&s.wait,
 		"wait",
