@@ -214,7 +214,7 @@ func (w *Worker) decide(ctx context.Context, p *pod, health map[string]plan.Heal
 		w.steps.Go(func() {
 			defer cancel()
 
-			traced, ended := p.trace.Begin(stepCtx, string(s.Verb), s.Name)
+			traced, ended := p.trace.Begin(stepCtx, s.Verb.String(), s.Name)
 			err := w.executor.do(traced, p, &d.View, s)
 			ended(err)
 			if err != nil && stepCtx.Err() != nil {

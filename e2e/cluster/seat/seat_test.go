@@ -155,3 +155,29 @@ func TestUpstreamNetworkHasARangeForEachPodCIDR(t *testing.T) {
 		t.Errorf("%s: %s", path, text)
 	}
 }
+
+func TestTracedProgramsKnowWhereSpansGo(t *testing.T) {
+	theirs, ours := Reference, Ours
+	theirs.Traces, ours.Traces = "192.0.2.1:4317", "192.0.2.1:4317"
+	p := Programs{Ours: "/ours", Reference: "/reference"}
+	for _, argv := range [][]string{p.CRIServer(ours).Argv, p.CSI(ours, "node1").Argv} {
+		if !slices.Contains(argv, "--tracing-endpoint=192.0.2.1:4317") {
+			t.Errorf("command line %q", argv)
+		}
+	}
+
+	env := p.CRIServer(theirs).Env
+	if !slices.Contains(env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://192.0.2.1:4317") {
+		t.Errorf("environment of containerd %q", env)
+	}
+
+	for _, s := range []Seats{theirs, ours} {
+		config := AgentFiles(s)[kubeletConfigPath]
+		if !strings.Contains(config, `"endpoint": "192.0.2.1:4317"`) {
+			t.Errorf("configuration of %s: %s", s.Agent, config)
+		}
+	}
+	if config := AgentFiles(Ours)[kubeletConfigPath]; strings.Contains(config, "tracing") {
+		t.Errorf("configuration without traces: %s", config)
+	}
+}

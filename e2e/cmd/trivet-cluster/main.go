@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -81,18 +82,8 @@ type session struct {
 	wait  time.Duration
 }
 
-func configure(env *program.Env) (*session, error) {
-	s := &session{Env: env}
-	fs := env.Flags(about)
-	dir := fs.String("dir", ".trivet", "state directory of the cluster")
-	bin := fs.String("bin", ".trivet/bin", "directory with the reference programs")
-	programs := fs.String("programs", "bin", "directory with trivet's programs")
-	images := fs.String("images", ".trivet/images", "OCI layout that the cluster's registry serves")
-	deploy := fs.String("deploy", "deploy", "directory with the manifests of trivet's parts")
-	count := fs.Int("nodes", 1, "number of nodes: node1, node2, ...")
-	reference := fs.Int("reference-nodes",
-		0, "number of nodes beside them with kubelet, containerd, runc and the upstream plugins: ref1, ...")
-	systemd := fs.Int("systemd-nodes", 0, "how many of the nodes, the last ones, have systemd as PID 1")
+// seatFlags are the flags that say what sits in the seats of a node.
+func seatFlags(fs *flag.FlagSet) *seat.Seats {
 	seats := seat.Ours
 	fs.StringVar(&seats.Agent, "agent", "trivet", "node agent: trivet or kubelet")
 	fs.StringVar(&seats.CRI, "cri", "trivet", "CRI server: trivet or containerd")
@@ -105,6 +96,22 @@ func configure(env *program.Env) (*session, error) {
 		"up: host:port of an OTLP receiver to which programs send spans",
 	)
 
+	return &seats
+}
+
+func configure(env *program.Env) (*session, error) {
+	s := &session{Env: env}
+	fs := env.Flags(about)
+	dir := fs.String("dir", ".trivet", "state directory of the cluster")
+	bin := fs.String("bin", ".trivet/bin", "directory with the reference programs")
+	programs := fs.String("programs", "bin", "directory with trivet's programs")
+	images := fs.String("images", ".trivet/images", "OCI layout that the cluster's registry serves")
+	deploy := fs.String("deploy", "deploy", "directory with the manifests of trivet's parts")
+	count := fs.Int("nodes", 1, "number of nodes: node1, node2, ...")
+	reference := fs.Int("reference-nodes",
+		0, "number of nodes beside them with kubelet, containerd, runc and the upstream plugins: ref1, ...")
+	systemd := fs.Int("systemd-nodes", 0, "how many of the nodes, the last ones, have systemd as PID 1")
+	seats := seatFlags(fs)
 	fs.DurationVar(
 		&s.wait,
 		"wait",
@@ -126,7 +133,7 @@ func configure(env *program.Env) (*session, error) {
 	}
 
 	var err error
-	if s.nodes, err = cluster.Nodes(seats, *count, *systemd, *reference); err != nil {
+	if s.nodes, err = cluster.Nodes(*seats, *count, *systemd, *reference); err != nil {
 		return nil, &program.UsageError{Err: err}
 	}
 
