@@ -1,0 +1,79 @@
+package usage
+
+import (
+	"path/filepath"
+	"time"
+)
+
+// Groups is how control groups are mounted (cgroup.Host).
+type Groups interface {
+	// Dir returns the directory of a group in the hierarchy of a controller, "" if that is not mounted.
+	Dir(controller, group string) string
+}
+
+// reader reads groups. It is for one pass, and for one goroutine.
+type reader struct {
+	files
+	groups Groups
+	v2     bool
+	root   string // holds /proc and /sys; empty: this machine's
+
+	// devices are the names of block devices by number, and networks the interfaces of network namespaces.
+	devices  map[string]string
+	networks map[string][]Interface
+}
+
+// proc returns where a file of procfs is.
+func (r *reader) proc(name string) string { return filepath.Join("/", r.root, "proc", name) }
+
+// group reads a group, nil if it is gone.
+func (r *reader) group(path string, depth Depth) *Group {
+	g := &Group{
+		Path: path,
+		Time: time.Now(),
+	}
+
+	read := r.readV1
+	if r.v2 {
+		read = r.readV2
+	}
+	if read(g, depth) != nil {
+		return nil
+	}
+
+	if depth == Everything {
+		g.Pressure = r.pressure(path)
+	}
+
+	return g
+}
+
+// machineMemory returns the machine's memory, and how much swap is used and there is.
+func (r *reader) machineMemory() (memory, swapUsed, swap uint64) {
+	var free uint64
+	fields := map[string]*uint64{
+		"MemTotal:":  &memory,
+		"SwapTotal:": &swap,
+		"SwapFree:":  &free,
+	}
+
+	// Without the file the machine has no limit that is known.
+	_ = r.keyed(r.proc(""), "meminfo", func(key []byte, kib uint64) {
+		if field := fields[string(key)]; field != nil {
+			*field = kib << 10
+		}
+	})
+
+	return memory, swap - min(swap, free), swap
+}
+
+
+// boot returns when the machine started, to the second.
+func (r *reader) boot() (at time.Time) {
+	_ = r.keyed(r.proc(""), "stat", func(key []byte, n uint64) {
+		if string(key) == "btime" {
+			at = time.Unix(int64(n), 0)
+		}
+	})
+	return at
+}
