@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	v1 "k8s.io/api/core/v1"
 )
 
 // Topology is how many of each the machine has. What it does not tell is 0.
@@ -82,4 +84,17 @@ func addDIMM(all []DIMMs, kind string, bytes uint64) []DIMMs {
 		}
 	}
 	return append(all, DIMMs{Type: kind, Count: 1, Bytes: bytes})
+}
+
+// HugePageBytes returns the memory that is set aside for huge pages of any size, whether they are used or not.
+func (m Machine) HugePageBytes() uint64 {
+	pages := v1.ResourceList{}
+	m.addHugePages(pages)
+
+	var sum int64
+	for _, bytes := range pages {
+		sum += bytes.Value()
+	}
+
+	return uint64(sum)
 }
