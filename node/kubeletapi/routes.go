@@ -37,7 +37,7 @@ func (s *Server) always(mux *http.ServeMux) {
 	mux.Handle("GET /pods/{$}", handler(s.pods))
 	mux.Handle("GET /stats/summary", handler(s.summary))
 	mux.Handle("GET /metrics", handler(s.metrics))
-	mux.Handle("GET /metrics/{set}", handler(s.metrics))
+	mux.Handle("GET /metrics/{page}", handler(s.metrics))
 }
 
 // debugging adds what enableDebuggingHandlers stands for.

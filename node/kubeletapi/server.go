@@ -27,11 +27,9 @@ type Pods interface {
 	Pods() []*v1.Pod
 }
 
-// Stats answers the statistics endpoints (stats.Collector).
+// Stats answers /stats/summary (stats.Collector).
 type Stats interface {
 	Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.Summary, error)
-	// Metrics returns a set of metrics in Prometheus' text format: "", "resource", "cadvisor" or "probes".
-	Metrics(ctx context.Context, set string) ([]byte, error)
 }
 
 // Config is what a Server needs.
@@ -44,9 +42,12 @@ type Config struct {
 	Guard   func(http.Handler) http.Handler
 	Pods    Pods
 	Runtime *runtime.Client
-	// Stats may be nil; its endpoints answer 501 then.
+	// Stats may be nil; /stats/summary answers 501 then.
 	Stats Stats
-	Log   *slog.Logger
+	// Metrics are the pages below /metrics/ by name: "resource", "cadvisor", "probes", "slis". That with the
+	// name "" is /metrics itself. A page that is not there answers 404.
+	Metrics map[string]http.Handler
+	Log     *slog.Logger
 
 	// TLS has the versions, cipher suites and curves. Nil means TLS 1.2 at least and what Go chooses.
 	TLS *tls.Config

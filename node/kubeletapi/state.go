@@ -55,25 +55,12 @@ func (s *Server) summary(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, summary)
 }
 
-// metrics answers with the set that the path names, or with the agent's own metrics.
+// metrics answers with the page that the path names.
 func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {
-	set := r.PathValue("set")
-	switch set {
-	case "", "resource", "cadvisor", "probes":
-	default:
+	page := s.cfg.Metrics[r.PathValue("page")]
+	if page == nil {
 		return notFound("404 page not found")
 	}
-
-	if s.cfg.Stats == nil {
-		return &httpError{http.StatusNotImplemented, "metrics are not available"}
-	}
-
-	text, err := s.cfg.Stats.Metrics(r.Context(), set)
-	if err != nil {
-		return err
-	}
-
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	_, _ = w.Write(text)
+	page.ServeHTTP(w, r)
 	return nil
 }

@@ -85,6 +85,8 @@ func (r *reader) device(number []byte) Device {
 	key := strconv.FormatUint(d.Major, 10) + ":" + strconv.FormatUint(d.Minor, 10)
 	name, known := r.devices[key]
 	if !known {
+		name = key
+
 		// A link such as ../../devices/pci0000:00/0000:00:04.0/virtio1/block/vda.
 		if link, err := os.Readlink(r.root + "/sys/dev/block/" + key); err == nil {
 			name = "/dev/" + link[strings.LastIndexByte(link, '/')+1:]

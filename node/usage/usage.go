@@ -146,7 +146,7 @@ func (m *Memory) Available() (uint64, bool) {
 // Device is what a group did on a block device.
 type Device struct {
 	Major, Minor uint64
-	// Name is such as /dev/sda, empty if it is not known.
+	// Name is such as /dev/sda, or MAJOR:MINOR if it is not known.
 	Name string
 
 	ReadBytes, WriteBytes, Reads, Writes uint64
