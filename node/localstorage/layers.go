@@ -113,7 +113,7 @@ func layerOf(c runtime.ContainerStats) Usage {
 	return out
 }
 
-// layers are the writable layers of a pod's containers, by name.
+// layers returns the writable layers of a pod's containers, by name.
 func (m *Meter) layers(uid types.UID) map[string]Usage {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -60,6 +60,9 @@ type known struct {
 	// answered says that the runtime has said what is in layers.
 	answered bool
 	layers   map[string]Usage
+
+	// logged is what the logs took when they were looked at last.
+	logged logged
 }
 
 // New returns a Meter. It measures nothing until it is asked.
@@ -120,13 +123,15 @@ func (m *Meter) activity(pod *v1.Pod) int64 {
 
 // pod measures one pod.
 func (m *Meter) pod(ctx context.Context, pod *v1.Pod, activity int64) Pod {
+	layers := m.layers(pod.UID)
+	logs := m.logs(pod, layers, activity)
 	out := Pod{
-		Containers: map[string]Container{},
+		Containers: make(map[string]Container, len(layers)),
 		Volumes:    m.volumes(ctx, pod, activity),
-		Rest:       m.rest(pod),
+		Rest:       logs.rest,
 	}
-	for name, layer := range m.layers(pod.UID) {
-		out.Containers[name] = Container{Layer: layer, Logs: m.logs(pod, name)}
+	for name, layer := range layers {
+		out.Containers[name] = Container{Layer: layer, Logs: logs.containers[name]}
 	}
 	return out
 }

@@ -208,6 +208,33 @@ func TestRuntimeIsNotAskedAboutPodsThatHaveNotRun(t *testing.T) {
 	look(4)
 }
 
+func TestLogsAreNotLookedAtWhileThePodDoesNotRun(t *testing.T) {
+	pod := newPod("1Gi")
+	n := newNode(t, pod)
+	n.cpu["u1"] = time.Second
+	m := n.meter()
+	log := filepath.Join(podlog.Dir(n.logs.Root, pod), "a", "0.log")
+	look := func(want uint64) {
+		t.Helper()
+		all, err := m.Usage(t.Context())
+		if got := all["u1"].Containers["a"].Logs.Bytes; err != nil || got != want {
+			t.Errorf("%d bytes, %v; want %d", got, err, want)
+		}
+	}
+
+	// What a container has written may reach the log a little later.
+	look(0)
+	n.write(log, 1<<12)
+	look(1 << 12)
+	m.Age(time.Minute)
+	look(1 << 12)
+
+	n.write(log, 1<<13)
+	look(1 << 12)
+	n.cpu["u1"]++
+	look(1 << 13)
+}
+
 func TestNothingIsKnownWhenTheRuntimeDoesNotAnswer(t *testing.T) {
 	n := newNode(t, newPod("1Gi"))
 	n.cpu["u1"] = time.Second
@@ -318,6 +345,11 @@ func BenchmarkIdleLookAt110Pods(b *testing.B) {
 		Log:              slog.New(slog.DiscardHandler),
 	})
 
+	if err := e.Look(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+
+	m.Age(time.Minute)
 	for b.Loop() {
 		if err := e.Look(b.Context()); err != nil {
 			b.Fatal(err)

@@ -11,7 +11,6 @@ import (
 
 	"github.com/trivet-node/trivet/internal/diskusage"
 	"github.com/trivet-node/trivet/internal/mount"
-	"github.com/trivet-node/trivet/node/podlog"
 )
 
 // Directories of kubelet's volume plugins.
@@ -88,49 +87,4 @@ func memory(dir string) Usage {
 		Inodes: st.Files - st.Ffree,
 		Time:   time.Now(),
 	}
-}
-
-// logs measures the logs of all instances of a container.
-func (m *Meter) logs(pod *v1.Pod, container string) Usage {
-	return files(filepath.Join(podlog.Dir(m.cfg.Logs.Root, pod), container))
-}
-
-// rest measures what belongs to a pod as a whole.
-func (m *Meter) rest(pod *v1.Pod) Usage {
-	out := files(podlog.Dir(m.cfg.Logs.Root, pod))
-	out.add(filepath.Join(m.cfg.Root, "pods", string(pod.UID), "etc-hosts"))
-	return out
-}
-
-// maxFiles bounds the files of a directory of logs that are looked at. The runtime and the agent, which make
-// them, keep a few.
-const maxFiles = 1 << 12
-
-// files adds up the files in a directory, without those in directories below. As with kubelet the directory
-// itself does not count.
-func files(dir string) Usage {
-	out := Usage{Time: time.Now()}
-	f, err := os.Open(dir)
-	if err != nil {
-		return out
-	}
-	defer f.Close()
-
-	// An error is that of an empty directory, or of one that is being removed.
-	names, _ := f.Readdirnames(maxFiles)
-	for _, name := range names {
-		out.add(filepath.Join(dir, name))
-	}
-
-	return out
-}
-
-// add counts a file. What is gone, or is a directory, takes nothing.
-func (u *Usage) add(path string) {
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return
-	}
-	u.Bytes += uint64(st.Blocks) * 512
-	u.Inodes++
 }
