@@ -19,13 +19,13 @@ type Usage struct {
 	Inodes uint64
 }
 
-// CPU times that are none.
+// Activities that are none.
 const (
-	// Unknown says that those who write to a tree may run at any time.
-	Unknown time.Duration = -1
+	// Unknown says that those who write to a tree may have run.
+	Unknown = -1
 
-	// Ended says that nobody writes there any more.
-	Ended time.Duration = math.MaxInt64
+	// Ended says that they will not run any more.
+	Ended = math.MaxInt64
 )
 
 // Tree is what is to be measured.
@@ -34,8 +34,9 @@ type Tree struct {
 	// not there takes nothing.
 	Dirs []string
 
-	// CPU is the CPU time that was used so far by all who may write to the tree.
-	CPU time.Duration
+	// Activity changes whenever those who may write to the tree run, such as the CPU time of their control
+	// group.
+	Activity int64
 }
 
 // Figure is what is known of a tree.
@@ -93,7 +94,7 @@ func (m *Meter) Close() { m.work.close() }
 // changed it is counted, which Measure waits for until ctx ends, unless it is a tree that takes long: then
 // the last figure is returned and the next call gets a newer one.
 func (m *Meter) Measure(ctx context.Context, name string, t Tree) Figure {
-	seen := signs{cpu: t.CPU}
+	seen := signs{activity: t.Activity}
 	if len(t.Dirs) > 0 {
 		seen.space = spaceOf(t.Dirs[0])
 	}

@@ -68,7 +68,7 @@ func TestFigureIsThatOfDu(t *testing.T) {
 		must(t, os.Link(filepath.Join(dir, "a", "file"), filepath.Join(dir, strconv.Itoa(i))))
 	}
 
-	got := newMeter(t).Measure(t.Context(), "a", Tree{Dirs: []string{dir}, CPU: Unknown})
+	got := newMeter(t).Measure(t.Context(), "a", Tree{Dirs: []string{dir}, Activity: Unknown})
 	if want := du(t, dir); got.Usage != want || got.AtLeast || got.Time.IsZero() {
 		t.Errorf("%+v, want %+v", got, want)
 	}
@@ -77,7 +77,7 @@ func TestFigureIsThatOfDu(t *testing.T) {
 func TestDirectoriesAreAddedUpAndMissingOnesAreNothing(t *testing.T) {
 	a, b := t.TempDir(), t.TempDir()
 	must(t, write(a+"/1", 5000), write(b+"/2", 9000))
-	tree := Tree{Dirs: []string{a, a + "/none", b, b + "/2"}, CPU: Unknown}
+	tree := Tree{Dirs: []string{a, a + "/none", b, b + "/2"}, Activity: Unknown}
 	got := newMeter(t).Measure(t.Context(), "a", tree)
 	of, more, file := du(t, a), du(t, b), du(t, b+"/2")
 	want := Usage{
@@ -108,7 +108,7 @@ func TestTreeThatIsDeeperThanAPathIsCountedToItsEnd(t *testing.T) {
 	dir := t.TempDir()
 	bottom := deepen(t, dir, strings.Repeat("n", 200), 300)
 	must(t, bottom.WriteFile("hidden", make([]byte, 1<<20), 0o600))
-	got := newMeter(t).Measure(t.Context(), "a", Tree{Dirs: []string{dir}, CPU: Unknown})
+	got := newMeter(t).Measure(t.Context(), "a", Tree{Dirs: []string{dir}, Activity: Unknown})
 	if got.Bytes < 1<<20 || got.Inodes != 302 || got.AtLeast {
 		t.Errorf("%+v, want 302 inodes and 1 MiB", got)
 	}
@@ -134,7 +134,7 @@ func TestTreeThatChangesMeanwhileIsMeasured(t *testing.T) {
 	}()
 
 	for i := range 50 {
-		got := newMeter(t).Measure(t.Context(), "a", Tree{Dirs: []string{dir}, CPU: Unknown})
+		got := newMeter(t).Measure(t.Context(), "a", Tree{Dirs: []string{dir}, Activity: Unknown})
 		if got.Inodes < 41 || got.Inodes > 300 || got.AtLeast {
 			t.Errorf("count %d: %+v", i, got)
 		}
@@ -148,7 +148,7 @@ func TestTreeThatChangesMeanwhileIsMeasured(t *testing.T) {
 func TestTreeIsNotCountedWhenItsWritersDidNotRun(t *testing.T) {
 	dir := t.TempDir()
 	m := newMeter(t)
-	tree := Tree{Dirs: []string{dir}, CPU: time.Second}
+	tree := Tree{Dirs: []string{dir}, Activity: 1000}
 	before := m.Measure(t.Context(), "a", tree)
 	must(t, write(dir+"/1", 50_000))
 
@@ -158,7 +158,7 @@ func TestTreeIsNotCountedWhenItsWritersDidNotRun(t *testing.T) {
 		t.Errorf("%+v after %+v: it was counted, or its figure is not as good as new", same, before)
 	}
 
-	tree.CPU += time.Millisecond
+	tree.Activity++
 	if got := m.Measure(t.Context(), "a", tree); got.Usage != du(t, dir) {
 		t.Errorf("%+v, want %+v", got, du(t, dir))
 	}
@@ -175,7 +175,7 @@ func TestTreesThatAreNotKeptAreForgotten(t *testing.T) {
 	dir := t.TempDir()
 	m := newMeter(t)
 	for _, name := range []string{"a", "b"} {
-		m.Measure(t.Context(), name, Tree{Dirs: []string{dir}, CPU: Ended})
+		m.Measure(t.Context(), name, Tree{Dirs: []string{dir}, Activity: Ended})
 	}
 
 	m.Keep(func(name string) bool { return name == "b" })
@@ -228,7 +228,7 @@ func TestWayBackThatIsLostIsSaid(t *testing.T) {
 // countless makes a tree that takes more than one slice, without making one that is that large.
 func countless(t *testing.T, m *Meter, name, dir string) {
 	t.Helper()
-	m.Measure(t.Context(), name, Tree{Dirs: []string{dir}, CPU: Unknown})
+	m.Measure(t.Context(), name, Tree{Dirs: []string{dir}, Activity: Unknown})
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.trees[name].last.cost = 2 * slice
@@ -247,8 +247,8 @@ func TestNobodyWaitsForATreeThatTakesLong(t *testing.T) {
 	m.work.mu.Unlock()
 
 	// Its turn does not come, and it is not waited for; others have theirs.
-	m.Measure(t.Context(), "large", Tree{Dirs: []string{dir}, CPU: Unknown})
-	small := m.Measure(t.Context(), "small", Tree{Dirs: []string{dir}, CPU: Unknown})
+	m.Measure(t.Context(), "large", Tree{Dirs: []string{dir}, Activity: Unknown})
+	small := m.Measure(t.Context(), "small", Tree{Dirs: []string{dir}, Activity: Unknown})
 	if small.Usage != du(t, dir) {
 		t.Errorf("%+v", small)
 	}
@@ -261,7 +261,7 @@ func BenchmarkTreeWithoutChanges(b *testing.B) {
 	dir := b.TempDir()
 	m := New(slog.New(slog.DiscardHandler))
 	defer m.Close()
-	tree := Tree{Dirs: []string{dir}, CPU: time.Second}
+	tree := Tree{Dirs: []string{dir}, Activity: 1000}
 	for b.Loop() {
 		m.Measure(b.Context(), "a", tree)
 	}

@@ -15,8 +15,8 @@ const (
 	costShare = 20
 	maxPause  = time.Minute
 
-	// Somebody whose CPU time is not known may write into a tree, such as another pod that was given a
-	// descriptor, and what is written here may be deleted elsewhere. So a tree is counted now and then when
+	// Somebody else may write into a tree, such as another pod that was given a descriptor, and while this one
+	// grows others may shrink. So a tree is counted now and then when
 	// only one of the signs says that it may have changed.
 	doubtAge       = 5 * time.Minute
 	doubtCostShare = 200
@@ -55,8 +55,8 @@ func spaceOf(path string) space {
 
 // signs are what says that a tree may have changed.
 type signs struct {
-	cpu   time.Duration
-	space space
+	activity int64
+	space    space
 }
 
 // counted is what is known of the last count of a tree.
@@ -79,7 +79,7 @@ type since struct {
 
 func (s signs) since(last signs) since {
 	d := since{
-		ran:    s.cpu == Unknown || s.cpu != last.cpu,
+		ran:    s.activity == Unknown || s.activity != last.activity,
 		bytes:  abs(s.space.bytes - last.space.bytes),
 		inodes: abs(s.space.inodes - last.space.inodes),
 	}

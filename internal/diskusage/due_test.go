@@ -7,7 +7,7 @@ import (
 
 func TestTreeIsCountedAgainWhenItMayHaveChanged(t *testing.T) {
 	exact := func(bytes, inodes int64) space { return space{bytes: bytes, inodes: inodes, exact: true} }
-	last := signs{cpu: 100, space: exact(1<<30, 1000)}
+	last := signs{activity: 100, space: exact(1<<30, 1000)}
 	cases := map[string]struct {
 		now  signs
 		cost time.Duration

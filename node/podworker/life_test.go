@@ -87,7 +87,7 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	})
 
 	c.mu.Lock()
-	c.queue = q
+	c.queue, c.worker = q, w
 	c.mu.Unlock()
 
 	ctx, cancel := context.WithCancel(context.Background())

@@ -81,6 +81,8 @@ type Objects interface {
 // Events sends Events about pods (event.Recorder).
 type Events interface {
 	Pod(pod *v1.Pod, container, kind, reason, message string)
+	// PodOnce sends an event of which the API keeps one for each pod and reason, however often it is sent.
+	PodOnce(pod *v1.Pod, kind, reason, message string, annotations map[string]string)
 }
 
 // Config is how the worker does its work.
@@ -142,6 +144,7 @@ type Worker struct {
 	gate     *gate.Gate
 	mirrors  *mirrors
 	names    names
+	endings  *endings
 	executor *executor
 	reporter *reporter
 
@@ -157,6 +160,7 @@ type Worker struct {
 func New(cfg Config, d Deps) *Worker {
 	w := &Worker{cfg: cfg, deps: d, known: map[types.UID]*pod{}}
 	w.gate = gate.New(cfg.Admit, func(uid types.UID) { d.Queue.Look(uid, queue.Preempted) })
+	w.endings = &endings{rootDir: cfg.RootDir, events: d.Events, log: d.Log}
 	w.executor = newExecutor(cfg, d)
 
 	w.mirrors = &mirrors{
