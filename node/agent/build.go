@@ -13,11 +13,14 @@ import (
 	"github.com/trivet-node/trivet/node/csiplugin"
 	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/imageaccess"
+	"github.com/trivet-node/trivet/node/localstorage"
 	"github.com/trivet-node/trivet/node/objects"
+	"github.com/trivet-node/trivet/node/podcgroup"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/podlog/logrotate"
 	"github.com/trivet-node/trivet/node/podsource"
+	"github.com/trivet-node/trivet/node/probe"
 	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/volume"
 )
@@ -53,20 +56,36 @@ func (s *surroundings) runParts(parts *parts) error {
 	// A list that is tried before there is an API server is tried again half a minute after there is one.
 	parts.runSafe("objects", after(status.Registered(), refs.Run))
 
-	err = s.runPods(parts, podInputs{
-		status: status,
-		tree:   tree,
-		pods:   pods,
-		refs:   refs,
-		events: events,
-		looks:  looks,
-		env:    podenv.Node{Name: s.cfg.NodeName, IPs: s.ips, Allocatable: allocatable},
-	})
-	if err != nil {
+	in := podInputs{
+		status:  status,
+		tree:    tree,
+		pods:    pods,
+		refs:    refs,
+		events:  events,
+		looks:   looks,
+		env:     podenv.Node{Name: s.cfg.NodeName, IPs: s.ips, Allocatable: allocatable},
+		storage: s.newStorage(tree, pods),
+		results: probe.NewResults(pods.List),
+	}
+
+	parts.runSafe("local storage", in.storage.Run)
+	if err := s.runPods(parts, in); err != nil {
 		return err
 	}
 
-	return s.runAPI(parts, pods)
+	return s.runAPI(parts, in)
+}
+
+// newStorage makes what measures what pods take of the node's disk.
+func (s *surroundings) newStorage(tree *podcgroup.Tree, pods *podsource.Source) *localstorage.Meter {
+	return localstorage.New(localstorage.Config{
+		Root:    s.cfg.RootDir,
+		Logs:    s.logs(),
+		Pods:    pods.List,
+		Runtime: s.runtime,
+		Groups:  tree,
+		Log:     s.log,
+	})
 }
 
 // makeDirectories makes those that more than one part uses.

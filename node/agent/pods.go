@@ -13,6 +13,7 @@ import (
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/imagepull"
+	"github.com/trivet-node/trivet/node/localstorage"
 	"github.com/trivet-node/trivet/node/mirror"
 	"github.com/trivet-node/trivet/node/nodestatus"
 	"github.com/trivet-node/trivet/node/objects"
@@ -35,6 +36,8 @@ type podInputs struct {
 	events *event.Recorder
 	looks  *queue.Queue
 	env    podenv.Node
+	storage *localstorage.Meter
+	results *probe.Results
 }
 
 // runPods makes and starts what pods are made of, what works on them, and what removes their leftovers.
@@ -142,7 +145,7 @@ func (s *surroundings) newWorker(
 		Volumes: volumes,
 		Cgroups: balancedTree{Tree: p.tree, pods: p.pods},
 		Objects: p.refs,
-		Probes:  probe.New(s.runtime, p.looks, p.events),
+		Probes:  probe.New(s.runtime, p.looks, p.events, p.results),
 		Events:  p.events,
 		Images:  images,
 		Log:     s.log,

@@ -48,6 +48,7 @@ type Memory struct {
 	Available int64 // free, or could be freed without swapping
 	Anonymous int64 // mapped, and not from a file
 	Swap      int64 // how much swap there is
+	SwapFree  int64
 }
 
 // Memory reads /proc/meminfo.
@@ -64,6 +65,7 @@ func (m Machine) Memory() (Memory, error) {
 		"MemAvailable": &out.Available,
 		"AnonPages":    &out.Anonymous,
 		"SwapTotal":    &out.Swap,
+		"SwapFree":     &out.SwapFree,
 	}
 
 	for line := range strings.Lines(text) {

@@ -86,7 +86,8 @@ func addDIMM(all []DIMMs, kind string, bytes uint64) []DIMMs {
 	return append(all, DIMMs{Type: kind, Count: 1, Bytes: bytes})
 }
 
-// HugePageBytes returns the memory that is set aside for huge pages of any size, whether they are used or not.
+// HugePageBytes returns the memory that is set aside for huge pages of any size, whether they are used or
+// not.
 func (m Machine) HugePageBytes() uint64 {
 	pages := v1.ResourceList{}
 	m.addHugePages(pages)

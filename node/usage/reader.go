@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"path/filepath"
 	"time"
+
+	"github.com/trivet-node/trivet/node/machine"
 )
 
 // Groups is how control groups are mounted (cgroup.Host).
@@ -49,25 +51,15 @@ func (r *reader) group(path string, depth Depth) *Group {
 	return g
 }
 
-// machineMemory returns the machine's memory, and how much swap is used and there is.
+// machineMemory returns the machine's memory, and how much swap is used and there is. Without an answer the
+// machine has no limit that is known.
 func (r *reader) machineMemory() (memory, swapUsed, swap uint64) {
-	var free uint64
-	fields := map[string]*uint64{
-		"MemTotal:":  &memory,
-		"SwapTotal:": &swap,
-		"SwapFree:":  &free,
+	m, err := machine.Machine{Root: r.root}.Memory()
+	if err != nil {
+		return 0, 0, 0
 	}
-
-	// Without the file the machine has no limit that is known.
-	_ = r.keyed(r.proc(""), "meminfo", func(key []byte, kib uint64) {
-		if field := fields[string(key)]; field != nil {
-			*field = kib << 10
-		}
-	})
-
-	return memory, swap - min(swap, free), swap
+	return uint64(m.Total), uint64(m.Swap - m.SwapFree), uint64(m.Swap)
 }
-
 
 // boot returns when the machine started, to the second.
 func (r *reader) boot() (at time.Time) {

@@ -52,7 +52,8 @@ func (r *reader) cpuV1(g *Group, depth Depth) error {
 	// A quota of -1 is none, and not a number for parse.
 	c.Quota = r.number(cpu, "cpu.cfs_quota_us")
 
-	return r.keyed(cpu, "cpu.stat", func(key []byte, n uint64) {
+	// The root group has no such file.
+	_ = r.keyed(cpu, "cpu.stat", func(key []byte, n uint64) {
 		switch string(key) {
 		case "nr_periods":
 			c.Periods = n
@@ -66,6 +67,8 @@ func (r *reader) cpuV1(g *Group, depth Depth) error {
 			c.Burst = time.Duration(n)
 		}
 	})
+
+	return nil
 }
 
 func (r *reader) memoryV1(g *Group, depth Depth) error {
@@ -100,11 +103,13 @@ func (r *reader) memoryV1(g *Group, depth Depth) error {
 	m.LimitHits = r.number(dir, "memory.failcnt")
 	m.Kernel = r.number(dir, "memory.kmem.usage_in_bytes")
 	m.Reservation = r.limit(dir, "memory.soft_limit_in_bytes")
-	return r.keyed(dir, "memory.oom_control", func(key []byte, n uint64) {
+	_ = r.keyed(dir, "memory.oom_control", func(key []byte, n uint64) {
 		if string(key) == "oom_kill" {
 			m.OOMKills = n
 		}
 	})
+
+	return nil
 }
 
 // statV1 takes a line of memory.stat. Totals count the groups below as well, as v2 does by itself.
