@@ -29,13 +29,13 @@ import (
 
 // podInputs are the parts that those that run pods work with.
 type podInputs struct {
-	status *nodestatus.Reporter
-	tree   *podcgroup.Tree
-	pods   *podsource.Source
-	refs   *objects.Cache
-	events *event.Recorder
-	looks  *queue.Queue
-	env    podenv.Node
+	status  *nodestatus.Reporter
+	tree    *podcgroup.Tree
+	pods    *podsource.Source
+	refs    *objects.Cache
+	events  *event.Recorder
+	looks   *queue.Queue
+	env     podenv.Node
 	storage *localstorage.Meter
 	results *probe.Results
 }

@@ -11,7 +11,9 @@
 package cadvisor
 
 import (
+	"maps"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/trivet-node/trivet/node/exposition"
@@ -139,8 +141,8 @@ func rowsOf(s *usage.Snapshot, n *Node) []row {
 		add(plain(g))
 	}
 
-	for _, g := range s.Daemons {
-		add(plain(g))
+	for _, name := range slices.Sorted(maps.Keys(s.Daemons)) {
+		add(plain(s.Daemons[name]))
 	}
 
 	for i := range s.Pods {

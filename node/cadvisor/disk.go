@@ -48,26 +48,26 @@ var diskMetrics = []metric{
 		help: "Cumulative count of reads completed",
 		write: both(
 			onDevices(func(d *usage.Device) uint64 { return d.Reads }),
-			io(func(d *machine.DiskIO) uint64 { return d.Reads }),
+			diskIO(func(d *machine.DiskIO) uint64 { return d.Reads }),
 		),
 	},
 	{
 		name:  "container_fs_sector_reads_total",
 		kind:  exposition.Counter,
 		help:  "Cumulative count of sector reads completed",
-		write: io(func(d *machine.DiskIO) uint64 { return d.SectorsRead }),
+		write: diskIO(func(d *machine.DiskIO) uint64 { return d.SectorsRead }),
 	},
 	{
 		name:  "container_fs_reads_merged_total",
 		kind:  exposition.Counter,
 		help:  "Cumulative count of reads merged",
-		write: io(func(d *machine.DiskIO) uint64 { return d.ReadsMerged }),
+		write: diskIO(func(d *machine.DiskIO) uint64 { return d.ReadsMerged }),
 	},
 	{
 		name:  "container_fs_read_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Cumulative count of seconds spent reading",
-		write: ioTime(func(d *machine.DiskIO) time.Duration { return d.ReadTime }),
+		write: diskTime(func(d *machine.DiskIO) time.Duration { return d.ReadTime }),
 	},
 	{
 		name:  "container_fs_writes_bytes_total",
@@ -81,44 +81,44 @@ var diskMetrics = []metric{
 		help: "Cumulative count of writes completed",
 		write: both(
 			onDevices(func(d *usage.Device) uint64 { return d.Writes }),
-			io(func(d *machine.DiskIO) uint64 { return d.Writes }),
+			diskIO(func(d *machine.DiskIO) uint64 { return d.Writes }),
 		),
 	},
 	{
 		name:  "container_fs_sector_writes_total",
 		kind:  exposition.Counter,
 		help:  "Cumulative count of sector writes completed",
-		write: io(func(d *machine.DiskIO) uint64 { return d.SectorsWritten }),
+		write: diskIO(func(d *machine.DiskIO) uint64 { return d.SectorsWritten }),
 	},
 	{
 		name:  "container_fs_writes_merged_total",
 		kind:  exposition.Counter,
 		help:  "Cumulative count of writes merged",
-		write: io(func(d *machine.DiskIO) uint64 { return d.WritesMerged }),
+		write: diskIO(func(d *machine.DiskIO) uint64 { return d.WritesMerged }),
 	},
 	{
 		name:  "container_fs_write_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Cumulative count of seconds spent writing",
-		write: ioTime(func(d *machine.DiskIO) time.Duration { return d.WriteTime }),
+		write: diskTime(func(d *machine.DiskIO) time.Duration { return d.WriteTime }),
 	},
 	{
 		name:  "container_fs_io_current",
 		kind:  exposition.Gauge,
 		help:  "Number of I/Os currently in progress",
-		write: io(func(d *machine.DiskIO) uint64 { return d.InProgress }),
+		write: diskIO(func(d *machine.DiskIO) uint64 { return d.InProgress }),
 	},
 	{
 		name:  "container_fs_io_time_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Cumulative count of seconds spent doing I/Os",
-		write: ioTime(func(d *machine.DiskIO) time.Duration { return d.Time }),
+		write: diskTime(func(d *machine.DiskIO) time.Duration { return d.Time }),
 	},
 	{
 		name:  "container_fs_io_time_weighted_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Cumulative weighted I/O time in seconds",
-		write: ioTime(func(d *machine.DiskIO) time.Duration { return d.TimeWeight }),
+		write: diskTime(func(d *machine.DiskIO) time.Duration { return d.TimeWeight }),
 	},
 	{
 		name:  "container_fs_io_cost_usage_seconds_total",
@@ -161,8 +161,8 @@ func onDisks(read func(*machine.Disk) uint64) func(*exposition.Writer, *row) {
 	}
 }
 
-// io is a figure of the block device of each file system that the group itself does not count.
-func io(read func(*machine.DiskIO) uint64) func(*exposition.Writer, *row) {
+// diskIO is a figure of the block device of each file system that the group itself does not count.
+func diskIO(read func(*machine.DiskIO) uint64) func(*exposition.Writer, *row) {
 	return func(w *exposition.Writer, r *row) {
 		for _, d := range r.disks {
 			if d.IO != nil && !r.counts(d.Device) {
@@ -172,7 +172,7 @@ func io(read func(*machine.DiskIO) uint64) func(*exposition.Writer, *row) {
 	}
 }
 
-func ioTime(read func(*machine.DiskIO) time.Duration) func(*exposition.Writer, *row) {
+func diskTime(read func(*machine.DiskIO) time.Duration) func(*exposition.Writer, *row) {
 	return func(w *exposition.Writer, r *row) {
 		for _, d := range r.disks {
 			if d.IO != nil {

@@ -59,7 +59,7 @@ type Prober struct {
 	// results counts them for metrics.
 	results *Results
 	dial    dialer
-	slots  chan struct{}
+	slots   chan struct{}
 
 	// mu guards what follows, and all that pods lead to.
 	mu     sync.Mutex
@@ -73,13 +73,13 @@ const maxAtOnce = 32
 // New returns a prober that probes nothing yet.
 func New(exec Exec, queue Queue, events Events, results *Results) *Prober {
 	return &Prober{
-		exec:   exec,
-		queue:  queue,
-		events: events,
+		exec:    exec,
+		queue:   queue,
+		events:  events,
 		results: results,
-		dial:   (&net.Dialer{}).DialContext,
-		slots:  make(chan struct{}, maxAtOnce),
-		pods:   map[types.UID]map[string]*target{},
+		dial:    (&net.Dialer{}).DialContext,
+		slots:   make(chan struct{}, maxAtOnce),
+		pods:    map[types.UID]map[string]*target{},
 	}
 }
 

@@ -30,6 +30,7 @@ func (c *Collector) node(s *usage.Snapshot) statsapi.NodeStats {
 	for _, name := range slices.Sorted(maps.Keys(s.Daemons)) {
 		out.SystemContainers = append(out.SystemContainers, systemContainer(name, s.Daemons[name], s))
 	}
+
 	if len(s.Tiers) > 0 {
 		pods := systemContainer(statsapi.SystemContainerPods, s.Tiers[0], s)
 		out.SystemContainers = append(out.SystemContainers, pods)

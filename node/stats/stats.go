@@ -1,7 +1,7 @@
 // Package stats answers the node's statistics endpoints as kubelet does: /stats/summary, and the pages
-// /metrics/resource and /metrics/cadvisor. What control groups use is read by node/usage, once for all who ask
-// within some seconds, what files take by node/localstorage, and what the machine has by node/machine. Nothing
-// is sampled when nobody asks.
+// /metrics/resource and /metrics/cadvisor. What control groups use is read by node/usage, once for all who
+// ask within some seconds, what files take by node/localstorage, and what the machine has by node/machine.
+// Nothing is sampled when nobody asks.
 package stats
 
 import (
@@ -79,6 +79,7 @@ func (c *Collector) Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsa
 	if onlyCPUAndMemory {
 		return &statsapi.Summary{Node: c.node(s), Pods: podsOf(s)}, nil
 	}
+
 	return c.whole(ctx, s), nil
 }
 

@@ -70,6 +70,7 @@ func (r *reader) boot() (at time.Time) {
 	})
 	return at
 }
+
 // pressure reads what a group has waited for, nil where the kernel does not measure it. For the whole machine
 // it is in /proc, also on hosts with cgroup v1.
 func (r *reader) pressure(path string) *Pressure {
