@@ -64,7 +64,7 @@ func (s *surroundings) runParts(parts *parts) error {
 		events:  events,
 		looks:   looks,
 		env:     podenv.Node{Name: s.cfg.NodeName, IPs: s.ips, Allocatable: allocatable},
-		storage: s.newStorage(tree, pods),
+		storage: newStorage(s, tree, pods),
 		results: probe.NewResults(pods.List),
 	}
 
@@ -77,7 +77,7 @@ func (s *surroundings) runParts(parts *parts) error {
 }
 
 // newStorage makes what measures what pods take of the node's disk.
-func (s *surroundings) newStorage(tree *podcgroup.Tree, pods *podsource.Source) *localstorage.Meter {
+func newStorage(s *surroundings, tree *podcgroup.Tree, pods *podsource.Source) *localstorage.Meter {
 	return localstorage.New(localstorage.Config{
 		Root:    s.cfg.RootDir,
 		Logs:    s.logs(),

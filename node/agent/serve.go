@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -105,14 +106,14 @@ func (s *surroundings) authConfig() auth.Config {
 // apiConfig is what the node's API serves, by the settings and feature gates of kubelet.
 func (s *surroundings) apiConfig(in podInputs) kubeletapi.Config {
 	api := s.cfg.API
-	collector := s.newStats(in)
+	collector := newStats(s, in)
 	cfg := kubeletapi.Config{
 		Address: api.Address,
 		TLS:     api.TLS,
 		Pods:    podLister{in.pods},
 		Runtime: s.runtime,
 		Stats:   collector,
-		Metrics: s.metricPages(collector, in.results),
+		Metrics: metricPages(s.log, collector, in.results),
 		Configz: s.cfg.Kubelet,
 		Log:     s.log,
 		Off: kubeletapi.Off{
@@ -144,7 +145,7 @@ func (s *surroundings) apiConfig(in podInputs) kubeletapi.Config {
 }
 
 // newStats makes what answers the statistics endpoints.
-func (s *surroundings) newStats(in podInputs) *stats.Collector {
+func newStats(s *surroundings, in podInputs) *stats.Collector {
 	daemons := &usage.Daemons{Runtime: strings.TrimPrefix(s.cfg.RuntimeEndpoint, "unix://")}
 	meter := usage.New(usage.Config{
 		Groups:  s.cgroups,
@@ -166,7 +167,7 @@ func (s *surroundings) newStats(in podInputs) *stats.Collector {
 }
 
 // metricPages are the pages of metrics by their names below /metrics.
-func (s *surroundings) metricPages(
+func metricPages(log *slog.Logger,
 	collector *stats.Collector,
 	results *probe.Results,
 ) map[string]http.Handler {
@@ -176,10 +177,10 @@ func (s *surroundings) metricPages(
 	probes.MustRegister(results)
 
 	return map[string]http.Handler{
-		"":         metric.TextHandler(own, s.log),
+		"":         metric.TextHandler(own, log),
 		"resource": exposition.NewPage(collector.Resource),
 		"cadvisor": exposition.NewPage(collector.Cadvisor),
-		"probes":   metric.TextHandler(probes, s.log),
+		"probes":   metric.TextHandler(probes, log),
 	}
 }
 

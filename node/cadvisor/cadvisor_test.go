@@ -114,7 +114,9 @@ func TestContainersAndTrafficHaveAnImageAndPodsHaveNone(t *testing.T) {
 	if got := with(memory, "id", "image", "", "pod", "one"); !cmp.Equal(got, []string{"/kubepods/pod1"}) {
 		t.Errorf("pod without image: %q", got)
 	}
-	if got := with(memory, "image", "id", "/kubepods/pod1/box1", "container", "", "name", "box1"); len(got) != 1 {
+
+	got := with(memory, "image", "id", "/kubepods/pod1/box1", "container", "", "name", "box1")
+	if len(got) != 1 {
 		t.Errorf("sandbox: %q", got)
 	}
 
@@ -144,7 +146,7 @@ func TestThrottlingIsOfContainersWithALimit(t *testing.T) {
 		got,
 		[]string{"app1"},
 	) {
-		t.Errorf("sockets of a group with too many processes: %q", got)
+		t.Errorf("sockets: %q", got)
 	}
 }
 

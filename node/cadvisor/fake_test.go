@@ -15,28 +15,30 @@ var (
 
 // group is a group that has each kind of figure.
 func group(path string) *usage.Group {
+	cpu := usage.CPU{
+		Usage:  3 * time.Second,
+		User:   2 * time.Second,
+		System: time.Second,
+		Shares: 512,
+		Quota:  50000,
+		Period: 100000,
+	}
+
+	disk := usage.Device{
+		Major:     254,
+		Name:      "/dev/vda",
+		ReadBytes: 1024,
+		Writes:    4,
+		Cost:      &usage.Cost{Usage: time.Second},
+	}
+
 	return &usage.Group{
-		Path: path,
-		Time: at,
-		CPU: usage.CPU{
-			Usage:  3 * time.Second,
-			User:   2 * time.Second,
-			System: time.Second,
-			Shares: 512,
-			Quota:  50000,
-			Period: 100000,
-		},
-		Memory: usage.Memory{
-			Usage:      4000,
-			WorkingSet: 3500,
-			RSS:        1000,
-			Limit:      9000,
-			Faults:     11,
-		},
-		Devices: []usage.Device{
-			{Major: 254, Name: "/dev/vda", ReadBytes: 1024, Writes: 4, Cost: &usage.Cost{Usage: time.Second}},
-		},
-		Tasks: 5,
+		Path:    path,
+		Time:    at,
+		CPU:     cpu,
+		Memory:  usage.Memory{Usage: 4000, WorkingSet: 3500, RSS: 1000},
+		Devices: []usage.Device{disk},
+		Tasks:   5,
 		Processes: &usage.Processes{
 			Count:        2,
 			First:        "7",

@@ -94,7 +94,8 @@ func TestResultsOfPodsThatAreGoneAreForgotten(t *testing.T) {
 	}
 
 	got := samples(t, r)
-	if n := got["prober_probe_duration_seconds{container=c,namespace=n,pod=db-0,probe_type=Liveness}"]; n != 2 {
+	const times = "prober_probe_duration_seconds{container=c,namespace=n,pod=db-0,probe_type=Liveness}"
+	if n := got[times]; n != 2 {
 		t.Errorf("times of pods of one name: %v, want 2", n)
 	}
 

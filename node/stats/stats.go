@@ -52,10 +52,12 @@ type Config struct {
 type Collector struct {
 	cfg       Config
 	questions questions
+	// measure returns the figures of what is mounted on a directory, nil if nothing is.
+	measure func(dir string) *statsapi.FsStats
 }
 
 // New returns a collector.
-func New(cfg Config) *Collector { return &Collector{cfg: cfg} }
+func New(cfg Config) *Collector { return &Collector{cfg: cfg, measure: mountUsage} }
 
 // Summary returns what kubelet's /stats/summary has. Only CPU and memory cost less than all: no file system
 // is asked.

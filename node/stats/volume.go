@@ -30,7 +30,7 @@ func (c *Collector) ask(pod *v1.Pod, onlyClaims bool) []statsapi.VolumeStats {
 		}
 
 		for _, dir := range c.volumeDirs(pod, vol, claim) {
-			fs := c.questions.usage(dir, mountUsage)
+			fs := c.questions.usage(dir, c.measure)
 			if fs == nil {
 				continue
 			}

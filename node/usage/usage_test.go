@@ -28,42 +28,42 @@ var without = cmp.Options{
 
 // app is the container in the archives, as far as both versions of cgroups have the same files.
 func app() Group {
-	return Group{
-		CPU: CPU{
-			Usage:            2 * time.Second,
-			User:             1500 * time.Millisecond,
-			System:           500 * time.Millisecond,
-			Period:           100000,
-			Periods:          100,
-			ThrottledPeriods: 20,
-			Throttled:        3 * time.Millisecond,
-			BurstPeriods:     2,
-			Burst:            40 * time.Microsecond,
-		},
-		Memory: Memory{
-			Usage:         4000,
-			WorkingSet:    3500,
-			RSS:           1000,
-			Cache:         2000,
-			MappedFile:    40,
-			Kernel:        300,
-			Swap:          100,
-			Peak:          8000,
-			ActiveFile:    700,
-			InactiveFile:  500,
-			Dirty:         5,
-			Writeback:     6,
-			Faults:        11,
-			MajorFaults:   12,
-			RefaultedFile: 16,
-			RefaultedAnon: 15,
-			LimitHits:     22,
-			OOMKills:      2,
-			Limit:         9000,
-			SwapLimited:   true,
-		},
-		Tasks: 5,
+	cpu := CPU{
+		Usage:            2 * time.Second,
+		User:             1500 * time.Millisecond,
+		System:           500 * time.Millisecond,
+		Period:           100000,
+		Periods:          100,
+		ThrottledPeriods: 20,
+		Throttled:        3 * time.Millisecond,
+		BurstPeriods:     2,
+		Burst:            40 * time.Microsecond,
 	}
+
+	memory := Memory{
+		Usage:         4000,
+		WorkingSet:    3500,
+		RSS:           1000,
+		Cache:         2000,
+		MappedFile:    40,
+		Kernel:        300,
+		Swap:          100,
+		Peak:          8000,
+		ActiveFile:    700,
+		InactiveFile:  500,
+		Dirty:         5,
+		Writeback:     6,
+		Faults:        11,
+		MajorFaults:   12,
+		RefaultedFile: 16,
+		RefaultedAnon: 15,
+		LimitHits:     22,
+		OOMKills:      2,
+		Limit:         9000,
+		SwapLimited:   true,
+	}
+
+	return Group{CPU: cpu, Memory: memory, Tasks: 5}
 }
 
 func TestContainerOfTheUnifiedHierarchy(t *testing.T) {

@@ -123,6 +123,7 @@ func (m *Memory) statV1(key []byte, n uint64) {
 		m.MappedFile = n
 	case "total_swap":
 		m.Swap = n
+
 	case "total_active_file":
 		m.ActiveFile = n
 	case "total_inactive_file":
@@ -131,6 +132,7 @@ func (m *Memory) statV1(key []byte, n uint64) {
 		m.Dirty = n
 	case "total_writeback":
 		m.Writeback = n
+
 	case "pgfault":
 		m.OwnFaults = n
 	case "pgmajfault":

@@ -84,6 +84,7 @@ func (m *Memory) statV2(key []byte, n uint64) {
 		m.MappedFile = n
 	case "kernel":
 		m.Kernel = n
+
 	case "active_file":
 		m.ActiveFile = n
 	case "inactive_file":
@@ -92,6 +93,7 @@ func (m *Memory) statV2(key []byte, n uint64) {
 		m.Dirty = n
 	case "file_writeback":
 		m.Writeback = n
+
 	case "pgfault":
 		m.Faults = n
 	case "pgmajfault":
