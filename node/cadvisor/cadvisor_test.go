@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"flag"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -19,12 +18,11 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"github.com/trivet-node/trivet/internal/testenv"
 	"github.com/trivet-node/trivet/node/exposition"
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/usage"
 )
-
-var update = flag.Bool("update", false, "rewrite the expected pages")
 
 // page is the text of a snapshot.
 func page(t testing.TB, s *usage.Snapshot, n *Node) string {
@@ -50,20 +48,40 @@ func parsed(t testing.TB, text string) map[string]*dto.MetricFamily {
 }
 
 func TestPageOfANode(t *testing.T) {
-	got := page(t, snapshot(), node())
-	const file = "testdata/page.txt"
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	testenv.Golden(t, "page.txt", page(t, snapshot(), node()))
+}
 
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
+func TestPageHasTheNamesOfTheList(t *testing.T) {
+	families := parsed(t, page(t, snapshot(), node()))
+	for _, m := range testenv.KubeletMetrics(t, "/metrics/cadvisor") {
+		if served := families[m.Name] != nil; served != (m.State == "served") {
+			t.Errorf("%s: served %v, docs/data/kubelet-metrics.json says %q", m.Name, served, m.State)
+		}
+		delete(families, m.Name)
 	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Error(diff)
+	for name := range families {
+		t.Errorf("%s is not in docs/data/kubelet-metrics.json", name)
+	}
+}
+
+func TestRulesAndDashboardsFindTheirNamesAndLabels(t *testing.T) {
+	families := parsed(t, page(t, snapshot(), node()))
+	for _, m := range testenv.MixinMetrics(t, "/metrics/cadvisor") {
+		if families[m.Name] == nil {
+			t.Errorf("%s is missing", m.Name)
+			continue
+		}
+
+		labels := map[string]bool{}
+		for _, l := range families[m.Name].GetMetric()[0].GetLabel() {
+			labels[l.GetName()] = true
+		}
+
+		for _, l := range m.Labels {
+			if !labels[l] {
+				t.Errorf("%s has no label %s", m.Name, l)
+			}
+		}
 	}
 }
 

@@ -3,12 +3,16 @@ package stats
 import (
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 // gathered are the samples of the collector by name and labels.
@@ -89,3 +93,20 @@ func TestVolumesOfClaimsAreMeasuredOnce(t *testing.T) {
 		t.Errorf("asked for %v: only volumes of claims", asked)
 	}
 }
+
+func TestVolumesHaveTheNamesAndLabelsThatRulesUse(t *testing.T) {
+	labels := map[string][]string{}
+	for _, m := range testenv.MixinMetrics(t, "/metrics") {
+		labels[m.Name] = m.Labels
+	}
+
+	for _, m := range volumeMetrics {
+		name := fqName.FindStringSubmatch(m.desc.String())[1]
+		if !slices.Equal(labels[name], claimLabels) {
+			t.Errorf("%s has the labels %q, rules use %q", name, claimLabels, labels[name])
+		}
+	}
+}
+
+// fqName is the name in the text of a description.
+var fqName = regexp.MustCompile(`fqName: "([^"]+)"`)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/trivet-node/trivet/internal/testenv"
 	"github.com/trivet-node/trivet/node/exposition"
 	"github.com/trivet-node/trivet/node/usage"
 )
@@ -59,6 +60,28 @@ func TestResourcePageIsOfContainersThatHaveAll(t *testing.T) {
 	}
 	if !cmp.Equal(f.asked, []usage.Depth{usage.CPUAndMemory}) {
 		t.Errorf("asked for %v: more than CPU and memory is not needed", f.asked)
+	}
+}
+
+func TestResourcePageHasTheNamesOfTheList(t *testing.T) {
+	var text strings.Builder
+	w := exposition.NewWriter(&text)
+	if _, err := collect(t, &fake{}).Resource(t.Context(), w); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+
+	list := testenv.KubeletMetrics(t, "/metrics/resource")
+	for _, m := range list {
+		if !strings.Contains(text.String(), "# TYPE "+m.Name+" ") {
+			t.Errorf("%s is missing", m.Name)
+		}
+	}
+
+	if n := strings.Count(text.String(), "# TYPE "); n != len(list) {
+		t.Errorf("%d metrics, docs/data/kubelet-metrics.json has %d", n, len(list))
 	}
 }
 
