@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -44,8 +45,8 @@ type Config struct {
 	Runtime *runtime.Client
 	// Stats may be nil; /stats/summary answers 501 then.
 	Stats Stats
-	// Metrics are the pages below /metrics/ by name: "resource", "cadvisor", "probes", "slis". That with the
-	// name "" is /metrics itself. A page that is not there answers 404.
+	// Metrics are the pages below /metrics/ by name: "resource", "cadvisor", "probes". That with the name ""
+	// is /metrics itself. A page that is not there answers 404.
 	Metrics map[string]http.Handler
 	Log     *slog.Logger
 
@@ -80,6 +81,8 @@ type Off struct {
 type Server struct {
 	cfg  Config
 	find lookup
+	// healthy is how often the agent was asked for its health.
+	healthy atomic.Uint64
 }
 
 // New returns a server that does not listen yet.

@@ -22,6 +22,8 @@ type Results struct {
 	pods  func() []*v1.Pod
 	total *prometheus.CounterVec
 	took  *prometheus.HistogramVec
+	// start is since when they count.
+	start prometheus.Gauge
 
 	// mu guards known, the pods that have figures.
 	mu    sync.Mutex
@@ -30,6 +32,12 @@ type Results struct {
 
 // NewResults returns a collector that has nothing yet. pods returns the pods of the node.
 func NewResults(pods func() []*v1.Pod) *Results {
+	start := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "process_start_time_seconds",
+		Help: "Start time of the process since unix epoch in seconds.",
+	})
+	start.SetToCurrentTime()
+
 	return &Results{
 		pods: pods,
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -40,6 +48,7 @@ func NewResults(pods func() []*v1.Pod) *Results {
 			Name: "prober_probe_duration_seconds",
 			Help: "Duration in seconds for a probe response.",
 		}, []string{"probe_type", "container", "pod", "namespace"}),
+		start: start,
 		known: map[types.UID]types.NamespacedName{},
 	}
 }
@@ -48,6 +57,7 @@ func NewResults(pods func() []*v1.Pod) *Results {
 func (r *Results) Describe(out chan<- *prometheus.Desc) {
 	r.total.Describe(out)
 	r.took.Describe(out)
+	r.start.Describe(out)
 }
 
 // Collect implements prometheus.Collector.
@@ -55,6 +65,7 @@ func (r *Results) Collect(out chan<- prometheus.Metric) {
 	r.forget()
 	r.total.Collect(out)
 	r.took.Collect(out)
+	r.start.Collect(out)
 }
 
 // add counts one probe. As with kubelet, the time of one that failed is not measured.

@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 // samples are the metrics of a collector by name and labels: counters, and the number of measured times.
@@ -103,5 +105,26 @@ func TestResultsOfPodsThatAreGoneAreForgotten(t *testing.T) {
 		if strings.Contains(name, "pod_uid=old") || strings.Contains(name, "pod=x") {
 			t.Errorf("%s is still there", name)
 		}
+	}
+}
+
+func TestResultsHaveTheNamesOfTheList(t *testing.T) {
+	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u", Namespace: "n", Name: "p"}}
+	r := NewResults(func() []*v1.Pod { return []*v1.Pod{pod} })
+	r.add(pod, "c", startup, successful, time.Millisecond)
+	names := map[string]bool{}
+	for sample := range samples(t, r) {
+		name, _, _ := strings.Cut(sample, "{")
+		names[name] = true
+	}
+
+	list := testenv.KubeletMetrics(t, "/metrics/probes")
+	for _, m := range list {
+		if !names[m.Name] {
+			t.Errorf("%s is missing", m.Name)
+		}
+	}
+	if len(names) != len(list) {
+		t.Errorf("%v: docs/data/kubelet-metrics.json has %d", names, len(list))
 	}
 }
