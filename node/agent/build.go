@@ -54,13 +54,14 @@ func (s *surroundings) runParts(parts *parts) error {
 	parts.runSafe("objects", after(status.Registered(), refs.Run))
 
 	err = s.runPods(parts, podInputs{
-		status: status,
-		tree:   tree,
-		pods:   pods,
-		refs:   refs,
-		events: events,
-		looks:  looks,
-		env:    podenv.Node{Name: s.cfg.NodeName, IPs: s.ips, Allocatable: allocatable},
+		status:  status,
+		tree:    tree,
+		pods:    pods,
+		refs:    refs,
+		events:  events,
+		looks:   looks,
+		storage: runStorageMeter(s, parts, pods, tree),
+		env:     podenv.Node{Name: s.cfg.NodeName, IPs: s.ips, Allocatable: allocatable},
 	})
 	if err != nil {
 		return err
