@@ -15,9 +15,9 @@ import (
 // recorded is the group of a container as Linux 6.18 shows it on cgroup v1 or v2.
 func recorded(v2 bool) Group {
 	group := Group{Name: "/g", V2: v2, PageSizes: []string{"2MB", "1GB"}}
-	group.Dir = func(controller string) string { return filepath.Join("testdata", "v1", controller) }
+	group.Dir = func(controller string) string { return filepath.Join("usagetest", "testdata", "v1", controller) }
 	if v2 {
-		group.Dir = func(string) string { return filepath.Join("testdata", "v2") }
+		group.Dir = func(string) string { return filepath.Join("usagetest", "testdata", "v2") }
 	}
 	return group
 }
@@ -174,7 +174,7 @@ func TestGroupThatIsMadeAgainIsRead(t *testing.T) {
 	}
 
 	for range 2 {
-		if err := os.CopyFS(dir, os.DirFS("testdata/v2")); err != nil {
+		if err := os.CopyFS(dir, os.DirFS("usagetest/testdata/v2")); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := r.Read(Basic); err != nil || got.Memory == 0 {
