@@ -101,6 +101,7 @@ func (c *count) entry(dir int, name string) {
 		c.miss(err)
 		return
 	}
+
 	if st.Dev != c.dev {
 		return
 	}
@@ -115,6 +116,7 @@ func (c *count) entry(dir int, name string) {
 		c.miss(err)
 		return
 	}
+
 	defer unix.Close(fd)
 
 	// It may be another one by now.
@@ -122,6 +124,7 @@ func (c *count) entry(dir int, name string) {
 		c.miss(err)
 		return
 	}
+
 	if err := c.walk.Enter(fd, name, &st); err != nil {
 		c.miss(err)
 	}

@@ -136,6 +136,7 @@ func (m *Meter) ask(name string, dirs []string, seen signs) (*tree, <-chan struc
 		if changes.same() {
 			t.figure.Time = at
 		}
+
 		return t, nil
 	}
 
@@ -195,6 +196,7 @@ func (m *Meter) progress(j *job, took time.Duration, done bool) bool {
 			Time:    t.begun.began,
 			AtLeast: j.count.unseen > 0,
 		}
+
 		m.warn(j)
 	}
 

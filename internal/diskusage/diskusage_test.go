@@ -41,13 +41,16 @@ func du(t *testing.T, dir string) Usage {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		text, _, _ := strings.Cut(string(out), "\t")
 		n, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		return n
 	}
+
 	return Usage{Bytes: number("-s", "-B1"), Inodes: number("-s", "--inodes")}
 }
 
@@ -124,6 +127,7 @@ func TestTreeThatChangesMeanwhileIsMeasured(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+
 		for i := 0; ctx.Err() == nil; i++ {
 			name := filepath.Join(dir, strconv.Itoa(i%40))
 			_ = os.Rename(filepath.Join(name, "d"), filepath.Join(name, "f"))
@@ -220,6 +224,7 @@ func TestWayBackThatIsLostIsSaid(t *testing.T) {
 	must(t, os.Rename(filepath.Join(dir, strings.Repeat("d/", 50)), filepath.Join(other, "d")))
 	for c.next() {
 	}
+
 	if c.unseen != 1 || c.usage().Inodes < 101 {
 		t.Errorf("unseen %d, %+v", c.unseen, c.usage())
 	}
@@ -241,6 +246,7 @@ func TestNobodyWaitsForATreeThatTakesLong(t *testing.T) {
 	for i := range 30 {
 		must(t, write(fmt.Sprintf("%s/%d", dir, i), 1))
 	}
+
 	countless(t, m, "large", dir)
 	m.work.mu.Lock()
 	m.work.restUntil = time.Now().Add(time.Hour)

@@ -15,9 +15,9 @@ const (
 	costShare = 20
 	maxPause  = time.Minute
 
-	// Somebody else may write into a tree, such as another pod that was given a descriptor, and while this one
-	// grows others may shrink. So a tree is counted now and then when
-	// only one of the signs says that it may have changed.
+	// Somebody else may write into a tree, such as another pod that was given a descriptor, and while this
+	// one grows others may shrink. So a tree is counted now and then when only one of the signs says that it
+	// may have changed.
 	doubtAge       = 5 * time.Minute
 	doubtCostShare = 200
 

@@ -161,6 +161,7 @@ func (w *worker) slice(j *job, quick bool) {
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
+
 	w.restUntil = time.Now().Add(restShare * took)
 }
 
@@ -179,5 +180,6 @@ func (w *worker) again(j *job, quick bool) {
 		j.count.close()
 		j.count = &count{dirs: j.dirs}
 	}
+
 	w.slow = append(w.slow, j)
 }

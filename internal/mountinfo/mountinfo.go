@@ -16,7 +16,7 @@ type Mount struct {
 	Point   string // where it is mounted, without symbolic links
 	Device  string // "MAJOR:MINOR" of the file system
 	FSType  string
-	Source  string // device, or whatever the file system was told
+	Source  string // what is mounted, such as "/dev/sda1"; each type of file system has its own
 	Options string // those of the file system, separated by commas
 }
 

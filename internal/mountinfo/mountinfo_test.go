@@ -22,7 +22,14 @@ short line
 `
 
 	want := []mountinfo.Mount{
-		{Root: "/", Point: "/proc", Device: "0:20", FSType: "proc", Source: "proc", Options: "rw"},
+		{
+			Root:    "/",
+			Point:   "/proc",
+			Device:  "0:20",
+			FSType:  "proc",
+			Source:  "proc",
+			Options: "rw",
+		},
 		{
 			Root:    "/mnt1",
 			Point:   "/a b\\c\t",

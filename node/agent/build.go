@@ -64,11 +64,9 @@ func (s *surroundings) runParts(parts *parts) error {
 		events:  events,
 		looks:   looks,
 		env:     podenv.Node{Name: s.cfg.NodeName, IPs: s.ips, Allocatable: allocatable},
-		storage: newStorage(s, tree, pods),
+		storage: runStorageMeter(s, parts, pods, tree),
 		results: probe.NewResults(pods.List),
 	}
-
-	parts.runSafe("local storage", in.storage.Run)
 	if err := s.runPods(parts, in); err != nil {
 		return err
 	}
@@ -76,17 +74,6 @@ func (s *surroundings) runParts(parts *parts) error {
 	return s.runAPI(parts, in)
 }
 
-// newStorage makes what measures what pods take of the node's disk.
-func newStorage(s *surroundings, tree *podcgroup.Tree, pods *podsource.Source) *localstorage.Meter {
-	return localstorage.New(localstorage.Config{
-		Root:    s.cfg.RootDir,
-		Logs:    s.logs(),
-		Pods:    pods.List,
-		Runtime: s.runtime,
-		Groups:  tree,
-		Log:     s.log,
-	})
-}
 
 // makeDirectories makes those that more than one part uses.
 func (s *surroundings) makeDirectories() error {

@@ -141,6 +141,7 @@ func (c *settings) resources() (Resources, error) {
 		EvictionHard:   hard,
 		AllAllocatable: c.IgnoreEviction,
 		PressureHold:   k.EvictionTransitionPeriod.Duration,
+		LocalStorage:   *k.LocalStorageCapacityIsolation,
 	}, nil
 }
 

@@ -2,9 +2,11 @@ package localstorage
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -30,9 +32,12 @@ type EnforcerConfig struct {
 	Log              *slog.Logger
 }
 
-// Enforcer evicts the pods that exceed their limits of local storage.
+// Enforcer evicts the pods that exceed their limits of local storage. It is not safe for concurrent use.
 type Enforcer struct {
 	cfg EnforcerConfig
+
+	// dedicated is what DedicatedImageFS has said, once it has: that does not change.
+	dedicated *bool
 }
 
 // NewEnforcer returns an Enforcer.
@@ -42,16 +47,30 @@ func NewEnforcer(cfg EnforcerConfig) *Enforcer { return &Enforcer{cfg: cfg} }
 func (e *Enforcer) Run(ctx context.Context) {
 	ticker := time.NewTicker(Period)
 	defer ticker.Stop()
+
 	for {
 		select {
 		case <-ticker.C:
 			if err := e.Look(ctx); err != nil && ctx.Err() == nil {
 				e.cfg.Log.Warn("limits of local storage were not looked at", "err", err)
 			}
+
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// Apart reports whether two directories are on different file systems.
+func Apart(a, b string) (bool, error) {
+	var first, second unix.Stat_t
+	if err := unix.Stat(a, &first); err != nil {
+		return false, fmt.Errorf("file system of %s: %w", a, err)
+	}
+	if err := unix.Stat(b, &second); err != nil {
+		return false, fmt.Errorf("file system of %s: %w", b, err)
+	}
+	return first.Dev != second.Dev, nil
 }
 
 // lookTime bounds one look, in which the runtime is asked.
@@ -74,9 +93,13 @@ func (e *Enforcer) Look(ctx context.Context) error {
 		return nil
 	}
 
-	dedicated, err := e.cfg.DedicatedImageFS(ctx)
-	if err != nil {
-		return err
+	if e.dedicated == nil {
+		dedicated, err := e.cfg.DedicatedImageFS(ctx)
+		if err != nil {
+			return err
+		}
+
+		e.dedicated = &dedicated
 	}
 
 	use, err := e.cfg.Meter.measure(ctx, pods)
@@ -85,7 +108,7 @@ func (e *Enforcer) Look(ctx context.Context) error {
 	}
 
 	for _, pod := range pods {
-		excess, found := Check(pod, use[pod.UID], dedicated)
+		excess, found := Check(pod, use[pod.UID], *e.dedicated)
 		if found && e.cfg.Evictor.Evict(pod.UID, excess) {
 			e.cfg.Log.Info("a pod exceeds a limit of local storage and is evicted",
 				"pod", pod.Namespace+"/"+pod.Name, "limit", excess.Signal, "message", excess.Message)

@@ -42,12 +42,14 @@ func (m *Meter) ask(ctx context.Context, activities map[types.UID]int64) error {
 			if layers[uid] == nil {
 				layers[uid] = map[string]Usage{}
 			}
+
 			layers[uid][c.Name] = layerOf(c)
 		}
 	}
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
+
 	for uid := range activities {
 		k := m.known[uid]
 		k.layers = layers[uid]

@@ -58,111 +58,148 @@ func wrote(layer, logs uint64) localstorage.Container {
 	}
 }
 
-type containers = map[string]localstorage.Container
+// holding is the use of a pod whose volumes take so many bytes.
+func holding(volumes map[string]localstorage.Volume) localstorage.Pod {
+	return localstorage.Pod{Volumes: volumes}
+}
 
-type volumes = map[string]localstorage.Volume
+// running is the use of a pod with one container.
+func running(name string, c localstorage.Container) localstorage.Pod {
+	return localstorage.Pod{Containers: map[string]localstorage.Container{name: c}}
+}
 
-// The messages are kubelet's, whose trailing blanks are API behaviour as well.
-func TestFirstLimitThatIsExceededIsSaidInKubeletsWords(t *testing.T) {
-	cache := func(limit string) *v1.Pod { return withEmptyDir(newPod(""), "cache", limit, "") }
-	cases := map[string]struct {
-		pod       *v1.Pod
-		use       localstorage.Pod
-		dedicated bool
-		signal    string
-		message   string
-	}{
-		"volume is as large as it may be": {
-			pod: cache("1Mi"), use: localstorage.Pod{Volumes: volumes{"cache": disk(mib)}},
-		},
-		"volume is larger": {
-			pod: cache("1Mi"), use: localstorage.Pod{Volumes: volumes{"cache": disk(mib + 1)}},
-			signal:  localstorage.SignalEmptyDir,
-			message: `Usage of EmptyDir volume "cache" exceeds the limit "1Mi". `,
-		},
-		"volume without a limit": {
-			pod: cache(""), use: localstorage.Pod{Volumes: volumes{"cache": disk(1 << 40)}},
-		},
-		"volume with the limit 0": {
-			pod: cache("0"), use: localstorage.Pod{Volumes: volumes{"cache": disk(1 << 40)}},
-		},
-		"volume before the pod and the container": {
-			pod: withEmptyDir(newPod("1Mi"), "cache", "1k", ""),
-			use: localstorage.Pod{
-				Volumes:    volumes{"cache": disk(1001)},
-				Containers: containers{"a": wrote(2*mib, 0)},
-			},
-			signal:  localstorage.SignalEmptyDir,
-			message: `Usage of EmptyDir volume "cache" exceeds the limit "1k". `,
-		},
-		"pod before the container": {
-			pod: newPod("1Mi"), use: localstorage.Pod{Containers: containers{"a": wrote(mib, 1)}},
-			signal:  localstorage.SignalPod,
-			message: "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ",
-		},
-		"pod with a container that has no limit": {
-			pod: newPod("1Mi", ""), use: localstorage.Pod{Containers: containers{"b": wrote(mib+1, 0)}},
-			signal:  localstorage.SignalPod,
-			message: "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ",
-		},
-		"pod by its volumes and the rest": {
-			pod: withEmptyDir(newPod("1Mi"), "cache", "", ""),
-			use: localstorage.Pod{
-				Volumes: volumes{"cache": disk(mib)},
-				Rest:    localstorage.Usage{Bytes: 4096},
-			},
-			signal:  localstorage.SignalPod,
-			message: "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ",
-		},
-		"memory is not the pod's disk": {
-			pod: withEmptyDir(newPod("1Mi"), "cache", "", v1.StorageMediumMemory),
-			use: localstorage.Pod{
-				Volumes: volumes{"cache": {Usage: localstorage.Usage{Bytes: 4 * mib}, Memory: true}},
-			},
-		},
-		"volume in memory": {
-			pod: withEmptyDir(newPod(""), "cache", "1Mi", v1.StorageMediumMemory),
-			use: localstorage.Pod{
-				Volumes: volumes{"cache": {Usage: localstorage.Usage{Bytes: 4 * mib}, Memory: true}},
-			},
-			signal:  localstorage.SignalEmptyDir,
-			message: `Usage of EmptyDir volume "cache" exceeds the limit "1Mi". `,
-		},
-		"container with a share of the pod's": {
-			pod: newPod("1Mi", "3Mi"), use: localstorage.Pod{Containers: containers{"a": wrote(mib, 4096)}},
-			signal:  localstorage.SignalContainer,
-			message: `Container a exceeded its local ephemeral storage limit "1Mi". `,
-		},
-		"container whose layer is elsewhere": {
-			pod: newPod("1Mi", "3Mi"), use: localstorage.Pod{Containers: containers{"a": wrote(2*mib, 0)}},
-			dedicated: true,
-		},
-		"logs of a container whose layer is elsewhere": {
-			pod: newPod("1Mi", "3Mi"), use: localstorage.Pod{Containers: containers{"a": wrote(0, mib+1)}},
-			dedicated: true,
-			signal:    localstorage.SignalContainer,
-			message:   `Container a exceeded its local ephemeral storage limit "1Mi". `,
-		},
-		"sidecar": {
-			pod: withInit(newPod("4Mi"), "proxy", "1Mi", true),
-			use: localstorage.Pod{Containers: containers{"proxy": wrote(2*mib, 0)}},
+// limitCase is a pod, what it takes, and the limit that it exceeds.
+type limitCase struct {
+	pod  *v1.Pod
+	use  localstorage.Pod
+	want localstorage.Excess
+}
 
-			signal:  localstorage.SignalContainer,
-			message: `Container proxy exceeded its local ephemeral storage limit "1Mi". `,
-		},
-		"init container": {
-			pod: withInit(newPod("4Mi"), "setup", "1Mi", false),
-			use: localstorage.Pod{Containers: containers{"setup": wrote(2*mib, 0)}},
-		},
-	}
-
+func check(t *testing.T, dedicated bool, cases map[string]limitCase) {
+	t.Helper()
 	for name, c := range cases {
-		got, found := localstorage.Check(c.pod, c.use, c.dedicated)
-		want := localstorage.Excess{Signal: c.signal, Message: c.message}
-		if got != want || found != (c.message != "") {
-			t.Errorf("%s: %+v, want %+v", name, got, want)
+		got, found := localstorage.Check(c.pod, c.use, dedicated)
+		if got != c.want || found != (c.want != localstorage.Excess{}) {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
 	}
+}
+
+// The messages are kubelet's, whose trailing blanks are API behaviour as well.
+func volumeExceeds(name, limit string) localstorage.Excess {
+	return localstorage.Excess{
+		Signal:  localstorage.SignalEmptyDir,
+		Message: `Usage of EmptyDir volume "` + name + `" exceeds the limit "` + limit + `". `,
+	}
+}
+
+func podExceeds(limit string) localstorage.Excess {
+	return localstorage.Excess{
+		Signal:  localstorage.SignalPod,
+		Message: "Pod ephemeral local storage usage exceeds the total limit of containers " + limit + ". ",
+	}
+}
+
+func containerExceeds(name, limit string) localstorage.Excess {
+	return localstorage.Excess{
+		Signal:  localstorage.SignalContainer,
+		Message: "Container " + name + ` exceeded its local ephemeral storage limit "` + limit + `". `,
+	}
+}
+
+func TestVolumesAreHeldToTheirSizes(t *testing.T) {
+	type volumes = map[string]localstorage.Volume
+	cache := func(limit string) *v1.Pod { return withEmptyDir(newPod(""), "cache", limit, "") }
+	inMemory := withEmptyDir(newPod(""), "cache", "1Mi", v1.StorageMediumMemory)
+	both := localstorage.Pod{
+		Volumes:    volumes{"cache": disk(1001)},
+		Containers: map[string]localstorage.Container{"a": wrote(2*mib, 0)},
+	}
+
+	check(t, false, map[string]limitCase{
+		"as large as it may be": {cache("1Mi"), holding(volumes{"cache": disk(mib)}), localstorage.Excess{}},
+		"larger": {
+			cache("1Mi"),
+			holding(volumes{"cache": disk(mib + 1)}),
+			volumeExceeds("cache", "1Mi"),
+		},
+		"without a limit": {cache(""), holding(volumes{"cache": disk(1 << 40)}), localstorage.Excess{}},
+		"with the limit 0": {
+			cache("0"),
+			holding(volumes{"cache": disk(1 << 40)}),
+			localstorage.Excess{},
+		},
+		"in memory": {
+			inMemory,
+			holding(volumes{"cache": disk(mib + 1)}),
+			volumeExceeds("cache", "1Mi"),
+		},
+		"not there yet": {cache("1Mi"), localstorage.Pod{}, localstorage.Excess{}},
+
+		"before the pod": {
+			withEmptyDir(newPod("1Mi"), "cache", "1k", ""),
+			both,
+			volumeExceeds("cache", "1k"),
+		},
+	})
+}
+
+func TestPodsAreHeldToTheLimitsOfTheirContainers(t *testing.T) {
+	withCache := func(medium v1.StorageMedium) *v1.Pod {
+		return withEmptyDir(
+			newPod("1Mi"),
+			"cache",
+			"",
+			medium,
+		)
+	}
+
+	full := localstorage.Volume{Usage: localstorage.Usage{Bytes: mib}}
+	memory := localstorage.Volume{Usage: localstorage.Usage{Bytes: 4 * mib}, Memory: true}
+	use := func(v localstorage.Volume) localstorage.Pod {
+		return localstorage.Pod{
+			Volumes: map[string]localstorage.Volume{"cache": v},
+			Rest:    localstorage.Usage{Bytes: 4096},
+		}
+	}
+
+	check(t, false, map[string]limitCase{
+		"by a container":              {newPod("1Mi"), running("a", wrote(mib, 1)), podExceeds("1Mi")},
+		"by one that has no limit":    {newPod("1Mi", ""), running("b", wrote(mib+1, 0)), podExceeds("1Mi")},
+		"by its volumes and the rest": {withCache(""), use(full), podExceeds("1Mi")},
+		"memory is not disk": {
+			withCache(v1.StorageMediumMemory),
+			use(memory),
+			localstorage.Excess{},
+		},
+		"without a limit": {newPod(""), running("a", wrote(1<<40, 0)), localstorage.Excess{}},
+	})
+
+	// The layers count to the pod wherever they are.
+	check(t, true, map[string]limitCase{
+		"by a layer elsewhere": {newPod("1Mi"), running("a", wrote(mib, 1)), podExceeds("1Mi")},
+	})
+}
+
+func TestContainersAreHeldToTheirLimits(t *testing.T) {
+	two, none := newPod("1Mi", "3Mi"), localstorage.Excess{}
+	sidecar := withInit(newPod("4Mi"), "proxy", "1Mi", true)
+	setup := withInit(newPod("4Mi"), "setup", "1Mi", false)
+	check(t, false, map[string]limitCase{
+		"by its layer and logs": {two, running("a", wrote(mib, 4096)), containerExceeds("a", "1Mi")},
+		"within its limit":      {two, running("b", wrote(2*mib, 4096)), none},
+		"sidecar": {
+			sidecar,
+			running("proxy", wrote(2*mib, 0)),
+			containerExceeds("proxy", "1Mi"),
+		},
+		"init container": {setup, running("setup", wrote(2*mib, 0)), none},
+	})
+
+	check(t, true, map[string]limitCase{
+		"by a layer elsewhere": {two, running("a", wrote(2*mib, 0)), none},
+		"by its logs":          {two, running("a", wrote(0, mib+1)), containerExceeds("a", "1Mi")},
+	})
 }
 
 func TestPodsWithoutLimitsAreNotMeasured(t *testing.T) {

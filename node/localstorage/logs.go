@@ -52,6 +52,7 @@ func (m *Meter) logs(pod *v1.Pod, containers map[string]Usage, activity int64) l
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
+
 	if k, found := m.known[pod.UID]; found {
 		k.logged = out
 		m.known[pod.UID] = k

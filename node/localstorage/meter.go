@@ -150,6 +150,7 @@ func (m *Meter) forget() {
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
+
 	for uid := range m.known {
 		if !there[string(uid)] {
 			delete(m.known, uid)

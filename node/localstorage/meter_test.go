@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ import (
 
 // node is the machine, the runtime and the control groups of a Meter in a test.
 type node struct {
-	t    *testing.T
+	t    testing.TB
 	root string
 	logs podlog.Logs
 	pods []*v1.Pod
@@ -37,7 +38,7 @@ type node struct {
 	err    error
 }
 
-func newNode(t *testing.T, pods ...*v1.Pod) *node {
+func newNode(t testing.TB, pods ...*v1.Pod) *node {
 	t.Helper()
 	return &node{
 		t:      t,
@@ -60,17 +61,20 @@ func (n *node) meter() *localstorage.Meter {
 		Groups:  n,
 		Log:     slog.New(slog.DiscardHandler),
 	})
+
 	n.t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		m.Run(ctx)
 	})
+
 	return m
 }
 
 func (n *node) Stats(context.Context) ([]runtime.PodStats, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+
 	n.asked++
 	var out []runtime.PodStats
 	for _, pod := range n.pods {
@@ -86,8 +90,10 @@ func (n *node) Stats(context.Context) ([]runtime.PodStats, error) {
 				},
 			})
 		}
+
 		out = append(out, s)
 	}
+
 	return out, n.err
 }
 
@@ -150,6 +156,7 @@ func TestUsageIsThatOfLayersLogsAndVolumes(t *testing.T) {
 	for _, name := range []string{"a/0.log", "a/1.log", "a/1.log.20260102-030405.gz", "b/0.log", "x/0.log"} {
 		n.write(filepath.Join(dir, name), 1<<13)
 	}
+
 	n.write(filepath.Join(n.root, "pods", "u1", "etc-hosts"), 100)
 
 	all, err := n.meter().Usage(t.Context())
@@ -162,6 +169,7 @@ func TestUsageIsThatOfLayersLogsAndVolumes(t *testing.T) {
 		a.Logs.Bytes != 3<<13 || a.Logs.Inodes != 3 {
 		t.Errorf("container a: %+v", a)
 	}
+
 	if _, found := got.Containers["b"]; found {
 		t.Error("a container that has ended takes something")
 	}
@@ -174,6 +182,7 @@ func TestUsageIsThatOfLayersLogsAndVolumes(t *testing.T) {
 	if got.Rest.Inodes != 1 {
 		t.Errorf("rest: %+v", got.Rest)
 	}
+
 	if total := got.Total(); total.Bytes < 10*mib+3<<13+1<<16+1<<12 || total.Bytes > 11*mib ||
 		total.Inodes != 3+3+2+2+1 || len(got.Volumes) != 2 {
 		t.Errorf("total: %+v", total)
@@ -264,9 +273,9 @@ func (e *evictor) Evict(uid types.UID, excess localstorage.Excess) bool {
 	return !e.refuses
 }
 
-func newEnforcer(n *node, e *evictor) *localstorage.Enforcer {
+func newEnforcer(n *node, m *localstorage.Meter, e *evictor) *localstorage.Enforcer {
 	return localstorage.NewEnforcer(localstorage.EnforcerConfig{
-		Meter:            n.meter(),
+		Meter:            m,
 		Pods:             func() []*v1.Pod { return n.pods },
 		DedicatedImageFS: func(context.Context) (bool, error) { return false, nil },
 		Evictor:          e,
@@ -282,7 +291,7 @@ func TestPodsThatExceedALimitAreEvicted(t *testing.T) {
 	n := newNode(t, small, large, ended)
 	n.layers["small"], n.layers["a"] = mib-8192, mib+1
 	e := &evictor{evicted: map[types.UID]localstorage.Excess{}}
-	if err := newEnforcer(n, e).Look(t.Context()); err != nil {
+	if err := newEnforcer(n, n.meter(), e).Look(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if len(e.evicted) != 1 || e.evicted["u2"].Signal != localstorage.SignalPod {
@@ -292,69 +301,49 @@ func TestPodsThatExceedALimitAreEvicted(t *testing.T) {
 
 func TestNodeWithoutLimitsAsksNobody(t *testing.T) {
 	n := newNode(t, withEmptyDir(newPod(""), "cache", "", ""))
-	if err := newEnforcer(n, &evictor{}).Look(t.Context()); err != nil || n.asked != 0 {
+	if err := newEnforcer(n, n.meter(), &evictor{}).Look(t.Context()); err != nil || n.asked != 0 {
 		t.Errorf("asked %d times, %v", n.asked, err)
 	}
 }
 
-// An idle pass: each of 110 pods has a limit, a volume, a configMap, logs and a container, and none has run.
-func BenchmarkIdleLookAt110Pods(b *testing.B) {
-	n := &node{
-		root:   b.TempDir(),
-		logs:   podlog.Logs{Root: b.TempDir()},
-		layers: map[string]uint64{},
-		ended:  map[string]bool{},
-		cpu:    map[types.UID]time.Duration{},
-	}
-	for i := range 110 {
+// busyNode has so many pods, each with limits, a volume, a configMap, logs and a container.
+func busyNode(b *testing.B, pods int) *node {
+	b.Helper()
+	n := newNode(b)
+	for i := range pods {
 		pod := withEmptyDir(newPod("1Gi"), "cache", "1Gi", "")
-		pod.UID = types.UID(rune('A' + i))
+		pod.UID = types.UID(strconv.Itoa(i))
 		pod.Spec.Volumes = append(pod.Spec.Volumes, v1.Volume{
 			Name:         "settings",
 			VolumeSource: v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{}},
 		})
+
 		n.pods = append(n.pods, pod)
 		n.cpu[pod.UID] = time.Second
-		log := filepath.Join(podlog.Dir(n.logs.Root, pod), "a", "0.log")
-		volume := filepath.Join(n.root, "pods", string(pod.UID), "volumes/kubernetes.io~empty-dir/cache")
-		settings := filepath.Join(n.root, "pods", string(pod.UID), "volumes/kubernetes.io~configmap/settings")
-		err := errors.Join(
-			os.MkdirAll(filepath.Dir(log), 0o700),
-			os.MkdirAll(volume, 0o700),
-			os.MkdirAll(settings, 0o700),
-			os.WriteFile(log, make([]byte, 100), 0o600),
-		)
-		if err != nil {
-			b.Fatal(err)
-		}
+		n.volume(pod, "kubernetes.io~empty-dir", "cache")
+		n.volume(pod, "kubernetes.io~configmap", "settings")
+		n.write(filepath.Join(podlog.Dir(n.logs.Root, pod), "a", "0.log"), 100)
 	}
 
-	m := localstorage.New(localstorage.Config{
-		Root:    n.root,
-		Logs:    n.logs,
-		Pods:    func() []*v1.Pod { return n.pods },
-		Runtime: n,
-		Groups:  n,
-		Log:     slog.New(slog.DiscardHandler),
-	})
-	e := localstorage.NewEnforcer(localstorage.EnforcerConfig{
-		Meter:            m,
-		Pods:             func() []*v1.Pod { return n.pods },
-		DedicatedImageFS: func(context.Context) (bool, error) { return false, nil },
-		Evictor:          &evictor{},
-		Log:              slog.New(slog.DiscardHandler),
-	})
+	return n
+}
 
-	if err := e.Look(b.Context()); err != nil {
+// No pod has run since the look before.
+func BenchmarkIdleLookAt110Pods(b *testing.B) {
+	n := busyNode(b, 110)
+	meter := n.meter()
+	enforcer := newEnforcer(n, meter, &evictor{})
+	if err := enforcer.Look(b.Context()); err != nil {
 		b.Fatal(err)
 	}
 
-	m.Age(time.Minute)
+	meter.Age(time.Minute)
 	for b.Loop() {
-		if err := e.Look(b.Context()); err != nil {
+		if err := enforcer.Look(b.Context()); err != nil {
 			b.Fatal(err)
 		}
 	}
+
 	if n.asked != 1 {
 		b.Errorf("the runtime was asked %d times", n.asked)
 	}

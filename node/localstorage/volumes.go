@@ -45,6 +45,7 @@ func (m *Meter) volumes(ctx context.Context, pod *v1.Pod, activity int64) map[st
 			}
 		}
 	}
+
 	return out
 }
 
