@@ -134,6 +134,7 @@ func (s *surroundings) runVolumes(parts *parts, in podInputs) (*volume.Mounter, 
 	drivers := csiplugin.New(csiplugin.Config{
 		Dir:       filepath.Join(s.cfg.RootDir, "plugins_registry"),
 		Publisher: csiNode,
+		Called:    s.metrics.Volumes.Called,
 		Log:       s.log,
 		Changed: func() {
 			for _, pod := range in.pods.List() {
@@ -165,6 +166,7 @@ func (s *surroundings) runVolumes(parts *parts, in podInputs) (*volume.Mounter, 
 		Objects: in.refs,
 		Tokens:  tokens,
 		CSI:     csi,
+		Mounted: s.metrics.Volumes.Mounted,
 		Log:     s.log,
 	}), nil
 }

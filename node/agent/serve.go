@@ -60,6 +60,10 @@ func (s *surroundings) runAPI(parts *parts, pods *podsource.Source) error {
 
 	cfg := s.apiConfig(pods)
 	cfg.Certificate = serving.Certificate
+	s.metrics.Certificates.Server = serving.Ends
+	s.metrics.Count(s.runtime, pods)
+	cfg.Metrics = s.metrics.Handler(s.log)
+	cfg.Count = s.metrics.Requests.Wrap
 	cfg.Guard = auth.New(s.authConfig()).Wrap
 	parts.run("node API", kubeletapi.New(cfg).Run)
 	return nil
@@ -79,6 +83,8 @@ func (s *surroundings) servingConfig() identity.ServingConfig {
 		Bootstrap: api.ClusterSigner,
 		Request:   request,
 		Log:       s.log,
+
+		RenewalFailed: s.metrics.Certificates.ServerRenewalFailed,
 	}
 }
 

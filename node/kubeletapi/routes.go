@@ -26,7 +26,11 @@ func (s *Server) Handler() http.Handler {
 		s.switched(mux)
 	}
 
-	return s.cfg.Guard(mux)
+	guarded := s.cfg.Guard(mux)
+	if s.cfg.Count != nil {
+		return s.cfg.Count(guarded)
+	}
+	return guarded
 }
 
 // always adds what kubelet serves whatever its settings.
@@ -36,7 +40,11 @@ func (s *Server) always(mux *http.ServeMux) {
 	mux.Handle("GET /pods", handler(s.pods))
 	mux.Handle("GET /pods/{$}", handler(s.pods))
 	mux.Handle("GET /stats/summary", handler(s.summary))
-	mux.Handle("GET /metrics", handler(s.metrics))
+	if s.cfg.Metrics != nil {
+		mux.Handle("GET /metrics", s.cfg.Metrics)
+	} else {
+		mux.Handle("GET /metrics", handler(s.metrics))
+	}
 	mux.Handle("GET /metrics/{set}", handler(s.metrics))
 }
 

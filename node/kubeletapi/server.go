@@ -46,6 +46,10 @@ type Config struct {
 	Runtime *runtime.Client
 	// Stats may be nil; its endpoints answer 501 then.
 	Stats Stats
+	// Metrics answers /metrics, the agent's own. Nil: Stats does.
+	Metrics http.Handler
+	// Count is wrapped around all that is served, to count it. Nil: nothing is counted.
+	Count func(http.Handler) http.Handler
 	Log   *slog.Logger
 
 	// TLS has the versions, cipher suites and curves. Nil means TLS 1.2 at least and what Go chooses.

@@ -41,6 +41,7 @@ func (w *Worker) admit(ctx context.Context, p *pod, desired *v1.Pod, observed pl
 	p.mu.Unlock()
 
 	if verdict.Reason != "" {
+		w.deps.Meter.Rejected(verdict.Reason)
 		w.deps.Events.Pod(desired, "", v1.EventTypeWarning, verdict.Reason, verdict.Message)
 		p.terminate(plan.Ending{
 			Reason:  verdict.Reason,
@@ -68,6 +69,7 @@ func (w *Worker) preempt(p *pod) {
 		return
 	}
 
+	w.deps.Meter.Preempted()
 	const reason, message = "Preempting", "Preempted in order to admit critical pod"
 
 	w.deps.Events.Pod(p.plan.Spec(), "", v1.EventTypeWarning, reason, message)
