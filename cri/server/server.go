@@ -8,8 +8,10 @@ import (
 	"encoding/json"
 	"log/slog"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/cgroupdriver"
@@ -46,6 +48,9 @@ type Config struct {
 	// Info is the configuration that a verbose status shows.
 	Info any
 
+	// Calls is told about each call when it has ended. It may be nil.
+	Calls func(method string, code codes.Code, took time.Duration)
+
 	Log *slog.Logger
 }
 
@@ -55,14 +60,19 @@ type Server struct {
 }
 
 // New returns a Server. It starts nothing.
-func New(cfg Config) *Server { return &Server{cfg: cfg} }
+func New(cfg Config) *Server {
+	if cfg.Calls == nil {
+		cfg.Calls = func(string, codes.Code, time.Duration) {}
+	}
+	return &Server{cfg: cfg}
+}
 
 // maxMessage is the largest gRPC message that kubelet takes, in bytes.
 const maxMessage = 16 << 20
 
 // GRPC returns a gRPC server with both services.
 func (s *Server) GRPC() *grpc.Server {
-	o := observer{log: s.cfg.Log}
+	o := observer{log: s.cfg.Log, ended: s.cfg.Calls}
 	g := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
