@@ -86,6 +86,13 @@ type observer struct {
 	ended func(method string, code codes.Code, took time.Duration)
 }
 
+func newObserver(log *slog.Logger, ended func(string, codes.Code, time.Duration)) observer {
+	if ended == nil {
+		ended = func(string, codes.Code, time.Duration) {}
+	}
+	return observer{log: log, ended: ended}
+}
+
 func (o observer) unary(
 	ctx context.Context, req any, call *grpc.UnaryServerInfo, next grpc.UnaryHandler,
 ) (any, error) {

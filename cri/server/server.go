@@ -60,19 +60,14 @@ type Server struct {
 }
 
 // New returns a Server. It starts nothing.
-func New(cfg Config) *Server {
-	if cfg.Calls == nil {
-		cfg.Calls = func(string, codes.Code, time.Duration) {}
-	}
-	return &Server{cfg: cfg}
-}
+func New(cfg Config) *Server { return &Server{cfg: cfg} }
 
 // maxMessage is the largest gRPC message that kubelet takes, in bytes.
 const maxMessage = 16 << 20
 
 // GRPC returns a gRPC server with both services.
 func (s *Server) GRPC() *grpc.Server {
-	o := observer{log: s.cfg.Log, ended: s.cfg.Calls}
+	o := newObserver(s.cfg.Log, s.cfg.Calls)
 	g := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
