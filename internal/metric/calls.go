@@ -86,7 +86,7 @@ func contextError(err error) error {
 	return status.FromContextError(err).Err()
 }
 
-// Calls counts and measures gRPC calls by method and code: NAME_total and NAME_duration_seconds. It is a
+// Calls counts and measures gRPC calls by method and code: NAMEs_total and NAME_duration_seconds. It is a
 // collector.
 type Calls struct {
 	total *prometheus.CounterVec
@@ -97,13 +97,13 @@ type Calls struct {
 // than a millisecond, and a large image minutes.
 var CallBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300}
 
-// NewCalls returns the collector of calls with a name such as trivet_cri_calls, described by what, such as
+// NewCalls returns the collector of calls with a name such as trivet_cri_call, described by what, such as
 // "CRI calls".
 func NewCalls(name, what string) *Calls {
 	const ofStreams = " in seconds, by method. That of a stream is how long it was open."
 	return &Calls{
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: name + "_total",
+			Name: name + "s_total",
 			Help: "Number of " + what + " that have ended, by method and gRPC code.",
 		}, []string{"method", "code"}),
 		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{

@@ -57,7 +57,7 @@ func await(t *testing.T, r *prometheus.Registry, want string) {
 }
 
 func TestCallsAreCountedByMethodAndCodeOnBothSides(t *testing.T) {
-	server, client := NewCalls("x_calls", "calls served"), NewCalls("y_calls", "calls made")
+	server, client := NewCalls("x_call", "calls served"), NewCalls("y_call", "calls made")
 	r := prometheus.NewRegistry()
 	r.MustRegister(server, client)
 	api := connect(t, server.Observe, client.Observe)
@@ -72,12 +72,12 @@ func TestCallsAreCountedByMethodAndCodeOnBothSides(t *testing.T) {
 	for _, side := range []string{"x", "y"} {
 		await(t, r, side+`_calls_total{code="OK",method="Check"} 1`)
 		await(t, r, side+`_calls_total{code="NotFound",method="Check"} 1`)
-		await(t, r, side+`_calls_duration_seconds_count{method="Check"} 2`)
+		await(t, r, side+`_call_duration_seconds_count{method="Check"} 2`)
 	}
 }
 
 func TestAStreamIsCountedWhenItEnds(t *testing.T) {
-	server, client := NewCalls("x_calls", "calls served"), NewCalls("y_calls", "calls made")
+	server, client := NewCalls("x_call", "calls served"), NewCalls("y_call", "calls made")
 	r := prometheus.NewRegistry()
 	r.MustRegister(server, client)
 	api := connect(t, server.Observe, client.Observe)
@@ -97,7 +97,7 @@ func TestAStreamIsCountedWhenItEnds(t *testing.T) {
 	// The client lets it go without another Recv.
 	cancel()
 	await(t, r, `y_calls_total{code="Canceled",method="Watch"} 1`)
-	await(t, r, `x_calls_duration_seconds_count{method="Watch"} 1`)
+	await(t, r, `x_call_duration_seconds_count{method="Watch"} 1`)
 }
 
 func TestErrorsOfContextsHaveTheirCodes(t *testing.T) {
@@ -113,7 +113,7 @@ func TestErrorsOfContextsHaveTheirCodes(t *testing.T) {
 }
 
 func BenchmarkObserve(b *testing.B) {
-	calls := NewCalls("x_calls", "calls")
+	calls := NewCalls("x_call", "calls")
 	b.ReportAllocs()
 	for b.Loop() {
 		calls.Observe("/runtime.v1.RuntimeService/CreateContainer", codes.OK, time.Millisecond)

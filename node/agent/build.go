@@ -13,9 +13,7 @@ import (
 	"github.com/trivet-node/trivet/node/csiplugin"
 	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/imageaccess"
-	"github.com/trivet-node/trivet/node/localstorage"
 	"github.com/trivet-node/trivet/node/objects"
-	"github.com/trivet-node/trivet/node/podcgroup"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/podlog/logrotate"
@@ -140,6 +138,7 @@ func (s *surroundings) runVolumes(parts *parts, in podInputs) (*volume.Mounter, 
 	drivers := csiplugin.New(csiplugin.Config{
 		Dir:       filepath.Join(s.cfg.RootDir, "plugins_registry"),
 		Publisher: csiNode,
+		Called:    s.metrics.Volumes.Called,
 		Log:       s.log,
 		Changed: func() {
 			for _, pod := range in.pods.List() {
@@ -171,6 +170,7 @@ func (s *surroundings) runVolumes(parts *parts, in podInputs) (*volume.Mounter, 
 		Objects: in.refs,
 		Tokens:  tokens,
 		CSI:     csi,
+		Mounted: s.metrics.Volumes.Mounted,
 		Log:     s.log,
 	}), nil
 }

@@ -125,8 +125,29 @@ func (s *surroundings) newWorker(
 		Refresh:     p.status.Refresh,
 	}
 
-	// PullImage of CRI takes the configuration of the sandbox that the image is for.
-	images := imagepull.New(imagepull.Config{
+	writer := mirror.Writer{Pods: kube.Pods(s.client), Source: p.pods, Node: p.status.Node}
+	return podworker.New(cfg, podworker.Deps{
+		Queue:   p.looks,
+		Pods:    p.pods,
+		API:     podAPI{Writer: writer, classes: p.refs},
+		Runtime: s.runtime,
+		Volumes: volumes,
+		Cgroups: balancedTree{Tree: p.tree, pods: p.pods, took: s.metrics.Pods.Cgroup},
+		Objects: p.refs,
+		Probes:  probe.New(s.runtime, p.looks, p.events, p.results),
+		Events:  p.events,
+		Images:  p.newPuller(s, node, files, access),
+		Meter:   s.metrics.Pods,
+		Log:     s.log,
+	}), nil
+}
+
+// newPuller makes what pulls images. PullImage of CRI takes the configuration of the sandbox that the image
+// is for.
+func (p podInputs) newPuller(
+	s *surroundings, node criconfig.Node, files hostFiles, access *imageaccess.Access,
+) *imagepull.Puller {
+	return imagepull.New(imagepull.Config{
 		Runtime:     s.runtime,
 		Secrets:     p.refs,
 		Access:      access,
@@ -137,22 +158,8 @@ func (s *surroundings) newWorker(
 			return criconfig.Sandbox(node, pod, 0, p.tree.Parent(pod))
 		},
 		Parallel: s.cfg.Images.ParallelPulls,
+		Pulled:   s.metrics.Images.Pulled,
 	})
-
-	writer := mirror.Writer{Pods: kube.Pods(s.client), Source: p.pods, Node: p.status.Node}
-	return podworker.New(cfg, podworker.Deps{
-		Queue:   p.looks,
-		Pods:    p.pods,
-		API:     podAPI{Writer: writer, classes: p.refs},
-		Runtime: s.runtime,
-		Volumes: volumes,
-		Cgroups: balancedTree{Tree: p.tree, pods: p.pods},
-		Objects: p.refs,
-		Probes:  probe.New(s.runtime, p.looks, p.events, p.results),
-		Events:  p.events,
-		Images:  images,
-		Log:     s.log,
-	}), nil
 }
 
 // podAPI is what the pod worker needs of the API server.

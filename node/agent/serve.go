@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -66,6 +65,9 @@ func (s *surroundings) runAPI(parts *parts, in podInputs) error {
 
 	cfg := s.apiConfig(in)
 	cfg.Certificate = serving.Certificate
+	s.metrics.Certificates.Server = serving.Ends
+	s.metrics.Count(s.runtime, in.pods)
+	cfg.Count = s.metrics.Requests.Wrap
 	cfg.Guard = auth.New(s.authConfig()).Wrap
 	parts.run("node API", kubeletapi.New(cfg).Run)
 	return nil
@@ -85,6 +87,8 @@ func (s *surroundings) servingConfig() identity.ServingConfig {
 		Bootstrap: api.ClusterSigner,
 		Request:   request,
 		Log:       s.log,
+
+		RenewalFailed: s.metrics.Certificates.ServerRenewalFailed,
 	}
 }
 
@@ -113,7 +117,7 @@ func (s *surroundings) apiConfig(in podInputs) kubeletapi.Config {
 		Pods:    podLister{in.pods},
 		Runtime: s.runtime,
 		Stats:   collector,
-		Metrics: metricPages(s.log, collector, in.results),
+		Metrics: metricPages(s, collector, in.results),
 		Configz: s.cfg.Kubelet,
 		Log:     s.log,
 		Off: kubeletapi.Off{
@@ -167,20 +171,18 @@ func newStats(s *surroundings, in podInputs) *stats.Collector {
 }
 
 // metricPages are the pages of metrics by their names below /metrics.
-func metricPages(log *slog.Logger,
-	collector *stats.Collector,
-	results *probe.Results,
+func metricPages(
+	s *surroundings, collector *stats.Collector, results *probe.Results,
 ) map[string]http.Handler {
-	own := metric.NewRegistry("trivet-node")
-	own.MustRegister(collector)
+	s.metrics.Registry.MustRegister(collector)
 	probes := prometheus.NewRegistry()
 	probes.MustRegister(results)
 
 	return map[string]http.Handler{
-		"":         metric.TextHandler(own, log),
+		"":         s.metrics.Handler(s.log),
 		"resource": exposition.NewPage(collector.Resource),
 		"cadvisor": exposition.NewPage(collector.Cadvisor),
-		"probes":   metric.TextHandler(probes, log),
+		"probes":   metric.TextHandler(probes, s.log),
 	}
 }
 

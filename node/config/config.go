@@ -16,6 +16,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 	"github.com/trivet-node/trivet/node/threshold"
 )
 
@@ -182,6 +183,9 @@ type Gates struct {
 	Flagz                bool // ComponentFlagz
 	PodResources         bool // PodLevelResources
 	RestartAllContainers bool // RestartAllContainersOnContainerExits
+
+	// All are kubelet's, with what they are set to.
+	All []kubeletconfig.Gate
 }
 
 // Read lays the flags over the files and the files over kubelet's defaults, and checks the whole.

@@ -89,6 +89,7 @@ func gates(k *kubeletconfig.Configuration) Gates {
 		Flagz:                k.Enabled("ComponentFlagz"),
 		PodResources:         k.Enabled("PodLevelResources"),
 		RestartAllContainers: k.Enabled("RestartAllContainersOnContainerExits"),
+		All:                  k.Gates(),
 	}
 }
 

@@ -26,7 +26,11 @@ func (s *Server) Handler() http.Handler {
 		s.switched(mux)
 	}
 
-	return s.cfg.Guard(mux)
+	guarded := s.cfg.Guard(mux)
+	if s.cfg.Count != nil {
+		return s.cfg.Count(guarded)
+	}
+	return guarded
 }
 
 // always adds what kubelet serves whatever its settings.

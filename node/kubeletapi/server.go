@@ -48,7 +48,9 @@ type Config struct {
 	// Metrics are the pages below /metrics/ by name: "resource", "cadvisor", "probes". That with the name ""
 	// is /metrics itself. A page that is not there answers 404.
 	Metrics map[string]http.Handler
-	Log     *slog.Logger
+	// Count is wrapped around all that is served, to count it. Nil: nothing is counted.
+	Count func(http.Handler) http.Handler
+	Log   *slog.Logger
 
 	// TLS has the versions, cipher suites and curves. Nil means TLS 1.2 at least and what Go chooses.
 	TLS *tls.Config
