@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
 	"github.com/trivet-node/trivet/node/localstorage"
 	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/plan"
@@ -34,21 +35,23 @@ type fake struct {
 }
 
 func group(path string) *usage.Group {
+	reading := counters.Reading{
+		Time:        at,
+		CPU:         2 * time.Second,
+		Memory:      5000,
+		WorkingSet:  4096,
+		RSS:         3000,
+		Swap:        10,
+		MemoryLimit: 9000,
+		SwapLimit:   new(uint64(50)),
+		Stalls:      &counters.Stalls{IO: counters.Pressure{Some: counters.Stall{Total: time.Millisecond}}},
+	}
+
 	return &usage.Group{
-		Path: path,
-		Time: at,
-		CPU:  usage.CPU{Usage: 2 * time.Second, NanoCores: 2e8},
-		Memory: usage.Memory{
-			Usage:       5000,
-			WorkingSet:  4096,
-			RSS:         3000,
-			Swap:        10,
-			Limit:       9000,
-			SwapLimit:   50,
-			SwapLimited: true,
-		},
+		Path:      path,
+		Reading:   reading,
+		NanoCores: 2e8,
 		Processes: &usage.Processes{Count: 3},
-		Pressure:  &usage.Pressure{IO: usage.Stalls{Some: usage.Stall{Total: time.Millisecond}}},
 	}
 }
 

@@ -114,6 +114,7 @@ func TestGroupOfVersion2(t *testing.T) {
 			Major:    253,
 			Bytes:    [operations]uint64{Write: 512},
 			Requests: [operations]uint64{Write: 1},
+			Cost:     &Cost{Usage: 12 * time.Microsecond},
 		},
 	}
 	want.Stalls = &Stalls{
