@@ -13,6 +13,7 @@ import (
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/imagepull"
 	"github.com/trivet-node/trivet/node/localstorage"
@@ -40,16 +41,13 @@ type podInputs struct {
 	env     podenv.Node
 	storage *localstorage.Meter
 	results *probe.Results
+	csi     *csivolume.Mounter
 }
 
 // runPods makes and starts what pods are made of, what works on them, and what removes their leftovers.
 func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	// What a pod is made of beside its containers.
-	volumes, err := s.runVolumes(parts, in)
-	if err != nil {
-		return err
-	}
-
+	volumes := s.newVolumes(in)
 	rotator, err := s.newRotator()
 	if err != nil {
 		return err
@@ -278,9 +276,11 @@ func runStorageLimits(s *surroundings, parts *parts, in podInputs, worker *podwo
 			if err != nil {
 				return false, err
 			}
+
 			return localstorage.Apart(images, s.cfg.RootDir)
 		},
 	})
+
 	parts.runSafe("limits of local storage", enforcer.Run)
 }
 

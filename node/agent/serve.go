@@ -164,6 +164,7 @@ func newStats(s *surroundings, in podInputs) *stats.Collector {
 		Root:     s.cfg.RootDir,
 		Meter:    meter,
 		Storage:  in.storage,
+		Drivers:  in.csi,
 		Runtime:  s.runtime,
 		Pods:     in.pods.List,
 		Machine:  s.machine,

@@ -33,8 +33,6 @@ type Node struct {
 	DIMMs                         []machine.DIMMs
 	MemoryBytes, SwapBytes        uint64
 	Disks                         []machine.Disk
-	// Time is when it was read.
-	Time time.Time
 	// Failed reports whether the machine could not be read.
 	Failed bool
 }

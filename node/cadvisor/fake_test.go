@@ -118,6 +118,5 @@ func node() *Node {
 			},
 			{Device: "/run", Size: 10, Used: 1},
 		},
-		Time: at,
 	}
 }

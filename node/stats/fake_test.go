@@ -13,6 +13,7 @@ import (
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
+	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/localstorage"
 	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/plan"
@@ -30,6 +31,7 @@ var (
 // one that has just ended; quiet has none.
 type fake struct {
 	failed bool
+	said   []csivolume.VolumeStats
 	images string // directory of the file system of images
 	asked  []usage.Depth
 }
@@ -106,6 +108,13 @@ func (f *fake) Usage(context.Context) (map[types.UID]localstorage.Pod, error) {
 	}}, nil
 }
 
+func (f *fake) VolumeStats(context.Context) ([]csivolume.VolumeStats, error) {
+	if f.failed {
+		return nil, errors.New("no drivers")
+	}
+	return f.said, nil
+}
+
 func (f *fake) Containers(context.Context, runtime.Selection) ([]runtime.Container, error) {
 	if f.failed {
 		return nil, errors.New("no list")
@@ -141,6 +150,7 @@ func collect(t *testing.T, f *fake) *Collector {
 		Root:     t.TempDir(),
 		Meter:    f,
 		Storage:  f,
+		Drivers:  f,
 		Runtime:  f,
 		Pods:     func() []*v1.Pod { return []*v1.Pod{pod} },
 		Machine:  machine.Machine{Root: root},

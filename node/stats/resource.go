@@ -25,11 +25,9 @@ func (c *Collector) Resource(ctx context.Context, w *exposition.Writer) (until t
 		failed = 1
 	}
 
-	for _, name := range []string{"scrape_error", "resource_scrape_error"} {
-		w.Family(name, exposition.Gauge,
-			"1 if there was an error while getting container metrics, 0 otherwise")
-		w.Uint(failed, time.Time{})
-	}
+	w.Family("resource_scrape_error", exposition.Gauge,
+		"1 if there was an error while getting container metrics, 0 otherwise")
+	w.Uint(failed, time.Time{})
 
 	return validUntil(s), nil
 }
