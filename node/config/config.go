@@ -85,6 +85,7 @@ type Resources struct {
 	EvictionHard   threshold.Set   // what is kept free
 	AllAllocatable bool            // EvictionHard is not taken from what is allocatable
 	PressureHold   time.Duration   // how long a pressure is shown after it was last seen
+	LocalStorage   bool            // limits of emptyDir volumes and ephemeral-storage are enforced
 }
 
 // Cgroups are the control groups of pods.

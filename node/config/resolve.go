@@ -142,6 +142,7 @@ func (c *settings) resources() (Resources, error) {
 		EvictionHard:   hard,
 		AllAllocatable: c.IgnoreEviction,
 		PressureHold:   k.EvictionTransitionPeriod.Duration,
+		LocalStorage:   *k.LocalStorageCapacityIsolation,
 	}, nil
 }
 

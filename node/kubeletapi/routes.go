@@ -35,17 +35,14 @@ func (s *Server) Handler() http.Handler {
 
 // always adds what kubelet serves whatever its settings.
 func (s *Server) always(mux *http.ServeMux) {
-	mux.HandleFunc("GET /healthz", health)
-	mux.HandleFunc("GET /healthz/{check}", health)
+	mux.HandleFunc("GET /healthz", s.health)
+	mux.HandleFunc("GET /healthz/{check}", s.health)
 	mux.Handle("GET /pods", handler(s.pods))
 	mux.Handle("GET /pods/{$}", handler(s.pods))
 	mux.Handle("GET /stats/summary", handler(s.summary))
-	if s.cfg.Metrics != nil {
-		mux.Handle("GET /metrics", s.cfg.Metrics)
-	} else {
-		mux.Handle("GET /metrics", handler(s.metrics))
-	}
-	mux.Handle("GET /metrics/{set}", handler(s.metrics))
+	mux.Handle("GET /metrics", handler(s.metrics))
+	mux.HandleFunc("GET /metrics/slis", s.slis)
+	mux.Handle("GET /metrics/{page}", handler(s.metrics))
 }
 
 // debugging adds what enableDebuggingHandlers stands for.

@@ -94,6 +94,8 @@ func (w *Worker) mayWork(
 	}
 
 	p := w.pod(uid)
+	w.endings.recall(p, desired)
+	w.preempt(p, desired)
 	if !w.admit(ctx, p, desired, observed) {
 		w.deps.Queue.LookAfter(uid, admitRetry, queue.AdmissionDue)
 		return nil, nil
@@ -139,8 +141,6 @@ func (w *Worker) see(p *pod, desired *v1.Pod, observed plan.Observed) plan.View 
 		if p.wasHealth == nil {
 			p.wasHealth = healthShown(desired)
 		}
-
-		w.preempt(p)
 	}
 
 	if spec := p.plan.Spec(); spec != nil {

@@ -27,6 +27,9 @@ type pod struct {
 	// cancels end the steps in flight.
 	cancels map[plan.Key]context.CancelFunc
 
+	// recalled means that what an earlier agent has decided about the pod is taken up.
+	recalled bool
+
 	// admitted means that the pod was judged and not rejected.
 	admitted bool
 

@@ -70,6 +70,10 @@ func (s *server) Pod(_ *v1.Pod, container, _, reason, _ string) {
 	s.events = append(s.events, reason+" "+container)
 }
 
+func (s *server) PodOnce(_ *v1.Pod, _, reason, _ string, _ map[string]string) {
+	s.events = append(s.events, reason)
+}
+
 // desk is a reporter in the bubble of a test, with the pod that it reports and the looks that it asks for.
 type desk struct {
 	*reporter

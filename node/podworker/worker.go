@@ -82,6 +82,8 @@ type Objects interface {
 // Events sends Events about pods (event.Recorder).
 type Events interface {
 	Pod(pod *v1.Pod, container, kind, reason, message string)
+	// PodOnce sends an event of which the API keeps one for each pod and reason, however often it is sent.
+	PodOnce(pod *v1.Pod, kind, reason, message string, annotations map[string]string)
 }
 
 // Meter counts what is done for pods (kubeletmetric.Pods). It is called by many goroutines, and must not
@@ -170,6 +172,7 @@ type Worker struct {
 	gate     *gate.Gate
 	mirrors  *mirrors
 	names    names
+	endings  *endings
 	executor *executor
 	reporter *reporter
 
@@ -189,6 +192,7 @@ func New(cfg Config, d Deps) *Worker {
 
 	w := &Worker{cfg: cfg, deps: d, known: map[types.UID]*pod{}}
 	w.gate = gate.New(cfg.Admit, func(uid types.UID) { d.Queue.Look(uid, queue.Preempted) })
+	w.endings = &endings{rootDir: cfg.RootDir, events: d.Events, log: d.Log}
 	w.executor = newExecutor(cfg, d)
 
 	w.mirrors = &mirrors{

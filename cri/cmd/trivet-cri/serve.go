@@ -116,6 +116,8 @@ func (p *parts) server() *server.Server {
 			Driver:    p.driver,
 			Layers:    p.roots,
 			Log:       p.log,
+			V2:        p.cgroups.V2,
+			HugePages: p.cgroups.Controller("hugetlb"),
 		}),
 		Events:   &p.events,
 		Driver:   p.driver,
