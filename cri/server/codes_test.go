@@ -102,7 +102,8 @@ func TestEachFailedCallIsLoggedOnceWithItsObject(t *testing.T) {
 		},
 	} {
 		var log bytes.Buffer
-		o := newObserver(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})), nil)
+		options := &slog.HandlerOptions{Level: slog.LevelDebug}
+		o := newObserver(slog.New(slog.NewTextHandler(&log, options)), nil)
 		call := &grpc.UnaryServerInfo{FullMethod: "/runtime.v1.RuntimeService/" + c.method}
 		_, err := o.unary(
 			t.Context(),

@@ -7,14 +7,16 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/netutil"
 
+	"github.com/trivet-node/trivet/internal/lockfile"
 	"github.com/trivet-node/trivet/internal/program"
-	"github.com/trivet-node/trivet/internal/socket"
 )
 
 // maxConnections is how many scrapers may be connected; others wait until one has gone.
@@ -35,9 +37,11 @@ func CheckAddress(address string) error {
 	if address == "" {
 		return nil
 	}
-	if strings.HasPrefix(address, "unix:") {
-		_, err := socket.Path(address)
-		return err
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
+		if !filepath.IsAbs(path) {
+			return fmt.Errorf("address %q: the socket path must be absolute", address)
+		}
+		return nil
 	}
 
 	host, port, err := net.SplitHostPort(address)
@@ -56,8 +60,6 @@ type Server struct {
 	listener net.Listener
 	handler  http.Handler
 	log      *slog.Logger
-	// path is that of a unix socket, empty for a port.
-	path string
 }
 
 // Listen returns a server of what is gathered, which listens and does not answer before Run. An address that
@@ -75,10 +77,8 @@ func Listen(
 	s.handler = mux
 
 	var err error
-	if strings.HasPrefix(address, "unix:") {
-		if s.path, err = socket.Path(address); err == nil {
-			s.listener, err = socket.Listen(ctx, s.path)
-		}
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
+		s.listener, err = listenUnix(ctx, path)
 		return s, err
 	}
 
@@ -116,8 +116,30 @@ func (s *Server) Run(ctx context.Context) error {
 	if !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve metrics: %w", err)
 	}
-	if s.path != "" {
-		return socket.Remove(s.path)
-	}
 	return nil
+}
+
+// listenUnix listens on a socket that root alone can use. A lock beside it, which is held until the process
+// ends, says that what is there is the socket of a process that was killed. (internal/socket does more, and
+// knows gRPC, which not every daemon has.)
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	if err := lockfile.Hold(ctx, path+".lock", "socket "+path); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		listener.Close()
+		return nil, err
+	}
+	return listener, nil
 }

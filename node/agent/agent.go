@@ -19,7 +19,7 @@ import (
 	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/lockfile"
-	"github.com/trivet-node/trivet/internal/metric"
+	"github.com/trivet-node/trivet/internal/metric/rpc"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/socket"
@@ -210,7 +210,7 @@ func reconnect() grpc.DialOption {
 
 // dialRuntime makes the client of the container runtime. It does not connect yet.
 func (s *surroundings) dialRuntime() (conns, error) {
-	options := append(metric.DialOptions(s.metrics.Runtime.Observe), reconnect())
+	options := append(rpc.DialOptions(s.metrics.Runtime.Observe), reconnect())
 	rt, err := socket.Dial(s.cfg.RuntimeEndpoint, options...)
 	if err != nil {
 		return nil, &program.UsageError{Err: err}

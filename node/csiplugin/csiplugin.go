@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/trivet-node/trivet/internal/keylock"
-	"github.com/trivet-node/trivet/internal/metric"
+	"github.com/trivet-node/trivet/internal/metric/rpc"
 )
 
 // Publisher shows the cluster which drivers the node has (CSINodes).
@@ -60,7 +60,7 @@ func (c Config) options(driver string) []grpc.DialOption {
 	if c.Called == nil {
 		return nil
 	}
-	return metric.DialOptions(func(method string, code codes.Code, took time.Duration) {
+	return rpc.DialOptions(func(method string, code codes.Code, took time.Duration) {
 		c.Called(driver, method, code, took)
 	})
 }

@@ -119,6 +119,7 @@ func (p *parts) server() *server.Server {
 			V2:        p.cgroups.V2,
 			HugePages: p.cgroups.Controller("hugetlb"),
 		}),
+
 		Events:   &p.events,
 		Driver:   p.driver,
 		Handlers: p.handlers.Names(),
