@@ -8,8 +8,10 @@ import (
 	"encoding/json"
 	"log/slog"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/cgroupdriver"
@@ -50,6 +52,9 @@ type Config struct {
 	// Traces makes spans of the calls; nil: none.
 	Traces *trace.Provider
 
+	// Calls is told about each call when it has ended. It may be nil.
+	Calls func(method string, code codes.Code, took time.Duration)
+
 	Log *slog.Logger
 }
 
@@ -66,7 +71,7 @@ const maxMessage = 16 << 20
 
 // GRPC returns a gRPC server with both services.
 func (s *Server) GRPC() *grpc.Server {
-	o := observer{log: s.cfg.Log}
+	o := newObserver(s.cfg.Log, s.cfg.Calls)
 	g := grpc.NewServer(append(s.cfg.Traces.ServerOptions(),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),

@@ -19,12 +19,14 @@ import (
 	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/lockfile"
+	"github.com/trivet-node/trivet/internal/metric/rpc"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/socket"
 	"github.com/trivet-node/trivet/internal/trace"
 	"github.com/trivet-node/trivet/node/config"
 	"github.com/trivet-node/trivet/node/identity"
+	"github.com/trivet-node/trivet/node/kubeletmetric"
 	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/runtime"
 )
@@ -47,6 +49,7 @@ type surroundings struct {
 	client   *kube.Client
 	ips      []string // of the node, primary first
 	traces   *trace.Provider
+	metrics  *kubeletmetric.Set
 }
 
 // Run runs the node until ctx ends. Containers are left running.
@@ -64,6 +67,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	defer only.Close()
 
 	setProcess(cfg.Process, log)
+	s.metrics = newMetrics(cfg, s.cgroups.V2)
 
 	if s.traces, err = newTraces(ctx, cfg, log); err != nil {
 		return err
@@ -157,10 +161,15 @@ func (s *surroundings) connectAPI() error {
 		CertDir:    s.cfg.Identity.CertDir,
 		UserAgent:  "trivet-node/" + program.Version,
 		Log:        s.log,
+
+		RenewalFailed: s.metrics.Certificates.ClientRenewalFailed,
 	})
 	if err != nil {
 		return err
 	}
+
+	s.metrics.Certificates.Client = s.identity.Ends
+	kube.Measure(s.metrics.Client)
 	if s.client, err = kube.New(s.identity.API()); err != nil {
 		return err
 	}
@@ -223,7 +232,8 @@ func reconnect() grpc.DialOption {
 
 // dialRuntime makes the client of the container runtime. It does not connect yet.
 func (s *surroundings) dialRuntime() (conns, error) {
-	options := append(s.traces.ClientOptions(), reconnect())
+	options := append(s.traces.ClientOptions(), rpc.DialOptions(s.metrics.Runtime.Observe)...)
+	options = append(options, reconnect())
 	rt, err := socket.Dial(s.cfg.RuntimeEndpoint, options...)
 	if err != nil {
 		return nil, &program.UsageError{Err: err}
@@ -240,6 +250,7 @@ func (s *surroundings) dialRuntime() (conns, error) {
 	}
 
 	s.runtime = runtime.New(rt, images, s.log)
+	s.runtime.Relisted = s.metrics.Runtime.Relisted
 	return all, nil
 }
 

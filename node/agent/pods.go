@@ -4,15 +4,19 @@ import (
 	"context"
 	"path/filepath"
 	goruntime "runtime"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/imagepull"
+	"github.com/trivet-node/trivet/node/localstorage"
 	"github.com/trivet-node/trivet/node/mirror"
 	"github.com/trivet-node/trivet/node/nodestatus"
 	"github.com/trivet-node/trivet/node/objects"
@@ -28,23 +32,22 @@ import (
 
 // podInputs are the parts that those that run pods work with.
 type podInputs struct {
-	status *nodestatus.Reporter
-	tree   *podcgroup.Tree
-	pods   *podsource.Source
-	refs   *objects.Cache
-	events *event.Recorder
-	looks  *queue.Queue
-	env    podenv.Node
+	status  *nodestatus.Reporter
+	tree    *podcgroup.Tree
+	pods    *podsource.Source
+	refs    *objects.Cache
+	events  *event.Recorder
+	looks   *queue.Queue
+	env     podenv.Node
+	storage *localstorage.Meter
+	results *probe.Results
+	csi     *csivolume.Mounter
 }
 
 // runPods makes and starts what pods are made of, what works on them, and what removes their leftovers.
 func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	// What a pod is made of beside its containers.
-	volumes, err := s.runVolumes(parts, in)
-	if err != nil {
-		return err
-	}
-
+	volumes := s.newVolumes(in)
 	rotator, err := s.newRotator()
 	if err != nil {
 		return err
@@ -68,6 +71,7 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	s.runSources(parts, in)
 	parts.run("container runtime", func(ctx context.Context) error { return s.runtime.Watch(ctx, worker) })
 	parts.runSafe("pod workers", worker.Run)
+	runStorageLimits(s, parts, in, worker)
 
 	// What is left of pods that are gone is removed once all pods are known.
 	sweep := leftovers{
@@ -126,11 +130,12 @@ func (s *surroundings) newWorker(
 		API:     podAPI{Writer: writer, classes: p.refs},
 		Runtime: s.runtime,
 		Volumes: volumes,
-		Cgroups: balancedTree{Tree: p.tree, pods: p.pods},
+		Cgroups: balancedTree{Tree: p.tree, pods: p.pods, took: s.metrics.Pods.Cgroup},
 		Objects: p.refs,
-		Probes:  probe.New(s.runtime, p.looks, p.events),
+		Probes:  probe.New(s.runtime, p.looks, p.events, p.results),
 		Events:  p.events,
 		Images:  p.newPuller(s, node, files, access),
+		Meter:   s.metrics.Pods,
 		Traces:  s.traces,
 		Log:     s.log,
 	}), nil
@@ -152,6 +157,7 @@ func (p podInputs) newPuller(
 			return criconfig.Sandbox(node, pod, 0, p.tree.Parent(pod))
 		},
 		Parallel: s.cfg.Images.ParallelPulls,
+		Pulled:   s.metrics.Images.Pulled,
 	})
 }
 
@@ -236,4 +242,57 @@ func (s *surroundings) runSources(parts *parts, in podInputs) {
 	}
 
 	parts.runSafe("pods", after(in.status.Registered(), in.pods.Run))
+}
+
+// runStorageMeter makes what measures the local storage that pods take.
+func runStorageMeter(
+	s *surroundings, parts *parts, pods *podsource.Source, tree *podcgroup.Tree,
+) *localstorage.Meter {
+	meter := localstorage.New(localstorage.Config{
+		Root:    s.cfg.RootDir,
+		Logs:    s.logs(),
+		Pods:    pods.List,
+		Runtime: s.runtime,
+		Groups:  tree,
+		Log:     s.log,
+	})
+	parts.runSafe("local storage", meter.Run)
+	return meter
+}
+
+// runStorageLimits evicts the pods that exceed their limits of local storage, unless the configuration says
+// that nobody does.
+func runStorageLimits(s *surroundings, parts *parts, in podInputs, worker *podworker.Worker) {
+	if !s.cfg.Resources.LocalStorage {
+		return
+	}
+
+	enforcer := localstorage.NewEnforcer(localstorage.EnforcerConfig{
+		Meter:   in.storage,
+		Pods:    in.pods.List,
+		Evictor: storageEvictor{worker},
+		Log:     s.log,
+		DedicatedImageFS: func(ctx context.Context) (bool, error) {
+			images, err := s.runtime.ImageDir(ctx)
+			if err != nil {
+				return false, err
+			}
+
+			return localstorage.Apart(images, s.cfg.RootDir)
+		},
+	})
+
+	parts.runSafe("limits of local storage", enforcer.Run)
+}
+
+// storageEvictor evicts pods for their use of local storage, in kubelet's way.
+type storageEvictor struct{ worker *podworker.Worker }
+
+// Evict ends a pod at once: it has a second.
+func (e storageEvictor) Evict(uid types.UID, excess localstorage.Excess) bool {
+	return e.worker.Evict(uid, podworker.Eviction{
+		Reason:  "Evicted",
+		Message: excess.Message,
+		Grace:   time.Second,
+	})
 }

@@ -16,6 +16,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 	"github.com/trivet-node/trivet/node/threshold"
 )
 
@@ -85,6 +86,7 @@ type Resources struct {
 	EvictionHard   threshold.Set   // what is kept free
 	AllAllocatable bool            // EvictionHard is not taken from what is allocatable
 	PressureHold   time.Duration   // how long a pressure is shown after it was last seen
+	LocalStorage   bool            // limits of emptyDir volumes and ephemeral-storage are enforced
 }
 
 // Cgroups are the control groups of pods.
@@ -189,6 +191,9 @@ type Gates struct {
 	Flagz                bool // ComponentFlagz
 	PodResources         bool // PodLevelResources
 	RestartAllContainers bool // RestartAllContainersOnContainerExits
+
+	// All are kubelet's, with what they are set to.
+	All []kubeletconfig.Gate
 }
 
 // Read lays the flags over the files and the files over kubelet's defaults, and checks the whole.

@@ -90,6 +90,7 @@ func gates(k *kubeletconfig.Configuration) Gates {
 		Flagz:                k.Enabled("ComponentFlagz"),
 		PodResources:         k.Enabled("PodLevelResources"),
 		RestartAllContainers: k.Enabled("RestartAllContainersOnContainerExits"),
+		All:                  k.Gates(),
 	}
 }
 
@@ -158,6 +159,7 @@ func (c *settings) resources() (Resources, error) {
 		EvictionHard:   hard,
 		AllAllocatable: c.IgnoreEviction,
 		PressureHold:   k.EvictionTransitionPeriod.Duration,
+		LocalStorage:   *k.LocalStorageCapacityIsolation,
 	}, nil
 }
 

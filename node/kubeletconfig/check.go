@@ -39,7 +39,7 @@ func (p *problems) oneOf(name, value string, words ...string) {
 func (k *Configuration) Check() error {
 	p := &problems{}
 	k.checkServer(p)
-	k.checkTracing(p)
+	k.Tracing.check(p)
 	k.checkNode(p)
 	k.checkRuntime(p)
 	k.checkPods(p)
@@ -52,15 +52,15 @@ func (k *Configuration) Check() error {
 	return errors.Join(p.errs...)
 }
 
-func (k *Configuration) checkTracing(p *problems) {
-	if k.Tracing == nil {
+func (t *Tracing) check(p *problems) {
+	if t == nil {
 		return
 	}
-	if rate := k.Tracing.SamplingRatePerMillion; rate != nil {
+	if rate := t.SamplingRatePerMillion; rate != nil {
 		p.when(*rate < 0 || *rate > 1e6,
 			"tracing.samplingRatePerMillion %d is not between 0 and 1000000", *rate)
 	}
-	if endpoint := k.Tracing.Endpoint; endpoint != nil {
+	if endpoint := t.Endpoint; endpoint != nil {
 		p.when(*endpoint == "", "tracing.endpoint is empty")
 	}
 }

@@ -47,6 +47,8 @@ type Memory struct {
 	Free      int64 // not in use for anything
 	Available int64 // free, or could be freed without swapping
 	Anonymous int64 // mapped, and not from a file
+	Swap      int64 // how much swap there is
+	SwapFree  int64
 }
 
 // Memory reads /proc/meminfo.
@@ -62,6 +64,8 @@ func (m Machine) Memory() (Memory, error) {
 		"MemFree":      &out.Free,
 		"MemAvailable": &out.Available,
 		"AnonPages":    &out.Anonymous,
+		"SwapTotal":    &out.Swap,
+		"SwapFree":     &out.SwapFree,
 	}
 
 	for line := range strings.Lines(text) {

@@ -223,7 +223,7 @@ func (p *Pod) Begin(s Step) {
 		p.volumes.changed = false
 	case Stop:
 		f.patience = s.Grace
-		if grace := deletionGrace(p.spec); grace != nil {
+		if grace, _ := p.grace(); grace != nil {
 			f.patience = *grace
 		}
 	}
@@ -291,10 +291,15 @@ func (p *Pod) wants(s Step) bool {
 	return c != nil && c.Image == s.Image
 }
 
-// deletionGrace is the grace of a pod that is being deleted, nil if it is not.
-func deletionGrace(pod *v1.Pod) *time.Duration {
-	if pod.DeletionTimestamp == nil || pod.DeletionGracePeriodSeconds == nil {
-		return nil
+// grace is what the containers of a pod that must end have, and when it is over: by its deletion or by the
+// agent's decision, whichever leaves less. It is nil if neither says so.
+func (p *Pod) grace() (grace *time.Duration, over time.Time) {
+	if p.spec.DeletionTimestamp != nil && p.spec.DeletionGracePeriodSeconds != nil {
+		// The API server's deletionTimestamp is when the grace ends.
+		grace, over = new(seconds(*p.spec.DeletionGracePeriodSeconds)), p.spec.DeletionTimestamp.Time
 	}
-	return new(seconds(*pod.DeletionGracePeriodSeconds))
+	if e := p.ended; e != nil && e.Grace != nil && (grace == nil || *e.Grace < *grace) {
+		grace, over = e.Grace, e.At.Add(*e.Grace)
+	}
+	return grace, over
 }

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podtiming"
 	"github.com/trivet-node/trivet/node/podtrace"
 	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/runtime"
@@ -27,6 +28,9 @@ type pod struct {
 	// cancels end the steps in flight.
 	cancels map[plan.Key]context.CancelFunc
 
+	// recalled means that what an earlier agent has decided about the pod is taken up.
+	recalled bool
+
 	// admitted means that the pod was judged and not rejected.
 	admitted bool
 
@@ -43,6 +47,12 @@ type pod struct {
 
 	// trace has a lock of its own.
 	trace podtrace.Trace
+
+	// rounds measures the work on the pod.
+	rounds podtiming.Rounds
+
+	// start measures its start, and has a lock of its own.
+	start podtiming.Clock
 }
 
 // image is one that a container may use.

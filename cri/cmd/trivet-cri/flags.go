@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/trivet-node/trivet/cri/config"
+	"github.com/trivet-node/trivet/internal/metric"
 )
 
 // option is a flag that stands for a key of the configuration file.
@@ -79,6 +80,11 @@ var options = []option{
 		name:  "tracing-endpoint",
 		help:  "host:port or unix:///path of an OTLP receiver (gRPC) of spans; empty: none are made",
 		field: func(c *config.Config) *string { return &c.Tracing.Endpoint },
+	},
+	{
+		name:  metric.Flag,
+		help:  metric.Usage,
+		field: func(c *config.Config) *string { return &c.MetricsAddress },
 	},
 }
 

@@ -11,8 +11,10 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/trivet-node/trivet/csi/daemonmetric"
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/registrar"
+	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
 	"github.com/trivet-node/trivet/internal/trace"
@@ -34,16 +36,17 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.close()) }()
 
-	traces, err := trace.New(ctx, trace.Config{
-		Endpoint: o.tracing,
-		Service:  "trivet-csi",
-		Node:     o.nodeName,
-		Log:      log,
-	})
+	traces, err := newTraces(ctx, log, o)
 	if err != nil {
-		return &program.UsageError{Err: err}
+		return err
 	}
 	defer traces.Flush()
+
+	metrics := daemonmetric.New(store.volumes)
+	scrapes, err := metric.Listen(ctx, o.metrics, metrics.Registry, log)
+	if err != nil {
+		return err
+	}
 
 	d, err := driver.New(driver.Config{
 		NodeID:    o.nodeName,
@@ -51,6 +54,7 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 		Volumes:   store.volumes,
 		Publisher: store.publisher,
 		Traces:    traces,
+		Calls:     metrics.Calls.Observe,
 		Log:       log,
 	})
 	if err != nil {
@@ -67,6 +71,7 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { store.volumes.Run(ctx); return nil })
+	group.Go(func() error { return scrapes.Run(ctx) })
 	group.Go(func() error { return serveUntil(ctx, log, d.Server(), listener, o.endpoint) })
 	log.Info("serving CSI", "socket", o.endpoint, "node", o.nodeName)
 	if control != nil {
@@ -80,6 +85,20 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 	}
 
 	return group.Wait()
+}
+
+// newTraces makes the provider of spans, nil if none are wanted.
+func newTraces(ctx context.Context, log *slog.Logger, o options) (*trace.Provider, error) {
+	traces, err := trace.New(ctx, trace.Config{
+		Endpoint: o.tracing,
+		Service:  "trivet-csi",
+		Node:     o.nodeName,
+		Log:      log,
+	})
+	if err != nil {
+		return nil, &program.UsageError{Err: err}
+	}
+	return traces, nil
 }
 
 // register serves the registration socket.

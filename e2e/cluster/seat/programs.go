@@ -28,6 +28,7 @@ func (p Programs) CRIServer(s Seats) machine.Daemon {
 				p.Own("trivet-cri"),
 				"--oci-runtime="+s.OCI,
 				"--cgroup-driver="+s.CgroupDriver(),
+				metricsOf("trivet-cri"),
 			),
 		}
 	}
@@ -85,8 +86,14 @@ func (p Programs) Netd(node string) machine.Daemon {
 			"--kubeconfig=/etc/kubernetes/trivet-netd.conf",
 			"--node-name=" + node,
 			"--cluster-cidr=" + address.Pods,
+			metricsOf("trivet-netd"),
 		},
 	}
+}
+
+// metricsOf is where a daemon serves its metrics for the agent to pass on.
+func metricsOf(daemon string) string {
+	return "--metrics-address=unix:///run/trivet/metrics/" + daemon + ".sock"
 }
 
 // poolSize is the sparse file that a node keeps its volumes in: nodes share the disk of one host, so none may
@@ -102,6 +109,7 @@ func (p Programs) CSI(s Seats, node string) machine.Daemon {
 			"--kubeconfig=/etc/kubernetes/trivet-csi.conf",
 			"--node-name="+node,
 			"--pool-size="+poolSize,
+			metricsOf("trivet-csi"),
 		),
 	}
 }
