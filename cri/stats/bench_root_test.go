@@ -20,6 +20,7 @@ VERSION) echo '{"cniVersion":"1.0.0","supportedVersions":["1.0.0"]}' ;;
 ADD) nsenter --net=$CNI_NETNS ip link add eth0 type veth peer name eth1
 	nsenter --net=$CNI_NETNS ip link set eth0 up
 	nsenter --net=$CNI_NETNS ip link set eth1 up
+	nsenter --net=$CNI_NETNS ip address add 10.1.2.3/24 dev eth0
 	echo '{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"'$CNI_NETNS'"}],
 		"ips":[{"address":"10.1.2.3/24","interface":0}]}' ;;
 esac

@@ -47,6 +47,7 @@ func web() Pod {
 		Name:      "main",
 		Image:     "registry.example/web:1",
 		Group:     "/kubepods/pod1/container1",
+		Created:   time.Unix(1_600_000_000, 0),
 		Started:   time.Unix(1_700_000_000, 0),
 		Pid:       os.Getpid(),
 		Resources: resources,

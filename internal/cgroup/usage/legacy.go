@@ -8,6 +8,9 @@ import (
 // unlimited is the limit of a v1 group that has none, the largest multiple of a page, or a little less.
 const unlimited = math.MaxInt64/4096*4096 - 4096
 
+// tick is the unit of cpuacct.stat (USER_HZ), the same on all machines.
+const tick = 10 * time.Millisecond
+
 // legacy reads a group of cgroup v1.
 func (p *pass) legacy() {
 	out := p.out
@@ -24,8 +27,9 @@ func (p *pass) legacy() {
 		return
 	}
 
-	out.User = time.Duration(number(p.want(cpuacctUser)))
-	out.System = time.Duration(number(p.want(cpuacctSystem)))
+	stat := p.want(cpuacctStat)
+	out.User = time.Duration(valueOf(stat, "user")) * tick
+	out.System = time.Duration(valueOf(stat, "system")) * tick
 	p.legacyThrottling(p.want(cpuStatV1))
 	out.MemoryPeak = number(p.want(memoryPeakV1))
 	out.LimitHits = number(p.want(memoryHits))

@@ -27,8 +27,8 @@ func TestGroupOfVersion1(t *testing.T) {
 	want := Reading{
 		Detail:        Full,
 		CPU:           84_061_045,
-		User:          68 * time.Millisecond,
-		System:        32 * time.Millisecond,
+		User:          70 * time.Millisecond,
+		System:        30 * time.Millisecond,
 		Memory:        22_360_064,
 		WorkingSet:    22_360_064 - 20_996_096,
 		RSS:           204_800,
