@@ -1,5 +1,5 @@
-// Package stats answers what containers and pods use, in the terms of CRI: control groups, network interfaces,
-// and the sizes of writable layers.
+// Package stats answers what containers and pods use, in the terms of CRI: control groups, network
+// interfaces, and the sizes of writable layers.
 package stats
 
 import (

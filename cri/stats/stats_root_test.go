@@ -75,7 +75,8 @@ func TestMetricsAreThoseOfTheContainersProcesses(t *testing.T) {
 		}
 	}
 
-	stats, err := n.Pods.PodSandboxStats(t.Context(), &runtimeapi.PodSandboxStatsRequest{PodSandboxId: pod.ID})
+	request := &runtimeapi.PodSandboxStatsRequest{PodSandboxId: pod.ID}
+	stats, err := n.Pods.PodSandboxStats(t.Context(), request)
 	network := stats.GetStats().GetLinux().GetNetwork()
 	if err != nil || network.GetDefaultInterface().GetName() != "eth0" || len(network.GetInterfaces()) != 1 {
 		t.Errorf("network %v, %v", network, err)

@@ -1,6 +1,6 @@
-// Package series makes the metrics of pods and containers (CRI's ListPodSandboxMetrics) under the names, labels
-// and units of cAdvisor's, which kubelet serves at /metrics/cadvisor. Values are whole numbers in CRI: seconds
-// are rounded down.
+// Package series makes the metrics of pods and containers (CRI's ListPodSandboxMetrics) under the names,
+// labels and units of cAdvisor's, which kubelet serves at /metrics/cadvisor. Values are whole numbers in CRI:
+// seconds are rounded down.
 package series
 
 import (

@@ -75,8 +75,10 @@ func described(s *Series) map[string]*runtimeapi.MetricDescriptor {
 // text returns metrics as Prometheus shows them, without what differs from run to run.
 func text(s *Series, metrics []*runtimeapi.Metric) string {
 	known := described(s)
-	changing := []string{"container_last_seen", "container_fs_", "container_file_descriptors", "container_sockets",
-		"container_ulimits"}
+	changing := []string{
+		"container_last_seen", "container_fs_", "container_file_descriptors", "container_sockets",
+		"container_ulimits",
+	}
 
 	var out strings.Builder
 	for _, m := range metrics {
@@ -157,8 +159,9 @@ func TestNamesTypesAndLabelsAreThoseOfCAdvisor(t *testing.T) {
 		if f == nil {
 			continue
 		}
-		if got := strings.ToLower(f.kind.String()); got != kind || !slices.Equal(f.labels, fields[3:]) {
-			t.Errorf("%s is a %s with the labels %v; the file says %s, %v", name, got, f.labels, kind, fields[3:])
+		got, labels := strings.ToLower(f.kind.String()), fields[3:]
+		if got != kind || !slices.Equal(f.labels, labels) {
+			t.Errorf("%s is a %s with labels %v; the file says %s, %v", name, got, f.labels, kind, labels)
 		}
 	}
 

@@ -250,8 +250,8 @@ var families = []*family{
 	memoryWorkingSet, memoryActive, memoryInactive, memoryFailures, memoryHigh, memoryMax, memoryDirty,
 	memoryWriteback, memoryScanned, memoryReclaimed, memoryRefaultsFile, memoryRefaultsAnon, oomEvents,
 
-	pressureCPUStalled, pressureCPUWaiting, pressureMemoryStalled, pressureMemoryWaiting, pressureIOStalled,
-	pressureIOWaiting,
+	pressureCPUStalled, pressureCPUWaiting, pressureMemoryStalled, pressureMemoryWaiting,
+	pressureIOStalled, pressureIOWaiting,
 
 	fsInodesFree, fsInodes, fsLimit, fsUsage, fsReadBytes, fsReads, fsWriteBytes, fsWrites, blkioUsage,
 
@@ -261,5 +261,7 @@ var families = []*family{
 
 	hugeUsage, hugePeak, hugeHits,
 
-	lastSeen, creationTime, startTime, specPeriod, specQuota, specShares, specMemory, specReservation, specSwap,
+	lastSeen, creationTime, startTime,
+
+	specPeriod, specQuota, specShares, specMemory, specReservation, specSwap,
 }

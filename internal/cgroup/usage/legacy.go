@@ -37,8 +37,8 @@ func (p *pass) legacy() {
 	out.OOMKills = valueOf(p.want(memoryOOM), "oom_kill")
 	out.PIDLimit = number(p.want(pidsMaxV1))
 
-	out.IO = blkioOf(out.IO, p.want(blkioBytes), func(d *Device) *[operations]uint64 { return &d.Bytes })
-	out.IO = blkioOf(out.IO, p.want(blkioRequests), func(d *Device) *[operations]uint64 { return &d.Requests })
+	out.IO = blkioOf(out.IO, p.want(blkioBytes), (*Device).bytes)
+	out.IO = blkioOf(out.IO, p.want(blkioRequests), (*Device).requests)
 	for _, size := range p.reader.group.PageSizes {
 		p.legacyHugePages(size)
 	}
@@ -59,16 +59,19 @@ func (p *pass) legacyMemory(text []byte) {
 			limit = n
 		case "hierarchical_memsw_limit":
 			withSwap = n
+
 		case "total_cache":
 			out.Cache = n
 		case "total_rss":
 			out.RSS = n
+
 		case "total_mapped_file":
 			out.MappedFile = n
 		case "total_dirty":
 			out.Dirty = n
 		case "total_writeback":
 			out.Writeback = n
+
 		case "total_workingset_refault_anon":
 			out.RefaultsAnon = n
 		case "total_workingset_refault_file":
@@ -79,6 +82,7 @@ func (p *pass) legacyMemory(text []byte) {
 			out.PageFaults = n
 		case "total_pgmajfault":
 			out.MajorPageFaults = n
+
 		case "total_inactive_file":
 			out.InactiveFile = n
 		case "total_active_file":
@@ -138,15 +142,18 @@ func blkioOf(devices []Device, text []byte, counters func(*Device) *[operations]
 	return devices
 }
 
+func (d *Device) bytes() *[operations]uint64    { return &d.Bytes }
+func (d *Device) requests() *[operations]uint64 { return &d.Requests }
+
 func (p *pass) legacyHugePages(size string) {
 	prefix := "hugetlb." + size
-	usage := p.named(hugetlb, prefix+".usage_in_bytes")
+	usage := p.hugePageFile(prefix + ".usage_in_bytes")
 	if len(usage) == 0 {
 		return
 	}
 
 	pages := HugePages{Size: size, Usage: number(usage)}
-	pages.Peak = number(p.named(hugetlb, prefix+".max_usage_in_bytes"))
-	pages.LimitHits = number(p.named(hugetlb, prefix+".failcnt"))
+	pages.Peak = number(p.hugePageFile(prefix + ".max_usage_in_bytes"))
+	pages.LimitHits = number(p.hugePageFile(prefix + ".failcnt"))
 	p.out.HugePages = append(p.out.HugePages, pages)
 }
