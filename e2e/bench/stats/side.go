@@ -89,7 +89,7 @@ func (o options) boot(ctx context.Context, m *machine.Machine) ([]*side, error) 
 		return nil, err
 	}
 	for name, text := range map[string]string{
-		"containerd.toml":              config,
+		"containerd.toml":              containerdConfig,
 		"net.d/" + filepath.Base(path): network,
 	} {
 		if err := os.WriteFile(filepath.Join(o.dir, name), []byte(text), 0o644); err != nil {
