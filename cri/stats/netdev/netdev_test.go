@@ -42,6 +42,14 @@ func TestInterfacesHaveABound(t *testing.T) {
 	}
 }
 
+func TestInterfaceWithANameThatNoMessageCanCarryIsLeftOut(t *testing.T) {
+	counters := ": " + strings.Repeat("1 ", columns) + "\n"
+	got := parse([]byte("  a\xff" + counters + "  b" + counters))
+	if len(got) != 1 || got[0].Name != "b" {
+		t.Errorf("interfaces %v", got)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(recorded))
 	f.Add([]byte("eth0:1 2 3"))

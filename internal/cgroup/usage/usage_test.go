@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// recorded is the group of a container as Linux 6.18 shows it on cgroup v1 or v2.
+// recorded is the group of a container on cgroup v1 or v2.
 func recorded(v2 bool) Group {
 	const data = "usagetest/testdata/"
 	group := Group{Name: "/g", V2: v2, PageSizes: []string{"2MB", "1GB"}}
