@@ -40,8 +40,10 @@ func Count(pids []int) Open {
 
 type counter struct {
 	found Open
-	left  int
 	page  []byte
+
+	// left is how many descriptors may be looked at, listed how many were counted one by one.
+	left, listed int
 }
 
 func (c *counter) process(pid int) {
@@ -80,7 +82,8 @@ func (c *counter) process(pid int) {
 // descriptor counts one descriptor of a process.
 func (c *counter) descriptor(dir int, name string) {
 	c.found.Descriptors++
-	c.found.Unknown = c.found.Descriptors > maxCounted
+	c.listed++
+	c.found.Unknown = c.listed > maxCounted
 	if c.left == 0 {
 		c.found.SocketsUnknown = true
 		return

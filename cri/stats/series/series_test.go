@@ -187,17 +187,25 @@ func TestOnlyWhatThisMachineCountsIsDescribed(t *testing.T) {
 	}
 }
 
-// kubelet ignores a metric that is not described, and one whose labels are too few or too many.
-func TestEachMetricFitsItsDescription(t *testing.T) {
+// kubelet ignores a metric that is not described, and one whose labels are too few or too many. Two of the
+// same name and labels are an error of the whole answer for Prometheus.
+func TestEachMetricFitsItsDescriptionAndIsThereOnce(t *testing.T) {
 	for _, v2 := range []bool{false, true} {
 		s := machine(t, v2)
 		known := described(s)
 		pod := s.Pod(web())
+		seen := map[string]bool{}
 		for _, m := range append(pod.Metrics, pod.ContainerMetrics[0].Metrics...) {
 			d := known[m.Name]
 			if d == nil || len(d.LabelKeys) != len(m.LabelValues) || d.Help == "" || m.Timestamp == 0 {
 				t.Errorf("v2 %v: %v is described as %v", v2, m, d)
 			}
+
+			key := m.Name + strings.Join(m.LabelValues, "|")
+			if seen[key] {
+				t.Errorf("v2 %v: %s is there twice", v2, key)
+			}
+			seen[key] = true
 		}
 	}
 }
