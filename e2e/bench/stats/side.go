@@ -25,7 +25,7 @@ type call struct {
 	name string
 	ask  func(context.Context, runtimeapi.RuntimeServiceClient) (size int, err error)
 
-	// slow is a call of which containerd makes ten pods a second.
+	// slow is a call for which containerd allows itself ten pods a second.
 	slow bool
 }
 
