@@ -104,6 +104,6 @@ func (p *parts) stats() *stats.Reader {
 		Layers:    p.roots,
 		Log:       p.log,
 		V2:        p.cgroups.V2,
-		HugePages: p.cgroups.Controller("hugetlb"),
+		HugePages: p.cgroups.CountsHugePages(),
 	})
 }
