@@ -23,6 +23,7 @@ import (
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/socket"
 	"github.com/trivet-node/trivet/node/config"
+	"github.com/trivet-node/trivet/node/eviction"
 	"github.com/trivet-node/trivet/node/identity"
 	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/runtime"
@@ -44,12 +45,19 @@ type surroundings struct {
 	info     runtime.Info // the runtime's
 	identity *identity.Identity
 	client   *kube.Client
-	ips      []string // of the node, primary first
+	// pressures are what the node is short of: the evictor finds them, its status and admission have them.
+	pressures *eviction.Pressures
+	ips       []string // of the node, primary first
 }
 
 // Run runs the node until ctx ends. Containers are left running.
 func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
-	s := surroundings{cfg: cfg, log: log, started: time.Now()}
+	s := surroundings{
+		cfg:       cfg,
+		log:       log,
+		started:   time.Now(),
+		pressures: &eviction.Pressures{},
+	}
 	if err := s.check(); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -10,9 +11,13 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/systemd"
 	"github.com/trivet-node/trivet/node/config"
+	"github.com/trivet-node/trivet/node/eviction"
 	"github.com/trivet-node/trivet/node/machine"
+	"github.com/trivet-node/trivet/node/memoryalarm"
+	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podcgroup"
 	"github.com/trivet-node/trivet/node/podsource"
+	"github.com/trivet-node/trivet/node/podworker"
 	"github.com/trivet-node/trivet/node/unit"
 )
 
@@ -126,4 +131,55 @@ func shareOfPods(r config.Resources, m machine.Machine) (v1.ResourceList, error)
 	}
 
 	return share, nil
+}
+
+// runEviction starts what keeps the node from running out of memory, disk space and processes.
+func runEviction(s *surroundings, parts *parts, in podInputs, worker *podworker.Worker) error {
+	group := in.tree.Whole()
+	alarm, err := memoryalarm.Open(s.cgroups, group, s.log)
+	if err != nil {
+		return err
+	}
+
+	parts.runSafe("memory alarm", alarm.Run)
+
+	evictor := eviction.New(eviction.Config{
+		Node:        s.cfg.NodeName,
+		Thresholds:  s.cfg.Eviction.Thresholds,
+		Hold:        s.cfg.Eviction.PressureHold,
+		MaxPodGrace: s.cfg.Eviction.MaxPodGrace,
+		Pressures:   s.pressures,
+		Observer: &eviction.Node{
+			Machine:   s.machine,
+			Cgroups:   s.cgroups,
+			RootDir:   s.cfg.RootDir,
+			PodsGroup: group,
+			Runtime:   s.runtime,
+			Log:       s.log,
+		},
+		Meter:  eviction.PodMeter{Runtime: s.runtime},
+		Pods:   evictable{Worker: worker, source: in.pods},
+		Events: in.events,
+		Log:    s.log,
+		Alarm:  alarm,
+	})
+
+	parts.runSafe("eviction", evictor.Run)
+	return nil
+}
+
+// evictable are the pods that may be evicted.
+type evictable struct {
+	*podworker.Worker
+	source *podsource.Source
+}
+
+// Active returns the pods that have not ended, none before the API server has listed them.
+func (e evictable) Active() []*v1.Pod {
+	if !e.source.Settled(podsource.SourceAPI) {
+		return nil
+	}
+	return slices.DeleteFunc(e.source.List(), func(p *v1.Pod) bool {
+		return plan.Terminal(p.Status.Phase)
+	})
 }

@@ -68,6 +68,9 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	s.runSources(parts, in)
 	parts.run("container runtime", func(ctx context.Context) error { return s.runtime.Watch(ctx, worker) })
 	parts.runSafe("pod workers", worker.Run)
+	if err := runEviction(s, parts, in, worker); err != nil {
+		return err
+	}
 
 	// What is left of pods that are gone is removed once all pods are known.
 	sweep := leftovers{
@@ -211,7 +214,7 @@ func (s *surroundings) admission(
 
 	return func(pod *v1.Pod, others []*v1.Pod) admit.Verdict {
 		node := fixed
-		node.Object, node.Pressure = status.Known(), status.Pressure()
+		node.Object, node.Pressure = status.Known(), s.pressures.Now()
 		return admit.Check(node, pod, others)
 	}
 }

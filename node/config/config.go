@@ -30,6 +30,7 @@ type Config struct {
 	Identity   Identity
 	Node       Node
 	Resources  Resources
+	Eviction   Eviction
 	Cgroups    Cgroups
 	Containers Containers
 	Images     Images
@@ -83,7 +84,13 @@ type Resources struct {
 	Reserved       v1.ResourceList // cpu, memory, ephemeral-storage and pid that pods cannot have
 	EvictionHard   threshold.Set   // what is kept free
 	AllAllocatable bool            // EvictionHard is not taken from what is allocatable
-	PressureHold   time.Duration   // how long a pressure is shown after it was last seen
+}
+
+// Eviction is when pods are evicted.
+type Eviction struct {
+	Thresholds   []threshold.Threshold
+	MaxPodGrace  int64         // seconds that a pod has at most, of a soft threshold
+	PressureHold time.Duration // how long a pressure is shown after it was last seen
 }
 
 // Cgroups are the control groups of pods.

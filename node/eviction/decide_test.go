@@ -103,10 +103,11 @@ var (
 )
 
 func TestAHardThresholdIsActedOnAtOnceAndItsPressureIsHeld(t *testing.T) {
+	low := []string{"memory.available"}
 	mem := func(amount int64) map[string]int64 { return map[string]int64{threshold.Memory: amount} }
 	play(t, 5*time.Minute, thresholds(t, "memory.available<100"), []one{
 		{after: 0, left: mem(100)},
-		{after: 10 * time.Second, left: mem(99), met: []string{"memory.available"}, pressure: memoryPressure},
+		{after: 10 * time.Second, left: mem(99), met: low, pressure: memoryPressure},
 		{after: 20 * time.Second, left: mem(100), pressure: memoryPressure},
 		{after: 309 * time.Second, left: mem(100), pressure: memoryPressure},
 		{after: 310 * time.Second, left: mem(100)},
@@ -114,6 +115,7 @@ func TestAHardThresholdIsActedOnAtOnceAndItsPressureIsHeld(t *testing.T) {
 }
 
 func TestASoftThresholdIsActedOnWhenItWasCrossedForItsGrace(t *testing.T) {
+	low := []string{"memory.available"}
 	mem := func(amount int64) map[string]int64 { return map[string]int64{threshold.Memory: amount} }
 	play(t, time.Minute, thresholds(t, "memory.available<200 soft 30s"), []one{
 		{after: 0, left: mem(150), pressure: memoryPressure, due: 30 * time.Second},
@@ -123,16 +125,17 @@ func TestASoftThresholdIsActedOnWhenItWasCrossedForItsGrace(t *testing.T) {
 		{after: 20 * time.Second, left: mem(250), pressure: memoryPressure},
 		{after: 25 * time.Second, left: mem(150), pressure: memoryPressure, due: 55 * time.Second},
 		{after: 54 * time.Second, left: mem(150), pressure: memoryPressure, due: 55 * time.Second},
-		{after: 55 * time.Second, left: mem(150), met: []string{"memory.available"}, pressure: memoryPressure},
+		{after: 55 * time.Second, left: mem(150), met: low, pressure: memoryPressure},
 	})
 }
 
 func TestAThresholdThatWasActedOnIsResolvedByTheMinimumReclaim(t *testing.T) {
+	low := []string{"nodefs.available"}
 	disk := func(amount int64) map[string]int64 { return map[string]int64{threshold.NodeFS: amount} }
 	play(t, time.Second, thresholds(t, "nodefs.available<100 reclaim 50"), []one{
 		{after: 0, left: disk(120)},
-		{after: 10 * time.Second, left: disk(90), met: []string{"nodefs.available"}, pressure: diskPressure},
-		{after: 20 * time.Second, left: disk(149), met: []string{"nodefs.available"}, pressure: diskPressure},
+		{after: 10 * time.Second, left: disk(90), met: low, pressure: diskPressure},
+		{after: 20 * time.Second, left: disk(149), met: low, pressure: diskPressure},
 		{after: 30 * time.Second, left: disk(150)},
 		{after: 40 * time.Second, left: disk(120)},
 	})
@@ -145,18 +148,19 @@ func TestMemoryIsActedOnFirst(t *testing.T) {
 	low := map[string]int64{"nodefs.available": 1, "pid.available": 1, "memory.available": 1}
 	h := newHistory(time.Minute)
 	got := h.judge(all, left(low), start)
-	if want := []string{"memory.available", "nodefs.available", "pid.available"}; !slices.Equal(signals(got.Met), want) {
+	want := []string{"memory.available", "nodefs.available", "pid.available"}
+	if !slices.Equal(signals(got.Met), want) {
 		t.Errorf("%q, want %q", signals(got.Met), want)
 	}
 
 	got = h.judge(all, left(low), start.Add(10*time.Second))
-	want := []string{"memory.available", "memory.available", "nodefs.available", "pid.available"}
+	want = []string{"memory.available", "memory.available", "nodefs.available", "pid.available"}
 	if !slices.Equal(signals(got.Met), want) || !got.Met[0].Hard() {
 		t.Errorf("%q, want %q, the hard one first", signals(got.Met), want)
 	}
 
-	want2 := []v1.NodeConditionType{v1.NodeDiskPressure, v1.NodeMemoryPressure, v1.NodePIDPressure}
-	if !slices.Equal(got.Pressure, want2) {
+	pressure := []v1.NodeConditionType{v1.NodeDiskPressure, v1.NodeMemoryPressure, v1.NodePIDPressure}
+	if !slices.Equal(got.Pressure, pressure) {
 		t.Errorf("pressure %q", got.Pressure)
 	}
 }
@@ -195,15 +199,15 @@ func TestALookComesSoonerWhenAThresholdIsNear(t *testing.T) {
 		before, now Observation
 		want        bool
 	}{
-		"far":                   {nil, at(800, 0), false},
-		"crossed":               {nil, at(50, 0), true},
-		"close":                 {nil, at(199, 0), true},
-		"falls slowly":          {at(801, 0), at(800, 10*time.Second), false},
-		"falls fast":            {at(1000, 0), at(500, 10*time.Second), true},
-		"rises":                 {at(300, 0), at(800, 10*time.Second), false},
-		"was not measured":      {Observation{}, at(800, 0), false},
-		"is not measured":       {at(800, 0), Observation{}, false},
-		"the clock stands":      {at(1000, 0), at(500, 0), false},
+		"far":                    {nil, at(800, 0), false},
+		"crossed":                {nil, at(50, 0), true},
+		"close":                  {nil, at(199, 0), true},
+		"falls slowly":           {at(801, 0), at(800, 10*time.Second), false},
+		"falls fast":             {at(1000, 0), at(500, 10*time.Second), true},
+		"rises":                  {at(300, 0), at(800, 10*time.Second), false},
+		"was not measured":       {Observation{}, at(800, 0), false},
+		"is not measured":        {at(800, 0), Observation{}, false},
+		"the clock stands":       {at(1000, 0), at(500, 0), false},
 		"the clock was set back": {at(1000, time.Hour), at(500, 0), false},
 	} {
 		if got := near(all, c.before, c.now, 20*time.Second); got != c.want {

@@ -242,7 +242,12 @@ func (e *Evictor) evict(c candidate, met []threshold.Threshold, seen Observation
 		return false
 	}
 
-	e.cfg.Log.Info("pod is evicted", "pod", c.pod.Namespace+"/"+c.pod.Name, "signal", met[0].Signal, "why", text)
+	e.cfg.Log.Info("pod is evicted",
+		"pod", c.pod.Namespace+"/"+c.pod.Name,
+		"signal", met[0].Signal,
+		"why", text,
+	)
+
 	e.waiting[c.pod.UID] = time.Now()
 	if e.cfg.Metrics != nil {
 		e.cfg.Metrics.Evicted(met[0].Signal)

@@ -90,17 +90,22 @@ func TestTheContainerFileSystemHasTheThresholdsOfTheOneThatItIs(t *testing.T) {
 		"containerfs.available<1", "nodefs.available<200 soft 1m")
 	for name, want := range map[string][]string{
 		"one file system": {
-			"containerfs.available<100 0s 7", "containerfs.inodesFree<5 0s 0", "containerfs.available<200 1m0s 7",
+			"containerfs.available<100 0s 7",
+			"containerfs.inodesFree<5 0s 0",
+			"containerfs.available<200 1m0s 7",
 		},
 		"images apart": {"containerfs.available<150 0s 0"},
 		"images and layers divided": {
-			"containerfs.available<100 0s 7", "containerfs.inodesFree<5 0s 0", "containerfs.available<200 1m0s 7",
+			"containerfs.available<100 0s 7",
+			"containerfs.inodesFree<5 0s 0",
+			"containerfs.available<200 1m0s 7",
 		},
 	} {
 		var got []string
 		for _, x := range layouts[name].thresholds(all) {
 			if strings.HasPrefix(x.Signal, "containerfs") {
-				got = append(got, fmt.Sprintf("%s<%d %s %d", x.Signal, x.Amount.Of(1000), x.Grace, x.Reclaim.Of(1000)))
+				got = append(got, fmt.Sprintf("%s<%d %s %d",
+					x.Signal, x.Amount.Of(1000), x.Grace, x.Reclaim.Of(1000)))
 			}
 		}
 

@@ -13,7 +13,11 @@ import (
 
 // message says why a pod is evicted, in kubelet's words, and annotates the event with who has used too much.
 // met are the thresholds to act on, the first of them being the one that the pod is evicted for.
-func message(c candidate, met []threshold.Threshold, seen Observation) (text string, annotations map[string]string) {
+func message(
+	c candidate,
+	met []threshold.Threshold,
+	seen Observation,
+) (text string, annotations map[string]string) {
 	starved := resources[met[0].Signal]
 	var b strings.Builder
 	fmt.Fprintf(&b, "The node was low on resource: %v. ", starved)

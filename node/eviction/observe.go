@@ -18,10 +18,15 @@ type Directories interface {
 	Directories(ctx context.Context) (images, containers string, err error)
 }
 
+// Cgroups reads the figures of control groups (cgroup.Host).
+type Cgroups interface {
+	Usage(group string) (cgroup.Usage, error)
+}
+
 // Node measures a node by its files.
 type Node struct {
 	Machine machine.Machine
-	Cgroups *cgroup.Host
+	Cgroups Cgroups
 
 	// RootDir is kubelet's directory, PodsGroup the control group of all pods.
 	RootDir   string

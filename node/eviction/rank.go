@@ -89,7 +89,9 @@ func rank(signal string, layout Layout, pods []*v1.Pod, usage usages) []candidat
 		if resources[signal] == processes {
 			return cmp.Or(a.byPriority(b), a.byMeasure(b), a.byUsage(b), a.byAge(b))
 		}
-		return cmp.Or(a.byMeasure(b), compareBool(a.exceeds, b.exceeds), a.byPriority(b), a.byUsage(b), a.byAge(b))
+
+		byExcess := compareBool(a.exceeds, b.exceeds)
+		return cmp.Or(a.byMeasure(b), byExcess, a.byPriority(b), a.byUsage(b), a.byAge(b))
 	})
 
 	return out

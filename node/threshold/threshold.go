@@ -94,8 +94,8 @@ type Statements struct {
 	OfPods bool
 }
 
-// List reads the thresholds: the hard ones, then the soft ones, each in the order of their signals. Those that
-// nothing can cross are left out.
+// List reads the thresholds: the hard ones, then the soft ones, each in the order of their signals. Those
+// that nothing can cross are left out.
 func (s Statements) List() ([]Threshold, error) {
 	hard, err := ParseSet(s.Hard)
 	if err != nil {
