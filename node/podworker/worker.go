@@ -160,7 +160,12 @@ type Worker struct {
 func New(cfg Config, d Deps) *Worker {
 	w := &Worker{cfg: cfg, deps: d, known: map[types.UID]*pod{}}
 	w.gate = gate.New(cfg.Admit, func(uid types.UID) { d.Queue.Look(uid, queue.Preempted) })
-	w.endings = &endings{rootDir: cfg.RootDir, events: d.Events, log: d.Log}
+	w.endings = &endings{
+		rootDir:   cfg.RootDir,
+		events:    d.Events,
+		log:       d.Log,
+		evictions: map[types.UID]bool{},
+	}
 	w.executor = newExecutor(cfg, d)
 
 	w.mirrors = &mirrors{
