@@ -25,7 +25,7 @@ import (
 	"github.com/trivet-node/trivet/cri/server"
 	"github.com/trivet-node/trivet/cri/stats"
 	"github.com/trivet-node/trivet/cri/streaming"
-	"github.com/trivet-node/trivet/internal/cgroup"
+	"github.com/trivet-node/trivet/internal/cgroup/usage/usagetest"
 )
 
 // serve serves a Server in memory and returns a connection to it.
@@ -103,9 +103,11 @@ func open(t *testing.T) *fixture {
 		Streams:    f.rest,
 		Stats: stats.New(stats.Config{
 			Sandboxes: sandboxes,
-			Cgroups:   cgroups{},
+			Cgroups:   usagetest.New(t, true),
 			Layers:    f.rest.layers(),
 			Log:       log,
+			V2:        true,
+			HugePages: true,
 		}),
 		Events:   hub,
 		Handlers: []string{"", "crun"},
@@ -158,19 +160,6 @@ func (f *fixture) run(pod string, containers ...string) []string {
 	}
 
 	return ids
-}
-
-// cgroups has the same usage for all groups.
-type cgroups struct{}
-
-func (cgroups) Usage(string) (cgroup.Usage, error) {
-	return cgroup.Usage{
-		Time:        time.Unix(1, 0),
-		CPU:         time.Second,
-		WorkingSet:  30,
-		MemoryLimit: 100,
-		PIDs:        4,
-	}, nil
 }
 
 // rest is what else a Server needs.

@@ -70,7 +70,7 @@ func (s *statsCalls) PodSandboxStats(
 	if err != nil {
 		return nil, err
 	}
-	st := s.stats.Pod(pod, s.containers.Of(pod.ID))
+	st := s.stats.Pod(stats.Pod{Sandbox: pod, Containers: s.containers.Of(pod.ID)})
 	return &runtimeapi.PodSandboxStatsResponse{Stats: st}, nil
 }
 
@@ -91,14 +91,27 @@ func (s *statsCalls) StreamPodSandboxStats(
 }
 
 func (s *statsCalls) ofPods(f *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
-	s.stats.Keep(s.containers.List())
+	return s.stats.Pods(s.readyPods(func(pod sandbox.Record) bool {
+		return strings.HasPrefix(pod.ID, f.GetId()) && matches(pod.PodConfig().GetLabels(), f.GetLabelSelector())
+	}))
+}
 
-	var all []*runtimeapi.PodSandboxStats
+// readyPods returns the ready pods that are selected, with their containers.
+func (s *statsCalls) readyPods(selected func(sandbox.Record) bool) []stats.Pod {
+	all := s.containers.List()
+	s.stats.Keep(all)
+
+	byPod := map[string][]container.Record{}
+	for _, c := range all {
+		byPod[c.Sandbox] = append(byPod[c.Sandbox], c)
+	}
+
+	var pods []stats.Pod
 	for _, pod := range s.sandboxes.List() {
-		if pod.State == life.Ready && strings.HasPrefix(pod.ID, f.GetId()) &&
-			matches(pod.PodConfig().GetLabels(), f.GetLabelSelector()) {
-			all = append(all, s.stats.Pod(pod, s.containers.Of(pod.ID)))
+		if pod.State == life.Ready && selected(pod) {
+			pods = append(pods, stats.Pod{Sandbox: pod, Containers: byPod[pod.ID]})
 		}
 	}
-	return all
+
+	return pods
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/systemd"
@@ -25,14 +27,27 @@ import (
 type balancedTree struct {
 	*podcgroup.Tree
 	pods *podsource.Source
+
+	// took is told about work on a pod's group: create, destroy.
+	took func(operation string, took time.Duration)
 }
 
 // Ensure makes the pod's group with its limits.
 func (t balancedTree) Ensure(ctx context.Context, pod *v1.Pod) error {
+	began := time.Now()
+	defer func() { t.took("create", time.Since(began)) }()
+
 	if err := t.Tree.Ensure(ctx, pod); err != nil {
 		return err
 	}
 	return t.Balance(ctx, t.pods.List())
+}
+
+// Remove removes the pod's group.
+func (t balancedTree) Remove(ctx context.Context, pod types.UID) error {
+	began := time.Now()
+	defer func() { t.took("destroy", time.Since(began)) }()
+	return t.Tree.Remove(ctx, pod)
 }
 
 // newCgroups makes the groups above those of pods, by the driver that the runtime uses: the two must not

@@ -4,8 +4,10 @@ import (
 	"context"
 	"path/filepath"
 	goruntime "runtime"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
@@ -13,6 +15,7 @@ import (
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/imagepull"
+	"github.com/trivet-node/trivet/node/localstorage"
 	"github.com/trivet-node/trivet/node/mirror"
 	"github.com/trivet-node/trivet/node/nodestatus"
 	"github.com/trivet-node/trivet/node/objects"
@@ -28,13 +31,15 @@ import (
 
 // podInputs are the parts that those that run pods work with.
 type podInputs struct {
-	status *nodestatus.Reporter
-	tree   *podcgroup.Tree
-	pods   *podsource.Source
-	refs   *objects.Cache
-	events *event.Recorder
-	looks  *queue.Queue
-	env    podenv.Node
+	status  *nodestatus.Reporter
+	tree    *podcgroup.Tree
+	pods    *podsource.Source
+	refs    *objects.Cache
+	events  *event.Recorder
+	looks   *queue.Queue
+	env     podenv.Node
+	storage *localstorage.Meter
+	results *probe.Results
 }
 
 // runPods makes and starts what pods are made of, what works on them, and what removes their leftovers.
@@ -71,6 +76,7 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	if err := runEviction(s, parts, in, worker); err != nil {
 		return err
 	}
+	runStorageLimits(s, parts, in, worker)
 
 	// What is left of pods that are gone is removed once all pods are known.
 	sweep := leftovers{
@@ -122,8 +128,29 @@ func (s *surroundings) newWorker(
 		Refresh:     p.status.Refresh,
 	}
 
-	// PullImage of CRI takes the configuration of the sandbox that the image is for.
-	images := imagepull.New(imagepull.Config{
+	writer := mirror.Writer{Pods: kube.Pods(s.client), Source: p.pods, Node: p.status.Node}
+	return podworker.New(cfg, podworker.Deps{
+		Queue:   p.looks,
+		Pods:    p.pods,
+		API:     podAPI{Writer: writer, classes: p.refs},
+		Runtime: s.runtime,
+		Volumes: volumes,
+		Cgroups: balancedTree{Tree: p.tree, pods: p.pods, took: s.metrics.Pods.Cgroup},
+		Objects: p.refs,
+		Probes:  probe.New(s.runtime, p.looks, p.events, p.results),
+		Events:  p.events,
+		Images:  p.newPuller(s, node, files, access),
+		Meter:   s.metrics.Pods,
+		Log:     s.log,
+	}), nil
+}
+
+// newPuller makes what pulls images. PullImage of CRI takes the configuration of the sandbox that the image
+// is for.
+func (p podInputs) newPuller(
+	s *surroundings, node criconfig.Node, files hostFiles, access *imageaccess.Access,
+) *imagepull.Puller {
+	return imagepull.New(imagepull.Config{
 		Runtime:     s.runtime,
 		Secrets:     p.refs,
 		Access:      access,
@@ -134,22 +161,8 @@ func (s *surroundings) newWorker(
 			return criconfig.Sandbox(node, pod, 0, p.tree.Parent(pod))
 		},
 		Parallel: s.cfg.Images.ParallelPulls,
+		Pulled:   s.metrics.Images.Pulled,
 	})
-
-	writer := mirror.Writer{Pods: kube.Pods(s.client), Source: p.pods, Node: p.status.Node}
-	return podworker.New(cfg, podworker.Deps{
-		Queue:   p.looks,
-		Pods:    p.pods,
-		API:     podAPI{Writer: writer, classes: p.refs},
-		Runtime: s.runtime,
-		Volumes: volumes,
-		Cgroups: balancedTree{Tree: p.tree, pods: p.pods},
-		Objects: p.refs,
-		Probes:  probe.New(s.runtime, p.looks, p.events),
-		Events:  p.events,
-		Images:  images,
-		Log:     s.log,
-	}), nil
 }
 
 // podAPI is what the pod worker needs of the API server.
@@ -233,4 +246,55 @@ func (s *surroundings) runSources(parts *parts, in podInputs) {
 	}
 
 	parts.runSafe("pods", after(in.status.Registered(), in.pods.Run))
+}
+
+// runStorageMeter makes what measures the local storage that pods take.
+func runStorageMeter(
+	s *surroundings, parts *parts, pods *podsource.Source, tree *podcgroup.Tree,
+) *localstorage.Meter {
+	meter := localstorage.New(localstorage.Config{
+		Root:    s.cfg.RootDir,
+		Logs:    s.logs(),
+		Pods:    pods.List,
+		Runtime: s.runtime,
+		Groups:  tree,
+		Log:     s.log,
+	})
+	parts.runSafe("local storage", meter.Run)
+	return meter
+}
+
+// runStorageLimits evicts the pods that exceed their limits of local storage, unless the configuration says
+// that nobody does.
+func runStorageLimits(s *surroundings, parts *parts, in podInputs, worker *podworker.Worker) {
+	if !s.cfg.Resources.LocalStorage {
+		return
+	}
+
+	enforcer := localstorage.NewEnforcer(localstorage.EnforcerConfig{
+		Meter:   in.storage,
+		Pods:    in.pods.List,
+		Evictor: storageEvictor{worker},
+		Log:     s.log,
+		DedicatedImageFS: func(ctx context.Context) (bool, error) {
+			images, err := s.runtime.ImageDir(ctx)
+			if err != nil {
+				return false, err
+			}
+			return localstorage.Apart(images, s.cfg.RootDir)
+		},
+	})
+	parts.runSafe("limits of local storage", enforcer.Run)
+}
+
+// storageEvictor evicts pods for their use of local storage, in kubelet's way.
+type storageEvictor struct{ worker *podworker.Worker }
+
+// Evict ends a pod at once: it has a second.
+func (e storageEvictor) Evict(uid types.UID, excess localstorage.Excess) bool {
+	return e.worker.Evict(uid, podworker.Eviction{
+		Reason:  "Evicted",
+		Message: excess.Message,
+		Grace:   time.Second,
+	})
 }

@@ -149,7 +149,8 @@ var flagRows = []flagRow{
 	{"system-reserved-cgroup", "systemReservedCgroup", "", ""},
 	{"kube-reserved-cgroup", "kubeReservedCgroup", "", ""},
 	{"enforce-node-allocatable", "enforceNodeAllocatable", "", "pods or none; pods are always held to it"},
-	{"local-storage-capacity-isolation", "localStorageCapacityIsolation", "", ""},
+	{"local-storage-capacity-isolation", "localStorageCapacityIsolation", "",
+		"hold pods to the sizes of emptyDir volumes and limits of ephemeral-storage"},
 	{"experimental-allocatable-ignore-eviction", "", Served,
 		"do not take evictionHard from what is allocatable"},
 

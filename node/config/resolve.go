@@ -93,6 +93,7 @@ func gates(k *kubeletconfig.Configuration) Gates {
 		Flagz:                k.Enabled("ComponentFlagz"),
 		PodResources:         k.Enabled("PodLevelResources"),
 		RestartAllContainers: k.Enabled("RestartAllContainersOnContainerExits"),
+		All:                  k.Gates(),
 	}
 }
 
@@ -144,6 +145,7 @@ func (c *settings) resources() (Resources, error) {
 		Reserved:       reserved,
 		EvictionHard:   hard,
 		AllAllocatable: c.IgnoreEviction,
+		LocalStorage:   *k.LocalStorageCapacityIsolation,
 	}, nil
 }
 

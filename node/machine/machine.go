@@ -47,6 +47,8 @@ type Memory struct {
 	Free      int64 // not in use for anything
 	Available int64 // free, or could be freed without swapping
 	Anonymous int64 // mapped, and not from a file
+	Swap      int64 // how much swap there is
+	SwapFree  int64
 
 	// InactiveFile is page cache that was not used for a while. WorkingSet is all other page cache, and what
 	// is mapped: what Kubernetes counts as in use.
@@ -68,6 +70,8 @@ func (m Machine) Memory() (Memory, error) {
 		"MemFree":        &out.Free,
 		"MemAvailable":   &out.Available,
 		"AnonPages":      &out.Anonymous,
+		"SwapTotal":      &out.Swap,
+		"SwapFree":       &out.SwapFree,
 		"Inactive(file)": &out.InactiveFile,
 		"Buffers":        &buffers,
 		"Cached":         &cached,
