@@ -172,11 +172,12 @@ func runEviction(s *surroundings, parts *parts, in podInputs, worker *podworker.
 			Runtime:   s.runtime,
 			Log:       s.log,
 		},
-		Meter:  eviction.PodMeter{Runtime: s.runtime},
-		Pods:   evictable{Worker: worker, source: in.pods},
-		Events: in.events,
-		Log:    s.log,
-		Alarm:  alarm,
+		Meter:   eviction.PodMeter{Runtime: s.runtime, Storage: in.storage},
+		Pods:    evictable{Worker: worker, source: in.pods},
+		Events:  in.events,
+		Log:     s.log,
+		Alarm:   alarm,
+		Metrics: s.metrics.Pods,
 	})
 
 	parts.runSafe("eviction", evictor.Run)

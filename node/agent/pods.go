@@ -15,6 +15,7 @@ import (
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/imagepull"
+	"github.com/trivet-node/trivet/node/kubeletmetric"
 	"github.com/trivet-node/trivet/node/localstorage"
 	"github.com/trivet-node/trivet/node/mirror"
 	"github.com/trivet-node/trivet/node/nodestatus"
@@ -274,7 +275,7 @@ func runStorageLimits(s *surroundings, parts *parts, in podInputs, worker *podwo
 	enforcer := localstorage.NewEnforcer(localstorage.EnforcerConfig{
 		Meter:   in.storage,
 		Pods:    in.pods.List,
-		Evictor: storageEvictor{worker},
+		Evictor: storageEvictor{worker: worker, metrics: s.metrics.Pods},
 		Log:     s.log,
 		DedicatedImageFS: func(ctx context.Context) (bool, error) {
 			images, err := s.runtime.ImageDir(ctx)
@@ -288,13 +289,21 @@ func runStorageLimits(s *surroundings, parts *parts, in podInputs, worker *podwo
 }
 
 // storageEvictor evicts pods for their use of local storage, in kubelet's way.
-type storageEvictor struct{ worker *podworker.Worker }
+type storageEvictor struct {
+	worker  *podworker.Worker
+	metrics *kubeletmetric.Pods
+}
 
 // Evict ends a pod at once: it has a second.
 func (e storageEvictor) Evict(uid types.UID, excess localstorage.Excess) bool {
-	return e.worker.Evict(uid, podworker.Eviction{
+	evicted := e.worker.Evict(uid, podworker.Eviction{
 		Reason:  "Evicted",
 		Message: excess.Message,
 		Grace:   time.Second,
 	})
+	if evicted {
+		e.metrics.Evicted(excess.Signal)
+	}
+
+	return evicted
 }
