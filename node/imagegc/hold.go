@@ -16,6 +16,7 @@ type holds struct {
 	mu       sync.Mutex
 	held     map[string]map[types.UID]bool // by the ID of the image
 	removing map[string]chan struct{}      // closed when the removal has ended
+	known    map[string]bool               // the images that are on the node; nil before the first look
 }
 
 func newHolds(alive func(types.UID) bool) *holds {
@@ -26,9 +27,9 @@ func newHolds(alive func(types.UID) bool) *holds {
 	}
 }
 
-// hold keeps an image for a pod until that has ended. first means that no other pod holds it. If the image is
-// just being removed it is not held, and the channel is closed when the removal has ended.
-func (h *holds) hold(id string, pod types.UID) (removed <-chan struct{}, first bool) {
+// hold keeps an image for a pod until that has ended. isNew means that the image was not on the node before.
+// If the image is just being removed it is not held, and the channel is closed when the removal has ended.
+func (h *holds) hold(id string, pod types.UID) (removed <-chan struct{}, isNew bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 
@@ -36,13 +37,25 @@ func (h *holds) hold(id string, pod types.UID) (removed <-chan struct{}, first b
 		return removed, false
 	}
 
-	first = h.held[id] == nil
-	if first {
+	if h.held[id] == nil {
 		h.held[id] = map[types.UID]bool{}
 	}
 
 	h.held[id][pod] = true
-	return nil, first
+
+	isNew = h.known != nil && !h.known[id]
+	if isNew {
+		h.known[id] = true
+	}
+
+	return nil, isNew
+}
+
+// listed says which images are on the node.
+func (h *holds) listed(ids map[string]bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.known = ids
 }
 
 // current returns the images that are held, and lets go of those whose pods have ended.
@@ -97,4 +110,5 @@ func (h *holds) endRemoval(id string) {
 	defer h.mu.Unlock()
 	close(h.removing[id])
 	delete(h.removing, id)
+	delete(h.known, id)
 }

@@ -114,8 +114,8 @@ func (c *Collector) Removed() Removed {
 // removed it is not kept: the channel, nil otherwise, is closed when it is gone, and it must be pulled once
 // more.
 func (c *Collector) Hold(id string, pod types.UID) (removed <-chan struct{}) {
-	removed, first := c.holds.hold(id, pod)
-	if first {
+	removed, isNew := c.holds.hold(id, pod)
+	if isNew {
 		c.cfg.Changed()
 	}
 	return removed

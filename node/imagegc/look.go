@@ -24,8 +24,10 @@ func (c *Collector) look(ctx context.Context, now time.Time) ([]image, error) {
 	}
 
 	held := c.holds.current()
+	ids := make(map[string]bool, len(listed))
 	out := make([]image, 0, len(listed))
 	for _, i := range listed {
+		ids[i.ID] = true
 		out = append(out, image{
 			id:     i.ID,
 			size:   int64(i.Size),
@@ -34,6 +36,7 @@ func (c *Collector) look(ctx context.Context, now time.Time) ([]image, error) {
 		})
 	}
 
+	c.holds.listed(ids)
 	c.records.update(out, now)
 	if err := c.records.save(); err != nil {
 		// A full disk must not keep it from being emptied.
