@@ -12,6 +12,7 @@ import (
 	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/imageaccess"
+	"github.com/trivet-node/trivet/node/imagegc"
 	"github.com/trivet-node/trivet/node/imagepull"
 	"github.com/trivet-node/trivet/node/mirror"
 	"github.com/trivet-node/trivet/node/nodestatus"
@@ -58,7 +59,12 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 		return err
 	}
 
-	worker, err := s.newWorker(in, volumes, access)
+	// Disk space is got back by these, periodically and when it is needed.
+	ended := newContainerGC(s, in)
+	images := newImageGC(s, in)
+	parts.runSafe("image garbage collection", images.Run)
+
+	worker, err := s.newWorker(in, volumes, access, images)
 	if err != nil {
 		return err
 	}
@@ -73,6 +79,7 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	sweep := leftovers{
 		log:     s.log,
 		runtime: s.runtime,
+		ended:   ended,
 		pods:    in.pods,
 		worker:  worker,
 		volumes: volumes,
@@ -89,7 +96,7 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 
 // newWorker makes the pod worker.
 func (s *surroundings) newWorker(
-	p podInputs, volumes *volume.Mounter, access *imageaccess.Access,
+	p podInputs, volumes *volume.Mounter, access *imageaccess.Access, kept *imagegc.Collector,
 ) (*podworker.Worker, error) {
 	node, err := s.containerConfig()
 	if err != nil {
@@ -103,35 +110,22 @@ func (s *surroundings) newWorker(
 
 	// More starts than workers may go on at once: most of a start is waiting for the runtime.
 	cfg := podworker.Config{
-		Node:        node,
-		Env:         p.env,
-		HostIPs:     s.ips,
-		RuntimeName: s.info.Name,
-		RootDir:     s.cfg.RootDir,
-		Logs:        s.logs(),
-		HostsFile:   "/etc/hosts",
-		MaxBackoff:  s.cfg.Containers.MaxBackoff,
-		HostDNS:     files.dns,
-		Workers:     2 * goruntime.NumCPU(),
-		Starts:      4 * goruntime.NumCPU(),
-		Handlers:    handlersOf(p.status),
-		Admit:       s.admission(p.status, p.env.Allocatable),
-		Refresh:     p.status.Refresh,
+		Node:         node,
+		Env:          p.env,
+		HostIPs:      s.ips,
+		RuntimeName:  s.info.Name,
+		RootDir:      s.cfg.RootDir,
+		Logs:         s.logs(),
+		HostsFile:    "/etc/hosts",
+		MaxBackoff:   s.cfg.Containers.MaxBackoff,
+		OldInstances: oldInstances(s.cfg.Containers.Ended.PerContainer),
+		HostDNS:      files.dns,
+		Workers:      2 * goruntime.NumCPU(),
+		Starts:       4 * goruntime.NumCPU(),
+		Handlers:     handlersOf(p.status),
+		Admit:        s.admission(p.status, p.env.Allocatable),
+		Refresh:      p.status.Refresh,
 	}
-
-	// PullImage of CRI takes the configuration of the sandbox that the image is for.
-	images := imagepull.New(imagepull.Config{
-		Runtime:     s.runtime,
-		Secrets:     p.refs,
-		Access:      access,
-		Events:      p.events,
-		Log:         s.log,
-		NodeSecrets: files.pullSecrets,
-		Sandbox: func(pod *v1.Pod) (*runtime.SandboxConfig, error) {
-			return criconfig.Sandbox(node, pod, 0, p.tree.Parent(pod))
-		},
-		Parallel: s.cfg.Images.ParallelPulls,
-	})
 
 	writer := mirror.Writer{Pods: kube.Pods(s.client), Source: p.pods, Node: p.status.Node}
 	return podworker.New(cfg, podworker.Deps{
@@ -144,9 +138,34 @@ func (s *surroundings) newWorker(
 		Objects: p.refs,
 		Probes:  probe.New(s.runtime, p.looks, p.events),
 		Events:  p.events,
-		Images:  images,
+		Images:  newPuller(s, p, files, node, access, kept),
 		Log:     s.log,
 	}), nil
+}
+
+// newPuller makes what pulls the images of pods.
+func newPuller(
+	s *surroundings,
+	p podInputs,
+	files hostFiles,
+	node criconfig.Node,
+	access *imageaccess.Access,
+	kept *imagegc.Collector,
+) *imagepull.Puller {
+	// PullImage of CRI takes the configuration of the sandbox that the image is for.
+	return imagepull.New(imagepull.Config{
+		Runtime:     s.runtime,
+		Secrets:     p.refs,
+		Access:      access,
+		Keeper:      kept,
+		Events:      p.events,
+		Log:         s.log,
+		NodeSecrets: files.pullSecrets,
+		Sandbox: func(pod *v1.Pod) (*runtime.SandboxConfig, error) {
+			return criconfig.Sandbox(node, pod, 0, p.tree.Parent(pod))
+		},
+		Parallel: s.cfg.Images.ParallelPulls,
+	})
 }
 
 // podAPI is what the pod worker needs of the API server.

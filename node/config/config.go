@@ -103,13 +103,28 @@ type Containers struct {
 	SingleOOMKill  bool // an OOM kill ends one process, not its control group
 	AllowedSysctls []string
 	MaxBackoff     time.Duration // between restarts
+	Ended          Ended
 }
 
-// Images is how images are pulled.
+// Ended says which containers that have ended are kept.
+type Ended struct {
+	MinAge       time.Duration // since they were created
+	PerContainer int           // beside the newest; negative: no limit
+	Total        int           // negative: no limit
+}
+
+// Images is how images are pulled and removed.
 type Images struct {
 	ParallelPulls int // 0: no limit
 	Verification  string
 	Allowlist     []string
+
+	// Unused images are removed when so much of their file system is in use, down to the low threshold, but
+	// none that is younger than MinAge.
+	HighPercent int
+	LowPercent  int
+	MinAge      time.Duration
+	MaxAge      time.Duration // since the last use; 0: no limit
 }
 
 // Logs are the logs of containers.
@@ -117,6 +132,7 @@ type Logs struct {
 	Dir      string
 	MaxSize  int64 // bytes of a file before it is rotated
 	MaxFiles int
+	Workers  int           // rotations at the same time
 	Interval time.Duration // of looks at their sizes
 }
 

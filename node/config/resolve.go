@@ -27,7 +27,7 @@ func (c *settings) resolve() (Config, error) {
 		Identity:   c.identity(),
 		Node:       c.node(),
 		Cgroups:    cgroups(k),
-		Containers: containers(k),
+		Containers: c.containers(),
 		Images:     images(k),
 		Static:     static(k),
 		Events:     Events{PerSecond: int(*k.EventRecordQPS), Burst: int(k.EventBurst)},
@@ -144,7 +144,8 @@ func (c *settings) resources() (Resources, error) {
 	}, nil
 }
 
-func containers(k *kubeletconfig.Configuration) Containers {
+func (c *settings) containers() Containers {
+	k := &c.Kubelet
 	return Containers{
 		ClusterDNS:     k.ClusterDNS,
 		ClusterDomain:  k.ClusterDomain,
@@ -153,6 +154,7 @@ func containers(k *kubeletconfig.Configuration) Containers {
 		SingleOOMKill:  k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill,
 		AllowedSysctls: k.AllowedUnsafeSysctls,
 		MaxBackoff:     k.CrashLoopBackOff.MaxContainerRestartPeriod.Duration,
+		Ended:          c.Ended,
 	}
 }
 
@@ -160,6 +162,10 @@ func images(k *kubeletconfig.Configuration) Images {
 	out := Images{
 		Verification: k.ImagePullCredentialsVerificationPolicy,
 		Allowlist:    k.PreloadedImagesVerificationAllowlist,
+		HighPercent:  int(*k.ImageGCHighThreshold),
+		LowPercent:   int(*k.ImageGCLowThreshold),
+		MinAge:       k.ImageMinimumGCAge.Duration,
+		MaxAge:       k.ImageMaximumGCAge.Duration,
 	}
 	switch {
 	case *k.SerializeImagePulls:
@@ -188,6 +194,7 @@ func logs(k *kubeletconfig.Configuration) (Logs, error) {
 		Dir:      k.PodLogsDir,
 		MaxSize:  size.Value(),
 		MaxFiles: *k.ContainerLogMaxFiles,
+		Workers:  int(*k.ContainerLogMaxWorkers),
 		Interval: k.ContainerLogInterval.Duration,
 	}, nil
 }

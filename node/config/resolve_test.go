@@ -61,11 +61,17 @@ evictionHard: {memory.available: 10%, nodefs.available: 1Gi}
 systemReserved: {memory: 1Gi}
 kubeReserved: {memory: 500Mi, cpu: 100m}
 containerLogMaxSize: 1Mi
+containerLogMaxWorkers: 3
+imageGCHighThresholdPercent: 70
+imageGCLowThresholdPercent: 60
+imageMaximumGCAge: 48h
 healthzPort: 0
 singleProcessOOMKill: false
 serializeImagePulls: true
 clusterDNS: [192.0.2.10]
-`, "--node-ip=192.0.2.7,2001:db8::7", "--cloud-provider=external")
+`, "--node-ip=192.0.2.7,2001:db8::7", "--cloud-provider=external", "--minimum-image-ttl-duration=1h",
+		"--minimum-container-ttl-duration=1m", "--maximum-dead-containers-per-container=2",
+		"--maximum-dead-containers=100")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +90,15 @@ clusterDNS: [192.0.2.10]
 	}
 	if c.Containers.SingleOOMKill || !c.Machine.NeedsGroupKills || !c.Node.ExternalCloud {
 		t.Errorf("containers %+v, machine %+v", c.Containers, c.Machine)
+	}
+
+	kept := Ended{MinAge: time.Minute, PerContainer: 2, Total: 100}
+	if c.Logs.Workers != 3 || c.Containers.Ended != kept {
+		t.Errorf("logs %+v, containers that have ended %+v", c.Logs, c.Containers.Ended)
+	}
+	if i := c.Images; i.HighPercent != 70 || i.LowPercent != 60 || i.MinAge != time.Hour ||
+		i.MaxAge != 48*time.Hour {
+		t.Errorf("images %+v", i)
 	}
 
 	want := []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")}

@@ -1,7 +1,6 @@
 package nodestatus_test
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,13 +50,6 @@ func (f *fakeRuntime) Info(context.Context) (runtime.Info, error) {
 		RuntimeReady: true,
 		NetworkReady: true,
 	}, nil
-}
-
-func (f *fakeRuntime) ListImages(context.Context) ([]*runtime.Image, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	name := cmp.Or(f.image, "registry.example/a:1")
-	return []*runtime.Image{{Size: 7, RepoTags: []string{name}}}, nil
 }
 
 func (f *fakeRuntime) ImageDir(context.Context) (string, error) { return "", errors.New("unknown") }
@@ -399,19 +391,4 @@ func TestARefreshThatFailsLeavesTheKnownNode(t *testing.T) {
 	if n.Known().Labels["zone"] != "a" {
 		t.Errorf("known %+v", n.Known())
 	}
-}
-
-func TestImagesThatHaveComeOrGoneAreShownAtTheNextLook(t *testing.T) {
-	n := newNode(t, kubetest.Start(t), nil)
-	n.start()
-	<-n.Registered()
-
-	n.runtime.mu.Lock()
-	n.runtime.image = "registry.example/b:1"
-	n.runtime.mu.Unlock()
-	n.ImagesChanged()
-	n.await("the new image", func() bool {
-		images := n.stored().Status.Images
-		return len(images) == 1 && slices.Equal(images[0].Names, []string{"registry.example/b:1"})
-	})
 }
