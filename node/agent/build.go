@@ -109,6 +109,7 @@ func (s *surroundings) newRotator() (*logrotate.Rotator, error) {
 		Log:      s.log,
 		MaxSize:  s.cfg.Logs.MaxSize,
 		MaxFiles: s.cfg.Logs.MaxFiles,
+		Workers:  s.cfg.Logs.Workers,
 		Every:    s.cfg.Logs.Interval,
 	})
 }
