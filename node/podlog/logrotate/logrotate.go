@@ -144,9 +144,9 @@ func (l *lastError) report(log *slog.Logger, err error, what string, args ...any
 	switch {
 	case text == string(*l):
 	case err != nil:
-		log.Warn(what+" failed", append(args, "err", err)...)
+		log.Warn("logs are not kept small", append(args, "failed", what, "err", err)...)
 	default:
-		log.Info(what+" works again", args...)
+		log.Info("logs are kept small again", append(args, "works", what)...)
 	}
 
 	*l = lastError(text)

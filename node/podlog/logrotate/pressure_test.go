@@ -169,9 +169,9 @@ func TestAnErrorIsSaidOnceAndWhenItIsOver(t *testing.T) {
 	}
 
 	want := []string{
-		`WARN msg="rotation failed" err="write a: no space left on device"`,
-		`WARN msg="rotation failed" err=other`,
-		`INFO msg="rotation works again"`,
+		`WARN msg="logs are not kept small" failed=rotation err="write a: no space left on device"`,
+		`WARN msg="logs are not kept small" failed=rotation err=other`,
+		`INFO msg="logs are kept small again" works=rotation`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("said %q, want %q", got, want)
