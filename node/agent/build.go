@@ -39,7 +39,7 @@ func (s *surroundings) runParts(parts *parts) error {
 	}
 
 	// Pods' groups are made below these.
-	tree, err := s.newCgroups(parts.ctx)
+	tree, err := s.newCgroups(parts.ctx, events)
 	if err != nil {
 		return err
 	}

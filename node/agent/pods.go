@@ -86,7 +86,7 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 		logs:    s.logs(),
 		access:  access,
 		tree:    in.tree,
-		bound:   s.bounder(in.tree),
+		bound:   s.bounder(in.tree, in.events),
 		looks:   in.looks,
 	}
 

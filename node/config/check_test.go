@@ -157,7 +157,7 @@ func TestSettingsThatHardenAreServedOrRefused(t *testing.T) {
 		"enableSystemLogHandler: false":                                   false,
 		"enableDebugFlagsHandler: false":                                  false,
 		"enforceNodeAllocatable: [pods]":                                  false,
-		"enforceNodeAllocatable: [kube-reserved]\nkubeReservedCgroup: /a": true,
+		"enforceNodeAllocatable: [kube-reserved]\nkubeReservedCgroup: /a": false,
 		"cpuManagerPolicy: static":                                        true,
 		"memoryManagerPolicy: Static":                                     true,
 		"topologyManagerPolicy: restricted":                               true,

@@ -92,6 +92,23 @@ type Cgroups struct {
 	Root     string
 	PodPIDs  int64 // -1: no limit
 	CPUQuota bool  // limits of CPU are enforced
+
+	// HoldPods means that all pods together may have no more than is allocatable.
+	HoldPods bool
+	Daemons  []Daemons
+}
+
+// Daemons are the node's own daemons, whose control group is held to what is reserved for them.
+type Daemons struct {
+	Name     string // "System Reserved" or "Kube Reserved", for messages
+	Group    string // systemReservedCgroup or kubeReservedCgroup
+	Reserved v1.ResourceList
+
+	// Compressible means that only their share of CPU is set.
+	Compressible bool
+
+	// Protected means that the kernel does not take their memory on cgroup v2 (MemoryQoS).
+	Protected bool
 }
 
 // Containers is what containers are configured with.

@@ -54,8 +54,8 @@ var fields = []field{
 	{"enableServer", Served, "", nil},
 	{"enableSystemLogHandler", Served, "", nil},
 	{"enableSystemLogQuery", NoEffect, "files of /var/log are served, the journal is not", nil},
-	{"enforceNodeAllocatable", Refused, "the node's own services would not be limited; pods always are",
-		onlyPods},
+	{"enforceNodeAllocatable", Served, "the control groups of system-reserved and kube-reserved must exist",
+		nil},
 	{"eventBurst", Served, "", nil},
 	{"eventRecordQPS", Served, "", nil},
 	{"evictionHard", Served, "conditions, allocatable and admission; no pod is evicted", nil},
@@ -84,7 +84,7 @@ var fields = []field{
 	{"kubeAPIBurst", NoEffect, "the API server's priority and fairness limits the agent", nil},
 	{"kubeAPIQPS", NoEffect, "the API server's priority and fairness limits the agent", nil},
 	{"kubeReserved", Served, "", nil},
-	{"kubeReservedCgroup", NoEffect, "see enforceNodeAllocatable", nil},
+	{"kubeReservedCgroup", Served, "", nil},
 	{"kubeletCgroups", NoEffect, "the agent stays in the group of its service", nil},
 	{"localStorageCapacityIsolation", NoEffect, "no pod is evicted; ephemeral-storage is always reported",
 		nil},
@@ -138,7 +138,7 @@ var fields = []field{
 	{"syncFrequency", NoEffect, "what changes is seen at once", nil},
 	{"systemCgroups", Refused, "the node's processes would not be moved into it", nil},
 	{"systemReserved", Served, "", nil},
-	{"systemReservedCgroup", NoEffect, "see enforceNodeAllocatable", nil},
+	{"systemReservedCgroup", Served, "", nil},
 	{"tlsCertFile", Served, "", nil},
 	{"tlsCipherSuites", Served, "", nil},
 	{"tlsCurvePreferences", Served, "", nil},
@@ -151,14 +151,4 @@ var fields = []field{
 	{"userNamespaces", NoEffect, "pods with hostUsers: false are refused", nil},
 	{"volumePluginDir", NoEffect, "flex volumes are not served", nil},
 	{"volumeStatsAggPeriod", NoEffect, "volumes are measured when somebody asks", nil},
-}
-
-// onlyPods reports whether nothing but pods is to be kept in the node's allocatable resources.
-func onlyPods(k *kubeletconfig.Configuration) bool {
-	for _, what := range k.EnforceNodeAllocatable {
-		if what != "pods" && what != "none" {
-			return false
-		}
-	}
-	return true
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -26,7 +27,6 @@ func (c *settings) resolve() (Config, error) {
 
 		Identity:   c.identity(),
 		Node:       c.node(),
-		Cgroups:    cgroups(k),
 		Containers: c.containers(),
 		Images:     images(k),
 		Static:     static(k),
@@ -44,6 +44,9 @@ func (c *settings) resolve() (Config, error) {
 	}
 
 	var err error
+	if out.Cgroups, err = cgroups(k); err != nil {
+		return Config{}, err
+	}
 	if out.Resources, err = c.resources(); err != nil {
 		return Config{}, err
 	}
@@ -64,13 +67,36 @@ func (c *settings) identity() Identity {
 	}
 }
 
-func cgroups(k *kubeletconfig.Configuration) Cgroups {
-	return Cgroups{
+func cgroups(k *kubeletconfig.Configuration) (Cgroups, error) {
+	out := Cgroups{
 		Driver:   k.CgroupDriver,
 		Root:     k.CgroupRoot,
 		PodPIDs:  *k.PodPidsLimit,
 		CPUQuota: *k.CPUCFSQuota,
+		HoldPods: slices.Contains(k.EnforceNodeAllocatable, "pods"),
 	}
+
+	system, kube, err := k.ReservedParts()
+	if err != nil {
+		return Cgroups{}, err
+	}
+
+	// The order is kubelet's.
+	parts := map[string]Daemons{
+		"system-reserved": {Name: "System Reserved", Group: k.SystemReservedCgroup, Reserved: system},
+		"kube-reserved":   {Name: "Kube Reserved", Group: k.KubeReservedCgroup, Reserved: kube},
+	}
+
+	for _, part := range []string{"system-reserved", "kube-reserved"} {
+		one := parts[part]
+		one.Protected = k.Enabled("MemoryQoS")
+		one.Compressible = slices.Contains(k.EnforceNodeAllocatable, part+"-compressible")
+		if one.Compressible || slices.Contains(k.EnforceNodeAllocatable, part) {
+			out.Daemons = append(out.Daemons, one)
+		}
+	}
+
+	return out, nil
 }
 
 func static(k *kubeletconfig.Configuration) Static {

@@ -10,6 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
 	"github.com/trivet-node/trivet/node/threshold"
 )
 
@@ -125,5 +129,37 @@ func TestABadValueIsAnErrorBeforeAnythingStarts(t *testing.T) {
 		if _, err := read(t, text+"\n"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want an error that names %s", text, err, want)
 		}
+	}
+}
+
+func TestDaemonsAreHeldInKubeletsOrder(t *testing.T) {
+	c, err := read(t, `
+enforceNodeAllocatable: [kube-reserved-compressible, system-reserved]
+systemReserved: {memory: 1Gi}
+systemReservedCgroup: /system.slice
+kubeReserved: {cpu: 100m}
+kubeReservedCgroup: /kube.slice
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	want := []Daemons{
+		{
+			Name:      "System Reserved",
+			Group:     "/system.slice",
+			Reserved:  v1.ResourceList{v1.ResourceMemory: resource.MustParse("1Gi")},
+			Protected: true,
+		},
+		{
+			Name:         "Kube Reserved",
+			Group:        "/kube.slice",
+			Reserved:     v1.ResourceList{v1.ResourceCPU: resource.MustParse("100m")},
+			Compressible: true,
+			Protected:    true,
+		},
+	}
+	if diff := cmp.Diff(want, c.Cgroups.Daemons); diff != "" || c.Cgroups.HoldPods {
+		t.Errorf("pods are held %v, daemons %s", c.Cgroups.HoldPods, diff)
 	}
 }
