@@ -214,8 +214,9 @@ func checkReserved(r config.Resources, capacity v1.ResourceList) error {
 
 		if kept.Cmp(have) > 0 {
 			return &program.CantRunError{
-				What: fmt.Sprintf("invalid Node Allocatable configuration. Resource %q has a reservation of %v "+
-					"but capacity of %v. Expected capacity >= reservation.", name, &kept, &have),
+				What: fmt.Sprintf("invalid Node Allocatable configuration. "+
+					"Resource %q has a reservation of %v but capacity of %v. "+
+					"Expected capacity >= reservation.", name, &kept, &have),
 				Do: "lower systemReserved, kubeReserved or evictionHard",
 			}
 		}

@@ -99,7 +99,8 @@ func TestAGroupOfDaemonsThatIsNotThereEndsTheStart(t *testing.T) {
 	if !ok || cant.What != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
-	if diff := cmp.Diff([]string{"n Warning FailedNodeAllocatableEnforcement " + want}, g.events); diff != "" {
+	event := "n Warning FailedNodeAllocatableEnforcement " + want
+	if diff := cmp.Diff([]string{event}, g.events); diff != "" {
 		t.Error(diff)
 	}
 }

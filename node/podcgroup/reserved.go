@@ -14,8 +14,8 @@ import (
 )
 
 // Enforce limits a control group of the node's own daemons, which must exist (kubelet's kubeReservedCgroup
-// and systemReservedCgroup). With the driver systemd its name is that of a slice, as kubelet takes it: system,
-// system.slice or /system.slice.
+// and systemReservedCgroup). With the driver systemd its name is that of a slice, as kubelet takes it:
+// system, system.slice or /system.slice.
 func (t *Tree) Enforce(ctx context.Context, name string, limits cgroup.Limits) error {
 	names := t.reservedNames(name)
 	group, err := t.reservedGroup(names)
