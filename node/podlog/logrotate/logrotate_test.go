@@ -23,6 +23,7 @@ import (
 
 // fake is a runtime with one container, id, whose log it makes when it is told to reopen it.
 type fake struct {
+	err  error // of reopening
 	path string
 
 	// mu guards what follows.
@@ -71,6 +72,9 @@ func (f *fake) ReopenLog(context.Context, string) error {
 	defer f.mu.Unlock()
 	if f.failed {
 		return errors.New("no")
+	}
+	if f.err != nil {
+		return f.err
 	}
 	f.reopened++
 	return os.WriteFile(f.path, nil, 0o600)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/node/podlog/containerlog"
+	"github.com/trivet-node/trivet/node/runtime"
 )
 
 func TestALogIsLookedAtAgainBeforeItIsTooLarge(t *testing.T) {
@@ -150,6 +152,20 @@ func TestALogIsNotRotatedTwiceInASecond(t *testing.T) {
 			t.Errorf("rotated %d times: %q", f.reopened, list(t, f.path))
 		}
 	})
+}
+
+func TestLogsThatGoMeanwhileAreNoError(t *testing.T) {
+	r, f := start(t, Config{MaxSize: 1}, "too large")
+	if err := os.RemoveAll(filepath.Dir(f.path)); err != nil {
+		t.Fatal(err)
+	}
+	f.err = runtime.ErrNotFound
+	if err := r.look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if l := r.logs["id"]; l.notRotated != "" || l.notCompressed != "" {
+		t.Errorf("%+v", l)
+	}
 }
 
 func TestAnErrorIsSaidOnceAndWhenItIsOver(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/trivet-node/trivet/internal/boundedfile"
 	"github.com/trivet-node/trivet/node/podlog/containerlog"
+	"github.com/trivet-node/trivet/node/runtime"
 )
 
 // beginRotation rotates a log in the background, unless that is being done. The caller has the lock.
@@ -27,6 +28,7 @@ func (r *Rotator) beginRotation(ctx context.Context, l *containerLog) {
 	l.rotating = true
 	r.running.Go(func() {
 		err := slot(ctx, r.rotations, func() error { return r.rotate(ctx, l.id, l.path) })
+		err = unlessGone(err)
 
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -53,7 +55,7 @@ func (r *Rotator) beginCompression(ctx context.Context, l *containerLog) {
 		young := false
 		err := slot(ctx, r.compressions, func() (err error) {
 			young, err = r.compressOlder(ctx, l.path)
-			return err
+			return unlessGone(err)
 		})
 
 		r.mu.Lock()
@@ -65,6 +67,14 @@ func (r *Rotator) beginCompression(ctx context.Context, l *containerLog) {
 			l.notCompressed.report(r.cfg.Log, err, "compression of logs", "container", l.id, "log", l.path)
 		}
 	})
+}
+
+// unlessGone returns no error if the container, or its logs, have gone meanwhile.
+func unlessGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, runtime.ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
 // slot waits for one of the slots and does something in it.
@@ -198,10 +208,7 @@ func compress(ctx context.Context, name string) (err error) {
 		return err
 	}
 
-	z := gzip.NewWriter(out)
-	if _, err = io.Copy(z, interruptible{ctx, in}); err == nil {
-		err = z.Close()
-	}
+	err = pack(out, interruptible{ctx, in})
 	if closed := out.Close(); err == nil {
 		err = closed
 	}
@@ -213,6 +220,18 @@ func compress(ctx context.Context, name string) (err error) {
 	}
 
 	return remove(name)
+}
+
+// pack compresses with the least effort: a fast writer leaves gigabytes.
+func pack(out io.Writer, in io.Reader) error {
+	z, err := gzip.NewWriterLevel(out, gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(z, in); err != nil {
+		return err
+	}
+	return z.Close()
 }
 
 // haveRoom returns ENOSPC if the disk does not have as much room as the file, which it may take compressed:
