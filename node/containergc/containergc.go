@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -58,12 +57,12 @@ type Config struct {
 type Collector struct {
 	cfg Config
 
-	// mu is held while containers are removed.
-	mu sync.Mutex
+	// turn holds one of those who remove containers.
+	turn chan struct{}
 }
 
 // New returns a collector. It removes nothing.
-func New(cfg Config) *Collector { return &Collector{cfg: cfg} }
+func New(cfg Config) *Collector { return &Collector{cfg: cfg, turn: make(chan struct{}, 1)} }
 
 // Collect applies the policy once. Call it periodically, when the pods of all sources are known.
 func (c *Collector) Collect(ctx context.Context) error {
@@ -78,8 +77,12 @@ func (c *Collector) Collect(ctx context.Context) error {
 func (c *Collector) ReclaimContainers(ctx context.Context) error { return c.collect(ctx, true) }
 
 func (c *Collector) collect(ctx context.Context, reclaim bool) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 
 	links, err := c.cfg.Logs.DeadLinks()
 	if err != nil {

@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -66,8 +65,8 @@ type Collector struct {
 	holds   *holds
 	removed counts
 
-	// mu guards what follows. It is held while images are removed.
-	mu      sync.Mutex
+	// turn holds one of those who look at images and remove them, who may use what follows.
+	turn    chan struct{}
 	started time.Time
 	records *records
 	mounted map[string][]string // the images that are mounted in containers, by the container's ID
@@ -99,6 +98,7 @@ func New(cfg Config) *Collector {
 	return &Collector{
 		cfg:     cfg,
 		holds:   newHolds(cfg.Alive),
+		turn:    make(chan struct{}, 1),
 		started: now,
 		records: known,
 		mounted: map[string][]string{},
@@ -144,8 +144,12 @@ func (c *Collector) Run(ctx context.Context) {
 
 // ReclaimImages removes all images that no pod uses and that are older than the minimum age.
 func (c *Collector) ReclaimImages(ctx context.Context) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 
 	now := time.Now()
 	images, err := c.look(ctx, now)
@@ -159,8 +163,12 @@ func (c *Collector) ReclaimImages(ctx context.Context) error {
 
 // collect applies the policy once.
 func (c *Collector) collect(ctx context.Context) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 
 	now := time.Now()
 	images, err := c.look(ctx, now)
@@ -274,7 +282,8 @@ func (c *Collector) free(ctx context.Context, images []image, count *atomic.Uint
 	changed := false
 	for _, i := range images {
 		if ctx.Err() != nil {
-			return freed, ctx.Err()
+			errs = append(errs, context.Cause(ctx))
+			break
 		}
 
 		remove := func() error { return c.cfg.Runtime.RemoveImage(ctx, i.id) }
@@ -294,6 +303,7 @@ func (c *Collector) free(ctx context.Context, images []image, count *atomic.Uint
 	}
 
 	if changed {
+		c.saveRecords()
 		c.cfg.Changed()
 	}
 

@@ -38,12 +38,15 @@ func (c *Collector) look(ctx context.Context, now time.Time) ([]image, error) {
 
 	c.holds.listed(ids)
 	c.records.update(out, now)
+	c.saveRecords()
+	return out, nil
+}
+
+// saveRecords writes what is known of images. A full disk must not keep it from being emptied.
+func (c *Collector) saveRecords() {
 	if err := c.records.save(); err != nil {
-		// A full disk must not keep it from being emptied.
 		c.cfg.Log.Warn("what is known of images would be lost by a restart", "err", err)
 	}
-
-	return out, nil
 }
 
 // isAmong reports whether an image is one of the references. That of a container is the image's ID, or one of

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"time"
 
@@ -103,7 +104,7 @@ func (r *records) save() error {
 		return fmt.Errorf("records of the use of images: %w", err)
 	}
 
-	r.written = r.known
+	r.written = maps.Clone(r.known)
 	return nil
 }
 
