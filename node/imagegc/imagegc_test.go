@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,10 +33,20 @@ type node struct {
 	other      int64
 
 	alive    map[types.UID]bool
-	events   []string
 	statuses int
 	changes  int
 	onRemove func(id string)
+
+	// mu guards events.
+	mu     sync.Mutex
+	events []string
+}
+
+// sent are the events so far.
+func (n *node) sent() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.events)
 }
 
 func newNode(t *testing.T) *node {
@@ -76,6 +87,8 @@ func (n *node) RemoveImage(_ context.Context, id string) error {
 func (n *node) ImageDir(context.Context) (string, error) { return "/images", nil }
 
 func (n *node) Record(about v1.ObjectReference, kind, reason, message string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.events = append(n.events, about.Name+" "+kind+" "+reason+" "+message)
 }
 
@@ -191,8 +204,8 @@ func TestADiskThatImagesDoNotFillIsAnError(t *testing.T) {
 		if err := c.collect(t.Context()); err == nil || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
-		if !slices.Equal(n.events, []string{"n1 Warning FreeDiskSpaceFailed " + want}) {
-			t.Errorf("events %q", n.events)
+		if !slices.Equal(n.sent(), []string{"n1 Warning FreeDiskSpaceFailed " + want}) {
+			t.Errorf("events %q", n.sent())
 		}
 
 		n.wantLeft("b")
@@ -213,15 +226,15 @@ func TestTheSecondFailureInARowIsAnEvent(t *testing.T) {
 
 		synctest.Wait()
 		capacity := "n1 Warning InvalidDiskCapacity invalid capacity 0 on image filesystem"
-		if !slices.Equal(n.events, []string{capacity}) {
-			t.Errorf("after one failure: %q", n.events)
+		if !slices.Equal(n.sent(), []string{capacity}) {
+			t.Errorf("after one failure: %q", n.sent())
 		}
 
 		time.Sleep(period)
 		synctest.Wait()
 		failed := "n1 Warning ImageGCFailed invalid capacity 0 on image filesystem"
-		if !slices.Equal(n.events, []string{capacity, capacity, failed}) {
-			t.Errorf("after two: %q", n.events)
+		if !slices.Equal(n.sent(), []string{capacity, capacity, failed}) {
+			t.Errorf("after two: %q", n.sent())
 		}
 
 		cancel()
