@@ -110,21 +110,21 @@ func (s *surroundings) newWorker(
 
 	// More starts than workers may go on at once: most of a start is waiting for the runtime.
 	cfg := podworker.Config{
-		Node:         node,
-		Env:          p.env,
-		HostIPs:      s.ips,
-		RuntimeName:  s.info.Name,
-		RootDir:      s.cfg.RootDir,
-		Logs:         s.logs(),
-		HostsFile:    "/etc/hosts",
-		MaxBackoff:   s.cfg.Containers.MaxBackoff,
-		OldInstances: oldInstances(s.cfg.Containers.Ended.PerContainer),
-		HostDNS:      files.dns,
-		Workers:      2 * goruntime.NumCPU(),
-		Starts:       4 * goruntime.NumCPU(),
-		Handlers:     handlersOf(p.status),
-		Admit:        s.admission(p.status, p.env.Allocatable),
-		Refresh:      p.status.Refresh,
+		Node:        node,
+		Env:         p.env,
+		HostIPs:     s.ips,
+		RuntimeName: s.info.Name,
+		RootDir:     s.cfg.RootDir,
+		Logs:        s.logs(),
+		HostsFile:   "/etc/hosts",
+		MaxBackoff:  s.cfg.Containers.MaxBackoff,
+		KeepOld:     oldInstances(s.cfg.Containers.Ended.PerContainer),
+		HostDNS:     files.dns,
+		Workers:     2 * goruntime.NumCPU(),
+		Starts:      4 * goruntime.NumCPU(),
+		Handlers:    handlersOf(p.status),
+		Admit:       s.admission(p.status, p.env.Allocatable),
+		Refresh:     p.status.Refresh,
 	}
 
 	writer := mirror.Writer{Pods: kube.Pods(s.client), Source: p.pods, Node: p.status.Node}
