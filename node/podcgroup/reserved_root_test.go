@@ -62,3 +62,52 @@ func TestDaemonsAreHeldToTheirReserve(t *testing.T) {
 		}
 	}
 }
+
+func TestDaemonsAreHeldToTheirReserveUnderSystemd(t *testing.T) {
+	tree, cfg := onSystemd(t, "/trivettestreserve")
+	const slice = "trivettestdaemons.slice"
+	limits := cgroup.Limits{CPUShares: 512, Memory: 1 << 28, PIDs: 1000}
+	if err := tree.Enforce(t.Context(), slice, limits); err == nil || cfg.Host.Exists("/"+slice) {
+		t.Fatalf("a slice that is not there: %v", err)
+	}
+
+	// As an administrator makes it.
+	file := filepath.Join("/run/systemd/system", slice)
+	unit := "[Slice]\nCPUAccounting=yes\nMemoryAccounting=yes\nTasksAccounting=yes\n"
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(unit), 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	systemctl(t, "daemon-reload")
+	systemctl(t, "start", slice)
+	t.Cleanup(func() {
+		systemctl(t, "stop", slice)
+		if err := os.Remove(file); err != nil {
+			t.Error(err)
+		}
+		systemctl(t, "daemon-reload")
+	})
+
+	for _, name := range []string{slice, "/" + slice, strings.TrimSuffix(slice, ".slice")} {
+		if err := tree.Enforce(t.Context(), name, limits); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+
+	want := map[string]string{"shares": "512", "memory": "268435456", "pids": "1000"}
+	if cfg.Host.V2 {
+		want["shares"] = "59"
+	}
+
+	// They are systemd's, too, which would write its own otherwise.
+	systemctl(t, "daemon-reload")
+	got := limitsOf(t, cfg.Host, "/"+slice)
+	for name, value := range want {
+		if got[name] != value {
+			t.Errorf("%s is %s, want %s", name, got[name], value)
+		}
+	}
+}
