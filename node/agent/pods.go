@@ -14,6 +14,7 @@ import (
 	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/imageaccess"
+	"github.com/trivet-node/trivet/node/imagegc"
 	"github.com/trivet-node/trivet/node/imagepull"
 	"github.com/trivet-node/trivet/node/kubeletmetric"
 	"github.com/trivet-node/trivet/node/localstorage"
@@ -51,12 +52,9 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 		return err
 	}
 
-	rotator, err := s.newRotator()
-	if err != nil {
+	if err := s.runRotator(parts); err != nil {
 		return err
 	}
-
-	parts.run("log rotation", rotator.Run)
 
 	// Who may use which image, from what earlier pulls have shown.
 	access, err := s.newImageAccess()
@@ -64,7 +62,12 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 		return err
 	}
 
-	worker, err := s.newWorker(in, volumes, access)
+	// Disk space is got back by these, periodically and when it is needed.
+	ended := newContainerGC(s, in)
+	images := newImageGC(s, in)
+	parts.runSafe("image garbage collection", images.Run)
+
+	worker, err := s.newWorker(in, volumes, access, images)
 	if err != nil {
 		return err
 	}
@@ -74,22 +77,26 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	s.runSources(parts, in)
 	parts.run("container runtime", func(ctx context.Context) error { return s.runtime.Watch(ctx, worker) })
 	parts.runSafe("pod workers", worker.Run)
-	if err := runEviction(s, parts, in, worker); err != nil {
+	runStorageLimits(s, parts, in, worker)
+
+	// What nobody needs goes before a pod does.
+	unneeded := reclaimers{containers: ended.ReclaimContainers, images: images.ReclaimImages}
+	if err := runEviction(s, parts, in, worker, unneeded); err != nil {
 		return err
 	}
-	runStorageLimits(s, parts, in, worker)
 
 	// What is left of pods that are gone is removed once all pods are known.
 	sweep := leftovers{
 		log:     s.log,
 		runtime: s.runtime,
+		ended:   ended,
 		pods:    in.pods,
 		worker:  worker,
 		volumes: volumes,
 		logs:    s.logs(),
 		access:  access,
 		tree:    in.tree,
-		bound:   s.bounder(in.tree),
+		bound:   s.bounder(in.tree, in.events),
 		looks:   in.looks,
 	}
 
@@ -99,7 +106,7 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 
 // newWorker makes the pod worker.
 func (s *surroundings) newWorker(
-	p podInputs, volumes *volume.Mounter, access *imageaccess.Access,
+	p podInputs, volumes *volume.Mounter, access *imageaccess.Access, kept *imagegc.Collector,
 ) (*podworker.Worker, error) {
 	node, err := s.containerConfig()
 	if err != nil {
@@ -121,6 +128,7 @@ func (s *surroundings) newWorker(
 		Logs:        s.logs(),
 		HostsFile:   "/etc/hosts",
 		MaxBackoff:  s.cfg.Containers.MaxBackoff,
+		KeepOld:     oldInstances(s.cfg.Containers.Ended.PerContainer),
 		HostDNS:     files.dns,
 		Workers:     2 * goruntime.NumCPU(),
 		Starts:      4 * goruntime.NumCPU(),
@@ -140,21 +148,27 @@ func (s *surroundings) newWorker(
 		Objects: p.refs,
 		Probes:  probe.New(s.runtime, p.looks, p.events, p.results),
 		Events:  p.events,
-		Images:  p.newPuller(s, node, files, access),
+		Images:  newPuller(s, p, files, node, access, kept),
 		Meter:   s.metrics.Pods,
 		Log:     s.log,
 	}), nil
 }
 
-// newPuller makes what pulls images. PullImage of CRI takes the configuration of the sandbox that the image
-// is for.
-func (p podInputs) newPuller(
-	s *surroundings, node criconfig.Node, files hostFiles, access *imageaccess.Access,
+// newPuller makes what pulls the images of pods.
+func newPuller(
+	s *surroundings,
+	p podInputs,
+	files hostFiles,
+	node criconfig.Node,
+	access *imageaccess.Access,
+	kept *imagegc.Collector,
 ) *imagepull.Puller {
+	// PullImage of CRI takes the configuration of the sandbox that the image is for.
 	return imagepull.New(imagepull.Config{
 		Runtime:     s.runtime,
 		Secrets:     p.refs,
 		Access:      access,
+		Keeper:      kept,
 		Events:      p.events,
 		Log:         s.log,
 		NodeSecrets: files.pullSecrets,

@@ -128,6 +128,10 @@ type Config struct {
 	MaxBackoff time.Duration
 	Workers    int
 
+	// KeepOld is how many instances that have ended are kept of each container, beside the newest; less
+	// than one is one.
+	KeepOld int
+
 	// Starts is how many sandboxes, and how many containers, are started at the same time.
 	Starts int
 
@@ -270,6 +274,7 @@ func (w *Worker) pod(uid types.UID) *pod {
 	p := w.known[uid]
 	if p == nil {
 		p = newPod(uid, w.cfg.MaxBackoff)
+		p.plan.KeepOld(w.cfg.KeepOld)
 		w.known[uid] = p
 	}
 
