@@ -19,7 +19,9 @@ type Limits struct {
 	CPUPeriod uint64
 	// Memory is in bytes.
 	Memory int64
-	PIDs   int64
+	// MemoryMin is what the kernel does not take from the group, in bytes; on v1 it is of no effect.
+	MemoryMin int64
+	PIDs      int64
 	// HugePages are bytes by the kernel's name of the page size ("2MB"). Sizes that the host does not have
 	// are skipped.
 	HugePages map[string]int64
@@ -105,6 +107,9 @@ func settingsV2(l Limits) []setting {
 
 	if l.Memory != 0 {
 		out = append(out, setting{"memory", "memory.max", orMax(l.Memory)})
+	}
+	if l.MemoryMin != 0 {
+		out = append(out, setting{"memory", "memory.min", orMax(l.MemoryMin)})
 	}
 	if l.PIDs != 0 {
 		out = append(out, setting{"pids", "pids.max", orMax(l.PIDs)})

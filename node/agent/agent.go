@@ -25,6 +25,7 @@ import (
 	"github.com/trivet-node/trivet/internal/socket"
 	"github.com/trivet-node/trivet/internal/trace"
 	"github.com/trivet-node/trivet/node/config"
+	"github.com/trivet-node/trivet/node/eviction"
 	"github.com/trivet-node/trivet/node/identity"
 	"github.com/trivet-node/trivet/node/kubeletmetric"
 	"github.com/trivet-node/trivet/node/machine"
@@ -50,11 +51,19 @@ type surroundings struct {
 	ips      []string // of the node, primary first
 	traces   *trace.Provider
 	metrics  *kubeletmetric.Set
+
+	// pressures are what the node is short of: the evictor finds them, its status and admission have them.
+	pressures *eviction.Pressures
 }
 
 // Run runs the node until ctx ends. Containers are left running.
 func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
-	s := surroundings{cfg: cfg, log: log, started: time.Now()}
+	s := surroundings{
+		cfg:       cfg,
+		log:       log,
+		started:   time.Now(),
+		pressures: &eviction.Pressures{},
+	}
 	if err := s.check(); err != nil {
 		return err
 	}

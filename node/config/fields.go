@@ -34,7 +34,7 @@ var fields = []field{
 	{"configMapAndSecretChangeDetectionStrategy", NoEffect, "what pods use is watched", nil},
 	{"containerLogMaxFiles", Served, "", nil},
 	{"containerLogMaxSize", Served, "", nil},
-	{"containerLogMaxWorkers", NoEffect, "logs are rotated one after the other", nil},
+	{"containerLogMaxWorkers", Served, "", nil},
 	{"containerLogMonitorInterval", Served, "", nil},
 	{"containerRuntimeEndpoint", Served, "default: unix:///run/trivet/cri.sock", nil},
 	{"contentType", NoEffect, "protobuf where the API has it", nil},
@@ -54,16 +54,16 @@ var fields = []field{
 	{"enableServer", Served, "", nil},
 	{"enableSystemLogHandler", Served, "", nil},
 	{"enableSystemLogQuery", NoEffect, "files of /var/log are served, the journal is not", nil},
-	{"enforceNodeAllocatable", Refused, "the node's own services would not be limited; pods always are",
-		onlyPods},
+	{"enforceNodeAllocatable", Served, "the control groups of system-reserved and kube-reserved must exist",
+		nil},
 	{"eventBurst", Served, "", nil},
 	{"eventRecordQPS", Served, "", nil},
-	{"evictionHard", Served, "conditions, allocatable and admission; no pod is evicted", nil},
-	{"evictionMaxPodGracePeriod", NoEffect, "no pod is evicted", nil},
-	{"evictionMinimumReclaim", NoEffect, "no pod is evicted", nil},
+	{"evictionHard", Served, "", nil},
+	{"evictionMaxPodGracePeriod", Served, "", nil},
+	{"evictionMinimumReclaim", Served, "", nil},
 	{"evictionPressureTransitionPeriod", Served, "", nil},
-	{"evictionSoft", NoEffect, "no pod is evicted", nil},
-	{"evictionSoftGracePeriod", NoEffect, "no pod is evicted", nil},
+	{"evictionSoft", Served, "", nil},
+	{"evictionSoftGracePeriod", Served, "", nil},
 	{"failCgroupV1", Served, "default: false", nil},
 	{"failSwapOn", Served, "with false, containers do not use the swap", nil},
 	{"featureGates", Served, "see the table of gates", nil},
@@ -72,19 +72,19 @@ var fields = []field{
 	{"healthzBindAddress", Served, "", nil},
 	{"healthzPort", Served, "", nil},
 	{"httpCheckFrequency", Served, "", nil},
-	{"imageGCHighThresholdPercent", NoEffect, "images are not collected", nil},
-	{"imageGCLowThresholdPercent", NoEffect, "images are not collected", nil},
-	{"imageMaximumGCAge", NoEffect, "images are not collected", nil},
-	{"imageMinimumGCAge", NoEffect, "images are not collected", nil},
+	{"imageGCHighThresholdPercent", Served, "", nil},
+	{"imageGCLowThresholdPercent", Served, "", nil},
+	{"imageMaximumGCAge", Served, "", nil},
+	{"imageMinimumGCAge", Served, "", nil},
 	{"imagePullCredentialsVerificationPolicy", Served, "", nil},
 	{"imageServiceEndpoint", Served, "", nil},
 	{"iptablesDropBit", NoEffect, "no iptables rules are made", nil},
 	{"iptablesMasqueradeBit", NoEffect, "no iptables rules are made", nil},
-	{"kernelMemcgNotification", NoEffect, "memory is looked at each nodeStatusUpdateFrequency", nil},
+	{"kernelMemcgNotification", NoEffect, "what the kernel reports of memory is always used", nil},
 	{"kubeAPIBurst", NoEffect, "the API server's priority and fairness limits the agent", nil},
 	{"kubeAPIQPS", NoEffect, "the API server's priority and fairness limits the agent", nil},
 	{"kubeReserved", Served, "", nil},
-	{"kubeReservedCgroup", NoEffect, "see enforceNodeAllocatable", nil},
+	{"kubeReservedCgroup", Served, "", nil},
 	{"kubeletCgroups", NoEffect, "the agent stays in the group of its service", nil},
 	{"localStorageCapacityIsolation", Served, "ephemeral-storage is reported even without it", nil},
 	{"logging", NoEffect, "see --log-level and --log-format", nil},
@@ -137,7 +137,7 @@ var fields = []field{
 	{"syncFrequency", NoEffect, "what changes is seen at once", nil},
 	{"systemCgroups", Refused, "the node's processes would not be moved into it", nil},
 	{"systemReserved", Served, "", nil},
-	{"systemReservedCgroup", NoEffect, "see enforceNodeAllocatable", nil},
+	{"systemReservedCgroup", Served, "", nil},
 	{"tlsCertFile", Served, "", nil},
 	{"tlsCipherSuites", Served, "", nil},
 	{"tlsCurvePreferences", Served, "", nil},
@@ -150,14 +150,4 @@ var fields = []field{
 	{"userNamespaces", NoEffect, "pods with hostUsers: false are refused", nil},
 	{"volumePluginDir", NoEffect, "flex volumes are not served", nil},
 	{"volumeStatsAggPeriod", NoEffect, "volumes are measured when somebody asks", nil},
-}
-
-// onlyPods reports whether nothing but pods is to be kept in the node's allocatable resources.
-func onlyPods(k *kubeletconfig.Configuration) bool {
-	for _, what := range k.EnforceNodeAllocatable {
-		if what != "pods" && what != "none" {
-			return false
-		}
-	}
-	return true
 }

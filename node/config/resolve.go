@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -26,8 +27,7 @@ func (c *settings) resolve() (Config, error) {
 
 		Identity:   c.identity(),
 		Node:       c.node(),
-		Cgroups:    cgroups(k),
-		Containers: containers(k),
+		Containers: c.containers(),
 		Images:     images(k),
 		Static:     static(k),
 		Events:     Events{PerSecond: int(*k.EventRecordQPS), Burst: int(k.EventBurst)},
@@ -45,7 +45,13 @@ func (c *settings) resolve() (Config, error) {
 	}
 
 	var err error
+	if out.Cgroups, err = cgroups(k); err != nil {
+		return Config{}, err
+	}
 	if out.Resources, err = c.resources(); err != nil {
+		return Config{}, err
+	}
+	if out.Eviction, err = eviction(k); err != nil {
 		return Config{}, err
 	}
 	if out.Logs, err = logs(k); err != nil {
@@ -65,13 +71,36 @@ func (c *settings) identity() Identity {
 	}
 }
 
-func cgroups(k *kubeletconfig.Configuration) Cgroups {
-	return Cgroups{
+func cgroups(k *kubeletconfig.Configuration) (Cgroups, error) {
+	out := Cgroups{
 		Driver:   k.CgroupDriver,
 		Root:     k.CgroupRoot,
 		PodPIDs:  *k.PodPidsLimit,
 		CPUQuota: *k.CPUCFSQuota,
+		HoldPods: slices.Contains(k.EnforceNodeAllocatable, "pods"),
 	}
+
+	system, kube, err := k.ReservedParts()
+	if err != nil {
+		return Cgroups{}, err
+	}
+
+	// The order is kubelet's.
+	parts := map[string]Daemons{
+		"system-reserved": {Name: "System Reserved", Group: k.SystemReservedCgroup, Reserved: system},
+		"kube-reserved":   {Name: "Kube Reserved", Group: k.KubeReservedCgroup, Reserved: kube},
+	}
+
+	for _, part := range []string{"system-reserved", "kube-reserved"} {
+		one := parts[part]
+		one.Protected = k.Enabled("MemoryQoS")
+		one.Compressible = slices.Contains(k.EnforceNodeAllocatable, part+"-compressible")
+		if one.Compressible || slices.Contains(k.EnforceNodeAllocatable, part) {
+			out.Daemons = append(out.Daemons, one)
+		}
+	}
+
+	return out, nil
 }
 
 func static(k *kubeletconfig.Configuration) Static {
@@ -158,12 +187,31 @@ func (c *settings) resources() (Resources, error) {
 		Reserved:       reserved,
 		EvictionHard:   hard,
 		AllAllocatable: c.IgnoreEviction,
-		PressureHold:   k.EvictionTransitionPeriod.Duration,
 		LocalStorage:   *k.LocalStorageCapacityIsolation,
 	}, nil
 }
 
-func containers(k *kubeletconfig.Configuration) Containers {
+func eviction(k *kubeletconfig.Configuration) (Eviction, error) {
+	all, err := threshold.Statements{
+		Hard:           k.EvictionHard,
+		Soft:           k.EvictionSoft,
+		SoftGrace:      k.EvictionSoftGracePeriod,
+		MinimumReclaim: k.EvictionMinimumReclaim,
+		OfPods:         slices.Contains(k.EnforceNodeAllocatable, "pods"),
+	}.List()
+	if err != nil {
+		return Eviction{}, fmt.Errorf("eviction: %w", err)
+	}
+
+	return Eviction{
+		Thresholds:   all,
+		MaxPodGrace:  int64(k.EvictionMaxPodGrace),
+		PressureHold: k.EvictionTransitionPeriod.Duration,
+	}, nil
+}
+
+func (c *settings) containers() Containers {
+	k := &c.Kubelet
 	return Containers{
 		ClusterDNS:     k.ClusterDNS,
 		ClusterDomain:  k.ClusterDomain,
@@ -172,6 +220,7 @@ func containers(k *kubeletconfig.Configuration) Containers {
 		SingleOOMKill:  k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill,
 		AllowedSysctls: k.AllowedUnsafeSysctls,
 		MaxBackoff:     k.CrashLoopBackOff.MaxContainerRestartPeriod.Duration,
+		Ended:          c.Ended,
 	}
 }
 
@@ -179,6 +228,10 @@ func images(k *kubeletconfig.Configuration) Images {
 	out := Images{
 		Verification: k.ImagePullCredentialsVerificationPolicy,
 		Allowlist:    k.PreloadedImagesVerificationAllowlist,
+		HighPercent:  int(*k.ImageGCHighThreshold),
+		LowPercent:   int(*k.ImageGCLowThreshold),
+		MinAge:       k.ImageMinimumGCAge.Duration,
+		MaxAge:       k.ImageMaximumGCAge.Duration,
 	}
 	switch {
 	case *k.SerializeImagePulls:
@@ -207,6 +260,7 @@ func logs(k *kubeletconfig.Configuration) (Logs, error) {
 		Dir:      k.PodLogsDir,
 		MaxSize:  size.Value(),
 		MaxFiles: *k.ContainerLogMaxFiles,
+		Workers:  int(*k.ContainerLogMaxWorkers),
 		Interval: k.ContainerLogInterval.Duration,
 	}, nil
 }

@@ -103,19 +103,30 @@ func (t *Tree) Setup(ctx context.Context) error {
 	return t.ensure(ctx, t.names.group(tier(v1.PodQOSBurstable)...), cgroup.Limits{})
 }
 
-// Bound limits all pods together, once. Repeat it until it succeeds: the kernel refuses a new limit while
-// pods use more than that.
-func (t *Tree) Bound(ctx context.Context, all cgroup.Limits) error {
+// Names returns the names from the root to the group that all pods are in, as kubelet's messages have them.
+func (t *Tree) Names() []string {
+	var out []string
+	for name := range strings.SplitSeq(path.Join(t.cfg.Root, "kubepods"), "/") {
+		if name != "" {
+			out = append(out, strings.TrimSuffix(name, systemd.SliceSuffix))
+		}
+	}
+	return out
+}
+
+// Bound limits all pods together, once, and reports whether it did. Repeat it until it succeeds: the kernel
+// refuses a new limit while pods use more than that.
+func (t *Tree) Bound(ctx context.Context, all cgroup.Limits) (changed bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.bounded {
-		return nil
+		return false, nil
 	}
 	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), all); err != nil {
-		return fmt.Errorf("bound all pods: %w", err)
+		return false, fmt.Errorf("bound all pods: %w", err)
 	}
 	t.bounded = true
-	return nil
+	return true, nil
 }
 
 // Balance gives the burstable tier the CPU share of all that its pods request, so that each counts with its

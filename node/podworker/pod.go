@@ -98,6 +98,13 @@ func (p *pod) terminate(e plan.Ending) bool {
 	return p.plan.Terminate(e)
 }
 
+// isDown reports whether the pod is taken down.
+func (p *pod) isDown() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.plan.TornDown()
+}
+
 // keepImage keeps the image for the next start of a container.
 func (p *pod) keepImage(container, name string, have *runtime.Image) {
 	p.mu.Lock()

@@ -46,6 +46,9 @@ func Properties(l cgroup.Limits, v2 bool) []Property {
 	if l.Memory != 0 && v2 {
 		add("MemoryMax", orInfinity(l.Memory))
 	}
+	if l.MemoryMin != 0 && v2 {
+		add("MemoryMin", orInfinity(l.MemoryMin))
+	}
 	if l.Memory != 0 && !v2 {
 		add("MemoryLimit", orInfinity(l.Memory))
 	}
