@@ -111,6 +111,8 @@ func (s *surroundings) newWorker(
 		return nil, err
 	}
 
+	node.Memory.Allocatable = p.env.Allocatable.Memory().Value()
+
 	files := hostFiles{resolver: s.cfg.Containers.ResolverConfig, root: s.cfg.RootDir}
 	if err := files.check(); err != nil {
 		return nil, err
@@ -212,6 +214,7 @@ func (s *surroundings) containerConfig() (criconfig.Node, error) {
 		SingleOOMKill:  s.cfg.Containers.SingleOOMKill,
 		NoSwap:         forbidSwap(s.machine, s.cgroups.V2),
 		CPUQuota:       s.cfg.Cgroups.CPUQuota,
+		Memory:         s.cfg.Cgroups.Memory,
 	}, nil
 }
 

@@ -17,6 +17,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/trivet-node/trivet/node/kubeletconfig"
+	"github.com/trivet-node/trivet/node/podspec"
 	"github.com/trivet-node/trivet/node/threshold"
 )
 
@@ -102,6 +103,10 @@ type Cgroups struct {
 	Root     string
 	PodPIDs  int64 // -1: no limit
 	CPUQuota bool  // limits of CPU are enforced
+
+	// Memory is how memory is throttled and kept from being reclaimed on cgroup v2. What is allocatable is
+	// not known here.
+	Memory podspec.MemoryQoS
 
 	// HoldPods means that all pods together may have no more than is allocatable.
 	HoldPods bool

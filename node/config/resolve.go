@@ -80,6 +80,13 @@ func cgroups(k *kubeletconfig.Configuration) (Cgroups, error) {
 		HoldPods: slices.Contains(k.EnforceNodeAllocatable, "pods"),
 	}
 
+	if k.Enabled("MemoryQoS") {
+		out.Memory.Tiered = k.MemoryReservationPolicy == "TieredReservation"
+		if k.MemoryThrottlingFactor != nil {
+			out.Memory.Throttling = *k.MemoryThrottlingFactor
+		}
+	}
+
 	system, kube, err := k.ReservedParts()
 	if err != nil {
 		return Cgroups{}, err
