@@ -11,6 +11,9 @@ import (
 // They need not be there.
 func (s *Store) Dirs(id string) []string { return []string{s.upper(id), s.volumes(id)} }
 
+// Project returns the directory whose project quota counts what a container wrote, where there are such.
+func (s *Store) Project(id string) string { return s.writable(id) }
+
 // Dir returns where the writable layers are, for ImageFsInfo.
 func (s *Store) Dir() string { return s.cfg.Dir }
 

@@ -24,6 +24,9 @@ type Store interface {
 	// Dirs returns the directories of what a container wrote.
 	Dirs(id string) []string
 
+	// Project returns the directory whose project quota counts them, where there are such.
+	Project(id string) string
+
 	// Dir is a directory of the file system that they are on.
 	Dir() string
 }
@@ -55,7 +58,11 @@ func (m *Meter) Dir() string { return m.store.Dir() }
 func (m *Meter) Measure(id string, activity int64) diskusage.Figure {
 	ctx, cancel := context.WithDeadline(context.Background(), m.deadline())
 	defer cancel()
-	return m.trees.Measure(ctx, id, diskusage.Tree{Dirs: m.store.Dirs(id), Activity: activity})
+	return m.trees.Measure(ctx, id, diskusage.Tree{
+		Dirs:     m.store.Dirs(id),
+		Activity: activity,
+		Project:  m.store.Project(id),
+	})
 }
 
 // deadline is until when a call that begins now waits.

@@ -17,6 +17,8 @@ func (s store) Dirs(id string) []string {
 	return []string{filepath.Join(s.dir, id, "upper"), filepath.Join(s.dir, id, "volumes")}
 }
 
+func (s store) Project(id string) string { return filepath.Join(s.dir, id) }
+
 func (s store) Dir() string { return s.dir }
 
 func newMeter(t testing.TB, ids ...string) (*layer.Meter, store) {
