@@ -27,7 +27,9 @@ func ProjectQuotas(tb testing.TB, kind string) string {
 	if err := os.Truncate(image, 400<<20); err != nil {
 		tb.Fatal(err)
 	}
-	if out, err := exec.CommandContext(tb.Context(), mkfs, append(options, image)...).CombinedOutput(); err != nil {
+
+	out, err := exec.CommandContext(tb.Context(), mkfs, append(options, image)...).CombinedOutput()
+	if err != nil {
 		tb.Fatalf("%s: %v: %s", mkfs, err, out)
 	}
 
