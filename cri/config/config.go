@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/trivet-node/trivet/internal/metric"
 )
 
 // Config is the whole file. Flags of the same name win.
@@ -53,6 +55,9 @@ type Config struct {
 	// may bind ports below 1024 there, and send pings.
 	UnprivilegedPorts bool `toml:"enable_unprivileged_ports"`
 	UnprivilegedICMP  bool `toml:"enable_unprivileged_icmp"`
+
+	// MetricsAddress is where /metrics is served: host:port, or unix:///path; empty: nowhere.
+	MetricsAddress string `toml:"metrics_address"`
 
 	CNI     CNI     `toml:"cni"`
 	Monitor Monitor `toml:"monitor"`
@@ -155,6 +160,9 @@ func (c Config) Validate() error {
 		}
 	}
 
+	if err := metric.CheckAddress(c.MetricsAddress); err != nil {
+		return fmt.Errorf("metrics_address: %w", err)
+	}
 	if c.CgroupDriver != "cgroupfs" && c.CgroupDriver != "systemd" {
 		return fmt.Errorf("cgroup_driver: %q is neither cgroupfs nor systemd", c.CgroupDriver)
 	}

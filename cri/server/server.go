@@ -8,8 +8,10 @@ import (
 	"encoding/json"
 	"log/slog"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/cgroupdriver"
@@ -45,6 +47,9 @@ type Config struct {
 	// Info is the configuration that a verbose status shows.
 	Info any
 
+	// Calls is told about each call when it has ended. It may be nil.
+	Calls func(method string, code codes.Code, took time.Duration)
+
 	Log *slog.Logger
 }
 
@@ -61,7 +66,7 @@ const maxMessage = 16 << 20
 
 // GRPC returns a gRPC server with both services.
 func (s *Server) GRPC() *grpc.Server {
-	o := observer{log: s.cfg.Log}
+	o := newObserver(s.cfg.Log, s.cfg.Calls)
 	g := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),

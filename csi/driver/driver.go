@@ -12,6 +12,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/trivet-node/trivet/csi/publish"
@@ -56,7 +57,10 @@ type Config struct {
 	Version   string
 	Volumes   Volumes
 	Publisher Publisher
-	Log       *slog.Logger
+
+	// Calls is told about each call when it has ended. It may be nil.
+	Calls func(method string, code codes.Code, took time.Duration)
+	Log   *slog.Logger
 }
 
 // Driver serves the three CSI services, each of which is a type of its own.
@@ -68,6 +72,9 @@ type Driver struct {
 func New(cfg Config) (*Driver, error) {
 	if cfg.NodeID == "" || len(cfg.NodeID) > 63 {
 		return nil, errors.New("node name must have 1 to 63 characters: it is the value of a topology label")
+	}
+	if cfg.Calls == nil {
+		cfg.Calls = func(string, codes.Code, time.Duration) {}
 	}
 	return &Driver{cfg: cfg}, nil
 }
@@ -93,8 +100,10 @@ func (d *Driver) observe(
 	began := time.Now()
 	resp, err := next(ctx, req)
 	took := time.Since(began)
-	if err = toStatus(err); err != nil {
-		code := status.Code(err)
+	err = toStatus(err)
+	code := status.Code(err)
+	d.cfg.Calls(info.FullMethod, code, took)
+	if err != nil {
 		d.cfg.Log.Warn("call fails", "method", info.FullMethod, "code", code, "duration", took, "err", err)
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/podlog/logrotate"
 	"github.com/trivet-node/trivet/node/podsource"
+	"github.com/trivet-node/trivet/node/probe"
 	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/volume"
 )
@@ -53,22 +54,24 @@ func (s *surroundings) runParts(parts *parts) error {
 	// A list that is tried before there is an API server is tried again half a minute after there is one.
 	parts.runSafe("objects", after(status.Registered(), refs.Run))
 
-	err = s.runPods(parts, podInputs{
+	in := podInputs{
 		status:  status,
 		tree:    tree,
 		pods:    pods,
 		refs:    refs,
 		events:  events,
 		looks:   looks,
-		storage: runStorageMeter(s, parts, pods, tree),
 		env:     podenv.Node{Name: s.cfg.NodeName, IPs: s.ips, Allocatable: allocatable},
-	})
-	if err != nil {
+		storage: runStorageMeter(s, parts, pods, tree),
+		results: probe.NewResults(pods.List),
+	}
+	if err := s.runPods(parts, in); err != nil {
 		return err
 	}
 
-	return s.runAPI(parts, pods)
+	return s.runAPI(parts, in)
 }
+
 
 // makeDirectories makes those that more than one part uses.
 func (s *surroundings) makeDirectories() error {
@@ -135,6 +138,7 @@ func (s *surroundings) runVolumes(parts *parts, in podInputs) (*volume.Mounter, 
 	drivers := csiplugin.New(csiplugin.Config{
 		Dir:       filepath.Join(s.cfg.RootDir, "plugins_registry"),
 		Publisher: csiNode,
+		Called:    s.metrics.Volumes.Called,
 		Log:       s.log,
 		Changed: func() {
 			for _, pod := range in.pods.List() {
@@ -166,6 +170,7 @@ func (s *surroundings) runVolumes(parts *parts, in podInputs) (*volume.Mounter, 
 		Objects: in.refs,
 		Tokens:  tokens,
 		CSI:     csi,
+		Mounted: s.metrics.Volumes.Mounted,
 		Log:     s.log,
 	}), nil
 }

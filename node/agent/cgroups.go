@@ -3,16 +3,23 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/systemd"
 	"github.com/trivet-node/trivet/node/config"
+	"github.com/trivet-node/trivet/node/eviction"
 	"github.com/trivet-node/trivet/node/machine"
+	"github.com/trivet-node/trivet/node/memoryalarm"
+	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podcgroup"
 	"github.com/trivet-node/trivet/node/podsource"
+	"github.com/trivet-node/trivet/node/podworker"
 	"github.com/trivet-node/trivet/node/unit"
 )
 
@@ -20,14 +27,27 @@ import (
 type balancedTree struct {
 	*podcgroup.Tree
 	pods *podsource.Source
+
+	// took is told about work on a pod's group: create, destroy.
+	took func(operation string, took time.Duration)
 }
 
 // Ensure makes the pod's group with its limits.
 func (t balancedTree) Ensure(ctx context.Context, pod *v1.Pod) error {
+	began := time.Now()
+	defer func() { t.took("create", time.Since(began)) }()
+
 	if err := t.Tree.Ensure(ctx, pod); err != nil {
 		return err
 	}
 	return t.Balance(ctx, t.pods.List())
+}
+
+// Remove removes the pod's group.
+func (t balancedTree) Remove(ctx context.Context, pod types.UID) error {
+	began := time.Now()
+	defer func() { t.took("destroy", time.Since(began)) }()
+	return t.Tree.Remove(ctx, pod)
 }
 
 // newCgroups makes the groups above those of pods, by the driver that the runtime uses: the two must not
@@ -126,4 +146,55 @@ func shareOfPods(r config.Resources, m machine.Machine) (v1.ResourceList, error)
 	}
 
 	return share, nil
+}
+
+// runEviction starts what keeps the node from running out of memory, disk space and processes.
+func runEviction(s *surroundings, parts *parts, in podInputs, worker *podworker.Worker) error {
+	group := in.tree.Whole()
+	alarm, err := memoryalarm.Open(s.cgroups, group, s.log)
+	if err != nil {
+		return err
+	}
+
+	parts.runSafe("memory alarm", alarm.Run)
+
+	evictor := eviction.New(eviction.Config{
+		Node:        s.cfg.NodeName,
+		Thresholds:  s.cfg.Eviction.Thresholds,
+		Hold:        s.cfg.Eviction.PressureHold,
+		MaxPodGrace: s.cfg.Eviction.MaxPodGrace,
+		Pressures:   s.pressures,
+		Observer: &eviction.Node{
+			Machine:   s.machine,
+			Cgroups:   s.cgroups,
+			RootDir:   s.cfg.RootDir,
+			PodsGroup: group,
+			Runtime:   s.runtime,
+			Log:       s.log,
+		},
+		Meter:  eviction.PodMeter{Runtime: s.runtime},
+		Pods:   evictable{Worker: worker, source: in.pods},
+		Events: in.events,
+		Log:    s.log,
+		Alarm:  alarm,
+	})
+
+	parts.runSafe("eviction", evictor.Run)
+	return nil
+}
+
+// evictable are the pods that may be evicted.
+type evictable struct {
+	*podworker.Worker
+	source *podsource.Source
+}
+
+// Active returns the pods that have not ended, none before the API server has listed them.
+func (e evictable) Active() []*v1.Pod {
+	if !e.source.Settled(podsource.SourceAPI) {
+		return nil
+	}
+	return slices.DeleteFunc(e.source.List(), func(p *v1.Pod) bool {
+		return plan.Terminal(p.Status.Phase)
+	})
 }

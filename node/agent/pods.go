@@ -37,8 +37,9 @@ type podInputs struct {
 	refs    *objects.Cache
 	events  *event.Recorder
 	looks   *queue.Queue
-	storage *localstorage.Meter
 	env     podenv.Node
+	storage *localstorage.Meter
+	results *probe.Results
 }
 
 // runPods makes and starts what pods are made of, what works on them, and what removes their leftovers.
@@ -72,6 +73,9 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	s.runSources(parts, in)
 	parts.run("container runtime", func(ctx context.Context) error { return s.runtime.Watch(ctx, worker) })
 	parts.runSafe("pod workers", worker.Run)
+	if err := runEviction(s, parts, in, worker); err != nil {
+		return err
+	}
 	runStorageLimits(s, parts, in, worker)
 
 	// What is left of pods that are gone is removed once all pods are known.
@@ -124,8 +128,29 @@ func (s *surroundings) newWorker(
 		Refresh:     p.status.Refresh,
 	}
 
-	// PullImage of CRI takes the configuration of the sandbox that the image is for.
-	images := imagepull.New(imagepull.Config{
+	writer := mirror.Writer{Pods: kube.Pods(s.client), Source: p.pods, Node: p.status.Node}
+	return podworker.New(cfg, podworker.Deps{
+		Queue:   p.looks,
+		Pods:    p.pods,
+		API:     podAPI{Writer: writer, classes: p.refs},
+		Runtime: s.runtime,
+		Volumes: volumes,
+		Cgroups: balancedTree{Tree: p.tree, pods: p.pods, took: s.metrics.Pods.Cgroup},
+		Objects: p.refs,
+		Probes:  probe.New(s.runtime, p.looks, p.events, p.results),
+		Events:  p.events,
+		Images:  p.newPuller(s, node, files, access),
+		Meter:   s.metrics.Pods,
+		Log:     s.log,
+	}), nil
+}
+
+// newPuller makes what pulls images. PullImage of CRI takes the configuration of the sandbox that the image
+// is for.
+func (p podInputs) newPuller(
+	s *surroundings, node criconfig.Node, files hostFiles, access *imageaccess.Access,
+) *imagepull.Puller {
+	return imagepull.New(imagepull.Config{
 		Runtime:     s.runtime,
 		Secrets:     p.refs,
 		Access:      access,
@@ -136,22 +161,8 @@ func (s *surroundings) newWorker(
 			return criconfig.Sandbox(node, pod, 0, p.tree.Parent(pod))
 		},
 		Parallel: s.cfg.Images.ParallelPulls,
+		Pulled:   s.metrics.Images.Pulled,
 	})
-
-	writer := mirror.Writer{Pods: kube.Pods(s.client), Source: p.pods, Node: p.status.Node}
-	return podworker.New(cfg, podworker.Deps{
-		Queue:   p.looks,
-		Pods:    p.pods,
-		API:     podAPI{Writer: writer, classes: p.refs},
-		Runtime: s.runtime,
-		Volumes: volumes,
-		Cgroups: balancedTree{Tree: p.tree, pods: p.pods},
-		Objects: p.refs,
-		Probes:  probe.New(s.runtime, p.looks, p.events),
-		Events:  p.events,
-		Images:  images,
-		Log:     s.log,
-	}), nil
 }
 
 // podAPI is what the pod worker needs of the API server.
@@ -216,7 +227,7 @@ func (s *surroundings) admission(
 
 	return func(pod *v1.Pod, others []*v1.Pod) admit.Verdict {
 		node := fixed
-		node.Object, node.Pressure = status.Known(), status.Pressure()
+		node.Object, node.Pressure = status.Known(), s.pressures.Now()
 		return admit.Check(node, pod, others)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 	"github.com/trivet-node/trivet/node/threshold"
 )
 
@@ -30,6 +31,7 @@ type Config struct {
 	Identity   Identity
 	Node       Node
 	Resources  Resources
+	Eviction   Eviction
 	Cgroups    Cgroups
 	Containers Containers
 	Images     Images
@@ -83,8 +85,14 @@ type Resources struct {
 	Reserved       v1.ResourceList // cpu, memory, ephemeral-storage and pid that pods cannot have
 	EvictionHard   threshold.Set   // what is kept free
 	AllAllocatable bool            // EvictionHard is not taken from what is allocatable
-	PressureHold   time.Duration   // how long a pressure is shown after it was last seen
 	LocalStorage   bool            // limits of emptyDir volumes and ephemeral-storage are enforced
+}
+
+// Eviction is when pods are evicted.
+type Eviction struct {
+	Thresholds   []threshold.Threshold
+	MaxPodGrace  int64         // seconds that a pod has at most, of a soft threshold
+	PressureHold time.Duration // how long a pressure is shown after it was last seen
 }
 
 // Cgroups are the control groups of pods.
@@ -182,6 +190,9 @@ type Gates struct {
 	Flagz                bool // ComponentFlagz
 	PodResources         bool // PodLevelResources
 	RestartAllContainers bool // RestartAllContainersOnContainerExits
+
+	// All are kubelet's, with what they are set to.
+	All []kubeletconfig.Gate
 }
 
 // Read lays the flags over the files and the files over kubelet's defaults, and checks the whole.

@@ -156,10 +156,12 @@ var flagRows = []flagRow{
 
 	// Pressure.
 	{"eviction-hard", "evictionHard", "", "when the node is under pressure: memory.available<100Mi,..."},
-	{"eviction-soft", "evictionSoft", "", ""},
-	{"eviction-soft-grace-period", "evictionSoftGracePeriod", "", ""},
-	{"eviction-minimum-reclaim", "evictionMinimumReclaim", "", ""},
-	{"eviction-max-pod-grace-period", "evictionMaxPodGracePeriod", "", ""},
+	{"eviction-soft", "evictionSoft", "", "as --eviction-hard, for longer than a grace period"},
+	{"eviction-soft-grace-period", "evictionSoftGracePeriod", "", "how long: memory.available=1m30s,..."},
+	{"eviction-minimum-reclaim", "evictionMinimumReclaim", "",
+		"how much more is freed once pods are evicted: memory.available=500Mi,..."},
+	{"eviction-max-pod-grace-period", "evictionMaxPodGracePeriod", "",
+		"seconds that a pod has which is evicted for --eviction-soft (default 0)"},
 	{"eviction-pressure-transition-period", "evictionPressureTransitionPeriod", "",
 		"how long pressure is shown when it is over (default 5m)"},
 	{"kernel-memcg-notification", "kernelMemcgNotification", "", ""},

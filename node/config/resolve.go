@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -45,6 +46,9 @@ func (c *settings) resolve() (Config, error) {
 
 	var err error
 	if out.Resources, err = c.resources(); err != nil {
+		return Config{}, err
+	}
+	if out.Eviction, err = eviction(k); err != nil {
 		return Config{}, err
 	}
 	if out.Logs, err = logs(k); err != nil {
@@ -89,6 +93,7 @@ func gates(k *kubeletconfig.Configuration) Gates {
 		Flagz:                k.Enabled("ComponentFlagz"),
 		PodResources:         k.Enabled("PodLevelResources"),
 		RestartAllContainers: k.Enabled("RestartAllContainersOnContainerExits"),
+		All:                  k.Gates(),
 	}
 }
 
@@ -140,8 +145,26 @@ func (c *settings) resources() (Resources, error) {
 		Reserved:       reserved,
 		EvictionHard:   hard,
 		AllAllocatable: c.IgnoreEviction,
-		PressureHold:   k.EvictionTransitionPeriod.Duration,
 		LocalStorage:   *k.LocalStorageCapacityIsolation,
+	}, nil
+}
+
+func eviction(k *kubeletconfig.Configuration) (Eviction, error) {
+	all, err := threshold.Statements{
+		Hard:           k.EvictionHard,
+		Soft:           k.EvictionSoft,
+		SoftGrace:      k.EvictionSoftGracePeriod,
+		MinimumReclaim: k.EvictionMinimumReclaim,
+		OfPods:         slices.Contains(k.EnforceNodeAllocatable, "pods"),
+	}.List()
+	if err != nil {
+		return Eviction{}, fmt.Errorf("eviction: %w", err)
+	}
+
+	return Eviction{
+		Thresholds:   all,
+		MaxPodGrace:  int64(k.EvictionMaxPodGrace),
+		PressureHold: k.EvictionTransitionPeriod.Duration,
 	}, nil
 }
 

@@ -76,7 +76,7 @@ clusterDNS: [192.0.2.10]
 	}
 
 	hard := c.Resources.EvictionHard
-	if hard[threshold.Memory].Share != 0.1 || hard[threshold.NodeFS].Amount != 1<<30 {
+	if hard[threshold.Memory].Of(1000) != 100 || hard[threshold.NodeFS].Of(1000) != 1<<30 {
 		t.Errorf("evictionHard %v", hard)
 	}
 	if c.Logs.MaxSize != 1<<20 || c.HealthAddress != "" || c.Images.ParallelPulls != 1 {

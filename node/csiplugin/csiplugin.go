@@ -9,8 +9,13 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	"github.com/trivet-node/trivet/internal/keylock"
+	"github.com/trivet-node/trivet/internal/metric/rpc"
 )
 
 // Publisher shows the cluster which drivers the node has (CSINodes).
@@ -45,6 +50,19 @@ type Config struct {
 	// It must not block.
 	Changed func()
 	Log     *slog.Logger
+
+	// Called is told about each call of a driver when it has ended. It may be nil.
+	Called func(driver, method string, code codes.Code, took time.Duration)
+}
+
+// options are those of a connection to a driver.
+func (c Config) options(driver string) []grpc.DialOption {
+	if c.Called == nil {
+		return nil
+	}
+	return rpc.DialOptions(func(method string, code codes.Code, took time.Duration) {
+		c.Called(driver, method, code, took)
+	})
 }
 
 // Registry knows the drivers that are registered.

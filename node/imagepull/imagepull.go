@@ -63,6 +63,10 @@ type Config struct {
 
 	// Parallel is the number of pulls at once; 0: no limit.
 	Parallel int
+
+	// Pulled is told about each image that was pulled, its size in bytes, and how long that took with the
+	// wait for other pulls. It may be nil.
+	Pulled func(bytes uint64, took time.Duration)
 }
 
 // Puller pulls the images of one node. All methods may be called at the same time.
@@ -186,6 +190,7 @@ func (p *Puller) granted(ctx context.Context, w wanted, have *runtime.Image) (bo
 // fetch pulls an image and records with whose credentials. have is the image that has its name already, or
 // nil.
 func (p *Puller) fetch(ctx context.Context, w wanted, have *runtime.Image) (*runtime.Image, error) {
+	began := time.Now()
 	if p.slots != nil {
 		select {
 		case p.slots <- struct{}{}:
@@ -221,6 +226,9 @@ func (p *Puller) fetch(ctx context.Context, w wanted, have *runtime.Image) (*run
 		p.cfg.Log.Warn("record of image pulls", "image", name, "err", err)
 	}
 
+	if p.cfg.Pulled != nil {
+		p.cfg.Pulled(have.Size, time.Since(began))
+	}
 	return have, nil
 }
 

@@ -72,6 +72,27 @@ func (k *Configuration) Enabled(name string) bool {
 	return g.usual
 }
 
+// Gate is a feature gate of kubelet, and what it is set to. The stage is ALPHA, BETA, DEPRECATED, or empty
+// for GA.
+type Gate struct {
+	Name, Stage string
+	Enabled     bool
+}
+
+// Gates returns all feature gates of kubelet, by name.
+func (k *Configuration) Gates() []Gate {
+	known := gates()
+	out := make([]Gate, 0, len(known))
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		stage := known[name].stage
+		if stage == "GA" {
+			stage = ""
+		}
+		out = append(out, Gate{Name: name, Stage: stage, Enabled: k.Enabled(name)})
+	}
+	return out
+}
+
 // checkGates refuses gates that kubelet does not know, that are locked, and that are not served.
 func (k *Configuration) checkGates() error {
 	known := gates()

@@ -181,6 +181,9 @@ func (p *Pod) Terminate(e Ending) (first bool) {
 // Terminated reports whether the agent has made the pod end.
 func (p *Pod) Terminated() bool { return p.ended != nil }
 
+// TornDown reports whether the pod's volumes are unmounted and its control group is removed.
+func (p *Pod) TornDown() bool { return p.tornDown }
+
 // See takes what the node has of the pod and returns the pod as this look sees it, without what only Decide
 // knows. What steps in flight have brought about is hidden until they have ended.
 func (p *Pod) See(o Observed) View {

@@ -75,6 +75,9 @@ func New(cfg Config) (*Tree, error) {
 // systemd, the name of the slice.
 func (t *Tree) Parent(pod *v1.Pod) string { return t.names.parent(t.group(pod)) }
 
+// Whole returns the group that all pods are in, as a path from the root of the hierarchies.
+func (t *Tree) Whole() string { return t.names.group(tier(v1.PodQOSGuaranteed)...) }
+
 // group returns the pod's group as a path from the root of the hierarchies.
 func (t *Tree) group(pod *v1.Pod) string { return podGroup(t.names, podspec.QOS(pod), pod.UID) }
 

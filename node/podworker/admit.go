@@ -41,6 +41,7 @@ func (w *Worker) admit(ctx context.Context, p *pod, desired *v1.Pod, observed pl
 	p.mu.Unlock()
 
 	if verdict.Reason != "" {
+		w.deps.Meter.Rejected(verdict.Reason)
 		w.deps.Events.Pod(desired, "", v1.EventTypeWarning, verdict.Reason, verdict.Message)
 		p.terminate(plan.Ending{
 			Reason:  verdict.Reason,
@@ -68,6 +69,7 @@ func (w *Worker) preempt(p *pod, pod *v1.Pod) {
 		return
 	}
 
+	w.deps.Meter.Preempted()
 	w.endings.decide(p, pod, ending{Ending: plan.Ending{
 		Reason:     "Preempting",
 		Message:    "Preempted in order to admit critical pod",

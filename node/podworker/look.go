@@ -10,6 +10,7 @@ import (
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/podspec"
+	"github.com/trivet-node/trivet/node/podtiming"
 	"github.com/trivet-node/trivet/node/probe"
 	"github.com/trivet-node/trivet/node/queue"
 )
@@ -17,6 +18,7 @@ import (
 // look is one round for one pod: observe, decide, begin the steps, report.
 func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) error {
 	// This comes first: a step that ends from here on may not show in what is observed.
+	began := time.Now()
 	sending := false
 	if p := w.find(uid); p != nil {
 		sending = p.beginLook(why)
@@ -39,6 +41,10 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 		return err
 	}
 
+	if desired != nil {
+		p.start.See(desired, began)
+	}
+
 	// Probes are set before the decision: a container without a startup probe counts as started from here on,
 	// and no event will come to say so.
 	view := w.see(p, desired, observed)
@@ -46,6 +52,7 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 
 	// From here on steps run beside the look.
 	d := w.decide(ctx, p, health)
+	w.measure(p, d, why, began)
 	if d.View.Ending {
 		w.deps.Probes.StopLiveness(uid)
 	}
@@ -222,13 +229,35 @@ func (w *Worker) decide(ctx context.Context, p *pod, health map[string]plan.Heal
 	return &d
 }
 
+// measure counts a look that began nothing while nothing was going on, and begins a round of work otherwise.
+func (w *Worker) measure(p *pod, d *plan.Decision, why queue.Reasons, began time.Time) {
+	kind := podtiming.Sync
+	switch {
+	case d.View.Ending:
+		kind = podtiming.Kill
+	case why.Has(queue.PodChanged):
+		kind = podtiming.Update
+	}
+
+	p.mu.Lock()
+	round, over := p.rounds.Look(kind, began, time.Now(), len(p.cancels))
+	p.mu.Unlock()
+	if over {
+		w.deps.Meter.Worked(round)
+	}
+}
+
 // done gives the plan what came of a step and has the pod looked at again.
 func (w *Worker) done(p *pod, s plan.Step, err error) {
 	p.mu.Lock()
 	delete(p.cancels, s.Key())
 	failed := p.plan.End(s, err, time.Now())
 	pod := p.plan.Spec()
+	round, over := p.rounds.Ended(time.Now(), len(p.cancels))
 	p.mu.Unlock()
+	if over {
+		w.deps.Meter.Worked(round)
+	}
 
 	w.deps.Log.Debug("step ended", "pod", fullName(pod), "step", s.Key(), "err", err)
 	if failed {

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podtiming"
 	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/volume"
@@ -42,6 +43,12 @@ type pod struct {
 	wasHealth map[string]v1.ContainerStatus
 
 	patch patching
+
+	// rounds measures the work on the pod.
+	rounds podtiming.Rounds
+
+	// start measures its start, and has a lock of its own.
+	start podtiming.Clock
 }
 
 // image is one that a container may use.
@@ -85,6 +92,13 @@ func (p *pod) terminate(e plan.Ending) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.plan.Terminate(e)
+}
+
+// isDown reports whether the pod is taken down.
+func (p *pod) isDown() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.plan.TornDown()
 }
 
 // keepImage keeps the image for the next start of a container.

@@ -34,6 +34,7 @@ type reporter struct {
 	api    API
 	queue  *queue.Queue
 	events Events
+	meter  Meter
 	log    *slog.Logger
 	steps  *sync.WaitGroup
 	node   status.Node
@@ -49,6 +50,10 @@ type patching struct {
 
 	// since is when a change that can wait was first seen; zero: none waits.
 	since time.Time
+
+	// noticed is when the change that the API does not show yet was first seen, and base what it shows.
+	noticed time.Time
+	base    *v1.PodStatus
 }
 
 // report sends the status of a pod if the API shows another one. sending says that a patch was on its way
@@ -84,6 +89,7 @@ func (r *reporter) report(ctx context.Context, p *pod, view *plan.View, sending 
 
 	p.mu.Lock()
 	p.patch.sending = true
+	p.patch.base = &base.Status
 	p.mu.Unlock()
 	r.steps.Go(func() { r.send(ctx, p, view.Pod, &want, patch) })
 	return nil
@@ -106,6 +112,13 @@ func (r *reporter) leave(p *pod) {
 func (p *pod) hold(changed, urgent bool, now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
+	switch {
+	case !changed:
+		p.patch.noticed = time.Time{}
+	case p.patch.noticed.IsZero():
+		p.patch.noticed = now
+	}
 
 	if !changed || urgent {
 		p.patch.since = time.Time{}
@@ -152,12 +165,14 @@ func (r *reporter) send(ctx context.Context, p *pod, pod *v1.Pod, want *v1.PodSt
 	if err == nil {
 		r.pods.Saw(updated)
 		r.announce(pod, want)
+		r.measure(p, pod, want)
 	}
 
 	p.mu.Lock()
 	again := p.patch.missed || plan.Terminal(want.Phase) || err == nil && changedByOthers(pod, updated)
 	p.patch.sending = false
 	p.patch.missed = false
+	p.patch.base = nil
 	p.mu.Unlock()
 
 	// A pod that was deleted, or recreated under its name, is for the watch to report.
@@ -174,6 +189,19 @@ func (r *reporter) send(ctx context.Context, p *pod, pod *v1.Pod, want *v1.PodSt
 		r.log.Warn("report status", "pod", fullName(pod), "err", err)
 		r.queue.LookAfter(p.uid, reportRetry, queue.Retry)
 	}
+}
+
+// measure counts a status that the API shows now.
+func (r *reporter) measure(p *pod, pod *v1.Pod, want *v1.PodStatus) {
+	now := time.Now()
+	start := p.start.Shown(pod, want, now)
+
+	p.mu.Lock()
+	base, took := p.patch.base, now.Sub(p.patch.noticed)
+	p.patch.noticed = time.Time{}
+	p.mu.Unlock()
+
+	r.meter.StatusShown(base, want, took, start)
 }
 
 // changedByOthers reports whether somebody else has changed the pod before the patch reached it. The watch

@@ -93,6 +93,7 @@ func newDesk(t *testing.T) *desk {
 		api:    d.server,
 		queue:  q,
 		events: d.server,
+		meter:  unmetered{},
 		log:    slog.New(slog.DiscardHandler),
 		steps:  &d.steps,
 		node:   status.Node{IPs: []string{"192.0.2.1"}, Runtime: "rt"},

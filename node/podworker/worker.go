@@ -20,6 +20,7 @@ import (
 	"github.com/trivet-node/trivet/node/imagepull"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/podlog"
+	"github.com/trivet-node/trivet/node/podtiming"
 	"github.com/trivet-node/trivet/node/probe"
 	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/runtime"
@@ -85,6 +86,30 @@ type Events interface {
 	PodOnce(pod *v1.Pod, kind, reason, message string, annotations map[string]string)
 }
 
+// Meter counts what is done for pods (kubeletmetric.Pods). It is called by many goroutines, and must not
+// block.
+type Meter interface {
+	Worked(round podtiming.Round)
+	// SandboxStarted is called after each attempt to start a sandbox, ContainerStarted after that of a
+	// container: with the reason of a failure, or none.
+	SandboxStarted(pod *v1.Pod, handler string, took time.Duration, err error)
+	ContainerStarted(pod *v1.Pod, name, reason string)
+	// StatusShown is called when the API has taken a status in the place of another one.
+	StatusShown(before, now *v1.PodStatus, took time.Duration, start podtiming.Start)
+	Rejected(reason string)
+	Preempted()
+}
+
+// unmetered counts nothing.
+type unmetered struct{}
+
+func (unmetered) Worked(podtiming.Round)                                             {}
+func (unmetered) SandboxStarted(*v1.Pod, string, time.Duration, error)               {}
+func (unmetered) ContainerStarted(*v1.Pod, string, string)                           {}
+func (unmetered) StatusShown(_, _ *v1.PodStatus, _ time.Duration, _ podtiming.Start) {}
+func (unmetered) Rejected(string)                                                    {}
+func (unmetered) Preempted()                                                         {}
+
 // Config is how the worker does its work.
 type Config struct {
 	Node    criconfig.Node
@@ -133,7 +158,10 @@ type Deps struct {
 	Objects Objects
 	Probes  *probe.Prober
 	Events  Events
-	Log     *slog.Logger
+
+	// Meter may be nil.
+	Meter Meter
+	Log   *slog.Logger
 }
 
 // Worker works on all pods of the node.
@@ -158,9 +186,18 @@ type Worker struct {
 
 // New returns a worker. Nothing happens before Run.
 func New(cfg Config, d Deps) *Worker {
+	if d.Meter == nil {
+		d.Meter = unmetered{}
+	}
+
 	w := &Worker{cfg: cfg, deps: d, known: map[types.UID]*pod{}}
 	w.gate = gate.New(cfg.Admit, func(uid types.UID) { d.Queue.Look(uid, queue.Preempted) })
-	w.endings = &endings{rootDir: cfg.RootDir, events: d.Events, log: d.Log}
+	w.endings = &endings{
+		rootDir:   cfg.RootDir,
+		events:    d.Events,
+		log:       d.Log,
+		evictions: map[types.UID]bool{},
+	}
 	w.executor = newExecutor(cfg, d)
 
 	w.mirrors = &mirrors{
@@ -177,6 +214,7 @@ func New(cfg Config, d Deps) *Worker {
 		api:    d.API,
 		queue:  d.Queue,
 		events: d.Events,
+		meter:  d.Meter,
 		log:    d.Log,
 		steps:  &w.steps,
 		node:   status.Node{IPs: cfg.HostIPs, Runtime: cfg.RuntimeName},

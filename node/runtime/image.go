@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -136,4 +137,33 @@ func (i Images) ImageFS(ctx context.Context) (dir string, used *statsapi.FsStats
 func (i Images) ImageDir(ctx context.Context) (string, error) {
 	dir, _, err := i.ImageFS(ctx)
 	return dir, err
+}
+
+// Directories returns a directory of the file system that holds the images, and one of that which holds the
+// writable layers of containers. A runtime that does not name the latter has both in one.
+func (i Images) Directories(ctx context.Context) (images, containers string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+
+	r, err := i.service.ImageFsInfo(ctx, &cri.ImageFsInfoRequest{})
+	if err != nil {
+		return "", "", plain(err)
+	}
+
+	images = mountpoint(r.ImageFilesystems)
+	if images == "" {
+		return "", "", errors.New("the runtime names no file system of images")
+	}
+
+	return images, cmp.Or(mountpoint(r.ContainerFilesystems), images), nil
+}
+
+// mountpoint returns the first directory that file systems are named by, empty if there is none.
+func mountpoint(all []*cri.FilesystemUsage) string {
+	for _, fs := range all {
+		if dir := fs.GetFsId().GetMountpoint(); dir != "" {
+			return dir
+		}
+	}
+	return ""
 }

@@ -39,6 +39,7 @@ type Container struct {
 	SandboxID string
 	Pod       Pod
 	Name      string
+	Image     string // as the runtime names it
 	Attempt   uint32
 	State     plan.State
 	Created   time.Time
@@ -113,6 +114,7 @@ func (c *Client) Containers(ctx context.Context, which Selection) ([]Container, 
 			SandboxID: l.PodSandboxId,
 			Pod:       podOf(l.Labels),
 			Name:      l.Labels[LabelContainerName],
+			Image:     imageName(l.Image, l.ImageRef),
 			Attempt:   l.GetMetadata().GetAttempt(),
 			State:     stateOf(l.State),
 			Created:   stamp(l.CreatedAt),
@@ -120,6 +122,11 @@ func (c *Client) Containers(ctx context.Context, which Selection) ([]Container, 
 	}
 
 	return out, nil
+}
+
+// imageName returns the name of an image that says most to a reader: the one that was asked for.
+func imageName(spec *cri.ImageSpec, ref string) string {
+	return cmp.Or(spec.GetUserSpecifiedImage(), spec.GetImage(), ref)
 }
 
 // NewestContainer returns the newest of the instances of one container, nil if there is none.

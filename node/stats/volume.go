@@ -15,13 +15,22 @@ import (
 
 // volumes returns the figures of those volumes of a pod that are a file system of their own. Sizes of plain
 // directories are not counted.
-func (c *Collector) volumes(pod *v1.Pod) []statsapi.VolumeStats {
+func (c *Collector) volumes(pod *v1.Pod) []statsapi.VolumeStats { return c.ask(pod, false) }
+
+// claims returns the figures of the volumes of a pod that are of a claim.
+func (c *Collector) claims(pod *v1.Pod) []statsapi.VolumeStats { return c.ask(pod, true) }
+
+func (c *Collector) ask(pod *v1.Pod, onlyClaims bool) []statsapi.VolumeStats {
 	var out []statsapi.VolumeStats
 	for i := range pod.Spec.Volumes {
 		vol := &pod.Spec.Volumes[i]
 		claim := claimOf(pod, vol)
+		if onlyClaims && claim == "" {
+			continue
+		}
+
 		for _, dir := range c.volumeDirs(pod, vol, claim) {
-			fs := c.questions.usage(dir, mountUsage)
+			fs := c.questions.usage(dir, c.measure)
 			if fs == nil {
 				continue
 			}

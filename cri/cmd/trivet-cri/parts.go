@@ -11,6 +11,7 @@ import (
 	"github.com/trivet-node/trivet/cri/bundle"
 	"github.com/trivet-node/trivet/cri/config"
 	"github.com/trivet-node/trivet/cri/container"
+	"github.com/trivet-node/trivet/cri/daemonmetric"
 	"github.com/trivet-node/trivet/cri/event"
 	"github.com/trivet-node/trivet/cri/exit"
 	"github.com/trivet-node/trivet/cri/image"
@@ -26,8 +27,9 @@ import (
 // parts are the parts of the server, in the order in which they are opened: each may use those before it.
 type parts struct {
 	machine
-	cfg config.Config
-	log *slog.Logger
+	cfg     config.Config
+	log     *slog.Logger
+	metrics *daemonmetric.Set
 
 	monitor    *monitor.Client
 	images     *image.Store
@@ -106,7 +108,7 @@ func (p *parts) connectMonitor(ctx context.Context) (err error) {
 func (p *parts) openImages() (err error) {
 	p.images, err = image.Open(image.Config{
 		Dir:      filepath.Join(p.cfg.RootDir, "images"),
-		Registry: registry.NewClient(registry.Config{HostsDir: p.cfg.CertsDir}),
+		Registry: registry.NewClient(registry.Config{HostsDir: p.cfg.CertsDir, Received: p.metrics.Received}),
 		Pinned:   p.cfg.PinnedImages,
 		Log:      p.log,
 	})
@@ -142,9 +144,9 @@ func (p *parts) openSandboxes(ctx context.Context) (err error) {
 	p.sandboxes, err = sandbox.Open(ctx, sandbox.Config{
 		Dir:         p.sandboxesDir(),
 		FilesDir:    filepath.Join(p.cfg.RootDir, "sandboxes"),
-		Network:     p.network,
+		Network:     p.metrics.Network(p.network),
 		Processes:   p.monitor,
-		Kernel:      sandbox.Linux{},
+		Kernel:      p.metrics.Kernel(sandbox.Linux{}),
 		InitProgram: p.monitorProgram,
 		Handlers:    p.handlers,
 		Driver:      p.driver,
@@ -174,8 +176,8 @@ func (p *parts) openContainers(ctx context.Context) (err error) {
 		Dir:       p.stateDir("containers"),
 		Sandboxes: p.sandboxes,
 		Images:    p.images,
-		Bundles:   bundles,
-		Processes: p.monitor,
+		Bundles:   p.metrics.Bundles(bundles),
+		Processes: p.metrics.Processes(p.monitor),
 		Inventory: p.monitor,
 		Handlers:  p.handlers,
 		Driver:    p.driver,

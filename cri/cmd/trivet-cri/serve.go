@@ -9,9 +9,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trivet-node/trivet/cri/config"
+	"github.com/trivet-node/trivet/cri/daemonmetric"
 	"github.com/trivet-node/trivet/cri/importer"
 	"github.com/trivet-node/trivet/cri/server"
 	"github.com/trivet-node/trivet/cri/stats"
+	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
 )
@@ -30,10 +32,20 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	}
 	defer listener.Close()
 
-	p := &parts{machine: host, cfg: cfg, log: log}
+	p := &parts{
+		machine: host,
+		cfg:     cfg,
+		log:     log,
+		metrics: daemonmetric.New(),
+	}
 	defer p.close()
 
 	if err := p.open(ctx); err != nil {
+		return err
+	}
+
+	scrapes, err := p.listenMetrics(ctx)
+	if err != nil {
 		return err
 	}
 
@@ -43,7 +55,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	}
 	defer archives.Close()
 
-	err = p.run(ctx, listener, archives)
+	err = p.run(ctx, listener, archives, scrapes)
 	if errors.Is(err, errDismissed) {
 		return nil
 	}
@@ -51,8 +63,19 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	return err
 }
 
+// listenMetrics listens for scrapes.
+func (p *parts) listenMetrics(ctx context.Context) (*metric.Server, error) {
+	p.metrics.Count(daemonmetric.Inventory{
+		Sandboxes:  p.sandboxes,
+		Containers: p.containers,
+		Images:     p.images,
+		Monitor:    p.monitor,
+	})
+	return metric.Listen(ctx, p.cfg.MetricsAddress, p.metrics.Registry, p.log)
+}
+
 // run serves both sockets until ctx ends or one of the parts fails.
-func (p *parts) run(ctx context.Context, listener, archives net.Listener) error {
+func (p *parts) run(ctx context.Context, listener, archives net.Listener, scrapes *metric.Server) error {
 	all, ctx := errgroup.WithContext(ctx)
 	// Before the first pod is made: see Collect.
 	if err := p.network.Collect(ctx, p.sandboxes.Known, p.sandboxesDir()); err != nil {
@@ -63,6 +86,7 @@ func (p *parts) run(ctx context.Context, listener, archives net.Listener) error 
 	all.Go(func() error { return p.network.Run(ctx) })
 	all.Go(func() error { return p.exits.Run(ctx) })
 	all.Go(func() error { return p.streams.Run(ctx) })
+	all.Go(func() error { return scrapes.Run(ctx) })
 	all.Go(func() error { return importer.New(p.images, p.log).Run(ctx, archives) })
 	all.Go(func() error { return awaitDismissal(ctx, p.monitor, p.log) })
 	all.Go(func() error { return g.Serve(listener) })
@@ -82,7 +106,7 @@ func (p *parts) server() *server.Server {
 		Version:    program.Version,
 		Sandboxes:  p.sandboxes,
 		Containers: p.containers,
-		Images:     p.images,
+		Images:     p.metrics.Images(p.images),
 		Network:    p.network,
 		Streams:    p.streams,
 		Stats: stats.New(stats.Config{
@@ -98,6 +122,7 @@ func (p *parts) server() *server.Server {
 		Driver:   p.driver,
 		Handlers: p.handlers.Names(),
 		Info:     p.cfg,
+		Calls:    p.metrics.Calls.Observe,
 		Log:      p.log,
 	})
 }

@@ -11,8 +11,10 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/trivet-node/trivet/csi/daemonmetric"
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/registrar"
+	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
 )
@@ -33,11 +35,18 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.close()) }()
 
+	metrics := daemonmetric.New(store.volumes)
+	scrapes, err := metric.Listen(ctx, o.metrics, metrics.Registry, log)
+	if err != nil {
+		return err
+	}
+
 	d, err := driver.New(driver.Config{
 		NodeID:    o.nodeName,
 		Version:   program.Version,
 		Volumes:   store.volumes,
 		Publisher: store.publisher,
+		Calls:     metrics.Calls.Observe,
 		Log:       log,
 	})
 	if err != nil {
@@ -54,6 +63,7 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { store.volumes.Run(ctx); return nil })
+	group.Go(func() error { return scrapes.Run(ctx) })
 	group.Go(func() error { return serveUntil(ctx, log, d.Server(), listener, o.endpoint) })
 	log.Info("serving CSI", "socket", o.endpoint, "node", o.nodeName)
 	if control != nil {
