@@ -44,6 +44,7 @@ func (r *Reader) seriesOf(pod Pod) series.Pod {
 			Name:      c.ContainerConfig().GetMetadata().GetName(),
 			Image:     c.ImageName,
 			Group:     r.cfg.Driver.Dir(parent, c.ID),
+			Created:   c.Created,
 			Started:   c.Started,
 			Pid:       c.Pid,
 			Resources: c.CurrentResources(),

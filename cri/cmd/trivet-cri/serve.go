@@ -109,20 +109,25 @@ func (p *parts) server() *server.Server {
 		Images:     p.metrics.Images(p.images),
 		Network:    p.network,
 		Streams:    p.streams,
-		Stats: stats.New(stats.Config{
-			Sandboxes: p.sandboxes,
-			Cgroups:   p.cgroups,
-			Driver:    p.driver,
-			Layers:    p.layers,
-			Log:       p.log,
-			V2:        p.cgroups.V2,
-			HugePages: p.cgroups.Controller("hugetlb"),
-		}),
-		Events:   &p.events,
-		Driver:   p.driver,
-		Handlers: p.handlers.Names(),
-		Info:     p.cfg,
-		Calls:    p.metrics.Calls.Observe,
-		Log:      p.log,
+		Stats:      p.stats(),
+		Events:     &p.events,
+		Driver:     p.driver,
+		Handlers:   p.handlers.Names(),
+		Info:       p.cfg,
+		Calls:      p.metrics.Calls.Observe,
+		Log:        p.log,
+	})
+}
+
+// stats returns the reader of what containers and pods use.
+func (p *parts) stats() *stats.Reader {
+	return stats.New(stats.Config{
+		Sandboxes: p.sandboxes,
+		Cgroups:   p.cgroups,
+		Driver:    p.driver,
+		Layers:    p.layers,
+		Log:       p.log,
+		V2:        p.cgroups.V2,
+		HugePages: p.cgroups.Controller("hugetlb"),
 	})
 }

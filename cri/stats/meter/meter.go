@@ -1,6 +1,6 @@
-// Package meter reads control groups and network namespaces for all who ask at about the same time. A reading
-// is given to everybody for MaxAge, and a caller that asks while one is made waits for it, so that the calls of one
-// scrape (statistics, metrics) go over the groups once.
+// Package meter reads control groups and network namespaces for all who ask at about the same time. A
+// reading is given to everybody for MaxAge, and a caller that asks while one is made waits for it, so that
+// the calls of one scrape (statistics, metrics) go over the groups once.
 package meter
 
 import (

@@ -15,7 +15,7 @@ import (
 	"github.com/trivet-node/trivet/internal/cgroup/usage/usagetest"
 )
 
-// group returns a sample of a group.
+// sample returns a sample of a group.
 func sample(t *testing.T, m *Meter, detail usage.Detail) Sample {
 	t.Helper()
 	s, err := m.Group("/a", detail)
@@ -32,12 +32,12 @@ func TestReadingIsSharedForAMoment(t *testing.T) {
 		first := sample(t, m, usage.Basic)
 
 		time.Sleep(MaxAge)
-		if again := sample(t, m, usage.Basic); again.Time != first.Time {
+		if again := sample(t, m, usage.Basic); !again.Time.Equal(first.Time) {
 			t.Errorf("read after %v", again.Time.Sub(first.Time))
 		}
 
 		time.Sleep(time.Millisecond)
-		if later := sample(t, m, usage.Basic); later.Time == first.Time {
+		if later := sample(t, m, usage.Basic); later.Time.Equal(first.Time) {
 			t.Error("an old reading is given")
 		}
 	})

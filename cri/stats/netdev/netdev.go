@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"strconv"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -89,6 +90,11 @@ func parse(text []byte) []Interface {
 		name = bytes.TrimSpace(name)
 		fields := numbers(rest)
 		if !found || len(fields) < columns || string(name) == "lo" {
+			continue
+		}
+
+		// The kernel lets a pod choose any bytes, which no message of gRPC could carry.
+		if !utf8.Valid(name) {
 			continue
 		}
 

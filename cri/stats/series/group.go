@@ -117,8 +117,10 @@ func (s *Series) processes(b *builder, group string, init int) {
 	b.add(processes, uint64(listed.Count))
 	if listed.Count == len(listed.PIDs) {
 		open := procfs.Count(listed.PIDs)
-		b.add(descriptors, open.Descriptors)
 		if !open.Unknown {
+			b.add(descriptors, open.Descriptors)
+		}
+		if !open.Unknown && !open.SocketsUnknown {
 			b.add(sockets, open.Sockets)
 		}
 	}

@@ -52,6 +52,7 @@ type Container struct {
 	// Image is the image's name as it was asked for.
 	Image   string
 	Group   string
+	Created time.Time
 	Started time.Time
 
 	// Pid is the process ID of its first process.
@@ -160,6 +161,7 @@ func (s *Series) container(pod Pod, c Container) []*runtimeapi.Metric {
 
 	b.at = sample.Time.UnixNano()
 	b.add(lastSeen, uint64(sample.Time.Unix()))
+	b.add(creationTime, uint64(max(c.Created.Unix(), 0)))
 	b.add(startTime, uint64(max(c.Started.Unix(), 0)))
 	s.spec(b, c.Resources)
 	s.group(b, &sample.Reading, c.Resources.GetCpuQuota())

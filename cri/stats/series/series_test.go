@@ -47,6 +47,7 @@ func web() Pod {
 		Name:      "main",
 		Image:     "registry.example/web:1",
 		Group:     "/kubepods/pod1/container1",
+		Created:   time.Unix(1_600_000_000, 0),
 		Started:   time.Unix(1_700_000_000, 0),
 		Pid:       os.Getpid(),
 		Resources: resources,
@@ -74,8 +75,10 @@ func described(s *Series) map[string]*runtimeapi.MetricDescriptor {
 // text returns metrics as Prometheus shows them, without what differs from run to run.
 func text(s *Series, metrics []*runtimeapi.Metric) string {
 	known := described(s)
-	changing := []string{"container_last_seen", "container_fs_", "container_file_descriptors", "container_sockets",
-		"container_ulimits"}
+	changing := []string{
+		"container_last_seen", "container_fs_", "container_file_descriptors", "container_sockets",
+		"container_ulimits",
+	}
 
 	var out strings.Builder
 	for _, m := range metrics {
@@ -158,10 +161,9 @@ func TestNamesTypesAndLabelsAreThoseOfCAdvisor(t *testing.T) {
 		if f == nil {
 			continue
 		}
-
-		if got := strings.ToLower(f.kind.String()); got != kind || !slices.Equal(f.labels, fields[3:]) {
-			t.Errorf("%s is a %s with the labels %v; the file says %s, %v",
-				name, got, f.labels, kind, fields[3:])
+		got, labels := strings.ToLower(f.kind.String()), fields[3:]
+		if got != kind || !slices.Equal(f.labels, labels) {
+			t.Errorf("%s is a %s with labels %v; the file says %s, %v", name, got, f.labels, kind, labels)
 		}
 	}
 
@@ -187,17 +189,25 @@ func TestOnlyWhatThisMachineCountsIsDescribed(t *testing.T) {
 	}
 }
 
-// kubelet ignores a metric that is not described, and one whose labels are too few or too many.
-func TestEachMetricFitsItsDescription(t *testing.T) {
+// kubelet ignores a metric that is not described, and one whose labels are too few or too many. Two of the
+// same name and labels are an error of the whole answer for Prometheus.
+func TestEachMetricFitsItsDescriptionAndIsThereOnce(t *testing.T) {
 	for _, v2 := range []bool{false, true} {
 		s := machine(t, v2)
 		known := described(s)
 		pod := s.Pod(web())
+		seen := map[string]bool{}
 		for _, m := range append(pod.Metrics, pod.ContainerMetrics[0].Metrics...) {
 			d := known[m.Name]
 			if d == nil || len(d.LabelKeys) != len(m.LabelValues) || d.Help == "" || m.Timestamp == 0 {
 				t.Errorf("v2 %v: %v is described as %v", v2, m, d)
 			}
+
+			key := m.Name + strings.Join(m.LabelValues, "|")
+			if seen[key] {
+				t.Errorf("v2 %v: %s is there twice", v2, key)
+			}
+			seen[key] = true
 		}
 	}
 }
