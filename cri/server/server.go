@@ -36,7 +36,6 @@ type Config struct {
 	Sandboxes  *sandbox.Service
 	Containers *container.Service
 	Images     Images
-	Layers     Layers
 	Network    Network
 	Streams    Streams
 	Stats      *stats.Reader
@@ -78,8 +77,14 @@ func (s *Server) GRPC() *grpc.Server {
 		grpc.UnaryInterceptor(o.unary),
 		grpc.StreamInterceptor(o.stream),
 	)...)
+
 	runtimeapi.RegisterRuntimeServiceServer(g, s.runtimeService())
-	runtimeapi.RegisterImageServiceServer(g, &imageService{images: s.cfg.Images, layers: s.cfg.Layers})
+	runtimeapi.RegisterImageServiceServer(g, &imageService{
+		images:     s.cfg.Images,
+		containers: s.cfg.Containers,
+		stats:      s.cfg.Stats,
+	})
+
 	return g
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/trivet-node/trivet/cri/registry"
 	"github.com/trivet-node/trivet/cri/rootfs"
 	"github.com/trivet-node/trivet/cri/sandbox"
+	"github.com/trivet-node/trivet/cri/stats/layer"
 	"github.com/trivet-node/trivet/cri/streaming"
 	"github.com/trivet-node/trivet/internal/trace"
 )
@@ -35,6 +36,7 @@ type parts struct {
 	monitor    *monitor.Client
 	images     *image.Store
 	roots      *rootfs.Store
+	layers     *layer.Meter
 	network    *network.Network
 	events     event.Hub
 	sandboxes  *sandbox.Service
@@ -81,6 +83,9 @@ func (p *parts) close() {
 	if p.images != nil {
 		p.images.Close()
 	}
+	if p.layers != nil {
+		p.layers.Close()
+	}
 	if p.monitor != nil {
 		p.monitor.Close()
 	}
@@ -119,8 +124,12 @@ func (p *parts) openImages() (err error) {
 		Images:   p.images,
 		Log:      p.log,
 	})
+	if err != nil {
+		return err
+	}
 
-	return err
+	p.layers = layer.New(p.roots, p.log)
+	return nil
 }
 
 func (p *parts) openSandboxes(ctx context.Context) (err error) {

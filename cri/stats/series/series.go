@@ -8,9 +8,9 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/trivet-node/trivet/cri/rootfs"
 	"github.com/trivet-node/trivet/cri/stats/meter"
 	"github.com/trivet-node/trivet/internal/cgroup/usage"
+	"github.com/trivet-node/trivet/internal/diskusage"
 )
 
 // Config is what Series need.
@@ -20,8 +20,9 @@ type Config struct {
 	// V2 is true on a machine with cgroup v2, HugePages where huge pages are counted.
 	V2, HugePages bool
 
-	// Written returns the size of a container's writable layer, and when it was counted.
-	Written func(id string) (rootfs.Usage, time.Time, error)
+	// Written measures a container's writable layer; activity is its CPU time in nanoseconds. The Time is
+	// zero if nothing is known yet.
+	Written func(id string, activity int64) diskusage.Figure
 
 	// Dir is a directory of the file system of the writable layers.
 	Dir string
@@ -165,7 +166,7 @@ func (s *Series) container(pod Pod, c Container) []*runtimeapi.Metric {
 	s.spec(b, c.Resources)
 	s.group(b, &sample.Reading, c.Resources.GetCpuQuota())
 	s.processes(b, c.Group, c.Pid)
-	s.files(b, c.ID)
+	s.files(b, c.ID, sample.CPU)
 	return b.metrics
 }
 

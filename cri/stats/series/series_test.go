@@ -1,7 +1,6 @@
 package series
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -13,9 +12,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/trivet-node/trivet/cri/rootfs"
 	"github.com/trivet-node/trivet/cri/stats/meter"
 	"github.com/trivet-node/trivet/internal/cgroup/usage/usagetest"
+	"github.com/trivet-node/trivet/internal/diskusage"
 )
 
 var update = flag.Bool("update", false, "rewrite the files of expected metrics")
@@ -28,8 +27,8 @@ func machine(t *testing.T, v2 bool) *Series {
 		V2:        v2,
 		HugePages: true,
 		Dir:       t.TempDir(),
-		Written: func(string) (rootfs.Usage, time.Time, error) {
-			return rootfs.Usage{Bytes: 7, Inodes: 2}, time.Unix(1, 0), nil
+		Written: func(string, int64) diskusage.Figure {
+			return diskusage.Figure{Usage: diskusage.Usage{Bytes: 7, Inodes: 2}, Time: time.Unix(1, 0)}
 		},
 	})
 }
@@ -42,6 +41,7 @@ func web() Pod {
 		MemoryLimitInBytes:     64 << 20,
 		MemorySwapLimitInBytes: 96 << 20,
 	}
+
 	main := Container{
 		ID:        "container1",
 		Name:      "main",
@@ -88,6 +88,7 @@ func text(s *Series, metrics []*runtimeapi.Metric) string {
 			if key == "device" {
 				value = "DEVICE"
 			}
+
 			fmt.Fprintf(&out, "%s=%q,", key, value)
 		}
 
@@ -156,6 +157,7 @@ func TestNamesTypesAndLabelsAreThoseOfCAdvisor(t *testing.T) {
 			t.Errorf("%s: the file says %s", name, served)
 			continue
 		}
+
 		if f == nil {
 			continue
 		}
@@ -213,8 +215,8 @@ func TestEachMetricFitsItsDescriptionAndIsThereOnce(t *testing.T) {
 func TestContainerThatIsEndingHidesNoOther(t *testing.T) {
 	host := usagetest.New(t, true)
 	host.Gone["/kubepods/pod1/ending"] = true
-	s := New(Config{Meter: meter.New(host), V2: true, Written: func(string) (rootfs.Usage, time.Time, error) {
-		return rootfs.Usage{}, time.Time{}, errors.New("no layer")
+	s := New(Config{Meter: meter.New(host), V2: true, Written: func(string, int64) diskusage.Figure {
+		return diskusage.Figure{}
 	}})
 
 	pod := web()
@@ -230,9 +232,11 @@ func TestDevicesHaveNames(t *testing.T) {
 	if got := d.name(1<<12-1, 1<<20-1); got != "4095:1048575" {
 		t.Errorf("a device that does not exist: %s", got)
 	}
+
 	for range 2 * maxNames {
 		d.name(4095, uint32(len(d.names)))
 	}
+
 	if len(d.names) > maxNames {
 		t.Errorf("%d names are kept", len(d.names))
 	}
