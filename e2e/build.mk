@@ -6,6 +6,8 @@ REFERENCE_NODES ?= 0
 # How many of the NODES, the last ones, have systemd as PID 1 and as cgroup driver; make e2e wants one of each
 # kind.
 SYSTEMD ?= 0
+# METRICS=1: with metrics-server.
+METRICS ?= 0
 NODE ?= trivet
 CRI ?= trivet
 CNI ?= trivet
@@ -26,6 +28,8 @@ $(ref)/cni/bridge: e2e/peers/cni/go.mod e2e/peers/cni/go.sum e2e/build.sh
 	@e2e/build.sh cni $(ref)
 $(ref)/coredns: e2e/peers/coredns/go.mod e2e/peers/coredns/go.sum e2e/build.sh
 	@e2e/build.sh coredns $(ref)
+$(ref)/metrics-server: e2e/peers/metrics-server/go.mod e2e/peers/metrics-server/go.sum e2e/build.sh
+	@e2e/build.sh metrics-server $(ref)
 $(ref)/e2e.test: e2e/conformance/go.mod e2e/conformance/go.sum e2e/conformance/imports.go e2e/build.sh
 	@e2e/build.sh e2e.test $(ref)
 
@@ -37,12 +41,12 @@ bin/trivet-cluster bin/trivet-images bin/trivet-specs &: $(cluster_sources) go.m
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./e2e/cmd/trivet-cluster ./e2e/cmd/trivet-images ./e2e/cmd/trivet-specs
 
 # Not made again with every change of the program that makes them: Debian's packages would be fetched each time.
-.trivet/images/index.json: $(image_sources) e2e/conformance/go.mod $(ref)/coredns | bin/trivet-images
-	bin/trivet-images build --out .trivet/images --coredns $(ref)/coredns
+.trivet/images/index.json: $(image_sources) e2e/conformance/go.mod $(ref)/coredns $(ref)/metrics-server | bin/trivet-images
+	bin/trivet-images build --out .trivet/images --coredns $(ref)/coredns --metrics-server $(ref)/metrics-server
 	@touch $@
 
 # What a run needs depends on who sits in the seats.
-references := $(ref)/controlplane $(ref)/coredns
+references := $(ref)/controlplane $(ref)/coredns $(ref)/metrics-server
 ifneq ($(filter kubelet,$(NODE)),)
 references += $(ref)/kubelet
 endif
@@ -57,7 +61,7 @@ references += $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge
 endif
 
 CLUSTER = bin/trivet-cluster
-SEATS = --nodes=$(NODES) --systemd-nodes=$(SYSTEMD) --reference-nodes=$(REFERENCE_NODES) \
+SEATS = --nodes=$(NODES) --systemd-nodes=$(SYSTEMD) --reference-nodes=$(REFERENCE_NODES) $(if $(filter 1,$(METRICS)),--metrics-server) \
 	--agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI)
 # The kernel takes apart what processes leave (mounts, loop devices) after they have ended.
 WAIT = --wait=30s
@@ -69,13 +73,14 @@ install: ## install what the cluster needs of the host (apt; says what and why)
 	@e2e/install.sh
 
 .PHONY: references
-references: $(ref)/controlplane $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge $(ref)/coredns ## build the reference programs (control plane, kubelet, containerd, ...)
+references: $(ref)/controlplane $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge $(ref)/coredns $(ref)/metrics-server ## build the reference programs (control plane, kubelet, containerd, ...)
 
 .PHONY: up
-up: install build bin/trivet-cluster $(references) .trivet/images/index.json ## bring a cluster up: NODES=1 NODE=trivet|kubelet CRI=trivet|containerd CNI=trivet|upstream OCI=crun|runc SYSTEMD=0
+up: install build bin/trivet-cluster $(references) .trivet/images/index.json ## bring a cluster up: NODES=1 NODE=trivet|kubelet CRI=trivet|containerd CNI=trivet|upstream OCI=crun|runc SYSTEMD=0 METRICS=0
 	@$(CLUSTER) up $(SEATS)
 
 .PHONY: run
+run: METRICS = 1
 run: up ## up, then show the demo on it; the cluster stays up
 	@$(CLUSTER) demo
 	@echo; echo 'The cluster is up. Use it by any kubectl:'

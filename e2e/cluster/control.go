@@ -80,18 +80,45 @@ func (c *Cluster) startServiceProxy(plan Plan) error {
 	return c.state().controlPlane().Start(c.programs().KubeProxy(plan.Nodes[0].Name, kubeconfig))
 }
 
-// installManifests applies what a cluster starts with, by the real kubectl as the administrator.
+// installManifests applies what a cluster starts with.
 func (c *Cluster) installManifests(ctx context.Context) error {
 	manifests, err := controlplane.Manifests(c.state().pki(), c.Deploy)
 	if err != nil {
 		return err
 	}
+	if err := c.kubectl(ctx, manifests, "apply", "-f", "-"); err != nil || !c.MetricsServer {
+		return err
+	}
 
-	kubectl := c.programs().Peer("kubectl")
-	cmd := exec.CommandContext(ctx, kubectl, "--kubeconfig="+c.Kubeconfig(), "apply", "-f", "-")
-	cmd.Stdin = strings.NewReader(manifests)
+	return c.InstallMetricsServer(ctx)
+}
+
+// InstallMetricsServer applies metrics-server and does not wait for it: it has something to tell some 15
+// seconds after a node is Ready.
+func (c *Cluster) InstallMetricsServer(ctx context.Context) error {
+	manifests, err := controlplane.MetricsServer(c.state().pki())
+	if err != nil {
+		return err
+	}
+	return c.kubectl(ctx, manifests, "apply", "-f", "-")
+}
+
+// RemoveMetricsServer is the end of InstallMetricsServer.
+func (c *Cluster) RemoveMetricsServer(ctx context.Context) error {
+	manifests, err := controlplane.MetricsServer(c.state().pki())
+	if err != nil {
+		return err
+	}
+	return c.kubectl(ctx, manifests, "delete", "--ignore-not-found", "--cascade=foreground", "-f", "-")
+}
+
+// kubectl runs the real one as the administrator.
+func (c *Cluster) kubectl(ctx context.Context, stdin string, args ...string) error {
+	args = append([]string{"--kubeconfig=" + c.Kubeconfig()}, args...)
+	cmd := exec.CommandContext(ctx, c.programs().Peer("kubectl"), args...)
+	cmd.Stdin = strings.NewReader(stdin)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("kubectl apply: %w: %s", err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("kubectl %s: %w: %s", args[1], err, strings.TrimSpace(string(out)))
 	}
 
 	return nil

@@ -35,6 +35,8 @@ const about = `trivet-cluster runs a real Kubernetes cluster in namespaces of th
   agent NODE A             exchange the agent of a node that runs for A, trivet or kubelet
   reboot NODE              power cut and boot
   cut|mend NODE            pull the node's network cable, plug it in again
+  install metrics-server   run it on the cluster: kubectl top, HorizontalPodAutoscalers by processor and memory
+  remove metrics-server    the end of that
   exec M COMMAND...        run a command inside a machine`
 
 // critestProcs is how many specs of critest run at the same time.
@@ -93,6 +95,7 @@ func configure(env *program.Env) (*session, error) {
 	reference := fs.Int("reference-nodes",
 		0, "number of nodes beside them with kubelet, containerd, runc and the upstream plugins: ref1, ...")
 	systemd := fs.Int("systemd-nodes", 0, "how many of the nodes, the last ones, have systemd as PID 1")
+	metrics := fs.Bool("metrics-server", false, "up: install metrics-server, too")
 	seats := seat.Ours
 	fs.StringVar(&seats.Agent, "agent", "trivet", "node agent: trivet or kubelet")
 	fs.StringVar(&seats.CRI, "cri", "trivet", "CRI server: trivet or containerd")
@@ -130,6 +133,8 @@ func configure(env *program.Env) (*session, error) {
 		Images:   *images,
 		Deploy:   *deploy,
 		Out:      env.Stdout,
+
+		MetricsServer: *metrics,
 	}
 
 	s.args, s.oci = fs.Args(), seats.OCI
@@ -140,15 +145,17 @@ func configure(env *program.Env) (*session, error) {
 
 // operands is how many arguments a verb needs at least.
 var operands = map[string]int{
-	"logs":   2,
-	"start":  2,
-	"stop":   2,
-	"kill":   2,
-	"agent":  2,
-	"reboot": 1,
-	"cut":    1,
-	"mend":   1,
-	"exec":   2,
+	"logs":    2,
+	"start":   2,
+	"stop":    2,
+	"kill":    2,
+	"agent":   2,
+	"reboot":  1,
+	"cut":     1,
+	"mend":    1,
+	"exec":    2,
+	"install": 1,
+	"remove":  1,
 }
 
 func (s *session) do(ctx context.Context, verb string) error {
@@ -187,6 +194,8 @@ func (s *session) do(ctx context.Context, verb string) error {
 		return s.Cable(s.args[0], verb == "mend")
 	case "exec":
 		return s.exec(ctx)
+	case "install", "remove":
+		return s.addOn(ctx, verb, s.args[0])
 	}
 
 	return &program.UsageError{Err: fmt.Errorf("%q is not something to do, see trivet-cluster --help", verb)}
