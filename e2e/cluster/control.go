@@ -86,39 +86,20 @@ func (c *Cluster) installManifests(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.kubectl(ctx, manifests, "apply", "-f", "-"); err != nil || !c.MetricsServer {
+	if err := kubectl(ctx, c, manifests, "apply", "-f", "-"); err != nil || !c.MetricsServer {
 		return err
 	}
 
-	return c.InstallMetricsServer(ctx)
+	return NewMetricsServer(c).Install(ctx)
 }
 
-// InstallMetricsServer applies metrics-server and does not wait for it: it has something to tell some 15
-// seconds after a node is Ready.
-func (c *Cluster) InstallMetricsServer(ctx context.Context) error {
-	manifests, err := controlplane.MetricsServer(c.state().pki())
-	if err != nil {
-		return err
-	}
-	return c.kubectl(ctx, manifests, "apply", "-f", "-")
-}
-
-// RemoveMetricsServer is the end of InstallMetricsServer.
-func (c *Cluster) RemoveMetricsServer(ctx context.Context) error {
-	manifests, err := controlplane.MetricsServer(c.state().pki())
-	if err != nil {
-		return err
-	}
-	return c.kubectl(ctx, manifests, "delete", "--ignore-not-found", "--cascade=foreground", "-f", "-")
-}
-
-// kubectl runs the real one as the administrator.
-func (c *Cluster) kubectl(ctx context.Context, stdin string, args ...string) error {
-	args = append([]string{"--kubeconfig=" + c.Kubeconfig()}, args...)
+// kubectl runs the real one as the cluster's administrator.
+func kubectl(ctx context.Context, c *Cluster, stdin string, args ...string) error {
 	cmd := exec.CommandContext(ctx, c.programs().Peer("kubectl"), args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig())
 	cmd.Stdin = strings.NewReader(stdin)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("kubectl %s: %w: %s", args[1], err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("kubectl %s: %w: %s", args[0], err, strings.TrimSpace(string(out)))
 	}
 
 	return nil

@@ -1,6 +1,6 @@
 // Package demo shows a stateful workload on a cluster, with the real kubectl, step by step as a person would:
-// apply, get, describe, logs, exec, port-forward, cp, scale, top, rolling update, delete a pod, delete a claim.
-// Each step checks what it shows.
+// apply, get, describe, logs, exec, port-forward, cp, scale, top, rolling update, delete a pod, delete a
+// claim. Each step checks what it shows.
 package demo
 
 import (

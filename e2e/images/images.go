@@ -1,8 +1,8 @@
 // Package images builds the images that a cluster without an internet connection needs, under their official
-// names: busybox, pause, CoreDNS, metrics-server, the images of the published test suite, and trivet/demo. They are
-// stand-ins, made of programs built through the Go module proxy and of Debian's busybox with the libraries it
-// links; docs/images.md says which is which. The result is an OCI image layout whose index names each image
-// in the annotation org.opencontainers.image.ref.name. Equal inputs give equal digests.
+// names: busybox, pause, CoreDNS, metrics-server, the images of the published test suite, and trivet/demo.
+// They are stand-ins, made of programs built through the Go module proxy and of Debian's busybox with the
+// libraries it links; docs/images.md says which is which. The result is an OCI image layout whose index names
+// each image in the annotation org.opencontainers.image.ref.name. Equal inputs give equal digests.
 package images
 
 import (

@@ -127,8 +127,8 @@ func MakeIdentities(d pki.Dir, nodes []string, server, kubeconfig string) error 
 	return d.Kubeconfig(ca, "admin", server, kubeconfig)
 }
 
-// makeServers makes the certificates by which the nodes' endpoints and metrics-server are known. Whoever asks
-// a node verifies it by the cluster's CA.
+// makeServers makes the certificates of the nodes' endpoints and of metrics-server: their clients verify them
+// by the cluster's CA.
 func makeServers(d pki.Dir, ca *pki.Authority, nodes []string) error {
 	for i, n := range nodes {
 		if err := d.Server(ca, servingName(n), "system:node:"+n, n, address.Node(i).String()); err != nil {

@@ -35,7 +35,7 @@ const about = `trivet-cluster runs a real Kubernetes cluster in namespaces of th
   agent NODE A             exchange the agent of a node that runs for A, trivet or kubelet
   reboot NODE              power cut and boot
   cut|mend NODE            pull the node's network cable, plug it in again
-  install metrics-server   run it on the cluster: kubectl top, HorizontalPodAutoscalers by processor and memory
+  install metrics-server   have it on the cluster, for kubectl top and autoscalers
   remove metrics-server    the end of that
   exec M COMMAND...        run a command inside a machine`
 

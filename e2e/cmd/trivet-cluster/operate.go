@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/trivet-node/trivet/e2e/cluster"
 	"github.com/trivet-node/trivet/e2e/machine"
 	"github.com/trivet-node/trivet/internal/program"
 )
@@ -39,10 +40,12 @@ func (s *session) addOn(ctx context.Context, verb, name string) error {
 	if name != "metrics-server" {
 		return &program.UsageError{Err: fmt.Errorf("%s what? Only metrics-server, not %q", verb, name)}
 	}
+
+	server := cluster.NewMetricsServer(s.Cluster)
 	if verb == "install" {
-		return s.InstallMetricsServer(ctx)
+		return server.Install(ctx)
 	}
-	return s.RemoveMetricsServer(ctx)
+	return server.Remove(ctx)
 }
 
 // exec runs a command inside a machine.
