@@ -7,14 +7,15 @@ figures = $(if $(RESULTS),--json=$(RESULTS)/$(1).jsonl)
 spans = $(if $(RESULTS),--spans=docs/data/spans-pod.json)
 
 .PHONY: bench
-bench: bench-pods bench-cni bench-csi bench-pull ## pods, network, volumes and image pulls measured beside the real peers, in one run each
+bench: bench-pods bench-cni bench-csi bench-pull bench-scrape ## pods, network, volumes, image pulls and scrapes measured beside the real peers, in one run each
 
-bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/cmd/trivet-bench/*.go e2e/picture/*.go) go.mod
+bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench bin/scrape-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/cmd/trivet-bench/*.go e2e/picture/*.go e2e/bench/scrape/mixin.txt) go.mod
 	@mkdir -p bin
 	go build -ldflags '$(LDFLAGS)' -o bin/trivet-bench ./e2e/cmd/trivet-bench
 	go build -ldflags '$(LDFLAGS)' -o bin/cni-bench ./e2e/bench/cni
 	go build -ldflags '$(LDFLAGS)' -o bin/csi-bench ./e2e/bench/csi
 	go build -ldflags '$(LDFLAGS)' -o bin/pull-bench ./e2e/bench/pull
+	go build -ldflags '$(LDFLAGS)' -o bin/scrape-bench ./e2e/bench/scrape
 
 .PHONY: bench-pods
 bench-pods: bin/trivet-bench ## pods Ready and gone, one by one and 50 at once, and memory: a trivet node beside kubelet + containerd + runc
@@ -33,3 +34,9 @@ bench-csi: build bin/csi-bench ## what trivet-csi's calls take
 .PHONY: bench-pull
 bench-pull: build bin/pull-bench bin/trivet-images $(ref)/containerd ## image pulls of trivet-cri beside containerd's
 	@bin/pull-bench $(call figures,pull)
+
+.PHONY: bench-scrape
+bench-scrape: bin/scrape-bench ## what scrapes take at 110 pods, and what they say, beside kubelet + containerd
+	@$(MAKE) --no-print-directory up NODES=1 REFERENCE_NODES=1
+	@bin/scrape-bench $(call figures,scrape) || { $(CLUSTER) down; exit 1; }
+	@$(MAKE) --no-print-directory down
