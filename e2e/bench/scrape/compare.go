@@ -59,30 +59,55 @@ func compare(ours, theirs snapshots) []row {
 	return rows
 }
 
-// pick takes the values of the where with the largest value, pods before the rest of the node, and counts
-// those that are off.
+// pick takes the values of the place where kubelet's is largest, in the pods that work if they have any, and
+// counts the places that are off.
 func (r *row) pick(ours, theirs *family) {
-	largest := math.Inf(-1)
 	for where, value := range theirs.values {
 		if value == 0 && ours.values[where] == 0 {
 			continue
 		}
 
 		r.groups++
-		if math.Abs(ours.values[where]-value) > noise*math.Abs(value) {
+		if differ(r.name, ours.values[where], value) {
 			r.off++
 		}
 
-		rank := math.Abs(value)
-		if where != wholeNode && where != restOfNode {
-			rank += math.MaxFloat32
-		}
-
-		if rank > largest {
-			largest = rank
+		if r.where == "" || ranks(where) > ranks(r.where) ||
+			ranks(where) == ranks(r.where) && value > r.theirs {
 			r.where, r.theirs, r.ours = where, value, ours.values[where]
 		}
 	}
+}
+
+// ranks puts containers of pods that work before the pods themselves, and both before the rest of the node.
+func ranks(where string) int {
+	load, container, _ := strings.Cut(where, "/")
+	switch {
+	case where == restOfNode || load == "idle" || container == "sandbox":
+		return 0
+	case where == wholeNode:
+		return 1
+	case container == "":
+		return 2
+	}
+	return 3
+}
+
+// differ reports whether two values of one load differ by more than noise: relatively, and by more than what
+// one process more or less, or one page cache, makes.
+func differ(name string, a, b float64) bool {
+	floor := 0.0
+	switch {
+	case strings.HasSuffix(name, "_bytes") || strings.HasSuffix(name, "Bytes"):
+		floor = 512 << 10
+	case strings.HasSuffix(name, "_seconds_total"):
+		floor = 0.003
+	case strings.HasSuffix(name, "NanoCores") || strings.HasSuffix(name, "NanoSeconds"):
+		floor = 3e6
+	}
+
+	difference := math.Abs(a - b)
+	return difference > floor && difference > noise*math.Abs(b)
 }
 
 // family is the values of one family by where they belong.
