@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -137,20 +138,41 @@ func TestSummaryIsAPage(t *testing.T) {
 
 func TestTableMarksWhatDashboardsNeed(t *testing.T) {
 	var out strings.Builder
-	printRows(&out, "/metrics", []row{
-		{name: "kubelet_node_name"},
+	needs := []need{
+		{Page: "/metrics", Name: "gone_from_ours", Labels: []string{"node"}},
+		{Page: "/metrics", Name: "pods", Labels: []string{"state"}},
+		{Page: "/metrics", Name: "evictions"},
+		{Page: "/other", Name: "made_up"},
+	}
+
+	table{&out, "/metrics", needs}.print([]row{
+		{name: "gone_from_ours"},
 		{name: "made_up"},
-		{name: "kubelet_running_pods", there: true, where: wholeNode, theirs: 2, ours: 2, groups: 1},
+		{name: "pods", there: true, missing: []string{"id", "state"}, where: wholeNode, groups: 1},
 		{name: "same", there: true, where: wholeNode, theirs: 2, ours: 2, groups: 1},
 	})
 
-	for _, want := range []string{"* kubelet_node_name", "MISSING", "* kubelet_running_pods", "1: made_up"} {
+	for _, want := range []string{
+		"* gone_from_ours", "MISSING", "* pods", "id state!", "1: made_up", "this kubelet: evictions",
+	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, &out)
 		}
 	}
 
 	if strings.Contains(out.String(), "same") {
-		t.Errorf("what is equal and not asked for is shown:\n%s", &out)
+		t.Errorf("what is equal and not needed is shown:\n%s", &out)
+	}
+}
+
+func TestListOfWhatIsNeededIsRead(t *testing.T) {
+	needs, err := readNeeds("../../../docs/data/mixin-metrics.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	n := needOf(needs, "/metrics/cadvisor", "container_cpu_cfs_periods_total")
+	if n == nil || !slices.Contains(n.Labels, "container") {
+		t.Errorf("needed of the periods of a container: %+v", n)
 	}
 }

@@ -14,13 +14,16 @@ import (
 
 // cost is what the scrapes of one endpoint have taken on one node.
 type cost struct {
-	// cpu is the processor time of the daemons for one scrape, beyond what they use anyway.
-	cpu  time.Duration
+	// cpu is the processor time of the daemons for each scrape, beyond what they use anyway.
+	cpu  []time.Duration
 	took []time.Duration
 
 	// plain and sent are bytes of the last answer, as text and as the node has sent it.
 	plain, sent int
 }
+
+// settle is how long a daemon may go on with a scrape after it has answered.
+const settle = 100 * time.Millisecond
 
 // idle measures how much of a processor the daemons of each node use when nobody asks, as a share.
 func (r *comparison) idle(ctx context.Context) ([]float64, error) {
@@ -29,68 +32,60 @@ func (r *comparison) idle(ctx context.Context) ([]float64, error) {
 
 // shares is how much of a processor the daemons of each node use while something is done.
 func (r *comparison) shares(do func() error) ([]float64, error) {
-	start, before := time.Now(), r.cpu()
+	start := time.Now()
+	before := make([]time.Duration, len(r.targets))
+	for i, t := range r.targets {
+		t.findDaemons()
+		before[i] = t.cpu()
+	}
+
 	if err := do(); err != nil {
 		return nil, err
 	}
 
 	elapsed := time.Since(start)
 	shares := make([]float64, len(r.targets))
-	for i, now := range r.cpu() {
-		shares[i] = float64(now-before[i]) / float64(elapsed)
+	for i, t := range r.targets {
+		shares[i] = float64(t.cpu()-before[i]) / float64(elapsed)
 	}
 
 	return shares, nil
-}
-
-func (r *comparison) cpu() []time.Duration {
-	all := make([]time.Duration, len(r.targets))
-	for i, t := range r.targets {
-		all[i] = t.cpu()
-	}
-	return all
 }
 
 // costs scrapes one endpoint of both nodes at each interval, in turns. idle is what the daemons use anyway.
 func (r *comparison) costs(ctx context.Context, path string, idle []float64) ([]cost, error) {
 	all := make([]cost, len(r.targets))
 	start := time.Now()
-	shares, err := r.shares(func() error {
-		for round := range r.rounds {
-			if err := r.round(ctx, path, round, all); err != nil {
-				return err
-			}
-			if err := retry.Sleep(ctx, time.Until(start.Add(time.Duration(round+1)*r.interval))); err != nil {
-				return err
+	for round := range r.rounds {
+		for n := range r.targets {
+			i := (n + round) % len(r.targets)
+			if err := r.once(ctx, r.targets[i], path, idle[i], &all[i]); err != nil {
+				return nil, err
 			}
 		}
 
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-
-	elapsed := time.Since(start)
-	for i := range all {
-		all[i].cpu = time.Duration((shares[i] - idle[i]) * float64(elapsed) / float64(r.rounds))
+		if err := retry.Sleep(ctx, time.Until(start.Add(time.Duration(round+1)*r.interval))); err != nil {
+			return nil, err
+		}
 	}
 
 	return all, nil
 }
 
-// round scrapes each node once; the one that was first is the last the next time.
-func (r *comparison) round(ctx context.Context, path string, number int, all []cost) error {
-	for n := range r.targets {
-		i := (n + number) % len(r.targets)
-		a, err := r.targets[i].scrape(ctx, path)
-		if err != nil {
-			return err
-		}
-
-		all[i].took = append(all[i].took, a.took)
-		all[i].plain, all[i].sent = len(a.text), a.sent
+// once scrapes and adds to the costs.
+func (r *comparison) once(ctx context.Context, t *target, path string, idle float64, c *cost) error {
+	start, before := time.Now(), t.cpu()
+	a, err := t.scrape(ctx, path)
+	if err != nil {
+		return err
 	}
+	if err := retry.Sleep(ctx, settle); err != nil {
+		return err
+	}
+
+	c.cpu = append(c.cpu, t.cpu()-before-time.Duration(idle*float64(time.Since(start))))
+	c.took = append(c.took, a.took)
+	c.plain, c.sent = len(a.text), a.sent
 	return nil
 }
 
@@ -102,8 +97,13 @@ func (r *comparison) scrapes(ctx context.Context) error {
 	}
 
 	r.shareFigures("processor time of agent and runtime, nobody asks", idle)
-	fmt.Fprintf(r.out, "\n%d scrapes of each, one every %s, beyond what the daemons use anyway\n",
-		r.rounds, r.interval)
+	fmt.Fprintf(
+		r.out,
+		"\nmedians of %d scrapes of each, one every %s; CPU: of agent and runtime, beyond the above\n",
+		r.rounds,
+		r.interval,
+	)
+
 	w := tabwriter.NewWriter(r.out, 0, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "endpoint\tnode\tCPU ms\tp50 ms\tmax ms\tKiB\tgzip KiB\tCPU ratio\t")
 	for _, path := range endpoints {
@@ -114,9 +114,9 @@ func (r *comparison) scrapes(ctx context.Context) error {
 
 		for i, c := range all {
 			fmt.Fprintf(w, "%s\t%s\t%.2f\t%.1f\t%.1f\t%.0f\t%.0f\t%s\t\n", path, r.targets[i].name,
-				inMilliseconds(c.cpu), inMilliseconds(bench.Median(c.took)),
+				inMilliseconds(bench.Median(c.cpu)), inMilliseconds(bench.Median(c.took)),
 				inMilliseconds(slices.Max(c.took)), float64(c.plain)/1024, float64(c.sent)/1024,
-				ratioOf(all[0].cpu, c.cpu, i))
+				ratioOf(bench.Median(all[0].cpu), bench.Median(c.cpu), i))
 
 			r.costFigures(path, r.targets[i].side, c)
 		}
@@ -138,17 +138,13 @@ func inMilliseconds(d time.Duration) float64 { return float64(d.Microseconds()) 
 // watched is what the daemons use while a monitoring system asks as usual: all endpoints every 15 seconds.
 func (r *comparison) watched(ctx context.Context) error {
 	const every = 15 * time.Second
-	all := make([]cost, len(r.targets))
 	start := time.Now()
 	shares, err := r.shares(func() error {
-		for number := 0; time.Since(start) < r.quiet; number++ {
-			for _, path := range endpoints {
-				if err := r.round(ctx, path, number, all); err != nil {
-					return err
-				}
+		for round := range int(r.quiet / every) {
+			if err := r.askAll(ctx); err != nil {
+				return err
 			}
-
-			if err := retry.Sleep(ctx, time.Until(start.Add(time.Duration(number+1)*every))); err != nil {
+			if err := retry.Sleep(ctx, time.Until(start.Add(time.Duration(round+1)*every))); err != nil {
 				return err
 			}
 		}
@@ -160,6 +156,18 @@ func (r *comparison) watched(ctx context.Context) error {
 	}
 
 	r.shareFigures("processor time of agent and runtime, all endpoints every 15 s", shares)
+	return nil
+}
+
+// askAll scrapes all endpoints of both nodes.
+func (r *comparison) askAll(ctx context.Context) error {
+	for _, t := range r.targets {
+		for _, path := range endpoints {
+			if _, err := t.scrape(ctx, path); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -192,7 +200,7 @@ func (r *comparison) costFigures(path, side string, c cost) {
 	}
 
 	r.figures.Add(
-		of("processor time of a scrape", "ms", inMilliseconds(c.cpu)),
+		figure.Of("scrape", path+": processor time", side, c.cpu),
 		figure.Of("scrape", path+": latency", side, c.took),
 		of("size", "KiB", float64(c.plain)/1024),
 		of("size, compressed", "KiB", float64(c.sent)/1024),

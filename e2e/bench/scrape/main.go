@@ -50,6 +50,9 @@ type comparison struct {
 	// interval is from scrape to scrape, quiet how long the daemons are watched without one.
 	interval, quiet time.Duration
 
+	// needs are the families that rules and dashboards use.
+	needs []need
+
 	// pages is where the last answers are kept; "" for nowhere.
 	pages string
 }
@@ -59,9 +62,16 @@ func run(ctx context.Context, env *program.Env) error {
 	fs := env.Flags(about)
 	dir := fs.String("dir", ".trivet", "directory of the cluster")
 	fs.IntVar(&r.pods, "pods", 110, "pods on each node")
-	fs.IntVar(&r.rounds, "rounds", 60, "scrapes of each endpoint of each node")
-	fs.DurationVar(&r.interval, "interval", time.Second, "from scrape to scrape")
-	fs.DurationVar(&r.quiet, "quiet", time.Minute, "how long the daemons are watched before the first scrape")
+	fs.IntVar(&r.rounds, "rounds", 15, "scrapes of each endpoint of each node")
+	fs.DurationVar(&r.interval, "interval", 6*time.Second, "from scrape to scrape")
+	fs.DurationVar(
+		&r.quiet,
+		"quiet",
+		time.Minute,
+		"how long the daemons are watched before the first scrape, and while they are asked every 15 s",
+	)
+
+	mixin := fs.String("mixin", "docs/data/mixin-metrics.json", "list of what rules and dashboards use")
 	fs.StringVar(&r.pages, "pages", "", "keep the last answers in this directory")
 	file := fs.String("json", "", figure.FlagUsage)
 	if err := env.Parse(fs); err != nil {
@@ -73,6 +83,9 @@ func run(ctx context.Context, env *program.Env) error {
 
 	state, err := filepath.Abs(*dir)
 	if err != nil {
+		return err
+	}
+	if r.needs, err = readNeeds(*mixin); err != nil {
 		return err
 	}
 

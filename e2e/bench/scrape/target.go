@@ -17,6 +17,7 @@ import (
 	"github.com/trivet-node/trivet/e2e/cluster"
 	"github.com/trivet-node/trivet/e2e/cluster/address"
 	"github.com/trivet-node/trivet/e2e/cluster/controlplane"
+	"github.com/trivet-node/trivet/e2e/machine"
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
@@ -29,7 +30,10 @@ type target struct {
 
 	base    string
 	client  *http.Client
-	machine interface{ Processes() map[string][]int }
+	machine *machine.Machine
+
+	// daemons are the PIDs of the node's daemons, on the host.
+	daemons []int
 }
 
 // newTarget returns the node with this index in the cluster's plan. It is asked from the machine of the
@@ -141,16 +145,21 @@ var daemons = []string{
 	"containerd-shim-runc-v2",
 }
 
+// findDaemons finds the processes that cpu counts.
+func (t *target) findDaemons() {
+	t.daemons = nil
+	for program, pids := range t.machine.Processes() {
+		if slices.Contains(daemons, program) {
+			t.daemons = append(t.daemons, pids...)
+		}
+	}
+}
+
 // cpu is the processor time that the node's daemons have used so far.
 func (t *target) cpu() time.Duration {
 	var sum time.Duration
-	for program, pids := range t.machine.Processes() {
-		if !slices.Contains(daemons, program) {
-			continue
-		}
-		for _, pid := range pids {
-			sum += cpuOf(pid)
-		}
+	for _, pid := range t.daemons {
+		sum += cpuOf(pid)
 	}
 	return sum
 }

@@ -55,60 +55,77 @@ func (r *comparison) keep(node, path string, text []byte) error {
 
 // values prints, for each endpoint, how the values of both nodes compare.
 func (r *comparison) values(before, after []map[string]page, seconds float64) {
-	served := map[string]bool{}
 	for _, path := range compared {
-		rows := compare(
+		table{r.out, path, r.needs}.print(compare(
 			snapshots{before[0][path], after[0][path], seconds},
 			snapshots{before[1][path], after[1][path], seconds},
-		)
-
-		printRows(r.out, path, rows)
-		for _, row := range rows {
-			served[row.name] = true
-		}
+		))
 	}
-
-	var neither []string
-	for _, name := range mixinNames() {
-		if !served[name] {
-			neither = append(neither, name)
-		}
-	}
-
-	fmt.Fprintf(r.out, "\nnamed by the kubernetes mixin, and not served by this kubelet either: %s\n",
-		strings.Join(neither, " "))
 }
 
-// printRows prints the rows of an endpoint: those that the mixin names and those of the summary first, then
-// of all others what is missing or differs.
-func printRows(out io.Writer, path string, rows []row) {
-	named := mixinNames()
-	fmt.Fprintf(out, "\nvalues of %s: kubelet has %d families\n", path, len(rows))
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "  family\twhose\tkubelet\ttrivet\tratio\toff\tlabels that trivet lacks")
+// table is of the values of one endpoint.
+type table struct {
+	out   io.Writer
+	path  string
+	needs []need
+}
+
+// print prints a row for each family that rules and dashboards need, for each of the summary, and of all
+// others for those that differ; then what is missing.
+func (t table) print(rows []row) {
+	fmt.Fprintf(t.out, "\nvalues of %s: kubelet has %d families\n", t.path, len(rows))
+	w := tabwriter.NewWriter(t.out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(
+		w,
+		"  family\twhose\tkubelet\ttrivet\tratio\toff\tlabels that trivet lacks (!: they are needed)",
+	)
+
 	var missing []string
 	for _, r := range rows {
-		important := slices.Contains(named, r.name)
+		need := needOf(t.needs, t.path, r.name)
 		switch {
-		case !r.there && !important:
+		case !r.there && need == nil:
 			missing = append(missing, r.name)
 		case !r.there:
 			fmt.Fprintf(w, "* %s\t\t\tMISSING\t\t\t\n", r.name)
-		case important || r.off > 0 || len(r.missing) > 0 || path == summaryPath:
-			printRow(w, r, important)
+		case need != nil || r.off > 0 || len(r.missing) > 0 || t.path == summaryPath:
+			printRow(w, r, need)
 		}
 	}
 
 	_ = w.Flush()
-	fmt.Fprintf(out, "  missing, and not named by the mixin: %d: %s\n",
-		len(missing), strings.Join(missing, " "))
+	fmt.Fprintf(t.out, "  missing and not needed: %d: %s\n", len(missing), strings.Join(missing, " "))
+	fmt.Fprintf(t.out, "  needed and not served by this kubelet: %s\n", strings.Join(t.unserved(rows), " "))
 }
 
-func printRow(w io.Writer, r row, important bool) {
+func printRow(w io.Writer, r row, need *need) {
 	mark := " "
-	if important {
+	var lacks []string
+	for _, label := range r.missing {
+		if need != nil && slices.Contains(need.Labels, label) {
+			label += "!"
+		}
+
+		lacks = append(lacks, label)
+	}
+
+	if need != nil {
 		mark = "*"
 	}
+
 	fmt.Fprintf(w, "%s %s\t%s\t%.4g\t%.4g\t%.2f\t%d of %d\t%s\n", mark, r.name, r.where,
-		r.theirs, r.ours, r.ratio(), r.off, r.groups, strings.Join(r.missing, " "))
+		r.theirs, r.ours, r.ratio(), r.off, r.groups, strings.Join(lacks, " "))
+}
+
+// unserved are the families that are needed of this endpoint and that kubelet has not shown: some appear with
+// the first event that they count.
+func (t table) unserved(rows []row) []string {
+	var names []string
+	for _, n := range t.needs {
+		served := slices.ContainsFunc(rows, func(r row) bool { return r.name == n.Name })
+		if n.Page == t.path && !n.Gone && !served {
+			names = append(names, n.Name)
+		}
+	}
+	return names
 }
