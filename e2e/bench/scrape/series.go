@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 )
@@ -179,9 +180,7 @@ func withContainer(path string, element any, labels map[string]string) map[strin
 	}
 
 	all := map[string]string{"container": name}
-	for k, v := range labels {
-		all[k] = v
-	}
+	maps.Copy(all, labels)
 	return all
 }
 
