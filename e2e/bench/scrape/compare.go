@@ -94,12 +94,12 @@ func ranks(where string) int {
 }
 
 // differ reports whether two values of one load differ by more than noise: relatively, and by more than what
-// one process more or less, or one page cache, makes.
+// one small process more or less makes, such as that of pause.
 func differ(name string, a, b float64) bool {
 	floor := 0.0
 	switch {
 	case strings.HasSuffix(name, "_bytes") || strings.HasSuffix(name, "Bytes"):
-		floor = 512 << 10
+		floor = 2 << 20
 	case strings.HasSuffix(name, "_seconds_total"):
 		floor = 0.003
 	case strings.HasSuffix(name, "NanoCores") || strings.HasSuffix(name, "NanoSeconds"):
