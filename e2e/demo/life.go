@@ -108,11 +108,9 @@ func top(ctx context.Context, s *stage) error {
 		return err
 	}
 
-	_, err = s.show(ctx, "top", "nodes")
-	if err != nil {
+	if _, err := s.show(ctx, "top", "nodes"); err != nil {
 		return err
 	}
-
 	_, err = s.show(ctx, "top", "pods", "--containers")
 	return err
 }

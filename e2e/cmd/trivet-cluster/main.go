@@ -127,13 +127,12 @@ func configure(env *program.Env) (*session, error) {
 	}
 
 	s.Cluster = &cluster.Cluster{
-		Dir:      *dir,
-		Bin:      *bin,
-		Programs: *programs,
-		Images:   *images,
-		Deploy:   *deploy,
-		Out:      env.Stdout,
-
+		Dir:           *dir,
+		Bin:           *bin,
+		Programs:      *programs,
+		Images:        *images,
+		Deploy:        *deploy,
+		Out:           env.Stdout,
 		MetricsServer: *metrics,
 	}
 
