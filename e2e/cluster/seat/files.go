@@ -50,7 +50,9 @@ func kubeletConfig(s Seats) string {
 			"webhook":   map[string]any{"enabled": true},
 			"x509":      map[string]any{"clientCAFile": "/etc/kubernetes/pki/ca.crt"},
 		},
-		"authorization": map[string]any{"mode": "Webhook"},
+		"authorization":     map[string]any{"mode": "Webhook"},
+		"tlsCertFile":       "/etc/kubernetes/pki/kubelet.crt",
+		"tlsPrivateKeyFile": "/etc/kubernetes/pki/kubelet.key",
 
 		"clusterDNS":               []string{address.DNSService},
 		"clusterDomain":            "cluster.local",

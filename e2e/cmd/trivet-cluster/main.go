@@ -36,6 +36,8 @@ const about = `trivet-cluster runs a real Kubernetes cluster in namespaces of th
   agent NODE A             exchange the agent of a node that runs for A, trivet or kubelet
   reboot NODE              power cut and boot
   cut|mend NODE            pull the node's network cable, plug it in again
+  install metrics-server   have it on the cluster, for kubectl top and autoscalers
+  remove metrics-server    the end of that
   exec M COMMAND...        run a command inside a machine`
 
 // critestProcs is how many specs of critest run at the same time.
@@ -111,6 +113,7 @@ func configure(env *program.Env) (*session, error) {
 	reference := fs.Int("reference-nodes",
 		0, "number of nodes beside them with kubelet, containerd, runc and the upstream plugins: ref1, ...")
 	systemd := fs.Int("systemd-nodes", 0, "how many of the nodes, the last ones, have systemd as PID 1")
+	metrics := fs.Bool("metrics-server", false, "up: install metrics-server, too")
 	seats := seatFlags(fs)
 	fs.DurationVar(
 		&s.wait,
@@ -138,12 +141,13 @@ func configure(env *program.Env) (*session, error) {
 	}
 
 	s.Cluster = &cluster.Cluster{
-		Dir:      *dir,
-		Bin:      *bin,
-		Programs: *programs,
-		Images:   *images,
-		Deploy:   *deploy,
-		Out:      env.Stdout,
+		Dir:           *dir,
+		Bin:           *bin,
+		Programs:      *programs,
+		Images:        *images,
+		Deploy:        *deploy,
+		Out:           env.Stdout,
+		MetricsServer: *metrics,
 	}
 
 	s.args, s.oci = fs.Args(), seats.OCI
@@ -154,15 +158,17 @@ func configure(env *program.Env) (*session, error) {
 
 // operands is how many arguments a verb needs at least.
 var operands = map[string]int{
-	"logs":   2,
-	"start":  2,
-	"stop":   2,
-	"kill":   2,
-	"agent":  2,
-	"reboot": 1,
-	"cut":    1,
-	"mend":   1,
-	"exec":   2,
+	"logs":    2,
+	"start":   2,
+	"stop":    2,
+	"kill":    2,
+	"agent":   2,
+	"reboot":  1,
+	"cut":     1,
+	"mend":    1,
+	"exec":    2,
+	"install": 1,
+	"remove":  1,
 }
 
 func (s *session) do(ctx context.Context, verb string) error {
@@ -201,6 +207,8 @@ func (s *session) do(ctx context.Context, verb string) error {
 		return s.Cable(s.args[0], verb == "mend")
 	case "exec":
 		return s.exec(ctx)
+	case "install", "remove":
+		return s.addOn(ctx, verb, s.args[0])
 	}
 
 	return &program.UsageError{Err: fmt.Errorf("%q is not something to do, see trivet-cluster --help", verb)}
