@@ -9,6 +9,12 @@ SYSTEMD ?= 0
 NODE ?= trivet
 CRI ?= trivet
 CNI ?= trivet
+# What each node has of its own instead of the host's: a disk, a second one for images and containers, their
+# inodes, memory.
+DISK ?=
+IMAGE_DISK ?=
+INODES ?=
+MEMORY ?=
 # Debian 12's crun is too old for containerd 2.4.
 OCI ?= $(if $(filter containerd,$(CRI)),runc,crun)
 
@@ -58,7 +64,8 @@ endif
 
 CLUSTER = bin/trivet-cluster
 SEATS = --nodes=$(NODES) --systemd-nodes=$(SYSTEMD) --reference-nodes=$(REFERENCE_NODES) \
-	--agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI)
+	--agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI) \
+	--node-disk=$(DISK) --image-disk=$(IMAGE_DISK) --disk-inodes=$(INODES) --node-memory=$(MEMORY)
 # The kernel takes apart what processes leave (mounts, loop devices) after they have ended.
 WAIT = --wait=30s
 # The tests have a cluster of their own: one that is up (make run) is neither tested nor taken down.

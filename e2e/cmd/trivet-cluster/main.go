@@ -98,6 +98,7 @@ func configure(env *program.Env) (*session, error) {
 	fs.StringVar(&seats.CRI, "cri", "trivet", "CRI server: trivet or containerd")
 	fs.StringVar(&seats.CNI, "cni", "trivet", "CNI plugin: trivet or upstream")
 	fs.StringVar(&seats.OCI, "oci", "crun", "OCI runtime: crun or runc")
+	size := sizeFlags(fs)
 	fs.DurationVar(
 		&s.wait,
 		"wait",
@@ -119,7 +120,7 @@ func configure(env *program.Env) (*session, error) {
 	}
 
 	var err error
-	if s.nodes, err = cluster.Nodes(seats, *count, *systemd, *reference); err != nil {
+	if s.nodes, err = cluster.Nodes(seats, *size, *count, *systemd, *reference); err != nil {
 		return nil, &program.UsageError{Err: err}
 	}
 
