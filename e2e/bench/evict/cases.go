@@ -183,7 +183,7 @@ var cases = []testCase{
 	},
 	{
 		name:      "memory",
-		about:     "320 MB in pods that may have 300 MiB together, by requests and priorities",
+		about:     "320 MB in pods that may have 300 MiB, and must give 100 MiB back; requests, priorities",
 		condition: corev1.NodeMemoryPressure,
 		settings: func(f free) settings {
 			return hard(map[string]string{"memory.available": "100Mi"}).
@@ -192,11 +192,11 @@ var cases = []testCase{
 		},
 		pods: []workload{
 			{name: "best", script: hold(90)},
-			{name: "important", script: hold(100), priority: importantClass},
-			{name: "over", script: hold(70), resources: request(corev1.ResourceMemory, "20Mi")},
+			{name: "important", script: hold(90), priority: importantClass},
+			{name: "over", script: hold(60), resources: request(corev1.ResourceMemory, "20Mi")},
 			{name: "under", script: hold(30), resources: request(corev1.ResourceMemory, "60Mi")},
-			{name: "guaranteed", script: hold(30), resources: guaranteed("60Mi")},
 		},
+		last: []workload{{name: "last", script: hold(50), resources: guaranteed("80Mi")}},
 		late: []workload{
 			{name: "late"},
 			{name: "late-tolerant", tolerates: true},

@@ -19,9 +19,9 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-const about = `evict-bench runs the same pods on a trivet node and a kubelet node of a running cluster, beside each
-other, which take more than they may of memory, disks, inodes and process IDs. It prints which of them were
-evicted, in which order and after how long, and each difference in what the API shows: soft thresholds,
+const about = `evict-bench runs the same pods on a trivet node and a kubelet node of a running cluster, beside
+each other, which take more than they may of memory, disks, inodes and process IDs. It prints which of them
+were evicted, in which order and after how long, and each difference in what the API shows: soft thresholds,
 reclaim of images and dead containers, and what is admitted meanwhile are among the cases. make bench-evict
 brings clusters up for it, whose nodes have small disks of their own.`
 
