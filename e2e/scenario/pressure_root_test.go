@@ -47,7 +47,7 @@ func TestFullDiskEvictsByRequestsPrioritiesAndUse(t *testing.T) {
 	const mb = 1000000
 	c.settings(map[string]any{
 		"evictionHard":           map[string]string{"nodefs.available": c.left(bytesLeft, 270*mb)},
-		"evictionMinimumReclaim": map[string]string{"nodefs.available": fmt.Sprint(90 * mb)},
+		"evictionMinimumReclaim": map[string]string{"nodefs.available": fmt.Sprint(60 * mb)},
 	})
 
 	c.eat(
