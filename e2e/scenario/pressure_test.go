@@ -120,7 +120,8 @@ const (
 	bytesLeft  = `echo $(($(stat -f -c '%a * %S' /var/lib/kubelet)))`
 	inodesLeft = `stat -f -c %d /var/lib/kubelet`
 	memoryAll  = `echo $(($(sed -n 's/MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo) * 1024))`
-	pidsLeft   = `echo $(($(cat /proc/sys/kernel/pid_max) - $(cut -d/ -f2 /proc/loadavg | cut -d' ' -f1)))`
+	pidsLeft   = `echo $(($(sort -n /proc/sys/kernel/pid_max /proc/sys/kernel/threads-max | head -n 1) -
+		$(cut -d/ -f2 /proc/loadavg | cut -d' ' -f1)))`
 )
 
 // eater is a pod that takes something of its node.

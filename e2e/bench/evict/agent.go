@@ -148,7 +148,7 @@ func (a agent) has(ctx context.Context, want settings) error {
 }
 
 // free is what the node has now.
-func (a agent) free() (free, error) {
+func (a agent) free(ctx context.Context) (free, error) {
 	var f free
 	for dir, s := range map[string]*space{"/var/lib/kubelet": &f.disk, "/var/lib/trivet/cri": &f.images} {
 		var st unix.Statfs_t
@@ -168,28 +168,36 @@ func (a agent) free() (free, error) {
 
 	f.memory = int64(info.Totalram) * int64(info.Unit)
 
-	most, err := os.ReadFile("/proc/sys/kernel/pid_max")
+	var err error
+	f.pids, err = a.processesLeft(ctx)
+	return f, err
+}
+
+// processesLeft is how many more processes the node may have. The kernel has a limit for each PID namespace,
+// and one for all of them.
+func (a agent) processesLeft(ctx context.Context) (int64, error) {
+	const files = "/proc/sys/kernel/pid_max /proc/sys/kernel/threads-max /proc/loadavg"
+	cmd, err := a.machine.Command(ctx, "cat", strings.Fields(files)...)
 	if err != nil {
-		return f, err
+		return 0, err
 	}
 
-	load, err := os.ReadFile("/proc/loadavg")
+	out, err := cmd.Output()
 	if err != nil {
-		return f, err
+		return 0, fmt.Errorf("cat %s: %w", files, err)
 	}
 
-	// Its fourth field is RUNNING/ALL.
-	_, all, _ := strings.Cut(strings.Fields(string(load))[3], "/")
-	limit, err := strconv.ParseInt(strings.TrimSpace(string(most)), 10, 64)
-	if err != nil {
-		return f, err
-	}
+	return parseProcesses(string(out))
+}
 
-	running, err := strconv.ParseInt(all, 10, 64)
+// parseProcesses reads two limits and the line of /proc/loadavg, whose fourth field is RUNNING/ALL.
+func parseProcesses(text string) (int64, error) {
+	var perNamespace, all, running, now int64
+	var load [3]float64
+	_, err := fmt.Sscanf(text, "%d\n%d\n%f %f %f %d/%d",
+		&perNamespace, &all, &load[0], &load[1], &load[2], &running, &now)
 	if err != nil {
-		return f, err
+		return 0, fmt.Errorf("limits of processes in %q: %w", text, err)
 	}
-
-	f.pids = limit - running
-	return f, nil
+	return min(perNamespace, all) - now, nil
 }

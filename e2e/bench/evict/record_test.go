@@ -50,6 +50,16 @@ func TestEvictionIsTimedFromTheLastPodThatRanBefore(t *testing.T) {
 	}
 }
 
+func TestProcessesLeftAreTheLowerLimitLessThoseThatRun(t *testing.T) {
+	got, err := parseProcesses("4194304\n192730\n66.97 42.88 21.83 22/4812 636\n")
+	if err != nil || got != 192730-4812 {
+		t.Errorf("%d, %v", got, err)
+	}
+	if _, err := parseProcesses("4194304\n"); err == nil {
+		t.Error("no error without the other limit")
+	}
+}
+
 func TestPodThatFailsTwiceIsCounted(t *testing.T) {
 	r := newRecord()
 	r.seen("a", 1, corev1.PodFailed, "Evicted")

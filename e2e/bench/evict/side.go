@@ -149,7 +149,7 @@ func (s *side) run(ctx context.Context, c testCase) (*record, error) {
 		}
 	}
 
-	have, err := s.agent.free()
+	have, err := s.agent.free(ctx)
 	if err != nil {
 		return nil, err
 	}
