@@ -250,7 +250,7 @@ func (c *cluster) evictions(pod string) int {
 	counts := c.kubectl("get", "events", "--field-selector=reason=Evicted,involvedObject.name="+pod,
 		"-o", `jsonpath={range .items[*]}{.count}{"\n"}{end}`)
 	all := 0
-	for _, count := range strings.Fields(counts) {
+	for count := range strings.FieldsSeq(counts) {
 		n, err := strconv.Atoi(count)
 		if err != nil {
 			c.t.Fatal(err)

@@ -54,10 +54,8 @@ func (s settings) with(key string, value any) settings {
 
 func left(bytes, used int64) string { return fmt.Sprint(bytes - used*mib) }
 
-// limitOf is a limit of local storage.
-func limitOf(size string) corev1.ResourceRequirements {
-	return limits(corev1.ResourceEphemeralStorage, size)
-}
+// limited is a container that may have 20 MiB of local storage.
+var limited = limits(corev1.ResourceEphemeralStorage, "20Mi")
 
 var cases = []testCase{
 	{
@@ -70,14 +68,14 @@ var cases = []testCase{
 			{name: "dir-over", script: fill("/v", 30), volume: dirOf("20Mi")},
 			{name: "dir-under", script: fill("/v", 10), volume: dirOf("20Mi")},
 			{name: "memory-full", script: fill("/v", 30), volume: memoryOf("20Mi")},
-			{name: "layer-over", script: fill("/root", 30), resources: limitOf("20Mi")},
-			{name: "layer-under", script: fill("/root", 10), resources: limitOf("20Mi")},
-			{name: "logs-over", script: logged(30), resources: limitOf("20Mi")},
-			{name: "pod-over", script: fill("/v", 30), volume: dirOf(""), resources: limitOf("20Mi")},
-			{name: "other-over", script: fill("/root", 30), second: limitOf("20Mi")},
+			{name: "layer-over", script: fill("/root", 30), resources: limited},
+			{name: "layer-under", script: fill("/root", 10), resources: limited},
+			{name: "logs-over", script: logged(30), resources: limited},
+			{name: "pod-over", script: fill("/v", 30), volume: dirOf(""), resources: limited},
+			{name: "other-over", script: fill("/root", 30), second: limited},
 			{name: "graceful", script: fill("/v", 30), volume: dirOf("20Mi"), graceful: true},
-			{name: "sidecar-over", sidecar: fill("/root", 30), resources: limitOf("20Mi")},
-			{name: "sidecar-under", sidecar: fill("/root", 10), resources: limitOf("20Mi")},
+			{name: "sidecar-over", sidecar: fill("/root", 30), resources: limited},
+			{name: "sidecar-under", sidecar: fill("/root", 10), resources: limited},
 		},
 		evicted: []string{
 			"dir-over", "layer-over", "logs-over", "pod-over", "other-over", "sidecar-over",
@@ -284,8 +282,8 @@ var cases = []testCase{
 		settings: func(free) settings { return hard(map[string]string{"nodefs.available": "1%"}) },
 		pods: []workload{
 			{name: "dir-over", script: fill("/v", 30), volume: dirOf("20Mi")},
-			{name: "layer-over", script: fill("/root", 30), resources: limitOf("20Mi")},
-			{name: "logs-over", script: logged(30), resources: limitOf("20Mi")},
+			{name: "layer-over", script: fill("/root", 30), resources: limited},
+			{name: "logs-over", script: logged(30), resources: limited},
 		},
 		evicted: []string{"dir-over", "layer-over", "logs-over"},
 	},
