@@ -14,6 +14,9 @@ type testCase struct {
 	// split is whether images and containers are on a disk of their own.
 	split bool
 
+	// inTurns is whether the nodes are not filled at the same time: what runs short belongs to all of them.
+	inTurns bool
+
 	// settings are those of the KubeletConfiguration that the case wants, by what the node has free.
 	settings func(free) settings
 
@@ -205,6 +208,7 @@ var cases = []testCase{
 	{
 		name:      "pids",
 		about:     "1500 processes on a node that may give 800",
+		inTurns:   true,
 		condition: corev1.NodePIDPressure,
 		settings: func(f free) settings {
 			return hard(map[string]string{"pid.available": fmt.Sprint(f.pids - 800)})

@@ -118,11 +118,7 @@ func (r *comparison) all(ctx context.Context, chosen *regexp.Regexp, split bool)
 			continue
 		}
 
-		records := make([]*record, len(r.sides))
-		err := r.each(func(s *side) (err error) {
-			records[s.index(r.sides)], err = s.run(ctx, c)
-			return err
-		})
+		records, err := r.run(ctx, c)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
@@ -132,6 +128,23 @@ func (r *comparison) all(ctx context.Context, chosen *regexp.Regexp, split bool)
 	}
 
 	return nil
+}
+
+// run carries out a case on all sides.
+func (r *comparison) run(ctx context.Context, c testCase) ([]*record, error) {
+	var turn sync.Mutex
+	records := make([]*record, len(r.sides))
+	err := r.each(func(s *side) (err error) {
+		if c.inTurns {
+			turn.Lock()
+			defer turn.Unlock()
+		}
+
+		records[s.index(r.sides)], err = s.run(ctx, c)
+		return err
+	})
+
+	return records, err
 }
 
 // each calls f for all sides at the same time.
