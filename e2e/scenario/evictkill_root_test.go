@@ -3,13 +3,11 @@ package scenario
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
-
-	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // kills is how often the agent is killed while it evicts: TRIVET_KILLS, or a few.
@@ -26,39 +24,46 @@ func kills(t *testing.T) int {
 	return n
 }
 
-// TestAgentKilledWhilePodsAreEvicted checks that nobody is evicted twice and nobody wrongly.
+// TestAgentKilledWhilePodsAreEvicted checks that nobody is evicted twice and nobody wrongly: in each round a
+// disk is so full that all pods must go but the one that has asked for what it has, and that one exceeds its
+// limit.
 func TestAgentKilledWhilePodsAreEvicted(t *testing.T) {
 	c := onDisk(t)
 	const (
-		sized   = `{"sizeLimit": "8Mi"}`
-		limit   = `{"ephemeral-storage": "8Mi"}`
-		perHead = 3
+		mb   = 1000000
+		hogs = 6
 	)
+
+	c.settings(map[string]any{
+		"evictionHard": map[string]string{"nodefs.available": c.left(bytesLeft, 40*mb)},
+	})
 
 	left := kills(t)
 	for round := 0; left > 0; round++ {
-		var over, under []string
-		var all []eater
-		for i := range perHead {
-			layer := eater{
-				name:   fmt.Sprintf("layer-%d-%d", round, i),
-				script: megabytes(12, "/root"),
-				limit:  limit,
-			}
-
-			dir := eater{name: fmt.Sprintf("dir-%d-%d", round, i), script: megabytes(12, "/n"), dir: sized}
-			over = append(over, layer.name, dir.name)
-			all = append(all, layer, dir)
+		good := fmt.Sprintf("good-%d", round)
+		limited := fmt.Sprintf("limited-%d", round)
+		all := []eater{
+			{name: good, script: megabytes(25, "/n"), request: `{"ephemeral-storage": "50Mi"}`},
+			{
+				name:    limited,
+				script:  megabytes(12, "/root"),
+				request: `{"ephemeral-storage": "8Mi"}`,
+				limit:   `{"ephemeral-storage": "8Mi"}`,
+			},
 		}
 
-		good := eater{name: fmt.Sprintf("good-%d", round), script: megabytes(4, "/n"), dir: sized}
-		under = append(under, good.name)
-		c.eat(append(all, good)...)
-		c.awaitEaten(good.name)
+		over := []string{limited}
+		for i := range hogs {
+			hog := fmt.Sprintf("hog-%d-%d", round, i)
+			all = append(all, eater{name: hog, script: megabytes(20+i, "/n")})
+			over = append(over, hog)
+		}
 
-		for left > 0 && !c.allEvicted(over) {
-			c.killAt(time.Duration(rand.IntN(900)) * time.Millisecond)
-			left--
+		c.eat(all...)
+		// Each kill is a moment after one more of them has been evicted, while the next one is.
+		for gone := 0; left > 0 && gone < hogs; left-- {
+			gone = c.awaitMore(gone, over[1:])
+			c.killAgent()
 		}
 
 		for _, p := range over {
@@ -66,33 +71,39 @@ func TestAgentKilledWhilePodsAreEvicted(t *testing.T) {
 			c.evictedAtMostOnce(p)
 		}
 
-		c.awaitReady(time.Minute, under...)
-		c.stayed(under...)
+		c.stayed(good)
 		c.kubectl("delete", "pods", "--all", "--wait=true", "--timeout=120s")
+		c.pressed(disk, diskTaint, false)
 	}
-}
-
-// killAt kills the agent after a pause and starts it again.
-func (c *cluster) killAt(pause time.Duration) {
-	c.t.Helper()
-	if err := retry.Sleep(c.t.Context(), pause); err != nil {
-		c.t.Fatal(err)
-	}
-	c.do("kill", c.node, c.agent)
-	c.do("start", c.node, c.agent)
 }
 
 const endShown = "jsonpath={.status.phase} {.status.reason}"
 
-// allEvicted reports whether all the pods have been evicted by now.
-func (c *cluster) allEvicted(pods []string) bool {
+// awaitMore waits until more than some of the pods have been evicted, and returns how many.
+func (c *cluster) awaitMore(some int, pods []string) int {
 	c.t.Helper()
-	for _, p := range pods {
-		if c.kubectl("get", "pod", p, "-o", endShown) != "Failed Evicted" {
-			return false
+	gone := 0
+	c.eventually(time.Minute, "one more eviction", func() error {
+		const each = `jsonpath={range .items[*]}{.metadata.name} {.status.phase} {.status.reason}{"\n"}{end}`
+		out, err := c.try("get", "pods", "-o", each)
+		if err != nil {
+			return err
 		}
-	}
-	return true
+
+		gone = 0
+		for _, p := range pods {
+			if strings.Contains(out, p+" Failed Evicted\n") {
+				gone++
+			}
+		}
+		if gone <= some {
+			return fmt.Errorf("%d of %d are evicted", gone, len(pods))
+		}
+
+		return nil
+	})
+
+	return gone
 }
 
 // awaitEnd waits until a pod is evicted, and checks that none of its containers was started again.
