@@ -68,6 +68,8 @@ func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
 		Hosts:  hosts(n.Name, address.Node(i)),
 		Keep:   kept,
 		Expose: samePath(c.Bin, c.Programs),
+		Disks:  n.disks(),
+		Memory: n.Memory,
 	}
 	if err := m.Boot(ctx, config); err != nil {
 		return err

@@ -115,6 +115,7 @@ func configure(env *program.Env) (*session, error) {
 	systemd := fs.Int("systemd-nodes", 0, "how many of the nodes, the last ones, have systemd as PID 1")
 	metrics := fs.Bool("metrics-server", false, "up: install metrics-server, too")
 	seats := seatFlags(fs)
+	size := sizeFlags(fs)
 	fs.DurationVar(
 		&s.wait,
 		"wait",
@@ -136,7 +137,7 @@ func configure(env *program.Env) (*session, error) {
 	}
 
 	var err error
-	if s.nodes, err = cluster.Nodes(*seats, *count, *systemd, *reference); err != nil {
+	if s.nodes, err = cluster.Nodes(*seats, *size, *count, *systemd, *reference); err != nil {
 		return nil, &program.UsageError{Err: err}
 	}
 
