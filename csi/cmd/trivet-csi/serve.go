@@ -14,6 +14,7 @@ import (
 	"github.com/trivet-node/trivet/csi/daemonmetric"
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/registrar"
+	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
@@ -66,16 +67,36 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 		return err
 	}
 
+	return runAll(ctx, log, o, parts{
+		listener: listener,
+		volumes:  store.volumes,
+		driver:   d,
+		scrapes:  scrapes,
+		control:  control,
+	})
+}
+
+// parts are what runs.
+type parts struct {
+	listener net.Listener
+	volumes  *volume.Store
+	driver   *driver.Driver
+	scrapes  *metric.Server
+	control  *controllers // nil: nothing is provisioned
+}
+
+// runAll runs the parts until ctx ends or one of them fails.
+func runAll(ctx context.Context, log *slog.Logger, o options, p parts) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { store.volumes.Run(ctx); return nil })
-	group.Go(func() error { return scrapes.Run(ctx) })
-	group.Go(func() error { return serveUntil(ctx, log, d.Server(), listener, o.endpoint) })
+	group.Go(func() error { p.volumes.Run(ctx); return nil })
+	group.Go(func() error { return p.scrapes.Run(ctx) })
+	group.Go(func() error { return serveUntil(ctx, log, p.driver.Server(), p.listener, o.endpoint) })
 	log.Info("serving CSI", "socket", o.endpoint, "node", o.nodeName)
-	if control != nil {
-		group.Go(func() error { return control.run(ctx) })
+	if p.control != nil {
+		group.Go(func() error { return p.control.run(ctx) })
 	}
 
 	// The driver can answer now: kubelet may call it as soon as it is registered.
