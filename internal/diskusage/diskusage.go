@@ -169,7 +169,7 @@ func (m *Meter) ask(name string, what Tree, seen signs) (*tree, <-chan struct{})
 	t.begun = counted{signs: seen, began: at}
 	t.partial = Usage{}
 	t.settled = make(chan struct{})
-	m.work.add(&job{tree: t, what: what, count: &count{dirs: what.Dirs}}, t.last.cost > slice)
+	m.work.add(&job{tree: t, what: what, count: &count{dirs: what.Dirs}}, t.last.cost > quick)
 	return t, t.settled
 }
 

@@ -7,11 +7,12 @@ import (
 )
 
 const (
-	// slice is how long a tree is counted at a time. One that takes longer makes way for others.
-	slice = 100 * time.Millisecond
+	// quick is how long a tree is counted at first. One that takes longer makes way for others.
+	quick = 20 * time.Millisecond
 
-	// After a slice of a tree that takes long there is a pause of restShare slices: such trees together take
-	// a quarter of one processor.
+	// slice is how long such a tree is counted at a time. After it there is a pause of restShare slices: the
+	// trees that take long together take a quarter of one processor.
+	slice     = 100 * time.Millisecond
 	restShare = 3
 
 	// maxOpen is how many counts are under way at the same time, which each hold two descriptors.
@@ -36,8 +37,8 @@ type worker struct {
 	// mu guards what follows.
 	mu sync.Mutex
 
-	// quick are trees that are to be counted now, slow those that take long, which take turns.
-	quick []*job
+	// first are trees that are to be counted now, slow those that take long, which take turns.
+	first []*job
 	slow  []*job
 
 	// restUntil is when the next slice of a slow tree may begin.
@@ -60,7 +61,7 @@ func (w *worker) add(j *job, slow bool) {
 		w.slow = append(w.slow, j)
 		close(j.tree.settled)
 	} else {
-		w.quick = append(w.quick, j)
+		w.first = append(w.first, j)
 	}
 
 	if !w.runs && !w.closed {
@@ -88,7 +89,7 @@ func (w *worker) close() {
 
 	w.tell()
 	w.running.Wait()
-	for _, j := range slices.Concat(w.quick, w.slow) {
+	for _, j := range slices.Concat(w.first, w.slow) {
 		j.count.close()
 	}
 }
@@ -96,10 +97,10 @@ func (w *worker) close() {
 // run counts until nothing is left.
 func (w *worker) run() {
 	for {
-		j, quick, pause := w.take()
+		j, isFirst, pause := w.take()
 		switch {
 		case j != nil:
-			w.slice(j, quick)
+			w.slice(j, isFirst)
 		case pause > 0:
 			w.rest(pause)
 		default:
@@ -109,17 +110,17 @@ func (w *worker) run() {
 }
 
 // take returns the tree whose turn it is, or how long to wait for that. With neither the worker has ended.
-func (w *worker) take() (j *job, quick bool, pause time.Duration) {
+func (w *worker) take() (j *job, isFirst bool, pause time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 
 	switch {
-	case w.closed, len(w.quick)+len(w.slow) == 0:
+	case w.closed, len(w.first)+len(w.slow) == 0:
 		w.runs = false
 		return nil, false, 0
 
-	case len(w.quick) > 0:
-		j, w.quick = w.quick[0], w.quick[1:]
+	case len(w.first) > 0:
+		j, w.first = w.first[0], w.first[1:]
 		return j, true, 0
 	}
 
@@ -142,19 +143,24 @@ func (w *worker) rest(pause time.Duration) {
 }
 
 // slice counts a tree for a while.
-func (w *worker) slice(j *job, quick bool) {
+func (w *worker) slice(j *job, isFirst bool) {
+	length := slice
+	if isFirst {
+		length = quick
+	}
+
 	settled := j.tree.settled
 	began := time.Now()
-	done := j.count.step(began.Add(slice))
+	done := j.count.step(began.Add(length))
 	took := time.Since(began)
 	if w.meter.progress(j, took, done) {
 		j.count.walk.Pause()
-		w.again(j, quick)
+		w.again(j, isFirst)
 	} else {
 		j.count.close()
 	}
 
-	if quick {
+	if isFirst {
 		close(settled)
 		return
 	}
@@ -167,11 +173,11 @@ func (w *worker) slice(j *job, quick bool) {
 
 // again puts a tree among those that take long. Only the first of them take turns. The others begin from the
 // start when theirs comes, so that they hold no descriptor until then.
-func (w *worker) again(j *job, quick bool) {
+func (w *worker) again(j *job, isFirst bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 
-	if !quick {
+	if !isFirst {
 		w.slow = slices.Insert(w.slow, min(len(w.slow), maxOpen-1), j)
 		return
 	}
