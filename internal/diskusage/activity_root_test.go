@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
+	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
@@ -22,7 +23,11 @@ func TestSmallestWriteOfAProcessIsSeenByTheTimeOfItsGroup(t *testing.T) {
 	must(t, host.Create(group))
 	t.Cleanup(func() { must(t, host.Remove(context.WithoutCancel(t.Context()), group)) })
 
-	dir := t.TempDir()
+	// Nobody else writes to this file system, where that could hide a write.
+	dir := testenv.ShortDir(t)
+	must(t, mount.Tmpfs(dir, "mode=0700"))
+	t.Cleanup(func() { must(t, mount.Unmount(dir)) })
+
 	shell := exec.CommandContext(t.Context(), "sh", "-c", `while read -r name; do : > "$name"; echo; done`)
 	shell.Dir = dir
 	in, err := shell.StdinPipe()
@@ -50,8 +55,8 @@ func TestSmallestWriteOfAProcessIsSeenByTheTimeOfItsGroup(t *testing.T) {
 		}
 
 		must(t, err)
-		got := m.Measure(t.Context(), "a", Tree{Dirs: []string{dir}, Activity: int64(now)})
-		if got.Inodes != uint64(i+2) {
+		tree := Tree{Dirs: []string{dir}, Activity: int64(now)}
+		if got := m.Measure(t.Context(), "a", tree); got.Inodes != uint64(i+2) {
 			t.Errorf("after %d files: %+v", i+1, got)
 		}
 		m.age("a", time.Minute)

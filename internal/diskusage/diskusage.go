@@ -169,7 +169,7 @@ func (m *Meter) ask(name string, what Tree, seen signs) (*tree, <-chan struct{})
 	t.begun = counted{signs: seen, began: at}
 	t.partial = Usage{}
 	t.settled = make(chan struct{})
-	m.work.add(&job{tree: t, what: what, count: &count{dirs: what.Dirs}}, t.last.cost > quick)
+	m.work.add(&job{tree: t, what: what, count: &count{dirs: what.Dirs}}, t.last.large)
 	return t, t.settled
 }
 
@@ -223,6 +223,7 @@ func (m *Meter) progress(j *job, took time.Duration, done bool) bool {
 	if done {
 		t.outside = outsideOf(t.partial, t.begun.project.Usage, projectOf(j.what.Project).Usage)
 		t.last = t.begun
+		t.last.large = j.count.entries > quickEntries
 		t.figure = Figure{
 			Usage:   t.partial,
 			Time:    t.begun.began,

@@ -1,14 +1,17 @@
 package diskusage
 
 import (
+	"math"
 	"slices"
 	"sync"
 	"time"
 )
 
 const (
-	// quick is how long a tree is counted at first. One that takes longer makes way for others.
-	quick = 20 * time.Millisecond
+	// A tree is counted at once up to so many entries, or for so long on a disk that is slow. One that is larger
+	// makes way for others.
+	quickEntries = 1 << 12
+	quick        = 250 * time.Millisecond
 
 	// slice is how long such a tree is counted at a time. After it there is a pause of restShare slices: the
 	// trees that take long together take a quarter of one processor.
@@ -144,14 +147,14 @@ func (w *worker) rest(pause time.Duration) {
 
 // slice counts a tree for a while.
 func (w *worker) slice(j *job, isFirst bool) {
-	length := slice
+	length, entries := slice, math.MaxInt
 	if isFirst {
-		length = quick
+		length, entries = quick, quickEntries
 	}
 
 	settled := j.tree.settled
 	began := time.Now()
-	done := j.count.step(began.Add(length))
+	done := j.count.step(began.Add(length), entries)
 	took := time.Since(began)
 	if w.meter.progress(j, took, done) {
 		j.count.walk.Pause()
