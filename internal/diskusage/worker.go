@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// A tree is counted at once up to so many entries, or for so long on a disk that is slow. One that is larger
-	// makes way for others.
+	// A tree is counted at once up to so many entries, or for so long on a disk that is slow. One that is
+	// larger makes way for others.
 	quickEntries = 1 << 12
 	quick        = 250 * time.Millisecond
 
