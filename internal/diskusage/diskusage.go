@@ -96,7 +96,8 @@ func New(log *slog.Logger) *Meter {
 	return m
 }
 
-// Close ends the counting that is under way and waits for that. The Meter must not be asked any more.
+// Close ends the counting that is under way and waits for that. A Meter that is asked later returns what it
+// knew.
 func (m *Meter) Close() { m.work.close() }
 
 // Measure returns what a tree takes; name tells it from the others, whatever it consists of. If it may have

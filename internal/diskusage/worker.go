@@ -34,7 +34,7 @@ type worker struct {
 	meter   *Meter
 	running sync.WaitGroup
 
-	// wake is sent to when there is a new tree, and closed at the end.
+	// wake is sent to when there is a new tree, and at the end.
 	wake chan struct{}
 
 	// mu guards what follows.
@@ -60,14 +60,18 @@ func (w *worker) add(j *job, slow bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 
-	if slow {
+	switch {
+	case w.closed:
+		close(j.tree.settled)
+		return
+	case slow:
 		w.slow = append(w.slow, j)
 		close(j.tree.settled)
-	} else {
+	default:
 		w.first = append(w.first, j)
 	}
 
-	if !w.runs && !w.closed {
+	if !w.runs {
 		w.runs = true
 		w.running.Go(w.run)
 		return
@@ -84,7 +88,7 @@ func (w *worker) tell() {
 	}
 }
 
-// close ends the worker and waits for that.
+// close ends the worker and waits for that. Nothing is counted any more.
 func (w *worker) close() {
 	w.mu.Lock()
 	w.closed = true
