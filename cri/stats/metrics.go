@@ -12,6 +12,7 @@ func (r *Reader) Descriptors() []*runtimeapi.MetricDescriptor { return r.series.
 
 // Metrics returns the metrics of pods and of those of their containers that run, in the order of the pods.
 func (r *Reader) Metrics(pods []Pod) []*runtimeapi.PodSandboxMetrics {
+	r.readNetworks(pods)
 	return each(pods, func(pod Pod) *runtimeapi.PodSandboxMetrics {
 		return r.series.Pod(r.seriesOf(pod))
 	})

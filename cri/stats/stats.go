@@ -89,7 +89,21 @@ func (r *Reader) Keep(known []container.Record) {
 }
 
 // Pods returns the stats of pods and of their containers, in the order of the pods.
-func (r *Reader) Pods(pods []Pod) []*runtimeapi.PodSandboxStats { return each(pods, r.Pod) }
+func (r *Reader) Pods(pods []Pod) []*runtimeapi.PodSandboxStats {
+	r.readNetworks(pods)
+	return each(pods, r.Pod)
+}
+
+// readNetworks has the networks of pods read together.
+func (r *Reader) readNetworks(pods []Pod) {
+	var paths []string
+	for _, pod := range pods {
+		if path := r.cfg.Sandboxes.Netns(pod.Sandbox); path != "" {
+			paths = append(paths, path)
+		}
+	}
+	r.meter.ReadNetworks(paths)
+}
 
 // Containers returns the stats of containers, in their order. It leaves out and logs one that cannot be read:
 // that must not hide the others.

@@ -34,7 +34,7 @@ var fields = []field{
 	{"configMapAndSecretChangeDetectionStrategy", NoEffect, "what pods use is watched", nil},
 	{"containerLogMaxFiles", Served, "", nil},
 	{"containerLogMaxSize", Served, "", nil},
-	{"containerLogMaxWorkers", NoEffect, "logs are rotated one after the other", nil},
+	{"containerLogMaxWorkers", Served, "", nil},
 	{"containerLogMonitorInterval", Served, "", nil},
 	{"containerRuntimeEndpoint", Served, "default: unix:///run/trivet/cri.sock", nil},
 	{"contentType", NoEffect, "protobuf where the API has it", nil},
@@ -54,8 +54,8 @@ var fields = []field{
 	{"enableServer", Served, "", nil},
 	{"enableSystemLogHandler", Served, "", nil},
 	{"enableSystemLogQuery", NoEffect, "files of /var/log are served, the journal is not", nil},
-	{"enforceNodeAllocatable", Refused, "the node's own services would not be limited; pods always are",
-		onlyPods},
+	{"enforceNodeAllocatable", Served, "the control groups of system-reserved and kube-reserved must exist",
+		nil},
 	{"eventBurst", Served, "", nil},
 	{"eventRecordQPS", Served, "", nil},
 	{"evictionHard", Served, "", nil},
@@ -72,10 +72,10 @@ var fields = []field{
 	{"healthzBindAddress", Served, "", nil},
 	{"healthzPort", Served, "", nil},
 	{"httpCheckFrequency", Served, "", nil},
-	{"imageGCHighThresholdPercent", NoEffect, "images are not collected", nil},
-	{"imageGCLowThresholdPercent", NoEffect, "images are not collected", nil},
-	{"imageMaximumGCAge", NoEffect, "images are not collected", nil},
-	{"imageMinimumGCAge", NoEffect, "images are not collected", nil},
+	{"imageGCHighThresholdPercent", Served, "", nil},
+	{"imageGCLowThresholdPercent", Served, "", nil},
+	{"imageMaximumGCAge", Served, "", nil},
+	{"imageMinimumGCAge", Served, "", nil},
 	{"imagePullCredentialsVerificationPolicy", Served, "", nil},
 	{"imageServiceEndpoint", Served, "", nil},
 	{"iptablesDropBit", NoEffect, "no iptables rules are made", nil},
@@ -84,7 +84,7 @@ var fields = []field{
 	{"kubeAPIBurst", NoEffect, "the API server's priority and fairness limits the agent", nil},
 	{"kubeAPIQPS", NoEffect, "the API server's priority and fairness limits the agent", nil},
 	{"kubeReserved", Served, "", nil},
-	{"kubeReservedCgroup", NoEffect, "see enforceNodeAllocatable", nil},
+	{"kubeReservedCgroup", Served, "", nil},
 	{"kubeletCgroups", NoEffect, "the agent stays in the group of its service", nil},
 	{"localStorageCapacityIsolation", Served, "ephemeral-storage is reported even without it", nil},
 	{"logging", NoEffect, "see --log-level and --log-format", nil},
@@ -93,9 +93,9 @@ var fields = []field{
 	{"maxParallelImagePulls", Served, "", nil},
 	{"maxPods", Served, "", nil},
 	{"memoryManagerPolicy", Refused, "pods would not get memory of one NUMA node", nil},
-	{"memoryReservationPolicy", NoEffect, "no memory is reserved for a pod", nil},
+	{"memoryReservationPolicy", Served, "on cgroup v2", nil},
 	{"memorySwap", NoEffect, "containers never swap", nil},
-	{"memoryThrottlingFactor", NoEffect, "memory.high is not set", nil},
+	{"memoryThrottlingFactor", Served, "on cgroup v2", nil},
 	{"mergeDefaultEvictionSettings", Served, "", nil},
 	{"nodeLeaseDurationSeconds", Served, "", nil},
 	{"nodeStatusMaxImages", Served, "", nil},
@@ -137,7 +137,7 @@ var fields = []field{
 	{"syncFrequency", NoEffect, "what changes is seen at once", nil},
 	{"systemCgroups", Refused, "the node's processes would not be moved into it", nil},
 	{"systemReserved", Served, "", nil},
-	{"systemReservedCgroup", NoEffect, "see enforceNodeAllocatable", nil},
+	{"systemReservedCgroup", Served, "", nil},
 	{"tlsCertFile", Served, "", nil},
 	{"tlsCipherSuites", Served, "", nil},
 	{"tlsCurvePreferences", Served, "", nil},
@@ -146,18 +146,8 @@ var fields = []field{
 	{"topologyManagerPolicy", Refused, "pods would not be refused by the node's topology", nil},
 	{"topologyManagerPolicyOptions", Refused, "options of a policy that is not served", nil},
 	{"topologyManagerScope", NoEffect, "there is no topology manager", nil},
-	{"tracing", NoEffect, "no spans are sent", nil},
+	{"tracing", Served, "spans of the starts and ends of pods, to an OTLP receiver", nil},
 	{"userNamespaces", NoEffect, "pods with hostUsers: false are refused", nil},
 	{"volumePluginDir", NoEffect, "flex volumes are not served", nil},
 	{"volumeStatsAggPeriod", NoEffect, "volumes are measured when somebody asks", nil},
-}
-
-// onlyPods reports whether nothing but pods is to be kept in the node's allocatable resources.
-func onlyPods(k *kubeletconfig.Configuration) bool {
-	for _, what := range k.EnforceNodeAllocatable {
-		if what != "pods" && what != "none" {
-			return false
-		}
-	}
-	return true
 }

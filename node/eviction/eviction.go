@@ -83,8 +83,8 @@ type Events interface {
 type Metrics interface {
 	// Evicted counts a pod that was evicted because of a signal.
 	Evicted(signal string)
-	// Age takes how old the figures of a signal were by which a pod was chosen.
-	Age(signal string, age time.Duration)
+	// Chosen takes how old the figures of a signal were when a pod was chosen by them.
+	Chosen(signal string, age time.Duration)
 }
 
 // Config is what an Evictor works with.
@@ -210,7 +210,7 @@ func (e *Evictor) act(
 
 	for _, t := range met {
 		if e.cfg.Metrics != nil {
-			e.cfg.Metrics.Age(t.Signal, time.Since(seen[t.Signal].Time))
+			e.cfg.Metrics.Chosen(t.Signal, time.Since(seen[t.Signal].Time))
 		}
 	}
 

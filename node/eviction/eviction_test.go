@@ -161,7 +161,7 @@ func (c *cluster) Evicted(signal string) {
 	c.happens("counted for %s", signal)
 }
 
-func (c *cluster) Age(string, time.Duration) {}
+func (c *cluster) Chosen(string, time.Duration) {}
 
 func (c *cluster) reclaimImages(context.Context) error {
 	c.mu.Lock()

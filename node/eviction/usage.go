@@ -6,6 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	"github.com/trivet-node/trivet/node/localstorage"
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
@@ -17,24 +18,14 @@ type Runtime interface {
 	Stats(ctx context.Context) ([]runtime.PodStats, error)
 }
 
-// Storage measures what pods have on the node's own disk, by UID.
+// Storage measures what pods have on the node's own disk, by UID (localstorage.Meter).
 type Storage interface {
-	Usage(ctx context.Context) (map[types.UID]Stored, error)
-}
-
-// Stored is what a pod has on disk.
-type Stored struct {
-	// Layers and Logs are by the name of the container.
-	Layers  map[string]Disk
-	Logs    map[string]Disk
-	Volumes Disk
+	Usage(ctx context.Context) (map[types.UID]localstorage.Pod, error)
 }
 
 // PodMeter measures pods by what the runtime says and by what they have on disk.
 type PodMeter struct {
 	Runtime Runtime
-
-	// Storage may be nil: then a pod has what the runtime says.
 	Storage Storage
 }
 
@@ -58,7 +49,7 @@ func (m PodMeter) Usage(ctx context.Context, disk bool) (map[types.UID]Usage, er
 		out[types.UID(uid)] = usageOf(s)
 	}
 
-	if !disk || m.Storage == nil {
+	if !disk {
 		return out, nil
 	}
 
@@ -81,7 +72,7 @@ func usageOf(s runtime.PodStats) Usage {
 	out := Usage{Containers: map[string]ContainerUsage{}}
 	sum := int64(0)
 	for _, c := range s.Containers {
-		one := ContainerUsage{Memory: workingSet(c.Memory), Layer: diskOf(c.Rootfs)}
+		one := ContainerUsage{Memory: workingSet(c.Memory)}
 		if one.Memory != nil {
 			sum += *one.Memory
 		}
@@ -101,38 +92,31 @@ func usageOf(s runtime.PodStats) Usage {
 }
 
 // with adds what a pod has on disk.
-func (u Usage) with(s Stored) Usage {
+func (u Usage) with(stored localstorage.Pod) Usage {
 	for name, c := range u.Containers {
-		if layer, known := s.Layers[name]; known {
-			c.Layer = &layer
-		}
-		if logs, known := s.Logs[name]; known {
-			c.Logs = &logs
+		on, known := stored.Containers[name]
+		if !known {
+			continue
 		}
 
+		c.Layer, c.Logs = new(diskOf(on.Layer)), new(diskOf(on.Logs))
 		u.Containers[name] = c
 	}
 
-	u.Volumes = s.Volumes
+	for _, v := range stored.Volumes {
+		if !v.Memory {
+			u.Volumes = u.Volumes.plus(diskOf(v.Usage))
+		}
+	}
+
 	return u
 }
+
+func diskOf(u localstorage.Usage) Disk { return Disk{Bytes: int64(u.Bytes), Inodes: int64(u.Inodes)} }
 
 func workingSet(m *statsapi.MemoryStats) *int64 {
 	if m == nil || m.WorkingSetBytes == nil {
 		return nil
 	}
 	return new(int64(*m.WorkingSetBytes))
-}
-
-func diskOf(fs *statsapi.FsStats) *Disk {
-	if fs == nil || fs.UsedBytes == nil {
-		return nil
-	}
-
-	out := &Disk{Bytes: int64(*fs.UsedBytes)}
-	if fs.InodesUsed != nil {
-		out.Inodes = int64(*fs.InodesUsed)
-	}
-
-	return out
 }

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	"github.com/trivet-node/trivet/node/localstorage"
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
@@ -23,9 +24,9 @@ func (f figures) Stats(context.Context) ([]runtime.PodStats, error) {
 }
 
 // shelf is what pods have on disk.
-type shelf map[types.UID]Stored
+type shelf map[types.UID]localstorage.Pod
 
-func (s shelf) Usage(context.Context) (map[types.UID]Stored, error) {
+func (s shelf) Usage(context.Context) (map[types.UID]localstorage.Pod, error) {
 	if s == nil {
 		return nil, errors.New("cannot be read")
 	}
@@ -36,14 +37,13 @@ func workingSetOf(n uint64) *statsapi.MemoryStats { return &statsapi.MemoryStats
 
 // twoSandboxes is a pod whose sandbox was replaced, and another pod.
 func twoSandboxes() figures {
-	layer := &statsapi.FsStats{UsedBytes: new(uint64(5)), InodesUsed: new(uint64(2))}
 	newest := runtime.PodStats{
 		Pod:       runtime.Pod{UID: "u"},
 		Attempt:   1,
 		Memory:    workingSetOf(100),
 		Processes: new(uint64(7)),
 		Containers: []runtime.ContainerStats{
-			{Name: "a", Memory: workingSetOf(60), Rootfs: layer},
+			{Name: "a", Memory: workingSetOf(60)},
 			{Name: "b"},
 		},
 	}
@@ -65,7 +65,7 @@ func TestAPodUsesWhatTheRuntimeSaysOfItsNewestSandbox(t *testing.T) {
 
 	want := map[types.UID]Usage{
 		"u": {Memory: 100, Processes: 7, Containers: map[string]ContainerUsage{
-			"a": {Memory: new(int64(60)), Layer: &Disk{Bytes: 5, Inodes: 2}},
+			"a": {Memory: new(int64(60))},
 			"b": {},
 		}},
 
@@ -81,11 +81,19 @@ func TestAPodUsesWhatTheRuntimeSaysOfItsNewestSandbox(t *testing.T) {
 }
 
 func TestAPodUsesWhatItHasOnDisk(t *testing.T) {
+	amount := func(bytes, inodes uint64) localstorage.Usage {
+		return localstorage.Usage{Bytes: bytes, Inodes: inodes}
+	}
 	stored := shelf{
 		"u": {
-			Layers:  map[string]Disk{"a": {Bytes: 50, Inodes: 3}},
-			Logs:    map[string]Disk{"a": {Bytes: 10, Inodes: 1}, "gone": {Bytes: 99}},
-			Volumes: Disk{Bytes: 7, Inodes: 4},
+			Containers: map[string]localstorage.Container{
+				"a":    {Layer: amount(50, 3), Logs: amount(10, 1)},
+				"gone": {Logs: amount(99, 99)},
+			},
+			Volumes: map[string]localstorage.Volume{
+				"on-disk":   {Usage: amount(7, 4)},
+				"in-memory": {Usage: amount(1000, 1000), Memory: true},
+			},
 		},
 		"unknown": {},
 	}

@@ -43,12 +43,3 @@ func (k *Configuration) checkEviction() error {
 
 	return errors.Join(p.errs...)
 }
-
-// Thresholds are those of evictionHard, which Check has checked.
-func (k *Configuration) Thresholds() threshold.Set {
-	set, err := threshold.ParseSet(k.EvictionHard)
-	if err != nil {
-		return threshold.Set{}
-	}
-	return set
-}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -81,6 +82,9 @@ type Reporter struct {
 	refreshing sync.Mutex
 	refreshed  time.Time
 
+	// imagesChanged means that the images of the status are to be sent at the next look.
+	imagesChanged atomic.Bool
+
 	// podCIDRs are what the runtime was last given. The goroutine of Run alone uses them.
 	podCIDRs string
 }
@@ -109,6 +113,9 @@ func (r *Reporter) Registered() <-chan struct{} { return r.registered }
 
 // Look has the node looked at without waiting: it has come under a pressure, or is no longer under it.
 func (r *Reporter) Look() { r.own.wake() }
+
+// ImagesChanged says that an image has come or gone. The next look at the node sends them all.
+func (r *Reporter) ImagesChanged() { r.imagesChanged.Store(true) }
 
 // Allocatable returns what pods may use. It is computed from the machine, so it is known before the API
 // answers.
@@ -157,9 +164,13 @@ func (r *Reporter) keepStatus(ctx context.Context) {
 	for {
 		// An unchanged status is sent to a Node that was deleted, too: the answer shows that it was.
 		due := time.Since(reported) >= r.cfg.ReportFrequency || r.cfg.Register && r.own.isGone()
-		sent, ready, err := r.report(ctx, due)
-		if sent {
+		images := r.imagesChanged.Swap(false)
+		sent, ready, err := r.report(ctx, due || images)
+		switch {
+		case sent:
 			reported = time.Now()
+		case images:
+			r.ImagesChanged()
 		}
 
 		// What the cluster waits for is tried again sooner than a usual look.

@@ -35,6 +35,7 @@ type Image struct {
 	RepoTags    []string
 	RepoDigests []string
 	Size        uint64 // bytes
+	Pinned      bool   // the runtime wants it to stay
 	UID         *int64 // whom its processes run as, if that is a number
 	Username    string // or a name; neither of them: root
 }
@@ -45,6 +46,7 @@ func imageOf(i *cri.Image) *Image {
 		RepoTags:    i.RepoTags,
 		RepoDigests: i.RepoDigests,
 		Size:        i.Size,
+		Pinned:      i.Pinned,
 		Username:    i.Username,
 	}
 	if i.Uid != nil {
@@ -112,6 +114,15 @@ func (i Images) ListImages(ctx context.Context) ([]*Image, error) {
 	}
 
 	return out, nil
+}
+
+// RemoveImage removes an image with all its names. One that is gone is a success.
+func (i Images) RemoveImage(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+
+	_, err := i.service.RemoveImage(ctx, &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}})
+	return unlessGone(err)
 }
 
 // ImageFS returns a directory of the file system that holds the images, and how much of it they use.

@@ -22,6 +22,7 @@ import (
 	"github.com/trivet-node/trivet/cri/sandbox"
 	"github.com/trivet-node/trivet/cri/stats/layer"
 	"github.com/trivet-node/trivet/cri/streaming"
+	"github.com/trivet-node/trivet/internal/trace"
 )
 
 // parts are the parts of the server, in the order in which they are opened: each may use those before it.
@@ -30,6 +31,7 @@ type parts struct {
 	cfg     config.Config
 	log     *slog.Logger
 	metrics *daemonmetric.Set
+	traces  *trace.Provider
 
 	monitor    *monitor.Client
 	images     *image.Store

@@ -6,7 +6,9 @@ import "time"
 func (p *pass) unified() {
 	out := p.out
 	p.unifiedCPU(p.need(cpuStatV2))
-	out.Memory = number(p.need(memoryCurrent))
+
+	// The root group has no such file.
+	out.Memory = number(p.want(memoryCurrent))
 	out.MemoryLimit = number(p.want(memoryMax))
 	p.unifiedMemory(p.need(memoryStatV2))
 	out.WorkingSet = out.Memory - min(out.Memory, out.InactiveFile)
@@ -183,6 +185,8 @@ func ioOf(text []byte) []Device {
 				device.Requests[Write] = n
 			case "dios":
 				device.Requests[Discard] = n
+			default:
+				device.charge(string(name), microseconds(n))
 			}
 		}
 
@@ -190,6 +194,29 @@ func ioOf(text []byte) []Device {
 	}
 
 	return devices
+}
+
+// charge takes a figure of the controller io.cost; others are ignored.
+func (d *Device) charge(name string, took time.Duration) {
+	cost := d.Cost
+	if cost == nil {
+		cost = &Cost{}
+	}
+
+	switch name {
+	case "cost.usage":
+		cost.Usage = took
+	case "cost.wait":
+		cost.Wait = took
+	case "cost.indebt":
+		cost.InDebt = took
+	case "cost.indelay":
+		cost.InDelay = took
+	default:
+		return
+	}
+
+	d.Cost = cost
 }
 
 func (p *pass) unifiedHugePages(size string) {
