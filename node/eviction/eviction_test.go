@@ -213,9 +213,9 @@ func expect(t *testing.T, got []string, want ...string) {
 func TestOnePodAfterTheOtherIsEvictedUntilThereIsEnough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(1000)
-		c.run(spec{name: "small"}, 300, 2*time.Second)
-		c.run(spec{name: "large"}, 400, 2*time.Second)
-		c.run(spec{name: "rest"}, 280, 2*time.Second)
+		c.run(spec{name: "small"}, 300, 2100*time.Millisecond)
+		c.run(spec{name: "large"}, 400, 2100*time.Millisecond)
+		c.run(spec{name: "rest"}, 280, 2100*time.Millisecond)
 		expect(t, c.keep(t, time.Minute, "memory.available<500"),
 			"0s EvictionThresholdMet: Attempting to reclaim memory",
 			"0s large is evicted with 1s",
