@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stalls are triggers of psi(5), in microseconds: tasks have waited for memory for a tenth of the time, of one
-// second or, without CAP_SYS_RESOURCE, of two.
+// stalls are triggers of psi(5), in microseconds: tasks have waited for memory for a tenth of the time, of
+// one second or, without CAP_SYS_RESOURCE, of two.
 var stalls = []string{"some 100000 1000000", "some 200000 2000000"}
 
 // machineStalls is where the kernel reports how long tasks of the machine wait for memory.
