@@ -14,6 +14,7 @@ import (
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/netd"
 	"github.com/trivet-node/trivet/internal/metric"
+	"github.com/trivet-node/trivet/internal/metric/metrictest"
 )
 
 func has(t *testing.T, s *Set, lines ...string) {
@@ -69,12 +70,25 @@ func TestPassesAndRepairsAreCounted(t *testing.T) {
 		`trivet_netd_last_pass_timestamp_seconds 1001`)
 }
 
-func TestThePoolIsCountedWhenThereIsAScrape(t *testing.T) {
+func TestTheDocumentsHaveAllMetrics(t *testing.T) {
+	s := New()
+	s.Passed(netd.Report{
+		Pool:   ipam.Location{DataDir: t.TempDir(), Network: "trivet"},
+		Ranges: []ipam.Set{{podRange(t)}},
+	})
+	metrictest.Compare(t, "trivet-netd", s.Registry)
+}
+
+func podRange(t *testing.T) ipam.Range {
+	t.Helper()
 	r, err := ipam.NewRange(ipam.Range{Subnet: netip.MustParsePrefix("10.9.0.0/24")})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return r
+}
 
+func TestThePoolIsCountedWhenThereIsAScrape(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "trivet"), 0o755); err != nil {
 		t.Fatal(err)
@@ -83,7 +97,7 @@ func TestThePoolIsCountedWhenThereIsAScrape(t *testing.T) {
 	s := New()
 	s.Passed(netd.Report{
 		Pool:   ipam.Location{DataDir: dir, Network: "trivet"},
-		Ranges: []ipam.Set{{r}},
+		Ranges: []ipam.Set{{podRange(t)}},
 	})
 
 	has(t, s,

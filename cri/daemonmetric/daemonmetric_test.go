@@ -25,6 +25,7 @@ import (
 	"github.com/trivet-node/trivet/cri/sandbox"
 	"github.com/trivet-node/trivet/cri/server"
 	"github.com/trivet-node/trivet/internal/metric"
+	"github.com/trivet-node/trivet/internal/metric/metrictest"
 	kernel "github.com/trivet-node/trivet/internal/namespace"
 )
 
@@ -162,6 +163,19 @@ func (node) List() []image.Image   { return make([]image.Image, 1) }
 func (node) Usage() (int64, int64) { return 4096, 2 }
 func (n node) Connected() bool     { return n.connected }
 func (node) Connections() int64    { return 2 }
+
+func TestTheDocumentsHaveAllMetrics(t *testing.T) {
+	s := New()
+	s.Count(Inventory{
+		Sandboxes:  sandboxes{},
+		Containers: containers{},
+		Images:     node{},
+		Monitor:    node{},
+	})
+	s.Calls.Observe("/runtime.v1.RuntimeService/Version", codes.OK, time.Millisecond)
+	do(t, s, works{})
+	metrictest.Compare(t, "trivet-cri", s.Registry)
+}
 
 func TestWhatThereIsIsCountedByState(t *testing.T) {
 	s := New()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/internal/metric"
+	"github.com/trivet-node/trivet/internal/metric/metrictest"
 )
 
 // node has a pool with two volumes, of which one is used, and another backend that is in trouble.
@@ -61,6 +62,12 @@ func TestSpaceVolumesAndCallsAreShown(t *testing.T) {
 			t.Errorf("no %s in\n%s", want, got)
 		}
 	}
+}
+
+func TestTheDocumentsHaveAllMetrics(t *testing.T) {
+	s := New(node{})
+	s.Calls.Observe("/csi.v1.Identity/Probe", codes.OK, time.Millisecond)
+	metrictest.Compare(t, "trivet-csi", s.Registry)
 }
 
 func TestADiskThatCannotBeMeasuredLeavesTheRest(t *testing.T) {

@@ -65,6 +65,10 @@ func (s *surroundings) runParts(parts *parts) error {
 		storage: runStorageMeter(s, parts, pods, tree),
 		results: probe.NewResults(pods.List),
 	}
+
+	if in.csi, err = runCSI(s, parts, in); err != nil {
+		return err
+	}
 	if err := s.runPods(parts, in); err != nil {
 		return err
 	}
@@ -133,8 +137,8 @@ func (s *surroundings) newImageAccess() (*imageaccess.Access, error) {
 	})
 }
 
-// runVolumes makes what mounts volumes and starts the registration of CSI drivers.
-func (s *surroundings) runVolumes(parts *parts, in podInputs) (*volume.Mounter, error) {
+// runCSI makes what has CSI drivers mount volumes, and starts their registration.
+func runCSI(s *surroundings, parts *parts, in podInputs) (*csivolume.Mounter, error) {
 	csiNode := &csiplugin.CSINodes{
 		CSINodes: storage.CSINodes(s.client),
 		Nodes:    kube.Nodes(s.client),
@@ -145,6 +149,7 @@ func (s *surroundings) runVolumes(parts *parts, in podInputs) (*volume.Mounter, 
 	drivers := csiplugin.New(csiplugin.Config{
 		Dir:       filepath.Join(s.cfg.RootDir, "plugins_registry"),
 		Publisher: csiNode,
+		Options:   s.traces.ClientOptions(),
 		Called:    s.metrics.Volumes.Called,
 		Log:       s.log,
 		Changed: func() {
@@ -158,26 +163,25 @@ func (s *surroundings) runVolumes(parts *parts, in podInputs) (*volume.Mounter, 
 	parts.run("csi node", csiNode.Init)
 
 	// CSI drivers may ask for tokens of the pod, as projected volumes do.
-	tokens := review.TokensOf(s.client)
-	csi, err := csivolume.New(csivolume.Config{
+	return csivolume.New(csivolume.Config{
 		Root:    s.cfg.RootDir,
 		Node:    s.cfg.NodeName,
 		Objects: in.refs,
 		Drivers: drivers,
-		Tokens:  tokens,
+		Tokens:  review.TokensOf(s.client),
 		Claims:  csivolume.ClaimStatus{Claims: kube.Claims(s.client)},
 	})
-	if err != nil {
-		return nil, err
-	}
+}
 
+// newVolumes makes what mounts volumes.
+func (s *surroundings) newVolumes(in podInputs) *volume.Mounter {
 	return volume.New(volume.Config{
 		Root:    s.cfg.RootDir,
 		Node:    in.env,
 		Objects: in.refs,
-		Tokens:  tokens,
-		CSI:     csi,
+		Tokens:  review.TokensOf(s.client),
+		CSI:     in.csi,
 		Mounted: s.metrics.Volumes.Mounted,
 		Log:     s.log,
-	}), nil
+	})
 }

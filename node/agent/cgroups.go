@@ -78,6 +78,7 @@ func (s *surroundings) newCgroups(ctx context.Context, events *event.Recorder) (
 		Root:     s.cfg.Cgroups.Root,
 		PodPIDs:  s.cfg.Cgroups.PodPIDs,
 		CPUQuota: s.cfg.Cgroups.CPUQuota,
+		Memory:   s.cfg.Cgroups.Memory,
 	})
 	if err != nil {
 		return nil, &program.UsageError{Err: err}
@@ -142,8 +143,8 @@ func limitsOf(d config.Daemons) cgroup.Limits {
 	if d.Compressible {
 		return cgroup.Limits{CPUShares: out.CPUShares}
 	}
-	if d.Protected {
-		out.MemoryMin = out.Memory
+	if d.Protected && out.Memory != 0 {
+		out.MemoryMin = &out.Memory
 	}
 	return out
 }

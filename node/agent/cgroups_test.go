@@ -70,7 +70,7 @@ func TestDaemonsAreHeldToWhatIsReservedForThem(t *testing.T) {
 	}
 
 	want := map[string]cgroup.Limits{
-		"/system": {CPUShares: 512, Memory: 1 << 30, MemoryMin: 1 << 30, PIDs: 1000},
+		"/system": {CPUShares: 512, Memory: 1 << 30, MemoryMin: new(int64(1 << 30)), PIDs: 1000},
 		"/kube":   {CPUShares: 512},
 	}
 	if diff := cmp.Diff(want, g.limits); diff != "" {

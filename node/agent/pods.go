@@ -13,6 +13,7 @@ import (
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/imagegc"
 	"github.com/trivet-node/trivet/node/imagepull"
@@ -42,16 +43,13 @@ type podInputs struct {
 	env     podenv.Node
 	storage *localstorage.Meter
 	results *probe.Results
+	csi     *csivolume.Mounter
 }
 
 // runPods makes and starts what pods are made of, what works on them, and what removes their leftovers.
 func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	// What a pod is made of beside its containers.
-	volumes, err := s.runVolumes(parts, in)
-	if err != nil {
-		return err
-	}
-
+	volumes := s.newVolumes(in)
 	if err := s.runRotator(parts); err != nil {
 		return err
 	}
@@ -113,6 +111,8 @@ func (s *surroundings) newWorker(
 		return nil, err
 	}
 
+	node.Memory.Allocatable = p.env.Allocatable.Memory().Value()
+
 	files := hostFiles{resolver: s.cfg.Containers.ResolverConfig, root: s.cfg.RootDir}
 	if err := files.check(); err != nil {
 		return nil, err
@@ -150,6 +150,7 @@ func (s *surroundings) newWorker(
 		Events:  p.events,
 		Images:  newPuller(s, p, files, node, access, kept),
 		Meter:   s.metrics.Pods,
+		Traces:  s.traces,
 		Log:     s.log,
 	}), nil
 }
@@ -213,6 +214,7 @@ func (s *surroundings) containerConfig() (criconfig.Node, error) {
 		SingleOOMKill:  s.cfg.Containers.SingleOOMKill,
 		NoSwap:         forbidSwap(s.machine, s.cgroups.V2),
 		CPUQuota:       s.cfg.Cgroups.CPUQuota,
+		Memory:         s.cfg.Cgroups.Memory,
 	}, nil
 }
 
@@ -296,9 +298,11 @@ func runStorageLimits(s *surroundings, parts *parts, in podInputs, worker *podwo
 			if err != nil {
 				return false, err
 			}
+
 			return localstorage.Apart(images, s.cfg.RootDir)
 		},
 	})
+
 	parts.runSafe("limits of local storage", enforcer.Run)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -164,6 +165,7 @@ func newStats(s *surroundings, in podInputs) *stats.Collector {
 		Root:     s.cfg.RootDir,
 		Meter:    meter,
 		Storage:  in.storage,
+		Drivers:  in.csi,
 		Runtime:  s.runtime,
 		Pods:     in.pods.List,
 		Machine:  s.machine,
@@ -178,12 +180,19 @@ func metricPages(
 	probes := prometheus.NewRegistry()
 	probes.MustRegister(results)
 
-	return map[string]http.Handler{
+	pages := map[string]http.Handler{
 		"":         s.metrics.Handler(s.log),
 		"resource": exposition.NewPage(collector.Resource),
 		"cadvisor": exposition.NewPage(collector.Cadvisor),
 		"probes":   metric.TextHandler(probes, s.log),
 	}
+
+	// The other daemons of the node have no port that others reach: who may read the agent's metrics reads
+	// theirs here.
+	for _, daemon := range []string{"trivet-cri", "trivet-csi", "trivet-netd"} {
+		pages[daemon] = metric.Relay(filepath.Join(metric.SocketDir, daemon+".sock"), s.log)
+	}
+	return pages
 }
 
 // podLister is the pods of the node for the API.

@@ -17,6 +17,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/trivet-node/trivet/node/kubeletconfig"
+	"github.com/trivet-node/trivet/node/podspec"
 	"github.com/trivet-node/trivet/node/threshold"
 )
 
@@ -42,6 +43,7 @@ type Config struct {
 	Process    Process
 	Machine    Machine
 	Gates      Gates
+	Tracing    Tracing
 
 	// HealthAddress is where /healthz is served; empty: nowhere.
 	HealthAddress string
@@ -101,6 +103,10 @@ type Cgroups struct {
 	Root     string
 	PodPIDs  int64 // -1: no limit
 	CPUQuota bool  // limits of CPU are enforced
+
+	// Memory is how memory is throttled and kept from being reclaimed on cgroup v2. What is allocatable is
+	// not known here.
+	Memory podspec.MemoryQoS
 
 	// HoldPods means that all pods together may have no more than is allocatable.
 	HoldPods bool
@@ -206,6 +212,13 @@ type API struct {
 type Process struct {
 	OOMScoreAdj  int
 	MaxOpenFiles uint64
+}
+
+// Tracing says where spans of pods' starts and ends go. Of the traces that begin here, some per million are
+// kept.
+type Tracing struct {
+	Endpoint          string // host:port of an OTLP receiver (gRPC); empty: no spans are made
+	SamplesPerMillion int
 }
 
 // Machine is what the start demands of the machine.

@@ -34,6 +34,7 @@ func (c *settings) resolve() (Config, error) {
 		Process:    Process{OOMScoreAdj: int(*k.OOMScoreAdj), MaxOpenFiles: uint64(k.MaxOpenFiles)},
 		Machine:    machine(k),
 		Gates:      gates(k),
+		Tracing:    tracing(k.Tracing),
 
 		Kubelet: k,
 		Flags:   c.Flags,
@@ -79,6 +80,13 @@ func cgroups(k *kubeletconfig.Configuration) (Cgroups, error) {
 		HoldPods: slices.Contains(k.EnforceNodeAllocatable, "pods"),
 	}
 
+	if k.Enabled("MemoryQoS") {
+		out.Memory.Tiered = k.MemoryReservationPolicy == "TieredReservation"
+		if k.MemoryThrottlingFactor != nil {
+			out.Memory.Throttling = *k.MemoryThrottlingFactor
+		}
+	}
+
 	system, kube, err := k.ReservedParts()
 	if err != nil {
 		return Cgroups{}, err
@@ -120,6 +128,22 @@ func gates(k *kubeletconfig.Configuration) Gates {
 		RestartAllContainers: k.Enabled("RestartAllContainersOnContainerExits"),
 		All:                  k.Gates(),
 	}
+}
+
+// tracing is what kubelet makes of the field: an endpoint that is not given is the local collector's, and
+// without a rate only those traces are kept that began elsewhere.
+func tracing(t *kubeletconfig.Tracing) Tracing {
+	if t == nil {
+		return Tracing{}
+	}
+	out := Tracing{Endpoint: kubeletconfig.DefaultTracingEndpoint}
+	if t.Endpoint != nil {
+		out.Endpoint = *t.Endpoint
+	}
+	if t.SamplingRatePerMillion != nil {
+		out.SamplesPerMillion = int(*t.SamplingRatePerMillion)
+	}
+	return out
 }
 
 func address(host string, port int32) string { return net.JoinHostPort(host, strconv.Itoa(int(port))) }

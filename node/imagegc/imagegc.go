@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -55,15 +54,18 @@ type Config struct {
 	// Changed is called when an image has come or gone; nil: nobody wants to know.
 	Changed func()
 
+	// Removed is called for each image that was removed, with kubelet's reason, "age" or "space"; nil: nobody
+	// counts.
+	Removed func(reason string)
+
 	// Disk measures the file system that a directory is on; nil: machine.FileSystemOf.
 	Disk func(dir string) (machine.FileSystem, error)
 }
 
 // Collector removes the images of one node. All methods may be called at the same time.
 type Collector struct {
-	cfg     Config
-	holds   *holds
-	removed counts
+	cfg   Config
+	holds *holds
 
 	// turn holds one of those who look at images and remove them, who may use what follows.
 	turn    chan struct{}
@@ -72,13 +74,11 @@ type Collector struct {
 	mounted map[string][]string // the images that are mounted in containers, by the container's ID
 }
 
-// Removed is how many images were removed since the start, by kubelet's reasons.
-type Removed struct {
-	Age   uint64 // not used for longer than the maximum age
-	Space uint64 // to free space
-}
-
-type counts struct{ age, space atomic.Uint64 }
+// Reasons why images are removed, kubelet's.
+const (
+	byAge   = "age"   // not used for longer than the maximum age
+	bySpace = "space" // to free space
+)
 
 // New returns a collector. It reads what an earlier agent has remembered, and removes nothing.
 func New(cfg Config) *Collector {
@@ -87,6 +87,9 @@ func New(cfg Config) *Collector {
 	}
 	if cfg.Changed == nil {
 		cfg.Changed = func() {}
+	}
+	if cfg.Removed == nil {
+		cfg.Removed = func(string) {}
 	}
 
 	now := time.Now()
@@ -103,11 +106,6 @@ func New(cfg Config) *Collector {
 		records: known,
 		mounted: map[string][]string{},
 	}
-}
-
-// Removed returns how many images were removed since the start.
-func (c *Collector) Removed() Removed {
-	return Removed{Age: c.removed.age.Load(), Space: c.removed.space.Load()}
 }
 
 // Hold keeps an image for a pod until the pod has ended, by the image's ID. If the image is just being
@@ -157,7 +155,7 @@ func (c *Collector) ReclaimImages(ctx context.Context) error {
 		return err
 	}
 
-	_, err = c.free(ctx, surplus(images, c.newest(now), math.MaxInt64), &c.removed.space)
+	_, err = c.free(ctx, surplus(images, c.newest(now), math.MaxInt64), bySpace)
 	return err
 }
 
@@ -177,7 +175,7 @@ func (c *Collector) collect(ctx context.Context) error {
 	}
 
 	old := c.cfg.Policy.aged(images, now)
-	if _, err := c.free(ctx, old, &c.removed.age); err != nil {
+	if _, err := c.free(ctx, old, byAge); err != nil {
 		return fmt.Errorf("wanted to free images older than %v, encountered errors in image deletion: %w",
 			c.cfg.Policy.MaxAge, err)
 	}
@@ -223,7 +221,7 @@ func (c *Collector) makeRoom(ctx context.Context, images []image, newest time.Ti
 			return c.notEnough(before, freed)
 		}
 
-		size, err := c.free(ctx, next, &c.removed.space)
+		size, err := c.free(ctx, next, bySpace)
 		freed += size
 		if err != nil {
 			return fmt.Errorf("wanted to free %d bytes, but freed %d bytes space with errors in image "+
@@ -276,7 +274,7 @@ func (c *Collector) disk(ctx context.Context) (disk, error) {
 
 // free removes images, of those that no pod has been given meanwhile. It returns their sizes together. One
 // that cannot be removed does not keep the others.
-func (c *Collector) free(ctx context.Context, images []image, count *atomic.Uint64) (int64, error) {
+func (c *Collector) free(ctx context.Context, images []image, why string) (int64, error) {
 	var freed int64
 	var errs []error
 	changed := false
@@ -296,9 +294,10 @@ func (c *Collector) free(ctx context.Context, images []image, count *atomic.Uint
 		if done {
 			changed = true
 			freed += i.size
-			count.Add(1)
+			c.cfg.Removed(why)
 			delete(c.records.known, i.id)
-			c.cfg.Log.Info("image removed", "image", i.id, "size", i.size, "used", i.used, "seen", i.seen)
+			c.cfg.Log.Info("image removed",
+				"image", i.id, "reason", why, "size", i.size, "used", i.used, "seen", i.seen)
 		}
 	}
 

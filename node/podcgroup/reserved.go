@@ -22,7 +22,7 @@ func (t *Tree) Enforce(ctx context.Context, name string, limits cgroup.Limits) e
 	if err != nil {
 		return fmt.Errorf("cgroup %q: %w", names, err)
 	}
-	if err := t.checkReserved(names, group, limits); err != nil {
+	if err := checkReserved(t.cfg.Host, names, group, limits); err != nil {
 		return err
 	}
 	return t.ensure(ctx, group, limits)
@@ -57,7 +57,7 @@ func (t *Tree) reservedGroup(names []string) (string, error) {
 }
 
 // checkReserved returns kubelet's error if the group does not exist, or lacks a controller that is needed.
-func (t *Tree) checkReserved(names []string, group string, limits cgroup.Limits) error {
+func checkReserved(host *cgroup.Host, names []string, group string, limits cgroup.Limits) error {
 	needed := []string{"cpu"}
 	if limits.Memory != 0 {
 		needed = append(needed, "memory")
@@ -66,13 +66,13 @@ func (t *Tree) checkReserved(names []string, group string, limits cgroup.Limits)
 		needed = append(needed, "pids")
 	}
 
-	if t.cfg.Host.V2 {
-		return t.checkControllers(names, group, needed)
+	if host.V2 {
+		return checkControllers(host, names, group, needed)
 	}
 
 	var missing []string
 	for _, controller := range needed {
-		dir := t.cfg.Host.Dir(controller, group)
+		dir := host.Dir(controller, group)
 		if _, err := os.Stat(dir); dir != "" && err != nil {
 			missing = append(missing, dir)
 		}
@@ -86,15 +86,15 @@ func (t *Tree) checkReserved(names []string, group string, limits cgroup.Limits)
 }
 
 // checkControllers does that on cgroup v2.
-func (t *Tree) checkControllers(names []string, group string, needed []string) error {
-	data, err := os.ReadFile(filepath.Join(t.cfg.Host.Dir("", group), "cgroup.controllers"))
+func checkControllers(host *cgroup.Host, names []string, group string, needed []string) error {
+	data, err := os.ReadFile(filepath.Join(host.Dir("", group), "cgroup.controllers"))
 	if err != nil {
 		return fmt.Errorf("could not read controllers for cgroup %q: %w", names, err)
 	}
 
 	have := strings.Fields(string(data))
 	missing := slices.DeleteFunc(needed, func(controller string) bool {
-		return slices.Contains(have, controller) || !t.cfg.Host.Controller(controller)
+		return slices.Contains(have, controller) || !host.Controller(controller)
 	})
 	if len(missing) > 0 {
 		return fmt.Errorf("cgroup %q has some missing controllers: %s", names, strings.Join(missing, ", "))

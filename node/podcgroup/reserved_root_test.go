@@ -25,7 +25,7 @@ func TestDaemonsAreHeldToTheirReserve(t *testing.T) {
 	}
 
 	limits := cgroup.Limits{CPUShares: 512, Memory: 1 << 28, PIDs: 1000}
-	limits.MemoryMin = limits.Memory
+	limits.MemoryMin = new(limits.Memory)
 	err = tree.Enforce(t.Context(), group+"/daemons", limits)
 	missing := `cgroup ["trivet-test-TestDaemonsAreHeldToTheirReserve" "daemons"]`
 	if err == nil || !strings.Contains(err.Error(), missing) || host.Exists(group) {

@@ -14,6 +14,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/trivet-node/trivet/internal/trace"
 	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/gate"
@@ -162,6 +163,9 @@ type Deps struct {
 	Objects Objects
 	Probes  *probe.Prober
 	Events  Events
+
+	// Traces makes the spans of pods' starts and ends; nil: none.
+	Traces *trace.Provider
 
 	// Meter may be nil.
 	Meter Meter
