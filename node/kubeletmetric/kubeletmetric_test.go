@@ -262,3 +262,16 @@ func TestWhatTheRuntimeDoesNotAnswerIsLeftOut(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestRemovedImagesAndProtectedMemoryAreCounted(t *testing.T) {
+	s := newSet()
+	s.CountProtected(func() (guaranteed, burstable int64) { return 4096, 8192 })
+	for _, reason := range []string{"space", "age", "space"} {
+		s.Images.Removed(reason)
+	}
+	has(t, s,
+		`kubelet_image_garbage_collected_total{reason="age"} 1`,
+		`kubelet_image_garbage_collected_total{reason="space"} 2`,
+		`kubelet_memory_qos_node_memory_min_bytes 4096`,
+		`kubelet_memory_qos_node_memory_low_bytes 8192`)
+}
