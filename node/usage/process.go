@@ -66,8 +66,9 @@ func (r *reader) descriptors(pid int, out *Processes) {
 	}
 
 	out.FDs += uint64(len(names))
+	fd := int(dir.Fd())
 	for _, name := range names {
-		if isSocket(int(dir.Fd()), name) {
+		if isSocket(fd, name) {
 			out.Sockets++
 		}
 	}
