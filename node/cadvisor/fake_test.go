@@ -39,7 +39,7 @@ func group(path string) *usage.Group {
 		FDs:          9,
 		Sockets:      1,
 		Counted:      true,
-		MaxOpenFiles: 1024,
+		MaxOpenFiles: new(int64(1024)),
 	}
 
 	return &usage.Group{
