@@ -46,13 +46,12 @@ func TestProcessInAGroupIsSeen(t *testing.T) {
 		containers: []runtime.Container{{ID: "app", SandboxID: "box", Pod: pod, Name: "c"}},
 	}
 
-	daemons := &Daemons{Runtime: "/none"}
 	m := New(Config{
 		Groups:  host,
 		V2:      host.V2,
 		Tree:    f,
 		Runtime: f,
-		Daemons: daemons.Groups,
+		Daemons: (&Daemons{Runtime: "/none"}).Groups,
 	})
 
 	s := take(t, m)
