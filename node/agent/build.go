@@ -40,7 +40,7 @@ func (s *surroundings) runParts(parts *parts) error {
 	}
 
 	// Pods' groups are made below these.
-	tree, err := s.newCgroups(parts.ctx)
+	tree, err := s.newCgroups(parts.ctx, events)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,6 @@ func (s *surroundings) runParts(parts *parts) error {
 	return s.runAPI(parts, in)
 }
 
-
 // makeDirectories makes those that more than one part uses.
 func (s *surroundings) makeDirectories() error {
 	for dir, mode := range map[string]os.FileMode{
@@ -111,14 +110,22 @@ func (s *surroundings) newEvents() *event.Recorder {
 	})
 }
 
-func (s *surroundings) newRotator() (*logrotate.Rotator, error) {
-	return logrotate.New(logrotate.Config{
+// runRotator starts what rotates the logs of containers.
+func (s *surroundings) runRotator(parts *parts) error {
+	rotator, err := logrotate.New(logrotate.Config{
 		Runtime:  s.runtime,
 		Log:      s.log,
 		MaxSize:  s.cfg.Logs.MaxSize,
 		MaxFiles: s.cfg.Logs.MaxFiles,
+		Workers:  s.cfg.Logs.Workers,
 		Every:    s.cfg.Logs.Interval,
 	})
+	if err != nil {
+		return err
+	}
+
+	parts.run("log rotation", rotator.Run)
+	return nil
 }
 
 func (s *surroundings) newImageAccess() (*imageaccess.Access, error) {
@@ -142,6 +149,7 @@ func runCSI(s *surroundings, parts *parts, in podInputs) (*csivolume.Mounter, er
 	drivers := csiplugin.New(csiplugin.Config{
 		Dir:       filepath.Join(s.cfg.RootDir, "plugins_registry"),
 		Publisher: csiNode,
+		Options:   s.traces.ClientOptions(),
 		Called:    s.metrics.Volumes.Called,
 		Log:       s.log,
 		Changed: func() {

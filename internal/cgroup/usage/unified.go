@@ -71,22 +71,26 @@ func (p *pass) unifiedMemory(text []byte) {
 			out.Cache = n
 		case "kernel":
 			out.Kernel = n
+
 		case "file_mapped":
 			out.MappedFile = n
 		case "file_dirty":
 			out.Dirty = n
 		case "file_writeback":
 			out.Writeback = n
+
 		case "inactive_file":
 			out.InactiveFile = n
 		case "active_file":
 			out.ActiveFile = n
+
 		case "pgfault":
 			out.PageFaults = n
 			out.OwnPageFaults = n
 		case "pgmajfault":
 			out.MajorPageFaults = n
 			out.OwnMajorPageFaults = n
+
 		case "pgscan":
 			out.V2.PagesScanned = n
 		case "pgsteal":
@@ -216,12 +220,12 @@ func (d *Device) charge(name string, took time.Duration) {
 }
 
 func (p *pass) unifiedHugePages(size string) {
-	usage := p.named(hugetlb, "hugetlb."+size+".current")
+	usage := p.hugePageFile("hugetlb." + size + ".current")
 	if len(usage) == 0 {
 		return
 	}
 
 	pages := HugePages{Size: size, Usage: number(usage)}
-	pages.LimitHits = valueOf(p.named(hugetlb, "hugetlb."+size+".events"), "max")
+	pages.LimitHits = valueOf(p.hugePageFile("hugetlb."+size+".events"), "max")
 	p.out.HugePages = append(p.out.HugePages, pages)
 }
