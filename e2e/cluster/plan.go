@@ -94,6 +94,11 @@ func (p Plan) index(name string) (int, error) {
 	return i, nil
 }
 
+// FirstWith is the index of the first node with this agent, -1 when there is none.
+func (p Plan) FirstWith(agent string) int {
+	return slices.IndexFunc(p.Nodes, func(n Node) bool { return n.Agent == agent })
+}
+
 func (p Plan) names() []string {
 	names := make([]string, len(p.Nodes))
 	for i, n := range p.Nodes {
@@ -147,9 +152,11 @@ func Nodes(seats seat.Seats, size Size, count, systemd, reference int) ([]Node, 
 	}
 
 	for i := range reference {
+		theirs := seat.Reference
+		theirs.Traces = seats.Traces
 		nodes = append(nodes, Node{
 			Name:  fmt.Sprintf("ref%d", i+1),
-			Seats: seat.Reference,
+			Seats: theirs,
 			Size:  size,
 		})
 	}

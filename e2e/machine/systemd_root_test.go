@@ -99,6 +99,8 @@ func TestPodGroupsOnSystemd(t *testing.T) {
 		"TestSlicesOfPodsThatAreGoneGo",
 		"TestSlicesGoWithTheUnitsThatHaveFailedInThem",
 		"TestSystemdMayBeRestartedBetweenCalls",
+		"TestDaemonsAreHeldToTheirReserve",
+		"TestDaemonsAreHeldToTheirReserveUnderSystemd",
 		"TestGroupsOfTheOtherDriverGoWhenNothingRunsInThem",
 	)
 }
