@@ -43,7 +43,7 @@ func TestAgentKilledWhilePodsAreEvicted(t *testing.T) {
 		good := fmt.Sprintf("good-%d", round)
 		limited := fmt.Sprintf("limited-%d", round)
 		all := []eater{
-			{name: good, script: megabytes(25, "/n"), request: `{"ephemeral-storage": "50Mi"}`},
+			{name: good, script: megabytes(18, "/n"), request: `{"ephemeral-storage": "20Mi"}`},
 			{
 				name:    limited,
 				script:  megabytes(12, "/root"),
