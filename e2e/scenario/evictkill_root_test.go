@@ -25,8 +25,8 @@ func kills(t *testing.T) int {
 }
 
 // TestAgentKilledWhilePodsAreEvicted checks that nobody is evicted twice and nobody wrongly: in each round a
-// disk is so full that all pods must go but the one that has asked for what it has, and that one exceeds its
-// limit.
+// disk is so full that all pods must go but the one that has asked for what it has, and another one exceeds its
+// limit of local storage.
 func TestAgentKilledWhilePodsAreEvicted(t *testing.T) {
 	c := onDisk(t)
 	const (
@@ -35,7 +35,7 @@ func TestAgentKilledWhilePodsAreEvicted(t *testing.T) {
 	)
 
 	c.settings(map[string]any{
-		"evictionHard": map[string]string{"nodefs.available": c.left(bytesLeft, 40*mb)},
+		"evictionHard": map[string]string{"nodefs.available": c.left(bytesLeft, 35*mb)},
 	})
 
 	left := kills(t)
