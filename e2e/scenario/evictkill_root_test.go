@@ -25,7 +25,7 @@ func kills(t *testing.T) int {
 }
 
 // TestAgentKilledWhilePodsAreEvicted checks that nobody is evicted twice and nobody wrongly: in each round a
-// disk is so full that all pods must go but the one that has asked for what it has, and another one exceeds its
+// disk is so full that all pods must go but the one that has asked for what it has, and one more exceeds its
 // limit of local storage.
 func TestAgentKilledWhilePodsAreEvicted(t *testing.T) {
 	c := onDisk(t)
