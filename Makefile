@@ -47,6 +47,11 @@ pictures: ## draw the pictures of the documents from docs/data
 test-unit: ## go vet and the tests; those that need root skip with a reason when it is missing
 	go vet ./...
 	go test ./...
+	$(MAKE) --no-print-directory test-monitoring
+
+.PHONY: test-monitoring
+test-monitoring: ## the rules and the dashboard of deploy/monitoring, by Prometheus' own parsers
+	cd deploy/monitoring/check && GOFLAGS='-trimpath -buildvcs=false' go test ./...
 
 .PHONY: test-root
 test-root: install ## the tests that need root, in namespaces of their own; a skip is a failure
@@ -56,6 +61,7 @@ test-root: install ## the tests that need root, in namespaces of their own; a sk
 test: install ## everything: go vet, unit and root tests, csi-sanity, and the cluster tests (make e2e); what CI runs
 	go vet ./...
 	go test -timeout=20m ./...
+	$(MAKE) --no-print-directory test-monitoring
 	$(MAKE) --no-print-directory e2e NODES=2
 
 FUZZTIME ?= 20s

@@ -11,6 +11,12 @@ METRICS ?= 0
 NODE ?= trivet
 CRI ?= trivet
 CNI ?= trivet
+# What each node has of its own instead of the host's: a disk, a second one for images and containers, their
+# inodes, memory.
+DISK ?=
+IMAGE_DISK ?=
+INODES ?=
+MEMORY ?=
 # Debian 12's crun is too old for containerd 2.4.
 OCI ?= $(if $(filter containerd,$(CRI)),runc,crun)
 
@@ -61,8 +67,10 @@ references += $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge
 endif
 
 CLUSTER = bin/trivet-cluster
-SEATS = --nodes=$(NODES) --systemd-nodes=$(SYSTEMD) --reference-nodes=$(REFERENCE_NODES) $(if $(filter 1,$(METRICS)),--metrics-server) \
-	--agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI)
+SEATS = --nodes=$(NODES) --systemd-nodes=$(SYSTEMD) --reference-nodes=$(REFERENCE_NODES) \
+	$(if $(filter 1,$(METRICS)),--metrics-server) $(if $(TRACES),--traces=$(TRACES)) \
+	--agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI) \
+	--node-disk=$(DISK) --image-disk=$(IMAGE_DISK) --disk-inodes=$(INODES) --node-memory=$(MEMORY)
 # The kernel takes apart what processes leave (mounts, loop devices) after they have ended.
 WAIT = --wait=30s
 # The tests have a cluster of their own: one that is up (make run) is neither tested nor taken down.
@@ -119,6 +127,7 @@ smoke: up bin/trivet-specs $(ref)/e2e.test ## run the smoke set of the published
 # are saved, the cluster is taken down, and the host is looked over.
 .PHONY: e2e
 e2e: SYSTEMD = 1
+e2e: DISK = 4Gi
 e2e: install build bin/trivet-cluster $(references) $(ref)/kubelet .trivet/images/index.json bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
 	@set -o pipefail; trap : INT TERM; verdict=0; rm -rf .trivet/failed .trivet/scenario.log; \
 	{ $(CLUSTER) down --dir=$(E2E) && $(CLUSTER) up --dir=$(E2E) $(SEATS) && \

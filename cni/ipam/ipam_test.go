@@ -346,3 +346,35 @@ func TestRangesThatMakeNoSense(t *testing.T) {
 		t.Error("overlapping ranges are taken")
 	}
 }
+
+func TestUsesCountWhatIsTakenOfEachRange(t *testing.T) {
+	dir := t.TempDir()
+	sets := []ipam.Set{set(t, "10.9.0.0/29"), set(t, "fd00:9::/64")}
+	location := ipam.Location{DataDir: dir, Network: "net"}
+	count := func() string {
+		t.Helper()
+		uses, err := location.Uses(sets)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%d of %v, %d of %v", uses[0].Taken, uses[0].Total, uses[1].Taken, uses[1].Total)
+	}
+
+	// Of eight addresses five are for pods: network, broadcast and gateway are not.
+	if got := count(); got != "0 of 5, 0 of 1.8446744073709552e+19" {
+		t.Errorf("a network that never was: %s", got)
+	}
+
+	pool := open(t, dir)
+	for i := range 3 {
+		if _, err := pool.Allocate(owner(i), sets, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "net", "10.9.0.6"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := count(); got != "3 of 5, 3 of 1.8446744073709552e+19" {
+		t.Errorf("after three pods: %s", got)
+	}
+}

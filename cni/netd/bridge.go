@@ -43,7 +43,7 @@ func (d *Daemon) moveBridge(n *conf.Network) error {
 // repairRules writes the network's nftables rules and host ports again, if somebody has removed some. Without
 // a bridge there are no pods that need them. Writing is an event too, which leads to a pass, so after a
 // failure it waits.
-func (d *Daemon) repairRules(n *conf.Network) error {
+func (d *Daemon) repairRules(n *conf.Network, r *Report) error {
 	if _, err := d.kernel.LinkByName(n.Bridge.Name); err != nil {
 		return nil
 	}
@@ -59,6 +59,8 @@ func (d *Daemon) repairRules(n *conf.Network) error {
 	isRunning := func(owner ipam.Owner) bool { return bridge.IsAttached(d.kernel, n.Bridge.Network, owner) }
 	rules, ports, err := hostport.Network{NAT: n.NAT, Pool: pool}.Restore(isRunning)
 	d.logRestored(n.NAT.Network, rules, ports)
+	r.RulesRestored = rules && d.rules.seen
+	r.PortsRestored = ports
 
 	err = errors.Join(poolErr, err)
 	d.rules.seen = d.rules.seen || err == nil

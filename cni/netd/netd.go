@@ -39,6 +39,8 @@ type Config struct {
 	ClusterCIDRs []netip.Prefix
 	// ServiceCIDRs are networks of Services beside the ServiceCIDRs of the API.
 	ServiceCIDRs []netip.Prefix
+	// Passed is told about each pass. It may be nil.
+	Passed func(Report)
 }
 
 func (c Config) confPath() string { return filepath.Join(c.ConfDir, c.ConfName) }
@@ -186,6 +188,9 @@ func (d *Daemon) pass(ctx context.Context) time.Duration {
 	d.report = r
 	d.mu.Unlock()
 
+	if d.cfg.Passed != nil {
+		d.cfg.Passed(r)
+	}
 	if len(r.Errors) > 0 {
 		return d.backoff.Next()
 	}

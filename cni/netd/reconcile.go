@@ -94,6 +94,8 @@ func (d *Daemon) route(
 
 	added, deleted, err := syncRoutes(d.kernel, wanted)
 	r.fail(err)
+	r.RoutesAdded = added
+	r.RoutesDeleted = deleted
 	if added+deleted > 0 {
 		d.log.Info("routes changed", "added", added, "deleted", deleted, "nodes", len(admitted))
 	}
@@ -121,8 +123,11 @@ func (d *Daemon) configure(
 		return err
 	}
 
+	r.Pool = network.IPAM.Pool
+	r.Ranges = network.IPAM.Sets
 	r.fail(d.moveBridge(network))
 	written, err := publish(ctx, d.cfg, data)
+	r.ConfigWritten = written
 	if written {
 		cidrs := strings.Join(texts(own.PodCIDRs), ",")
 		d.log.Info("network configuration written", "file", d.cfg.confPath(), "pod_cidrs", cidrs, "mtu", mtu)
@@ -133,7 +138,7 @@ func (d *Daemon) configure(
 	}
 
 	// By the configuration that the plugin has, too.
-	r.fail(d.repairRules(network))
+	r.fail(d.repairRules(network, r))
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/trivet-node/trivet/cni/ipam"
 )
 
 // Report is what a pass found.
@@ -16,6 +18,18 @@ type Report struct {
 	// Nodes and Routes count those of the cluster and those that are wanted here.
 	Nodes  int
 	Routes int
+	// RoutesAdded and RoutesDeleted count what the pass has changed.
+	RoutesAdded   int
+	RoutesDeleted int
+	// ConfigWritten, RulesRestored and PortsRestored say that the pass has written the network configuration,
+	// nftables rules of the network, host ports.
+	ConfigWritten bool
+	RulesRestored bool
+	PortsRestored bool
+	// Pool and Ranges are where the addresses of pods are reserved, and which there are. Before there is a
+	// configuration there are none.
+	Pool   ipam.Location
+	Ranges []ipam.Set
 	// Errors are what is tried again soon.
 	Errors []string
 	// Notes are what only somebody else can mend, such as a node behind a router.

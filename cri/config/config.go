@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/trivet-node/trivet/internal/metric"
 )
 
 // Config is the whole file. Flags of the same name win.
@@ -54,8 +56,18 @@ type Config struct {
 	UnprivilegedPorts bool `toml:"enable_unprivileged_ports"`
 	UnprivilegedICMP  bool `toml:"enable_unprivileged_icmp"`
 
+	// MetricsAddress is where /metrics is served: host:port, or unix:///path; empty: nowhere.
+	MetricsAddress string `toml:"metrics_address"`
+
 	CNI     CNI     `toml:"cni"`
 	Monitor Monitor `toml:"monitor"`
+	Tracing Tracing `toml:"tracing"`
+}
+
+// Tracing says where spans go, of calls whose client traces them.
+type Tracing struct {
+	// Endpoint is host:port of an OTLP receiver (gRPC), or unix:///path; empty: no spans are made.
+	Endpoint string `toml:"endpoint"`
 }
 
 // CNI says where CNI configurations, plugins and libcni's cache are.
@@ -155,6 +167,9 @@ func (c Config) Validate() error {
 		}
 	}
 
+	if err := metric.CheckAddress(c.MetricsAddress); err != nil {
+		return fmt.Errorf("metrics_address: %w", err)
+	}
 	if c.CgroupDriver != "cgroupfs" && c.CgroupDriver != "systemd" {
 		return fmt.Errorf("cgroup_driver: %q is neither cgroupfs nor systemd", c.CgroupDriver)
 	}

@@ -63,6 +63,21 @@ func (c *Client) Exits() <-chan Exit { return c.containers.exits.out }
 // again.
 func (c *Client) Dismissed() <-chan struct{} { return c.keeper.dismissed }
 
+// Connected reports whether there is a connection to the monitor.
+func (c *Client) Connected() bool {
+	c.keeper.mu.Lock()
+	defer c.keeper.mu.Unlock()
+	return c.keeper.link != nil
+}
+
+// Connections returns how many connections there have been. More than one means that the monitor has ended
+// and was started again.
+func (c *Client) Connections() int64 {
+	c.keeper.mu.Lock()
+	defer c.keeper.mu.Unlock()
+	return c.keeper.opened
+}
+
 // Create makes a container, whose program waits for Start, and returns the PID of its first process. On an
 // error nothing of it is left. Once asked for, a creation is waited for even if ctx ends (the monitor bounds
 // it), so that the caller always knows what there is. If the monitor is killed meanwhile, the next one undoes

@@ -25,6 +25,9 @@ type keeper struct {
 	link *link // nil while there is no monitor
 	up   chan struct{}
 	down error // why there is no monitor, for callers that stop waiting
+
+	// opened is how many connections there have been.
+	opened int64
 }
 
 func newKeeper(cfg Config, containers *containers) *keeper {
@@ -105,6 +108,7 @@ func (k *keeper) open(ctx context.Context) (*link, error) {
 
 	k.link = l
 	k.down = nil
+	k.opened++
 	close(k.up)
 	return l, nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 )
 
@@ -90,6 +91,16 @@ func (n *Network) Setup(ctx context.Context, a Attachment) ([]netip.Addr, error)
 	}
 
 	return addresses(converted), nil
+}
+
+// ErrorCode returns the code of the error with which a plugin has answered, and false for any other error.
+// The codes below 100 are those of CNI (section 6 of its specification, "Error").
+func ErrorCode(err error) (code uint, ok bool) {
+	failure, ok := errors.AsType[*types.Error](err)
+	if !ok {
+		return 0, false
+	}
+	return failure.Code, true
 }
 
 func (n *Network) undo(ctx context.Context, list *libcni.NetworkConfigList, a Attachment) error {

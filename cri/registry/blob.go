@@ -217,6 +217,7 @@ func (b *blob) Read(p []byte) (int, error) {
 
 func (b *blob) delivered(n int64) {
 	b.offset += n
+	b.repository.client.cfg.Received(n)
 	if b.recent += n; b.recent >= minProgress {
 		b.recent = 0
 		b.failures = 0

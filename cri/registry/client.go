@@ -30,6 +30,9 @@ type Config struct {
 	// ProgressTimeout is after how long a transfer that moves less than 64 KiB is cancelled and tried again;
 	// 0 means one minute.
 	ProgressTimeout time.Duration
+
+	// Received is told how many bytes of a blob have come, by many goroutines at a time. It may be nil.
+	Received func(bytes int64)
 }
 
 // Client reads from registries. It keeps connections and nothing else. Its methods may be called
@@ -48,6 +51,10 @@ func NewClient(cfg Config) *Client {
 	}
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = "trivet-cri"
+	}
+
+	if cfg.Received == nil {
+		cfg.Received = func(int64) {}
 	}
 
 	return &Client{

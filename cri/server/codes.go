@@ -79,15 +79,28 @@ func bounded(text string) string {
 	return strings.ToValidUTF8(head, "") + " ... " + strings.ToValidUTF8(tail, "")
 }
 
-// observer gives the error of each call its code, and logs each failed call once.
-type observer struct{ log *slog.Logger }
+// observer gives the error of each call its code, reports each call that has ended, and logs each failed one
+// once.
+type observer struct {
+	log   *slog.Logger
+	ended func(method string, code codes.Code, took time.Duration)
+}
+
+func newObserver(log *slog.Logger, ended func(string, codes.Code, time.Duration)) observer {
+	if ended == nil {
+		ended = func(string, codes.Code, time.Duration) {}
+	}
+	return observer{log: log, ended: ended}
+}
 
 func (o observer) unary(
 	ctx context.Context, req any, call *grpc.UnaryServerInfo, next grpc.UnaryHandler,
 ) (any, error) {
 	began := time.Now()
 	resp, err := next(ctx, req)
-	if err = toStatus(err); err != nil {
+	err = toStatus(err)
+	o.ended(call.FullMethod, status.Code(err), time.Since(began))
+	if err != nil {
 		o.failed(ctx, call.FullMethod, object(req), began, err)
 		return nil, err
 	}
@@ -99,6 +112,7 @@ func (o observer) stream(
 ) error {
 	began := time.Now()
 	err := toStatus(next(srv, stream))
+	o.ended(call.FullMethod, status.Code(err), time.Since(began))
 	if err != nil {
 		o.failed(stream.Context(), call.FullMethod, "", began, err)
 	}

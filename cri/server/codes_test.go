@@ -102,7 +102,8 @@ func TestEachFailedCallIsLoggedOnceWithItsObject(t *testing.T) {
 		},
 	} {
 		var log bytes.Buffer
-		o := observer{log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+		options := &slog.HandlerOptions{Level: slog.LevelDebug}
+		o := newObserver(slog.New(slog.NewTextHandler(&log, options)), nil)
 		call := &grpc.UnaryServerInfo{FullMethod: "/runtime.v1.RuntimeService/" + c.method}
 		_, err := o.unary(
 			t.Context(),
@@ -135,7 +136,7 @@ func TestEachFailedCallIsLoggedOnceWithItsObject(t *testing.T) {
 
 func TestStreamsHaveCodesAndALogLine(t *testing.T) {
 	var log bytes.Buffer
-	o := observer{log: slog.New(slog.NewTextHandler(&log, nil))}
+	o := newObserver(slog.New(slog.NewTextHandler(&log, nil)), nil)
 	stream := serverStream{ctx: t.Context()}
 	call := &grpc.StreamServerInfo{FullMethod: "/runtime.v1.RuntimeService/GetContainerEvents"}
 

@@ -8,8 +8,10 @@ import (
 	"encoding/json"
 	"log/slog"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/cgroupdriver"
@@ -17,6 +19,7 @@ import (
 	"github.com/trivet-node/trivet/cri/event"
 	"github.com/trivet-node/trivet/cri/sandbox"
 	"github.com/trivet-node/trivet/cri/stats"
+	"github.com/trivet-node/trivet/internal/trace"
 )
 
 // Network is the pod network.
@@ -33,7 +36,6 @@ type Config struct {
 	Sandboxes  *sandbox.Service
 	Containers *container.Service
 	Images     Images
-	Layers     Layers
 	Network    Network
 	Streams    Streams
 	Stats      *stats.Reader
@@ -45,6 +47,12 @@ type Config struct {
 
 	// Info is the configuration that a verbose status shows.
 	Info any
+
+	// Traces makes spans of the calls; nil: none.
+	Traces *trace.Provider
+
+	// Calls is told about each call when it has ended. It may be nil.
+	Calls func(method string, code codes.Code, took time.Duration)
 
 	Log *slog.Logger
 }
@@ -62,15 +70,21 @@ const maxMessage = 16 << 20
 
 // GRPC returns a gRPC server with both services.
 func (s *Server) GRPC() *grpc.Server {
-	o := observer{log: s.cfg.Log}
-	g := grpc.NewServer(
+	o := newObserver(s.cfg.Log, s.cfg.Calls)
+	g := grpc.NewServer(append(s.cfg.Traces.ServerOptions(),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.UnaryInterceptor(o.unary),
 		grpc.StreamInterceptor(o.stream),
-	)
+	)...)
+
 	runtimeapi.RegisterRuntimeServiceServer(g, s.runtimeService())
-	runtimeapi.RegisterImageServiceServer(g, &imageService{images: s.cfg.Images, layers: s.cfg.Layers})
+	runtimeapi.RegisterImageServiceServer(g, &imageService{
+		images:     s.cfg.Images,
+		containers: s.cfg.Containers,
+		stats:      s.cfg.Stats,
+	})
+
 	return g
 }
 

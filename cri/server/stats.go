@@ -13,7 +13,7 @@ import (
 	"github.com/trivet-node/trivet/cri/stats"
 )
 
-// statsCalls return what containers and pods use.
+// statsCalls return what containers and pods use, as statistics and as metrics.
 type statsCalls struct {
 	sandboxes  *sandbox.Service
 	containers *container.Service
@@ -70,7 +70,7 @@ func (s *statsCalls) PodSandboxStats(
 	if err != nil {
 		return nil, err
 	}
-	st := s.stats.Pod(pod, s.containers.Of(pod.ID))
+	st := s.stats.Pod(stats.Pod{Sandbox: pod, Containers: s.containers.Of(pod.ID)})
 	return &runtimeapi.PodSandboxStatsResponse{Stats: st}, nil
 }
 
@@ -91,14 +91,62 @@ func (s *statsCalls) StreamPodSandboxStats(
 }
 
 func (s *statsCalls) ofPods(f *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
-	s.stats.Keep(s.containers.List())
+	return s.stats.Pods(s.readyPods(func(pod sandbox.Record) bool {
+		labels := pod.PodConfig().GetLabels()
+		return strings.HasPrefix(pod.ID, f.GetId()) && matches(labels, f.GetLabelSelector())
+	}))
+}
 
-	var all []*runtimeapi.PodSandboxStats
+// readyPods returns the ready pods that are selected, with their containers.
+func (s *statsCalls) readyPods(selected func(sandbox.Record) bool) []stats.Pod {
+	all := s.containers.List()
+	s.stats.Keep(all)
+
+	byPod := map[string][]container.Record{}
+	for _, c := range all {
+		byPod[c.Sandbox] = append(byPod[c.Sandbox], c)
+	}
+
+	var pods []stats.Pod
 	for _, pod := range s.sandboxes.List() {
-		if pod.State == life.Ready && strings.HasPrefix(pod.ID, f.GetId()) &&
-			matches(pod.PodConfig().GetLabels(), f.GetLabelSelector()) {
-			all = append(all, s.stats.Pod(pod, s.containers.Of(pod.ID)))
+		if pod.State == life.Ready && selected(pod) {
+			pods = append(pods, stats.Pod{Sandbox: pod, Containers: byPod[pod.ID]})
 		}
 	}
-	return all
+
+	return pods
 }
+
+// ListMetricDescriptors describes the metrics of ListPodSandboxMetrics.
+func (s *statsCalls) ListMetricDescriptors(
+	context.Context, *runtimeapi.ListMetricDescriptorsRequest,
+) (*runtimeapi.ListMetricDescriptorsResponse, error) {
+	return &runtimeapi.ListMetricDescriptorsResponse{Descriptors: s.stats.Descriptors()}, nil
+}
+
+// ListPodSandboxMetrics returns the metrics of all ready pods and of their containers.
+func (s *statsCalls) ListPodSandboxMetrics(
+	context.Context, *runtimeapi.ListPodSandboxMetricsRequest,
+) (*runtimeapi.ListPodSandboxMetricsResponse, error) {
+	return &runtimeapi.ListPodSandboxMetricsResponse{PodMetrics: s.stats.Metrics(s.readyPods(anyPod))}, nil
+}
+
+// metricsPieceSize is how many pods go into one message of StreamPodSandboxMetrics: the metrics of a pod and
+// of one container take some 40 KB.
+const metricsPieceSize = 50
+
+// StreamPodSandboxMetrics returns them in pieces, each of which is made when the one before it was sent.
+func (s *statsCalls) StreamPodSandboxMetrics(
+	_ *runtimeapi.StreamPodSandboxMetricsRequest,
+	stream runtimeapi.RuntimeService_StreamPodSandboxMetricsServer,
+) error {
+	for pods := range slices.Chunk(s.readyPods(anyPod), metricsPieceSize) {
+		piece := &runtimeapi.StreamPodSandboxMetricsResponse{PodSandboxMetrics: s.stats.Metrics(pods)}
+		if err := stream.Send(piece); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func anyPod(sandbox.Record) bool { return true }

@@ -1,35 +1,32 @@
-// Package stats reads what containers and pods use: control groups, and the sizes of writable layers, in the
-// terms of CRI.
+// Package stats answers what containers and pods use, in the terms of CRI: control groups, network
+// interfaces, and the sizes of writable layers.
 package stats
 
 import (
-	"errors"
-	"io/fs"
 	"log/slog"
 	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/cgroupdriver"
 	"github.com/trivet-node/trivet/cri/container"
-	"github.com/trivet-node/trivet/cri/life"
-	"github.com/trivet-node/trivet/cri/rootfs"
 	"github.com/trivet-node/trivet/cri/sandbox"
-	"github.com/trivet-node/trivet/internal/cgroup"
+	"github.com/trivet-node/trivet/cri/stats/meter"
+	"github.com/trivet-node/trivet/cri/stats/series"
+	"github.com/trivet-node/trivet/internal/diskusage"
 )
 
-// Cgroups reads what the processes of a control group use.
-type Cgroups interface {
-	Usage(group string) (cgroup.Usage, error)
-}
-
-// Layers reads what containers wrote.
+// Layers measures what containers wrote (layer.Meter).
 type Layers interface {
-	Usage(id string) (rootfs.Usage, error)
+	// Measure returns what a container wrote; activity changes whenever it runs. The Time of the figure is
+	// zero if nothing is known yet.
+	Measure(id string, activity int64) diskusage.Figure
+
+	// Keep forgets all containers for which it returns false.
+	Keep(keep func(id string) bool)
 
 	// Dir is a directory of the file system that the layers are on.
 	Dir() string
@@ -38,26 +35,48 @@ type Layers interface {
 // Sandboxes finds the pod of a container.
 type Sandboxes interface {
 	Get(id string) (sandbox.Record, error)
+
+	// Netns returns the path of a pod's network namespace; empty for the host's.
+	Netns(pod sandbox.Record) string
 }
 
 // Config is what a Reader needs.
 type Config struct {
 	Sandboxes Sandboxes
-	Cgroups   Cgroups
+	Cgroups   meter.Cgroups
 	Driver    cgroupdriver.Driver
 	Layers    Layers
 	Log       *slog.Logger
+
+	// V2 is true on a machine with cgroup v2, HugePages where huge pages are counted.
+	V2, HugePages bool
 }
 
 // Reader reads stats. It may be used by many goroutines.
 type Reader struct {
-	cfg     Config
-	written *sizes
+	cfg    Config
+	meter  *meter.Meter
+	series *series.Series
 }
 
 // New returns a Reader. It starts nothing.
 func New(cfg Config) *Reader {
-	return &Reader{cfg: cfg, written: newSizes(cfg.Layers.Usage, time.Now)}
+	r := &Reader{cfg: cfg, meter: meter.New(cfg.Cgroups)}
+	r.series = series.New(series.Config{
+		Meter:     r.meter,
+		V2:        cfg.V2,
+		HugePages: cfg.HugePages,
+		Written:   cfg.Layers.Measure,
+		Dir:       cfg.Layers.Dir(),
+	})
+
+	return r
+}
+
+// Pod is a pod that is asked about.
+type Pod struct {
+	Sandbox    sandbox.Record
+	Containers []container.Record
 }
 
 // Keep forgets what is known of all containers but these.
@@ -66,146 +85,58 @@ func (r *Reader) Keep(known []container.Record) {
 	for _, c := range known {
 		live[c.ID] = true
 	}
-	r.written.keep(live)
+	r.cfg.Layers.Keep(func(id string) bool { return live[id] })
 }
 
-// readers is how many containers are read at once: the kernel does the work, on several processors.
-const readers = 4
+// Pods returns the stats of pods and of their containers, in the order of the pods.
+func (r *Reader) Pods(pods []Pod) []*runtimeapi.PodSandboxStats {
+	r.readNetworks(pods)
+	return each(pods, r.Pod)
+}
+
+// readNetworks has the networks of pods read together.
+func (r *Reader) readNetworks(pods []Pod) {
+	var paths []string
+	for _, pod := range pods {
+		if path := r.cfg.Sandboxes.Netns(pod.Sandbox); path != "" {
+			paths = append(paths, path)
+		}
+	}
+	r.meter.ReadNetworks(paths)
+}
 
 // Containers returns the stats of containers, in their order. It leaves out and logs one that cannot be read:
 // that must not hide the others.
 func (r *Reader) Containers(containers []container.Record) []*runtimeapi.ContainerStats {
-	all := make([]*runtimeapi.ContainerStats, len(containers))
+	all := each(containers, r.containerOrNil)
+	return slices.DeleteFunc(all, func(st *runtimeapi.ContainerStats) bool { return st == nil })
+}
+
+func (r *Reader) containerOrNil(c container.Record) *runtimeapi.ContainerStats {
+	st, err := r.Container(c)
+	if err != nil {
+		r.cfg.Log.Warn("container is left out of the stats", "container", c.ID, "err", err)
+		return nil
+	}
+	return st
+}
+
+// readers is how many of a list are read at once: the kernel does the work, on several processors.
+const readers = 4
+
+// each calls f for each of a list, some at once, and returns the results in the order of the list.
+func each[T, R any](list []T, f func(T) R) []R {
+	results := make([]R, len(list))
 	var next atomic.Int64
 	var group sync.WaitGroup
-	for range min(readers, runtime.GOMAXPROCS(0), len(containers)) {
+	for range min(readers, runtime.GOMAXPROCS(0), len(list)) {
 		group.Go(func() {
-			for i := int(next.Add(1)) - 1; i < len(all); i = int(next.Add(1)) - 1 {
-				st, err := r.Container(containers[i])
-				if err != nil {
-					id := containers[i].ID
-					r.cfg.Log.Warn("container is left out of the stats", "container", id, "err", err)
-				}
-
-				all[i] = st
+			for i := int(next.Add(1)) - 1; i < len(list); i = int(next.Add(1)) - 1 {
+				results[i] = f(list[i])
 			}
 		})
 	}
 
 	group.Wait()
-	return slices.DeleteFunc(all, func(st *runtimeapi.ContainerStats) bool { return st == nil })
+	return results
 }
-
-// Container returns the stats of a container. Only one that runs has more than a writable layer.
-func (r *Reader) Container(c container.Record) (*runtimeapi.ContainerStats, error) {
-	config := c.ContainerConfig()
-	layer, err := r.layer(c.ID)
-	if err != nil {
-		return nil, err
-	}
-
-	st := &runtimeapi.ContainerStats{
-		Attributes: &runtimeapi.ContainerAttributes{
-			Id:          c.ID,
-			Metadata:    config.GetMetadata(),
-			Labels:      config.GetLabels(),
-			Annotations: config.GetAnnotations(),
-		},
-		WritableLayer: layer,
-	}
-
-	pod, err := r.cfg.Sandboxes.Get(c.Sandbox)
-	if err != nil || c.State != life.Running {
-		return st, nil
-	}
-
-	usage, err := r.cfg.Cgroups.Usage(r.cfg.Driver.Dir(pod.CgroupParent(), c.ID))
-	if errors.Is(err, fs.ErrNotExist) {
-		// It is ending just now.
-		return st, nil
-	}
-
-	if err != nil {
-		return nil, err
-	}
-
-	st.Cpu = cpuUsage(usage)
-	st.Memory = memoryUsage(usage)
-	st.Swap = &runtimeapi.SwapUsage{
-		Timestamp:      usage.Time.UnixNano(),
-		SwapUsageBytes: value(usage.Swap),
-	}
-
-	return st, nil
-}
-
-// layer returns the usage of a container's writable layer.
-func (r *Reader) layer(id string) (*runtimeapi.FilesystemUsage, error) {
-	written, counted, err := r.written.of(id)
-	if err != nil {
-		return nil, err
-	}
-	return &runtimeapi.FilesystemUsage{
-		Timestamp:  counted.UnixNano(),
-		FsId:       &runtimeapi.FilesystemIdentifier{Mountpoint: r.cfg.Layers.Dir()},
-		UsedBytes:  value(uint64(written.Bytes)),
-		InodesUsed: value(uint64(written.Inodes)),
-	}, nil
-}
-
-// Pod returns the stats of a sandbox and of its containers. A sandbox without a control group of its own, or
-// whose control group is gone, has none but those of the containers.
-func (r *Reader) Pod(pod sandbox.Record, containers []container.Record) *runtimeapi.PodSandboxStats {
-	config := pod.PodConfig()
-	st := &runtimeapi.PodSandboxStats{
-		Attributes: &runtimeapi.PodSandboxAttributes{
-			Id:          pod.ID,
-			Metadata:    config.GetMetadata(),
-			Labels:      config.GetLabels(),
-			Annotations: config.GetAnnotations(),
-		},
-		Linux: &runtimeapi.LinuxPodSandboxStats{Containers: r.Containers(containers)},
-	}
-	if pod.CgroupParent() == "" {
-		return st
-	}
-
-	usage, err := r.cfg.Cgroups.Usage(r.cfg.Driver.Dir(pod.CgroupParent(), ""))
-	if err != nil {
-		return st
-	}
-
-	st.Linux.Cpu = cpuUsage(usage)
-	st.Linux.Memory = memoryUsage(usage)
-	st.Linux.Process = &runtimeapi.ProcessUsage{
-		Timestamp:    usage.Time.UnixNano(),
-		ProcessCount: value(usage.PIDs),
-	}
-
-	return st
-}
-
-func cpuUsage(u cgroup.Usage) *runtimeapi.CpuUsage {
-	return &runtimeapi.CpuUsage{
-		Timestamp:            u.Time.UnixNano(),
-		UsageCoreNanoSeconds: value(uint64(u.CPU)),
-	}
-}
-
-func memoryUsage(u cgroup.Usage) *runtimeapi.MemoryUsage {
-	m := &runtimeapi.MemoryUsage{
-		Timestamp:       u.Time.UnixNano(),
-		WorkingSetBytes: value(u.WorkingSet),
-		UsageBytes:      value(u.Memory),
-		RssBytes:        value(u.RSS),
-		PageFaults:      value(u.PageFaults),
-		MajorPageFaults: value(u.MajorPageFaults),
-	}
-	if u.MemoryLimit > u.WorkingSet {
-		m.AvailableBytes = value(u.MemoryLimit - u.WorkingSet)
-	}
-
-	return m
-}
-
-func value(n uint64) *runtimeapi.UInt64Value { return &runtimeapi.UInt64Value{Value: n} }

@@ -12,10 +12,12 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/trace"
 )
 
 // Names that Kubernetes objects refer to.
@@ -56,7 +58,11 @@ type Config struct {
 	Version   string
 	Volumes   Volumes
 	Publisher Publisher
-	Log       *slog.Logger
+	Traces    *trace.Provider // makes spans of the calls; nil: none
+
+	// Calls is told about each call when it has ended. It may be nil.
+	Calls func(method string, code codes.Code, took time.Duration)
+	Log   *slog.Logger
 }
 
 // Driver serves the three CSI services, each of which is a type of its own.
@@ -69,13 +75,16 @@ func New(cfg Config) (*Driver, error) {
 	if cfg.NodeID == "" || len(cfg.NodeID) > 63 {
 		return nil, errors.New("node name must have 1 to 63 characters: it is the value of a topology label")
 	}
+	if cfg.Calls == nil {
+		cfg.Calls = func(string, codes.Code, time.Duration) {}
+	}
 	return &Driver{cfg: cfg}, nil
 }
 
 // Server returns a gRPC server with the three services.
 func (d *Driver) Server() *grpc.Server {
 	here := local{node: d.cfg.NodeID, volumes: d.cfg.Volumes, publisher: d.cfg.Publisher}
-	s := grpc.NewServer(grpc.UnaryInterceptor(d.observe))
+	s := grpc.NewServer(append(d.cfg.Traces.ServerOptions(), grpc.UnaryInterceptor(d.observe))...)
 	csi.RegisterIdentityServer(s, &identityService{version: d.cfg.Version})
 	csi.RegisterControllerServer(s, &controllerService{local: here})
 	csi.RegisterNodeServer(s, &nodeService{local: here})
@@ -93,8 +102,10 @@ func (d *Driver) observe(
 	began := time.Now()
 	resp, err := next(ctx, req)
 	took := time.Since(began)
-	if err = toStatus(err); err != nil {
-		code := status.Code(err)
+	err = toStatus(err)
+	code := status.Code(err)
+	d.cfg.Calls(info.FullMethod, code, took)
+	if err != nil {
 		d.cfg.Log.Warn("call fails", "method", info.FullMethod, "code", code, "duration", took, "err", err)
 		return nil, err
 	}

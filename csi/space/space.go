@@ -218,3 +218,55 @@ func (l *Ledger) available(backend string) (int64, error) {
 
 	return min(free, disk), nil
 }
+
+// Use is how much of a backend is promised and free, in bytes.
+type Use struct {
+	Backend   string
+	Volumes   int64 // how many have a promise
+	Promised  int64
+	Limit     int64 // to promise in all
+	Unwritten int64 // promised, and not yet taken from the disk
+	Free      int64 // to promise still, as Available
+}
+
+// Uses measures all backends, by name. One that cannot be measured is left out; its promises count as not
+// written.
+func (l *Ledger) Uses() ([]Use, error) {
+	l.promising.Lock()
+	defer l.promising.Unlock()
+
+	disk, err := l.cfg.Disk.Free()
+	if err != nil {
+		return nil, err
+	}
+
+	var all []Use
+	total := int64(0)
+	for _, name := range slices.Sorted(maps.Keys(l.cfg.Backends)) {
+		promised := l.promised(name)
+		total += promised.Bytes
+		capacity, err := l.cfg.Backends[name].Capacity(promised)
+		if err != nil {
+			disk -= promised.Bytes
+			continue
+		}
+
+		disk -= capacity.Unwritten
+		all = append(all, Use{
+			Backend:   name,
+			Volumes:   promised.Count,
+			Promised:  promised.Bytes,
+			Limit:     capacity.Limit,
+			Unwritten: capacity.Unwritten,
+		})
+	}
+
+	for i := range all {
+		free := min(all[i].Limit-all[i].Promised, disk)
+		if l.cfg.Most > 0 {
+			free = min(free, l.cfg.Most-total)
+		}
+		all[i].Free = max(free, 0)
+	}
+	return all, nil
+}

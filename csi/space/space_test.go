@@ -258,3 +258,36 @@ func TestFileSystemKeepsItsReserve(t *testing.T) {
 		t.Error("a directory that is not there has space")
 	}
 }
+
+func TestUsesAreWhatEachBackendHas(t *testing.T) {
+	l := space.New(space.Config{
+		Disk: disk(1000),
+		Backends: map[string]space.Backend{
+			"pool":   backend{limit: 600, written: 100},
+			"image":  backend{limit: 9000},
+			"broken": backend{err: errBroken},
+		},
+	})
+
+	l.Record(space.Promise{ID: "a", Backend: "pool", Bytes: 300})
+	l.Record(space.Promise{ID: "b", Backend: "image", Bytes: 200})
+
+	uses, err := l.Uses()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	want := []space.Use{
+		{Backend: "image", Volumes: 1, Promised: 200, Limit: 9000, Unwritten: 200, Free: 600},
+		{Backend: "pool", Volumes: 1, Promised: 300, Limit: 600, Unwritten: 200, Free: 300},
+	}
+	if !slices.Equal(uses, want) {
+		t.Errorf("%+v, want %+v", uses, want)
+	}
+
+	for _, use := range uses {
+		if free, err := l.Available(use.Backend); err != nil || free != use.Free {
+			t.Errorf("%s: available %d, %v, want %d", use.Backend, free, err, use.Free)
+		}
+	}
+}

@@ -125,6 +125,18 @@ func (s *Store) Hold(id, where string) { s.index.hold(id, where) }
 // Release undoes Hold. The caller has locked the volume.
 func (s *Store) Release(id string) { s.index.release(id) }
 
+// Space returns how much of each backend is promised and free.
+func (s *Store) Space() ([]space.Use, error) { return s.ledger.Uses() }
+
+// Trouble returns what is wrong with each backend that works on this node; nil: nothing.
+func (s *Store) Trouble() map[string]error {
+	out := map[string]error{}
+	for name := range s.backends.byName {
+		out[name] = s.health.of(name)
+	}
+	return out
+}
+
 // InUse returns the number of volumes in use.
 func (s *Store) InUse() int { return len(s.index.held()) }
 

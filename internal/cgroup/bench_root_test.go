@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"github.com/trivet-node/trivet/internal/cgroup/usage"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
@@ -26,10 +27,24 @@ func BenchmarkUsage(b *testing.B) {
 		}
 	})
 
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := host.Usage(group); err != nil {
-			b.Fatal(err)
-		}
+	for name, c := range map[string]struct {
+		keep   bool
+		detail usage.Detail
+	}{
+		"once":      {false, usage.Basic},
+		"kept open": {true, usage.Basic},
+		"full":      {true, usage.Full},
+	} {
+		b.Run(name, func(b *testing.B) {
+			reader := host.Reader(group, c.keep)
+			defer reader.Close()
+
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := reader.Read(c.detail); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -31,6 +31,9 @@ type Host struct {
 	controllers map[string]string
 	// hierarchies are all mount points: on v2 one, on v1 each once, that of v2 on a hybrid host included.
 	hierarchies []string
+
+	// pageSizes are the kernel's names of the sizes of huge pages that readers count.
+	pageSizes []string
 }
 
 // Open finds the hierarchies. On v1 they are those that are mounted directly below /sys/fs/cgroup.
@@ -40,7 +43,7 @@ func Open() (*Host, error) {
 		return nil, fmt.Errorf("cgroup file system %s: %w", root, err)
 	}
 	if st.Type == unix.CGROUP2_SUPER_MAGIC {
-		return &Host{V2: true, hierarchies: []string{root}}, nil
+		return &Host{V2: true, hierarchies: []string{root}, pageSizes: reserved()}, nil
 	}
 
 	mounts, err := mountinfo.Self()
@@ -49,6 +52,7 @@ func Open() (*Host, error) {
 	}
 
 	h := legacy(mounts, visible)
+	h.pageSizes = reserved()
 	if h.controllers["memory"] == "" || h.controllers["cpu"] == "" {
 		return nil, fmt.Errorf("no cgroup v1 memory and cpu controllers are mounted below %s", root)
 	}

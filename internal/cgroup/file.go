@@ -28,25 +28,6 @@ func write(dir, file, value string) error {
 	return nil
 }
 
-// number reads a file of one number, as which "max" is 0.
-func number(dir, file string) (uint64, error) {
-	if dir == "" {
-		return 0, fmt.Errorf("%s: controller is not mounted: %w", file, errors.ErrUnsupported)
-	}
-
-	text, err := contents(dir, file)
-	if err != nil {
-		return 0, err
-	}
-
-	text = strings.TrimSpace(text)
-	if text == "max" {
-		return 0, nil
-	}
-
-	return strconv.ParseUint(text, 10, 64)
-}
-
 // keyed reads a file of lines "KEY NUMBER". Other lines are skipped.
 func keyed(dir, file string) (map[string]uint64, error) {
 	text, err := contents(dir, file)

@@ -4,121 +4,28 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/cgroup/usage"
 )
 
-// Usage is one reading of a group's counters. Amounts of memory are in bytes.
-type Usage struct {
-	Time            time.Time
-	CPU             time.Duration // since the group was made
-	Memory          uint64        // page cache included
-	WorkingSet      uint64        // Memory less inactive page cache: what Kubernetes evicts by
-	RSS             uint64        // anonymous memory
-	MemoryLimit     uint64        // 0: none
-	PageFaults      uint64
-	MajorPageFaults uint64
-	Swap            uint64
-	PIDs            uint64
-}
+// Usage is one reading of a group's counters.
+type Usage = usage.Reading
 
 // Usage reads the counters of a group, its children included; fs.ErrNotExist when the group is gone.
-func (h *Host) Usage(group string) (Usage, error) {
-	u := Usage{Time: time.Now()}
-	var err error
-	if h.V2 {
-		err = h.usageV2(h.Dir("", group), &u)
-	} else {
-		err = h.usageV1(group, &u)
-	}
+func (h *Host) Usage(group string) (Usage, error) { return h.Reader(group, false).Read(usage.Basic) }
 
-	if errors.Is(err, unix.ENODEV) {
-		// The group was removed between the open of a file and the read.
-		err = fs.ErrNotExist
-	}
-
-	if err != nil {
-		return Usage{}, fmt.Errorf("read cgroup %s: %w", group, err)
-	}
-
-	return u, nil
-}
-
-// unlimitedV1 is the limit of a v1 group that has none, the largest multiple of a page, or a little less.
-const unlimitedV1 = math.MaxInt64/4096*4096 - 4096
-
-func (h *Host) usageV1(group string, u *Usage) error {
-	memory := h.Dir("memory", group)
-	ns, err := number(h.Dir("cpuacct", group), "cpuacct.usage")
-	if err != nil {
-		return err
-	}
-
-	u.CPU = time.Duration(ns)
-
-	if u.Memory, err = number(memory, "memory.usage_in_bytes"); err != nil {
-		return err
-	}
-
-	limit, err := number(memory, "memory.limit_in_bytes")
-	if err != nil {
-		return err
-	}
-	if limit < unlimitedV1 {
-		u.MemoryLimit = limit
-	}
-
-	stat, err := keyed(memory, "memory.stat")
-	if err != nil {
-		return err
-	}
-
-	// The totals count the groups below as well, as v2 does by itself.
-	u.RSS = stat["total_rss"]
-	u.PageFaults = stat["total_pgfault"]
-	u.MajorPageFaults = stat["total_pgmajfault"]
-	u.Swap = stat["total_swap"]
-	u.WorkingSet = u.Memory - min(u.Memory, stat["total_inactive_file"])
-
-	// A machine with cgroup v1 may be without this controller.
-	if dir := h.Dir("pids", group); dir != "" {
-		u.PIDs, _ = number(dir, "pids.current")
-	}
-
-	return nil
-}
-
-func (h *Host) usageV2(dir string, u *Usage) error {
-	cpu, err := keyed(dir, "cpu.stat")
-	if err != nil {
-		return err
-	}
-
-	u.CPU = time.Duration(cpu["usage_usec"]) * time.Microsecond
-
-	if u.Memory, err = number(dir, "memory.current"); err != nil {
-		return err
-	}
-
-	u.MemoryLimit, _ = number(dir, "memory.max")
-
-	stat, err := keyed(dir, "memory.stat")
-	if err != nil {
-		return err
-	}
-
-	u.RSS = stat["anon"]
-	u.PageFaults = stat["pgfault"]
-	u.MajorPageFaults = stat["pgmajfault"]
-	u.WorkingSet = u.Memory - min(u.Memory, stat["inactive_file"])
-
-	// A kernel may be without these controllers.
-	u.Swap, _ = number(dir, "memory.swap.current")
-	u.PIDs, _ = number(dir, "pids.current")
-	return nil
+// Reader returns a reader of the counters of a group, which need not exist yet. With keep, it keeps files of
+// the group open between readings.
+func (h *Host) Reader(group string, keep bool) *usage.Reader {
+	return usage.NewReader(usage.Group{
+		Name:      group,
+		V2:        h.V2,
+		Dir:       func(controller string) string { return h.Dir(controller, group) },
+		PageSizes: h.pageSizes,
+	}, keep)
 }
 
 // crunGroup is where crun puts the processes of a container whose scope systemd made.

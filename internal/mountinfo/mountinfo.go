@@ -16,6 +16,7 @@ type Mount struct {
 	Point   string // where it is mounted, without symbolic links
 	Device  string // "MAJOR:MINOR" of the file system
 	FSType  string
+	Source  string // what is mounted, such as "/dev/sda1"; each type of file system has its own
 	Options string // those of the file system, separated by commas
 }
 
@@ -58,6 +59,7 @@ func Parse(table string) []Mount {
 			Point:   unescape(fields[4]),
 			Device:  fields[2],
 			FSType:  super[0],
+			Source:  unescape(super[1]),
 			Options: unescape(super[2]),
 		})
 	}

@@ -22,16 +22,38 @@ short line
 `
 
 	want := []mountinfo.Mount{
-		{Root: "/", Point: "/proc", Device: "0:20", FSType: "proc", Options: "rw"},
+		{
+			Root:    "/",
+			Point:   "/proc",
+			Device:  "0:20",
+			FSType:  "proc",
+			Source:  "proc",
+			Options: "rw",
+		},
 		{
 			Root:    "/mnt1",
 			Point:   "/a b\\c\t",
 			Device:  "98:0",
 			FSType:  "ext4",
+			Source:  "/dev/root",
 			Options: "rw,errors=continue",
 		},
-		{Root: "net:[4026531840]", Point: "/run/netns/x", Device: "0:4", FSType: "nsfs", Options: "rw"},
-		{Root: "/", Point: `/odd\09\400`, Device: "0:6", FSType: "tmpfs", Options: "rw,size=1k"},
+		{
+			Root:    "net:[4026531840]",
+			Point:   "/run/netns/x",
+			Device:  "0:4",
+			FSType:  "nsfs",
+			Source:  "nsfs",
+			Options: "rw",
+		},
+		{
+			Root:    "/",
+			Point:   `/odd\09\400`,
+			Device:  "0:6",
+			FSType:  "tmpfs",
+			Source:  "none",
+			Options: "rw,size=1k",
+		},
 	}
 	if got := mountinfo.Parse(table); !reflect.DeepEqual(got, want) {
 		t.Errorf("read %+v\nwant %+v", got, want)

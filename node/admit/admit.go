@@ -62,9 +62,9 @@ func predicates(node Node, pod *v1.Pod, active []*v1.Pod) Verdict {
 	short := fit(node, pod, active)
 	misplaced := placement(node, pod, active)
 	switch {
-	case len(short) > 0 && critical(pod) && misplaced.Admitted():
+	case len(short) > 0 && Critical(pod) && misplaced.Admitted():
 		return preempt(pod, active, short)
-	case len(short) > 0 && !critical(pod):
+	case len(short) > 0 && !Critical(pod):
 		return short[0].refusal()
 	}
 	return misplaced

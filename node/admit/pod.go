@@ -12,15 +12,15 @@ const systemCritical = 2_000_000_000
 // static reports whether the pod is of a manifest on the node.
 func static(pod *v1.Pod) bool { return manifest.IsStatic(pod.Annotations) }
 
-// critical reports whether the node lets the pod in whatever it takes.
-func critical(pod *v1.Pod) bool {
+// Critical reports whether the node lets the pod in whatever it takes, and never evicts it.
+func Critical(pod *v1.Pod) bool {
 	_, mirror := pod.Annotations[v1.MirrorPodAnnotationKey]
 	return static(pod) || mirror || pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical
 }
 
 // mayPreempt reports whether one pod may push another one out.
 func mayPreempt(pod, victim *v1.Pod) bool {
-	if critical(pod) && !critical(victim) {
+	if Critical(pod) && !Critical(victim) {
 		return true
 	}
 	return pod.Spec.Priority != nil && victim.Spec.Priority != nil &&

@@ -11,7 +11,7 @@ import (
 // pressure refuses pods on a node that has too little of something. Memory alone keeps only those away that
 // asked for none of it.
 func pressure(node Node, pod *v1.Pod) Verdict {
-	if len(node.Pressure) == 0 || critical(pod) {
+	if len(node.Pressure) == 0 || Critical(pod) {
 		return Verdict{}
 	}
 	if len(node.Pressure) == 1 && node.Pressure[0] == v1.NodeMemoryPressure {

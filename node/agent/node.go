@@ -8,6 +8,7 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/node/config"
 	"github.com/trivet-node/trivet/node/identity"
+	"github.com/trivet-node/trivet/node/kubeletmetric"
 	"github.com/trivet-node/trivet/node/lease"
 	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/nodestatus"
@@ -22,6 +23,7 @@ func (s *surroundings) runNode(parts *parts, events nodestatus.Events) *nodestat
 	})
 
 	status := nodestatus.New(s.statusConfig(), kube.Nodes(s.client), s.runtime, events)
+	s.pressures.Follow(status.Look)
 	parts.runSafe("node status", status.Run)
 
 	renewer := lease.New(lease.Of(s.client), lease.Config{
@@ -49,7 +51,7 @@ func (s *surroundings) statusConfig() nodestatus.Config {
 		ExternalCloud: node.ExternalCloud,
 		Register:      node.Register,
 
-		Version:          KubernetesVersion + "-trivet." + strings.TrimPrefix(program.Version, "v"),
+		Version:          nodeVersion(),
 		Port:             node.Port,
 		DeclaredFeatures: declaredFeatures(s.cfg.Gates),
 
@@ -59,12 +61,31 @@ func (s *surroundings) statusConfig() nodestatus.Config {
 		Reserved:       s.cfg.Resources.Reserved,
 		Thresholds:     s.cfg.Resources.EvictionHard,
 		AllAllocatable: s.cfg.Resources.AllAllocatable,
-		PressureHold:   s.cfg.Resources.PressureHold,
+		Pressure:       s.pressures.Now,
 
 		ReportFrequency: node.ReportFrequency,
 		CheckFrequency:  node.CheckFrequency,
 		Log:             s.log,
 	}
+}
+
+// nodeVersion is what the Node shows as the version of kubelet.
+func nodeVersion() string {
+	return KubernetesVersion + "-trivet." + strings.TrimPrefix(program.Version, "v")
+}
+
+// newMetrics makes the agent's own metrics.
+func newMetrics(node config.Config, cgroupV2 bool) *kubeletmetric.Set {
+	cfg := kubeletmetric.Config{
+		NodeName:      node.NodeName,
+		Version:       nodeVersion(),
+		CgroupVersion: 1,
+		Gates:         node.Gates.All,
+	}
+	if cgroupV2 {
+		cfg.CgroupVersion = 2
+	}
+	return kubeletmetric.New(cfg)
 }
 
 // givenIPs are the addresses of --node-ip.

@@ -4,15 +4,21 @@ import (
 	"context"
 	"path/filepath"
 	goruntime "runtime"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/imageaccess"
+	"github.com/trivet-node/trivet/node/imagegc"
 	"github.com/trivet-node/trivet/node/imagepull"
+	"github.com/trivet-node/trivet/node/kubeletmetric"
+	"github.com/trivet-node/trivet/node/localstorage"
 	"github.com/trivet-node/trivet/node/mirror"
 	"github.com/trivet-node/trivet/node/nodestatus"
 	"github.com/trivet-node/trivet/node/objects"
@@ -28,29 +34,25 @@ import (
 
 // podInputs are the parts that those that run pods work with.
 type podInputs struct {
-	status *nodestatus.Reporter
-	tree   *podcgroup.Tree
-	pods   *podsource.Source
-	refs   *objects.Cache
-	events *event.Recorder
-	looks  *queue.Queue
-	env    podenv.Node
+	status  *nodestatus.Reporter
+	tree    *podcgroup.Tree
+	pods    *podsource.Source
+	refs    *objects.Cache
+	events  *event.Recorder
+	looks   *queue.Queue
+	env     podenv.Node
+	storage *localstorage.Meter
+	results *probe.Results
+	csi     *csivolume.Mounter
 }
 
 // runPods makes and starts what pods are made of, what works on them, and what removes their leftovers.
 func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	// What a pod is made of beside its containers.
-	volumes, err := s.runVolumes(parts, in)
-	if err != nil {
+	volumes := s.newVolumes(in)
+	if err := s.runRotator(parts); err != nil {
 		return err
 	}
-
-	rotator, err := s.newRotator()
-	if err != nil {
-		return err
-	}
-
-	parts.run("log rotation", rotator.Run)
 
 	// Who may use which image, from what earlier pulls have shown.
 	access, err := s.newImageAccess()
@@ -58,7 +60,12 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 		return err
 	}
 
-	worker, err := s.newWorker(in, volumes, access)
+	// Disk space is got back by these, periodically and when it is needed.
+	ended := newContainerGC(s, in)
+	images := newImageGC(s, in)
+	parts.runSafe("image garbage collection", images.Run)
+
+	worker, err := s.newWorker(in, volumes, access, images)
 	if err != nil {
 		return err
 	}
@@ -68,18 +75,26 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	s.runSources(parts, in)
 	parts.run("container runtime", func(ctx context.Context) error { return s.runtime.Watch(ctx, worker) })
 	parts.runSafe("pod workers", worker.Run)
+	runStorageLimits(s, parts, in, worker)
+
+	// What nobody needs goes before a pod does.
+	unneeded := reclaimers{containers: ended.ReclaimContainers, images: images.ReclaimImages}
+	if err := runEviction(s, parts, in, worker, unneeded); err != nil {
+		return err
+	}
 
 	// What is left of pods that are gone is removed once all pods are known.
 	sweep := leftovers{
 		log:     s.log,
 		runtime: s.runtime,
+		ended:   ended,
 		pods:    in.pods,
 		worker:  worker,
 		volumes: volumes,
 		logs:    s.logs(),
 		access:  access,
 		tree:    in.tree,
-		bound:   s.bounder(in.tree),
+		bound:   s.bounder(in.tree, in.events),
 		looks:   in.looks,
 	}
 
@@ -89,12 +104,14 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 
 // newWorker makes the pod worker.
 func (s *surroundings) newWorker(
-	p podInputs, volumes *volume.Mounter, access *imageaccess.Access,
+	p podInputs, volumes *volume.Mounter, access *imageaccess.Access, kept *imagegc.Collector,
 ) (*podworker.Worker, error) {
 	node, err := s.containerConfig()
 	if err != nil {
 		return nil, err
 	}
+
+	node.Memory.Allocatable = p.env.Allocatable.Memory().Value()
 
 	files := hostFiles{resolver: s.cfg.Containers.ResolverConfig, root: s.cfg.RootDir}
 	if err := files.check(); err != nil {
@@ -111,6 +128,7 @@ func (s *surroundings) newWorker(
 		Logs:        s.logs(),
 		HostsFile:   "/etc/hosts",
 		MaxBackoff:  s.cfg.Containers.MaxBackoff,
+		KeepOld:     oldInstances(s.cfg.Containers.Ended.PerContainer),
 		HostDNS:     files.dns,
 		Workers:     2 * goruntime.NumCPU(),
 		Starts:      4 * goruntime.NumCPU(),
@@ -119,20 +137,6 @@ func (s *surroundings) newWorker(
 		Refresh:     p.status.Refresh,
 	}
 
-	// PullImage of CRI takes the configuration of the sandbox that the image is for.
-	images := imagepull.New(imagepull.Config{
-		Runtime:     s.runtime,
-		Secrets:     p.refs,
-		Access:      access,
-		Events:      p.events,
-		Log:         s.log,
-		NodeSecrets: files.pullSecrets,
-		Sandbox: func(pod *v1.Pod) (*runtime.SandboxConfig, error) {
-			return criconfig.Sandbox(node, pod, 0, p.tree.Parent(pod))
-		},
-		Parallel: s.cfg.Images.ParallelPulls,
-	})
-
 	writer := mirror.Writer{Pods: kube.Pods(s.client), Source: p.pods, Node: p.status.Node}
 	return podworker.New(cfg, podworker.Deps{
 		Queue:   p.looks,
@@ -140,13 +144,41 @@ func (s *surroundings) newWorker(
 		API:     podAPI{Writer: writer, classes: p.refs},
 		Runtime: s.runtime,
 		Volumes: volumes,
-		Cgroups: balancedTree{Tree: p.tree, pods: p.pods},
+		Cgroups: balancedTree{Tree: p.tree, pods: p.pods, took: s.metrics.Pods.Cgroup},
 		Objects: p.refs,
-		Probes:  probe.New(s.runtime, p.looks, p.events),
+		Probes:  probe.New(s.runtime, p.looks, p.events, p.results),
 		Events:  p.events,
-		Images:  images,
+		Images:  newPuller(s, p, files, node, access, kept),
+		Meter:   s.metrics.Pods,
+		Traces:  s.traces,
 		Log:     s.log,
 	}), nil
+}
+
+// newPuller makes what pulls the images of pods.
+func newPuller(
+	s *surroundings,
+	p podInputs,
+	files hostFiles,
+	node criconfig.Node,
+	access *imageaccess.Access,
+	kept *imagegc.Collector,
+) *imagepull.Puller {
+	// PullImage of CRI takes the configuration of the sandbox that the image is for.
+	return imagepull.New(imagepull.Config{
+		Runtime:     s.runtime,
+		Secrets:     p.refs,
+		Access:      access,
+		Keeper:      kept,
+		Events:      p.events,
+		Log:         s.log,
+		NodeSecrets: files.pullSecrets,
+		Sandbox: func(pod *v1.Pod) (*runtime.SandboxConfig, error) {
+			return criconfig.Sandbox(node, pod, 0, p.tree.Parent(pod))
+		},
+		Parallel: s.cfg.Images.ParallelPulls,
+		Pulled:   s.metrics.Images.Pulled,
+	})
 }
 
 // podAPI is what the pod worker needs of the API server.
@@ -182,6 +214,7 @@ func (s *surroundings) containerConfig() (criconfig.Node, error) {
 		SingleOOMKill:  s.cfg.Containers.SingleOOMKill,
 		NoSwap:         forbidSwap(s.machine, s.cgroups.V2),
 		CPUQuota:       s.cfg.Cgroups.CPUQuota,
+		Memory:         s.cfg.Cgroups.Memory,
 	}, nil
 }
 
@@ -211,7 +244,7 @@ func (s *surroundings) admission(
 
 	return func(pod *v1.Pod, others []*v1.Pod) admit.Verdict {
 		node := fixed
-		node.Object, node.Pressure = status.Known(), status.Pressure()
+		node.Object, node.Pressure = status.Known(), s.pressures.Now()
 		return admit.Check(node, pod, others)
 	}
 }
@@ -230,4 +263,65 @@ func (s *surroundings) runSources(parts *parts, in podInputs) {
 	}
 
 	parts.runSafe("pods", after(in.status.Registered(), in.pods.Run))
+}
+
+// runStorageMeter makes what measures the local storage that pods take.
+func runStorageMeter(
+	s *surroundings, parts *parts, pods *podsource.Source, tree *podcgroup.Tree,
+) *localstorage.Meter {
+	meter := localstorage.New(localstorage.Config{
+		Root:    s.cfg.RootDir,
+		Logs:    s.logs(),
+		Pods:    pods.List,
+		Runtime: s.runtime,
+		Groups:  tree,
+		Log:     s.log,
+	})
+	parts.runSafe("local storage", meter.Run)
+	return meter
+}
+
+// runStorageLimits evicts the pods that exceed their limits of local storage, unless the configuration says
+// that nobody does.
+func runStorageLimits(s *surroundings, parts *parts, in podInputs, worker *podworker.Worker) {
+	if !s.cfg.Resources.LocalStorage {
+		return
+	}
+
+	enforcer := localstorage.NewEnforcer(localstorage.EnforcerConfig{
+		Meter:   in.storage,
+		Pods:    in.pods.List,
+		Evictor: storageEvictor{worker: worker, metrics: s.metrics.Pods},
+		Log:     s.log,
+		DedicatedImageFS: func(ctx context.Context) (bool, error) {
+			images, err := s.runtime.ImageDir(ctx)
+			if err != nil {
+				return false, err
+			}
+
+			return localstorage.Apart(images, s.cfg.RootDir)
+		},
+	})
+
+	parts.runSafe("limits of local storage", enforcer.Run)
+}
+
+// storageEvictor evicts pods for their use of local storage, in kubelet's way.
+type storageEvictor struct {
+	worker  *podworker.Worker
+	metrics *kubeletmetric.Pods
+}
+
+// Evict ends a pod at once: it has a second.
+func (e storageEvictor) Evict(uid types.UID, excess localstorage.Excess) bool {
+	evicted := e.worker.Evict(uid, podworker.Eviction{
+		Reason:  "Evicted",
+		Message: excess.Message,
+		Grace:   time.Second,
+	})
+	if evicted {
+		e.metrics.Evicted(excess.Signal)
+	}
+
+	return evicted
 }

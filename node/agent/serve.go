@@ -6,17 +6,23 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/trivet-node/trivet/internal/kube/review"
+	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/node/auth"
+	"github.com/trivet-node/trivet/node/exposition"
 	"github.com/trivet-node/trivet/node/identity"
 	"github.com/trivet-node/trivet/node/kubeletapi"
 	"github.com/trivet-node/trivet/node/podsource"
+	"github.com/trivet-node/trivet/node/probe"
 	"github.com/trivet-node/trivet/node/stats"
+	"github.com/trivet-node/trivet/node/usage"
 )
 
 // serveHealth answers /healthz until ctx ends: kubeadm waits for it, and liveness checks of the service use
@@ -45,7 +51,7 @@ func serveHealth(ctx context.Context, address string) error {
 }
 
 // runAPI serves :10250 to those whom the API server lets in.
-func (s *surroundings) runAPI(parts *parts, pods *podsource.Source) error {
+func (s *surroundings) runAPI(parts *parts, in podInputs) error {
 	if !s.cfg.API.Enabled {
 		return nil
 	}
@@ -58,8 +64,11 @@ func (s *surroundings) runAPI(parts *parts, pods *podsource.Source) error {
 	requests := identity.RequestsOf(s.client)
 	parts.run("serving certificate", func(ctx context.Context) error { return serving.Run(ctx, requests) })
 
-	cfg := s.apiConfig(pods)
+	cfg := s.apiConfig(in)
 	cfg.Certificate = serving.Certificate
+	s.metrics.Certificates.Server = serving.Ends
+	s.metrics.Count(s.runtime, in.pods)
+	cfg.Count = s.metrics.Requests.Wrap
 	cfg.Guard = auth.New(s.authConfig()).Wrap
 	parts.run("node API", kubeletapi.New(cfg).Run)
 	return nil
@@ -79,6 +88,8 @@ func (s *surroundings) servingConfig() identity.ServingConfig {
 		Bootstrap: api.ClusterSigner,
 		Request:   request,
 		Log:       s.log,
+
+		RenewalFailed: s.metrics.Certificates.ServerRenewalFailed,
 	}
 }
 
@@ -98,19 +109,16 @@ func (s *surroundings) authConfig() auth.Config {
 }
 
 // apiConfig is what the node's API serves, by the settings and feature gates of kubelet.
-func (s *surroundings) apiConfig(pods *podsource.Source) kubeletapi.Config {
+func (s *surroundings) apiConfig(in podInputs) kubeletapi.Config {
 	api := s.cfg.API
+	collector := newStats(s, in)
 	cfg := kubeletapi.Config{
 		Address: api.Address,
 		TLS:     api.TLS,
-		Pods:    podLister{pods},
+		Pods:    podLister{in.pods},
 		Runtime: s.runtime,
-		Stats: stats.New(stats.Config{
-			NodeName: s.cfg.NodeName,
-			Root:     s.cfg.RootDir,
-			Runtime:  s.runtime,
-			Pods:     pods.List,
-		}),
+		Stats:   collector,
+		Metrics: metricPages(s, collector, in.results),
 		Configz: s.cfg.Kubelet,
 		Log:     s.log,
 		Off: kubeletapi.Off{
@@ -139,6 +147,52 @@ func (s *surroundings) apiConfig(pods *podsource.Source) kubeletapi.Config {
 	}
 
 	return cfg
+}
+
+// newStats makes what answers the statistics endpoints.
+func newStats(s *surroundings, in podInputs) *stats.Collector {
+	daemons := &usage.Daemons{Runtime: strings.TrimPrefix(s.cfg.RuntimeEndpoint, "unix://")}
+	meter := usage.New(usage.Config{
+		Groups:  s.cgroups,
+		V2:      s.cgroups.V2,
+		Tree:    in.tree,
+		Runtime: s.runtime,
+		Daemons: daemons.Groups,
+	})
+
+	return stats.New(stats.Config{
+		NodeName: s.cfg.NodeName,
+		Root:     s.cfg.RootDir,
+		Meter:    meter,
+		Storage:  in.storage,
+		Drivers:  in.csi,
+		Runtime:  s.runtime,
+		Pods:     in.pods.List,
+		Machine:  s.machine,
+	})
+}
+
+// metricPages are the pages of metrics by their names below /metrics.
+func metricPages(
+	s *surroundings, collector *stats.Collector, results *probe.Results,
+) map[string]http.Handler {
+	s.metrics.Registry.MustRegister(collector)
+	probes := prometheus.NewRegistry()
+	probes.MustRegister(results)
+
+	pages := map[string]http.Handler{
+		"":         s.metrics.Handler(s.log),
+		"resource": exposition.NewPage(collector.Resource),
+		"cadvisor": exposition.NewPage(collector.Cadvisor),
+		"probes":   metric.TextHandler(probes, s.log),
+	}
+
+	// The other daemons of the node have no port that others reach: who may read the agent's metrics reads
+	// theirs here.
+	for _, daemon := range []string{"trivet-cri", "trivet-csi", "trivet-netd"} {
+		pages[daemon] = metric.Relay(filepath.Join(metric.SocketDir, daemon+".sock"), s.log)
+	}
+	return pages
 }
 
 // podLister is the pods of the node for the API.

@@ -9,8 +9,13 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	"github.com/trivet-node/trivet/internal/keylock"
+	"github.com/trivet-node/trivet/internal/metric/rpc"
 )
 
 // Publisher shows the cluster which drivers the node has (CSINodes).
@@ -44,7 +49,23 @@ type Config struct {
 	// Changed is called when a driver has come or gone, so that pods which wait for one are looked at again.
 	// It must not block.
 	Changed func()
+
+	// Options are of the connections to drivers.
+	Options []grpc.DialOption
 	Log     *slog.Logger
+
+	// Called is told about each call of a driver when it has ended. It may be nil.
+	Called func(driver, method string, code codes.Code, took time.Duration)
+}
+
+// options are those of a connection to a driver.
+func (c Config) options(driver string) []grpc.DialOption {
+	if c.Called == nil {
+		return c.Options
+	}
+	return append(rpc.DialOptions(func(method string, code codes.Code, took time.Duration) {
+		c.Called(driver, method, code, took)
+	}), c.Options...)
 }
 
 // Registry knows the drivers that are registered.

@@ -24,8 +24,8 @@ type Driver struct {
 }
 
 // open connects to the driver and asks for its capabilities and node ID.
-func open(ctx context.Context, name, endpoint string) (*Driver, Info, error) {
-	conn, err := socket.Dial(endpoint)
+func open(ctx context.Context, name, endpoint string, opts ...grpc.DialOption) (*Driver, Info, error) {
+	conn, err := socket.Dial(endpoint, opts...)
 	if err != nil {
 		return nil, Info{}, fmt.Errorf("CSI driver %s: %w", name, err)
 	}

@@ -70,7 +70,7 @@ func (r *Registry) enter(ctx context.Context, path string, info *registration.Pl
 	}
 
 	endpoint := cmp.Or(info.Endpoint, path)
-	driver, about, err := open(ctx, info.Name, endpoint)
+	driver, about, err := open(ctx, info.Name, endpoint, r.cfg.options(info.Name)...)
 	if err != nil {
 		return err
 	}

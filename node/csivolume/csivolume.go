@@ -69,6 +69,7 @@ type Mounter struct {
 
 	// staging locks the staging of a volume, by its stagingKey.
 	staging keylock.Locks[string]
+	stats   *statistics
 }
 
 // New returns a mounter. It fails if the node's boot ID cannot be read.
@@ -77,7 +78,7 @@ func New(cfg Config) (*Mounter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Mounter{cfg: cfg, boot: boot}, nil
+	return &Mounter{cfg: cfg, boot: boot, stats: newStatistics()}, nil
 }
 
 // call is one Setup: a volume on its way to a pod.
@@ -166,6 +167,7 @@ func (m *Mounter) prepare(ctx context.Context, r volume.Request) (*call, error) 
 
 	c.place = m.place(r.Pod.UID, spec, driver, c.handle, r.Block)
 	c.place.record.Lifecycle = string(lifecycle)
+	c.place.record.Volume = r.Name
 	return c, nil
 }
 

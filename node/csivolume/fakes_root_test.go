@@ -42,6 +42,9 @@ type driver struct {
 	fail   map[string]error
 	status chan *registration.RegistrationStatus
 	last   *csi.NodePublishVolumeRequest
+
+	// hang is what NodeGetVolumeStats waits for, nil for nothing.
+	hang chan struct{}
 }
 
 // note records a call, and returns the error that the test wants for it.
@@ -86,6 +89,7 @@ func (d *driver) NodeGetCapabilities(
 	for _, t := range []csi.NodeServiceCapability_RPC_Type{
 		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
 		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
+		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
 	} {
 		rpc := &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: t}}
 		can = append(can, &csi.NodeServiceCapability{Type: rpc})
@@ -152,6 +156,31 @@ func (d *driver) NodeUnstageVolume(
 		return nil, err
 	}
 	return &csi.NodeUnstageVolumeResponse{}, mount.Unmount(r.StagingTargetPath)
+}
+
+func (d *driver) NodeGetVolumeStats(
+	ctx context.Context,
+	r *csi.NodeGetVolumeStatsRequest,
+) (*csi.NodeGetVolumeStatsResponse, error) {
+	if err := d.note("stats " + r.VolumeId); err != nil {
+		return nil, err
+	}
+
+	if d.hang != nil {
+		select {
+		case <-d.hang:
+		case <-ctx.Done():
+		}
+	}
+
+	if _, err := os.Stat(r.VolumePath); err != nil {
+		return nil, err
+	}
+
+	return &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{
+		{Unit: csi.VolumeUsage_BYTES, Total: 100, Used: 40, Available: 60},
+		{Unit: csi.VolumeUsage_INODES, Total: 10, Used: 4, Available: -6},
+	}}, nil
 }
 
 // NodeExpandVolume grows the tmpfs.

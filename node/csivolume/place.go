@@ -26,8 +26,8 @@ const (
 	maxRecord = 1 << 20
 )
 
-// record is a vol_data.json: kubelet's fields, and two of trivet's own, which kubelet ignores. kubelet reads
-// every field as a string.
+// record is a vol_data.json: kubelet's fields, and three of trivet's own, which kubelet ignores. kubelet
+// reads every field as a string.
 type record struct {
 	SpecName     string `json:"specVolID,omitempty"`
 	Handle       string `json:"volumeHandle"`
@@ -35,6 +35,9 @@ type record struct {
 	Node         string `json:"nodeName,omitempty"`
 	AttachmentID string `json:"attachmentID,omitempty"`
 	Lifecycle    string `json:"volumeLifecycleMode,omitempty"`
+
+	// Volume is the name of the volume in the pod.
+	Volume string `json:"trivetVolume,omitempty"`
 
 	// Ready is the ID of the boot in which the driver's call succeeded, empty before that.
 	Ready string `json:"trivetReady,omitempty"`

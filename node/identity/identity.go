@@ -32,6 +32,9 @@ type Config struct {
 	CertDir   string // /var/lib/kubelet/pki
 	UserAgent string // names the program in the API server's audit log
 	Log       *slog.Logger
+
+	// RenewalFailed is called for each renewal that has failed. It may be nil.
+	RenewalFailed func()
 }
 
 func (c Config) store() Store { return Store{Dir: c.CertDir, Name: "kubelet-client"} }
@@ -108,11 +111,28 @@ func (id *Identity) Run(ctx context.Context, requests Requests, rotate bool) err
 		store:   store,
 		request: Request{NodeName: id.cfg.NodeName},
 		sign:    requests,
+		failed:  id.cfg.RenewalFailed,
 		log:     id.cfg.Log,
 	}
 
 	keep.run(ctx)
 	return nil
+}
+
+// Ends returns when the client certificate ends, the zero time if the node has none of its own.
+func (id *Identity) Ends() time.Time {
+	if pair, err := id.cfg.store().Load(); err == nil {
+		return pair.Leaf.NotAfter
+	}
+	cert, key, err := id.api.ClientCertificate()
+	if err != nil || cert == nil {
+		return time.Time{}
+	}
+	pair, err := parsePair(id.cfg.Kubeconfig, cert, key)
+	if err != nil {
+		return time.Time{}
+	}
+	return pair.Leaf.NotAfter
 }
 
 // usable reads the node's own kubeconfig. The error says why it cannot be used.

@@ -23,6 +23,7 @@ type renewal struct {
 	request Request
 	sign    Requests
 	renewed func(*tls.Certificate) // with the first one, too; may be nil
+	failed  func()                 // after each renewal that fails; may be nil
 	log     *slog.Logger
 }
 
@@ -40,6 +41,9 @@ func (r renewal) run(ctx context.Context) {
 
 		case ctx.Err() == nil:
 			r.log.Warn("certificate is not renewed", "name", r.store.Name, "err", err)
+			if r.failed != nil {
+				r.failed()
+			}
 		}
 
 		if retry.Sleep(ctx, time.Until(next)) != nil {

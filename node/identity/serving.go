@@ -30,6 +30,9 @@ type ServingConfig struct {
 
 	Request Request // the names and addresses of the node
 	Log     *slog.Logger
+
+	// RenewalFailed is called for each renewal that has failed. It may be nil.
+	RenewalFailed func()
 }
 
 func (c ServingConfig) store() Store { return Store{Dir: c.CertDir, Name: "kubelet-server"} }
@@ -118,6 +121,14 @@ func (s *Serving) Certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return nil, errors.New("no serving certificate yet")
 }
 
+// Ends returns when the certificate in use ends.
+func (s *Serving) Ends() time.Time {
+	if pair := s.current.Load(); pair != nil && pair.Leaf != nil {
+		return pair.Leaf.NotAfter
+	}
+	return time.Time{}
+}
+
 // reload reads the given files if they have changed. Files that cannot be read leave the certificate in use.
 func (s *Serving) reload() error {
 	info, err := os.Stat(s.cfg.CertFile)
@@ -162,6 +173,7 @@ func (s *Serving) Run(ctx context.Context, requests Requests) error {
 		request: s.cfg.Request,
 		sign:    requests,
 		renewed: s.current.Store,
+		failed:  s.cfg.RenewalFailed,
 		log:     s.cfg.Log,
 	}
 

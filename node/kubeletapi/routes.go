@@ -26,18 +26,23 @@ func (s *Server) Handler() http.Handler {
 		s.switched(mux)
 	}
 
-	return s.cfg.Guard(mux)
+	guarded := s.cfg.Guard(mux)
+	if s.cfg.Count != nil {
+		return s.cfg.Count(guarded)
+	}
+	return guarded
 }
 
 // always adds what kubelet serves whatever its settings.
 func (s *Server) always(mux *http.ServeMux) {
-	mux.HandleFunc("GET /healthz", health)
-	mux.HandleFunc("GET /healthz/{check}", health)
+	mux.HandleFunc("GET /healthz", s.health)
+	mux.HandleFunc("GET /healthz/{check}", s.health)
 	mux.Handle("GET /pods", handler(s.pods))
 	mux.Handle("GET /pods/{$}", handler(s.pods))
 	mux.Handle("GET /stats/summary", handler(s.summary))
 	mux.Handle("GET /metrics", handler(s.metrics))
-	mux.Handle("GET /metrics/{set}", handler(s.metrics))
+	mux.HandleFunc("GET /metrics/slis", s.slis)
+	mux.Handle("GET /metrics/{page}", handler(s.metrics))
 }
 
 // debugging adds what enableDebuggingHandlers stands for.

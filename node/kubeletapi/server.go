@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -27,11 +28,9 @@ type Pods interface {
 	Pods() []*v1.Pod
 }
 
-// Stats answers the statistics endpoints (stats.Collector).
+// Stats answers /stats/summary (stats.Collector).
 type Stats interface {
 	Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.Summary, error)
-	// Metrics returns a set of metrics in Prometheus' text format: "", "resource", "cadvisor" or "probes".
-	Metrics(ctx context.Context, set string) ([]byte, error)
 }
 
 // Config is what a Server needs.
@@ -44,8 +43,13 @@ type Config struct {
 	Guard   func(http.Handler) http.Handler
 	Pods    Pods
 	Runtime *runtime.Client
-	// Stats may be nil; its endpoints answer 501 then.
+	// Stats may be nil; /stats/summary answers 501 then.
 	Stats Stats
+	// Metrics are the pages below /metrics/ by name: "resource", "cadvisor", "probes". That with the name ""
+	// is /metrics itself. A page that is not there answers 404.
+	Metrics map[string]http.Handler
+	// Count is wrapped around all that is served, to count it. Nil: nothing is counted.
+	Count func(http.Handler) http.Handler
 	Log   *slog.Logger
 
 	// TLS has the versions, cipher suites and curves. Nil means TLS 1.2 at least and what Go chooses.
@@ -79,6 +83,8 @@ type Off struct {
 type Server struct {
 	cfg  Config
 	find lookup
+	// healthy is how often the agent was asked for its health.
+	healthy atomic.Uint64
 }
 
 // New returns a server that does not listen yet.

@@ -63,7 +63,8 @@ func TestEndpointsThatAreSwitchedOffAreRefused(t *testing.T) {
 	answers(t, kubeletapi.Off{Debugging: true}, map[string]int{
 		"/healthz":                        200,
 		"/pods":                           200,
-		"/metrics":                        501,
+		"/metrics":                        404,
+		"/metrics/slis":                   200,
 		"/stats/summary":                  501,
 		"/logs/":                          off,
 		"/logs/x":                         off,

@@ -3,12 +3,17 @@ package kubeletapi
 import (
 	"net/http"
 	"strconv"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/trivet-node/trivet/node/exposition"
 )
 
-func health(w http.ResponseWriter, _ *http.Request) {
+// health answers that the agent is well, which it is while it answers.
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
+	s.healthy.Add(1)
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = w.Write([]byte("ok"))
 }
@@ -55,25 +60,29 @@ func (s *Server) summary(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, summary)
 }
 
-// metrics answers with the set that the path names, or with the agent's own metrics.
+// slis writes /metrics/slis: what checks of the agent's health have shown, by the names that Kubernetes'
+// components have for it (KEP-3466).
+func (s *Server) slis(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", exposition.ContentType)
+	out := exposition.NewWriter(w)
+	check := exposition.Pairs("name", "ping", "type", "healthz")
+
+	out.Family("kubernetes_healthcheck", exposition.Gauge, "Whether a check has shown health, by its name.")
+	out.Uint(1, time.Time{}, check)
+
+	out.Family("kubernetes_healthchecks_total", exposition.Counter, "Number of checks by what they showed.")
+	out.Uint(s.healthy.Load(), time.Time{}, check, `status="success"`)
+
+	// A client that does not read its answer has lost nothing but that.
+	_ = out.Flush()
+}
+
+// metrics answers with the page that the path names.
 func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {
-	set := r.PathValue("set")
-	switch set {
-	case "", "resource", "cadvisor", "probes":
-	default:
+	page := s.cfg.Metrics[r.PathValue("page")]
+	if page == nil {
 		return notFound("404 page not found")
 	}
-
-	if s.cfg.Stats == nil {
-		return &httpError{http.StatusNotImplemented, "metrics are not available"}
-	}
-
-	text, err := s.cfg.Stats.Metrics(r.Context(), set)
-	if err != nil {
-		return err
-	}
-
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	_, _ = w.Write(text)
+	page.ServeHTTP(w, r)
 	return nil
 }

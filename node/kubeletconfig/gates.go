@@ -29,6 +29,7 @@ var ServedGates = map[string]string{
 	"ComponentStatusz":                     "off: no /statusz",
 	"ContainerCheckpoint":                  "off: no /checkpoint",
 	"KubeletEnsureSecretPulledImages":      "off: as imagePullCredentialsVerificationPolicy: NeverVerify",
+	"MemoryQoS":                            "off: no memory.min, memory.low and memory.high",
 	"PodLevelResources":                    "off: pods with resources of their own are refused",
 	"RestartAllContainersOnContainerExits": "off: not declared, pods that need it are refused",
 	"RotateKubeletServerCertificate":       "off: serverTLSBootstrap is refused",
@@ -70,6 +71,27 @@ func (k *Configuration) Enabled(name string) bool {
 		}
 	}
 	return g.usual
+}
+
+// Gate is a feature gate of kubelet, and what it is set to. The stage is ALPHA, BETA, DEPRECATED, or empty
+// for GA.
+type Gate struct {
+	Name, Stage string
+	Enabled     bool
+}
+
+// Gates returns all feature gates of kubelet, by name.
+func (k *Configuration) Gates() []Gate {
+	known := gates()
+	out := make([]Gate, 0, len(known))
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		stage := known[name].stage
+		if stage == "GA" {
+			stage = ""
+		}
+		out = append(out, Gate{Name: name, Stage: stage, Enabled: k.Enabled(name)})
+	}
+	return out
 }
 
 // checkGates refuses gates that kubelet does not know, that are locked, and that are not served.

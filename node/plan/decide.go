@@ -91,9 +91,9 @@ func (d *planner) wake(at time.Time) {
 }
 
 // cancel lists the steps in flight that are not wanted any more: what brings up a pod that must end, and
-// stops that take longer than the pod's deletion now allows, e.g. since somebody has forced it.
+// stops that take longer than the pod now may, e.g. since somebody has forced its deletion or it is evicted.
 func (d *planner) cancel() {
-	grace := deletionGrace(d.Pod)
+	grace, _ := d.pod.grace()
 	for key, f := range d.pod.steps.inFlight {
 		unwanted := d.Ending && key.Verb.makes()
 		late := key.Verb == Stop && grace != nil && *grace < f.patience

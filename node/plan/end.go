@@ -122,7 +122,7 @@ func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }
 
 // endGrace is what is left of the pod's grace: it is one budget for all its containers, sidecars included.
 func (d shutdown) endGrace(c *Container) time.Duration {
-	grace := deletionGrace(d.Pod)
+	grace, over := d.pod.grace()
 	if grace == nil {
 		if d.pod.gone && c.Grace > 0 {
 			return seconds(c.Grace)
@@ -131,9 +131,8 @@ func (d shutdown) endGrace(c *Container) time.Duration {
 		return Grace(d.Pod)
 	}
 
-	// The API server's deletionTimestamp is when the grace ends. A sidecar, whose turn comes late, has only
-	// the rest.
-	if left := d.Pod.DeletionTimestamp.Sub(d.Now); sidecarPlace(d.Pod, c.Name) >= 0 && left < *grace {
+	// A sidecar, whose turn comes late, has only the rest.
+	if left := over.Sub(d.Now); sidecarPlace(d.Pod, c.Name) >= 0 && left < *grace {
 		return max(left, LeastGrace)
 	}
 

@@ -119,6 +119,16 @@ func (h *history) disturb() {
 		h.restartAgent()
 	}
 
+	if h.often(80) {
+		h.say("evicted")
+		h.terminate(plan.Ending{
+			Reason:     "Evicted",
+			Disruption: "the node was low on something",
+			Grace:      new(time.Second),
+			At:         h.now,
+		})
+	}
+
 	if h.often(40) {
 		h.say("object changes")
 		h.pod.ObjectChanged()

@@ -115,6 +115,9 @@ type Ending struct {
 	// Disruption is the message of the condition DisruptionTarget, empty for a pod whose own fault it is.
 	Disruption string
 
+	// Grace is how long the containers have at most, nil if that is for the pod and its deletion to say.
+	Grace *time.Duration
+
 	At time.Time
 }
 

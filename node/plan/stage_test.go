@@ -31,6 +31,7 @@ var happenings = map[string]func(s *stage, args []string) error{
 	"image":            (*stage).image,
 	"add":              (*stage).add,
 	"preempt":          (*stage).preempt,
+	"evict":            (*stage).evict,
 	"object-changes":   (*stage).objectChanges,
 	"object-vanishes":  (*stage).objectVanishes,
 	"sandbox-dies":     (*stage).sandboxDies,
@@ -202,13 +203,25 @@ func (s *stage) agentRestarts([]string) error {
 }
 
 func (s *stage) preempt([]string) error {
-	s.pod.Terminate(plan.Ending{
+	s.terminate(plan.Ending{
 		Reason:     "Preempting",
 		Message:    "for a critical pod",
 		Disruption: "it had to make room",
 		At:         s.now,
 	})
 	return nil
+}
+
+func (s *stage) evict(args []string) error {
+	grace, err := time.ParseDuration(args[0])
+	s.terminate(plan.Ending{
+		Reason:     "Evicted",
+		Message:    "the node was low on something",
+		Disruption: "the node was low on something",
+		Grace:      &grace,
+		At:         s.now,
+	})
+	return err
 }
 
 func (s *stage) sandboxDies([]string) error {

@@ -68,6 +68,9 @@ type world struct {
 	health map[string]plan.Health
 	now    time.Time
 
+	// ended is what the agent has decided about the pod, which is on disk; nil: nothing.
+	ended *plan.Ending
+
 	ids      int
 	flying   []plan.Step       // in flight, in the order in which they began
 	obeyed   map[plan.Key]bool // steps in flight that the node has carried out
@@ -85,10 +88,21 @@ func newWorld(pod *v1.Pod) *world {
 // restartAgent loses all that the agent knows beside the API and the node. Steps in flight end unseen.
 func (w *world) restartAgent() {
 	w.pod = plan.New(w.api.UID, 0)
+	if w.ended != nil {
+		w.pod.Terminate(*w.ended)
+	}
+
 	w.flying = nil
 	w.obeyed = map[plan.Key]bool{}
 	w.stopped = map[string]bool{}
 	w.node.Mounted = false
+}
+
+// terminate has the agent decide that the pod must end.
+func (w *world) terminate(e plan.Ending) {
+	if w.pod.Terminate(e) {
+		w.ended = &e
+	}
 }
 
 // change gives the API another version of the pod, as the status of a pod is shared with earlier views.

@@ -49,6 +49,9 @@ func (s *Source) mirrorOf(static *v1.Pod) *v1.Pod {
 	return nil
 }
 
+// MirrorCount returns the number of mirrors that the API has of this node.
+func (s *Source) MirrorCount() int { return len(s.mirrors()) }
+
 // mirrors returns the UIDs of all mirrors.
 func (s *Source) mirrors() []types.UID {
 	var out []types.UID

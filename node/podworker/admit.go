@@ -41,6 +41,7 @@ func (w *Worker) admit(ctx context.Context, p *pod, desired *v1.Pod, observed pl
 	p.mu.Unlock()
 
 	if verdict.Reason != "" {
+		w.deps.Meter.Rejected(verdict.Reason)
 		w.deps.Events.Pod(desired, "", v1.EventTypeWarning, verdict.Reason, verdict.Message)
 		p.terminate(plan.Ending{
 			Reason:  verdict.Reason,
@@ -62,19 +63,17 @@ func (w *Worker) judge(ctx context.Context, pod *v1.Pod) admit.Verdict {
 	return verdict
 }
 
-// preempt ends a pod that is in the way of a critical one. The caller holds the pod's lock.
-func (w *Worker) preempt(p *pod) {
-	if p.plan.Terminated() || !w.gate.Victim(p.uid) {
+// preempt ends a pod that is in the way of a critical one.
+func (w *Worker) preempt(p *pod, pod *v1.Pod) {
+	if !w.gate.Victim(p.uid) {
 		return
 	}
 
-	const reason, message = "Preempting", "Preempted in order to admit critical pod"
-
-	w.deps.Events.Pod(p.plan.Spec(), "", v1.EventTypeWarning, reason, message)
-	p.plan.Terminate(plan.Ending{
-		Reason:     reason,
-		Message:    message,
+	w.deps.Meter.Preempted()
+	w.endings.decide(p, pod, ending{Ending: plan.Ending{
+		Reason:     "Preempting",
+		Message:    "Preempted in order to admit critical pod",
 		Disruption: "Pod was preempted by Kubelet to accommodate a critical pod.",
 		At:         time.Now(),
-	})
+	}})
 }

@@ -38,6 +38,9 @@ type cluster struct {
 	// mu guards what follows.
 	mu sync.Mutex
 
+	// worker is the one that runs, or ran last.
+	worker *podworker.Worker
+
 	// changed is closed and replaced at every change of pods and events.
 	changed chan struct{}
 
@@ -53,8 +56,10 @@ type cluster struct {
 	patches int
 	cut     chan struct{}
 
-	// events are those that were sent, as "REASON CONTAINER".
+	// events are those that were sent, as "REASON CONTAINER". once counts those that the API keeps once, by
+	// pod and reason.
 	events []string
+	once   map[string]int
 
 	// secrets are those of the API, by NAMESPACE/NAME. objects is the error of Setup and of reads of
 	// ConfigMaps.
@@ -79,6 +84,7 @@ func newCluster(t *testing.T) *cluster {
 		t:       t,
 		pods:    map[types.UID]*v1.Pod{},
 		changed: make(chan struct{}),
+		once:    map[string]int{},
 		synced:  make(chan struct{}),
 	}
 	close(c.synced)
@@ -290,6 +296,19 @@ func (c *cluster) Services(ctx context.Context, _ string, wait bool) ([]*v1.Serv
 		}
 	}
 	return nil, nil
+}
+
+// PodOnce keeps one event for each pod and reason, as the API does; sent counts how often it was sent.
+func (c *cluster) PodOnce(pod *v1.Pod, kind, reason, message string, annotations map[string]string) {
+	c.mu.Lock()
+	key := string(pod.UID) + " " + reason
+	known := c.once[key] > 0
+	c.once[key]++
+	c.mu.Unlock()
+
+	if !known {
+		c.Pod(pod, "", kind, reason, message)
+	}
 }
 
 func (c *cluster) Pod(pod *v1.Pod, container, kind, reason, message string) {

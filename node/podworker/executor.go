@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/podspec"
+	"github.com/trivet-node/trivet/node/reason"
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/termination"
 )
@@ -66,7 +68,9 @@ func (e *executor) do(ctx context.Context, p *pod, view *plan.View, s plan.Step)
 	case plan.Pull:
 		return e.pull(ctx, p, view.Pod, s)
 	case plan.Start:
-		return e.start(ctx, p, view, s)
+		err := e.start(ctx, p, view, s)
+		e.deps.Meter.ContainerStarted(view.Pod, s.Name, reason.Of(err))
+		return err
 	case plan.Stop:
 		return e.stop(ctx, view, s)
 	case plan.StopSandbox:
@@ -128,7 +132,9 @@ func (e *executor) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint3
 		return err
 	}
 
+	began := time.Now()
 	_, err = e.deps.Runtime.RunSandbox(ctx, config, handler)
+	e.deps.Meter.SandboxStarted(pod, handler, time.Since(began), err)
 	return err
 }
 
@@ -160,7 +166,9 @@ func (e *executor) pull(ctx context.Context, p *pod, pod *v1.Pod, s plan.Step) e
 		return fmt.Errorf("container %s is not in the spec", s.Name)
 	}
 
+	began := time.Now()
 	have, err := e.deps.Images.Ensure(ctx, pod, c)
+	p.start.Pulled(began, time.Now())
 	if err != nil {
 		return err
 	}

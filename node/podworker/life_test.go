@@ -71,7 +71,7 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	log := slog.New(slog.DiscardHandler)
 	rt := runtime.New(conn, conn, log)
 	q := queue.New()
-	probes := probe.New(rt, q, c)
+	probes := probe.New(rt, q, c, probe.NewResults(func() []*v1.Pod { return nil }))
 	w := podworker.New(c.config(root), podworker.Deps{
 		Queue:   q,
 		Pods:    c,
@@ -87,7 +87,7 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	})
 
 	c.mu.Lock()
-	c.queue = q
+	c.queue, c.worker = q, w
 	c.mu.Unlock()
 
 	ctx, cancel := context.WithCancel(context.Background())
@@ -104,6 +104,7 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 		probes.Close()
 		conn.Close()
 	})
+
 	c.t.Cleanup(stop)
 	return stop
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/podspec"
+	"github.com/trivet-node/trivet/node/podtiming"
 	"github.com/trivet-node/trivet/node/probe"
 	"github.com/trivet-node/trivet/node/queue"
 )
@@ -17,6 +18,7 @@ import (
 // look is one round for one pod: observe, decide, begin the steps, report.
 func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) error {
 	// This comes first: a step that ends from here on may not show in what is observed.
+	began := time.Now()
 	sending := false
 	if p := w.find(uid); p != nil {
 		sending = p.beginLook(why)
@@ -39,6 +41,11 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 		return err
 	}
 
+	if desired != nil {
+		p.trace.See(w.deps.Traces, desired, began)
+		p.start.See(desired, began)
+	}
+
 	// Probes are set before the decision: a container without a startup probe counts as started from here on,
 	// and no event will come to say so.
 	view := w.see(p, desired, observed)
@@ -46,6 +53,7 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 
 	// From here on steps run beside the look.
 	d := w.decide(ctx, p, health)
+	w.measure(p, d, why, began)
 	if d.View.Ending {
 		w.deps.Probes.StopLiveness(uid)
 	}
@@ -87,6 +95,8 @@ func (w *Worker) mayWork(
 	}
 
 	p := w.pod(uid)
+	w.endings.recall(p, desired)
+	w.preempt(p, desired)
 	if !w.admit(ctx, p, desired, observed) {
 		w.deps.Queue.LookAfter(uid, admitRetry, queue.AdmissionDue)
 		return nil, nil
@@ -132,8 +142,6 @@ func (w *Worker) see(p *pod, desired *v1.Pod, observed plan.Observed) plan.View 
 		if p.wasHealth == nil {
 			p.wasHealth = healthShown(desired)
 		}
-
-		w.preempt(p)
 	}
 
 	if spec := p.plan.Spec(); spec != nil {
@@ -209,7 +217,9 @@ func (w *Worker) decide(ctx context.Context, p *pod, health map[string]plan.Heal
 		w.steps.Go(func() {
 			defer cancel()
 
-			err := w.executor.do(stepCtx, p, &d.View, s)
+			traced, ended := p.trace.Begin(stepCtx, s.Verb.String(), s.Name)
+			err := w.executor.do(traced, p, &d.View, s)
+			ended(err)
 			if err != nil && stepCtx.Err() != nil {
 				// Over CRI the cancellation has become a text, which would look like a failure.
 				err = stepCtx.Err()
@@ -222,13 +232,35 @@ func (w *Worker) decide(ctx context.Context, p *pod, health map[string]plan.Heal
 	return &d
 }
 
+// measure counts a look that began nothing while nothing was going on, and begins a round of work otherwise.
+func (w *Worker) measure(p *pod, d *plan.Decision, why queue.Reasons, began time.Time) {
+	kind := podtiming.Sync
+	switch {
+	case d.View.Ending:
+		kind = podtiming.Kill
+	case why.Has(queue.PodChanged):
+		kind = podtiming.Update
+	}
+
+	p.mu.Lock()
+	round, over := p.rounds.Look(kind, began, time.Now(), len(p.cancels))
+	p.mu.Unlock()
+	if over {
+		w.deps.Meter.Worked(round)
+	}
+}
+
 // done gives the plan what came of a step and has the pod looked at again.
 func (w *Worker) done(p *pod, s plan.Step, err error) {
 	p.mu.Lock()
 	delete(p.cancels, s.Key())
 	failed := p.plan.End(s, err, time.Now())
 	pod := p.plan.Spec()
+	round, over := p.rounds.Ended(time.Now(), len(p.cancels))
 	p.mu.Unlock()
+	if over {
+		w.deps.Meter.Worked(round)
+	}
 
 	w.deps.Log.Debug("step ended", "pod", fullName(pod), "step", s.Key(), "err", err)
 	if failed {
@@ -237,11 +269,13 @@ func (w *Worker) done(p *pod, s plan.Step, err error) {
 
 	// The watch will report that the object has gone.
 	if err == nil && s.Verb == plan.Finalize {
+		p.trace.Gone()
 		return
 	}
 
 	if err == nil && s.Verb == plan.Forget {
 		w.deps.Probes.Sync(pod, "", nil)
+		p.trace.Gone()
 		w.forget(p.uid)
 	}
 

@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podtiming"
+	"github.com/trivet-node/trivet/node/podtrace"
 	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/volume"
@@ -26,6 +28,9 @@ type pod struct {
 	// cancels end the steps in flight.
 	cancels map[plan.Key]context.CancelFunc
 
+	// recalled means that what an earlier agent has decided about the pod is taken up.
+	recalled bool
+
 	// admitted means that the pod was judged and not rejected.
 	admitted bool
 
@@ -39,6 +44,15 @@ type pod struct {
 	wasHealth map[string]v1.ContainerStatus
 
 	patch patching
+
+	// trace has a lock of its own.
+	trace podtrace.Trace
+
+	// rounds measures the work on the pod.
+	rounds podtiming.Rounds
+
+	// start measures its start, and has a lock of its own.
+	start podtiming.Clock
 }
 
 // image is one that a container may use.
@@ -82,6 +96,13 @@ func (p *pod) terminate(e plan.Ending) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.plan.Terminate(e)
+}
+
+// isDown reports whether the pod is taken down.
+func (p *pod) isDown() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.plan.TornDown()
 }
 
 // keepImage keeps the image for the next start of a container.

@@ -1,6 +1,7 @@
 package podworker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/queue"
+	"github.com/trivet-node/trivet/node/reason"
 	"github.com/trivet-node/trivet/node/status"
 )
 
@@ -32,6 +34,7 @@ type reporter struct {
 	api    API
 	queue  *queue.Queue
 	events Events
+	meter  Meter
 	log    *slog.Logger
 	steps  *sync.WaitGroup
 	node   status.Node
@@ -47,6 +50,10 @@ type patching struct {
 
 	// since is when a change that can wait was first seen; zero: none waits.
 	since time.Time
+
+	// noticed is when the change that the API does not show yet was first seen, and base what it shows.
+	noticed time.Time
+	base    *v1.PodStatus
 }
 
 // report sends the status of a pod if the API shows another one. sending says that a patch was on its way
@@ -82,6 +89,7 @@ func (r *reporter) report(ctx context.Context, p *pod, view *plan.View, sending 
 
 	p.mu.Lock()
 	p.patch.sending = true
+	p.patch.base = &base.Status
 	p.mu.Unlock()
 	r.steps.Go(func() { r.send(ctx, p, view.Pod, &want, patch) })
 	return nil
@@ -104,6 +112,13 @@ func (r *reporter) leave(p *pod) {
 func (p *pod) hold(changed, urgent bool, now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
+	switch {
+	case !changed:
+		p.patch.noticed = time.Time{}
+	case p.patch.noticed.IsZero():
+		p.patch.noticed = now
+	}
 
 	if !changed || urgent {
 		p.patch.since = time.Time{}
@@ -146,16 +161,21 @@ func (r *reporter) shown(pod *v1.Pod) (base *v1.Pod, known bool) {
 // send patches the status, and takes the answer before another patch may be sent. A final status leads to a
 // look, because the pod's teardown waits until the API shows it.
 func (r *reporter) send(ctx context.Context, p *pod, pod *v1.Pod, want *v1.PodStatus, patch []byte) {
-	updated, err := r.api.PatchStatus(ctx, pod, patch)
+	traced, ended := p.trace.Begin(ctx, "patch status", "")
+	updated, err := r.api.PatchStatus(traced, pod, patch)
+	ended(err)
 	if err == nil {
+		p.trace.Shown(want)
 		r.pods.Saw(updated)
 		r.announce(pod, want)
+		r.measure(p, pod, want)
 	}
 
 	p.mu.Lock()
 	again := p.patch.missed || plan.Terminal(want.Phase) || err == nil && changedByOthers(pod, updated)
 	p.patch.sending = false
 	p.patch.missed = false
+	p.patch.base = nil
 	p.mu.Unlock()
 
 	// A pod that was deleted, or recreated under its name, is for the watch to report.
@@ -172,6 +192,19 @@ func (r *reporter) send(ctx context.Context, p *pod, pod *v1.Pod, want *v1.PodSt
 		r.log.Warn("report status", "pod", fullName(pod), "err", err)
 		r.queue.LookAfter(p.uid, reportRetry, queue.Retry)
 	}
+}
+
+// measure counts a status that the API shows now.
+func (r *reporter) measure(p *pod, pod *v1.Pod, want *v1.PodStatus) {
+	now := time.Now()
+	start := p.start.Shown(pod, want, now)
+
+	p.mu.Lock()
+	base, took := p.patch.base, now.Sub(p.patch.noticed)
+	p.patch.noticed = time.Time{}
+	p.mu.Unlock()
+
+	r.meter.StatusShown(base, want, took, start)
 }
 
 // changedByOthers reports whether somebody else has changed the pod before the patch reached it. The watch
@@ -202,4 +235,47 @@ func (r *reporter) announce(pod *v1.Pod, want *v1.PodStatus) {
 			r.events.Pod(pod, s.Name, v1.EventTypeNormal, "BackOff", message)
 		}
 	}
+}
+
+// Steps send the events of what they do: Pulling, Started, Killing. Those of a step that failed are sent here
+// and nowhere else.
+
+// reportFailure sends the events of a failed step, with kubelet's reasons, and logs it.
+func (w *Worker) reportFailure(pod *v1.Pod, s plan.Step, err error) {
+	for _, e := range failures(s, err) {
+		w.deps.Events.Pod(pod, s.Name, v1.EventTypeWarning, e.Reason, e.Message)
+	}
+
+	w.deps.Log.Warn("step failed",
+		"pod", fullName(pod),
+		"step", s.Key(),
+		"reason", reason.Of(err),
+		"err", err,
+	)
+}
+
+// failures returns the events of a failed step: first that of the error itself, if it has one, then that of
+// the step.
+func failures(s plan.Step, err error) (out []reason.Event) {
+	if e := reason.EventOf(err); e != nil {
+		out = append(out, *e)
+	}
+
+	switch s.Verb {
+	case plan.Prepare:
+		why := cmp.Or(reason.Of(err), "FailedMount")
+		out = append(out, reason.Event{Reason: why, Message: err.Error()})
+	case plan.CreateSandbox:
+		message := fmt.Sprintf("Failed to create pod sandbox: %v", err)
+		out = append(out, reason.Event{Reason: "FailedCreatePodSandBox", Message: message})
+	case plan.StopSandbox:
+		message := fmt.Sprintf("error killing pod: %v", err)
+		out = append(out, reason.Event{Reason: "FailedKillPod", Message: message})
+	case plan.Pull:
+		out = append(out, reason.Event{Reason: "Failed", Message: "Error: " + reason.Of(err)})
+	case plan.Start:
+		out = append(out, reason.Event{Reason: "Failed", Message: fmt.Sprintf("Error: %v", err)})
+	}
+
+	return out
 }

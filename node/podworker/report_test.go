@@ -70,6 +70,10 @@ func (s *server) Pod(_ *v1.Pod, container, _, reason, _ string) {
 	s.events = append(s.events, reason+" "+container)
 }
 
+func (s *server) PodOnce(_ *v1.Pod, _, reason, _ string, _ map[string]string) {
+	s.events = append(s.events, reason)
+}
+
 // desk is a reporter in the bubble of a test, with the pod that it reports and the looks that it asks for.
 type desk struct {
 	*reporter
@@ -89,6 +93,7 @@ func newDesk(t *testing.T) *desk {
 		api:    d.server,
 		queue:  q,
 		events: d.server,
+		meter:  unmetered{},
 		log:    slog.New(slog.DiscardHandler),
 		steps:  &d.steps,
 		node:   status.Node{IPs: []string{"192.0.2.1"}, Runtime: "rt"},

@@ -14,12 +14,14 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/trivet-node/trivet/internal/trace"
 	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/gate"
 	"github.com/trivet-node/trivet/node/imagepull"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/podlog"
+	"github.com/trivet-node/trivet/node/podtiming"
 	"github.com/trivet-node/trivet/node/probe"
 	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/runtime"
@@ -81,7 +83,33 @@ type Objects interface {
 // Events sends Events about pods (event.Recorder).
 type Events interface {
 	Pod(pod *v1.Pod, container, kind, reason, message string)
+	// PodOnce sends an event of which the API keeps one for each pod and reason, however often it is sent.
+	PodOnce(pod *v1.Pod, kind, reason, message string, annotations map[string]string)
 }
+
+// Meter counts what is done for pods (kubeletmetric.Pods). It is called by many goroutines, and must not
+// block.
+type Meter interface {
+	Worked(round podtiming.Round)
+	// SandboxStarted is called after each attempt to start a sandbox, ContainerStarted after that of a
+	// container: with the reason of a failure, or none.
+	SandboxStarted(pod *v1.Pod, handler string, took time.Duration, err error)
+	ContainerStarted(pod *v1.Pod, name, reason string)
+	// StatusShown is called when the API has taken a status in the place of another one.
+	StatusShown(before, now *v1.PodStatus, took time.Duration, start podtiming.Start)
+	Rejected(reason string)
+	Preempted()
+}
+
+// unmetered counts nothing.
+type unmetered struct{}
+
+func (unmetered) Worked(podtiming.Round)                                             {}
+func (unmetered) SandboxStarted(*v1.Pod, string, time.Duration, error)               {}
+func (unmetered) ContainerStarted(*v1.Pod, string, string)                           {}
+func (unmetered) StatusShown(_, _ *v1.PodStatus, _ time.Duration, _ podtiming.Start) {}
+func (unmetered) Rejected(string)                                                    {}
+func (unmetered) Preempted()                                                         {}
 
 // Config is how the worker does its work.
 type Config struct {
@@ -100,6 +128,10 @@ type Config struct {
 	HostsFile  string
 	MaxBackoff time.Duration
 	Workers    int
+
+	// KeepOld is how many instances that have ended are kept of each container, beside the newest; less
+	// than one is one.
+	KeepOld int
 
 	// Starts is how many sandboxes, and how many containers, are started at the same time.
 	Starts int
@@ -131,7 +163,13 @@ type Deps struct {
 	Objects Objects
 	Probes  *probe.Prober
 	Events  Events
-	Log     *slog.Logger
+
+	// Traces makes the spans of pods' starts and ends; nil: none.
+	Traces *trace.Provider
+
+	// Meter may be nil.
+	Meter Meter
+	Log   *slog.Logger
 }
 
 // Worker works on all pods of the node.
@@ -142,6 +180,7 @@ type Worker struct {
 	gate     *gate.Gate
 	mirrors  *mirrors
 	names    names
+	endings  *endings
 	executor *executor
 	reporter *reporter
 
@@ -155,8 +194,18 @@ type Worker struct {
 
 // New returns a worker. Nothing happens before Run.
 func New(cfg Config, d Deps) *Worker {
+	if d.Meter == nil {
+		d.Meter = unmetered{}
+	}
+
 	w := &Worker{cfg: cfg, deps: d, known: map[types.UID]*pod{}}
 	w.gate = gate.New(cfg.Admit, func(uid types.UID) { d.Queue.Look(uid, queue.Preempted) })
+	w.endings = &endings{
+		rootDir:   cfg.RootDir,
+		events:    d.Events,
+		log:       d.Log,
+		evictions: map[types.UID]bool{},
+	}
 	w.executor = newExecutor(cfg, d)
 
 	w.mirrors = &mirrors{
@@ -173,6 +222,7 @@ func New(cfg Config, d Deps) *Worker {
 		api:    d.API,
 		queue:  d.Queue,
 		events: d.Events,
+		meter:  d.Meter,
 		log:    d.Log,
 		steps:  &w.steps,
 		node:   status.Node{IPs: cfg.HostIPs, Runtime: cfg.RuntimeName},
@@ -228,6 +278,7 @@ func (w *Worker) pod(uid types.UID) *pod {
 	p := w.known[uid]
 	if p == nil {
 		p = newPod(uid, w.cfg.MaxBackoff)
+		p.plan.KeepOld(w.cfg.KeepOld)
 		w.known[uid] = p
 	}
 

@@ -43,3 +43,6 @@ func (m *Prober) health(id string) plan.Health {
 	}
 	return plan.Health{}
 }
+
+// noPods counts for pods that are gone at once.
+func noPods() *Results { return NewResults(func() []*v1.Pod { return nil }) }

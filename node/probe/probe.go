@@ -56,8 +56,10 @@ type Prober struct {
 	exec   Exec
 	queue  Queue
 	events Events
-	dial   dialer
-	slots  chan struct{}
+	// results counts them for metrics.
+	results *Results
+	dial    dialer
+	slots   chan struct{}
 
 	// mu guards what follows, and all that pods lead to.
 	mu     sync.Mutex
@@ -69,14 +71,15 @@ type Prober struct {
 const maxAtOnce = 32
 
 // New returns a prober that probes nothing yet.
-func New(exec Exec, queue Queue, events Events) *Prober {
+func New(exec Exec, queue Queue, events Events, results *Results) *Prober {
 	return &Prober{
-		exec:   exec,
-		queue:  queue,
-		events: events,
-		dial:   (&net.Dialer{}).DialContext,
-		slots:  make(chan struct{}, maxAtOnce),
-		pods:   map[types.UID]map[string]*target{},
+		exec:    exec,
+		queue:   queue,
+		events:  events,
+		results: results,
+		dial:    (&net.Dialer{}).DialContext,
+		slots:   make(chan struct{}, maxAtOnce),
+		pods:    map[types.UID]map[string]*target{},
 	}
 }
 

@@ -71,7 +71,7 @@ func TestStartupGatesLivenessAndReadiness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &execs{bad: map[string]error{"startup": nil}}
 		looks := make(looks, 10)
-		m := New(e, looks, &events{})
+		m := New(e, looks, &events{}, noPods())
 		defer m.Close()
 
 		c := &v1.Container{
@@ -105,7 +105,7 @@ func TestThresholdsAndRecovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &execs{bad: map[string]error{}}
 		said := &events{}
-		m := New(e, make(looks, 10), said)
+		m := New(e, make(looks, 10), said, noPods())
 		defer m.Close()
 
 		c := &v1.Container{Name: "c", LivenessProbe: probeOf("live", 1), ReadinessProbe: probeOf("ready", 1)}
@@ -152,7 +152,7 @@ func TestThresholdsAndRecovery(t *testing.T) {
 
 func TestARestartedAgentStartsFromWhatWasShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := New(&execs{bad: map[string]error{}}, make(looks, 10), &events{})
+		m := New(&execs{bad: map[string]error{}}, make(looks, 10), &events{}, noPods())
 		defer m.Close()
 
 		c := &v1.Container{Name: "c", StartupProbe: probeOf("s", 10), ReadinessProbe: probeOf("r", 10)}

@@ -121,7 +121,7 @@ func dialing(until time.Time) dialer {
 func TestAProgramIsReadyAsSoonAsItListens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		said := &events{}
-		m := New(&execs{}, make(looks, 1), said)
+		m := New(&execs{}, make(looks, 1), said, noPods())
 		defer m.Close()
 
 		m.dial = dialing(time.Now().Add(100 * time.Millisecond))
@@ -151,7 +151,7 @@ func TestAProgramIsReadyAsSoonAsItListens(t *testing.T) {
 func TestAProgramThatNeverListensFailsOncePerPeriod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		said := &events{}
-		m := New(&execs{}, make(looks, 1), said)
+		m := New(&execs{}, make(looks, 1), said, noPods())
 		defer m.Close()
 
 		m.dial = dialing(time.Now().Add(time.Hour))
@@ -181,7 +181,7 @@ func TestAProgramThatNeverListensFailsOncePerPeriod(t *testing.T) {
 func TestLivenessGainsNothingByRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		said := &events{}
-		m := New(&execs{}, make(looks, 1), said)
+		m := New(&execs{}, make(looks, 1), said, noPods())
 		defer m.Close()
 
 		m.dial = dialing(time.Now().Add(time.Hour))

@@ -73,12 +73,15 @@ func (p *Prober) run(ctx context.Context, t *target, r *runner) {
 	pod := t.pod
 	p.mu.Unlock()
 
+	start := time.Now()
 	err := c.run(ctx)
+	took := time.Since(start)
 	<-p.slots
 	if ctx.Err() != nil || p.retryRefused(t, r, err) {
 		return
 	}
 
+	p.results.add(pod, t.Spec.Name, r.kind, resultOf(err), took)
 	if errors.Is(err, errUnknown) {
 		p.recordUnknown(t, r, pod, err)
 	} else {
@@ -95,6 +98,17 @@ func (p *Prober) run(ctx context.Context, t *target, r *runner) {
 	}
 
 	r.turn = time.Time{}
+}
+
+// resultOf names the result of a probe. A warning is a success.
+func resultOf(err error) string {
+	if _, ok := errors.AsType[*warning](err); ok || err == nil {
+		return successful
+	}
+	if errors.Is(err, errUnknown) {
+		return unknown
+	}
+	return failed
 }
 
 // firstPause is how long a program gets to open its port before it is tried again. The time doubles with each

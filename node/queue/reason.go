@@ -35,6 +35,8 @@ const (
 	NameFreed
 	// Preempted: the pod must end in favour of a critical one.
 	Preempted
+	// Evicted: the pod must end as the node needs what it uses.
+	Evicted
 	// TimerDue: the plan asked for this time: the end of a back-off, a deadline, volumes to be renewed.
 	TimerDue
 	// Retry: the look or write before this one failed.
@@ -56,6 +58,7 @@ var names = [reasons]string{
 	AdmissionDue:     "admission due",
 	NameFreed:        "name freed",
 	Preempted:        "preempted",
+	Evicted:          "evicted",
 	TimerDue:         "timer due",
 	Retry:            "retry",
 }

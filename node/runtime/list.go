@@ -39,9 +39,13 @@ type Container struct {
 	SandboxID string
 	Pod       Pod
 	Name      string
+	Image     string // as the runtime names it
 	Attempt   uint32
 	State     plan.State
 	Created   time.Time
+
+	// ImageID is the ID of its image or, where the runtime does not say, another reference of it.
+	ImageID string
 }
 
 // Selection says which containers or sandboxes are listed. Its zero value selects all.
@@ -113,13 +117,20 @@ func (c *Client) Containers(ctx context.Context, which Selection) ([]Container, 
 			SandboxID: l.PodSandboxId,
 			Pod:       podOf(l.Labels),
 			Name:      l.Labels[LabelContainerName],
+			Image:     imageName(l.Image, l.ImageRef),
 			Attempt:   l.GetMetadata().GetAttempt(),
 			State:     stateOf(l.State),
 			Created:   stamp(l.CreatedAt),
+			ImageID:   cmp.Or(l.ImageId, l.ImageRef, l.GetImage().GetImage()),
 		})
 	}
 
 	return out, nil
+}
+
+// imageName returns the name of an image that says most to a reader: the one that was asked for.
+func imageName(spec *cri.ImageSpec, ref string) string {
+	return cmp.Or(spec.GetUserSpecifiedImage(), spec.GetImage(), ref)
 }
 
 // NewestContainer returns the newest of the instances of one container, nil if there is none.
@@ -168,6 +179,9 @@ func newer(a, b age) bool {
 type Status struct {
 	State   plan.State
 	LogPath string // absolute; empty if the container has no log
+
+	// Images are the references of the images that are mounted in the container.
+	Images []string
 }
 
 // ContainerStatus asks for the state of one container and where its log is. ErrNotFound when it is gone.
@@ -179,8 +193,16 @@ func (c *Client) ContainerStatus(ctx context.Context, id string) (Status, error)
 	if err != nil {
 		return Status{}, plain(err)
 	}
+
 	s := r.GetStatus()
-	return Status{State: stateOf(s.GetState()), LogPath: s.GetLogPath()}, nil
+	out := Status{State: stateOf(s.GetState()), LogPath: s.GetLogPath()}
+	for _, m := range s.GetMounts() {
+		if image := cmp.Or(m.GetImage().GetImageRef(), m.GetImage().GetImage()); image != "" {
+			out.Images = append(out.Images, image)
+		}
+	}
+
+	return out, nil
 }
 
 // Annotations are those of pods, by UID.

@@ -56,6 +56,10 @@ type Client struct {
 	runtime cri.RuntimeServiceClient
 	log     *slog.Logger
 	details details
+
+	// Relisted is told about each list of everything that Watch makes: when it began and how long it took. It
+	// is set before Watch runs, and may be nil.
+	Relisted func(began time.Time, took time.Duration)
 }
 
 // New returns a client on open connections to the runtime service and the image service, which may be one.

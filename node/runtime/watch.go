@@ -73,7 +73,9 @@ func (c *Client) Watch(ctx context.Context, w Watcher) error {
 			timer.Reset(0)
 
 		case <-timer.C:
+			began := time.Now()
 			if pods, err := c.Pods(ctx); err == nil {
+				c.relisted(began)
 				report(w, last, pods)
 				last = pods
 			} else if ctx.Err() == nil {
@@ -82,6 +84,12 @@ func (c *Client) Watch(ctx context.Context, w Watcher) error {
 
 			timer.Reset(interval)
 		}
+	}
+}
+
+func (c *Client) relisted(began time.Time) {
+	if c.Relisted != nil {
+		c.Relisted(began, time.Since(began))
 	}
 }
 

@@ -12,77 +12,114 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
+	"github.com/trivet-node/trivet/node/csivolume"
+	"github.com/trivet-node/trivet/node/localstorage"
+	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/runtime"
+	"github.com/trivet-node/trivet/node/usage"
 )
 
-// fake is a runtime with a pod whose init container has ended, whose application runs, and whose second
-// container is so young that it has no figures. The pod's sandbox has been replaced. A second pod has nothing
-// but a sandbox.
+var (
+	// made is when pods and containers were made, and at when groups were read.
+	made = time.Unix(1_000_000, 0)
+	at   = made.Add(10 * time.Second)
+)
+
+// fake is the runtime, the meter and the storage of a node with two pods: web has a container that runs, and
+// one that has just ended; quiet has none.
 type fake struct {
-	cpu    uint64 // nanoseconds that the application and its pod have used
-	at     time.Time
 	failed bool
+	said   []csivolume.VolumeStats
 	images string // directory of the file system of images
+	asked  []usage.Depth
 }
 
-var made = time.Unix(1_000_000, 0)
-
-func (f *fake) Stats(context.Context) ([]runtime.PodStats, error) {
-	if f.failed {
-		return nil, errors.New("no statistics")
+func group(path string) *usage.Group {
+	reading := counters.Reading{
+		Time:        at,
+		CPU:         2 * time.Second,
+		Memory:      5000,
+		WorkingSet:  4096,
+		RSS:         3000,
+		Swap:        10,
+		MemoryLimit: 9000,
+		SwapLimit:   new(uint64(50)),
+		Stalls:      &counters.Stalls{IO: counters.Pressure{Some: counters.Stall{Total: time.Millisecond}}},
 	}
 
-	web := runtime.Pod{UID: "u", Namespace: "shop", Name: "web"}
-	return []runtime.PodStats{
-		{Pod: web, Attempt: 0},
+	return &usage.Group{
+		Path:      path,
+		Reading:   reading,
+		NanoCores: 2e8,
+		Processes: &usage.Processes{Count: 3},
+	}
+}
+
+func (f *fake) Take(_ context.Context, depth usage.Depth) (*usage.Snapshot, error) {
+	f.asked = append(f.asked, depth)
+	s := &usage.Snapshot{
+		Depth:      depth,
+		Time:       at,
+		Boot:       made,
+		Node:       group("/"),
+		Interfaces: []usage.Interface{{Name: "ens3"}},
+		Tiers:      []*usage.Group{group("/kubepods")},
+		Daemons:    map[string]*usage.Group{"kubelet": group("/k"), "runtime": group("/r")},
+	}
+	if f.failed {
+		s.Err = errors.New("no pods")
+		return s, nil
+	}
+
+	s.Pods = []usage.Pod{
+		{Pod: runtime.Pod{UID: "v", Namespace: "bar", Name: "quiet"}, Created: made},
 		{
-			Pod:       web,
-			Attempt:   1,
-			CPU:       f.used(),
-			Memory:    &statsapi.MemoryStats{WorkingSetBytes: new(uint64(8192))},
-			Processes: new(uint64(3)),
-			Network: &statsapi.NetworkStats{InterfaceStats: statsapi.InterfaceStats{
-				Name:    "eth0",
-				RxBytes: new(uint64(10)),
-				TxBytes: new(uint64(20)),
-			}},
-			Containers: []runtime.ContainerStats{
-				{ID: "id-init", Name: "init"},
-				{
-					ID:   "id-app",
-					Name: "app",
-					CPU:  f.used(),
-					Memory: &statsapi.MemoryStats{
-						WorkingSetBytes: new(uint64(4096)),
-						UsageBytes:      new(uint64(5000)),
-						RSSBytes:        new(uint64(3000)),
-					},
-					Rootfs: &statsapi.FsStats{UsedBytes: new(uint64(7))},
-				},
-				{ID: "id-young", Name: "young"},
+			Pod:     runtime.Pod{UID: "u", Namespace: "shop", Name: "web"},
+			Created: made,
+			Group:   group("/kubepods/podu"),
+			Interfaces: []usage.Interface{
+				{Name: "net1"},
+				{Name: "eth0", Received: usage.Traffic{Bytes: 10}, Sent: usage.Traffic{Bytes: 20}},
+			},
+			Containers: []usage.Container{
+				{ID: "id-app", Name: "app", Created: made, Group: group("/kubepods/podu/id-app")},
+				{ID: "id-ended", Name: "ended", Created: made},
 			},
 		},
-		{Pod: runtime.Pod{UID: "v", Namespace: "bar", Name: "quiet"}},
-	}, nil
+	}
+
+	return s, nil
 }
 
-func (f *fake) used() *statsapi.CPUStats {
-	return &statsapi.CPUStats{Time: metav1.NewTime(f.at), UsageCoreNanoSeconds: new(f.cpu)}
+func (f *fake) Usage(context.Context) (map[types.UID]localstorage.Pod, error) {
+	if f.failed {
+		return nil, errors.New("no sizes")
+	}
+
+	use := func(n uint64) localstorage.Usage { return localstorage.Usage{Bytes: n, Inodes: 1, Time: at} }
+	return map[types.UID]localstorage.Pod{"u": {
+		Containers: map[string]localstorage.Container{"app": {Layer: use(7), Logs: use(20)}},
+		Volumes: map[string]localstorage.Volume{
+			"cache": {Usage: use(300)},
+			"shm":   {Usage: use(4000), Memory: true},
+		},
+	}}, nil
 }
 
-func (f *fake) Containers(_ context.Context, which runtime.Selection) ([]runtime.Container, error) {
+func (f *fake) VolumeStats(context.Context) ([]csivolume.VolumeStats, error) {
+	if f.failed {
+		return nil, errors.New("no drivers")
+	}
+	return f.said, nil
+}
+
+func (f *fake) Containers(context.Context, runtime.Selection) ([]runtime.Container, error) {
 	if f.failed {
 		return nil, errors.New("no list")
 	}
-	running := []runtime.Container{
-		{ID: "id-app", State: plan.Running, Created: made},
-		{ID: "id-young", State: plan.Running, Created: made},
-	}
-	if which.Running {
-		return running, nil
-	}
-	return append(running, runtime.Container{ID: "id-init", State: plan.Exited, Created: made}), nil
+	return []runtime.Container{{State: plan.Running}, {State: plan.Exited}}, nil
 }
 
 func (f *fake) Sandboxes(context.Context, runtime.Selection) ([]runtime.Sandbox, error) {
@@ -99,26 +136,23 @@ func (f *fake) ImageFS(context.Context) (string, *statsapi.FsStats, error) {
 	return f.images, &statsapi.FsStats{UsedBytes: new(uint64(99)), InodesUsed: new(uint64(9))}, nil
 }
 
-// newFake is a runtime whose application has used two seconds of CPU.
-func newFake() *fake { return &fake{cpu: 2e9, at: made} }
-
 // collect returns a collector of a machine whose /proc was recorded.
-func collect(t *testing.T, rt Runtime) *Collector {
+func collect(t *testing.T, f *fake) *Collector {
 	t.Helper()
-	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: types.UID("u"), Namespace: "shop", Name: "web"}}
-	pod.Status.StartTime = new(metav1.NewTime(made))
-	c := New(Config{
-		NodeName: "n",
-		Root:     t.TempDir(),
-		Runtime:  rt,
-		Pods:     func() []*v1.Pod { return []*v1.Pod{pod} },
-	})
-
 	root, err := filepath.Abs("testdata")
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	c.root = root
-	return c
+	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u", Namespace: "shop", Name: "web"}}
+	return New(Config{
+		NodeName: "n",
+		Root:     t.TempDir(),
+		Meter:    f,
+		Storage:  f,
+		Drivers:  f,
+		Runtime:  f,
+		Pods:     func() []*v1.Pod { return []*v1.Pod{pod} },
+		Machine:  machine.Machine{Root: root},
+	})
 }

@@ -2,52 +2,70 @@ package stats
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
-	"time"
+	"maps"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
-	"github.com/trivet-node/trivet/node/machine"
+	"github.com/trivet-node/trivet/node/usage"
 )
 
-// tick is the unit of times in /proc: USER_HZ is 100 on every architecture that Go runs on.
-const tick = 10 * time.Millisecond
-
-// node returns the figures of the whole machine.
-func (c *Collector) node(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.NodeStats, error) {
-	used, boot, err := c.cpuTime()
-	if err != nil {
-		return nil, err
-	}
-
-	memory, err := c.memory()
-	if err != nil {
-		return nil, err
-	}
-
-	now := metav1.Now()
-	memory.Time = now
-	out := &statsapi.NodeStats{
+// node returns the CPU and memory of the whole machine and of the node's daemons.
+func (c *Collector) node(s *usage.Snapshot) statsapi.NodeStats {
+	out := statsapi.NodeStats{
 		NodeName:  c.cfg.NodeName,
-		StartTime: metav1.NewTime(boot),
-		CPU: &statsapi.CPUStats{
-			Time:                 now,
-			UsageCoreNanoSeconds: new(uint64(used)),
-			UsageNanoCores:       c.rates.since("node", reading{now.Time, uint64(used)}),
-		},
-		Memory: memory,
-	}
-	if !onlyCPUAndMemory {
-		out.Fs = diskUsage(c.cfg.Root)
-		out.Runtime = &statsapi.RuntimeStats{ImageFs: c.imageFS(ctx)}
+		StartTime: metav1.NewTime(s.Boot),
+		CPU:       cpuOf(s.Node),
+		Memory:    memoryOf(s.Node),
+		Swap:      swapOf(s.Node),
 	}
 
-	return out, nil
+	// Memory that is set aside for huge pages is not available for anything else.
+	if available := out.Memory.AvailableBytes; available != nil {
+		huge := c.cfg.Machine.HugePageBytes()
+		out.Memory.AvailableBytes = new(*available - min(*available, huge))
+	}
+
+	for _, name := range slices.Sorted(maps.Keys(s.Daemons)) {
+		out.SystemContainers = append(out.SystemContainers, systemContainer(name, s.Daemons[name], s))
+	}
+
+	if len(s.Tiers) > 0 {
+		pods := systemContainer(statsapi.SystemContainerPods, s.Tiers[0], s)
+		out.SystemContainers = append(out.SystemContainers, pods)
+	}
+
+	return out
+}
+
+func systemContainer(name string, g *usage.Group, s *usage.Snapshot) statsapi.ContainerStats {
+	return statsapi.ContainerStats{
+		Name:      name,
+		StartTime: metav1.NewTime(s.Boot),
+		CPU:       cpuOf(g),
+		Memory:    memoryOf(g),
+		Swap:      swapOf(g),
+		IO:        ioOf(g),
+	}
+}
+
+// addToNode adds what is neither CPU nor memory.
+func (c *Collector) addToNode(out *statsapi.NodeStats, s *usage.Snapshot, d disks) {
+	out.IO = ioOf(s.Node)
+	out.Network = networkOf(s.Interfaces, s.Node.Time)
+	out.Fs = d.node
+
+	// Writable layers are on the file system of images.
+	out.Runtime = &statsapi.RuntimeStats{ImageFs: d.images, ContainerFs: d.images}
+
+	if tasks, limit, err := c.cfg.Machine.Tasks(); err == nil {
+		out.Rlimit = &statsapi.RlimitStats{
+			Time:                  metav1.Now(),
+			MaxPID:                new(limit),
+			NumOfRunningProcesses: new(tasks),
+		}
+	}
 }
 
 // imageFS returns the figures of the file system of images, as far as they are known.
@@ -62,74 +80,4 @@ func (c *Collector) imageFS(ctx context.Context) *statsapi.FsStats {
 	}
 	fs.UsedBytes, fs.InodesUsed = used.UsedBytes, used.InodesUsed
 	return fs
-}
-
-// procPath returns where a file of procfs is.
-func (c *Collector) procPath(name string) string { return filepath.Join("/", c.root, "proc", name) }
-
-// readProc reads a file of procfs.
-func (c *Collector) readProc(name string) (string, error) {
-	data, err := os.ReadFile(c.procPath(name))
-	return string(data), err
-}
-
-// cpuTime returns the CPU time that the machine has used since it booted, and when that was: lines cpu and
-// btime of proc_stat(5).
-func (c *Collector) cpuTime() (used time.Duration, boot time.Time, err error) {
-	text, err := c.readProc("stat")
-	if err != nil {
-		return 0, time.Time{}, err
-	}
-
-	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		switch {
-		case len(fields) >= 9 && fields[0] == "cpu":
-			used, err = busy(fields[1:9])
-		case len(fields) == 2 && fields[0] == "btime":
-			var seconds int64
-			seconds, err = strconv.ParseInt(fields[1], 10, 64)
-			boot = time.Unix(seconds, 0)
-		}
-
-		if err != nil {
-			return 0, time.Time{}, fmt.Errorf("read /proc/stat: %w", err)
-		}
-	}
-
-	return used, boot, nil
-}
-
-// busy adds the times of a line cpu up, but for those in which the CPU did nothing.
-func busy(times []string) (time.Duration, error) {
-	const idle, iowait = 3, 4
-	var sum time.Duration
-	for i, text := range times {
-		if i == idle || i == iowait {
-			continue
-		}
-
-		n, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			return 0, err
-		}
-
-		sum += time.Duration(n) * tick
-	}
-
-	return sum, nil
-}
-
-// memory returns the figures of the machine's memory.
-func (c *Collector) memory() (*statsapi.MemoryStats, error) {
-	m, err := machine.Machine{Root: c.root}.Memory()
-	if err != nil {
-		return nil, err
-	}
-	return &statsapi.MemoryStats{
-		AvailableBytes:  new(uint64(m.Available)),
-		UsageBytes:      new(uint64(m.Total - m.Free)),
-		WorkingSetBytes: new(uint64(m.Total - m.Available)),
-		RSSBytes:        new(uint64(m.Anonymous)),
-	}, nil
 }

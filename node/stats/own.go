@@ -2,93 +2,119 @@ package stats
 
 import (
 	"context"
-	"os"
-	goruntime "runtime"
-	"strconv"
-	"strings"
+	"time"
 
-	"github.com/trivet-node/trivet/node/plan"
-	"github.com/trivet-node/trivet/node/runtime"
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/types"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"github.com/trivet-node/trivet/node/usage"
 )
 
-// states are those of containers, by their names in metrics.
-var states = []struct {
-	is   plan.State
-	name string
+// askTime bounds how long a scrape of the agent's own metrics waits for what it asks others for.
+const askTime = 10 * time.Second
+
+var claimLabels = []string{"namespace", "persistentvolumeclaim"}
+
+// volumeMetrics are the figures of volumes of claims.
+var volumeMetrics = []struct {
+	desc *prometheus.Desc
+	read func(*statsapi.FsStats) *uint64
 }{
-	{plan.Created, "created"},
-	{plan.Exited, "exited"},
-	{plan.Running, "running"},
-	{plan.Unknown, "unknown"},
+	{
+		desc: volumeDesc("capacity_bytes", "Capacity in bytes of the volume"),
+		read: func(fs *statsapi.FsStats) *uint64 { return fs.CapacityBytes },
+	},
+	{
+		desc: volumeDesc("available_bytes", "Number of available bytes in the volume"),
+		read: func(fs *statsapi.FsStats) *uint64 { return fs.AvailableBytes },
+	},
+	{
+		desc: volumeDesc("used_bytes", "Number of used bytes in the volume"),
+		read: func(fs *statsapi.FsStats) *uint64 { return fs.UsedBytes },
+	},
+	{
+		desc: volumeDesc("inodes", "Maximum number of inodes in the volume"),
+		read: func(fs *statsapi.FsStats) *uint64 { return fs.Inodes },
+	},
+	{
+		desc: volumeDesc("inodes_free", "Number of free inodes in the volume"),
+		read: func(fs *statsapi.FsStats) *uint64 { return fs.InodesFree },
+	},
+	{
+		desc: volumeDesc("inodes_used", "Number of used inodes in the volume"),
+		read: func(fs *statsapi.FsStats) *uint64 { return fs.InodesUsed },
+	},
 }
 
-// own writes how many pods and containers there are, and the figures of the agent's process. What the runtime
-// does not answer is left out.
-func (c *Collector) own(ctx context.Context, p *page) {
-	p.single("kubelet_node_name",
-		"gauge", "The node's name. The count is always 1.", 1, "node", c.cfg.NodeName)
-
-	if ready, err := c.cfg.Runtime.Sandboxes(ctx, runtime.Selection{Running: true}); err == nil {
-		p.single("kubelet_running_pods", "gauge",
-			"Number of pods that have a running pod sandbox", float64(len(ready)))
-	}
-
-	if all, err := c.cfg.Runtime.Containers(ctx, runtime.Selection{}); err == nil {
-		count := map[plan.State]int{}
-		for _, one := range all {
-			count[one.State]++
-		}
-
-		p.head("kubelet_running_containers", "gauge", "Number of containers by state")
-		for _, s := range states {
-			p.value("kubelet_running_containers", float64(count[s.is]), "container_state", s.name)
-		}
-	}
-
-	p.single("kubelet_desired_pods", "gauge",
-		"The number of pods the agent is being instructed to run", float64(len(c.cfg.Pods())))
-	c.process(p)
+func volumeDesc(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc("kubelet_volume_stats_"+name, help, claimLabels, nil)
 }
 
-// process writes the usual figures of a Go program, by the names of Prometheus' client.
-func (c *Collector) process(p *page) {
-	var m goruntime.MemStats
-	goruntime.ReadMemStats(&m)
-	p.single("go_goroutines", "gauge",
-		"Number of goroutines that currently exist.", float64(goruntime.NumGoroutine()))
-	p.single("go_memstats_heap_inuse_bytes", "gauge",
-		"Number of heap bytes that are in use.", float64(m.HeapInuse))
-	p.single("process_start_time_seconds", "gauge",
-		"Start time of the process since unix epoch in seconds.", float64(c.start.UnixMilli())/1000)
+var logDesc = prometheus.NewDesc(
+	"kubelet_container_log_filesystem_used_bytes",
+	"Bytes used by the container's logs on the filesystem.",
+	[]string{"uid", "namespace", "pod", "container"},
+	nil,
+)
 
-	text, err := c.readProc("self/stat")
+// Describe implements prometheus.Collector: what is counted of volumes and logs for kubelet's own metrics.
+func (c *Collector) Describe(out chan<- *prometheus.Desc) {
+	for _, m := range volumeMetrics {
+		out <- m.desc
+	}
+	out <- logDesc
+}
+
+// Collect implements prometheus.Collector. What does not answer is left out.
+func (c *Collector) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), askTime)
+	defer cancel()
+
+	c.collectVolumes(out, c.askDrivers(ctx))
+	c.collectLogs(ctx, out)
+}
+
+// collectVolumes shows each claim once, also if several pods have it.
+func (c *Collector) collectVolumes(out chan<- prometheus.Metric, said driversSaid) {
+	seen := map[statsapi.PVCReference]bool{}
+	for _, p := range c.cfg.Pods() {
+		for _, v := range c.claims(p, said) {
+			if seen[*v.PVCRef] {
+				continue
+			}
+
+			seen[*v.PVCRef] = true
+			for _, m := range volumeMetrics {
+				if n := m.read(&v.FsStats); n != nil {
+					out <- gauge(m.desc, *n, v.PVCRef.Namespace, v.PVCRef.Name)
+				}
+			}
+		}
+	}
+}
+
+func (c *Collector) collectLogs(ctx context.Context, out chan<- prometheus.Metric) {
+	written, err := c.cfg.Storage.Usage(ctx)
 	if err != nil {
 		return
 	}
 
-	if seconds, rss, ok := parseStat(text); ok {
-		p.single("process_cpu_seconds_total", "counter",
-			"Total user and system CPU time spent in seconds.", seconds)
-		p.single("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", rss)
+	s, err := c.cfg.Meter.Take(ctx, usage.CPUAndMemory)
+	if err != nil {
+		return
 	}
 
-	if open, err := os.ReadDir(c.procPath("self/fd")); err == nil {
-		p.single("process_open_fds", "gauge", "Number of open file descriptors.", float64(len(open)))
+	for _, p := range s.Pods {
+		for _, one := range p.Containers {
+			logs := written[types.UID(p.UID)].Containers[one.Name].Logs
+			if !logs.Time.IsZero() {
+				out <- gauge(logDesc, logs.Bytes, p.UID, p.Namespace, p.Name, one.Name)
+			}
+		}
 	}
 }
 
-// parseStat returns the CPU time and the resident memory of a process: fields 14 utime, 15 stime and 24 rss
-// of proc_pid_stat(5).
-func parseStat(text string) (cpuSeconds, rssBytes float64, ok bool) {
-	// Field 2 is the program's name in parentheses, in which anything may be.
-	const utime, stime, rss = 14 - 3, 15 - 3, 24 - 3
-	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	if len(fields) <= rss {
-		return 0, 0, false
-	}
-
-	user, _ := strconv.ParseFloat(fields[utime], 64)
-	system, _ := strconv.ParseFloat(fields[stime], 64)
-	pages, _ := strconv.ParseFloat(fields[rss], 64)
-	return (user + system) * tick.Seconds(), pages * float64(os.Getpagesize()), true
+func gauge(desc *prometheus.Desc, n uint64, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(n), labels...)
 }

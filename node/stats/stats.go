@@ -1,22 +1,42 @@
-// Package stats answers the node's statistics endpoints: kubelet's /stats/summary and Prometheus metrics by
-// kubelet's names. Figures of pods and containers are the container runtime's, those of the node are read
-// from /proc. Nothing is sampled between calls.
+// Package stats answers the node's statistics endpoints as kubelet does: /stats/summary, and the pages
+// /metrics/resource and /metrics/cadvisor. What control groups use is read by node/usage, once for all who
+// ask within some seconds, what files take by node/localstorage, and what the machine has by node/machine.
+// Nothing is sampled when nobody asks.
 package stats
 
 import (
 	"context"
-	"time"
+	"errors"
+	"fmt"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	"github.com/trivet-node/trivet/node/csivolume"
+	"github.com/trivet-node/trivet/node/localstorage"
+	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/runtime"
+	"github.com/trivet-node/trivet/node/usage"
 )
 
-// Runtime is where the figures of pods and images are from (runtime.Client).
+// Meter reads control groups (usage.Meter).
+type Meter interface {
+	Take(ctx context.Context, depth usage.Depth) (*usage.Snapshot, error)
+}
+
+// Storage knows what pods take of the node's disk (localstorage.Meter).
+type Storage interface {
+	Usage(ctx context.Context) (map[types.UID]localstorage.Pod, error)
+}
+
+// Drivers say what is used of the volumes that they have published (csivolume.Mounter).
+type Drivers interface {
+	VolumeStats(ctx context.Context) ([]csivolume.VolumeStats, error)
+}
+
+// Runtime is where the figures of images are from (runtime.Client).
 type Runtime interface {
-	Stats(ctx context.Context) ([]runtime.PodStats, error)
 	Containers(ctx context.Context, which runtime.Selection) ([]runtime.Container, error)
 	Sandboxes(ctx context.Context, which runtime.Selection) ([]runtime.Sandbox, error)
 	// ImageFS returns a directory of the file system that holds the images, and how much of it they use.
@@ -27,111 +47,90 @@ type Runtime interface {
 type Config struct {
 	NodeName string
 	Root     string // kubelet's root directory
+	Meter    Meter
+	Storage  Storage
+	Drivers  Drivers
 	Runtime  Runtime
 	Pods     func() []*v1.Pod
+	Machine  machine.Machine
 }
 
 // Collector gathers figures when it is asked. Its methods may be called at the same time.
 type Collector struct {
-	cfg   Config
-	start time.Time
-	root  string // directory that holds /proc; empty: this machine's
-
-	rates     rates
+	cfg       Config
 	questions questions
+	// measure returns the figures of what is mounted on a directory, nil if nothing is.
+	measure func(dir string) *statsapi.FsStats
 }
 
 // New returns a collector.
-func New(cfg Config) *Collector {
-	return &Collector{
-		cfg:   cfg,
-		start: time.Now(),
-	}
-}
+func New(cfg Config) *Collector { return &Collector{cfg: cfg, measure: mountUsage} }
 
 // Summary returns what kubelet's /stats/summary has. Only CPU and memory cost less than all: no file system
 // is asked.
 func (c *Collector) Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.Summary, error) {
-	pods, err := c.pods(ctx, onlyCPUAndMemory)
-	if err != nil {
-		return nil, err
+	depth := usage.Everything
+	if onlyCPUAndMemory {
+		depth = usage.CPUAndMemory
 	}
-	node, err := c.node(ctx, onlyCPUAndMemory)
+
+	s, err := c.cfg.Meter.Take(ctx, depth)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("use of the control groups: %w", err)
 	}
-	return &statsapi.Summary{Node: *node, Pods: pods}, nil
+	if s.Err != nil {
+		return nil, s.Err
+	}
+	if s.Node == nil {
+		return nil, errors.New("the root of the control groups cannot be read")
+	}
+
+	if onlyCPUAndMemory {
+		return &statsapi.Summary{Node: c.node(s), Pods: podsOf(s)}, nil
+	}
+
+	return c.whole(ctx, s), nil
 }
 
-func (c *Collector) pods(ctx context.Context, onlyCPUAndMemory bool) ([]statsapi.PodStats, error) {
-	sandboxes, started, err := c.sandboxes(ctx)
-	if err != nil {
-		return nil, err
+// whole is the summary with networks, file systems and volumes. Without an answer from one that is asked for
+// these, the others are shown.
+func (c *Collector) whole(ctx context.Context, s *usage.Snapshot) *statsapi.Summary {
+	out := &statsapi.Summary{Node: c.node(s)}
+	disks := disks{
+		node:   diskUsage(c.cfg.Root),
+		images: c.imageFS(ctx),
 	}
 
-	// A pod that the agent does not know any more may still have a sandbox: it is shown without what the API
-	// says of it.
+	c.addToNode(&out.Node, s, disks)
+
+	written, err := c.cfg.Storage.Usage(ctx)
+	if err != nil {
+		written = nil
+	}
+
+	said := c.askDrivers(ctx)
 	known := map[string]*v1.Pod{}
 	for _, p := range c.cfg.Pods() {
 		known[string(p.UID)] = p
 	}
 
-	out := []statsapi.PodStats{}
-	for _, s := range sandboxes {
-		pod := statsapi.PodStats{
-			PodRef:     statsapi.PodReference{Name: s.Pod.Name, Namespace: s.Pod.Namespace, UID: s.Pod.UID},
-			CPU:        c.cpu("pod/"+s.Pod.UID, s.CPU),
-			Memory:     s.Memory,
-			Containers: []statsapi.ContainerStats{},
+	out.Pods = podsOf(s)
+	for i := range out.Pods {
+		pod := &out.Pods[i]
+		addRest(pod, &s.Pods[i])
+
+		// A pod that the agent does not know any more may still have a sandbox: it has no volumes then.
+		if p := known[pod.PodRef.UID]; p != nil {
+			pod.VolumeStats = c.volumes(p, said)
 		}
 
-		for _, one := range s.Containers {
-			stats := c.container(one, onlyCPUAndMemory)
-			stats.StartTime = metav1.NewTime(started[one.ID])
-			pod.Containers = append(pod.Containers, stats)
+		if w, ok := written[types.UID(pod.PodRef.UID)]; ok {
+			addStorage(pod, w, disks)
 		}
-
-		p := known[s.Pod.UID]
-		if p != nil && p.Status.StartTime != nil {
-			pod.StartTime = *p.Status.StartTime
-		}
-		if !onlyCPUAndMemory {
-			c.addRest(&pod, s, p)
-		}
-
-		out = append(out, pod)
 	}
 
-	return out, nil
-}
-
-// addRest adds what is neither CPU nor memory. p is the pod in the API, nil if it is gone.
-func (c *Collector) addRest(pod *statsapi.PodStats, s runtime.PodStats, p *v1.Pod) {
-	pod.Network = s.Network
-	if s.Processes != nil {
-		pod.ProcessStats = &statsapi.ProcessStats{ProcessCount: s.Processes}
-	}
-	if p != nil {
-		pod.VolumeStats = c.volumes(p)
-	}
-}
-
-func (c *Collector) container(s runtime.ContainerStats, onlyCPUAndMemory bool) statsapi.ContainerStats {
-	out := statsapi.ContainerStats{
-		Name:   s.Name,
-		CPU:    c.cpu("container/"+s.ID, s.CPU),
-		Memory: s.Memory,
-	}
-	if !onlyCPUAndMemory {
-		out.Rootfs = s.Rootfs
-	}
 	return out
 }
 
-// cpu adds to the runtime's figures a rate that it does not give.
-func (c *Collector) cpu(name string, u *statsapi.CPUStats) *statsapi.CPUStats {
-	if u != nil && u.UsageNanoCores == nil && u.UsageCoreNanoSeconds != nil {
-		u.UsageNanoCores = c.rates.since(name, reading{u.Time.Time, *u.UsageCoreNanoSeconds})
-	}
-	return u
-}
+// disks are the file systems of the node and of images. What cannot be asked is nil.
+type disks struct{ node, images *statsapi.FsStats }

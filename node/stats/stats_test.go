@@ -1,234 +1,131 @@
 package stats
 
 import (
-	"os"
 	"path/filepath"
-	"sync/atomic"
+	"slices"
 	"testing"
-	"testing/synctest"
-	"time"
 
-	"github.com/google/go-cmp/cmp"
-	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
-func TestSummaryOfTheNode(t *testing.T) {
-	rt := newFake()
-	rt.images = t.TempDir()
-	s, err := collect(t, rt).Summary(t.Context(), false)
+func summary(t *testing.T, f *fake, onlyCPUAndMemory bool) *statsapi.Summary {
+	t.Helper()
+	s, err := collect(t, f).Summary(t.Context(), onlyCPUAndMemory)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s
+}
 
-	n := s.Node
-	if n.NodeName != "n" || n.StartTime.Unix() != 1795882087 {
-		t.Errorf("node %s, started %v", n.NodeName, n.StartTime)
+func TestSummaryOfTheNode(t *testing.T) {
+	n := summary(t, &fake{images: t.TempDir()}, false).Node
+	if n.NodeName != "n" || !n.StartTime.Time.Equal(made) || *n.CPU.UsageNanoCores != 2e8 {
+		t.Errorf("node %s, started %v, CPU %+v", n.NodeName, n.StartTime, n.CPU)
 	}
 
-	want := &statsapi.MemoryStats{
-		Time:            n.Memory.Time,
-		AvailableBytes:  new(uint64(22748500 << 10)),
-		UsageBytes:      new(uint64((24684084 - 13567148) << 10)),
-		WorkingSetBytes: new(uint64((24684084 - 22748500) << 10)),
-		RSSBytes:        new(uint64(815756 << 10)),
+	// The recorded machine has set aside 100 huge pages of 2 MiB, more than is available.
+	m := n.Memory
+	if *m.WorkingSetBytes != 4096 || *m.UsageBytes != 5000 || *m.RSSBytes != 3000 || *m.AvailableBytes != 0 {
+		t.Errorf("memory %+v", m)
 	}
-	if diff := cmp.Diff(want, n.Memory); diff != "" {
-		t.Error(diff)
+	if *n.Swap.SwapUsageBytes != 10 || *n.Swap.SwapAvailableBytes != 40 || n.IO.PSI.Some.Total != 1000 {
+		t.Errorf("swap %+v, IO %+v", n.Swap, n.IO)
 	}
-	if n.CPU.UsageNanoCores != nil || *n.CPU.UsageCoreNanoSeconds != 15_077_300_000_000 {
-		t.Errorf("CPU %+v", n.CPU)
+	if *n.Rlimit.MaxPID != 4194304 || *n.Rlimit.NumOfRunningProcesses != 345 {
+		t.Errorf("rlimit %+v", n.Rlimit)
+	}
+	if n.Network.Name != "" || n.Network.Interfaces[0].Name != "ens3" {
+		t.Errorf("network %+v", n.Network)
 	}
 
 	// The capacity is the file system's, what is used of it the images'.
 	fs := n.Runtime.ImageFs
-	if *fs.UsedBytes != 99 || *fs.InodesUsed != 9 || *fs.CapacityBytes == 0 || *n.Fs.CapacityBytes == 0 {
+	if *fs.UsedBytes != 99 || *fs.InodesUsed != 9 || *fs.CapacityBytes == 0 || *n.Fs.CapacityBytes == 0 ||
+		n.Runtime.ContainerFs == nil {
 		t.Errorf("images %+v, root %+v", fs, n.Fs)
+	}
+
+	var system []string
+	for _, c := range n.SystemContainers {
+		system = append(system, c.Name)
+		if c.CPU == nil || c.Memory == nil {
+			t.Errorf("%+v", c)
+		}
+	}
+
+	if want := []string{"kubelet", "runtime", "pods"}; !slices.Equal(system, want) {
+		t.Errorf("system containers %q, want %q", system, want)
 	}
 }
 
 func TestImagesOnAFileSystemThatCannotBeAsked(t *testing.T) {
-	rt := newFake()
-	rt.images = filepath.Join(t.TempDir(), "none")
-	c := collect(t, rt)
+	f := &fake{images: filepath.Join(t.TempDir(), "none")}
+	c := collect(t, f)
 	if fs := c.imageFS(t.Context()); *fs.UsedBytes != 99 || fs.CapacityBytes != nil {
 		t.Errorf("%+v", fs)
 	}
-	rt.failed = true
+	f.failed = true
 	if fs := c.imageFS(t.Context()); fs != nil {
 		t.Errorf("without an answer: %+v", fs)
 	}
 }
 
 func TestSummaryOfPods(t *testing.T) {
-	s, err := collect(t, newFake()).Summary(t.Context(), false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := summary(t, &fake{images: t.TempDir()}, false)
 	if len(s.Pods) != 2 || s.Pods[0].PodRef.Name != "quiet" || len(s.Pods[0].Containers) != 0 {
 		t.Fatalf("%+v", s.Pods)
 	}
 
 	web := s.Pods[1]
-	if !web.StartTime.Time.Equal(made) || *web.ProcessStats.ProcessCount != 3 || web.Network.Name != "eth0" {
+	if !web.StartTime.Time.Equal(made) || *web.ProcessStats.ProcessCount != 3 || web.IO == nil {
 		t.Errorf("%+v", web)
 	}
-	if len(web.Containers) != 2 || web.Containers[0].Name != "app" || web.Containers[1].Name != "young" {
-		t.Fatalf("containers %+v: one that has ended, or none", web.Containers)
+	if n := web.Network; n.Name != "eth0" || *n.RxBytes != 10 || *n.TxBytes != 20 || len(n.Interfaces) != 2 {
+		t.Errorf("network %+v", n)
 	}
-	if app := web.Containers[0]; !app.StartTime.Time.Equal(made) || *app.Rootfs.UsedBytes != 7 {
+	if len(web.Containers) != 1 || web.Containers[0].Name != "app" {
+		t.Fatalf("containers %+v: one has ended", web.Containers)
+	}
+
+	app := web.Containers[0]
+	if *app.CPU.UsageNanoCores != 2e8 || *app.Memory.AvailableBytes != 9000-4096 || app.IO == nil ||
+		*app.Swap.SwapAvailableBytes != 40 {
 		t.Errorf("%+v", app)
+	}
+
+	if !app.StartTime.Time.Equal(made) || *app.Rootfs.UsedBytes != 7 || *app.Rootfs.CapacityBytes == 0 ||
+		*app.Logs.UsedBytes != 20 || *app.Logs.AvailableBytes == 0 {
+		t.Errorf("root file system %+v, logs %+v", app.Rootfs, app.Logs)
+	}
+
+	// What is in memory is shown as a volume, and is not of the disk.
+	sizes := map[string]uint64{}
+	for _, v := range web.VolumeStats {
+		sizes[v.Name] = *v.UsedBytes
+	}
+
+	if sizes["cache"] != 300 || sizes["shm"] != 4000 || *web.EphemeralStorage.UsedBytes != 327 {
+		t.Errorf("volumes %v, ephemeral storage %+v", sizes, web.EphemeralStorage)
 	}
 }
 
 func TestSummaryOfCPUAndMemoryHasNothingElse(t *testing.T) {
-	s, err := collect(t, newFake()).Summary(t.Context(), true)
-	if err != nil {
-		t.Fatal(err)
-	}
-
+	s := summary(t, &fake{}, true)
 	web := s.Pods[1]
-	if s.Node.Fs != nil || s.Node.Runtime != nil || web.Network != nil || web.ProcessStats != nil ||
-		web.VolumeStats != nil || web.Containers[0].Rootfs != nil {
+	if s.Node.Fs != nil || s.Node.Runtime != nil || s.Node.Network != nil || web.Network != nil ||
+		web.ProcessStats != nil || web.VolumeStats != nil || web.EphemeralStorage != nil ||
+		web.Containers[0].Rootfs != nil {
 		t.Errorf("%+v", s)
 	}
 
-	if web.CPU == nil || web.Memory == nil || web.Containers[0].CPU == nil {
+	if web.CPU == nil || web.Memory == nil || web.Swap == nil || web.Containers[0].CPU == nil ||
+		len(s.Node.SystemContainers) != 3 {
 		t.Errorf("%+v", web)
 	}
 }
 
-func TestRateIsTheMeanSinceTheLastQuestion(t *testing.T) {
-	rt := newFake()
-	c := collect(t, rt)
-	ask := func() *uint64 {
-		t.Helper()
-		pods, err := c.pods(t.Context(), true)
-		if err != nil {
-			t.Fatal(err)
-		}
-
-		return pods[1].Containers[0].CPU.UsageNanoCores
+func TestSummaryWithoutTheRuntimeIsAnError(t *testing.T) {
+	if s, err := collect(t, &fake{failed: true}).Summary(t.Context(), false); err == nil {
+		t.Errorf("%+v", s)
 	}
-	if got := ask(); got != nil {
-		t.Errorf("the first question: %d", *got)
-	}
-
-	rt.at, rt.cpu = rt.at.Add(4*time.Second), rt.cpu+2e9
-	if got := ask(); got == nil || *got != 5e8 {
-		t.Errorf("half a CPU: %v", got)
-	}
-	if got := ask(); got != nil {
-		t.Errorf("no time has passed: %d", *got)
-	}
-
-	rt.at, rt.cpu = rt.at.Add(time.Second), 0
-	if got := ask(); got != nil {
-		t.Errorf("the counter was reset: %d", *got)
-	}
-}
-
-func TestRatesOfManyThatAreGoneAreForgotten(t *testing.T) {
-	var r rates
-	for i := range 2 * maxReadings {
-		r.since(time.Unix(int64(i), 0).String(), reading{})
-	}
-	if n := len(r.last); n > maxReadings+1 {
-		t.Errorf("%d readings are kept", n)
-	}
-}
-
-// Mounts are in kubelet's layout.
-func TestDirectoriesOfVolumes(t *testing.T) {
-	c := collect(t, newFake())
-	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u", Name: "web"}}
-	base := filepath.Join(c.cfg.Root, "pods/u/volumes")
-	for _, dir := range []string{"kubernetes.io~empty-dir/cache", "kubernetes.io~csi/pv-1/mount"} {
-		if err := os.MkdirAll(filepath.Join(base, dir), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-
-	claim := &v1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}
-	for name, x := range map[string]struct {
-		volume v1.Volume
-		claim  string
-		dir    string
-	}{
-		"plain": {
-			volume: v1.Volume{Name: "cache"},
-			dir:    "kubernetes.io~empty-dir/cache",
-		},
-		"claim": {
-			volume: v1.Volume{Name: "v", VolumeSource: v1.VolumeSource{PersistentVolumeClaim: claim}},
-			claim:  "data",
-			dir:    "kubernetes.io~csi/pv-1/mount",
-		},
-		"ephemeral claim": {
-			volume: v1.Volume{
-				Name:         "v",
-				VolumeSource: v1.VolumeSource{Ephemeral: &v1.EphemeralVolumeSource{}},
-			},
-			claim: "web-v",
-			dir:   "kubernetes.io~csi/pv-1/mount",
-		},
-		"inline": {
-			volume: v1.Volume{Name: "v", VolumeSource: v1.VolumeSource{CSI: &v1.CSIVolumeSource{}}},
-			dir:    "kubernetes.io~csi/v/mount",
-		},
-	} {
-		of := claimOf(pod, &x.volume)
-		dirs := c.volumeDirs(pod, &x.volume, of)
-		if of != x.claim || len(dirs) != 1 || dirs[0] != filepath.Join(base, x.dir) {
-			t.Errorf("%s: claim %q, directories %v", name, of, dirs)
-		}
-	}
-
-	// With a second claim it is not known which directory is whose.
-	if err := os.MkdirAll(filepath.Join(base, "kubernetes.io~csi/pv-2/mount"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if dirs := c.volumeDirs(pod, &v1.Volume{Name: "v"}, "data"); len(dirs) != 0 {
-		t.Errorf("two claims: %v", dirs)
-	}
-}
-
-func TestDirectoryThatIsNoMountHasNoFigures(t *testing.T) {
-	if fs := mountUsage(t.TempDir()); fs != nil {
-		t.Errorf("%+v", fs)
-	}
-	if fs := mountUsage("/proc"); fs == nil {
-		t.Error("/proc is a mount")
-	}
-}
-
-// A server that is gone must cost neither the answer about all other volumes nor a thread for each question.
-func TestVolumeThatDoesNotAnswerIsAskedOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var q questions
-		var asked atomic.Int32
-		gone := make(chan struct{})
-		defer close(gone)
-
-		for range 3 {
-			got := q.usage("/dead", func(string) *statsapi.FsStats {
-				asked.Add(1)
-				<-gone
-				return nil
-			})
-			if got != nil {
-				t.Errorf("%+v", got)
-			}
-		}
-
-		if n := asked.Load(); n != 1 {
-			t.Errorf("asked %d times", n)
-		}
-
-		want := &statsapi.FsStats{}
-		if got := q.usage("/alive", func(string) *statsapi.FsStats { return want }); got != want {
-			t.Errorf("%+v", got)
-		}
-	})
 }

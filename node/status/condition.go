@@ -36,7 +36,8 @@ func (c *computer) conditions() {
 	const infeasible = "in-place resize is not served by this node agent"
 	set.putWhile(v1.PodResizePending, c.resized, v1.PodReasonInfeasible, infeasible)
 	set.putWhile(v1.AllContainersRestarting, len(c.RestartingAll()) > 0 && !c.Ending, "", "")
-	if c.Ended != nil && c.Ended.Disruption != "" {
+	// As with kubelet, not before the containers have ended.
+	if c.Ended != nil && c.Ended.Disruption != "" && c.out.Phase == v1.PodFailed {
 		set.put(v1.DisruptionTarget, true, v1.PodReasonTerminationByKubelet, c.Ended.Disruption)
 	}
 

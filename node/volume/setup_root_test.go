@@ -110,11 +110,13 @@ func newMounter(t *testing.T, a *api) (*volume.Mounter, string) {
 		Tokens:  a,
 		Log:     slog.New(slog.DiscardHandler),
 	})
+
 	t.Cleanup(func() {
 		if err := m.Orphans(context.Background(), func(types.UID) bool { return false }); err != nil {
 			t.Errorf("take down what is left: %v", err)
 		}
 	})
+
 	return m, root
 }
 

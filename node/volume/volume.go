@@ -91,6 +91,9 @@ type Config struct {
 	// NFS is nil for the node's mount(8).
 	NFS *nfsvolume.Mounter
 	Log *slog.Logger
+
+	// Mounted is told about each attempt to mount a volume or bring it up to date. It may be nil.
+	Mounted func(volume *v1.Volume, took time.Duration, err error)
 }
 
 // Mounter mounts the volumes of this node's pods.
@@ -106,6 +109,10 @@ type Mounter struct {
 func New(cfg Config) *Mounter {
 	if cfg.NFS == nil {
 		cfg.NFS = &nfsvolume.Mounter{}
+	}
+
+	if cfg.Mounted == nil {
+		cfg.Mounted = func(*v1.Volume, time.Duration, error) {}
 	}
 
 	tokens := token.NewCache(cfg.Tokens, cfg.Log)
@@ -203,7 +210,9 @@ func (m *Mounter) mountUsed(ctx context.Context, pod *v1.Pod, volumes *Volumes) 
 		}
 
 		running.Go(func() {
+			began := time.Now()
 			mounted, err := m.mount(ctx, pod, vol)
+			m.cfg.Mounted(vol, time.Since(began), err)
 			failure := failed(vol.Name, err)
 
 			mu.Lock()

@@ -5,10 +5,13 @@ package main
 import (
 	"context"
 
+	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
 	"github.com/trivet-node/trivet/cni/netd"
+	"github.com/trivet-node/trivet/cni/netdmetric"
 	"github.com/trivet-node/trivet/internal/kube"
+	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 )
 
@@ -42,6 +45,8 @@ func run(ctx context.Context, env *program.Env) error {
 		}
 	}
 
+	metrics := netdmetric.New()
+	o.Passed = metrics.Passed
 	daemon, err := netd.New(api, o.Config, env.Log)
 	if err != nil {
 		return err
@@ -53,7 +58,15 @@ func run(ctx context.Context, env *program.Env) error {
 	}
 	defer stop()
 
-	return daemon.Run(ctx)
+	scrapes, err := metric.Listen(ctx, o.metrics, metrics.Registry, env.Log)
+	if err != nil {
+		return err
+	}
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return scrapes.Run(ctx) })
+	group.Go(func() error { return daemon.Run(ctx) })
+	return group.Wait()
 }
 
 // apiConfig reads the kubeconfig, or what a pod finds in its file system.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/trivet-node/trivet/cni/netd"
+	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 )
 
@@ -46,6 +47,7 @@ type options struct {
 	netd.Config
 	kubeconfig  string
 	healthz     string
+	metrics     string
 	installFrom string
 	cleanup     bool
 }
@@ -77,6 +79,7 @@ func parse(env *program.Env) (options, error) {
 	fs.StringVar(&clusterCIDR, "cluster-cidr", "", aboutClusterCIDR)
 	fs.StringVar(&serviceCIDR, "service-cidr", "", aboutServiceCIDR)
 	fs.StringVar(&o.healthz, "healthz-address", "127.0.0.1:10261", aboutHealth)
+	fs.StringVar(&o.metrics, metric.Flag, "", metric.Usage)
 	fs.BoolVar(&o.cleanup, "cleanup", false, aboutCleanup)
 	if err := env.Parse(fs); err != nil {
 		return o, err
@@ -109,6 +112,9 @@ func (o *options) complete(clusterCIDR, serviceCIDR string) (err error) {
 		return fmt.Errorf("--conf-name %q must be a file name that ends with .conflist", o.ConfName)
 	}
 
+	if err := metric.CheckAddress(o.metrics); err != nil {
+		return fmt.Errorf("--%s: %w", metric.Flag, err)
+	}
 	if o.ClusterCIDRs, err = parsePrefixes(clusterCIDR); err != nil {
 		return fmt.Errorf("--cluster-cidr: %w", err)
 	}

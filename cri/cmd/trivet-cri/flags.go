@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/trivet-node/trivet/cri/config"
+	"github.com/trivet-node/trivet/internal/metric"
 )
 
 // option is a flag that stands for a key of the configuration file.
@@ -74,6 +75,16 @@ var options = []option{
 		name:  "monitor",
 		help:  "path of trivet-monitor; empty: beside this program",
 		field: func(c *config.Config) *string { return &c.Monitor.Program },
+	},
+	{
+		name:  "tracing-endpoint",
+		help:  "host:port or unix:///path of an OTLP receiver (gRPC) of spans; empty: none are made",
+		field: func(c *config.Config) *string { return &c.Tracing.Endpoint },
+	},
+	{
+		name:  metric.Flag,
+		help:  metric.Usage,
+		field: func(c *config.Config) *string { return &c.MetricsAddress },
 	},
 }
 

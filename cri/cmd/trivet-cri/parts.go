@@ -11,6 +11,7 @@ import (
 	"github.com/trivet-node/trivet/cri/bundle"
 	"github.com/trivet-node/trivet/cri/config"
 	"github.com/trivet-node/trivet/cri/container"
+	"github.com/trivet-node/trivet/cri/daemonmetric"
 	"github.com/trivet-node/trivet/cri/event"
 	"github.com/trivet-node/trivet/cri/exit"
 	"github.com/trivet-node/trivet/cri/image"
@@ -19,18 +20,23 @@ import (
 	"github.com/trivet-node/trivet/cri/registry"
 	"github.com/trivet-node/trivet/cri/rootfs"
 	"github.com/trivet-node/trivet/cri/sandbox"
+	"github.com/trivet-node/trivet/cri/stats/layer"
 	"github.com/trivet-node/trivet/cri/streaming"
+	"github.com/trivet-node/trivet/internal/trace"
 )
 
 // parts are the parts of the server, in the order in which they are opened: each may use those before it.
 type parts struct {
 	machine
-	cfg config.Config
-	log *slog.Logger
+	cfg     config.Config
+	log     *slog.Logger
+	metrics *daemonmetric.Set
+	traces  *trace.Provider
 
 	monitor    *monitor.Client
 	images     *image.Store
 	roots      *rootfs.Store
+	layers     *layer.Meter
 	network    *network.Network
 	events     event.Hub
 	sandboxes  *sandbox.Service
@@ -77,6 +83,9 @@ func (p *parts) close() {
 	if p.images != nil {
 		p.images.Close()
 	}
+	if p.layers != nil {
+		p.layers.Close()
+	}
 	if p.monitor != nil {
 		p.monitor.Close()
 	}
@@ -101,7 +110,7 @@ func (p *parts) connectMonitor(ctx context.Context) (err error) {
 func (p *parts) openImages() (err error) {
 	p.images, err = image.Open(image.Config{
 		Dir:      filepath.Join(p.cfg.RootDir, "images"),
-		Registry: registry.NewClient(registry.Config{HostsDir: p.cfg.CertsDir}),
+		Registry: registry.NewClient(registry.Config{HostsDir: p.cfg.CertsDir, Received: p.metrics.Received}),
 		Pinned:   p.cfg.PinnedImages,
 		Log:      p.log,
 	})
@@ -115,8 +124,12 @@ func (p *parts) openImages() (err error) {
 		Images:   p.images,
 		Log:      p.log,
 	})
+	if err != nil {
+		return err
+	}
 
-	return err
+	p.layers = layer.New(p.roots, p.log)
+	return nil
 }
 
 func (p *parts) openSandboxes(ctx context.Context) (err error) {
@@ -133,9 +146,9 @@ func (p *parts) openSandboxes(ctx context.Context) (err error) {
 	p.sandboxes, err = sandbox.Open(ctx, sandbox.Config{
 		Dir:         p.sandboxesDir(),
 		FilesDir:    filepath.Join(p.cfg.RootDir, "sandboxes"),
-		Network:     p.network,
+		Network:     p.metrics.Network(p.network),
 		Processes:   p.monitor,
-		Kernel:      sandbox.Linux{},
+		Kernel:      p.metrics.Kernel(sandbox.Linux{}),
 		InitProgram: p.monitorProgram,
 		Handlers:    p.handlers,
 		Driver:      p.driver,
@@ -165,8 +178,8 @@ func (p *parts) openContainers(ctx context.Context) (err error) {
 		Dir:       p.stateDir("containers"),
 		Sandboxes: p.sandboxes,
 		Images:    p.images,
-		Bundles:   bundles,
-		Processes: p.monitor,
+		Bundles:   p.metrics.Bundles(bundles),
+		Processes: p.metrics.Processes(p.monitor),
 		Inventory: p.monitor,
 		Handlers:  p.handlers,
 		Driver:    p.driver,

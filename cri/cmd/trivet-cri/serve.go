@@ -9,11 +9,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trivet-node/trivet/cri/config"
+	"github.com/trivet-node/trivet/cri/daemonmetric"
 	"github.com/trivet-node/trivet/cri/importer"
 	"github.com/trivet-node/trivet/cri/server"
 	"github.com/trivet-node/trivet/cri/stats"
+	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
+	"github.com/trivet-node/trivet/internal/trace"
 )
 
 // serve opens the parts, and serves until ctx ends.
@@ -30,10 +33,30 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	}
 	defer listener.Close()
 
-	p := &parts{machine: host, cfg: cfg, log: log}
+	p := &parts{
+		machine: host,
+		cfg:     cfg,
+		log:     log,
+		metrics: daemonmetric.New(),
+	}
 	defer p.close()
 
+	p.traces, err = trace.New(ctx, trace.Config{
+		Endpoint: cfg.Tracing.Endpoint,
+		Service:  "trivet-cri",
+		Log:      log,
+	})
+	if err != nil {
+		return &program.UsageError{Err: err}
+	}
+	defer p.traces.Flush()
+
 	if err := p.open(ctx); err != nil {
+		return err
+	}
+
+	scrapes, err := p.listenMetrics(ctx)
+	if err != nil {
 		return err
 	}
 
@@ -43,7 +66,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	}
 	defer archives.Close()
 
-	err = p.run(ctx, listener, archives)
+	err = p.run(ctx, listener, archives, scrapes)
 	if errors.Is(err, errDismissed) {
 		return nil
 	}
@@ -51,8 +74,19 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	return err
 }
 
+// listenMetrics listens for scrapes.
+func (p *parts) listenMetrics(ctx context.Context) (*metric.Server, error) {
+	p.metrics.Count(daemonmetric.Inventory{
+		Sandboxes:  p.sandboxes,
+		Containers: p.containers,
+		Images:     p.images,
+		Monitor:    p.monitor,
+	})
+	return metric.Listen(ctx, p.cfg.MetricsAddress, p.metrics.Registry, p.log)
+}
+
 // run serves both sockets until ctx ends or one of the parts fails.
-func (p *parts) run(ctx context.Context, listener, archives net.Listener) error {
+func (p *parts) run(ctx context.Context, listener, archives net.Listener, scrapes *metric.Server) error {
 	all, ctx := errgroup.WithContext(ctx)
 	// Before the first pod is made: see Collect.
 	if err := p.network.Collect(ctx, p.sandboxes.Known, p.sandboxesDir()); err != nil {
@@ -63,6 +97,7 @@ func (p *parts) run(ctx context.Context, listener, archives net.Listener) error 
 	all.Go(func() error { return p.network.Run(ctx) })
 	all.Go(func() error { return p.exits.Run(ctx) })
 	all.Go(func() error { return p.streams.Run(ctx) })
+	all.Go(func() error { return scrapes.Run(ctx) })
 	all.Go(func() error { return importer.New(p.images, p.log).Run(ctx, archives) })
 	all.Go(func() error { return awaitDismissal(ctx, p.monitor, p.log) })
 	all.Go(func() error { return g.Serve(listener) })
@@ -82,21 +117,29 @@ func (p *parts) server() *server.Server {
 		Version:    program.Version,
 		Sandboxes:  p.sandboxes,
 		Containers: p.containers,
-		Images:     p.images,
-		Layers:     p.roots,
+		Images:     p.metrics.Images(p.images),
 		Network:    p.network,
 		Streams:    p.streams,
-		Stats: stats.New(stats.Config{
-			Sandboxes: p.sandboxes,
-			Cgroups:   p.cgroups,
-			Driver:    p.driver,
-			Layers:    p.roots,
-			Log:       p.log,
-		}),
-		Events:   &p.events,
-		Driver:   p.driver,
-		Handlers: p.handlers.Names(),
-		Info:     p.cfg,
-		Log:      p.log,
+		Stats:      p.stats(),
+		Events:     &p.events,
+		Driver:     p.driver,
+		Handlers:   p.handlers.Names(),
+		Info:       p.cfg,
+		Traces:     p.traces,
+		Calls:      p.metrics.Calls.Observe,
+		Log:        p.log,
+	})
+}
+
+// stats returns the reader of what containers and pods use.
+func (p *parts) stats() *stats.Reader {
+	return stats.New(stats.Config{
+		Sandboxes: p.sandboxes,
+		Cgroups:   p.cgroups,
+		Driver:    p.driver,
+		Layers:    p.layers,
+		Log:       p.log,
+		V2:        p.cgroups.V2,
+		HugePages: p.cgroups.CountsHugePages(),
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/loopfile"
+	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
 )
@@ -31,9 +32,11 @@ type options struct {
 	registrationDir string // "": the driver is not registered
 	kubeconfig      string // "": that of the pod
 	backend         string
-	poolSize        int64 // bytes; 0: chosen by the size of the disk
-	reserve         int64 // bytes; 0: likewise
-	probe           bool  // ask a running driver, and end
+	poolSize        int64  // bytes; 0: chosen by the size of the disk
+	reserve         int64  // bytes; 0: likewise
+	tracing         string // where spans go; "": none are made
+	metrics         string // where metrics are served; "": nowhere
+	probe           bool   // ask a running driver, and end
 }
 
 func parse(env *program.Env) (options, error) {
@@ -61,6 +64,9 @@ func parse(env *program.Env) (options, error) {
 			" (default: 90% of the free disk when it is made)")
 	reserve := fs.String("reserve", "",
 		"space of the disk that volumes never get (default: 5% of the disk, at most 2Gi)")
+	fs.StringVar(&o.tracing, "tracing-endpoint", "",
+		"host:port or unix:///path of an OTLP receiver (gRPC) of spans of calls that are traced; \"\": none")
+	fs.StringVar(&o.metrics, metric.Flag, "", metric.Usage)
 	fs.BoolVar(&o.probe, "probe", false,
 		"ask the driver that serves on --endpoint whether it is ready, and exit: for the probes of a pod")
 	if err := env.Parse(fs); err != nil {
@@ -102,6 +108,9 @@ func (o *options) complete(poolSize, reserve string) error {
 
 	if !slices.Contains([]string{"auto", btrfspool.Name, loopfile.Name}, o.backend) {
 		return fmt.Errorf("--backend %q is none of auto, %s, %s", o.backend, btrfspool.Name, loopfile.Name)
+	}
+	if err := metric.CheckAddress(o.metrics); err != nil {
+		return fmt.Errorf("--%s: %w", metric.Flag, err)
 	}
 	if o.poolSize, err = parseSize("--pool-size", poolSize); err != nil {
 		return err

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -83,6 +84,23 @@ type session struct {
 	wait  time.Duration
 }
 
+// seatFlags are the flags that say what sits in the seats of a node.
+func seatFlags(fs *flag.FlagSet) *seat.Seats {
+	seats := seat.Ours
+	fs.StringVar(&seats.Agent, "agent", "trivet", "node agent: trivet or kubelet")
+	fs.StringVar(&seats.CRI, "cri", "trivet", "CRI server: trivet or containerd")
+	fs.StringVar(&seats.CNI, "cni", "trivet", "CNI plugin: trivet or upstream")
+	fs.StringVar(&seats.OCI, "oci", "crun", "OCI runtime: crun or runc")
+	fs.StringVar(
+		&seats.Traces,
+		"traces",
+		"",
+		"up: host:port of an OTLP receiver to which programs send spans",
+	)
+
+	return &seats
+}
+
 func configure(env *program.Env) (*session, error) {
 	s := &session{Env: env}
 	fs := env.Flags(about)
@@ -96,11 +114,8 @@ func configure(env *program.Env) (*session, error) {
 		0, "number of nodes beside them with kubelet, containerd, runc and the upstream plugins: ref1, ...")
 	systemd := fs.Int("systemd-nodes", 0, "how many of the nodes, the last ones, have systemd as PID 1")
 	metrics := fs.Bool("metrics-server", false, "up: install metrics-server, too")
-	seats := seat.Ours
-	fs.StringVar(&seats.Agent, "agent", "trivet", "node agent: trivet or kubelet")
-	fs.StringVar(&seats.CRI, "cri", "trivet", "CRI server: trivet or containerd")
-	fs.StringVar(&seats.CNI, "cni", "trivet", "CNI plugin: trivet or upstream")
-	fs.StringVar(&seats.OCI, "oci", "crun", "OCI runtime: crun or runc")
+	seats := seatFlags(fs)
+	size := sizeFlags(fs)
 	fs.DurationVar(
 		&s.wait,
 		"wait",
@@ -122,7 +137,7 @@ func configure(env *program.Env) (*session, error) {
 	}
 
 	var err error
-	if s.nodes, err = cluster.Nodes(seats, *count, *systemd, *reference); err != nil {
+	if s.nodes, err = cluster.Nodes(*seats, *size, *count, *systemd, *reference); err != nil {
 		return nil, &program.UsageError{Err: err}
 	}
 

@@ -7,7 +7,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
+	"maps"
 	"sync/atomic"
 	"time"
 
@@ -58,18 +60,26 @@ type Config struct {
 type Recorder struct {
 	sink  Sink
 	cfg   Config
-	queue chan *corev1.Event
+	queue chan record
 	pace  *rate.Limiter // of all events together; nil: none
 	lost  atomic.Int64  // because the queue was full
 }
 
 // New returns a recorder. Events are sent while Run runs.
 func New(sink Sink, cfg Config) *Recorder {
-	r := &Recorder{sink: sink, cfg: cfg, queue: make(chan *corev1.Event, queueSize)}
+	r := &Recorder{sink: sink, cfg: cfg, queue: make(chan record, queueSize)}
 	if cfg.PerSecond > 0 {
 		r.pace = rate.NewLimiter(rate.Limit(cfg.PerSecond), max(cfg.Burst, 1))
 	}
 	return r
+}
+
+// record is an event to send.
+type record struct {
+	*corev1.Event
+
+	// once means that the API keeps one event of that name, however often it is sent.
+	once bool
 }
 
 // Object refers to an object of the core group by its metadata.
@@ -116,6 +126,28 @@ func Node(name string) corev1.ObjectReference {
 // about an object without a namespace is kept in the namespace default.
 func (r *Recorder) Record(about corev1.ObjectReference, kind, reason, message string) {
 	now := metav1.Now()
+	name := fmt.Sprintf("%s.%x", about.Name, now.UnixNano())
+	r.add(record{Event: r.event(about, name, kind, reason, message, now)})
+}
+
+// PodOnce records an event about a pod of which the API keeps one for each pod and reason, however often
+// it is sent: by a program that was killed meanwhile, too. annotations are those of the event.
+func (r *Recorder) PodOnce(pod *corev1.Pod, kind, reason, message string, annotations map[string]string) {
+	hash := fnv.New64a()
+	fmt.Fprintf(hash, "%s/%s", pod.UID, reason)
+	name := fmt.Sprintf("%s.%x", pod.Name, hash.Sum64())
+
+	e := r.event(Pod(pod, ""), name, kind, reason, message, metav1.Now())
+	e.Annotations = maps.Clone(annotations)
+	r.add(record{Event: e, once: true})
+}
+
+// event returns an event of that name.
+func (r *Recorder) event(
+	about corev1.ObjectReference,
+	name, kind, reason, message string,
+	now metav1.Time,
+) *corev1.Event {
 	namespace := about.Namespace
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault
@@ -124,11 +156,8 @@ func (r *Recorder) Record(about corev1.ObjectReference, kind, reason, message st
 		message = message[:maxMessage-3] + "..."
 	}
 
-	e := &corev1.Event{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: namespace,
-			Name:      fmt.Sprintf("%s.%x", about.Name, now.UnixNano()),
-		},
+	return &corev1.Event{
+		ObjectMeta:          metav1.ObjectMeta{Namespace: namespace, Name: name},
 		InvolvedObject:      about,
 		Type:                kind,
 		Reason:              reason,
@@ -140,7 +169,10 @@ func (r *Recorder) Record(about corev1.ObjectReference, kind, reason, message st
 		ReportingController: r.cfg.Component,
 		ReportingInstance:   r.cfg.Node,
 	}
+}
 
+// add queues an event, unless the queue is full.
+func (r *Recorder) add(e record) {
 	select {
 	case r.queue <- e:
 	default:
@@ -185,16 +217,20 @@ func (r *Recorder) Run(ctx context.Context) {
 }
 
 // send stores an event, or raises the count of the one that says the same.
-func (r *Recorder) send(ctx context.Context, memory *memory, e *corev1.Event) {
+func (r *Recorder) send(ctx context.Context, memory *memory, e record) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 
-	if known := memory.repeats(e); known != nil {
+	if known := memory.repeats(e.Event); known != nil {
+		if e.once {
+			return
+		}
+
 		known.Count++
 		known.LastTimestamp = e.LastTimestamp
 		err := r.raise(ctx, known)
 		if !apierrors.IsNotFound(err) {
-			r.failed(e, err)
+			r.failed(e.Event, err)
 			return
 		}
 
@@ -202,12 +238,16 @@ func (r *Recorder) send(ctx context.Context, memory *memory, e *corev1.Event) {
 		e.Count, e.FirstTimestamp = known.Count, known.FirstTimestamp
 	}
 
-	_, err := r.sink.Create(ctx, e)
-	if err == nil {
-		memory.add(e)
+	_, err := r.sink.Create(ctx, e.Event)
+	if e.once && apierrors.IsAlreadyExists(err) {
+		return
 	}
 
-	r.failed(e, err)
+	if err == nil {
+		memory.add(e.Event)
+	}
+
+	r.failed(e.Event, err)
 }
 
 func (r *Recorder) raise(ctx context.Context, known *corev1.Event) error {

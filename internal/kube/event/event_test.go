@@ -118,6 +118,48 @@ func TestRepeatedEventsRaiseACount(t *testing.T) {
 	})
 }
 
+// onceSink knows an event of that name already.
+type onceSink struct{ *fakeSink }
+
+func (s onceSink) Create(ctx context.Context, e *corev1.Event) (*corev1.Event, error) {
+	for _, known := range s.created {
+		if known.Name == e.Name {
+			return nil, apierrors.NewAlreadyExists(corev1.Resource("events"), e.Name)
+		}
+	}
+	return s.fakeSink.Create(ctx, e)
+}
+
+func TestAnEventThatIsKeptOnceIsNotCountedWhenItIsSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := onceSink{&fakeSink{}}
+		about := map[string]string{"starved_resource": "memory"}
+		for range 2 {
+			// Another recorder stands for the program after a kill.
+			r := start(t, sink, testConfig())
+			for range 2 {
+				r.PodOnce(testPod(), corev1.EventTypeWarning, "Evicted", "low", about)
+			}
+
+			synctest.Wait()
+		}
+
+		if len(sink.created) != 1 || len(sink.patches) != 0 ||
+			sink.created[0].Annotations["starved_resource"] != "memory" {
+			t.Fatalf("created %v, patches %v", sink.created, sink.patches)
+		}
+
+		other := testPod()
+		other.UID = "another of that name"
+		r := start(t, sink, testConfig())
+		r.PodOnce(other, corev1.EventTypeWarning, "Evicted", "low", nil)
+		synctest.Wait()
+		if len(sink.created) != 2 {
+			t.Errorf("created %v", sink.created)
+		}
+	})
+}
+
 func TestARepetitionAfterALongTimeIsANewEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := &fakeSink{}

@@ -1,0 +1,156 @@
+// Package netdmetric is trivet-netd's own metrics (trivet_netd_*): its passes, what they had to repair, the
+// addresses of the node's pods, and the calls that trivet-cni, which ends with each call, has left a record
+// of (trivet_cni_*).
+package netdmetric
+
+import (
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/netd"
+	"github.com/trivet-node/trivet/internal/metric"
+)
+
+const namespace = "trivet_netd"
+
+// Set is all metrics of a daemon.
+type Set struct {
+	Registry *prometheus.Registry
+
+	passes  *prometheus.CounterVec
+	took    prometheus.Histogram
+	changes *prometheus.CounterVec
+	repairs *prometheus.CounterVec
+	writes  prometheus.Counter
+
+	errors, notes, nodes, routes, at prometheus.Gauge
+
+	// addresses and taken describe the pool.
+	addresses, taken *prometheus.Desc
+
+	// mu guards last.
+	mu   sync.Mutex
+	last netd.Report
+}
+
+// New returns the metrics, all of them zero.
+func New() *Set {
+	s := &Set{
+		Registry: metric.NewRegistry("trivet-netd"),
+		passes:   counters("passes_total", "Number of passes, by result.", "result"),
+		changes:  counters("route_changes_total", "Number of routes that were changed, by kind.", "change"),
+		repairs: counters("repairs_total",
+			"Number of passes that wrote what somebody else had removed, by kind.", "what"),
+		took: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: namespace,
+			Name:      "pass_duration_seconds",
+			Help:      "Duration of passes in seconds.",
+			Buckets:   metric.CallBuckets,
+		}),
+		writes: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: namespace,
+			Name:      "config_writes_total",
+			Help:      "Number of times the network configuration was written.",
+		}),
+		errors: gauge("pass_errors", "Number of errors of the last pass, which is repeated soon."),
+		notes: gauge("pass_notes",
+			"Number of things that only somebody else can mend, as of the last pass."),
+		nodes:  gauge("nodes", "Number of Nodes of the cluster."),
+		routes: gauge("routes", "Number of routes to pods of other nodes."),
+		at:     gauge("last_pass_timestamp_seconds", "Unix time at which the last pass began."),
+	}
+
+	s.addresses = desc("pool_addresses", "Number of addresses for pods, by subnet.", "subnet")
+	s.taken = desc("pool_addresses_taken", "Number of addresses that pods have, by subnet.", "subnet")
+
+	// What has not happened yet is zero.
+	for _, what := range []string{"rules", "host_ports"} {
+		s.repairs.WithLabelValues(what)
+	}
+
+	for _, change := range []string{"added", "deleted"} {
+		s.changes.WithLabelValues(change)
+	}
+
+	s.Registry.MustRegister(s, s.passes, s.changes, s.repairs, s.took, s.writes,
+		s.errors, s.notes, s.nodes, s.routes, s.at)
+	return s
+}
+
+func counters(name, help, label string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(
+		prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, []string{label})
+}
+
+func gauge(name, help string) prometheus.Gauge {
+	return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help})
+}
+
+func desc(name, help, label string) *prometheus.Desc {
+	full := prometheus.BuildFQName(namespace, "", name)
+	return prometheus.NewDesc(full, help, []string{label}, nil)
+}
+
+// Passed counts a pass.
+func (s *Set) Passed(r netd.Report) {
+	result := "ok"
+	if len(r.Errors) > 0 {
+		result = "error"
+	}
+
+	s.passes.WithLabelValues(result).Inc()
+	s.took.Observe(r.Took.Seconds())
+
+	s.changes.WithLabelValues("added").Add(float64(r.RoutesAdded))
+	s.changes.WithLabelValues("deleted").Add(float64(r.RoutesDeleted))
+	if r.RulesRestored {
+		s.repairs.WithLabelValues("rules").Inc()
+	}
+	if r.PortsRestored {
+		s.repairs.WithLabelValues("host_ports").Inc()
+	}
+	if r.ConfigWritten {
+		s.writes.Inc()
+	}
+
+	s.errors.Set(float64(len(r.Errors)))
+	s.notes.Set(float64(len(r.Notes)))
+	s.nodes.Set(float64(r.Nodes))
+	s.routes.Set(float64(r.Routes))
+	s.at.Set(float64(r.At.Unix()))
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	s.last = r
+}
+
+// Describe implements prometheus.Collector.
+func (s *Set) Describe(out chan<- *prometheus.Desc) {
+	out <- s.addresses
+	out <- s.taken
+}
+
+// Collect implements prometheus.Collector: it counts what there is at the moment.
+func (s *Set) Collect(out chan<- prometheus.Metric) {
+	s.mu.Lock()
+	last := s.last
+	s.mu.Unlock()
+
+	uses, err := last.Pool.Uses(last.Ranges)
+	if err != nil {
+		out <- prometheus.NewInvalidMetric(s.taken, err)
+		return
+	}
+	s.collectPool(out, uses)
+}
+
+func (s *Set) collectPool(out chan<- prometheus.Metric, uses []ipam.Use) {
+	for _, use := range uses {
+		subnet := use.Range.Subnet.String()
+		out <- prometheus.MustNewConstMetric(s.addresses, prometheus.GaugeValue, use.Total, subnet)
+		out <- prometheus.MustNewConstMetric(s.taken, prometheus.GaugeValue, float64(use.Taken), subnet)
+	}
+}

@@ -1,0 +1,70 @@
+package kubeletmetric
+
+import (
+	"math"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Certificates shows how long the node's certificates are still valid, and counts renewals that failed.
+type Certificates struct {
+	group
+	client, server             *prometheus.Desc
+	clientErrors, serverErrors prometheus.Counter
+
+	// Client and Server return when the certificates end, the zero time for never. They are set before the
+	// first scrape; nil: the agent has no such certificate.
+	Client, Server func() time.Time
+}
+
+func newCertificates() *Certificates {
+	errors := func(name, of string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{
+			Subsystem: subsystem,
+			Name:      name,
+			Help:      "Number of renewals of the node's " + of + " certificate that failed.",
+		})
+	}
+	c := &Certificates{
+		client: desc("certificate_manager_client_ttl_seconds",
+			"How long the node's client certificate is still valid, in seconds; +Inf without one."),
+		server: desc("certificate_manager_server_ttl_seconds",
+			"How long the node's serving certificate is still valid, in seconds; +Inf without one."),
+		clientErrors: errors("certificate_manager_client_expiration_renew_errors", "client"),
+		serverErrors: errors("server_expiration_renew_errors", "serving"),
+	}
+	c.group = group{c.clientErrors, c.serverErrors}
+	return c
+}
+
+// ClientRenewalFailed counts a renewal of the client certificate that failed.
+func (c *Certificates) ClientRenewalFailed() { c.clientErrors.Inc() }
+
+// ServerRenewalFailed counts a renewal of the serving certificate that failed.
+func (c *Certificates) ServerRenewalFailed() { c.serverErrors.Inc() }
+
+// Describe implements prometheus.Collector.
+func (c *Certificates) Describe(out chan<- *prometheus.Desc) {
+	c.group.Describe(out)
+	out <- c.client
+	out <- c.server
+}
+
+// Collect implements prometheus.Collector.
+func (c *Certificates) Collect(out chan<- prometheus.Metric) {
+	c.group.Collect(out)
+	out <- gauge(c.client, left(c.Client))
+	out <- gauge(c.server, left(c.Server))
+}
+
+func left(end func() time.Time) float64 {
+	if end == nil {
+		return math.Inf(1)
+	}
+	at := end()
+	if at.IsZero() {
+		return math.Inf(1)
+	}
+	return time.Until(at).Seconds()
+}
