@@ -65,7 +65,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	defer only.Close()
 
 	setProcess(cfg.Process, log)
-	s.metrics = newMetrics(cfg, s.cgroups.V2)
+	s.metrics = newMetrics(cfg, s.cgroups.V2, s.started)
 
 	// The connections are closed when all parts have ended: what they do last is not cut short.
 	runtimeConns, err := s.dialRuntime()

@@ -72,7 +72,6 @@ func (s *surroundings) runParts(parts *parts) error {
 	return s.runAPI(parts, in)
 }
 
-
 // makeDirectories makes those that more than one part uses.
 func (s *surroundings) makeDirectories() error {
 	for dir, mode := range map[string]os.FileMode{

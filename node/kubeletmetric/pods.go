@@ -34,6 +34,7 @@ type Pods struct {
 	sandboxes      *prometheus.CounterVec
 	sandboxErrors  *prometheus.CounterVec
 	userNamespaces *prometheus.CounterVec
+	userErrors     *prometheus.CounterVec
 	sandboxTook    *prometheus.HistogramVec
 	handlerErrors  *prometheus.CounterVec
 	perPod         *prometheus.HistogramVec
@@ -83,7 +84,7 @@ func newPods() *Pods {
 
 	p.group = group{
 		p.worked, p.sinceSeen, p.sinceCreated, p.sli, p.firstNetwork,
-		p.sandboxes, p.sandboxErrors, p.userNamespaces, p.sandboxTook, p.handlerErrors,
+		p.sandboxes, p.sandboxErrors, p.userNamespaces, p.userErrors, p.sandboxTook, p.handlerErrors,
 		p.perPod, p.containers, p.failed, p.terminated,
 		p.statusTook, p.rejected, p.preempted, p.cgroups,
 	}
@@ -95,6 +96,8 @@ func (p *Pods) addStarts() {
 	p.sandboxErrors = counter("started_pods_errors_total", "Number of sandboxes that could not be started.")
 	p.userNamespaces = counter("started_user_namespaced_pods_total",
 		"Number of sandboxes with a user namespace of their own that were to be started.")
+	p.userErrors = counter("started_user_namespaced_pods_errors_total",
+		"Number of sandboxes with a user namespace of their own that could not be started.")
 	p.sandboxTook = histogram("run_podsandbox_duration_seconds",
 		"Duration of the starts of sandboxes in seconds, by runtime handler.",
 		prometheus.ExponentialBuckets(.005, 2.5, 14), "runtime_handler")
@@ -114,6 +117,7 @@ func (p *Pods) addStarts() {
 	p.sandboxes.WithLabelValues()
 	p.sandboxErrors.WithLabelValues()
 	p.userNamespaces.WithLabelValues()
+	p.userErrors.WithLabelValues()
 }
 
 // Worked counts a round of work on a pod.
@@ -124,13 +128,18 @@ func (p *Pods) Worked(round podtiming.Round) {
 // SandboxStarted counts the start of a sandbox by a runtime handler, empty for the usual one.
 func (p *Pods) SandboxStarted(pod *v1.Pod, handler string, took time.Duration, err error) {
 	p.sandboxes.WithLabelValues().Inc()
-	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
-		p.userNamespaces.WithLabelValues().Inc()
-	}
 	p.sandboxTook.WithLabelValues(handler).Observe(took.Seconds())
 	if err != nil {
 		p.sandboxErrors.WithLabelValues().Inc()
 		p.handlerErrors.WithLabelValues(handler).Inc()
+	}
+
+	if pod.Spec.HostUsers == nil || *pod.Spec.HostUsers {
+		return
+	}
+	p.userNamespaces.WithLabelValues().Inc()
+	if err != nil {
+		p.userErrors.WithLabelValues().Inc()
 	}
 }
 
