@@ -106,7 +106,7 @@ func TestStartsOfPodsAreCounted(t *testing.T) {
 	s.Pods.ContainerStarted(pod, "init", "")
 	s.Pods.ContainerStarted(pod, "app", "RunContainerError")
 	s.Pods.ContainerStarted(pod, "debugger", "")
-	s.Pods.Worked(podtiming.Round{Kind: podtiming.Create, Took: time.Second})
+	s.Pods.Worked(podtiming.Round{Kind: podtiming.Create, Took: time.Second, Waited: time.Millisecond})
 
 	ended := &v1.PodStatus{ContainerStatuses: []v1.ContainerStatus{{
 		Name: "app",
@@ -138,6 +138,7 @@ func TestStartsOfPodsAreCounted(t *testing.T) {
 		`kubelet_terminated_containers_total{container_type="container",exit_code="137",`+
 			`reason="OOMKilled"} 1`,
 		`kubelet_pod_worker_duration_seconds_count{operation_type="create"} 1`,
+		`kubelet_pod_worker_start_duration_seconds_sum 0.001`,
 		`kubelet_pod_start_duration_seconds_sum 1`,
 		`kubelet_pod_start_sli_duration_seconds_sum 2`,
 		`kubelet_pod_start_total_duration_seconds_sum 3`,

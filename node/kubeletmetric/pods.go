@@ -22,6 +22,7 @@ var startBuckets = []float64{
 type Pods struct {
 	group
 	worked *prometheus.HistogramVec
+	began  *prometheus.HistogramVec
 
 	// The start of pods.
 	sinceSeen    *prometheus.HistogramVec
@@ -54,6 +55,9 @@ func newPods() *Pods {
 		worked: histogram("pod_worker_duration_seconds",
 			"Duration of work on a pod in seconds, from a look to the end of the steps it began, by kind.",
 			prometheus.DefBuckets, "operation_type"),
+		began: histogram("pod_worker_start_duration_seconds",
+			"Time from the agent's first sight of a pod to the first work on it, in seconds.",
+			prometheus.DefBuckets),
 		sinceSeen: histogram("pod_start_duration_seconds",
 			"Time from the agent's first sight of a pod to the pod's phase Running, in seconds.",
 			startBuckets),
@@ -83,7 +87,7 @@ func newPods() *Pods {
 	p.addStarts()
 
 	p.group = group{
-		p.worked, p.sinceSeen, p.sinceCreated, p.sli, p.firstNetwork,
+		p.worked, p.began, p.sinceSeen, p.sinceCreated, p.sli, p.firstNetwork,
 		p.sandboxes, p.sandboxErrors, p.userNamespaces, p.userErrors, p.sandboxTook, p.handlerErrors,
 		p.perPod, p.containers, p.failed, p.terminated,
 		p.statusTook, p.rejected, p.preempted, p.cgroups,
@@ -123,6 +127,9 @@ func (p *Pods) addStarts() {
 // Worked counts a round of work on a pod.
 func (p *Pods) Worked(round podtiming.Round) {
 	p.worked.WithLabelValues(round.Kind).Observe(round.Took.Seconds())
+	if round.Kind == podtiming.Create {
+		p.began.WithLabelValues().Observe(round.Waited.Seconds())
+	}
 }
 
 // SandboxStarted counts the start of a sandbox by a runtime handler, empty for the usual one.
