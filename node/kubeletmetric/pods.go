@@ -135,6 +135,7 @@ func (p *Pods) Worked(round podtiming.Round) {
 // SandboxStarted counts the start of a sandbox by a runtime handler, empty for the usual one.
 func (p *Pods) SandboxStarted(pod *v1.Pod, handler string, took time.Duration, err error) {
 	p.sandboxes.WithLabelValues().Inc()
+	p.perPod.WithLabelValues().Observe(float64(len(pod.Spec.Containers)))
 	p.sandboxTook.WithLabelValues(handler).Observe(took.Seconds())
 	if err != nil {
 		p.sandboxErrors.WithLabelValues().Inc()
