@@ -42,6 +42,7 @@ var internalMay = []string{
 	"github.com/moby/sys/mountinfo",
 	"github.com/prometheus/client_golang/prometheus",
 	"golang.org/x/net/netutil",
+	"go.opentelemetry.io/",
 }
 
 // notNouns are names of packages that say nothing of what is in them.

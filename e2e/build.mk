@@ -6,14 +6,22 @@ REFERENCE_NODES ?= 0
 # How many of the NODES, the last ones, have systemd as PID 1 and as cgroup driver; make e2e wants one of each
 # kind.
 SYSTEMD ?= 0
+# METRICS=1: with metrics-server, which kubectl top and autoscalers ask. Its RSS is 65 MB, 49 of them the program itself.
+METRICS ?= 0
 NODE ?= trivet
 CRI ?= trivet
 CNI ?= trivet
+# What each node has of its own instead of the host's: a disk, a second one for images and containers, their
+# inodes, memory.
+DISK ?=
+IMAGE_DISK ?=
+INODES ?=
+MEMORY ?=
 # Debian 12's crun is too old for containerd 2.4.
 OCI ?= $(if $(filter containerd,$(CRI)),runc,crun)
 
 ref := .trivet/bin
-cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null) e2e/specs/smoke.txt
+cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null) e2e/specs/smoke.txt e2e/cluster/controlplane/metrics-server.yaml
 image_sources := $(shell find e2e/images -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
 $(ref)/controlplane: e2e/controlplane/go.mod e2e/controlplane/go.sum e2e/controlplane/main.go e2e/build.sh
@@ -26,6 +34,8 @@ $(ref)/cni/bridge: e2e/peers/cni/go.mod e2e/peers/cni/go.sum e2e/build.sh
 	@e2e/build.sh cni $(ref)
 $(ref)/coredns: e2e/peers/coredns/go.mod e2e/peers/coredns/go.sum e2e/build.sh
 	@e2e/build.sh coredns $(ref)
+$(ref)/metrics-server: e2e/peers/metrics-server/go.mod e2e/peers/metrics-server/go.sum e2e/build.sh
+	@e2e/build.sh metrics-server $(ref)
 $(ref)/e2e.test: e2e/conformance/go.mod e2e/conformance/go.sum e2e/conformance/imports.go e2e/build.sh
 	@e2e/build.sh e2e.test $(ref)
 
@@ -37,12 +47,12 @@ bin/trivet-cluster bin/trivet-images bin/trivet-specs &: $(cluster_sources) go.m
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./e2e/cmd/trivet-cluster ./e2e/cmd/trivet-images ./e2e/cmd/trivet-specs
 
 # Not made again with every change of the program that makes them: Debian's packages would be fetched each time.
-.trivet/images/index.json: $(image_sources) e2e/conformance/go.mod $(ref)/coredns | bin/trivet-images
-	bin/trivet-images build --out .trivet/images --coredns $(ref)/coredns
+.trivet/images/index.json: $(image_sources) e2e/conformance/go.mod $(ref)/coredns $(ref)/metrics-server | bin/trivet-images
+	bin/trivet-images build --out .trivet/images --coredns $(ref)/coredns --metrics-server $(ref)/metrics-server
 	@touch $@
 
 # What a run needs depends on who sits in the seats.
-references := $(ref)/controlplane $(ref)/coredns
+references := $(ref)/controlplane $(ref)/coredns $(ref)/metrics-server
 ifneq ($(filter kubelet,$(NODE)),)
 references += $(ref)/kubelet
 endif
@@ -58,7 +68,9 @@ endif
 
 CLUSTER = bin/trivet-cluster
 SEATS = --nodes=$(NODES) --systemd-nodes=$(SYSTEMD) --reference-nodes=$(REFERENCE_NODES) \
-	--agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI)
+	$(if $(filter 1,$(METRICS)),--metrics-server) $(if $(TRACES),--traces=$(TRACES)) \
+	--agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI) \
+	--node-disk=$(DISK) --image-disk=$(IMAGE_DISK) --disk-inodes=$(INODES) --node-memory=$(MEMORY)
 # The kernel takes apart what processes leave (mounts, loop devices) after they have ended.
 WAIT = --wait=30s
 # The tests have a cluster of their own: one that is up (make run) is neither tested nor taken down.
@@ -69,14 +81,14 @@ install: ## install what the cluster needs of the host (apt; says what and why)
 	@e2e/install.sh
 
 .PHONY: references
-references: $(ref)/controlplane $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge $(ref)/coredns ## build the reference programs (control plane, kubelet, containerd, ...)
+references: $(ref)/controlplane $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge $(ref)/coredns $(ref)/metrics-server ## build the reference programs (control plane, kubelet, containerd, ...)
 
 .PHONY: up
-up: install build bin/trivet-cluster $(references) .trivet/images/index.json ## bring a cluster up: NODES=1 NODE=trivet|kubelet CRI=trivet|containerd CNI=trivet|upstream OCI=crun|runc SYSTEMD=0
+up: install build bin/trivet-cluster $(references) .trivet/images/index.json ## bring a cluster up: NODES=1 NODE=trivet|kubelet CRI=trivet|containerd CNI=trivet|upstream OCI=crun|runc SYSTEMD=0 METRICS=0
 	@$(CLUSTER) up $(SEATS)
 
 .PHONY: run
-run: up ## up, then show the demo on it; the cluster stays up
+run: up ## up, then show the demo on it; the cluster stays up (METRICS=1: kubectl top, too)
 	@$(CLUSTER) demo
 	@echo; echo 'The cluster is up. Use it by any kubectl:'
 	@echo '  export KUBECONFIG=$(CURDIR)/.trivet/kubeconfig'
@@ -94,7 +106,7 @@ seats: references ## the demo with every mix of trivet and reference programs in
 	@for seats in 'NODE=kubelet' 'CRI=containerd' 'CNI=upstream' 'OCI=runc' 'NODE=kubelet CRI=containerd' \
 		'NODE=kubelet CRI=containerd CNI=upstream' \
 		'SYSTEMD=1' 'SYSTEMD=1 OCI=runc' 'SYSTEMD=1 NODE=kubelet CRI=containerd'; do \
-		echo "== $$seats"; $(MAKE) --no-print-directory run $$seats; verdict=$$?; \
+		echo "== $$seats"; $(MAKE) --no-print-directory run METRICS=1 $$seats; verdict=$$?; \
 		$(MAKE) --no-print-directory down && [ $$verdict = 0 ] || { echo "failed: $$seats"; exit 1; }; done
 
 .PHONY: vm
@@ -115,6 +127,7 @@ smoke: up bin/trivet-specs $(ref)/e2e.test ## run the smoke set of the published
 # are saved, the cluster is taken down, and the host is looked over.
 .PHONY: e2e
 e2e: SYSTEMD = 1
+e2e: DISK = 4Gi
 e2e: install build bin/trivet-cluster $(references) $(ref)/kubelet .trivet/images/index.json bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
 	@set -o pipefail; trap : INT TERM; verdict=0; rm -rf .trivet/failed .trivet/scenario.log; \
 	{ $(CLUSTER) down --dir=$(E2E) && $(CLUSTER) up --dir=$(E2E) $(SEATS) && \

@@ -12,7 +12,7 @@ say() { printf '%s vm: %s\n' "$(date +%T)" "$*"; }
 # program:package
 needs='qemu-system-x86_64:qemu-system-x86 cpio:cpio depmod:kmod busybox:busybox-static mkfs.ext4:e2fsprogs'
 # What the nodes call, beside what busybox is.
-tools='bash nsenter mount umount crun runc nft ip iptables conntrack mkfs.btrfs btrfs mkfs.xfs xfs_growfs mkfs.ext4 resize2fs e2fsck sysctl modprobe
+tools='bash nsenter mount umount crun runc nft ip iptables conntrack mkfs.btrfs btrfs mkfs.xfs xfs_growfs mkfs.ext4 resize2fs e2fsck chattr du sysctl modprobe
 	systemctl systemd-run dbus-daemon /lib/systemd/systemd'
 
 install_needs() {
@@ -61,7 +61,8 @@ make_disk() {
 	cp -r "$project"/{bin,deploy} "$root/trivet/" && cp -r "$project/.trivet/images" "$root/trivet/.trivet/"
 	mkdir -p "$root/trivet/e2e/scenario"
 	(cd "$project" && go test -c -vet=off -o "$root/trivet/e2e/scenario/" ./e2e/scenario &&
-		go test -c -vet=off -o "$root/trivet/bin/" ./e2e/machine ./node/podcgroup ./cri/cgroupdriver)
+		go test -c -vet=off -o "$root/trivet/bin/" ./e2e/machine ./node/podcgroup ./cri/cgroupdriver \
+			./internal/projectquota ./internal/diskusage)
 	(cd "$project/.trivet/bin" && cp -a controlplane etcd kube-* kubectl coredns "$root/trivet/.trivet/bin/")
 	cat >"$root/init" <<-EOF
 		#!/bin/bash
@@ -70,13 +71,16 @@ make_disk() {
 		mount -t devpts devpts /dev/pts; mount -t tmpfs shm /dev/shm; mount -t tmpfs run /run; mount -t tmpfs tmp /tmp
 		mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount --make-rshared /
 		ip link set lo up
-		for m in overlay bridge veth tun loop btrfs xfs nf_tables br_netfilter nf_conntrack_netlink; do modprobe \$m; done
+		for m in overlay bridge veth tun loop btrfs xfs quota_v2 nf_tables br_netfilter nf_conntrack_netlink; do modprobe \$m; done
 		export TRIVET_MUST_RUN=1 TRIVET_TESTS=/trivet/bin
+		quotas() { # of projects, which not every kernel has
+			for t in projectquota diskusage; do bin/\$t.test -test.v -test.run Project || return; done
+		}
 		limits() { # on the node whose PID 1 is systemd
 			(cd e2e/scenario && TRIVET_E2E=/trivet/.trivet ./scenario.test -test.v -test.run UnderSystemd)
 		}
 		cd /trivet; uname -r; cat /sys/fs/cgroup/cgroup.controllers
-		bin/machine.test -test.v -test.run Systemd && bin/trivet-cluster up $seats &&
+		quotas && bin/machine.test -test.v -test.run Systemd && bin/trivet-cluster up $seats &&
 			bin/trivet-cluster demo && bin/trivet-cluster leaks --wait=1m && limits &&
 			bin/trivet-cluster down && bin/trivet-cluster leaks --wait=30s && echo 'the demo in the virtual machine passed'
 		sync; echo o >/proc/sysrq-trigger; sleep 10

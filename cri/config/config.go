@@ -61,6 +61,13 @@ type Config struct {
 
 	CNI     CNI     `toml:"cni"`
 	Monitor Monitor `toml:"monitor"`
+	Tracing Tracing `toml:"tracing"`
+}
+
+// Tracing says where spans go, of calls whose client traces them.
+type Tracing struct {
+	// Endpoint is host:port of an OTLP receiver (gRPC), or unix:///path; empty: no spans are made.
+	Endpoint string `toml:"endpoint"`
 }
 
 // CNI says where CNI configurations, plugins and libcni's cache are.

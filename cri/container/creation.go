@@ -14,6 +14,7 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/cri/sandbox"
+	"github.com/trivet-node/trivet/internal/trace"
 	"github.com/trivet-node/trivet/internal/undo"
 )
 
@@ -46,6 +47,7 @@ func (c *creation) build(ctx context.Context) (err error) {
 
 	cfg := c.containers.cfg
 	readOnly := c.config.GetLinux().GetSecurityContext().GetReadonlyRootfs()
+	ended := trace.Step(ctx, "root file system and bundle")
 	made, err := cfg.Bundles.Make(ctx, bundle.Request{
 		ID:                 c.ID,
 		Dir:                c.containers.dir(c.ID),
@@ -56,6 +58,7 @@ func (c *creation) build(ctx context.Context) (err error) {
 		Files:              cfg.Sandboxes.Mounts(c.pod, readOnly),
 		AllowedAnnotations: c.handler.AllowedAnnotations,
 	})
+	ended(err)
 	if err != nil {
 		return err
 	}
@@ -88,6 +91,7 @@ func (c *creation) createProcess(ctx context.Context, oomScore int) error {
 	// memory as soon as it exists.
 	c.containers.ends.expect(c.ID)
 	cfg := c.containers.cfg
+	ended := trace.Step(ctx, "OCI create")
 	pid, err := cfg.Processes.Create(ctx, monitor.Container{
 		ID:          c.ID,
 		Bundle:      c.containers.dir(c.ID),
@@ -100,6 +104,8 @@ func (c *creation) createProcess(ctx context.Context, oomScore int) error {
 		OOMScoreAdj: oomScore,
 		SharedPID:   c.options().GetPid() != runtimeapi.NamespaceMode_CONTAINER,
 	})
+
+	ended(err)
 
 	c.Pid = pid
 	if errors.Is(err, monitor.ErrRefused) {

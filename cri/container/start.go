@@ -10,6 +10,7 @@ import (
 
 	"github.com/trivet-node/trivet/cri/life"
 	"github.com/trivet-node/trivet/cri/monitor"
+	"github.com/trivet-node/trivet/internal/trace"
 )
 
 // Start lets the program of a created container run. A container that runs is success.
@@ -32,7 +33,9 @@ func (c *Service) Start(ctx context.Context, id string) error {
 		return c.failStart(r.ID, errors.New(r.Refused))
 	}
 
+	ended := trace.Step(ctx, "OCI start")
 	err = c.cfg.Processes.Start(ctx, r.ID)
+	ended(err)
 	if errors.Is(err, monitor.ErrRefused) {
 		return c.failStart(r.ID, err)
 	}

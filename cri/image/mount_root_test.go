@@ -52,7 +52,6 @@ func TestContainersKeepTheLayersOfARemovedImage(t *testing.T) {
 	if err := s.Remove(reference); err != nil {
 		t.Fatal(err)
 	}
-
 	s.Close()
 
 	// After a restart.
@@ -73,9 +72,10 @@ func TestContainersKeepTheLayersOfARemovedImage(t *testing.T) {
 	if err := os.WriteFile(root+"/dir/new", []byte("written"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if u, err := m.Usage("c1"); err != nil || u.Inodes < 2 || u.Bytes == 0 {
-		t.Errorf("usage %+v, %v", u, err)
+	if _, err := os.Stat(m.Dirs("c1")[0] + "/dir/new"); err != nil {
+		t.Errorf("what was written: %v", err)
 	}
+
 	for range 2 {
 		if err := m.Release(t.Context(), "c1"); err != nil {
 			t.Fatal(err)

@@ -56,7 +56,7 @@ var ErrNotReady = errors.New("network is not ready")
 func New(cfg Config) *Network {
 	return &Network{
 		cfg:      cfg,
-		cni:      libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, nil),
+		cni:      libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, newExec()),
 		notReady: ErrNotReady,
 	}
 }

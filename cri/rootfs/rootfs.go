@@ -19,6 +19,7 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/keylock"
 	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/projectquota"
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
@@ -232,6 +233,10 @@ func (s *Store) mount(id string, layers []string, readOnly bool) error {
 
 	o := overlay{lower: lower}
 	if !readOnly {
+		if err := s.makeWritable(id); err != nil {
+			return err
+		}
+
 		for _, dir := range []string{s.upper(id), s.work(id)} {
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				return err
@@ -248,6 +253,22 @@ func (s *Store) mount(id string, layers []string, readOnly bool) error {
 	}
 
 	return o.mount(path)
+}
+
+// makeWritable makes the directory of what a container writes. Where the file system can, the kernel counts
+// what is below: the directories of an overlay must be of one project, because it moves files between them.
+func (s *Store) makeWritable(id string) error {
+	dir := s.writable(id)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+
+	err := projectquota.Assign(dir)
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		s.cfg.Log.Warn("a writable layer has no project quota and is measured by its files", "err", err)
+	}
+
+	return nil
 }
 
 // Release unmounts and deletes a root filesystem with everything that the container wrote. Repeating it is

@@ -3,6 +3,7 @@ package rootfs
 import (
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -10,8 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cri/image"
+	"github.com/trivet-node/trivet/internal/diskusage"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
+
+func config(t *testing.T) Config {
+	t.Helper()
+	dir := testenv.ShortDir(t)
+	images, err := image.Open(image.Config{Dir: filepath.Join(dir, "images")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { images.Close() })
+	return Config{Dir: filepath.Join(dir, "disk"), StateDir: filepath.Join(dir, "run"), Images: images}
+}
 
 func TestMain(m *testing.M) { os.Exit(testenv.OwnMounts(m)) }
 
@@ -117,8 +130,12 @@ func TestReleaseDeletesVeryDeepTreesWithFewDescriptors(t *testing.T) {
 	}
 	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 
-	if u, err := m.Usage("deep"); err != nil || u.Inodes < 1000 {
-		t.Errorf("usage %+v, %v", u, err)
+	trees := diskusage.New(slog.New(slog.DiscardHandler))
+	defer trees.Close()
+
+	u := trees.Measure(t.Context(), "deep", diskusage.Tree{Dirs: m.Dirs("deep"), Activity: diskusage.Ended})
+	if u.Inodes < 1000 {
+		t.Errorf("usage %+v", u)
 	}
 	if err := m.Release(t.Context(), "deep"); err != nil {
 		t.Error(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/trivet-node/trivet/cri/life"
 	"github.com/trivet-node/trivet/cri/network"
 	"github.com/trivet-node/trivet/cri/record"
+	"github.com/trivet-node/trivet/internal/trace"
 	"github.com/trivet-node/trivet/internal/undo"
 )
 
@@ -118,10 +119,13 @@ func (s *Service) build(ctx context.Context, r *Record) (err error) {
 
 	u.Push("sandbox "+r.ID, func(ctx context.Context) error { return s.undo(ctx, *r) })
 
-	if err := s.makeFiles(*r); err != nil {
-		return err
+	ended := trace.Step(ctx, "namespaces")
+	if err = s.makeFiles(*r); err == nil {
+		err = s.namespaces.make(*r)
 	}
-	if err := s.namespaces.make(*r); err != nil {
+
+	ended(err)
+	if err != nil {
 		return err
 	}
 

@@ -336,6 +336,7 @@ func TestImagesArePulledShownAndRemoved(t *testing.T) {
 		}
 	}
 
+	f.run("web", "app")
 	usage, err := f.images.ImageFsInfo(ctx, &runtimeapi.ImageFsInfoRequest{})
 	if err != nil || usage.ImageFilesystems[0].UsedBytes.Value != 1000 ||
 		usage.ContainerFilesystems[0].UsedBytes.Value != 7 {

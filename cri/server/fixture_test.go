@@ -20,12 +20,12 @@ import (
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/cri/registry"
-	"github.com/trivet-node/trivet/cri/rootfs"
 	"github.com/trivet-node/trivet/cri/sandbox/sandboxtest"
 	"github.com/trivet-node/trivet/cri/server"
 	"github.com/trivet-node/trivet/cri/stats"
 	"github.com/trivet-node/trivet/cri/streaming"
 	"github.com/trivet-node/trivet/internal/cgroup/usage/usagetest"
+	"github.com/trivet-node/trivet/internal/diskusage"
 )
 
 // serve serves a Server in memory and returns a connection to it.
@@ -98,7 +98,6 @@ func open(t *testing.T) *fixture {
 		Sandboxes:  sandboxes,
 		Containers: containers,
 		Images:     f.rest,
-		Layers:     f.rest,
 		Network:    f.rest,
 		Streams:    f.rest,
 		Stats: stats.New(stats.Config{
@@ -212,14 +211,16 @@ func (r *rest) Remove(name string) error {
 func (r *rest) Usage() (bytes, inodes int64) { return 1000, 10 }
 func (r *rest) Dir() string                  { return "/var/lib/trivet/cri" }
 
-func (r *rest) TotalUsage() (rootfs.Usage, error) { return rootfs.Usage{Bytes: 7, Inodes: 2}, nil }
-
 // layers is the rest as stats.Layers.
 func (r *rest) layers() stats.Layers { return writable{r} }
 
 type writable struct{ *rest }
 
-func (writable) Usage(string) (rootfs.Usage, error) { return rootfs.Usage{Bytes: 7, Inodes: 2}, nil }
+func (writable) Keep(func(string) bool) {}
+
+func (writable) Measure(string, int64) diskusage.Figure {
+	return diskusage.Figure{Usage: diskusage.Usage{Bytes: 7, Inodes: 2}, Time: time.Unix(1, 0)}
+}
 
 func (r *rest) ExecSync(
 	_ context.Context,

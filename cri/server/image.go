@@ -11,9 +11,10 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/cri/container"
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/registry"
-	"github.com/trivet-node/trivet/cri/rootfs"
+	"github.com/trivet-node/trivet/cri/stats"
 )
 
 // Images is the image store.
@@ -34,19 +35,12 @@ type Images interface {
 	Dir() string
 }
 
-// Layers reads what all containers wrote.
-type Layers interface {
-	TotalUsage() (rootfs.Usage, error)
-
-	// Dir is a directory of the file system that their layers are on.
-	Dir() string
-}
-
 // imageService is the ImageService.
 type imageService struct {
 	runtimeapi.UnimplementedImageServiceServer
-	images Images
-	layers Layers
+	images     Images
+	containers *container.Service
+	stats      *stats.Reader
 }
 
 // ListImages lists all images, or the one that the filter names.
@@ -172,12 +166,9 @@ func (s *imageService) ImageFsInfo(
 	context.Context, *runtimeapi.ImageFsInfoRequest,
 ) (*runtimeapi.ImageFsInfoResponse, error) {
 	bytes, inodes := s.images.Usage()
-	written, err := s.layers.TotalUsage()
-	if err != nil {
-		return nil, fmt.Errorf("usage of the containers: %w", err)
-	}
+	written, dir := s.stats.Written(s.containers.List())
 	images := filesystemUsage(s.images.Dir(), bytes, inodes)
-	containers := filesystemUsage(s.layers.Dir(), written.Bytes, written.Inodes)
+	containers := filesystemUsage(dir, int64(written.Bytes), int64(written.Inodes))
 	return &runtimeapi.ImageFsInfoResponse{
 		ImageFilesystems:     []*runtimeapi.FilesystemUsage{images},
 		ContainerFilesystems: []*runtimeapi.FilesystemUsage{containers},

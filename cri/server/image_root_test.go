@@ -50,7 +50,7 @@ func TestRealImages(t *testing.T) {
 
 	testenv.Root(t)
 	images, roots := store(t)
-	client := runtimeapi.NewImageServiceClient(serve(t, server.Config{Images: images, Layers: roots}))
+	client := runtimeapi.NewImageServiceClient(serve(t, server.Config{Images: images}))
 	for i, name := range names {
 		spec := &runtimeapi.ImageSpec{Image: name}
 		pulled, err := client.PullImage(t.Context(), &runtimeapi.PullImageRequest{Image: spec})

@@ -19,6 +19,7 @@ import (
 	"github.com/trivet-node/trivet/cri/event"
 	"github.com/trivet-node/trivet/cri/sandbox"
 	"github.com/trivet-node/trivet/cri/stats"
+	"github.com/trivet-node/trivet/internal/trace"
 )
 
 // Network is the pod network.
@@ -35,7 +36,6 @@ type Config struct {
 	Sandboxes  *sandbox.Service
 	Containers *container.Service
 	Images     Images
-	Layers     Layers
 	Network    Network
 	Streams    Streams
 	Stats      *stats.Reader
@@ -47,6 +47,9 @@ type Config struct {
 
 	// Info is the configuration that a verbose status shows.
 	Info any
+
+	// Traces makes spans of the calls; nil: none.
+	Traces *trace.Provider
 
 	// Calls is told about each call when it has ended. It may be nil.
 	Calls func(method string, code codes.Code, took time.Duration)
@@ -68,14 +71,20 @@ const maxMessage = 16 << 20
 // GRPC returns a gRPC server with both services.
 func (s *Server) GRPC() *grpc.Server {
 	o := newObserver(s.cfg.Log, s.cfg.Calls)
-	g := grpc.NewServer(
+	g := grpc.NewServer(append(s.cfg.Traces.ServerOptions(),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.UnaryInterceptor(o.unary),
 		grpc.StreamInterceptor(o.stream),
-	)
+	)...)
+
 	runtimeapi.RegisterRuntimeServiceServer(g, s.runtimeService())
-	runtimeapi.RegisterImageServiceServer(g, &imageService{images: s.cfg.Images, layers: s.cfg.Layers})
+	runtimeapi.RegisterImageServiceServer(g, &imageService{
+		images:     s.cfg.Images,
+		containers: s.cfg.Containers,
+		stats:      s.cfg.Stats,
+	})
+
 	return g
 }
 

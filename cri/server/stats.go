@@ -13,7 +13,7 @@ import (
 	"github.com/trivet-node/trivet/cri/stats"
 )
 
-// statsCalls return what containers and pods use.
+// statsCalls return what containers and pods use, as statistics and as metrics.
 type statsCalls struct {
 	sandboxes  *sandbox.Service
 	containers *container.Service
@@ -92,7 +92,8 @@ func (s *statsCalls) StreamPodSandboxStats(
 
 func (s *statsCalls) ofPods(f *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
 	return s.stats.Pods(s.readyPods(func(pod sandbox.Record) bool {
-		return strings.HasPrefix(pod.ID, f.GetId()) && matches(pod.PodConfig().GetLabels(), f.GetLabelSelector())
+		labels := pod.PodConfig().GetLabels()
+		return strings.HasPrefix(pod.ID, f.GetId()) && matches(labels, f.GetLabelSelector())
 	}))
 }
 
@@ -115,3 +116,37 @@ func (s *statsCalls) readyPods(selected func(sandbox.Record) bool) []stats.Pod {
 
 	return pods
 }
+
+// ListMetricDescriptors describes the metrics of ListPodSandboxMetrics.
+func (s *statsCalls) ListMetricDescriptors(
+	context.Context, *runtimeapi.ListMetricDescriptorsRequest,
+) (*runtimeapi.ListMetricDescriptorsResponse, error) {
+	return &runtimeapi.ListMetricDescriptorsResponse{Descriptors: s.stats.Descriptors()}, nil
+}
+
+// ListPodSandboxMetrics returns the metrics of all ready pods and of their containers.
+func (s *statsCalls) ListPodSandboxMetrics(
+	context.Context, *runtimeapi.ListPodSandboxMetricsRequest,
+) (*runtimeapi.ListPodSandboxMetricsResponse, error) {
+	return &runtimeapi.ListPodSandboxMetricsResponse{PodMetrics: s.stats.Metrics(s.readyPods(anyPod))}, nil
+}
+
+// metricsPieceSize is how many pods go into one message of StreamPodSandboxMetrics: the metrics of a pod and
+// of one container take some 40 KB.
+const metricsPieceSize = 50
+
+// StreamPodSandboxMetrics returns them in pieces, each of which is made when the one before it was sent.
+func (s *statsCalls) StreamPodSandboxMetrics(
+	_ *runtimeapi.StreamPodSandboxMetricsRequest,
+	stream runtimeapi.RuntimeService_StreamPodSandboxMetricsServer,
+) error {
+	for pods := range slices.Chunk(s.readyPods(anyPod), metricsPieceSize) {
+		piece := &runtimeapi.StreamPodSandboxMetricsResponse{PodSandboxMetrics: s.stats.Metrics(pods)}
+		if err := stream.Send(piece); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func anyPod(sandbox.Record) bool { return true }

@@ -8,8 +8,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// unservedCalls are those of the RuntimeService that are not served: checkpoints. They are written down one by
-// one, so that a call that is new in CRI is a decision to be made, not one that fails unseen.
+// unservedCalls are those of the RuntimeService that are not served: checkpoints. They are written down one
+// by one, so that a call that is new in CRI is a decision to be made, not one that fails unseen.
 type unservedCalls struct {
 	runtimeapi.UnsafeRuntimeServiceServer
 }

@@ -12,6 +12,7 @@ func (r *Reader) Descriptors() []*runtimeapi.MetricDescriptor { return r.series.
 
 // Metrics returns the metrics of pods and of those of their containers that run, in the order of the pods.
 func (r *Reader) Metrics(pods []Pod) []*runtimeapi.PodSandboxMetrics {
+	r.readNetworks(pods)
 	return each(pods, func(pod Pod) *runtimeapi.PodSandboxMetrics {
 		return r.series.Pod(r.seriesOf(pod))
 	})
@@ -44,6 +45,7 @@ func (r *Reader) seriesOf(pod Pod) series.Pod {
 			Name:      c.ContainerConfig().GetMetadata().GetName(),
 			Image:     c.ImageName,
 			Group:     r.cfg.Driver.Dir(parent, c.ID),
+			Created:   c.Created,
 			Started:   c.Started,
 			Pid:       c.Pid,
 			Resources: c.CurrentResources(),

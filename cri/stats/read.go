@@ -10,6 +10,7 @@ import (
 	"github.com/trivet-node/trivet/cri/life"
 	"github.com/trivet-node/trivet/cri/stats/meter"
 	"github.com/trivet-node/trivet/internal/cgroup/usage"
+	"github.com/trivet-node/trivet/internal/diskusage"
 )
 
 // Container returns the stats of a container. Only one that runs has more than a writable layer.
@@ -27,11 +28,6 @@ func (r *Reader) container(
 	c container.Record, parent string, podIsThere bool,
 ) (*runtimeapi.ContainerStats, error) {
 	config := c.ContainerConfig()
-	layer, err := r.layer(c.ID)
-	if err != nil {
-		return nil, err
-	}
-
 	st := &runtimeapi.ContainerStats{
 		Attributes: &runtimeapi.ContainerAttributes{
 			Id:          c.ID,
@@ -39,16 +35,17 @@ func (r *Reader) container(
 			Labels:      config.GetLabels(),
 			Annotations: config.GetAnnotations(),
 		},
-		WritableLayer: layer,
 	}
 
 	if !podIsThere || c.State != life.Running {
+		st.WritableLayer = r.layer(c.ID, diskusage.Ended)
 		return st, nil
 	}
 
 	sample, err := r.meter.Group(r.cfg.Driver.Dir(parent, c.ID), usage.Basic)
 	if errors.Is(err, fs.ErrNotExist) {
 		// It is ending just now.
+		st.WritableLayer = r.layer(c.ID, diskusage.Ended)
 		return st, nil
 	}
 
@@ -56,6 +53,7 @@ func (r *Reader) container(
 		return nil, err
 	}
 
+	st.WritableLayer = r.layer(c.ID, int64(sample.CPU))
 	st.Cpu = cpuUsage(sample)
 	st.Memory = memoryUsage(sample)
 	st.Swap = swapUsage(sample)
@@ -63,18 +61,28 @@ func (r *Reader) container(
 	return st, nil
 }
 
-// layer returns the usage of a container's writable layer.
-func (r *Reader) layer(id string) (*runtimeapi.FilesystemUsage, error) {
-	written, counted, err := r.written.of(id)
-	if err != nil {
-		return nil, err
+// layer returns the usage of a container's writable layer, nil if nothing is known of it yet.
+func (r *Reader) layer(id string, activity int64) *runtimeapi.FilesystemUsage {
+	written := r.cfg.Layers.Measure(id, activity)
+	if written.Time.IsZero() {
+		return nil
 	}
 	return &runtimeapi.FilesystemUsage{
-		Timestamp:  counted.UnixNano(),
+		Timestamp:  written.Time.UnixNano(),
 		FsId:       &runtimeapi.FilesystemIdentifier{Mountpoint: r.cfg.Layers.Dir()},
-		UsedBytes:  value(uint64(written.Bytes)),
-		InodesUsed: value(uint64(written.Inodes)),
-	}, nil
+		UsedBytes:  value(written.Bytes),
+		InodesUsed: value(written.Inodes),
+	}
+}
+
+// Written returns what the writable layers of containers take together, for ImageFsInfo, and a directory of
+// their file system.
+func (r *Reader) Written(containers []container.Record) (total diskusage.Usage, dir string) {
+	for _, one := range r.Containers(containers) {
+		total.Bytes += one.WritableLayer.GetUsedBytes().GetValue()
+		total.Inodes += one.WritableLayer.GetInodesUsed().GetValue()
+	}
+	return total, r.cfg.Layers.Dir()
 }
 
 // Pod returns the stats of a sandbox and of its containers. A sandbox without a control group of its own, or
@@ -98,6 +106,7 @@ func (r *Reader) Pod(pod Pod) *runtimeapi.PodSandboxStats {
 			r.cfg.Log.Warn("container is left out of the stats", "container", c.ID, "err", err)
 			continue
 		}
+
 		st.Linux.Containers = append(st.Linux.Containers, one)
 	}
 

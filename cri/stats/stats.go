@@ -1,5 +1,5 @@
-// Package stats answers what containers and pods use, in the terms of CRI: control groups, network interfaces,
-// and the sizes of writable layers.
+// Package stats answers what containers and pods use, in the terms of CRI: control groups, network
+// interfaces, and the sizes of writable layers.
 package stats
 
 import (
@@ -8,21 +8,25 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/cgroupdriver"
 	"github.com/trivet-node/trivet/cri/container"
-	"github.com/trivet-node/trivet/cri/rootfs"
 	"github.com/trivet-node/trivet/cri/sandbox"
 	"github.com/trivet-node/trivet/cri/stats/meter"
 	"github.com/trivet-node/trivet/cri/stats/series"
+	"github.com/trivet-node/trivet/internal/diskusage"
 )
 
-// Layers reads what containers wrote.
+// Layers measures what containers wrote (layer.Meter).
 type Layers interface {
-	Usage(id string) (rootfs.Usage, error)
+	// Measure returns what a container wrote; activity changes whenever it runs. The Time of the figure is
+	// zero if nothing is known yet.
+	Measure(id string, activity int64) diskusage.Figure
+
+	// Keep forgets all containers for which it returns false.
+	Keep(keep func(id string) bool)
 
 	// Dir is a directory of the file system that the layers are on.
 	Dir() string
@@ -50,24 +54,19 @@ type Config struct {
 
 // Reader reads stats. It may be used by many goroutines.
 type Reader struct {
-	cfg     Config
-	written *sizes
-	meter   *meter.Meter
-	series  *series.Series
+	cfg    Config
+	meter  *meter.Meter
+	series *series.Series
 }
 
 // New returns a Reader. It starts nothing.
 func New(cfg Config) *Reader {
-	r := &Reader{
-		cfg:     cfg,
-		written: newSizes(cfg.Layers.Usage, time.Now),
-		meter:   meter.New(cfg.Cgroups),
-	}
+	r := &Reader{cfg: cfg, meter: meter.New(cfg.Cgroups)}
 	r.series = series.New(series.Config{
 		Meter:     r.meter,
 		V2:        cfg.V2,
 		HugePages: cfg.HugePages,
-		Written:   r.written.of,
+		Written:   cfg.Layers.Measure,
 		Dir:       cfg.Layers.Dir(),
 	})
 
@@ -86,11 +85,25 @@ func (r *Reader) Keep(known []container.Record) {
 	for _, c := range known {
 		live[c.ID] = true
 	}
-	r.written.keep(live)
+	r.cfg.Layers.Keep(func(id string) bool { return live[id] })
 }
 
 // Pods returns the stats of pods and of their containers, in the order of the pods.
-func (r *Reader) Pods(pods []Pod) []*runtimeapi.PodSandboxStats { return each(pods, r.Pod) }
+func (r *Reader) Pods(pods []Pod) []*runtimeapi.PodSandboxStats {
+	r.readNetworks(pods)
+	return each(pods, r.Pod)
+}
+
+// readNetworks has the networks of pods read together.
+func (r *Reader) readNetworks(pods []Pod) {
+	var paths []string
+	for _, pod := range pods {
+		if path := r.cfg.Sandboxes.Netns(pod.Sandbox); path != "" {
+			paths = append(paths, path)
+		}
+	}
+	r.meter.ReadNetworks(paths)
+}
 
 // Containers returns the stats of containers, in their order. It leaves out and logs one that cannot be read:
 // that must not hide the others.

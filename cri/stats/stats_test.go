@@ -1,9 +1,9 @@
 package stats
 
 import (
-	"errors"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -13,17 +13,15 @@ import (
 	"github.com/trivet-node/trivet/cri/container"
 	"github.com/trivet-node/trivet/cri/life"
 	"github.com/trivet-node/trivet/cri/record"
-	"github.com/trivet-node/trivet/cri/rootfs"
 	"github.com/trivet-node/trivet/cri/sandbox"
 	"github.com/trivet-node/trivet/cri/stats/meter"
 	"github.com/trivet-node/trivet/internal/cgroup/usage"
 	"github.com/trivet-node/trivet/internal/cgroup/usage/usagetest"
+	"github.com/trivet-node/trivet/internal/diskusage"
 )
 
 // node has one sandbox, and containers of which some cannot be read.
 type node struct{}
-
-var errBroken = errors.New("broken")
 
 func (node) Get(id string) (sandbox.Record, error) {
 	if id != "s" {
@@ -38,11 +36,13 @@ func (node) Dir() string { return "/var/lib/trivet/cri/rootfs" }
 
 type layers struct{ node }
 
-func (layers) Usage(id string) (rootfs.Usage, error) {
-	if id == "broken-layer" {
-		return rootfs.Usage{}, errBroken
+func (layers) Keep(func(string) bool) {}
+
+func (layers) Measure(id string, _ int64) diskusage.Figure {
+	if id == "new-layer" {
+		return diskusage.Figure{}
 	}
-	return rootfs.Usage{Bytes: 7, Inodes: 2}, nil
+	return diskusage.Figure{Usage: diskusage.Usage{Bytes: 7, Inodes: 2}, Time: time.Unix(1, 0)}
 }
 
 // reader reads a node with cgroup v2, whose groups all show the same.
@@ -66,10 +66,18 @@ func running(id string) container.Record {
 }
 
 func TestContainerThatCannotBeReadHidesNoOther(t *testing.T) {
-	all := []container.Record{running("a"), running("broken-layer"), running("broken-group"), running("b")}
+	all := []container.Record{running("a"), running("new-layer"), running("broken-group"), running("b")}
 	got := reader(t).Containers(all)
-	if len(got) != 2 || got[0].Attributes.Id != "a" || got[1].Attributes.Id != "b" {
+	if len(got) != 3 || got[0].Attributes.Id != "a" || got[2].Attributes.Id != "b" {
 		t.Errorf("stats %v", got)
+	}
+	if got[1].WritableLayer != nil || got[1].Memory == nil {
+		t.Errorf("stats of one whose layer is not known yet: %v", got[1])
+	}
+
+	written, dir := reader(t).Written(all)
+	if written != (diskusage.Usage{Bytes: 14, Inodes: 4}) || dir != layers.Dir(layers{}) {
+		t.Errorf("%+v in all, in %s", written, dir)
 	}
 }
 
@@ -136,6 +144,7 @@ func TestFiguresAreInTheUnitsOfCRI(t *testing.T) {
 			SwapAvailableBytes: value(32<<20 - 4096),
 		},
 	}
+
 	got.Cpu.Timestamp = 0
 	got.Swap.Timestamp = 0
 	if diff := cmp.Diff(want.Cpu, got.Cpu, protocmp.Transform()); diff != "" {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/trace"
 )
 
 // Names that Kubernetes objects refer to.
@@ -57,6 +58,7 @@ type Config struct {
 	Version   string
 	Volumes   Volumes
 	Publisher Publisher
+	Traces    *trace.Provider // makes spans of the calls; nil: none
 
 	// Calls is told about each call when it has ended. It may be nil.
 	Calls func(method string, code codes.Code, took time.Duration)
@@ -82,7 +84,7 @@ func New(cfg Config) (*Driver, error) {
 // Server returns a gRPC server with the three services.
 func (d *Driver) Server() *grpc.Server {
 	here := local{node: d.cfg.NodeID, volumes: d.cfg.Volumes, publisher: d.cfg.Publisher}
-	s := grpc.NewServer(grpc.UnaryInterceptor(d.observe))
+	s := grpc.NewServer(append(d.cfg.Traces.ServerOptions(), grpc.UnaryInterceptor(d.observe))...)
 	csi.RegisterIdentityServer(s, &identityService{version: d.cfg.Version})
 	csi.RegisterControllerServer(s, &controllerService{local: here})
 	csi.RegisterNodeServer(s, &nodeService{local: here})

@@ -7,19 +7,31 @@ figures = $(if $(RESULTS),--json=$(RESULTS)/$(1).jsonl)
 spans = $(if $(RESULTS),--spans=docs/data/spans-pod.json)
 
 .PHONY: bench
-bench: bench-pods bench-cni bench-csi bench-pull ## pods, network, volumes and image pulls measured beside the real peers, in one run each
+bench: bench-pods bench-cni bench-csi bench-pull bench-scrape ## pods, network, volumes, image pulls and scrapes measured beside the real peers, in one run each
 
-bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/cmd/trivet-bench/*.go e2e/picture/*.go) go.mod
+bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench bin/stats-bench bin/scrape-bench bin/evict-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/cmd/trivet-bench/*.go e2e/picture/*.go) go.mod
 	@mkdir -p bin
 	go build -ldflags '$(LDFLAGS)' -o bin/trivet-bench ./e2e/cmd/trivet-bench
 	go build -ldflags '$(LDFLAGS)' -o bin/cni-bench ./e2e/bench/cni
 	go build -ldflags '$(LDFLAGS)' -o bin/csi-bench ./e2e/bench/csi
 	go build -ldflags '$(LDFLAGS)' -o bin/pull-bench ./e2e/bench/pull
+	go build -ldflags '$(LDFLAGS)' -o bin/stats-bench ./e2e/bench/stats
+	go build -ldflags '$(LDFLAGS)' -o bin/scrape-bench ./e2e/bench/scrape
+	go build -ldflags '$(LDFLAGS)' -o bin/evict-bench ./e2e/bench/evict
 
 .PHONY: bench-pods
 bench-pods: bin/trivet-bench ## pods Ready and gone, one by one and 50 at once, and memory: a trivet node beside kubelet + containerd + runc
 	@$(MAKE) --no-print-directory up NODES=1 REFERENCE_NODES=1
 	@bin/trivet-bench $(call figures,pods) $(spans) || { $(CLUSTER) down; exit 1; }
+	@$(MAKE) --no-print-directory down
+
+.PHONY: trace
+trace: ## one pod's start as a waterfall of spans, on a trivet node and on one of kubelet + containerd: trace.svg
+	@mkdir -p bin
+	go build -ldflags '$(LDFLAGS)' -o bin/trivet-trace ./e2e/cmd/trivet-trace
+	@$(MAKE) --no-print-directory up NODES=1 REFERENCE_NODES=1 TRACES=10.99.0.1:4317
+	@bin/trivet-trace $(if $(RESULTS),--data=docs/data/trace-pod.json --svg=docs/img/trace-pod.svg) || \
+		{ $(CLUSTER) down; exit 1; }
 	@$(MAKE) --no-print-directory down
 
 .PHONY: bench-cni
@@ -33,3 +45,23 @@ bench-csi: build bin/csi-bench ## what trivet-csi's calls take
 .PHONY: bench-pull
 bench-pull: build bin/pull-bench bin/trivet-images $(ref)/containerd ## image pulls of trivet-cri beside containerd's
 	@bin/pull-bench $(call figures,pull)
+
+.PHONY: bench-stats
+bench-stats: build bin/stats-bench bin/trivet-images .trivet/images/index.json $(ref)/containerd $(ref)/cni/bridge ## statistics and metrics of 100 pods by CRI: trivet-cri beside containerd
+	@bin/stats-bench $(call figures,stats)
+
+.PHONY: bench-scrape
+bench-scrape: bin/scrape-bench ## what scrapes take at 110 pods, and what they say, beside kubelet + containerd
+	@$(MAKE) --no-print-directory up NODES=1 REFERENCE_NODES=1
+	@bin/scrape-bench $(call figures,scrape) || { $(CLUSTER) down; exit 1; }
+	@$(MAKE) --no-print-directory down
+
+# Once with images on the disk of everything else, once with a disk of theirs.
+.PHONY: bench-evict
+bench-evict: bin/evict-bench ## what a trivet node evicts beside kubelet + containerd + runc: in which order, after how long, what the API shows
+	@$(MAKE) --no-print-directory up NODES=1 REFERENCE_NODES=1 DISK=1Gi
+	@bin/evict-bench $(call figures,evict) || { $(CLUSTER) down; exit 1; }
+	@$(MAKE) --no-print-directory down
+	@$(MAKE) --no-print-directory up NODES=1 REFERENCE_NODES=1 DISK=1Gi IMAGE_DISK=1Gi
+	@bin/evict-bench $(call figures,evict-split) || { $(CLUSTER) down; exit 1; }
+	@$(MAKE) --no-print-directory down

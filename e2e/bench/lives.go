@@ -75,14 +75,15 @@ func (l *lives) note(e watch.Event, now time.Time) {
 	switch {
 	case e.Type == watch.Deleted:
 		m.gone = now
-	case m.ready.IsZero() && isReady(pod):
+	case m.ready.IsZero() && IsReady(pod):
 		m.ready = now
 	}
 
 	l.seen[pod.Name] = m
 }
 
-func isReady(pod *corev1.Pod) bool {
+// IsReady reports whether a pod has the condition Ready.
+func IsReady(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	})

@@ -30,6 +30,9 @@ type Cluster struct {
 	Deploy   string    // manifests of trivet's parts
 	Out      io.Writer // progress
 
+	// MetricsServer says whether Up installs metrics-server.
+	MetricsServer bool
+
 	start time.Time
 	mu    sync.Mutex // guards Out, so that lines of progress stay whole
 }

@@ -80,18 +80,26 @@ func (c *Cluster) startServiceProxy(plan Plan) error {
 	return c.state().controlPlane().Start(c.programs().KubeProxy(plan.Nodes[0].Name, kubeconfig))
 }
 
-// installManifests applies what a cluster starts with, by the real kubectl as the administrator.
+// installManifests applies what a cluster starts with.
 func (c *Cluster) installManifests(ctx context.Context) error {
 	manifests, err := controlplane.Manifests(c.state().pki(), c.Deploy)
 	if err != nil {
 		return err
 	}
+	if err := kubectl(ctx, c, manifests, "apply", "-f", "-"); err != nil || !c.MetricsServer {
+		return err
+	}
 
-	kubectl := c.programs().Peer("kubectl")
-	cmd := exec.CommandContext(ctx, kubectl, "--kubeconfig="+c.Kubeconfig(), "apply", "-f", "-")
-	cmd.Stdin = strings.NewReader(manifests)
+	return NewMetricsServer(c).Install(ctx)
+}
+
+// kubectl runs the real one as the cluster's administrator.
+func kubectl(ctx context.Context, c *Cluster, stdin string, args ...string) error {
+	cmd := exec.CommandContext(ctx, c.programs().Peer("kubectl"), args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig())
+	cmd.Stdin = strings.NewReader(stdin)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("kubectl apply: %w: %s", err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("kubectl %s: %w: %s", args[0], err, strings.TrimSpace(string(out)))
 	}
 
 	return nil

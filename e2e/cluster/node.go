@@ -68,6 +68,8 @@ func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
 		Hosts:  hosts(n.Name, address.Node(i)),
 		Keep:   kept,
 		Expose: samePath(c.Bin, c.Programs),
+		Disks:  n.disks(),
+		Memory: n.Memory,
 	}
 	if err := m.Boot(ctx, config); err != nil {
 		return err
@@ -106,7 +108,7 @@ func joiners(p seat.Programs, i int, n Node) []machine.Daemon {
 	if n.CNI == "trivet" {
 		daemons = append(daemons, p.Netd(n.Name))
 	}
-	return append(daemons, p.CSI(n.Name))
+	return append(daemons, p.CSI(n.Seats, n.Name))
 }
 
 // joinNode starts the daemons that watch the API, and waits until the node is Ready.

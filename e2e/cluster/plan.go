@@ -14,6 +14,62 @@ import (
 type Node struct {
 	Name string
 	seat.Seats
+	Size
+}
+
+// Size is what a node has of its own, in bytes; 0: it has the host's.
+type Size struct {
+	// Disk is the file system that a node agent calls nodefs, with Inodes inodes (0: as ext4 has it).
+	Disk   int64 `json:",omitempty"`
+	Inodes int64 `json:",omitempty"`
+
+	// ImageDisk is a second one for images and containers (imagefs); 0: they are on Disk.
+	ImageDisk int64 `json:",omitempty"`
+
+	// Memory is what all processes of the node may have together.
+	Memory int64 `json:",omitempty"`
+}
+
+// minDisk is enough for the images of the demo.
+const minDisk = 64 << 20
+
+func (s Size) check() error {
+	switch {
+	case s.Disk < 0 || s.ImageDisk < 0 || s.Inodes < 0 || s.Memory < 0:
+		return errors.New("no size of a node can be negative")
+	case s.Disk == 0 && (s.ImageDisk > 0 || s.Inodes > 0):
+		return errors.New("a node without a disk has neither a second one nor a number of inodes")
+	case s.Disk > 0 && s.Disk < minDisk, s.ImageDisk > 0 && s.ImageDisk < minDisk:
+		return fmt.Errorf("a disk of a node has %d bytes at least", minDisk)
+	}
+	return nil
+}
+
+// disks are the machine's. What a volume driver keeps stays on the host's: it is larger than they are.
+func (s Size) disks() []machine.Disk {
+	if s.Disk == 0 {
+		return nil
+	}
+
+	node := machine.Disk{
+		Name:   "node",
+		Size:   s.Disk,
+		Inodes: s.Inodes,
+		Dirs:   []string{"/var/lib/kubelet", "/var/log/pods"},
+	}
+
+	images := []string{"/var/lib/trivet/cri", "/var/lib/containerd"}
+	if s.ImageDisk == 0 {
+		node.Dirs = append(node.Dirs, images...)
+		return []machine.Disk{node}
+	}
+
+	return []machine.Disk{node, {
+		Name:   "images",
+		Size:   s.ImageDisk,
+		Inodes: s.Inodes,
+		Dirs:   images,
+	}}
 }
 
 // Plan is what a cluster is made of; it is kept in cluster.json.
@@ -36,6 +92,11 @@ func (p Plan) index(name string) (int, error) {
 		return i, fmt.Errorf("the cluster has no node %q", name)
 	}
 	return i, nil
+}
+
+// FirstWith is the index of the first node with this agent, -1 when there is none.
+func (p Plan) FirstWith(agent string) int {
+	return slices.IndexFunc(p.Nodes, func(n Node) bool { return n.Agent == agent })
 }
 
 func (p Plan) names() []string {
@@ -62,8 +123,12 @@ func (p Plan) onEach(f func(i int, n Node) error) error {
 }
 
 // Nodes are count nodes with the seats, of which the last systemd ones have systemd as PID 1, and reference
-// nodes with the reference in every seat.
-func Nodes(seats seat.Seats, count, systemd, reference int) ([]Node, error) {
+// nodes with the reference in every seat. All have the size.
+func Nodes(seats seat.Seats, size Size, count, systemd, reference int) ([]Node, error) {
+	if err := size.check(); err != nil {
+		return nil, err
+	}
+
 	if count < 0 || reference < 0 || count+reference < 1 || count+reference > 200 {
 		return nil, fmt.Errorf("%d nodes and %d reference nodes: there can be 1 to 200 of both together",
 			count, reference)
@@ -79,11 +144,21 @@ func Nodes(seats seat.Seats, count, systemd, reference int) ([]Node, error) {
 			seats.Init = machine.Systemd
 		}
 
-		nodes = append(nodes, Node{Name: fmt.Sprintf("node%d", i+1), Seats: seats})
+		nodes = append(nodes, Node{
+			Name:  fmt.Sprintf("node%d", i+1),
+			Seats: seats,
+			Size:  size,
+		})
 	}
 
 	for i := range reference {
-		nodes = append(nodes, Node{Name: fmt.Sprintf("ref%d", i+1), Seats: seat.Reference})
+		theirs := seat.Reference
+		theirs.Traces = seats.Traces
+		nodes = append(nodes, Node{
+			Name:  fmt.Sprintf("ref%d", i+1),
+			Seats: theirs,
+			Size:  size,
+		})
 	}
 
 	return nodes, nil

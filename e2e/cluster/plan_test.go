@@ -28,7 +28,7 @@ func TestNodesAreNumberedAndTheLastOnesHaveSystemd(t *testing.T) {
 		{1, 1, 2, "node1 trivet/systemd, ref1 kubelet/trivet, ref2 kubelet/trivet"},
 		{0, 0, 1, "ref1 kubelet/trivet"},
 	} {
-		nodes, err := Nodes(seat.Ours, c.count, c.systemd, c.reference)
+		nodes, err := Nodes(seat.Ours, Size{}, c.count, c.systemd, c.reference)
 		if got := seatsOf(nodes); err != nil || got != c.want {
 			t.Errorf("%+v: %s, %v", c, got, err)
 		}
@@ -37,7 +37,7 @@ func TestNodesAreNumberedAndTheLastOnesHaveSystemd(t *testing.T) {
 
 func TestImpossibleNumbersOfNodesAreRefused(t *testing.T) {
 	for _, c := range [][3]int{{0, 0, 0}, {-1, 0, 3}, {1, 2, 0}, {1, -1, 0}, {200, 0, 1}} {
-		if nodes, err := Nodes(seat.Ours, c[0], c[1], c[2]); err == nil {
+		if nodes, err := Nodes(seat.Ours, Size{}, c[0], c[1], c[2]); err == nil {
 			t.Errorf("%v: %s", c, seatsOf(nodes))
 		}
 	}
@@ -62,7 +62,7 @@ func TestClusterThatIsUpKeepsItsNodes(t *testing.T) {
 
 func TestPlanIsReadAsItWasWritten(t *testing.T) {
 	d := stateDir(t.TempDir())
-	nodes, err := Nodes(seat.Ours, 2, 1, 1)
+	nodes, err := Nodes(seat.Ours, Size{}, 2, 1, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

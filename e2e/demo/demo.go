@@ -1,6 +1,6 @@
 // Package demo shows a stateful workload on a cluster, with the real kubectl, step by step as a person would:
-// apply, get, describe, logs, exec, port-forward, cp, scale, rolling update, delete a pod, delete a claim.
-// Each step checks what it shows.
+// apply, get, describe, logs, exec, port-forward, cp, scale, top, rolling update, delete a pod, delete a
+// claim. Each step checks what it shows.
 package demo
 
 import (
@@ -51,6 +51,7 @@ var steps = []step{
 	{"scale 1 -> 3", scaleUp},
 	{"reach every replica by its own name", reachReplicas},
 	{"scale 3 -> 1", scaleDown},
+	{"top nodes and pods (by metrics-server, where it is installed)", top},
 	{"set image: rolling update to version 2", update},
 	{"delete the pod: its data is still there", deletePod},
 	{"delete the claims: their space is given back", deleteClaims},

@@ -93,6 +93,28 @@ func scaleDown(ctx context.Context, s *stage) error {
 	return err
 }
 
+// top shows what nodes and pods use, as soon as metrics-server has asked the nodes.
+func top(ctx context.Context, s *stage) error {
+	const service = "apiservice/v1beta1.metrics.k8s.io"
+	if out, err := s.run(ctx, "get", service, "--ignore-not-found"); err != nil || out == "" {
+		return err
+	}
+
+	err := until(ctx, 60*time.Second, func(ctx context.Context) error {
+		out, err := s.run(ctx, "top", "pods")
+		return errors.Join(err, contains(out, "kv-0"))
+	})
+	if err != nil {
+		return err
+	}
+
+	if _, err := s.show(ctx, "top", "nodes"); err != nil {
+		return err
+	}
+	_, err = s.show(ctx, "top", "pods", "--containers")
+	return err
+}
+
 // update sets the new image in the containers that a rolling update replaces.
 func update(ctx context.Context, s *stage) error {
 	const image = "docker.io/trivet/demo:2"

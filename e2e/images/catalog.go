@@ -28,7 +28,7 @@ var shell = v1.Config{Env: searchPath, Cmd: []string{"sh"}}
 // catalog says what each image consists of: those of a cluster, then those of critest.
 func catalog() []image {
 	var all []image
-	for _, table := range [][]image{clusterImages, suiteImages, demoImages, critestImages, dnsImages} {
+	for _, table := range [][]image{clusterImages, suiteImages, demoImages, critestImages, addOnImages} {
 		all = append(all, table...)
 	}
 	return all
@@ -135,7 +135,20 @@ var demoImages = []image{
 	},
 }
 
-var dnsImages = []image{
+// addOnImages are those of add-ons. Each is there if its program was built.
+var addOnImages = []image{
+	{
+		names:  []string{"registry.k8s.io/metrics-server/metrics-server:v0.9.0"},
+		layers: []string{"busybox", "metrics-server"},
+		needs:  "metrics-server",
+		config: v1.Config{
+			Env:          searchPath,
+			User:         "65534",
+			WorkingDir:   "/",
+			Entrypoint:   []string{"/metrics-server"},
+			ExposedPorts: map[string]struct{}{"10250/tcp": {}},
+		},
+	},
 	{
 		names:  []string{"registry.k8s.io/coredns/coredns:v1.15.0"},
 		layers: []string{"busybox", "coredns"},

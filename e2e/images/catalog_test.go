@@ -43,7 +43,7 @@ func fakeInputs(t *testing.T) inputs {
 
 	for _, name := range []string{
 		"pause", "names", "applets", "webserver", "demo1", "demo2", "agnhost", "nonewprivs",
-		"sample-apiserver", "etcd", "coredns", "localhost.crt", "localhost.key",
+		"sample-apiserver", "etcd", "coredns", "metrics-server", "localhost.crt", "localhost.key",
 	} {
 		in.programs[name] = filepath.Join(dir, name)
 		if err := os.WriteFile(in.programs[name], []byte(name), 0o755); err != nil {

@@ -1,8 +1,8 @@
 // Package images builds the images that a cluster without an internet connection needs, under their official
-// names: busybox, pause, CoreDNS, the images of the published test suite, and trivet/demo. They are
-// stand-ins, made of programs built through the Go module proxy and of Debian's busybox with the libraries it
-// links; docs/images.md says which is which. The result is an OCI image layout whose index names each image
-// in the annotation org.opencontainers.image.ref.name. Equal inputs give equal digests.
+// names: busybox, pause, CoreDNS, metrics-server, the images of the published test suite, and trivet/demo.
+// They are stand-ins, made of programs built through the Go module proxy and of Debian's busybox with the
+// libraries it links; docs/images.md says which is which. The result is an OCI image layout whose index names
+// each image in the annotation org.opencontainers.image.ref.name. Equal inputs give equal digests.
 package images
 
 import (
@@ -25,9 +25,13 @@ const RefName = "org.opencontainers.image.ref.name"
 
 // Builder has the inputs.
 type Builder struct {
-	Source  string // root of the repository
-	CoreDNS string // the program; without it there is no CoreDNS image
-	Say     func(format string, args ...any)
+	Source string // root of the repository
+
+	// CoreDNS and MetricsServer are programs; without one there is no image of it.
+	CoreDNS       string
+	MetricsServer string
+
+	Say func(format string, args ...any)
 }
 
 // Build writes the layout to dir, which it replaces.

@@ -32,7 +32,7 @@ func (in inputs) files(layer string) ([]file, error) {
 		return in.applets(), nil
 	case "agnhost":
 		return in.agnhost(), nil
-	case "pause", "coredns", "sample-apiserver":
+	case "pause", "coredns", "metrics-server", "sample-apiserver":
 		return in.program(layer, layer, 0o755), nil
 	case "demo1", "demo2":
 		return in.program(layer, "bin/demo", 0o755), nil

@@ -32,7 +32,7 @@ func (b *Builder) programs(ctx context.Context, dir string) (programs, error) {
 		{"etcd", controlPlane, "go.etcd.io/etcd/server/v3", ""},
 	}
 
-	p := programs{"coredns": b.CoreDNS}
+	p := programs{"coredns": b.CoreDNS, "metrics-server": b.MetricsServer}
 	for _, x := range builds {
 		b.Say("build %s", x.name)
 		p[x.name] = filepath.Join(dir, x.name)

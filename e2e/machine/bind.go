@@ -2,7 +2,6 @@ package machine
 
 import (
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,20 +21,30 @@ type bindMount struct {
 
 func openBinds(dir string, c Config) (bindMounts, error) {
 	// The machine's own directory keeps its path: it may lie below /tmp or another directory that is covered.
-	sources := map[string]string{dir: dir, filepath.Join(dir, "boot_id"): "/proc/sys/kernel/random/boot_id"}
-	for _, k := range c.Keep {
-		kept := filepath.Join(dir, "keep", k)
-		if err := os.MkdirAll(kept, 0o755); err != nil {
-			return nil, err
-		}
-
-		sources[kept] = k
+	targets := map[string]string{dir: dir, "/proc/sys/kernel/random/boot_id": filepath.Join(dir, "boot_id")}
+	for _, path := range c.Keep {
+		targets[path] = filepath.Join(dir, "keep", path)
 	}
 
-	maps.Copy(sources, c.Expose)
+	// A directory that survives a reboot may be on a disk.
+	for _, d := range c.Disks {
+		for _, path := range d.Dirs {
+			targets[path] = filepath.Join(d.root(dir), path)
+		}
+	}
+
+	for source, target := range c.Expose {
+		targets[target] = source
+	}
+
+	for _, path := range slices.Concat(c.Keep, diskDirs(c.Disks)) {
+		if err := os.MkdirAll(targets[path], 0o755); err != nil {
+			return nil, err
+		}
+	}
 
 	var out bindMounts
-	for source, target := range sources {
+	for target, source := range targets {
 		f, err := os.OpenFile(source, unix.O_PATH, 0)
 		if err != nil {
 			out.close()

@@ -67,10 +67,17 @@ func boot(dir string) error {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
 
-	hierarchies, err := enterCgroup(c.Group)
+	hierarchies, err := enterCgroup(c.Group, c.Memory)
 	if err != nil {
 		return err
 	}
+
+	for _, d := range c.Disks {
+		if err := d.mount(dir); err != nil {
+			return err
+		}
+	}
+
 	if err := buildRoot(dir, c, hierarchies); err != nil {
 		return err
 	}

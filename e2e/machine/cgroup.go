@@ -88,8 +88,9 @@ func mountHierarchies(all []hierarchy) error {
 	return nil
 }
 
-// enterCgroup makes the machine's cgroup, goes into it and makes it the root of a new cgroup namespace.
-func enterCgroup(group string) ([]hierarchy, error) {
+// enterCgroup makes the machine's cgroup, limited to memory bytes unless that is 0, goes into it and makes it
+// the root of a new cgroup namespace.
+func enterCgroup(group string, memory int64) ([]hierarchy, error) {
 	all, err := hierarchies()
 	if err != nil {
 		return nil, err
@@ -107,6 +108,9 @@ func enterCgroup(group string) ([]hierarchy, error) {
 		return nil, err
 	}
 	if err := host.Create(group); err != nil {
+		return nil, err
+	}
+	if err := host.Apply(group, cgroup.Limits{Memory: memory}); err != nil {
 		return nil, err
 	}
 	if err := host.Add(group, os.Getpid()); err != nil {

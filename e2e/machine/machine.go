@@ -33,6 +33,8 @@ type Config struct {
 	Hosts  string            // content of /etc/hosts
 	Keep   []string          // directories that survive a reboot: /var/lib/kubelet, ...
 	Expose map[string]string // directory or file of the host -> path inside, read-write
+	Disks  []Disk            `json:",omitempty"` // file systems of its own
+	Memory int64             `json:",omitempty"` // bytes that all its processes together may have; 0: any
 }
 
 // Machine is a handle; the machine itself lives in its processes.
@@ -69,6 +71,12 @@ func (m *Machine) Boot(ctx context.Context, c Config) error {
 	if err := Sweep(ctx, c.Group); err != nil {
 		return fmt.Errorf("boot %s: %w", m.Name, err)
 	}
+
+	devices, err := attachAll(ctx, c.Disks, m.Dir)
+	if err != nil {
+		return fmt.Errorf("boot %s: %w", m.Name, err)
+	}
+	defer closeAll(devices)
 
 	self, err := os.Executable()
 	if err != nil {

@@ -29,20 +29,18 @@ func TestMain(m *testing.M) {
 
 // boot boots a machine below /tmp, a directory that is covered inside, and halts it at the end of the test,
 // when nothing may be left.
-func bootForTest(t *testing.T) (*Machine, Config) { return bootWith(t, "") }
+func bootForTest(t *testing.T) (*Machine, Config) { return bootWith(t, Config{}) }
 
-func bootWith(t *testing.T, init string) (*Machine, Config) {
+// bootWith boots the machine that c describes: its name, group and what it keeps are filled in.
+func bootWith(t *testing.T, c Config) (*Machine, Config) {
 	t.Helper()
 	dir := testenv.ShortDir(t)
 	m := At(filepath.Join(dir, "m1"))
 	group := "/trivet-test-" + filepath.Base(dir)
-	c := Config{
-		Name:  "m1",
-		Init:  init,
-		Group: group,
-		Hosts: "127.0.0.1 localhost\n",
-		Keep:  []string{"/var/lib/kept"},
-	}
+	c.Name = "m1"
+	c.Group = group
+	c.Hosts = "127.0.0.1 localhost\n"
+	c.Keep = []string{"/var/lib/kept", "/var/lib/other"}
 
 	t.Cleanup(func() {
 		if err := m.Halt(context.Background()); err != nil {

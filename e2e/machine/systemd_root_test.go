@@ -17,7 +17,7 @@ func bootSystemd(t *testing.T) *Machine {
 	if _, err := os.Stat(systemdProgram); err != nil {
 		testenv.Skip(t, "needs systemd (make install): %v", err)
 	}
-	m, _ := bootWith(t, Systemd)
+	m, _ := bootWith(t, Config{Init: Systemd})
 	return m
 }
 
@@ -99,6 +99,8 @@ func TestPodGroupsOnSystemd(t *testing.T) {
 		"TestSlicesOfPodsThatAreGoneGo",
 		"TestSlicesGoWithTheUnitsThatHaveFailedInThem",
 		"TestSystemdMayBeRestartedBetweenCalls",
+		"TestDaemonsAreHeldToTheirReserve",
+		"TestDaemonsAreHeldToTheirReserveUnderSystemd",
 		"TestGroupsOfTheOtherDriverGoWhenNothingRunsInThem",
 	)
 }

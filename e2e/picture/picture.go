@@ -33,6 +33,10 @@ var kinds = map[string]func(path string) ([]byte, error){
 		s, err := read[Spans](path)
 		return s.Draw(), err
 	},
+	"trace": func(path string) ([]byte, error) {
+		w, err := read[Waterfall](path)
+		return w.Draw(), err
+	},
 	"table": func(path string) ([]byte, error) {
 		t, err := read[Table](path)
 		return t.Draw(), err
@@ -86,8 +90,10 @@ func Directory(data, pictures string) ([]Drawn, error) {
 		if err != nil {
 			return nil, err
 		}
+
 		name := strings.TrimSuffix(filepath.Base(file), ".json") + ".svg"
 		all = append(all, Drawn{Path: filepath.Join(pictures, name), SVG: svg})
 	}
+
 	return all, nil
 }

@@ -164,3 +164,27 @@ func TestDataThatCannotBeDrawnIsNamed(t *testing.T) {
 		}
 	}
 }
+
+func TestWaterfallHasABarForEachPieceOfWork(t *testing.T) {
+	w := picture.Waterfall{
+		Title: "One pod's start",
+		Unit:  "ms",
+		Starts: []picture.Start{{
+			What: "trivet",
+			Took: 50,
+			Bars: []picture.Bar{
+				{What: "pod start", Program: "trivet-node", At: 1, Took: 48},
+				{What: "RunPodSandbox", Program: "trivet-cri", Depth: 1, At: 5, Took: 7},
+			},
+		}},
+	}
+	svg := string(w.Draw())
+	for _, want := range []string{"trivet: Ready after 50 ms", "RunPodSandbox", `class="s1"`, "48 ms"} {
+		if !strings.Contains(svg, want) {
+			t.Errorf("the picture does not have %q", want)
+		}
+	}
+	if bars := strings.Count(svg, "<rect"); bars != 4 {
+		t.Errorf("%d rectangles, want 2 of the legend and 2 bars", bars)
+	}
+}

@@ -32,7 +32,7 @@ type Host struct {
 	// hierarchies are all mount points: on v2 one, on v1 each once, that of v2 on a hybrid host included.
 	hierarchies []string
 
-	// pageSizes are the kernel's names of the sizes of huge pages.
+	// pageSizes are the kernel's names of the sizes of huge pages that readers count.
 	pageSizes []string
 }
 
@@ -42,13 +42,8 @@ func Open() (*Host, error) {
 	if err := unix.Statfs(root, &st); err != nil {
 		return nil, fmt.Errorf("cgroup file system %s: %w", root, err)
 	}
-
-	sizes, err := PageSizes()
-	if err != nil {
-		return nil, err
-	}
 	if st.Type == unix.CGROUP2_SUPER_MAGIC {
-		return &Host{V2: true, hierarchies: []string{root}, pageSizes: sizes}, nil
+		return &Host{V2: true, hierarchies: []string{root}, pageSizes: reserved()}, nil
 	}
 
 	mounts, err := mountinfo.Self()
@@ -57,7 +52,7 @@ func Open() (*Host, error) {
 	}
 
 	h := legacy(mounts, visible)
-	h.pageSizes = sizes
+	h.pageSizes = reserved()
 	if h.controllers["memory"] == "" || h.controllers["cpu"] == "" {
 		return nil, fmt.Errorf("no cgroup v1 memory and cpu controllers are mounted below %s", root)
 	}

@@ -19,7 +19,12 @@ type Limits struct {
 	CPUPeriod uint64
 	// Memory is in bytes.
 	Memory int64
-	PIDs   int64
+	// MemoryMin is what the kernel never reclaims of the group, MemoryLow what it reclaims last, in bytes;
+	// nil is left as it is. MemoryHigh is from where on the group is slowed down. They are v2's only.
+	MemoryMin  *int64
+	MemoryLow  *int64
+	MemoryHigh int64
+	PIDs       int64
 	// HugePages are bytes by the kernel's name of the page size ("2MB"). Sizes that the host does not have
 	// are skipped.
 	HugePages map[string]int64
@@ -105,6 +110,15 @@ func settingsV2(l Limits) []setting {
 
 	if l.Memory != 0 {
 		out = append(out, setting{"memory", "memory.max", orMax(l.Memory)})
+	}
+	if l.MemoryMin != nil {
+		out = append(out, setting{"memory", "memory.min", orMax(*l.MemoryMin)})
+	}
+	if l.MemoryLow != nil {
+		out = append(out, setting{"memory", "memory.low", orMax(*l.MemoryLow)})
+	}
+	if l.MemoryHigh != 0 {
+		out = append(out, setting{"memory", "memory.high", orMax(l.MemoryHigh)})
 	}
 	if l.PIDs != 0 {
 		out = append(out, setting{"pids", "pids.max", orMax(l.PIDs)})

@@ -47,6 +47,15 @@ func TestLimitsAreWrittenInTheFilesOfTheVersion(t *testing.T) {
 	written(t, limits, v1, v2)
 }
 
+func TestMemoryIsProtectedAndThrottledOnV2(t *testing.T) {
+	limits := Limits{MemoryMin: new(int64), MemoryLow: new(int64(4096)), MemoryHigh: 8192}
+	written(t, limits, nil, []setting{
+		{"memory", "memory.min", "0"},
+		{"memory", "memory.low", "4096"},
+		{"memory", "memory.high", "8192"},
+	})
+}
+
 func TestWhatIsUnlimitedIsWrittenAndWhatIsNotSetIsNot(t *testing.T) {
 	limits := Limits{
 		CPUQuota:  -1,

@@ -37,6 +37,10 @@ type Tree struct {
 	// Activity changes whenever those who may write to the tree run, such as the CPU time of their control
 	// group.
 	Activity int64
+
+	// Project is a directory whose project (projectquota) all of the tree is in, and little else. It may be
+	// empty or without a project.
+	Project string
 }
 
 // Figure is what is known of a tree.
@@ -68,6 +72,11 @@ type tree struct {
 	figure Figure
 	last   counted
 
+	// project is what the kernel says of the tree's project now, and outside how much more was counted than
+	// it said then.
+	project project
+	outside Usage
+
 	// counting says that a count is under way, begun when and what it has cost by now, and partial what it
 	// has found.
 	counting bool
@@ -95,11 +104,14 @@ func (m *Meter) Close() { m.work.close() }
 // the last figure is returned and the next call gets a newer one.
 func (m *Meter) Measure(ctx context.Context, name string, t Tree) Figure {
 	seen := signs{activity: t.Activity}
+	if t.Project != "" && !m.without(name) {
+		seen.project = projectOf(t.Project)
+	}
 	if len(t.Dirs) > 0 {
 		seen.space = spaceOf(t.Dirs[0])
 	}
 
-	at, settled := m.ask(name, t.Dirs, seen)
+	at, settled := m.ask(name, t, seen)
 	if settled == nil {
 		return m.figure(at)
 	}
@@ -112,8 +124,16 @@ func (m *Meter) Measure(ctx context.Context, name string, t Tree) Figure {
 	return m.figure(at)
 }
 
+// without reports whether it is known that a tree has no project.
+func (m *Meter) without(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.trees[name]
+	return t != nil && t.project.none
+}
+
 // ask begins a count of a tree if that is due. It returns what to wait for, nil for nothing.
-func (m *Meter) ask(name string, dirs []string, seen signs) (*tree, <-chan struct{}) {
+func (m *Meter) ask(name string, what Tree, seen signs) (*tree, <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 
@@ -125,6 +145,10 @@ func (m *Meter) ask(name string, dirs []string, seen signs) (*tree, <-chan struc
 
 	at := time.Now()
 	changes := seen.since(t.last.signs)
+	if !t.project.none {
+		t.project = seen.project
+	}
+
 	switch {
 	case t.counting:
 		return t, t.settled
@@ -132,8 +156,9 @@ func (m *Meter) ask(name string, dirs []string, seen signs) (*tree, <-chan struc
 	case t.figure.Time.IsZero():
 		// It was never counted.
 	case !changes.due(at.Sub(t.last.began), t.last.cost):
-		// The figure of a tree that is as it was is as good as a new one.
-		if changes.same() {
+		// The figure of a tree that is as it was is as good as a new one, and so is one that the kernel
+		// keeps.
+		if changes.same() || seen.project.known {
 			t.figure.Time = at
 		}
 
@@ -144,7 +169,7 @@ func (m *Meter) ask(name string, dirs []string, seen signs) (*tree, <-chan struc
 	t.begun = counted{signs: seen, began: at}
 	t.partial = Usage{}
 	t.settled = make(chan struct{})
-	m.work.add(&job{tree: t, dirs: dirs, count: &count{dirs: dirs}}, t.last.cost > slice)
+	m.work.add(&job{tree: t, what: what, count: &count{dirs: what.Dirs}}, t.last.cost > slice)
 	return t, t.settled
 }
 
@@ -154,6 +179,12 @@ func (m *Meter) figure(t *tree) Figure {
 	defer m.mu.Unlock()
 
 	f := t.figure
+	if t.project.known && !f.Time.IsZero() {
+		f.Bytes = t.project.Bytes + t.outside.Bytes
+		f.Inodes = t.project.Inodes + t.outside.Inodes
+		return f
+	}
+
 	if t.counting && (t.partial.Bytes > f.Bytes || t.partial.Inodes > f.Inodes) {
 		f.Bytes = max(f.Bytes, t.partial.Bytes)
 		f.Inodes = max(f.Inodes, t.partial.Inodes)
@@ -190,6 +221,7 @@ func (m *Meter) progress(j *job, took time.Duration, done bool) bool {
 
 	t.counting = false
 	if done {
+		t.outside = outsideOf(t.partial, t.begun.project.Usage, projectOf(j.what.Project).Usage)
 		t.last = t.begun
 		t.figure = Figure{
 			Usage:   t.partial,

@@ -57,6 +57,7 @@ func spaceOf(path string) space {
 type signs struct {
 	activity int64
 	space    space
+	project  project
 }
 
 // counted is what is known of the last count of a tree.
@@ -75,6 +76,9 @@ type since struct {
 	// bytes and inodes are by how much the use of the file system has changed, and changed says that it has.
 	bytes, inodes int64
 	changed       bool
+
+	// project says that the kernel keeps the figure: what is counted is what was taken out of the project.
+	project bool
 }
 
 func (s signs) since(last signs) since {
@@ -82,6 +86,8 @@ func (s signs) since(last signs) since {
 		ran:    s.activity == Unknown || s.activity != last.activity,
 		bytes:  abs(s.space.bytes - last.space.bytes),
 		inodes: abs(s.space.inodes - last.space.inodes),
+
+		project: s.project.known && last.project.known,
 	}
 	exact := s.space.exact && last.space.exact
 	d.changed = d.bytes != 0 || d.inodes != 0 || !exact
@@ -95,6 +101,8 @@ func (d since) same() bool { return !d.ran || !d.changed }
 // and that is long enough ago for what a count costs.
 func (d since) due(age, cost time.Duration) bool {
 	switch {
+	case d.ran && d.changed && d.project:
+		return age >= maxPause
 	case d.ran && d.changed:
 		return age >= min(max(minAge, costShare*cost), maxPause)
 	case d.ran, d.bytes >= otherBytes, d.inodes >= otherInodes:

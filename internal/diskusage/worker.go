@@ -21,7 +21,7 @@ const (
 // job is the count of a tree that is under way.
 type job struct {
 	tree  *tree
-	dirs  []string
+	what  Tree
 	count *count
 }
 
@@ -178,7 +178,7 @@ func (w *worker) again(j *job, quick bool) {
 
 	if len(w.slow) >= maxOpen {
 		j.count.close()
-		j.count = &count{dirs: j.dirs}
+		j.count = &count{dirs: j.what.Dirs}
 	}
 
 	w.slow = append(w.slow, j)

@@ -23,7 +23,9 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/socket"
+	"github.com/trivet-node/trivet/internal/trace"
 	"github.com/trivet-node/trivet/node/config"
+	"github.com/trivet-node/trivet/node/eviction"
 	"github.com/trivet-node/trivet/node/identity"
 	"github.com/trivet-node/trivet/node/kubeletmetric"
 	"github.com/trivet-node/trivet/node/machine"
@@ -47,12 +49,21 @@ type surroundings struct {
 	identity *identity.Identity
 	client   *kube.Client
 	ips      []string // of the node, primary first
+	traces   *trace.Provider
 	metrics  *kubeletmetric.Set
+
+	// pressures are what the node is short of: the evictor finds them, its status and admission have them.
+	pressures *eviction.Pressures
 }
 
 // Run runs the node until ctx ends. Containers are left running.
 func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
-	s := surroundings{cfg: cfg, log: log, started: time.Now()}
+	s := surroundings{
+		cfg:       cfg,
+		log:       log,
+		started:   time.Now(),
+		pressures: &eviction.Pressures{},
+	}
 	if err := s.check(); err != nil {
 		return err
 	}
@@ -66,6 +77,11 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 
 	setProcess(cfg.Process, log)
 	s.metrics = newMetrics(cfg, s.cgroups.V2, s.started)
+
+	if s.traces, err = newTraces(ctx, cfg, log); err != nil {
+		return err
+	}
+	defer s.traces.Flush()
 
 	// The connections are closed when all parts have ended: what they do last is not cut short.
 	runtimeConns, err := s.dialRuntime()
@@ -127,6 +143,21 @@ func lock(ctx context.Context, root string) (*os.File, error) {
 	}
 	what := "root directory " + root + " (--root-dir)"
 	return lockfile.Take(ctx, filepath.Join(root, "trivet-node.lock"), what)
+}
+
+// newTraces makes the provider of spans, nil if none are wanted.
+func newTraces(ctx context.Context, cfg config.Config, log *slog.Logger) (*trace.Provider, error) {
+	traces, err := trace.New(ctx, trace.Config{
+		Endpoint:          cfg.Tracing.Endpoint,
+		Service:           "trivet-node",
+		Node:              cfg.NodeName,
+		SamplesPerMillion: cfg.Tracing.SamplesPerMillion,
+		Log:               log,
+	})
+	if err != nil {
+		return nil, &program.UsageError{Err: err}
+	}
+	return traces, nil
 }
 
 // connectAPI finds the node's identity, or how to get it, and the node's addresses.
@@ -210,7 +241,8 @@ func reconnect() grpc.DialOption {
 
 // dialRuntime makes the client of the container runtime. It does not connect yet.
 func (s *surroundings) dialRuntime() (conns, error) {
-	options := append(rpc.DialOptions(s.metrics.Runtime.Observe), reconnect())
+	options := append(s.traces.ClientOptions(), rpc.DialOptions(s.metrics.Runtime.Observe)...)
+	options = append(options, reconnect())
 	rt, err := socket.Dial(s.cfg.RuntimeEndpoint, options...)
 	if err != nil {
 		return nil, &program.UsageError{Err: err}

@@ -40,7 +40,7 @@ func (s *surroundings) runParts(parts *parts) error {
 	}
 
 	// Pods' groups are made below these.
-	tree, err := s.newCgroups(parts.ctx)
+	tree, err := s.newCgroups(parts.ctx, events)
 	if err != nil {
 		return err
 	}
@@ -64,6 +64,10 @@ func (s *surroundings) runParts(parts *parts) error {
 		env:     podenv.Node{Name: s.cfg.NodeName, IPs: s.ips, Allocatable: allocatable},
 		storage: runStorageMeter(s, parts, pods, tree),
 		results: probe.NewResults(pods.List),
+	}
+
+	if in.csi, err = runCSI(s, parts, in); err != nil {
+		return err
 	}
 	if err := s.runPods(parts, in); err != nil {
 		return err
@@ -106,14 +110,22 @@ func (s *surroundings) newEvents() *event.Recorder {
 	})
 }
 
-func (s *surroundings) newRotator() (*logrotate.Rotator, error) {
-	return logrotate.New(logrotate.Config{
+// runRotator starts what rotates the logs of containers.
+func (s *surroundings) runRotator(parts *parts) error {
+	rotator, err := logrotate.New(logrotate.Config{
 		Runtime:  s.runtime,
 		Log:      s.log,
 		MaxSize:  s.cfg.Logs.MaxSize,
 		MaxFiles: s.cfg.Logs.MaxFiles,
+		Workers:  s.cfg.Logs.Workers,
 		Every:    s.cfg.Logs.Interval,
 	})
+	if err != nil {
+		return err
+	}
+
+	parts.run("log rotation", rotator.Run)
+	return nil
 }
 
 func (s *surroundings) newImageAccess() (*imageaccess.Access, error) {
@@ -125,8 +137,8 @@ func (s *surroundings) newImageAccess() (*imageaccess.Access, error) {
 	})
 }
 
-// runVolumes makes what mounts volumes and starts the registration of CSI drivers.
-func (s *surroundings) runVolumes(parts *parts, in podInputs) (*volume.Mounter, error) {
+// runCSI makes what has CSI drivers mount volumes, and starts their registration.
+func runCSI(s *surroundings, parts *parts, in podInputs) (*csivolume.Mounter, error) {
 	csiNode := &csiplugin.CSINodes{
 		CSINodes: storage.CSINodes(s.client),
 		Nodes:    kube.Nodes(s.client),
@@ -137,6 +149,7 @@ func (s *surroundings) runVolumes(parts *parts, in podInputs) (*volume.Mounter, 
 	drivers := csiplugin.New(csiplugin.Config{
 		Dir:       filepath.Join(s.cfg.RootDir, "plugins_registry"),
 		Publisher: csiNode,
+		Options:   s.traces.ClientOptions(),
 		Called:    s.metrics.Volumes.Called,
 		Log:       s.log,
 		Changed: func() {
@@ -150,26 +163,25 @@ func (s *surroundings) runVolumes(parts *parts, in podInputs) (*volume.Mounter, 
 	parts.run("csi node", csiNode.Init)
 
 	// CSI drivers may ask for tokens of the pod, as projected volumes do.
-	tokens := review.TokensOf(s.client)
-	csi, err := csivolume.New(csivolume.Config{
+	return csivolume.New(csivolume.Config{
 		Root:    s.cfg.RootDir,
 		Node:    s.cfg.NodeName,
 		Objects: in.refs,
 		Drivers: drivers,
-		Tokens:  tokens,
+		Tokens:  review.TokensOf(s.client),
 		Claims:  csivolume.ClaimStatus{Claims: kube.Claims(s.client)},
 	})
-	if err != nil {
-		return nil, err
-	}
+}
 
+// newVolumes makes what mounts volumes.
+func (s *surroundings) newVolumes(in podInputs) *volume.Mounter {
 	return volume.New(volume.Config{
 		Root:    s.cfg.RootDir,
 		Node:    in.env,
 		Objects: in.refs,
-		Tokens:  tokens,
-		CSI:     csi,
+		Tokens:  review.TokensOf(s.client),
+		CSI:     in.csi,
 		Mounted: s.metrics.Volumes.Mounted,
 		Log:     s.log,
-	}), nil
+	})
 }

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/retry"
+	"github.com/trivet-node/trivet/node/containergc"
 	"github.com/trivet-node/trivet/node/imageaccess"
+	"github.com/trivet-node/trivet/node/imagegc"
+	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podcgroup"
 	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/podsource"
@@ -32,6 +36,7 @@ const (
 type leftovers struct {
 	log     *slog.Logger
 	runtime *runtime.Client
+	ended   *containergc.Collector
 	pods    *podsource.Source
 	worker  *podworker.Worker
 	volumes *volume.Mounter
@@ -93,6 +98,7 @@ func (l leftovers) remove(ctx context.Context) error {
 		return running[uid] || l.pods.Get(uid) != nil || l.worker.Knows(uid)
 	}
 	return errors.Join(
+		l.ended.Collect(ctx),
 		l.volumes.Orphans(ctx, keep),
 		l.logs.RemoveUnless(keep),
 		l.tendCgroups(ctx, keep),
@@ -127,4 +133,54 @@ func (l leftovers) forgetImages(ctx context.Context) error {
 		return fmt.Errorf("images of the container runtime: %w", err)
 	}
 	return l.access.Reconcile(images, asked)
+}
+
+// newImageGC makes what removes images that no pod uses.
+func newImageGC(s *surroundings, in podInputs) *imagegc.Collector {
+	images := s.cfg.Images
+	return imagegc.New(imagegc.Config{
+		Policy: imagegc.Policy{
+			HighPercent: images.HighPercent,
+			LowPercent:  images.LowPercent,
+			MinAge:      images.MinAge,
+			MaxAge:      images.MaxAge,
+		},
+		Node:    s.cfg.NodeName,
+		Dir:     s.cfg.RootDir,
+		Runtime: s.runtime,
+		Events:  in.events,
+		Log:     s.log,
+		Changed: in.status.ImagesChanged,
+		Removed: s.metrics.Images.Removed,
+		Alive: func(uid types.UID) bool {
+			pod := in.pods.Get(uid)
+			return pod != nil && !plan.Terminal(pod.Status.Phase)
+		},
+	})
+}
+
+// newContainerGC makes what removes containers that have ended.
+func newContainerGC(s *surroundings, in podInputs) *containergc.Collector {
+	kept := s.cfg.Containers.Ended
+	return containergc.New(containergc.Config{
+		Policy: containergc.Policy{
+			MinAge:       kept.MinAge,
+			PerContainer: kept.PerContainer,
+			Total:        kept.Total,
+		},
+		Node:    s.cfg.NodeName,
+		Runtime: s.runtime,
+		Pods:    in.pods,
+		Logs:    s.logs(),
+		Events:  in.events,
+		Log:     s.log,
+	})
+}
+
+// oldInstances returns how many instances that have ended the plan of a pod keeps beside the newest.
+func oldInstances(perContainer int) int {
+	if perContainer < 0 {
+		return math.MaxInt - 1
+	}
+	return perContainer
 }

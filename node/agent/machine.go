@@ -48,7 +48,7 @@ func checkMachine(cfg config.Config, cgroupV2 bool, m machine.Machine) error {
 		}
 	}
 
-	if _, err := shareOfPods(cfg.Resources, m); err != nil {
+	if _, err := shareOfPods(cfg, m); err != nil {
 		return err
 	}
 	if cfg.Machine.KernelDefaults {

@@ -78,9 +78,9 @@ func TestAMachineThatTheConfigurationDoesNotAcceptEndsTheStart(t *testing.T) {
 		"some reserved":         {set: reserve("pid", "10")},
 		"too much memory": {
 			set:  reserve("memory", "9Ei"),
-			want: "all memory of the machine is reserved",
+			want: "Expected capacity >= reservation",
 		},
-		"too many processors": {set: reserve("cpu", "4096"), want: "all cpu of the machine is reserved"},
+		"too many processors": {set: reserve("cpu", "4096"), want: "Expected capacity >= reservation"},
 		"too many tasks": {
 			set:  reserve("pid", "32768"),
 			want: "all pid of the machine is reserved",

@@ -24,6 +24,7 @@ func (s *surroundings) runNode(parts *parts, events nodestatus.Events) *nodestat
 	})
 
 	status := nodestatus.New(s.statusConfig(), kube.Nodes(s.client), s.runtime, events)
+	s.pressures.Follow(status.Look)
 	parts.runSafe("node status", status.Run)
 
 	renewer := lease.New(lease.Of(s.client), lease.Config{
@@ -61,7 +62,7 @@ func (s *surroundings) statusConfig() nodestatus.Config {
 		Reserved:       s.cfg.Resources.Reserved,
 		Thresholds:     s.cfg.Resources.EvictionHard,
 		AllAllocatable: s.cfg.Resources.AllAllocatable,
-		PressureHold:   s.cfg.Resources.PressureHold,
+		Pressure:       s.pressures.Now,
 
 		ReportFrequency: node.ReportFrequency,
 		CheckFrequency:  node.CheckFrequency,

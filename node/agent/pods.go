@@ -13,8 +13,11 @@ import (
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/imageaccess"
+	"github.com/trivet-node/trivet/node/imagegc"
 	"github.com/trivet-node/trivet/node/imagepull"
+	"github.com/trivet-node/trivet/node/kubeletmetric"
 	"github.com/trivet-node/trivet/node/localstorage"
 	"github.com/trivet-node/trivet/node/mirror"
 	"github.com/trivet-node/trivet/node/nodestatus"
@@ -40,22 +43,16 @@ type podInputs struct {
 	env     podenv.Node
 	storage *localstorage.Meter
 	results *probe.Results
+	csi     *csivolume.Mounter
 }
 
 // runPods makes and starts what pods are made of, what works on them, and what removes their leftovers.
 func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	// What a pod is made of beside its containers.
-	volumes, err := s.runVolumes(parts, in)
-	if err != nil {
+	volumes := s.newVolumes(in)
+	if err := s.runRotator(parts); err != nil {
 		return err
 	}
-
-	rotator, err := s.newRotator()
-	if err != nil {
-		return err
-	}
-
-	parts.run("log rotation", rotator.Run)
 
 	// Who may use which image, from what earlier pulls have shown.
 	access, err := s.newImageAccess()
@@ -63,7 +60,12 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 		return err
 	}
 
-	worker, err := s.newWorker(in, volumes, access)
+	// Disk space is got back by these, periodically and when it is needed.
+	ended := newContainerGC(s, in)
+	images := newImageGC(s, in)
+	parts.runSafe("image garbage collection", images.Run)
+
+	worker, err := s.newWorker(in, volumes, access, images)
 	if err != nil {
 		return err
 	}
@@ -75,17 +77,24 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	parts.runSafe("pod workers", worker.Run)
 	runStorageLimits(s, parts, in, worker)
 
+	// What nobody needs goes before a pod does.
+	unneeded := reclaimers{containers: ended.ReclaimContainers, images: images.ReclaimImages}
+	if err := runEviction(s, parts, in, worker, unneeded); err != nil {
+		return err
+	}
+
 	// What is left of pods that are gone is removed once all pods are known.
 	sweep := leftovers{
 		log:     s.log,
 		runtime: s.runtime,
+		ended:   ended,
 		pods:    in.pods,
 		worker:  worker,
 		volumes: volumes,
 		logs:    s.logs(),
 		access:  access,
 		tree:    in.tree,
-		bound:   s.bounder(in.tree),
+		bound:   s.bounder(in.tree, in.events),
 		looks:   in.looks,
 	}
 
@@ -95,12 +104,14 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 
 // newWorker makes the pod worker.
 func (s *surroundings) newWorker(
-	p podInputs, volumes *volume.Mounter, access *imageaccess.Access,
+	p podInputs, volumes *volume.Mounter, access *imageaccess.Access, kept *imagegc.Collector,
 ) (*podworker.Worker, error) {
 	node, err := s.containerConfig()
 	if err != nil {
 		return nil, err
 	}
+
+	node.Memory.Allocatable = p.env.Allocatable.Memory().Value()
 
 	files := hostFiles{resolver: s.cfg.Containers.ResolverConfig, root: s.cfg.RootDir}
 	if err := files.check(); err != nil {
@@ -117,6 +128,7 @@ func (s *surroundings) newWorker(
 		Logs:        s.logs(),
 		HostsFile:   "/etc/hosts",
 		MaxBackoff:  s.cfg.Containers.MaxBackoff,
+		KeepOld:     oldInstances(s.cfg.Containers.Ended.PerContainer),
 		HostDNS:     files.dns,
 		Workers:     2 * goruntime.NumCPU(),
 		Starts:      4 * goruntime.NumCPU(),
@@ -136,21 +148,28 @@ func (s *surroundings) newWorker(
 		Objects: p.refs,
 		Probes:  probe.New(s.runtime, p.looks, p.events, p.results),
 		Events:  p.events,
-		Images:  p.newPuller(s, node, files, access),
+		Images:  newPuller(s, p, files, node, access, kept),
 		Meter:   s.metrics.Pods,
+		Traces:  s.traces,
 		Log:     s.log,
 	}), nil
 }
 
-// newPuller makes what pulls images. PullImage of CRI takes the configuration of the sandbox that the image
-// is for.
-func (p podInputs) newPuller(
-	s *surroundings, node criconfig.Node, files hostFiles, access *imageaccess.Access,
+// newPuller makes what pulls the images of pods.
+func newPuller(
+	s *surroundings,
+	p podInputs,
+	files hostFiles,
+	node criconfig.Node,
+	access *imageaccess.Access,
+	kept *imagegc.Collector,
 ) *imagepull.Puller {
+	// PullImage of CRI takes the configuration of the sandbox that the image is for.
 	return imagepull.New(imagepull.Config{
 		Runtime:     s.runtime,
 		Secrets:     p.refs,
 		Access:      access,
+		Keeper:      kept,
 		Events:      p.events,
 		Log:         s.log,
 		NodeSecrets: files.pullSecrets,
@@ -195,6 +214,7 @@ func (s *surroundings) containerConfig() (criconfig.Node, error) {
 		SingleOOMKill:  s.cfg.Containers.SingleOOMKill,
 		NoSwap:         forbidSwap(s.machine, s.cgroups.V2),
 		CPUQuota:       s.cfg.Cgroups.CPUQuota,
+		Memory:         s.cfg.Cgroups.Memory,
 	}, nil
 }
 
@@ -224,7 +244,7 @@ func (s *surroundings) admission(
 
 	return func(pod *v1.Pod, others []*v1.Pod) admit.Verdict {
 		node := fixed
-		node.Object, node.Pressure = status.Known(), status.Pressure()
+		node.Object, node.Pressure = status.Known(), s.pressures.Now()
 		return admit.Check(node, pod, others)
 	}
 }
@@ -271,27 +291,37 @@ func runStorageLimits(s *surroundings, parts *parts, in podInputs, worker *podwo
 	enforcer := localstorage.NewEnforcer(localstorage.EnforcerConfig{
 		Meter:   in.storage,
 		Pods:    in.pods.List,
-		Evictor: storageEvictor{worker},
+		Evictor: storageEvictor{worker: worker, metrics: s.metrics.Pods},
 		Log:     s.log,
 		DedicatedImageFS: func(ctx context.Context) (bool, error) {
 			images, err := s.runtime.ImageDir(ctx)
 			if err != nil {
 				return false, err
 			}
+
 			return localstorage.Apart(images, s.cfg.RootDir)
 		},
 	})
+
 	parts.runSafe("limits of local storage", enforcer.Run)
 }
 
 // storageEvictor evicts pods for their use of local storage, in kubelet's way.
-type storageEvictor struct{ worker *podworker.Worker }
+type storageEvictor struct {
+	worker  *podworker.Worker
+	metrics *kubeletmetric.Pods
+}
 
 // Evict ends a pod at once: it has a second.
 func (e storageEvictor) Evict(uid types.UID, excess localstorage.Excess) bool {
-	return e.worker.Evict(uid, podworker.Eviction{
+	evicted := e.worker.Evict(uid, podworker.Eviction{
 		Reason:  "Evicted",
 		Message: excess.Message,
 		Grace:   time.Second,
 	})
+	if evicted {
+		e.metrics.Evicted(excess.Signal)
+	}
+
+	return evicted
 }

@@ -166,6 +166,7 @@ func newStats(s *surroundings, in podInputs) *stats.Collector {
 		Root:     s.cfg.RootDir,
 		Meter:    meter,
 		Storage:  in.storage,
+		Drivers:  in.csi,
 		Runtime:  s.runtime,
 		Pods:     in.pods.List,
 		Machine:  s.machine,

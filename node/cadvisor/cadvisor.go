@@ -16,6 +16,7 @@ import (
 	"slices"
 	"time"
 
+	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
 	"github.com/trivet-node/trivet/node/exposition"
 	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/usage"
@@ -32,8 +33,6 @@ type Node struct {
 	DIMMs                         []machine.DIMMs
 	MemoryBytes, SwapBytes        uint64
 	Disks                         []machine.Disk
-	// Time is when it was read.
-	Time time.Time
 	// Failed reports whether the machine could not be read.
 	Failed bool
 }
@@ -85,6 +84,8 @@ func writeAll(w *exposition.Writer, metrics []metric, rows []row) {
 type row struct {
 	labels exposition.Labels
 	*usage.Group
+	// snapshot is where the group is from.
+	snapshot *usage.Snapshot
 	// created is zero if it is not known.
 	created time.Time
 	// interfaces and disks are shown with this row.
@@ -117,6 +118,7 @@ func rowsOf(s *usage.Snapshot, n *Node) []row {
 	out := make([]row, 0, 8+4*len(s.Pods))
 	add := func(r row) {
 		if r.Group != nil {
+			r.snapshot = s
 			out = append(out, r)
 		}
 	}
@@ -169,7 +171,8 @@ func rowsOfPod(p *usage.Pod, now time.Time) []row {
 
 	sandbox := row{Group: p.Sandbox, created: p.Created, interfaces: p.Interfaces}
 	if sandbox.Group == nil {
-		sandbox.Group = &usage.Group{Path: path.Join(id, p.SandboxID), Time: now}
+		sandbox.Group = &usage.Group{Path: path.Join(id, p.SandboxID)}
+		sandbox.Time = now
 		sandbox.bare = true
 	}
 
@@ -193,12 +196,17 @@ func rowsOfPod(p *usage.Pod, now time.Time) []row {
 
 // counts reports whether a group counts the operations on a device itself.
 func (r *row) counts(device string) bool {
-	for i := range r.Devices {
-		if r.Devices[i].Name == device {
+	for i := range r.IO {
+		if r.snapshot.Device(r.IO[i].Major, r.IO[i].Minor) == device {
 			return true
 		}
 	}
 	return false
+}
+
+// device is the label of a device.
+func (r *row) device(d *counters.Device) exposition.Labels {
+	return labelOf("device", r.snapshot.Device(d.Major, d.Minor))
 }
 
 // labelOf renders one label.

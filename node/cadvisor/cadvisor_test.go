@@ -170,7 +170,8 @@ func TestThrottlingIsOfContainersWithALimit(t *testing.T) {
 
 func TestSamplesHaveTheTimeOfTheReading(t *testing.T) {
 	for name, f := range parsed(t, page(t, snapshot(), node())) {
-		timeless := strings.HasPrefix(name, "container_spec_") || strings.HasSuffix(name, "_scrape_error") ||
+		timeless := strings.HasPrefix(name, "container_spec_") || strings.HasPrefix(name, "machine_") ||
+			strings.HasSuffix(name, "_scrape_error") ||
 			name == "container_start_time_seconds" || name == "container_creation_time_seconds" ||
 			name == "cadvisor_version_info"
 		for _, m := range f.GetMetric() {

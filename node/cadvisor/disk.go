@@ -4,9 +4,9 @@ import (
 	"strconv"
 	"time"
 
+	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
 	"github.com/trivet-node/trivet/node/exposition"
 	"github.com/trivet-node/trivet/node/machine"
-	"github.com/trivet-node/trivet/node/usage"
 )
 
 // diskMetrics are file systems of the machine, and what groups did on block devices. The groups count bytes
@@ -40,14 +40,14 @@ var diskMetrics = []metric{
 		name:  "container_fs_reads_bytes_total",
 		kind:  exposition.Counter,
 		help:  "Cumulative count of bytes read",
-		write: onDevices(func(d *usage.Device) uint64 { return d.ReadBytes }),
+		write: onDevices(func(d *counters.Device) uint64 { return d.Bytes[counters.Read] }),
 	},
 	{
 		name: "container_fs_reads_total",
 		kind: exposition.Counter,
 		help: "Cumulative count of reads completed",
 		write: both(
-			onDevices(func(d *usage.Device) uint64 { return d.Reads }),
+			onDevices(func(d *counters.Device) uint64 { return d.Requests[counters.Read] }),
 			diskIO(func(d *machine.DiskIO) uint64 { return d.Reads }),
 		),
 	},
@@ -73,14 +73,14 @@ var diskMetrics = []metric{
 		name:  "container_fs_writes_bytes_total",
 		kind:  exposition.Counter,
 		help:  "Cumulative count of bytes written",
-		write: onDevices(func(d *usage.Device) uint64 { return d.WriteBytes }),
+		write: onDevices(func(d *counters.Device) uint64 { return d.Bytes[counters.Write] }),
 	},
 	{
 		name: "container_fs_writes_total",
 		kind: exposition.Counter,
 		help: "Cumulative count of writes completed",
 		write: both(
-			onDevices(func(d *usage.Device) uint64 { return d.Writes }),
+			onDevices(func(d *counters.Device) uint64 { return d.Requests[counters.Write] }),
 			diskIO(func(d *machine.DiskIO) uint64 { return d.Writes }),
 		),
 	},
@@ -124,25 +124,25 @@ var diskMetrics = []metric{
 		name:  "container_fs_io_cost_usage_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Cumulative IOCost usage in seconds",
-		write: cost(func(c *usage.Cost) time.Duration { return c.Usage }),
+		write: cost(func(c *counters.Cost) time.Duration { return c.Usage }),
 	},
 	{
 		name:  "container_fs_io_cost_wait_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Cumulative IOCost wait in seconds",
-		write: cost(func(c *usage.Cost) time.Duration { return c.Wait }),
+		write: cost(func(c *counters.Cost) time.Duration { return c.Wait }),
 	},
 	{
 		name:  "container_fs_io_cost_indebt_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Cumulative IOCost debt in seconds",
-		write: cost(func(c *usage.Cost) time.Duration { return c.InDebt }),
+		write: cost(func(c *counters.Cost) time.Duration { return c.InDebt }),
 	},
 	{
 		name:  "container_fs_io_cost_indelay_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Cumulative IOCost delay in seconds",
-		write: cost(func(c *usage.Cost) time.Duration { return c.InDelay }),
+		write: cost(func(c *counters.Cost) time.Duration { return c.InDelay }),
 	},
 	{
 		name:  "container_blkio_device_usage_total",
@@ -183,20 +183,20 @@ func diskTime(read func(*machine.DiskIO) time.Duration) func(*exposition.Writer,
 }
 
 // onDevices is a figure of each device that the group has used.
-func onDevices(read func(*usage.Device) uint64) func(*exposition.Writer, *row) {
+func onDevices(read func(*counters.Device) uint64) func(*exposition.Writer, *row) {
 	return func(w *exposition.Writer, r *row) {
-		for i := range r.Devices {
-			d := &r.Devices[i]
-			w.Uint(read(d), r.Time, r.labels, labelOf("device", d.Name))
+		for i := range r.IO {
+			d := &r.IO[i]
+			w.Uint(read(d), r.Time, r.labels, r.device(d))
 		}
 	}
 }
 
-func cost(read func(*usage.Cost) time.Duration) func(*exposition.Writer, *row) {
+func cost(read func(*counters.Cost) time.Duration) func(*exposition.Writer, *row) {
 	return func(w *exposition.Writer, r *row) {
-		for i := range r.Devices {
-			if d := &r.Devices[i]; d.Cost != nil {
-				w.Seconds(read(d.Cost), r.Time, r.labels, labelOf("device", d.Name))
+		for i := range r.IO {
+			if d := &r.IO[i]; d.Cost != nil {
+				w.Seconds(read(d.Cost), r.Time, r.labels, r.device(d))
 			}
 		}
 	}
@@ -210,17 +210,17 @@ func both(a, b func(*exposition.Writer, *row)) func(*exposition.Writer, *row) {
 }
 
 func writeBlkio(w *exposition.Writer, r *row) {
-	for i := range r.Devices {
-		d := &r.Devices[i]
+	for i := range r.IO {
+		d := &r.IO[i]
 		pairs := []string{
-			"device", d.Name,
-			"major", strconv.FormatUint(d.Major, 10),
-			"minor", strconv.FormatUint(d.Minor, 10),
+			"device", r.snapshot.Device(d.Major, d.Minor),
+			"major", strconv.FormatUint(uint64(d.Major), 10),
+			"minor", strconv.FormatUint(uint64(d.Minor), 10),
 			"operation", "Read",
 		}
 
-		w.Uint(d.ReadBytes, r.Time, r.labels, exposition.Pairs(pairs...))
+		w.Uint(d.Bytes[counters.Read], r.Time, r.labels, exposition.Pairs(pairs...))
 		pairs[len(pairs)-1] = "Write"
-		w.Uint(d.WriteBytes, r.Time, r.labels, exposition.Pairs(pairs...))
+		w.Uint(d.Bytes[counters.Write], r.Time, r.labels, exposition.Pairs(pairs...))
 	}
 }

@@ -3,6 +3,7 @@ package cadvisor
 import (
 	"time"
 
+	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
 	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/usage"
@@ -15,39 +16,37 @@ var (
 
 // group is a group that has each kind of figure.
 func group(path string) *usage.Group {
-	cpu := usage.CPU{
-		Usage:  3 * time.Second,
-		User:   2 * time.Second,
-		System: time.Second,
-		Shares: 512,
-		Quota:  50000,
-		Period: 100000,
+	device := counters.Device{Major: 254, Cost: &counters.Cost{Usage: time.Second}}
+	device.Bytes[counters.Read] = 1024
+	device.Requests[counters.Write] = 4
+
+	reading := counters.Reading{
+		Time:       at,
+		CPU:        3 * time.Second,
+		User:       2 * time.Second,
+		System:     time.Second,
+		Memory:     4000,
+		WorkingSet: 3500,
+		RSS:        1000,
+		PIDs:       5,
+		IO:         []counters.Device{device},
+		Stalls:     &counters.Stalls{IO: counters.Pressure{Some: counters.Stall{Total: time.Millisecond}}},
 	}
 
-	disk := usage.Device{
-		Major:     254,
-		Name:      "/dev/vda",
-		ReadBytes: 1024,
-		Writes:    4,
-		Cost:      &usage.Cost{Usage: time.Second},
+	processes := &usage.Processes{
+		Count:        2,
+		First:        7,
+		FDs:          9,
+		Sockets:      1,
+		Counted:      true,
+		MaxOpenFiles: 1024,
 	}
 
 	return &usage.Group{
-		Path:    path,
-		Time:    at,
-		CPU:     cpu,
-		Memory:  usage.Memory{Usage: 4000, WorkingSet: 3500, RSS: 1000},
-		Devices: []usage.Device{disk},
-		Tasks:   5,
-		Processes: &usage.Processes{
-			Count:        2,
-			First:        "7",
-			FDs:          9,
-			Sockets:      1,
-			Counted:      true,
-			MaxOpenFiles: 1024,
-		},
-		Pressure: &usage.Pressure{IO: usage.Stalls{Some: usage.Stall{Total: time.Millisecond}}},
+		Path:      path,
+		Reading:   reading,
+		Limits:    usage.Limits{Shares: 512, Quota: 50000, Period: 100000},
+		Processes: processes,
 	}
 }
 
@@ -56,7 +55,7 @@ var eth0 = []usage.Interface{{Name: "eth0", Received: usage.Traffic{Bytes: 10}}}
 // snapshot is a machine with a pod whose sandbox has a group, and one whose sandbox has none.
 func snapshot() *usage.Snapshot {
 	unlimited := group("/kubepods/pod2/app2")
-	unlimited.CPU.Quota = 0
+	unlimited.Limits.Quota = 0
 	unlimited.Processes.Counted = false
 
 	return &usage.Snapshot{
@@ -67,7 +66,6 @@ func snapshot() *usage.Snapshot {
 		Interfaces: eth0,
 		Tiers:      []*usage.Group{group("/kubepods")},
 		Daemons:    map[string]*usage.Group{"runtime": group("/system.slice/cri.service")},
-		Pressure:   true,
 		Pods: []usage.Pod{
 			{
 				Pod:        runtime.Pod{UID: "1", Namespace: "n", Name: "one"},
@@ -120,6 +118,5 @@ func node() *Node {
 			},
 			{Device: "/run", Size: 10, Used: 1},
 		},
-		Time: at,
 	}
 }

@@ -35,13 +35,13 @@ var cpuMetrics = []metric{
 		name:  "container_cpu_user_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Cumulative user cpu time consumed in seconds.",
-		write: seconds(func(g *usage.Group) time.Duration { return g.CPU.User }),
+		write: seconds(func(g *usage.Group) time.Duration { return g.User }),
 	},
 	{
 		name:  "container_cpu_system_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Cumulative system cpu time consumed in seconds.",
-		write: seconds(func(g *usage.Group) time.Duration { return g.CPU.System }),
+		write: seconds(func(g *usage.Group) time.Duration { return g.System }),
 	},
 	{
 		name:  "container_cpu_usage_seconds_total",
@@ -53,31 +53,31 @@ var cpuMetrics = []metric{
 		name:  "container_cpu_cfs_periods_total",
 		kind:  exposition.Counter,
 		help:  "Number of elapsed enforcement period intervals.",
-		write: quota(number(func(g *usage.Group) uint64 { return g.CPU.Periods })),
+		write: quota(number(func(g *usage.Group) uint64 { return g.Throttling.Periods })),
 	},
 	{
 		name:  "container_cpu_cfs_throttled_periods_total",
 		kind:  exposition.Counter,
 		help:  "Number of throttled period intervals.",
-		write: quota(number(func(g *usage.Group) uint64 { return g.CPU.ThrottledPeriods })),
+		write: quota(number(func(g *usage.Group) uint64 { return g.Throttling.Throttled })),
 	},
 	{
 		name:  "container_cpu_cfs_throttled_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Total time duration the container has been throttled.",
-		write: quota(seconds(func(g *usage.Group) time.Duration { return g.CPU.Throttled })),
+		write: quota(seconds(func(g *usage.Group) time.Duration { return g.Throttling.ThrottledTime })),
 	},
 	{
 		name:  "container_cpu_cfs_burst_periods_total",
 		kind:  exposition.Counter,
 		help:  "Number of periods when burst occurs.",
-		write: quota(number(func(g *usage.Group) uint64 { return g.CPU.BurstPeriods })),
+		write: quota(number(func(g *usage.Group) uint64 { return g.Throttling.Bursts })),
 	},
 	{
 		name:  "container_cpu_cfs_burst_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Total time duration the container has been bursted.",
-		write: quota(seconds(func(g *usage.Group) time.Duration { return g.CPU.Burst })),
+		write: quota(seconds(func(g *usage.Group) time.Duration { return g.Throttling.BurstTime })),
 	},
 }
 
@@ -87,37 +87,37 @@ var specMetrics = []metric{
 		name:  "container_spec_cpu_period",
 		kind:  exposition.Gauge,
 		help:  "CPU period of the container.",
-		write: spec(func(g *usage.Group) uint64 { return g.CPU.Period }),
+		write: spec(func(g *usage.Group) uint64 { return g.Limits.Period }),
 	},
 	{
 		name:  "container_spec_cpu_quota",
 		kind:  exposition.Gauge,
 		help:  "CPU quota of the container.",
-		write: quota(spec(func(g *usage.Group) uint64 { return g.CPU.Quota })),
+		write: quota(spec(func(g *usage.Group) uint64 { return g.Limits.Quota })),
 	},
 	{
 		name:  "container_spec_cpu_shares",
 		kind:  exposition.Gauge,
 		help:  "CPU share of the container.",
-		write: spec(func(g *usage.Group) uint64 { return g.CPU.Shares }),
+		write: spec(func(g *usage.Group) uint64 { return g.Limits.Shares }),
 	},
 	{
 		name:  "container_spec_memory_limit_bytes",
 		kind:  exposition.Gauge,
 		help:  "Memory limit for the container.",
-		write: spec(func(g *usage.Group) uint64 { return g.Memory.Limit }),
+		write: spec(func(g *usage.Group) uint64 { return g.MemoryLimit }),
 	},
 	{
 		name:  "container_spec_memory_swap_limit_bytes",
 		kind:  exposition.Gauge,
 		help:  "Memory swap limit for the container.",
-		write: spec(func(g *usage.Group) uint64 { return g.Memory.SwapLimit }),
+		write: spec(func(g *usage.Group) uint64 { return swapLimit(g) }),
 	},
 	{
 		name:  "container_spec_memory_reservation_limit_bytes",
 		kind:  exposition.Gauge,
 		help:  "Memory reservation limit for the container.",
-		write: spec(func(g *usage.Group) uint64 { return g.Memory.Reservation }),
+		write: spec(func(g *usage.Group) uint64 { return g.Limits.Reservation }),
 	},
 }
 
@@ -139,7 +139,7 @@ func seconds(read func(*usage.Group) time.Duration) func(*exposition.Writer, *ro
 // quota is shown only for groups whose use of processors is limited.
 func quota(write func(*exposition.Writer, *row)) func(*exposition.Writer, *row) {
 	return func(w *exposition.Writer, r *row) {
-		if r.CPU.Quota != 0 {
+		if r.Limits.Quota != 0 {
 			write(w, r)
 		}
 	}
@@ -148,8 +148,8 @@ func quota(write func(*exposition.Writer, *row)) func(*exposition.Writer, *row) 
 const allCPUs = exposition.Labels(`cpu="total"`)
 
 func writeCPU(w *exposition.Writer, r *row) {
-	if r.CPU.Usage > 0 {
-		w.Seconds(r.CPU.Usage, r.Time, r.labels, allCPUs)
+	if r.CPU > 0 {
+		w.Seconds(r.CPU, r.Time, r.labels, allCPUs)
 	}
 }
 

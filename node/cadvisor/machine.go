@@ -20,7 +20,7 @@ func writeVersion(w *exposition.Writer, n *Node) {
 	))
 }
 
-// writeMachine writes what the machine has. The time is that of the reading.
+// writeMachine writes what the machine has. As with kubelet, the samples have no time.
 func writeMachine(w *exposition.Writer, n *Node) {
 	ids := exposition.Pairs("boot_id", n.BootID, "machine_id", n.MachineID, "system_uuid", n.SystemUUID)
 	for _, m := range []struct {
@@ -36,19 +36,19 @@ func writeMachine(w *exposition.Writer, n *Node) {
 		{"machine_swap_bytes", "Amount of swap memory available on the machine.", n.SwapBytes},
 	} {
 		w.Family(m.name, exposition.Gauge, m.help)
-		w.Uint(m.value, n.Time, ids)
+		w.Uint(m.value, time.Time{}, ids)
 	}
 
 	w.Family("machine_dimm_count", exposition.Gauge,
 		"Number of RAM DIMM (all types memory modules) value labeled by dimm type.")
 	for _, d := range n.DIMMs {
-		w.Uint(uint64(d.Count), n.Time, ids, labelOf("type", d.Type))
+		w.Uint(uint64(d.Count), time.Time{}, ids, labelOf("type", d.Type))
 	}
 
 	w.Family("machine_dimm_capacity_bytes", exposition.Gauge,
 		"Total RAM DIMM capacity (all types memory modules) value labeled by dimm type.")
 	for _, d := range n.DIMMs {
-		w.Uint(d.Bytes, n.Time, ids, labelOf("type", d.Type))
+		w.Uint(d.Bytes, time.Time{}, ids, labelOf("type", d.Type))
 	}
 
 	w.Family("machine_scrape_error", exposition.Gauge,

@@ -1,6 +1,7 @@
 package cadvisor
 
 import (
+	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
 	"github.com/trivet-node/trivet/node/exposition"
 	"github.com/trivet-node/trivet/node/usage"
 )
@@ -29,13 +30,13 @@ var processMetrics = []metric{
 		name:  "container_threads_max",
 		kind:  exposition.Gauge,
 		help:  "Maximum number of threads allowed inside the container, infinity if value is zero",
-		write: number(func(g *usage.Group) uint64 { return g.TaskLimit }),
+		write: number(func(g *usage.Group) uint64 { return g.PIDLimit }),
 	},
 	{
 		name:  "container_threads",
 		kind:  exposition.Gauge,
 		help:  "Number of threads running inside the container",
-		write: number(func(g *usage.Group) uint64 { return g.Tasks }),
+		write: number(func(g *usage.Group) uint64 { return g.PIDs }),
 	},
 	{
 		name:  "container_ulimits_soft",
@@ -51,37 +52,37 @@ var pressureMetrics = []metric{
 		name:  "container_pressure_cpu_stalled_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Total time duration no tasks in the container could make progress due to CPU congestion.",
-		write: stalled(func(p *usage.Pressure) usage.Stall { return p.CPU.Full }),
+		write: stalled(func(p *counters.Stalls) counters.Stall { return p.CPU.Full }),
 	},
 	{
 		name:  "container_pressure_cpu_waiting_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Total time duration tasks in the container have waited due to CPU congestion.",
-		write: stalled(func(p *usage.Pressure) usage.Stall { return p.CPU.Some }),
+		write: stalled(func(p *counters.Stalls) counters.Stall { return p.CPU.Some }),
 	},
 	{
 		name:  "container_pressure_memory_stalled_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Total time duration no tasks in the container could make progress due to memory congestion.",
-		write: stalled(func(p *usage.Pressure) usage.Stall { return p.Memory.Full }),
+		write: stalled(func(p *counters.Stalls) counters.Stall { return p.Memory.Full }),
 	},
 	{
 		name:  "container_pressure_memory_waiting_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Total time duration tasks in the container have waited due to memory congestion.",
-		write: stalled(func(p *usage.Pressure) usage.Stall { return p.Memory.Some }),
+		write: stalled(func(p *counters.Stalls) counters.Stall { return p.Memory.Some }),
 	},
 	{
 		name:  "container_pressure_io_stalled_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Total time duration no tasks in the container could make progress due to IO congestion.",
-		write: stalled(func(p *usage.Pressure) usage.Stall { return p.IO.Full }),
+		write: stalled(func(p *counters.Stalls) counters.Stall { return p.IO.Full }),
 	},
 	{
 		name:  "container_pressure_io_waiting_seconds_total",
 		kind:  exposition.Counter,
 		help:  "Total time duration tasks in the container have waited due to IO congestion.",
-		write: stalled(func(p *usage.Pressure) usage.Stall { return p.IO.Some }),
+		write: stalled(func(p *counters.Stalls) counters.Stall { return p.IO.Some }),
 	},
 }
 
@@ -105,15 +106,15 @@ func counted(read func(*usage.Processes) uint64) func(*exposition.Writer, *row) 
 const maxOpenFiles = exposition.Labels(`ulimit="max_open_files"`)
 
 func writeUlimit(w *exposition.Writer, r *row) {
-	if r.Processes != nil && r.Processes.First != "" {
+	if r.Processes != nil && r.Processes.First != 0 {
 		w.Float(float64(r.Processes.MaxOpenFiles), r.Time, r.labels, maxOpenFiles)
 	}
 }
 
-func stalled(read func(*usage.Pressure) usage.Stall) func(*exposition.Writer, *row) {
+func stalled(read func(*counters.Stalls) counters.Stall) func(*exposition.Writer, *row) {
 	return func(w *exposition.Writer, r *row) {
-		if r.Pressure != nil {
-			w.Seconds(read(r.Pressure).Total, r.Time, r.labels)
+		if r.Stalls != nil {
+			w.Seconds(read(r.Stalls).Total, r.Time, r.labels)
 		}
 	}
 }

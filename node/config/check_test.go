@@ -157,7 +157,7 @@ func TestSettingsThatHardenAreServedOrRefused(t *testing.T) {
 		"enableSystemLogHandler: false":                                   false,
 		"enableDebugFlagsHandler: false":                                  false,
 		"enforceNodeAllocatable: [pods]":                                  false,
-		"enforceNodeAllocatable: [kube-reserved]\nkubeReservedCgroup: /a": true,
+		"enforceNodeAllocatable: [kube-reserved]\nkubeReservedCgroup: /a": false,
 		"cpuManagerPolicy: static":                                        true,
 		"memoryManagerPolicy: Static":                                     true,
 		"topologyManagerPolicy: restricted":                               true,
@@ -185,7 +185,7 @@ func TestSettingsThatHardenAreServedOrRefused(t *testing.T) {
 
 func TestWhatHasNoEffectIsSaidOnce(t *testing.T) {
 	c, err := configured(t,
-		header+"imageGCHighThresholdPercent: 90\nshutdownGracePeriod: 30s\nregistryPullQPS: 5\n",
+		header+"fileCheckFrequency: 30s\nshutdownGracePeriod: 30s\nregistryPullQPS: 5\n",
 		"--registry-burst=20",
 		"--feature-gates=WatchList=false")
 	if err != nil {
@@ -193,7 +193,7 @@ func TestWhatHasNoEffectIsSaidOnce(t *testing.T) {
 	}
 
 	got := strings.Join(c.Notices, "\n")
-	for _, want := range []string{"imageGCHighThresholdPercent", "shutdownGracePeriod", "registryBurst",
+	for _, want := range []string{"fileCheckFrequency", "shutdownGracePeriod", "registryBurst",
 		"WatchList=false"} {
 		if strings.Count(got, want+" has no effect") != 1 {
 			t.Errorf("%s is not named once in:\n%s", want, got)

@@ -17,6 +17,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/trivet-node/trivet/node/kubeletconfig"
+	"github.com/trivet-node/trivet/node/podspec"
 	"github.com/trivet-node/trivet/node/threshold"
 )
 
@@ -31,6 +32,7 @@ type Config struct {
 	Identity   Identity
 	Node       Node
 	Resources  Resources
+	Eviction   Eviction
 	Cgroups    Cgroups
 	Containers Containers
 	Images     Images
@@ -41,6 +43,7 @@ type Config struct {
 	Process    Process
 	Machine    Machine
 	Gates      Gates
+	Tracing    Tracing
 
 	// HealthAddress is where /healthz is served; empty: nowhere.
 	HealthAddress string
@@ -84,8 +87,14 @@ type Resources struct {
 	Reserved       v1.ResourceList // cpu, memory, ephemeral-storage and pid that pods cannot have
 	EvictionHard   threshold.Set   // what is kept free
 	AllAllocatable bool            // EvictionHard is not taken from what is allocatable
-	PressureHold   time.Duration   // how long a pressure is shown after it was last seen
 	LocalStorage   bool            // limits of emptyDir volumes and ephemeral-storage are enforced
+}
+
+// Eviction is when pods are evicted.
+type Eviction struct {
+	Thresholds   []threshold.Threshold
+	MaxPodGrace  int64         // seconds that a pod has at most, of a soft threshold
+	PressureHold time.Duration // how long a pressure is shown after it was last seen
 }
 
 // Cgroups are the control groups of pods.
@@ -94,6 +103,27 @@ type Cgroups struct {
 	Root     string
 	PodPIDs  int64 // -1: no limit
 	CPUQuota bool  // limits of CPU are enforced
+
+	// Memory is how memory is throttled and kept from being reclaimed on cgroup v2. What is allocatable is
+	// not known here.
+	Memory podspec.MemoryQoS
+
+	// HoldPods means that all pods together may have no more than is allocatable.
+	HoldPods bool
+	Daemons  []Daemons
+}
+
+// Daemons are the node's own daemons, whose control group is held to what is reserved for them.
+type Daemons struct {
+	Name     string // "System Reserved" or "Kube Reserved", for messages
+	Group    string // systemReservedCgroup or kubeReservedCgroup
+	Reserved v1.ResourceList
+
+	// Compressible means that only their share of CPU is set.
+	Compressible bool
+
+	// Protected means that the kernel does not take their memory on cgroup v2 (MemoryQoS).
+	Protected bool
 }
 
 // Containers is what containers are configured with.
@@ -105,13 +135,28 @@ type Containers struct {
 	SingleOOMKill  bool // an OOM kill ends one process, not its control group
 	AllowedSysctls []string
 	MaxBackoff     time.Duration // between restarts
+	Ended          Ended
 }
 
-// Images is how images are pulled.
+// Ended says which containers that have ended are kept.
+type Ended struct {
+	MinAge       time.Duration // since they were created
+	PerContainer int           // beside the newest; negative: no limit
+	Total        int           // negative: no limit
+}
+
+// Images is how images are pulled and removed.
 type Images struct {
 	ParallelPulls int // 0: no limit
 	Verification  string
 	Allowlist     []string
+
+	// Unused images are removed when so much of their file system is in use, down to the low threshold, but
+	// none that is younger than MinAge.
+	HighPercent int
+	LowPercent  int
+	MinAge      time.Duration
+	MaxAge      time.Duration // since the last use; 0: no limit
 }
 
 // Logs are the logs of containers.
@@ -119,6 +164,7 @@ type Logs struct {
 	Dir      string
 	MaxSize  int64 // bytes of a file before it is rotated
 	MaxFiles int
+	Workers  int           // rotations at the same time
 	Interval time.Duration // of looks at their sizes
 }
 
@@ -166,6 +212,13 @@ type API struct {
 type Process struct {
 	OOMScoreAdj  int
 	MaxOpenFiles uint64
+}
+
+// Tracing says where spans of pods' starts and ends go. Of the traces that begin here, some per million are
+// kept.
+type Tracing struct {
+	Endpoint          string // host:port of an OTLP receiver (gRPC); empty: no spans are made
+	SamplesPerMillion int
 }
 
 // Machine is what the start demands of the machine.

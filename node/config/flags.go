@@ -4,7 +4,9 @@ import (
 	"flag"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/trivet-node/trivet/node/kubeletconfig"
 )
@@ -196,6 +198,12 @@ func (c *settings) setOwn(name, text string) (err error) {
 		c.CloudProvider = text
 	case "experimental-allocatable-ignore-eviction":
 		err = set(&c.IgnoreEviction, text, true)
+	case "minimum-container-ttl-duration":
+		c.Ended.MinAge, err = time.ParseDuration(text)
+	case "maximum-dead-containers-per-container":
+		c.Ended.PerContainer, err = strconv.Atoi(text)
+	case "maximum-dead-containers":
+		c.Ended.Total, err = strconv.Atoi(text)
 	}
 
 	return err

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -26,14 +27,14 @@ func (c *settings) resolve() (Config, error) {
 
 		Identity:   c.identity(),
 		Node:       c.node(),
-		Cgroups:    cgroups(k),
-		Containers: containers(k),
+		Containers: c.containers(),
 		Images:     images(k),
 		Static:     static(k),
 		Events:     Events{PerSecond: int(*k.EventRecordQPS), Burst: int(k.EventBurst)},
 		Process:    Process{OOMScoreAdj: int(*k.OOMScoreAdj), MaxOpenFiles: uint64(k.MaxOpenFiles)},
 		Machine:    machine(k),
 		Gates:      gates(k),
+		Tracing:    tracing(k.Tracing),
 
 		Kubelet: k,
 		Flags:   c.Flags,
@@ -44,7 +45,13 @@ func (c *settings) resolve() (Config, error) {
 	}
 
 	var err error
+	if out.Cgroups, err = cgroups(k); err != nil {
+		return Config{}, err
+	}
 	if out.Resources, err = c.resources(); err != nil {
+		return Config{}, err
+	}
+	if out.Eviction, err = eviction(k); err != nil {
 		return Config{}, err
 	}
 	if out.Logs, err = logs(k); err != nil {
@@ -64,13 +71,43 @@ func (c *settings) identity() Identity {
 	}
 }
 
-func cgroups(k *kubeletconfig.Configuration) Cgroups {
-	return Cgroups{
+func cgroups(k *kubeletconfig.Configuration) (Cgroups, error) {
+	out := Cgroups{
 		Driver:   k.CgroupDriver,
 		Root:     k.CgroupRoot,
 		PodPIDs:  *k.PodPidsLimit,
 		CPUQuota: *k.CPUCFSQuota,
+		HoldPods: slices.Contains(k.EnforceNodeAllocatable, "pods"),
 	}
+
+	if k.Enabled("MemoryQoS") {
+		out.Memory.Tiered = k.MemoryReservationPolicy == "TieredReservation"
+		if k.MemoryThrottlingFactor != nil {
+			out.Memory.Throttling = *k.MemoryThrottlingFactor
+		}
+	}
+
+	system, kube, err := k.ReservedParts()
+	if err != nil {
+		return Cgroups{}, err
+	}
+
+	// The order is kubelet's.
+	parts := map[string]Daemons{
+		"system-reserved": {Name: "System Reserved", Group: k.SystemReservedCgroup, Reserved: system},
+		"kube-reserved":   {Name: "Kube Reserved", Group: k.KubeReservedCgroup, Reserved: kube},
+	}
+
+	for _, part := range []string{"system-reserved", "kube-reserved"} {
+		one := parts[part]
+		one.Protected = k.Enabled("MemoryQoS")
+		one.Compressible = slices.Contains(k.EnforceNodeAllocatable, part+"-compressible")
+		if one.Compressible || slices.Contains(k.EnforceNodeAllocatable, part) {
+			out.Daemons = append(out.Daemons, one)
+		}
+	}
+
+	return out, nil
 }
 
 func static(k *kubeletconfig.Configuration) Static {
@@ -91,6 +128,22 @@ func gates(k *kubeletconfig.Configuration) Gates {
 		RestartAllContainers: k.Enabled("RestartAllContainersOnContainerExits"),
 		All:                  k.Gates(),
 	}
+}
+
+// tracing is what kubelet makes of the field: an endpoint that is not given is the local collector's, and
+// without a rate only those traces are kept that began elsewhere.
+func tracing(t *kubeletconfig.Tracing) Tracing {
+	if t == nil {
+		return Tracing{}
+	}
+	out := Tracing{Endpoint: kubeletconfig.DefaultTracingEndpoint}
+	if t.Endpoint != nil {
+		out.Endpoint = *t.Endpoint
+	}
+	if t.SamplingRatePerMillion != nil {
+		out.SamplesPerMillion = int(*t.SamplingRatePerMillion)
+	}
+	return out
 }
 
 func address(host string, port int32) string { return net.JoinHostPort(host, strconv.Itoa(int(port))) }
@@ -141,12 +194,31 @@ func (c *settings) resources() (Resources, error) {
 		Reserved:       reserved,
 		EvictionHard:   hard,
 		AllAllocatable: c.IgnoreEviction,
-		PressureHold:   k.EvictionTransitionPeriod.Duration,
 		LocalStorage:   *k.LocalStorageCapacityIsolation,
 	}, nil
 }
 
-func containers(k *kubeletconfig.Configuration) Containers {
+func eviction(k *kubeletconfig.Configuration) (Eviction, error) {
+	all, err := threshold.Statements{
+		Hard:           k.EvictionHard,
+		Soft:           k.EvictionSoft,
+		SoftGrace:      k.EvictionSoftGracePeriod,
+		MinimumReclaim: k.EvictionMinimumReclaim,
+		OfPods:         slices.Contains(k.EnforceNodeAllocatable, "pods"),
+	}.List()
+	if err != nil {
+		return Eviction{}, fmt.Errorf("eviction: %w", err)
+	}
+
+	return Eviction{
+		Thresholds:   all,
+		MaxPodGrace:  int64(k.EvictionMaxPodGrace),
+		PressureHold: k.EvictionTransitionPeriod.Duration,
+	}, nil
+}
+
+func (c *settings) containers() Containers {
+	k := &c.Kubelet
 	return Containers{
 		ClusterDNS:     k.ClusterDNS,
 		ClusterDomain:  k.ClusterDomain,
@@ -155,6 +227,7 @@ func containers(k *kubeletconfig.Configuration) Containers {
 		SingleOOMKill:  k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill,
 		AllowedSysctls: k.AllowedUnsafeSysctls,
 		MaxBackoff:     k.CrashLoopBackOff.MaxContainerRestartPeriod.Duration,
+		Ended:          c.Ended,
 	}
 }
 
@@ -162,6 +235,10 @@ func images(k *kubeletconfig.Configuration) Images {
 	out := Images{
 		Verification: k.ImagePullCredentialsVerificationPolicy,
 		Allowlist:    k.PreloadedImagesVerificationAllowlist,
+		HighPercent:  int(*k.ImageGCHighThreshold),
+		LowPercent:   int(*k.ImageGCLowThreshold),
+		MinAge:       k.ImageMinimumGCAge.Duration,
+		MaxAge:       k.ImageMaximumGCAge.Duration,
 	}
 	switch {
 	case *k.SerializeImagePulls:
@@ -190,6 +267,7 @@ func logs(k *kubeletconfig.Configuration) (Logs, error) {
 		Dir:      k.PodLogsDir,
 		MaxSize:  size.Value(),
 		MaxFiles: *k.ContainerLogMaxFiles,
+		Workers:  int(*k.ContainerLogMaxWorkers),
 		Interval: k.ContainerLogInterval.Duration,
 	}, nil
 }

@@ -10,6 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
 	"github.com/trivet-node/trivet/node/threshold"
 )
 
@@ -61,11 +65,17 @@ evictionHard: {memory.available: 10%, nodefs.available: 1Gi}
 systemReserved: {memory: 1Gi}
 kubeReserved: {memory: 500Mi, cpu: 100m}
 containerLogMaxSize: 1Mi
+containerLogMaxWorkers: 3
+imageGCHighThresholdPercent: 70
+imageGCLowThresholdPercent: 60
+imageMaximumGCAge: 48h
 healthzPort: 0
 singleProcessOOMKill: false
 serializeImagePulls: true
 clusterDNS: [192.0.2.10]
-`, "--node-ip=192.0.2.7,2001:db8::7", "--cloud-provider=external")
+`, "--node-ip=192.0.2.7,2001:db8::7", "--cloud-provider=external", "--minimum-image-ttl-duration=1h",
+		"--minimum-container-ttl-duration=1m", "--maximum-dead-containers-per-container=2",
+		"--maximum-dead-containers=100")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +86,7 @@ clusterDNS: [192.0.2.10]
 	}
 
 	hard := c.Resources.EvictionHard
-	if hard[threshold.Memory].Share != 0.1 || hard[threshold.NodeFS].Amount != 1<<30 {
+	if hard[threshold.Memory].Of(1000) != 100 || hard[threshold.NodeFS].Of(1000) != 1<<30 {
 		t.Errorf("evictionHard %v", hard)
 	}
 	if c.Logs.MaxSize != 1<<20 || c.HealthAddress != "" || c.Images.ParallelPulls != 1 {
@@ -84,6 +94,15 @@ clusterDNS: [192.0.2.10]
 	}
 	if c.Containers.SingleOOMKill || !c.Machine.NeedsGroupKills || !c.Node.ExternalCloud {
 		t.Errorf("containers %+v, machine %+v", c.Containers, c.Machine)
+	}
+
+	kept := Ended{MinAge: time.Minute, PerContainer: 2, Total: 100}
+	if c.Logs.Workers != 3 || c.Containers.Ended != kept {
+		t.Errorf("logs %+v, containers that have ended %+v", c.Logs, c.Containers.Ended)
+	}
+	if i := c.Images; i.HighPercent != 70 || i.LowPercent != 60 || i.MinAge != time.Hour ||
+		i.MaxAge != 48*time.Hour {
+		t.Errorf("images %+v", i)
 	}
 
 	want := []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")}
@@ -110,5 +129,37 @@ func TestABadValueIsAnErrorBeforeAnythingStarts(t *testing.T) {
 		if _, err := read(t, text+"\n"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want an error that names %s", text, err, want)
 		}
+	}
+}
+
+func TestDaemonsAreHeldInKubeletsOrder(t *testing.T) {
+	c, err := read(t, `
+enforceNodeAllocatable: [kube-reserved-compressible, system-reserved]
+systemReserved: {memory: 1Gi}
+systemReservedCgroup: /system.slice
+kubeReserved: {cpu: 100m}
+kubeReservedCgroup: /kube.slice
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	want := []Daemons{
+		{
+			Name:      "System Reserved",
+			Group:     "/system.slice",
+			Reserved:  v1.ResourceList{v1.ResourceMemory: resource.MustParse("1Gi")},
+			Protected: true,
+		},
+		{
+			Name:         "Kube Reserved",
+			Group:        "/kube.slice",
+			Reserved:     v1.ResourceList{v1.ResourceCPU: resource.MustParse("100m")},
+			Compressible: true,
+			Protected:    true,
+		},
+	}
+	if diff := cmp.Diff(want, c.Cgroups.Daemons); diff != "" || c.Cgroups.HoldPods {
+		t.Errorf("pods are held %v, daemons %s", c.Cgroups.HoldPods, diff)
 	}
 }

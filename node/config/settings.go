@@ -28,6 +28,7 @@ type settings struct {
 	ProviderID      string
 	CloudProvider   string // external: a cloud controller says what the node is
 	IgnoreEviction  bool   // evictionHard is not taken from what is allocatable
+	Ended           Ended
 
 	// Kubelet is that of the files, with the flags laid over it.
 	Kubelet kubeletconfig.Configuration
@@ -40,7 +41,11 @@ type settings struct {
 
 // defaults are kubelet's, but for those that docs/node-config.md names.
 func defaults() settings {
-	c := settings{CertDir: "/var/lib/kubelet/pki", RootDir: "/var/lib/kubelet"}
+	c := settings{
+		CertDir: "/var/lib/kubelet/pki",
+		RootDir: "/var/lib/kubelet",
+		Ended:   Ended{PerContainer: 1, Total: -1},
+	}
 	c.Kubelet.SetDefaults()
 	return c
 }
@@ -89,6 +94,9 @@ func (c *settings) check() error {
 	}
 	if c.CloudProvider != "" && c.CloudProvider != "external" {
 		return fmt.Errorf("--cloud-provider=%s: only external is known", c.CloudProvider)
+	}
+	if c.Ended.MinAge < 0 {
+		return fmt.Errorf("--minimum-container-ttl-duration=%v is negative", c.Ended.MinAge)
 	}
 	if err := checkNodeIPs(c.NodeIPs); err != nil {
 		return fmt.Errorf("--node-ip: %w", err)

@@ -2,6 +2,7 @@ package criconfig
 
 import (
 	"math"
+	"strconv"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -31,7 +32,7 @@ func resourcesOf(node Node, pod *v1.Pod, c *v1.Container) *cri.LinuxContainerRes
 	out := &cri.LinuxContainerResources{
 		CpuPeriod:          cgroup.DefaultPeriod,
 		CpuShares:          int64(cgroup.Shares(cpuRequest.MilliValue())),
-		MemoryLimitInBytes: valueOf(c.Resources.Limits, v1.ResourceMemory),
+		MemoryLimitInBytes: c.Resources.Limits.Memory().Value(),
 		OomScoreAdj:        oomScore(node, pod, c),
 	}
 	if node.CPUQuota {
@@ -58,11 +59,39 @@ func resourcesOf(node Node, pod *v1.Pod, c *v1.Container) *cri.LinuxContainerRes
 		}
 	}
 
+	if node.CgroupV2 {
+		keepMemory(out, node.Memory, pod, c)
+	}
 	if node.NoSwap {
 		forbidSwap(out, node.CgroupV2)
 	}
 
 	return out
+}
+
+// keepMemory says from where on a container is slowed down, and what of its memory is not reclaimed. A limit
+// of the pod as a whole throttles in the pod's group.
+func keepMemory(out *cri.LinuxContainerResources, qos podspec.MemoryQoS, pod *v1.Pod, c *v1.Container) {
+	request := c.Resources.Requests.Memory().Value()
+	limit := c.Resources.Limits.Memory().Value()
+	if qos.Tiered && request > 0 {
+		file := "memory.low"
+		if podspec.QOS(pod) == v1.PodQOSGuaranteed {
+			file = "memory.min"
+		}
+
+		out.Unified[file] = strconv.FormatInt(request, 10)
+	}
+
+	if limit == 0 && podspec.LimitsMemory(pod) {
+		return
+	}
+	if limit == 0 {
+		limit = qos.Allocatable
+	}
+	if high := qos.High(request, limit); high > 0 {
+		out.Unified["memory.high"] = strconv.FormatInt(high, 10)
+	}
 }
 
 // forbidSwap keeps the memory of a container off the disk. On cgroup v1 the limit is of memory and swap
@@ -77,11 +106,6 @@ func forbidSwap(out *cri.LinuxContainerResources, v2 bool) {
 
 // pageSize converts "2Mi" to the kernel's "2MB".
 func pageSize(binary string) string { return strings.TrimSuffix(binary, "i") + "B" }
-
-func valueOf(list v1.ResourceList, name v1.ResourceName) int64 {
-	q := list[name]
-	return q.Value()
-}
 
 // oomScore returns the oom_score_adj of a container by the quality of service of its pod: the less of the
 // node's memory a burstable one requests, the sooner it is killed.
@@ -101,7 +125,7 @@ func oomScore(node Node, pod *v1.Pod, c *v1.Container) int64 {
 		return 999
 	}
 
-	request := valueOf(c.Resources.Requests, v1.ResourceMemory)
+	request := c.Resources.Requests.Memory().Value()
 	score := int64(oomBestEffort - math.Floor(1000*float64(request)/float64(node.MemoryCapacity)))
 	return min(max(score, 1000+oomGuaranteed), oomBestEffort-1)
 }
@@ -133,7 +157,7 @@ func fromLists(node Node, requests, limits v1.ResourceList) *cri.LinuxContainerR
 	out := &cri.LinuxContainerResources{
 		CpuPeriod:          cgroup.DefaultPeriod,
 		CpuShares:          int64(cgroup.Shares(requests.Cpu().MilliValue())),
-		MemoryLimitInBytes: valueOf(limits, v1.ResourceMemory),
+		MemoryLimitInBytes: limits.Memory().Value(),
 	}
 	if node.CPUQuota {
 		out.CpuQuota = cgroup.Quota(limits.Cpu().MilliValue())

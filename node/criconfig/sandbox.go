@@ -35,6 +35,8 @@ type Node struct {
 	NoSwap bool
 	// CPUQuota enforces CPU limits.
 	CPUQuota bool
+	// Memory is how memory is throttled and kept from being reclaimed on cgroup v2.
+	Memory podspec.MemoryQoS
 }
 
 // Sandbox returns the configuration of the pod's sandbox of the given attempt.

@@ -49,6 +49,9 @@ type Config struct {
 	// Changed is called when a driver has come or gone, so that pods which wait for one are looked at again.
 	// It must not block.
 	Changed func()
+
+	// Options are of the connections to drivers.
+	Options []grpc.DialOption
 	Log     *slog.Logger
 
 	// Called is told about each call of a driver when it has ended. It may be nil.
@@ -58,11 +61,11 @@ type Config struct {
 // options are those of a connection to a driver.
 func (c Config) options(driver string) []grpc.DialOption {
 	if c.Called == nil {
-		return nil
+		return c.Options
 	}
-	return rpc.DialOptions(func(method string, code codes.Code, took time.Duration) {
+	return append(rpc.DialOptions(func(method string, code codes.Code, took time.Duration) {
 		c.Called(driver, method, code, took)
-	})
+	}), c.Options...)
 }
 
 // Registry knows the drivers that are registered.

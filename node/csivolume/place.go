@@ -26,8 +26,8 @@ const (
 	maxRecord = 1 << 20
 )
 
-// record is a vol_data.json: kubelet's fields, and three of trivet's own, which kubelet ignores. kubelet reads
-// every field as a string.
+// record is a vol_data.json: kubelet's fields, and three of trivet's own, which kubelet ignores. kubelet
+// reads every field as a string.
 type record struct {
 	SpecName     string `json:"specVolID,omitempty"`
 	Handle       string `json:"volumeHandle"`

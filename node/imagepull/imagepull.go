@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/keylock"
 	"github.com/trivet-node/trivet/node/imageaccess"
@@ -45,6 +46,13 @@ type Events interface {
 	Pod(pod *v1.Pod, container, kind, reason, message string)
 }
 
+// Keeper keeps images on the node that pods are about to use (imagegc.Collector).
+type Keeper interface {
+	// Hold keeps an image for a pod. If the image is just being removed it returns a channel that is closed
+	// when it is gone, nil otherwise.
+	Hold(id string, pod types.UID) (removed <-chan struct{})
+}
+
 // Config is what a Puller works with.
 type Config struct {
 	Runtime Runtime
@@ -52,6 +60,9 @@ type Config struct {
 
 	// Access decides which pod may use an image that is on the node.
 	Access *imageaccess.Access
+
+	// Keeper is told which images pods were given; nil: no image is ever removed.
+	Keeper Keeper
 	Events Events
 	Log    *slog.Logger
 
@@ -114,11 +125,38 @@ func (p *Puller) Ensure(ctx context.Context, pod *v1.Pod, c *v1.Container) (*run
 		},
 	}
 
+	return p.kept(ctx, w)
+}
+
+// kept returns the image when it is sure to stay. One that is removed in this moment is pulled again.
+func (p *Puller) kept(ctx context.Context, w wanted) (*runtime.Image, error) {
+	for {
+		have, err := p.ensure(ctx, w)
+		if err != nil || p.cfg.Keeper == nil {
+			return have, err
+		}
+
+		removed := p.cfg.Keeper.Hold(have.ID, w.pod.UID)
+		if removed == nil {
+			return have, nil
+		}
+
+		select {
+		case <-removed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// ensure returns the image, pulled if need be.
+func (p *Puller) ensure(ctx context.Context, w wanted) (*runtime.Image, error) {
 	have, err := p.inspect(ctx, w)
 	if err != nil {
 		return nil, err
 	}
 
+	c := w.container
 	granted, err := p.granted(ctx, w, have)
 	switch {
 	case err != nil:

@@ -73,7 +73,7 @@ func (s *Server) slis(w http.ResponseWriter, _ *http.Request) {
 	out.Family("kubernetes_healthchecks_total", exposition.Counter, "Number of checks by what they showed.")
 	out.Uint(s.healthy.Load(), time.Time{}, check, `status="success"`)
 
-	// Whoever does not read his answer has lost nothing but it.
+	// A client that does not read its answer has lost nothing but that.
 	_ = out.Flush()
 }
 

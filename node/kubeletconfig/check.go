@@ -39,6 +39,7 @@ func (p *problems) oneOf(name, value string, words ...string) {
 func (k *Configuration) Check() error {
 	p := &problems{}
 	k.checkServer(p)
+	k.Tracing.check(p)
 	k.checkNode(p)
 	k.checkRuntime(p)
 	k.checkPods(p)
@@ -49,6 +50,19 @@ func (k *Configuration) Check() error {
 	p.add(k.checkImagePolicy())
 	p.add(k.checkGates())
 	return errors.Join(p.errs...)
+}
+
+func (t *Tracing) check(p *problems) {
+	if t == nil {
+		return
+	}
+	if rate := t.SamplingRatePerMillion; rate != nil {
+		p.when(*rate < 0 || *rate > 1e6,
+			"tracing.samplingRatePerMillion %d is not between 0 and 1000000", *rate)
+	}
+	if endpoint := t.Endpoint; endpoint != nil {
+		p.when(*endpoint == "", "tracing.endpoint is empty")
+	}
 }
 
 func (k *Configuration) checkServer(p *problems) {

@@ -1,6 +1,6 @@
 // Package kubeletconfig is KubeletConfiguration (kubelet.config.k8s.io/v1beta1) of kubelet 1.37: its
 // fields, defaults, rules and feature gates. What the agent does with each is for package config to say.
-// The type is not k8s.io/kubelet's, as that one links Prometheus' client and OpenTelemetry into the agent.
+// The type is not k8s.io/kubelet's, as that one links component-base into the agent.
 package kubeletconfig
 
 import (
@@ -241,6 +241,9 @@ type LogOutput struct {
 	SplitStream    bool              `json:"splitStream,omitempty"`
 	InfoBufferSize resource.Quantity `json:"infoBufferSize,omitempty"`
 }
+
+// DefaultTracingEndpoint is where a collector on the node listens.
+const DefaultTracingEndpoint = "localhost:4317"
 
 // Tracing is TracingConfiguration.
 type Tracing struct {

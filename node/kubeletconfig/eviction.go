@@ -3,15 +3,12 @@ package kubeletconfig
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
-
-	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/trivet-node/trivet/node/threshold"
 )
 
-// checkEviction reads all that is about eviction, also what has no effect here.
+// checkEviction reads all that is about eviction.
 func (k *Configuration) checkEviction() error {
 	_, hard := threshold.ParseSet(k.EvictionHard)
 	_, soft := threshold.ParseSet(k.EvictionSoft)
@@ -39,28 +36,10 @@ func (k *Configuration) checkEviction() error {
 
 	for signal, text := range k.EvictionMinimumReclaim {
 		p.when(!threshold.Known(signal), "evictionMinimumReclaim: %s is not an eviction signal", signal)
-		if err := checkReclaim(text); err != nil {
+		if _, err := threshold.ParseReclaim(text); err != nil {
 			p.add(fmt.Errorf("evictionMinimumReclaim: %s: %w", signal, err))
 		}
 	}
 
 	return errors.Join(p.errs...)
-}
-
-// checkReclaim accepts what a threshold may be, and zero bytes.
-func checkReclaim(text string) error {
-	if q, err := resource.ParseQuantity(text); err == nil && q.IsZero() && !strings.HasSuffix(text, "%") {
-		return nil
-	}
-	_, err := threshold.Parse(text)
-	return err
-}
-
-// Thresholds are those of evictionHard, which Check has checked.
-func (k *Configuration) Thresholds() threshold.Set {
-	set, err := threshold.ParseSet(k.EvictionHard)
-	if err != nil {
-		return threshold.Set{}
-	}
-	return set
 }

@@ -11,19 +11,16 @@ import (
 // Reserved is what pods cannot have of cpu, memory, ephemeral-storage and pid: systemReserved and
 // kubeReserved together. What evictionHard keeps free is not in it.
 func (k *Configuration) Reserved() (v1.ResourceList, error) {
-	out := v1.ResourceList{}
-	for _, part := range []struct {
-		field string
-		list  map[string]string
-	}{
-		{"systemReserved", k.SystemReserved},
-		{"kubeReserved", k.KubeReserved},
-	} {
-		for name, text := range part.list {
-			if err := reserve(out, v1.ResourceName(name), text); err != nil {
-				return nil, fmt.Errorf("%s: %w", part.field, err)
-			}
-		}
+	system, kube, err := k.ReservedParts()
+	if err != nil {
+		return nil, err
+	}
+
+	out := system
+	for name, amount := range kube {
+		sum := out[name]
+		sum.Add(amount)
+		out[name] = sum
 	}
 
 	// CPUs by number stand in the place of amounts.
@@ -37,6 +34,22 @@ func (k *Configuration) Reserved() (v1.ResourceList, error) {
 	}
 
 	return out, nil
+}
+
+// ReservedParts are systemReserved and kubeReserved.
+func (k *Configuration) ReservedParts() (system, kube v1.ResourceList, err error) {
+	system, kube = v1.ResourceList{}, v1.ResourceList{}
+	for name, text := range k.SystemReserved {
+		if err := reserve(system, v1.ResourceName(name), text); err != nil {
+			return nil, nil, fmt.Errorf("systemReserved: %w", err)
+		}
+	}
+	for name, text := range k.KubeReserved {
+		if err := reserve(kube, v1.ResourceName(name), text); err != nil {
+			return nil, nil, fmt.Errorf("kubeReserved: %w", err)
+		}
+	}
+	return system, kube, nil
 }
 
 func reserve(out v1.ResourceList, name v1.ResourceName, text string) error {
@@ -54,8 +67,6 @@ func reserve(out v1.ResourceList, name v1.ResourceName, text string) error {
 		return fmt.Errorf("%s=%q must not be negative", name, text)
 	}
 
-	sum := out[name]
-	sum.Add(q)
-	out[name] = sum
+	out[name] = q
 	return nil
 }

@@ -6,10 +6,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Images counts the pulls of images.
+// Images counts the pulls of images, and the removals of those that nothing uses.
 type Images struct {
 	group
-	took *prometheus.HistogramVec
+	took    *prometheus.HistogramVec
+	removed *prometheus.CounterVec
 }
 
 func newImages() *Images {
@@ -19,7 +20,9 @@ func newImages() *Images {
 			[]float64{1, 5, 10, 20, 30, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600},
 			"image_size_in_bytes"),
 	}
-	i.group = group{i.took}
+	i.removed = counter("image_garbage_collected_total",
+		"Number of images that were removed because nothing used them, by reason.", "reason")
+	i.group = group{i.took, i.removed}
 	return i
 }
 
@@ -27,6 +30,9 @@ func newImages() *Images {
 func (i *Images) Pulled(bytes uint64, took time.Duration) {
 	i.took.WithLabelValues(sizeClass(bytes)).Observe(took.Seconds())
 }
+
+// Removed counts an image that was removed: for space, or for its age.
+func (i *Images) Removed(reason string) { i.removed.WithLabelValues(reason).Inc() }
 
 const (
 	mega = 1 << 20

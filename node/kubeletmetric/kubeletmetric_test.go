@@ -307,6 +307,7 @@ func everything(t *testing.T) *Set {
 	s.Runtime.Relisted(time.Unix(1, 0), 0)
 	s.Runtime.Relisted(time.Unix(2, 0), 0)
 	s.Images.Pulled(1, time.Second)
+	s.Images.Removed("space")
 	s.Volumes.Mounted(&v1.Volume{}, 0, nil)
 	s.Volumes.Called("csi.example", "/csi.v1.Node/NodeGetInfo", codes.OK, 0)
 	s.Client.Answered("200", "GET", "api")
@@ -327,12 +328,14 @@ func everything(t *testing.T) *Set {
 	s.Pods.Worked(podtiming.Round{Kind: podtiming.Create})
 	s.Pods.Rejected("OutOfcpu")
 	s.Pods.Preempted()
+	s.Pods.Evicted("memory.available")
+	s.Pods.Chosen("memory.available", 0)
 	s.Pods.Cgroup("create", 0)
 	return s
 }
 
-// elsewhere are names of the page that other packages register: node/stats and node/eviction.
-var elsewhere = []string{"kubelet_volume_stats_", "kubelet_container_log_", "kubelet_evictions"}
+// elsewhere are names of the page that node/stats registers.
+var elsewhere = []string{"kubelet_volume_stats_", "kubelet_container_log_"}
 
 func TestTheListOfNamesIsWhatIsServed(t *testing.T) {
 	families, err := everything(t).Registry.Gather()

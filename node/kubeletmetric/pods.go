@@ -47,6 +47,8 @@ type Pods struct {
 	statusTook *prometheus.HistogramVec
 	rejected   *prometheus.CounterVec
 	preempted  *prometheus.CounterVec
+	evicted    *prometheus.CounterVec
+	evictedBy  *prometheus.HistogramVec
 	cgroups    *prometheus.HistogramVec
 }
 
@@ -80,6 +82,10 @@ func newPods() *Pods {
 		preempted: counter("preemptions",
 			"Number of pods that were preempted for a critical pod.",
 			"preemption_signal"),
+		evicted: counter("evictions", "Number of pods that were evicted, by signal.", "eviction_signal"),
+		evictedBy: histogram("eviction_stats_age_seconds",
+			"Age of the figures by which a pod is chosen to be evicted, in seconds, by signal.",
+			prometheus.DefBuckets, "eviction_signal"),
 		cgroups: histogram("cgroup_manager_duration_seconds",
 			"Duration of work on the control groups of pods in seconds, by kind.",
 			prometheus.DefBuckets, "operation_type"),
@@ -90,7 +96,7 @@ func newPods() *Pods {
 		p.worked, p.began, p.sinceSeen, p.sinceCreated, p.sli, p.firstNetwork,
 		p.sandboxes, p.sandboxErrors, p.userNamespaces, p.userErrors, p.sandboxTook, p.handlerErrors,
 		p.perPod, p.containers, p.failed, p.terminated,
-		p.statusTook, p.rejected, p.preempted, p.cgroups,
+		p.statusTook, p.rejected, p.preempted, p.evicted, p.evictedBy, p.cgroups,
 	}
 	return p
 }
@@ -230,6 +236,14 @@ func (p *Pods) Rejected(reason string) { p.rejected.WithLabelValues(reason).Inc(
 // Preempted counts a pod that ends for a critical one. The gate does not say which resource was short; the
 // label is empty then, as it is with kubelet.
 func (p *Pods) Preempted() { p.preempted.WithLabelValues("").Inc() }
+
+// Evicted counts a pod that is evicted because of a signal: one of the node's, or a limit of local storage.
+func (p *Pods) Evicted(signal string) { p.evicted.WithLabelValues(signal).Inc() }
+
+// Chosen counts how old the figures of a signal were when a pod was chosen by them.
+func (p *Pods) Chosen(signal string, age time.Duration) {
+	p.evictedBy.WithLabelValues(signal).Observe(age.Seconds())
+}
 
 // Cgroup counts work on the control group of a pod: create, update or destroy.
 func (p *Pods) Cgroup(operation string, took time.Duration) {

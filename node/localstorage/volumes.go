@@ -54,6 +54,7 @@ func (m *Meter) tree(ctx context.Context, pod *v1.Pod, name, dir string, activit
 	f := m.trees.Measure(ctx, treeName(pod.UID, name), diskusage.Tree{
 		Dirs:     []string{dir},
 		Activity: activity,
+		Project:  dir,
 	})
 	return Usage{
 		Bytes:   f.Bytes,

@@ -50,6 +50,11 @@ type Memory struct {
 	Anonymous int64 // mapped, and not from a file
 	Swap      int64 // how much swap there is
 	SwapFree  int64
+
+	// InactiveFile is page cache that was not used for a while. WorkingSet is all other page cache, and what
+	// is mapped: what Kubernetes counts as in use.
+	InactiveFile int64
+	WorkingSet   int64
 }
 
 // Memory reads /proc/meminfo.
@@ -60,13 +65,18 @@ func (m Machine) Memory() (Memory, error) {
 	}
 
 	out := Memory{}
+	var buffers, cached, swapCached int64
 	fields := map[string]*int64{
-		"MemTotal":     &out.Total,
-		"MemFree":      &out.Free,
-		"MemAvailable": &out.Available,
-		"AnonPages":    &out.Anonymous,
-		"SwapTotal":    &out.Swap,
-		"SwapFree":     &out.SwapFree,
+		"MemTotal":       &out.Total,
+		"MemFree":        &out.Free,
+		"MemAvailable":   &out.Available,
+		"AnonPages":      &out.Anonymous,
+		"SwapTotal":      &out.Swap,
+		"SwapFree":       &out.SwapFree,
+		"Inactive(file)": &out.InactiveFile,
+		"Buffers":        &buffers,
+		"Cached":         &cached,
+		"SwapCached":     &swapCached,
 	}
 
 	for line := range strings.Lines(text) {
@@ -87,6 +97,8 @@ func (m Machine) Memory() (Memory, error) {
 	if out.Total == 0 {
 		return Memory{}, errors.New("/proc/meminfo has no MemTotal")
 	}
+
+	out.WorkingSet = max(out.Anonymous+buffers+cached+swapCached-out.InactiveFile, 0)
 
 	return out, nil
 }

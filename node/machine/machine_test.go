@@ -31,6 +31,10 @@ func made(t *testing.T, files map[string]string) machine.Machine {
 const meminfo = `MemTotal:        8000000 kB
 MemFree:         1000000 kB
 MemAvailable:    3000000 kB
+Buffers:          100000 kB
+Cached:          1000000 kB
+SwapCached:            7 kB
+Inactive(file):   300000 kB
 AnonPages:        500000 kB
 HugePages_Total:       0
 `
@@ -42,6 +46,9 @@ func TestMemoryIsReadInBytes(t *testing.T) {
 		Free:      1000000 << 10,
 		Available: 3000000 << 10,
 		Anonymous: 500000 << 10,
+
+		InactiveFile: 300000 << 10,
+		WorkingSet:   1300007 << 10,
 	}
 	if err != nil || got != want {
 		t.Errorf("%+v, %v, want %+v", got, err, want)

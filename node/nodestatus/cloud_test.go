@@ -16,7 +16,7 @@ func TestANodeOfACloudWaitsForIt(t *testing.T) {
 		GivenIPs:      []string{"192.0.2.7", "2001:db8::7"},
 		Taints:        []v1.Taint{{Key: "own", Effect: v1.TaintEffectNoExecute}},
 		ExternalCloud: true,
-	}, "")
+	})
 
 	node, err := r.initial(t.Context())
 	if err != nil {
@@ -40,7 +40,7 @@ func TestANodeOfACloudWaitsForIt(t *testing.T) {
 }
 
 func TestANodeWithoutACloudIsNeitherTaintedNorAnnotated(t *testing.T) {
-	node, err := reporter(t, Config{GivenIPs: []string{"192.0.2.7"}}, "").initial(t.Context())
+	node, err := reporter(t, Config{GivenIPs: []string{"192.0.2.7"}}).initial(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

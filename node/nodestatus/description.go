@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -74,13 +75,21 @@ func (c *Config) addresses(now []v1.NodeAddress) []v1.NodeAddress {
 	return append(out, v1.NodeAddress{Type: v1.NodeHostName, Address: c.Hostname})
 }
 
-// allocatable is what pods may use of the capacity: not what is reserved, and not what is kept free.
+// allocatable is what pods may use of the capacity: not what is reserved, and not what is kept free. Memory
+// of huge pages is for nothing else.
 func (r *Reporter) allocatable(capacity v1.ResourceList) v1.ResourceList {
 	out := minus(capacity, r.cfg.Reserved)
-	if r.cfg.AllAllocatable {
-		return out
+	if !r.cfg.AllAllocatable {
+		out = minus(out, kept(r.cfg.Thresholds, capacity))
 	}
-	return minus(out, kept(r.cfg.Thresholds, capacity))
+
+	for name, pages := range capacity {
+		if strings.HasPrefix(string(name), v1.ResourceHugePagesPrefix) {
+			out = minus(out, v1.ResourceList{v1.ResourceMemory: pages})
+		}
+	}
+
+	return out
 }
 
 // kept is what the thresholds of eviction keep free.

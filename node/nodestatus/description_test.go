@@ -22,8 +22,9 @@ func TestWhatThresholdsKeepFreeIsNotAllocatable(t *testing.T) {
 	}{
 		"amount": {map[string]string{"memory.available": "1Gi", "nodefs.available": "5Gi"}, false, "8Gi",
 			"95Gi"},
-		"share": {map[string]string{"memory.available": "10%", "nodefs.available": "10%"}, false, "8Gi",
-			"90Gi"},
+		// kubelet's shares have the precision of 32 bits.
+		"share": {map[string]string{"memory.available": "10%", "nodefs.available": "10%"}, false,
+			"8589934576", "96636764000"},
 		"ignored": {map[string]string{"memory.available": "10%", "nodefs.available": "10%"}, true, "9Gi",
 			"100Gi"},
 		"none": {nil, false, "9Gi", "100Gi"},
@@ -33,8 +34,8 @@ func TestWhatThresholdsKeepFreeIsNotAllocatable(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		got := reporter(t, Config{Thresholds: set, Reserved: reserved, AllAllocatable: c.all},
-			"").allocatable(capacity)
+		cfg := Config{Thresholds: set, Reserved: reserved, AllAllocatable: c.all}
+		got := reporter(t, cfg).allocatable(capacity)
 		memory, disk := got["memory"], got["ephemeral-storage"]
 		if memory.Cmp(resource.MustParse(c.memory)) != 0 || disk.Cmp(resource.MustParse(c.disk)) != 0 {
 			t.Errorf("%s: memory %s, disk %s, want %s and %s", name, memory.String(), disk.String(), c.memory,

@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -37,7 +38,9 @@ type Config struct {
 	Reserved       v1.ResourceList // not allocatable, beside what Thresholds keep free
 	Thresholds     threshold.Set   // evictionHard
 	AllAllocatable bool            // what Thresholds keep free is allocatable
-	PressureHold   time.Duration   // how long a pressure is shown after it was last seen
+
+	// Pressure returns what the node is short of, as conditions; nil: of nothing.
+	Pressure func() []v1.NodeConditionType
 
 	ReportFrequency time.Duration // of an unchanged status
 	CheckFrequency  time.Duration // how often runtime and machine are looked at
@@ -70,7 +73,6 @@ const (
 type Runtime interface {
 	Info(ctx context.Context) (runtime.Info, error)
 	ListImages(ctx context.Context) ([]*runtime.Image, error)
-	ImageDir(ctx context.Context) (string, error)
 	UpdatePodCIDR(ctx context.Context, cidrs string) error
 }
 
@@ -88,11 +90,13 @@ type Reporter struct {
 	registered chan struct{}
 	own        *ownNode
 	machine    machine.Machine
-	inspector  inspector
 
 	// refreshing guards refreshed, when the Node was last read because of a pod. It is held meanwhile.
 	refreshing sync.Mutex
 	refreshed  time.Time
+
+	// imagesChanged means that the images of the status are to be sent at the next look.
+	imagesChanged atomic.Bool
 
 	// podCIDRs are what the runtime was last given. The goroutine of Run alone uses them.
 	podCIDRs string
@@ -103,6 +107,10 @@ type Reporter struct {
 
 // New returns a Reporter. It does nothing until Run runs.
 func New(cfg Config, nodes kube.Objects[v1.Node], rt Runtime, events Events) *Reporter {
+	if cfg.Pressure == nil {
+		cfg.Pressure = func() []v1.NodeConditionType { return nil }
+	}
+
 	return &Reporter{
 		cfg:        cfg,
 		nodes:      nodes,
@@ -110,12 +118,6 @@ func New(cfg Config, nodes kube.Objects[v1.Node], rt Runtime, events Events) *Re
 		events:     events,
 		registered: make(chan struct{}),
 		own:        &ownNode{changed: make(chan struct{}, 1)},
-		inspector: inspector{
-			runtime:    rt,
-			rootDir:    cfg.RootDir,
-			thresholds: cfg.Thresholds,
-			pressures:  newPressures(cfg.PressureHold),
-		},
 	}
 }
 
@@ -125,8 +127,11 @@ func (r *Reporter) Node() *v1.Node { return r.own.get() }
 // Registered is closed when the Node exists in the API.
 func (r *Reporter) Registered() <-chan struct{} { return r.registered }
 
-// Pressure returns the pressures that the node is under, sorted.
-func (r *Reporter) Pressure() []v1.NodeConditionType { return r.inspector.pressures.all() }
+// Look has the node looked at without waiting: it has come under a pressure, or is no longer under it.
+func (r *Reporter) Look() { r.own.wake() }
+
+// ImagesChanged says that an image has come or gone. The next look at the node sends them all.
+func (r *Reporter) ImagesChanged() { r.imagesChanged.Store(true) }
 
 // Allocatable returns what pods may use. It is computed from the machine, so it is known before the API
 // answers.
@@ -182,9 +187,13 @@ func (r *Reporter) keepStatus(ctx context.Context) {
 	for {
 		// An unchanged status is sent to a Node that was deleted, too: the answer shows that it was.
 		due := time.Since(reported) >= r.cfg.ReportFrequency || r.cfg.Register && r.own.isGone()
-		sent, ready, err := r.report(ctx, due)
-		if sent {
+		images := r.imagesChanged.Swap(false)
+		sent, ready, err := r.report(ctx, due || images)
+		switch {
+		case sent:
 			reported = time.Now()
+		case images:
+			r.ImagesChanged()
 		}
 		if sent && ready && !r.wasReady {
 			r.wasReady = true

@@ -30,6 +30,7 @@ type fakeRuntime struct {
 	// mu guards the rest.
 	mu    sync.Mutex
 	down  bool
+	image string
 	looks int
 	cidrs []string
 }
@@ -49,10 +50,6 @@ func (f *fakeRuntime) Info(context.Context) (runtime.Info, error) {
 		RuntimeReady: true,
 		NetworkReady: true,
 	}, nil
-}
-
-func (f *fakeRuntime) ListImages(context.Context) ([]*runtime.Image, error) {
-	return []*runtime.Image{{Size: 7, RepoTags: []string{"registry.example/a:1"}}}, nil
 }
 
 func (f *fakeRuntime) ImageDir(context.Context) (string, error) { return "", errors.New("unknown") }

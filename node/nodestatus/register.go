@@ -85,7 +85,7 @@ func (r *Reporter) initial(ctx context.Context) (*v1.Node, error) {
 		return nil, err
 	}
 
-	apply(&n.Status, r.inspector.inspect(ctx, info, runtimeErr), time.Now())
+	apply(&n.Status, findings(r.cfg.Pressure(), info, runtimeErr), time.Now())
 	return n, nil
 }
 

@@ -33,7 +33,7 @@ func (r *Reporter) report(ctx context.Context, due bool) (sent, ready bool, err 
 	}
 
 	described := !sameDescription(&node.Status, want)
-	found := r.inspector.inspect(ctx, info, runtimeErr)
+	found := findings(r.cfg.Pressure(), info, runtimeErr)
 	changed := apply(want, found, time.Now().Truncate(time.Second))
 	ready = isReady(want)
 	if !described && !changed && !due {

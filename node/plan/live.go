@@ -132,8 +132,8 @@ func (d *planner) stopRunning(why string) (running int) {
 }
 
 // removeLeftovers removes instances that were created but never started (the agent or the runtime died in
-// between) and, of each container, all but the newest two: the newest is the status, the one before it the
-// last state.
+// between) and, of each container, all but the newest and the old ones that are kept: the newest is the
+// status, the one before it the last state.
 func (d *planner) removeLeftovers() {
 	for name, all := range d.instances {
 		if d.pod.steps.busy(Key{Start, name}) {
@@ -153,7 +153,7 @@ func (d *planner) removeLeftovers() {
 					Why:  duplicate,
 				})
 
-			case c.State != Running && kept >= 2:
+			case c.State != Running && kept > d.pod.old:
 				d.do(Step{Verb: RemoveContainer, Name: name, ID: c.ID})
 			default:
 				kept++

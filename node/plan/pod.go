@@ -27,6 +27,9 @@ type Pod struct {
 	// limit is the longest back-off of restarts.
 	limit time.Duration
 
+	// old is how many instances that have ended are kept of each container, beside the newest.
+	old int
+
 	// spec is the newest version of the pod. It is kept when the API has none any more; nil: none was seen.
 	spec *v1.Pod
 
@@ -95,6 +98,7 @@ type volumes struct {
 func New(uid types.UID, limit time.Duration) *Pod {
 	return &Pod{
 		uid:   uid,
+		old:   1,
 		limit: cmp.Or(limit, backoff.LongestRestart),
 		steps: steps{
 			inFlight: map[Key]*flight{},
@@ -107,6 +111,10 @@ func New(uid types.UID, limit time.Duration) *Pod {
 		stopped:  map[string]bool{},
 	}
 }
+
+// KeepOld sets how many instances that have ended are kept of each container, beside the newest: at least
+// one, which is the last state of the container.
+func (p *Pod) KeepOld(n int) { p.old = max(n, 1) }
 
 // Spec returns the newest version of the pod, or nil when none was seen. The caller must not change it.
 func (p *Pod) Spec() *v1.Pod { return p.spec }
@@ -180,6 +188,9 @@ func (p *Pod) Terminate(e Ending) (first bool) {
 
 // Terminated reports whether the agent has made the pod end.
 func (p *Pod) Terminated() bool { return p.ended != nil }
+
+// TornDown reports whether the pod's volumes are unmounted and its control group is removed.
+func (p *Pod) TornDown() bool { return p.tornDown }
 
 // See takes what the node has of the pod and returns the pod as this look sees it, without what only Decide
 // knows. What steps in flight have brought about is hidden until they have ended.

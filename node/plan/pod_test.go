@@ -254,3 +254,35 @@ func TestEndOfAPodWaitsForContainersAndForNothingElse(t *testing.T) {
 		}
 	}
 }
+
+func TestSoManyOldInstancesAreKept(t *testing.T) {
+	for keep, want := range map[int]int{-1: 3, 0: 3, 1: 3, 2: 2, 4: 0, 100: 0} {
+		p := New("u", 0)
+		p.KeepOld(keep)
+		p.Look()
+		p.Want(simplePod())
+
+		o := Observed{Mounted: true, Sandboxes: []Sandbox{{ID: "s", Ready: true}}}
+		for i := range 5 {
+			o.Containers = append(o.Containers, Container{
+				ID:        fmt.Sprint(i),
+				Name:      "c",
+				SandboxID: "s",
+				Attempt:   uint32(i),
+				State:     Exited,
+				Started:   start,
+			})
+		}
+
+		p.See(o)
+		removed := 0
+		for _, s := range p.Decide(nil, start.Add(time.Second)).Steps {
+			if s.Verb == RemoveContainer {
+				removed++
+			}
+		}
+		if removed != want {
+			t.Errorf("%d old ones are kept: %d of 5 are removed, want %d", keep, removed, want)
+		}
+	}
+}

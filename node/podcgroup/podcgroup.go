@@ -32,6 +32,9 @@ type Config struct {
 	Root     string       // kubelet's cgroupRoot: "" or "/" for the root of the hierarchies
 	PodPIDs  int64        // most processes of each pod; 0 or less: no limit
 	CPUQuota bool         // whether limits of CPU are enforced (cpuCFSQuota)
+
+	// Memory is how memory is throttled and kept from being reclaimed, on cgroup v2.
+	Memory podspec.MemoryQoS
 }
 
 // Tree is the node's tree of pod groups.
@@ -41,9 +44,9 @@ type Tree struct {
 	inactive []naming // of the driver that is not in use, but may have been
 
 	// mu guards what follows.
-	mu        sync.Mutex
-	burstable uint64 // shares of the burstable tier as they were written last
-	bounded   bool   // whether all pods together are bounded
+	mu       sync.Mutex
+	balanced balance // what was written last
+	bounded  bool    // whether all pods together are bounded
 }
 
 // New returns the tree. It makes no group.
@@ -93,48 +96,72 @@ func check(uid types.UID) error {
 // Setup makes kubepods and its tiers. Besteffort gets the least CPU share; burstable keeps the one it has
 // until Balance is called.
 func (t *Tree) Setup(ctx context.Context) error {
-	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), cgroup.Limits{}); err != nil {
+	unprotected := t.unprotected()
+	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), unprotected); err != nil {
 		return err
 	}
 	least := cgroup.Limits{CPUShares: cgroup.Shares(0)}
 	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSBestEffort)...), least); err != nil {
 		return err
 	}
-	return t.ensure(ctx, t.names.group(tier(v1.PodQOSBurstable)...), cgroup.Limits{})
+	return t.ensure(ctx, t.names.group(tier(v1.PodQOSBurstable)...), unprotected)
 }
 
-// Bound limits all pods together, once. Repeat it until it succeeds: the kernel refuses a new limit while
-// pods use more than that.
-func (t *Tree) Bound(ctx context.Context, all cgroup.Limits) error {
+// Names returns the names from the root to the group that all pods are in, as kubelet's messages have them.
+func (t *Tree) Names() []string {
+	var out []string
+	for name := range strings.SplitSeq(path.Join(t.cfg.Root, "kubepods"), "/") {
+		if name != "" {
+			out = append(out, strings.TrimSuffix(name, systemd.SliceSuffix))
+		}
+	}
+	return out
+}
+
+// Bound limits all pods together, once, and reports whether it did. Repeat it until it succeeds: the kernel
+// refuses a new limit while pods use more than that.
+func (t *Tree) Bound(ctx context.Context, all cgroup.Limits) (changed bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.bounded {
-		return nil
+		return false, nil
 	}
 	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), all); err != nil {
-		return fmt.Errorf("bound all pods: %w", err)
+		return false, fmt.Errorf("bound all pods: %w", err)
 	}
 	t.bounded = true
-	return nil
+	return true, nil
 }
 
 // Balance gives the burstable tier the CPU share of all that its pods request, so that each counts with its
-// request beside the guaranteed pods, which are the tier's siblings. Repeat it when pods come and go.
+// request beside the guaranteed pods, which are the tier's siblings, and both tiers the memory that they
+// request, if that is kept from being reclaimed. Repeat it when pods come and go.
 func (t *Tree) Balance(ctx context.Context, pods []*v1.Pod) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 
-	want := burstableShares(pods)
-	if want == t.burstable {
+	protect := t.cfg.Memory.Tiered && t.cfg.Host.V2
+	want := balanceOf(pods, protect)
+	if want == t.balanced {
 		return nil
 	}
 
-	group := t.names.group(tier(v1.PodQOSBurstable)...)
-	if err := t.ensure(ctx, group, cgroup.Limits{CPUShares: want}); err != nil {
+	// A group is protected only as far as those above it are.
+	burstable := cgroup.Limits{CPUShares: want.shares}
+	if protect {
+		all := cgroup.Limits{MemoryMin: new(want.guaranteed + want.burstable), MemoryLow: &want.burstable}
+		if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), all); err != nil {
+			return fmt.Errorf("balance pods: %w", err)
+		}
+
+		burstable.MemoryLow = &want.burstable
+	}
+
+	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSBurstable)...), burstable); err != nil {
 		return fmt.Errorf("balance pods: %w", err)
 	}
 
-	t.burstable = want
+	t.balanced = want
 	return nil
 }
 

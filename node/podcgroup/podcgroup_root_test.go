@@ -37,9 +37,10 @@ func TestAllPodsTogetherAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	for range 2 {
-		if err := tree.Bound(t.Context(), cgroup.Limits{PIDs: 30000, Memory: 1 << 30}); err != nil {
-			t.Fatal(err)
+	for _, want := range []bool{true, false} {
+		changed, err := tree.Bound(t.Context(), cgroup.Limits{PIDs: 30000, Memory: 1 << 30})
+		if err != nil || changed != want {
+			t.Fatalf("changed %v, %v", changed, err)
 		}
 	}
 

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 func amounts(cpu, memory string) v1.ResourceList {
@@ -262,8 +263,58 @@ func TestShareOfTheBurstableTierIsThatOfPodsThatHaveNotEnded(t *testing.T) {
 		"ended":   {[]*v1.Pod{requesting("8", v1.PodSucceeded), requesting("8", v1.PodFailed)}, 2},
 		"too few": {[]*v1.Pod{requesting("1m", v1.PodRunning)}, 2},
 	} {
-		if got := burstableShares(c.pods); got != c.want {
-			t.Errorf("%s: %d shares, want %d", name, got, c.want)
+		if got := balanceOf(c.pods, false); got != (balance{shares: c.want}) {
+			t.Errorf("%s: %+v, want %d shares", name, got, c.want)
+		}
+	}
+}
+
+func TestMemoryOfTheTiersIsWhatTheirPodsRequest(t *testing.T) {
+	pods := []*v1.Pod{
+		pod(v1.ResourceRequirements{}),
+		pod(v1.ResourceRequirements{Requests: amounts("1", "10Mi")}),
+		pod(v1.ResourceRequirements{Requests: amounts("1", "20Mi"), Limits: amounts("2", "40Mi")}),
+		pod(v1.ResourceRequirements{Requests: amounts("1", "5Mi"), Limits: amounts("1", "5Mi")}),
+	}
+	want := balance{
+		shares:     2048,
+		burstable:  30 << 20,
+		guaranteed: 5 << 20,
+	}
+	if got := balanceOf(pods, true); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+func TestMemoryOfAPodIsKeptByItsQualityOfService(t *testing.T) {
+	burstable := pod(v1.ResourceRequirements{Requests: amounts("1", "8Mi"), Limits: amounts("2", "16Mi")})
+	guaranteed := pod(v1.ResourceRequirements{Requests: amounts("1", "8Mi"), Limits: amounts("1", "8Mi")})
+	whole := pod(v1.ResourceRequirements{})
+	whole.Spec.Resources = &v1.ResourceRequirements{
+		Requests: amounts("1", "8Mi"),
+		Limits:   amounts("2", "16Mi"),
+	}
+
+	eight := int64(8 << 20)
+	tiered, throttled := podspec.MemoryQoS{Tiered: true}, podspec.MemoryQoS{Throttling: 0.5}
+	for name, c := range map[string]struct {
+		pod  *v1.Pod
+		qos  podspec.MemoryQoS
+		want cgroup.Limits
+	}{
+		"nothing is to be kept":              {burstable, podspec.MemoryQoS{}, cgroup.Limits{}},
+		"burstable":                          {burstable, tiered, cgroup.Limits{MemoryLow: &eight}},
+		"guaranteed":                         {guaranteed, tiered, cgroup.Limits{MemoryMin: &eight}},
+		"best effort":                        {pod(v1.ResourceRequirements{}), tiered, cgroup.Limits{}},
+		"its containers are throttled":       {burstable, throttled, cgroup.Limits{}},
+		"the pod has a limit as a whole":     {whole, throttled, cgroup.Limits{MemoryHigh: 12 << 20}},
+		"whole, and guaranteed are not":      {guaranteed, throttled, cgroup.Limits{}},
+		"the pod requests memory as a whole": {whole, tiered, cgroup.Limits{MemoryLow: &eight}},
+	} {
+		got := cgroup.Limits{}
+		keepMemory(&got, c.qos, c.pod)
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s: %s", name, diff)
 		}
 	}
 }

@@ -40,6 +40,9 @@ func (t *Tree) limits(pod *v1.Pod) (cgroup.Limits, error) {
 	if t.cfg.PodPIDs > 0 {
 		out.PIDs = t.cfg.PodPIDs
 	}
+	if t.cfg.Host.V2 {
+		keepMemory(&out, t.cfg.Memory, pod)
+	}
 
 	sizes, err := cgroup.PageSizes()
 	if err != nil {
@@ -103,18 +106,69 @@ func hugePages(list v1.ResourceList) map[string]int64 {
 	return out
 }
 
-// burstableShares returns the CPU share of what the burstable pods that have not ended request together.
-func burstableShares(pods []*v1.Pod) uint64 {
+// balance is what the pods that have not ended request together.
+type balance struct {
+	shares uint64 // of CPU, of the burstable ones
+
+	// Bytes of memory, if they are to be protected.
+	burstable  int64
+	guaranteed int64
+}
+
+func balanceOf(pods []*v1.Pod, protect bool) balance {
 	var milli int64
+	out := balance{}
 	for _, p := range pods {
 		ended := p.Status.Phase == v1.PodSucceeded || p.Status.Phase == v1.PodFailed
-		if ended || podspec.QOS(p) != v1.PodQOSBurstable {
+		qos := podspec.QOS(p)
+		if ended || qos == v1.PodQOSBestEffort {
 			continue
 		}
+
 		requests := helpers.PodRequests(p, helpers.PodResourcesOptions{})
+		if qos == v1.PodQOSGuaranteed {
+			out.guaranteed += requests.Memory().Value()
+			continue
+		}
+
 		milli += requests.Cpu().MilliValue()
+		out.burstable += requests.Memory().Value()
 	}
-	return cgroup.Shares(milli)
+
+	shares := cgroup.Shares(milli)
+	if !protect {
+		return balance{shares: shares}
+	}
+
+	out.shares = shares
+	return out
+}
+
+// unprotected takes back what an earlier agent may have protected, if this one does not.
+func (t *Tree) unprotected() cgroup.Limits {
+	if t.cfg.Memory.Tiered || !t.cfg.Host.V2 {
+		return cgroup.Limits{}
+	}
+	return cgroup.Limits{MemoryMin: new(int64), MemoryLow: new(int64)}
+}
+
+// keepMemory adds from where on the pod is slowed down, if it has a limit as a whole, and what of its memory
+// is not reclaimed.
+func keepMemory(out *cgroup.Limits, qos podspec.MemoryQoS, pod *v1.Pod) {
+	requests := helpers.PodRequests(pod, helpers.PodResourcesOptions{})
+	limits := helpers.PodLimits(pod, helpers.PodResourcesOptions{})
+	request := requests.Memory().Value()
+	switch {
+	case !qos.Tiered || request == 0:
+	case podspec.QOS(pod) == v1.PodQOSGuaranteed:
+		out.MemoryMin = &request
+	default:
+		out.MemoryLow = &request
+	}
+
+	if podspec.LimitsMemory(pod) {
+		out.MemoryHigh = qos.High(request, limits.Memory().Value())
+	}
 }
 
 // limited reports whether the pod as a whole has a limit of the resource.

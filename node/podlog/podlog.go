@@ -25,6 +25,9 @@ import (
 // suffix of log files, and of links to them.
 const suffix = ".log"
 
+// longestName is how long the name of a file may be.
+const longestName = 255
+
 // Dir returns the directory of a pod's logs below root.
 func Dir(root string, pod *v1.Pod) string {
 	return filepath.Join(root, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
@@ -55,7 +58,7 @@ func (l Logs) file(i Instance) string {
 
 // link is cut where the name of a file may end; names of pods may be as long as that.
 func (l Logs) link(i Instance) string {
-	const longest = 255 - len(suffix)
+	const longest = longestName - len(suffix)
 	name := i.Pod.Name + "_" + i.Pod.Namespace + "_" + i.Container + "-" + i.ID
 	return filepath.Join(l.Links, name[:min(len(name), longest)]+suffix)
 }
@@ -136,6 +139,16 @@ func (l Logs) RemoveUnless(keep func(types.UID) bool) error {
 	}
 
 	return errors.Join(append(errs, l.removeDeadLinks())...)
+}
+
+// RemoveDir removes all logs of a pod, but not the links to them. What is not there is a success.
+func (l Logs) RemoveDir(pod *v1.Pod) error {
+	dir := Dir(l.Root, pod)
+	if filepath.Dir(dir) != filepath.Clean(l.Root) {
+		// The UID of a static pod may be anything.
+		return nil
+	}
+	return removal.Tree(dir)
 }
 
 // removeDeadLinks removes the links to logs of pods that have none any more. That the log itself is missing

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -55,6 +58,7 @@ func (w *Worker) Evict(uid types.UID, e Eviction) bool {
 			At:         time.Now(),
 		},
 		Annotations: e.Annotations,
+		Eviction:    true,
 	})
 	if decided {
 		w.deps.Queue.Look(uid, queue.Evicted)
@@ -63,9 +67,31 @@ func (w *Worker) Evict(uid types.UID, e Eviction) bool {
 	return decided
 }
 
-// Evicting returns the pods that must end for a reason of the agent's own and are not taken down yet, those
-// that an earlier agent has decided about included.
-func (w *Worker) Evicting() ([]types.UID, error) { return w.endings.all() }
+// Evicting returns the pods that are evicted and not taken down yet, those included that an earlier agent has
+// evicted, sorted.
+func (w *Worker) Evicting() ([]types.UID, error) {
+	// Of pods that were not looked at yet only the record is known.
+	recorded, err := w.endings.recorded()
+	var out []types.UID
+	for _, uid := range recorded {
+		if w.find(uid) == nil && w.endings.evicts(uid) {
+			out = append(out, uid)
+		}
+	}
+
+	for _, uid := range w.endings.evicted() {
+		p := w.find(uid)
+		if p == nil || p.isDown() {
+			w.endings.forget(uid)
+			continue
+		}
+
+		out = append(out, uid)
+	}
+
+	slices.Sort(out)
+	return slices.Compact(out), err
+}
 
 // ending is a decision of the agent that a pod must end, as its record has it. The pod's teardown removes the
 // record with the pod's directory.
@@ -74,6 +100,9 @@ type ending struct {
 
 	// Annotations are those of the event.
 	Annotations map[string]string
+
+	// Eviction tells an eviction from other decisions.
+	Eviction bool
 }
 
 // endingFile is the name of the record in the pod's directory.
@@ -87,6 +116,10 @@ type endings struct {
 	rootDir string
 	events  Events
 	log     *slog.Logger
+
+	// mu guards evictions: the pods that are evicted, until they are known to be down.
+	mu        sync.Mutex
+	evictions map[types.UID]bool
 }
 
 // decide makes a pod end for a reason of the agent's own. It reports whether that is the first one.
@@ -105,9 +138,22 @@ func (d *endings) decide(p *pod, pod *v1.Pod, e ending) bool {
 		d.log.Warn("record that a pod must end", "pod", fullName(pod), "err", err)
 	}
 
-	p.plan.Terminate(e.Ending)
-	d.announce(pod, e)
+	d.terminate(p, pod, e)
 	return true
+}
+
+// terminate makes the plan end the pod, and sends the event of the decision. The API keeps one for each pod
+// and reason.
+func (d *endings) terminate(p *pod, pod *v1.Pod, e ending) {
+	p.plan.Terminate(e.Ending)
+	d.events.PodOnce(pod, v1.EventTypeWarning, e.Reason, e.Message, e.Annotations)
+	if !e.Eviction {
+		return
+	}
+
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.evictions[p.uid] = true
 }
 
 // record writes the decision to disk.
@@ -146,8 +192,7 @@ func (d *endings) takeUp(p *pod, pod *v1.Pod) {
 	case err != nil:
 		d.log.Warn("recall that a pod must end", "pod", fullName(pod), "err", err)
 	default:
-		p.plan.Terminate(e.Ending)
-		d.announce(pod, e)
+		d.terminate(p, pod, e)
 	}
 }
 
@@ -166,24 +211,42 @@ func (d *endings) read(uid types.UID) (e ending, err error) {
 	return e, nil
 }
 
-// announce sends the event of a decision. The API keeps one for each pod and reason.
-func (d *endings) announce(pod *v1.Pod, e ending) {
-	d.events.PodOnce(pod, v1.EventTypeWarning, e.Reason, e.Message, e.Annotations)
-}
-
-// all returns the pods that have a record.
-func (d *endings) all() ([]types.UID, error) {
-	records, err := filepath.Glob(d.path("*"))
-	if err != nil {
-		return nil, err
+// recorded returns the pods that have a record.
+func (d *endings) recorded() ([]types.UID, error) {
+	pods, err := os.ReadDir(filepath.Join(d.rootDir, "pods"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
 
 	var out []types.UID
-	for _, record := range records {
-		out = append(out, types.UID(filepath.Base(filepath.Dir(record))))
+	for _, p := range pods {
+		uid := types.UID(p.Name())
+		if _, err := os.Lstat(d.path(uid)); err == nil {
+			out = append(out, uid)
+		}
 	}
 
-	return out, nil
+	return out, err
+}
+
+// evicts reports whether the record of a pod is of an eviction.
+func (d *endings) evicts(uid types.UID) bool {
+	e, err := d.read(uid)
+	return err == nil && e.Eviction
+}
+
+// evicted returns the pods that this agent has evicted, or has gone on to, and are not forgotten.
+func (d *endings) evicted() []types.UID {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Keys(d.evictions))
+}
+
+// forget forgets a pod that is down.
+func (d *endings) forget(uid types.UID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.evictions, uid)
 }
 
 func (d *endings) path(uid types.UID) string {

@@ -86,6 +86,13 @@ func TestAnEvictedPodFailsAndDoesNotRunAgain(t *testing.T) {
 		t.Errorf("calls %q", s.Calls())
 	}
 
+	// It is no longer waited for when it is down.
+	for range retry.Every(t.Context(), time.Millisecond) {
+		if left, err := c.worker.Evicting(); err == nil && len(left) == 0 {
+			break
+		}
+	}
+
 	// It goes when somebody deletes it.
 	c.remove(pod.UID, 30)
 	c.waitFor(pod.UID, "gone", gone)

@@ -43,6 +43,7 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 	}
 
 	if desired != nil {
+		p.trace.See(w.deps.Traces, desired, began)
 		p.start.See(desired, asked)
 	}
 
@@ -217,7 +218,9 @@ func (w *Worker) decide(ctx context.Context, p *pod, health map[string]plan.Heal
 		w.steps.Go(func() {
 			defer cancel()
 
-			err := w.executor.do(stepCtx, p, &d.View, s)
+			traced, ended := p.trace.Begin(stepCtx, s.Verb.String(), s.Name)
+			err := w.executor.do(traced, p, &d.View, s)
+			ended(err)
 			if err != nil && stepCtx.Err() != nil {
 				// Over CRI the cancellation has become a text, which would look like a failure.
 				err = stepCtx.Err()
@@ -273,11 +276,13 @@ func (w *Worker) done(p *pod, s plan.Step, err error) {
 
 	// The watch will report that the object has gone.
 	if err == nil && s.Verb == plan.Finalize {
+		p.trace.Gone()
 		return
 	}
 
 	if err == nil && s.Verb == plan.Forget {
 		w.deps.Probes.Sync(pod, "", nil)
+		p.trace.Gone()
 		w.forget(p.uid)
 	}
 

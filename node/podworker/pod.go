@@ -11,6 +11,7 @@ import (
 
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podtiming"
+	"github.com/trivet-node/trivet/node/podtrace"
 	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/volume"
@@ -43,6 +44,9 @@ type pod struct {
 	wasHealth map[string]v1.ContainerStatus
 
 	patch patching
+
+	// trace has a lock of its own.
+	trace podtrace.Trace
 
 	// rounds measures the work on the pod.
 	rounds podtiming.Rounds
@@ -92,6 +96,13 @@ func (p *pod) terminate(e plan.Ending) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.plan.Terminate(e)
+}
+
+// isDown reports whether the pod is taken down.
+func (p *pod) isDown() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.plan.TornDown()
 }
 
 // keepImage keeps the image for the next start of a container.

@@ -161,8 +161,11 @@ func (r *reporter) shown(pod *v1.Pod) (base *v1.Pod, known bool) {
 // send patches the status, and takes the answer before another patch may be sent. A final status leads to a
 // look, because the pod's teardown waits until the API shows it.
 func (r *reporter) send(ctx context.Context, p *pod, pod *v1.Pod, want *v1.PodStatus, patch []byte) {
-	updated, err := r.api.PatchStatus(ctx, pod, patch)
+	traced, ended := p.trace.Begin(ctx, "patch status", "")
+	updated, err := r.api.PatchStatus(traced, pod, patch)
+	ended(err)
 	if err == nil {
+		p.trace.Shown(want)
 		r.pods.Saw(updated)
 		r.announce(pod, want)
 		r.measure(p, pod, want)

@@ -14,6 +14,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/trivet-node/trivet/internal/trace"
 	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/gate"
@@ -128,6 +129,10 @@ type Config struct {
 	MaxBackoff time.Duration
 	Workers    int
 
+	// KeepOld is how many instances that have ended are kept of each container, beside the newest; less
+	// than one is one.
+	KeepOld int
+
 	// Starts is how many sandboxes, and how many containers, are started at the same time.
 	Starts int
 
@@ -158,6 +163,9 @@ type Deps struct {
 	Objects Objects
 	Probes  *probe.Prober
 	Events  Events
+
+	// Traces makes the spans of pods' starts and ends; nil: none.
+	Traces *trace.Provider
 
 	// Meter may be nil.
 	Meter Meter
@@ -192,7 +200,12 @@ func New(cfg Config, d Deps) *Worker {
 
 	w := &Worker{cfg: cfg, deps: d, known: map[types.UID]*pod{}}
 	w.gate = gate.New(cfg.Admit, func(uid types.UID) { d.Queue.Look(uid, queue.Preempted) })
-	w.endings = &endings{rootDir: cfg.RootDir, events: d.Events, log: d.Log}
+	w.endings = &endings{
+		rootDir:   cfg.RootDir,
+		events:    d.Events,
+		log:       d.Log,
+		evictions: map[types.UID]bool{},
+	}
 	w.executor = newExecutor(cfg, d)
 
 	w.mirrors = &mirrors{
@@ -265,6 +278,7 @@ func (w *Worker) pod(uid types.UID) *pod {
 	p := w.known[uid]
 	if p == nil {
 		p = newPod(uid, w.cfg.MaxBackoff)
+		p.plan.KeepOld(w.cfg.KeepOld)
 		w.known[uid] = p
 	}
 

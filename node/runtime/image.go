@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -34,6 +35,7 @@ type Image struct {
 	RepoTags    []string
 	RepoDigests []string
 	Size        uint64 // bytes
+	Pinned      bool   // the runtime wants it to stay
 	UID         *int64 // whom its processes run as, if that is a number
 	Username    string // or a name; neither of them: root
 }
@@ -44,6 +46,7 @@ func imageOf(i *cri.Image) *Image {
 		RepoTags:    i.RepoTags,
 		RepoDigests: i.RepoDigests,
 		Size:        i.Size,
+		Pinned:      i.Pinned,
 		Username:    i.Username,
 	}
 	if i.Uid != nil {
@@ -113,6 +116,15 @@ func (i Images) ListImages(ctx context.Context) ([]*Image, error) {
 	return out, nil
 }
 
+// RemoveImage removes an image with all its names. One that is gone is a success.
+func (i Images) RemoveImage(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+
+	_, err := i.service.RemoveImage(ctx, &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}})
+	return unlessGone(err)
+}
+
 // ImageFS returns a directory of the file system that holds the images, and how much of it they use.
 func (i Images) ImageFS(ctx context.Context) (dir string, used *statsapi.FsStats, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -136,4 +148,33 @@ func (i Images) ImageFS(ctx context.Context) (dir string, used *statsapi.FsStats
 func (i Images) ImageDir(ctx context.Context) (string, error) {
 	dir, _, err := i.ImageFS(ctx)
 	return dir, err
+}
+
+// Directories returns a directory of the file system that holds the images, and one of that which holds the
+// writable layers of containers. A runtime that does not name the latter has both in one.
+func (i Images) Directories(ctx context.Context) (images, containers string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+
+	r, err := i.service.ImageFsInfo(ctx, &cri.ImageFsInfoRequest{})
+	if err != nil {
+		return "", "", plain(err)
+	}
+
+	images = mountpoint(r.ImageFilesystems)
+	if images == "" {
+		return "", "", errors.New("the runtime names no file system of images")
+	}
+
+	return images, cmp.Or(mountpoint(r.ContainerFilesystems), images), nil
+}
+
+// mountpoint returns the first directory that file systems are named by, empty if there is none.
+func mountpoint(all []*cri.FilesystemUsage) string {
+	for _, fs := range all {
+		if dir := fs.GetFsId().GetMountpoint(); dir != "" {
+			return dir
+		}
+	}
+	return ""
 }

@@ -43,6 +43,9 @@ type Container struct {
 	Attempt   uint32
 	State     plan.State
 	Created   time.Time
+
+	// ImageID is the ID of its image or, where the runtime does not say, another reference of it.
+	ImageID string
 }
 
 // Selection says which containers or sandboxes are listed. Its zero value selects all.
@@ -118,6 +121,7 @@ func (c *Client) Containers(ctx context.Context, which Selection) ([]Container, 
 			Attempt:   l.GetMetadata().GetAttempt(),
 			State:     stateOf(l.State),
 			Created:   stamp(l.CreatedAt),
+			ImageID:   cmp.Or(l.ImageId, l.ImageRef, l.GetImage().GetImage()),
 		})
 	}
 
@@ -175,6 +179,9 @@ func newer(a, b age) bool {
 type Status struct {
 	State   plan.State
 	LogPath string // absolute; empty if the container has no log
+
+	// Images are the references of the images that are mounted in the container.
+	Images []string
 }
 
 // ContainerStatus asks for the state of one container and where its log is. ErrNotFound when it is gone.
@@ -186,8 +193,16 @@ func (c *Client) ContainerStatus(ctx context.Context, id string) (Status, error)
 	if err != nil {
 		return Status{}, plain(err)
 	}
+
 	s := r.GetStatus()
-	return Status{State: stateOf(s.GetState()), LogPath: s.GetLogPath()}, nil
+	out := Status{State: stateOf(s.GetState()), LogPath: s.GetLogPath()}
+	for _, m := range s.GetMounts() {
+		if image := cmp.Or(m.GetImage().GetImageRef(), m.GetImage().GetImage()); image != "" {
+			out.Images = append(out.Images, image)
+		}
+	}
+
+	return out, nil
 }
 
 // Annotations are those of pods, by UID.

@@ -2,6 +2,7 @@ package runtime_test
 
 import (
 	"errors"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -110,7 +111,8 @@ func TestStatusSaysWhereTheLogIs(t *testing.T) {
 	_, c := connect(t)
 	id := container(t, c, "a", sandbox(t, c, "a", 0), 0)
 	got, err := c.ContainerStatus(t.Context(), id)
-	if want := (runtime.Status{State: plan.Running, LogPath: "/logs/a/c.log"}); err != nil || got != want {
+	want := runtime.Status{State: plan.Running, LogPath: "/logs/a/c.log"}
+	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v; want %+v", got, err, want)
 	}
 	if _, err := c.ContainerStatus(t.Context(), "nope"); !errors.Is(err, runtime.ErrNotFound) {

@@ -32,7 +32,6 @@ func (c *Collector) machine() *cadvisor.Node {
 		BootID:        info.BootID,
 		Topology:      m.Topology(),
 		DIMMs:         m.DIMMs(),
-		Time:          time.Now(),
 	}
 
 	memory, err := m.Memory()
@@ -43,10 +42,21 @@ func (c *Collector) machine() *cadvisor.Node {
 	out.MemoryBytes = uint64(memory.Total)
 	out.SwapBytes = uint64(memory.Swap)
 
-	// File systems below the agent's directory are volumes of pods.
-	if out.Disks, err = m.Disks(c.cfg.Root); err != nil {
+	// What is mounted below these is of pods: volumes, and what runtimes make for sandboxes.
+	without := append([]string{c.cfg.Root}, runtimeDirs...)
+	if out.Disks, err = m.Disks(without...); err != nil {
 		out.Failed = true
 	}
 
 	return out
+}
+
+// runtimeDirs are where runtimes keep what they mount.
+var runtimeDirs = []string{
+	"/run/trivet",
+	"/run/containerd",
+	"/run/containers",
+	"/var/lib/trivet",
+	"/var/lib/containerd",
+	"/var/lib/containers",
 }

@@ -6,6 +6,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
 	"github.com/trivet-node/trivet/node/usage"
 )
 
@@ -16,11 +17,11 @@ func cpuOf(g *usage.Group) *statsapi.CPUStats {
 
 	out := &statsapi.CPUStats{
 		Time:                 metav1.NewTime(g.Time),
-		UsageCoreNanoSeconds: new(uint64(g.CPU.Usage)),
-		UsageNanoCores:       new(g.CPU.NanoCores),
+		UsageCoreNanoSeconds: new(uint64(g.CPU)),
+		UsageNanoCores:       new(g.NanoCores),
 	}
-	if g.Pressure != nil {
-		out.PSI = psiOf(g.Pressure.CPU)
+	if g.Stalls != nil {
+		out.PSI = psiOf(g.Stalls.CPU)
 	}
 
 	return out
@@ -33,17 +34,17 @@ func memoryOf(g *usage.Group) *statsapi.MemoryStats {
 
 	out := &statsapi.MemoryStats{
 		Time:            metav1.NewTime(g.Time),
-		UsageBytes:      new(g.Memory.Usage),
-		WorkingSetBytes: new(g.Memory.WorkingSet),
-		RSSBytes:        new(g.Memory.RSS),
-		PageFaults:      new(g.Memory.Faults),
-		MajorPageFaults: new(g.Memory.MajorFaults),
+		UsageBytes:      new(g.Memory),
+		WorkingSetBytes: new(g.WorkingSet),
+		RSSBytes:        new(g.RSS),
+		PageFaults:      new(g.PageFaults),
+		MajorPageFaults: new(g.MajorPageFaults),
 	}
-	if available, limited := g.Memory.Available(); limited {
+	if available, limited := g.Available(); limited {
 		out.AvailableBytes = new(available)
 	}
-	if g.Pressure != nil {
-		out.PSI = psiOf(g.Pressure.Memory)
+	if g.Stalls != nil {
+		out.PSI = psiOf(g.Stalls.Memory)
 	}
 
 	return out
@@ -54,13 +55,12 @@ func swapOf(g *usage.Group) *statsapi.SwapStats {
 		return nil
 	}
 
-	m := g.Memory
 	out := &statsapi.SwapStats{
 		Time:           metav1.NewTime(g.Time),
-		SwapUsageBytes: new(m.Swap),
+		SwapUsageBytes: new(g.Swap),
 	}
-	if m.SwapLimited {
-		out.SwapAvailableBytes = new(m.SwapLimit - min(m.SwapLimit, m.Swap))
+	if limit := g.SwapLimit; limit != nil {
+		out.SwapAvailableBytes = new(*limit - min(*limit, g.Swap))
 	}
 
 	return out
@@ -68,21 +68,21 @@ func swapOf(g *usage.Group) *statsapi.SwapStats {
 
 // ioOf returns how long was waited for disks, nil where the kernel does not tell.
 func ioOf(g *usage.Group) *statsapi.IOStats {
-	if g == nil || g.Pressure == nil {
+	if g == nil || g.Stalls == nil {
 		return nil
 	}
 	return &statsapi.IOStats{
 		Time: metav1.NewTime(g.Time),
-		PSI:  psiOf(g.Pressure.IO),
+		PSI:  psiOf(g.Stalls.IO),
 	}
 }
 
 // psiOf converts to the API's unit of totals, microseconds.
-func psiOf(s usage.Stalls) *statsapi.PSIStats {
+func psiOf(s counters.Pressure) *statsapi.PSIStats {
 	return &statsapi.PSIStats{Some: stallOf(s.Some), Full: stallOf(s.Full)}
 }
 
-func stallOf(s usage.Stall) statsapi.PSIData {
+func stallOf(s counters.Stall) statsapi.PSIData {
 	return statsapi.PSIData{
 		Total:  uint64(s.Total / time.Microsecond),
 		Avg10:  s.Avg10,

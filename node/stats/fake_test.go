@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
+	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/localstorage"
 	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/plan"
@@ -29,26 +31,29 @@ var (
 // one that has just ended; quiet has none.
 type fake struct {
 	failed bool
+	said   []csivolume.VolumeStats
 	images string // directory of the file system of images
 	asked  []usage.Depth
 }
 
 func group(path string) *usage.Group {
+	reading := counters.Reading{
+		Time:        at,
+		CPU:         2 * time.Second,
+		Memory:      5000,
+		WorkingSet:  4096,
+		RSS:         3000,
+		Swap:        10,
+		MemoryLimit: 9000,
+		SwapLimit:   new(uint64(50)),
+		Stalls:      &counters.Stalls{IO: counters.Pressure{Some: counters.Stall{Total: time.Millisecond}}},
+	}
+
 	return &usage.Group{
-		Path: path,
-		Time: at,
-		CPU:  usage.CPU{Usage: 2 * time.Second, NanoCores: 2e8},
-		Memory: usage.Memory{
-			Usage:       5000,
-			WorkingSet:  4096,
-			RSS:         3000,
-			Swap:        10,
-			Limit:       9000,
-			SwapLimit:   50,
-			SwapLimited: true,
-		},
+		Path:      path,
+		Reading:   reading,
+		NanoCores: 2e8,
 		Processes: &usage.Processes{Count: 3},
-		Pressure:  &usage.Pressure{IO: usage.Stalls{Some: usage.Stall{Total: time.Millisecond}}},
 	}
 }
 
@@ -103,6 +108,13 @@ func (f *fake) Usage(context.Context) (map[types.UID]localstorage.Pod, error) {
 	}}, nil
 }
 
+func (f *fake) VolumeStats(context.Context) ([]csivolume.VolumeStats, error) {
+	if f.failed {
+		return nil, errors.New("no drivers")
+	}
+	return f.said, nil
+}
+
 func (f *fake) Containers(context.Context, runtime.Selection) ([]runtime.Container, error) {
 	if f.failed {
 		return nil, errors.New("no list")
@@ -138,6 +150,7 @@ func collect(t *testing.T, f *fake) *Collector {
 		Root:     t.TempDir(),
 		Meter:    f,
 		Storage:  f,
+		Drivers:  f,
 		Runtime:  f,
 		Pods:     func() []*v1.Pod { return []*v1.Pod{pod} },
 		Machine:  machine.Machine{Root: root},

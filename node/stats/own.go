@@ -71,15 +71,15 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTime)
 	defer cancel()
 
-	c.collectVolumes(out)
+	c.collectVolumes(out, c.askDrivers(ctx))
 	c.collectLogs(ctx, out)
 }
 
 // collectVolumes shows each claim once, also if several pods have it.
-func (c *Collector) collectVolumes(out chan<- prometheus.Metric) {
+func (c *Collector) collectVolumes(out chan<- prometheus.Metric, said driversSaid) {
 	seen := map[statsapi.PVCReference]bool{}
 	for _, p := range c.cfg.Pods() {
-		for _, v := range c.claims(p) {
+		for _, v := range c.claims(p, said) {
 			if seen[*v.PVCRef] {
 				continue
 			}

@@ -13,6 +13,7 @@ import (
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"github.com/trivet-node/trivet/internal/testenv"
+	"github.com/trivet-node/trivet/node/csivolume"
 )
 
 // gathered are the samples of the collector by name and labels.
@@ -91,6 +92,30 @@ func TestVolumesOfClaimsAreMeasuredOnce(t *testing.T) {
 
 	if len(asked) != 1 || asked["pv"] == 0 {
 		t.Errorf("asked for %v: only volumes of claims", asked)
+	}
+}
+
+func TestWhatADriverSaysOfAVolumeIsShown(t *testing.T) {
+	f := &fake{said: []csivolume.VolumeStats{{
+		Pod:     "u",
+		Volume:  "v",
+		FsStats: statsapi.FsStats{UsedBytes: new(uint64(12))},
+	}}}
+
+	c := collect(t, f)
+	claim := &v1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}
+	pod := c.cfg.Pods()[0]
+	pod.Spec.Volumes = []v1.Volume{
+		{Name: "v", VolumeSource: v1.VolumeSource{PersistentVolumeClaim: claim}},
+	}
+	c.measure = func(dir string) *statsapi.FsStats {
+		t.Errorf("the mount %s is asked too", dir)
+		return nil
+	}
+
+	const series = "kubelet_volume_stats_used_bytes{namespace=shop,persistentvolumeclaim=data}"
+	if got := gathered(t, c); got[series] != 12 {
+		t.Errorf("%v", got)
 	}
 }
 

@@ -25,11 +25,9 @@ func (c *Collector) Resource(ctx context.Context, w *exposition.Writer) (until t
 		failed = 1
 	}
 
-	for _, name := range []string{"scrape_error", "resource_scrape_error"} {
-		w.Family(name, exposition.Gauge,
-			"1 if there was an error while getting container metrics, 0 otherwise")
-		w.Uint(failed, time.Time{})
-	}
+	w.Family("resource_scrape_error", exposition.Gauge,
+		"1 if there was an error while getting container metrics, 0 otherwise")
+	w.Uint(failed, time.Time{})
 
 	return validUntil(s), nil
 }
@@ -51,20 +49,20 @@ type resource struct {
 func (r resource) family(w *exposition.Writer) { w.Family(r.name, r.kind, r.help) }
 
 func writeCPU(w *exposition.Writer, g *usage.Group, labels exposition.Labels) {
-	w.Seconds(g.CPU.Usage, g.Time, labels)
+	w.Seconds(g.CPU, g.Time, labels)
 }
 
 func writeWorkingSet(w *exposition.Writer, g *usage.Group, labels exposition.Labels) {
-	w.Uint(g.Memory.WorkingSet, g.Time, labels)
+	w.Uint(g.WorkingSet, g.Time, labels)
 }
 
 func writeSwap(w *exposition.Writer, g *usage.Group, labels exposition.Labels) {
-	w.Uint(g.Memory.Swap, g.Time, labels)
+	w.Uint(g.Swap, g.Time, labels)
 }
 
 func writeSwapLimit(w *exposition.Writer, g *usage.Group, labels exposition.Labels) {
-	if g.Memory.SwapLimited {
-		w.Uint(max(g.Memory.SwapLimit, g.Memory.Swap), g.Time, labels)
+	if g.SwapLimit != nil {
+		w.Uint(max(*g.SwapLimit, g.Swap), g.Time, labels)
 	}
 }
 

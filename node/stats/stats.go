@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/localstorage"
 	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/runtime"
@@ -29,6 +30,11 @@ type Storage interface {
 	Usage(ctx context.Context) (map[types.UID]localstorage.Pod, error)
 }
 
+// Drivers say what is used of the volumes that they have published (csivolume.Mounter).
+type Drivers interface {
+	VolumeStats(ctx context.Context) ([]csivolume.VolumeStats, error)
+}
+
 // Runtime is where the figures of images are from (runtime.Client).
 type Runtime interface {
 	Containers(ctx context.Context, which runtime.Selection) ([]runtime.Container, error)
@@ -43,6 +49,7 @@ type Config struct {
 	Root     string // kubelet's root directory
 	Meter    Meter
 	Storage  Storage
+	Drivers  Drivers
 	Runtime  Runtime
 	Pods     func() []*v1.Pod
 	Machine  machine.Machine
@@ -101,6 +108,7 @@ func (c *Collector) whole(ctx context.Context, s *usage.Snapshot) *statsapi.Summ
 		written = nil
 	}
 
+	said := c.askDrivers(ctx)
 	known := map[string]*v1.Pod{}
 	for _, p := range c.cfg.Pods() {
 		known[string(p.UID)] = p
@@ -113,7 +121,7 @@ func (c *Collector) whole(ctx context.Context, s *usage.Snapshot) *statsapi.Summ
 
 		// A pod that the agent does not know any more may still have a sandbox: it has no volumes then.
 		if p := known[pod.PodRef.UID]; p != nil {
-			pod.VolumeStats = c.volumes(p)
+			pod.VolumeStats = c.volumes(p, said)
 		}
 
 		if w, ok := written[types.UID(pod.PodRef.UID)]; ok {

@@ -1,6 +1,7 @@
 package stats
 
 import (
+	"context"
 	"path/filepath"
 	"sync"
 	"time"
@@ -8,19 +9,49 @@ import (
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"github.com/trivet-node/trivet/internal/mount"
 )
 
-// volumes returns the figures of those volumes of a pod that are a file system of their own. Sizes of plain
-// directories are not counted.
-func (c *Collector) volumes(pod *v1.Pod) []statsapi.VolumeStats { return c.ask(pod, false) }
+// driversSaid is what drivers say of volumes.
+type driversSaid map[podVolume]*statsapi.FsStats
+
+// podVolume names a volume of a pod.
+type podVolume struct {
+	pod    types.UID
+	volume string
+}
+
+// askDrivers asks the drivers of volumes. Without an answer, the mounts are asked.
+func (c *Collector) askDrivers(ctx context.Context) driversSaid {
+	all, err := c.cfg.Drivers.VolumeStats(ctx)
+	if err != nil {
+		return nil
+	}
+
+	out := driversSaid{}
+	for i := range all {
+		v := &all[i]
+		out[podVolume{v.Pod, v.Volume}] = &v.FsStats
+	}
+
+	return out
+}
+
+// volumes returns the figures of the volumes of a pod that a driver knows, or that are a file system of their
+// own. Sizes of plain directories are not counted here.
+func (c *Collector) volumes(pod *v1.Pod, said driversSaid) []statsapi.VolumeStats {
+	return c.ask(pod, said, false)
+}
 
 // claims returns the figures of the volumes of a pod that are of a claim.
-func (c *Collector) claims(pod *v1.Pod) []statsapi.VolumeStats { return c.ask(pod, true) }
+func (c *Collector) claims(pod *v1.Pod, said driversSaid) []statsapi.VolumeStats {
+	return c.ask(pod, said, true)
+}
 
-func (c *Collector) ask(pod *v1.Pod, onlyClaims bool) []statsapi.VolumeStats {
+func (c *Collector) ask(pod *v1.Pod, said driversSaid, onlyClaims bool) []statsapi.VolumeStats {
 	var out []statsapi.VolumeStats
 	for i := range pod.Spec.Volumes {
 		vol := &pod.Spec.Volumes[i]
@@ -29,22 +60,33 @@ func (c *Collector) ask(pod *v1.Pod, onlyClaims bool) []statsapi.VolumeStats {
 			continue
 		}
 
-		for _, dir := range c.volumeDirs(pod, vol, claim) {
-			fs := c.questions.usage(dir, c.measure)
-			if fs == nil {
-				continue
-			}
-
-			one := statsapi.VolumeStats{FsStats: *fs, Name: vol.Name}
-			if claim != "" {
-				one.PVCRef = &statsapi.PVCReference{Name: claim, Namespace: pod.Namespace}
-			}
-
-			out = append(out, one)
+		fs := said[podVolume{pod.UID, vol.Name}]
+		if fs == nil {
+			fs = c.mounted(pod, vol, claim)
 		}
+		if fs == nil {
+			continue
+		}
+
+		one := statsapi.VolumeStats{FsStats: *fs, Name: vol.Name}
+		if claim != "" {
+			one.PVCRef = &statsapi.PVCReference{Name: claim, Namespace: pod.Namespace}
+		}
+
+		out = append(out, one)
 	}
 
 	return out
+}
+
+// mounted returns the figures of what is mounted for a volume, nil if nothing is.
+func (c *Collector) mounted(pod *v1.Pod, vol *v1.Volume, claim string) *statsapi.FsStats {
+	for _, dir := range c.volumeDirs(pod, vol, claim) {
+		if fs := c.questions.usage(dir, c.measure); fs != nil {
+			return fs
+		}
+	}
+	return nil
 }
 
 // claimOf returns the name of the claim that a volume is of, empty if it is of none.

@@ -46,6 +46,15 @@ func Properties(l cgroup.Limits, v2 bool) []Property {
 	if l.Memory != 0 && v2 {
 		add("MemoryMax", orInfinity(l.Memory))
 	}
+	if l.MemoryMin != nil && v2 {
+		add("MemoryMin", orInfinity(*l.MemoryMin))
+	}
+	if l.MemoryLow != nil && v2 {
+		add("MemoryLow", orInfinity(*l.MemoryLow))
+	}
+	if l.MemoryHigh != 0 && v2 {
+		add("MemoryHigh", orInfinity(l.MemoryHigh))
+	}
 	if l.Memory != 0 && !v2 {
 		add("MemoryLimit", orInfinity(l.Memory))
 	}

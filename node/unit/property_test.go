@@ -50,6 +50,18 @@ func TestPropertiesMeanWhatLimitsMean(t *testing.T) {
 	if d := cmp.Diff(usual, unit.Properties(limits, true)); d != "" {
 		t.Errorf("with the usual period: %s", d)
 	}
+	limits = cgroup.Limits{MemoryMin: new(int64), MemoryLow: new(int64(4096)), MemoryHigh: 8192}
+	memory := []unit.Property{
+		{"MemoryMin", uint64(0)},
+		{"MemoryLow", uint64(4096)},
+		{"MemoryHigh", uint64(8192)},
+	}
+	if d := cmp.Diff(memory, unit.Properties(limits, true)); d != "" {
+		t.Errorf("memory: %s", d)
+	}
+	if got := unit.Properties(limits, false); len(got) != 0 {
+		t.Errorf("memory on v1 becomes %v", got)
+	}
 	if got := unit.Properties(cgroup.Limits{}, true); len(got) != 0 {
 		t.Errorf("no limits become %v", got)
 	}

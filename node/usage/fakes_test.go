@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/runtime"
 )
@@ -57,6 +58,14 @@ func (h hierarchies) Dir(controller, group string) string {
 		controller = ""
 	}
 	return filepath.Join(h.root, "sys/fs/cgroup", controller, group)
+}
+
+func (h hierarchies) Reader(group string, keep bool) *counters.Reader {
+	return counters.NewReader(counters.Group{
+		Name: group,
+		V2:   h.v2,
+		Dir:  func(controller string) string { return h.Dir(controller, group) },
+	}, keep)
 }
 
 // tree has one pod.

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"io/fs"
 	"math"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
 
-// maxFile bounds what is read of one file. Only cgroup.procs can be longer: its 8 bytes a process are enough
-// for a hundred thousand.
+// maxFile bounds what is read of one file.
 const maxFile = 1 << 20
 
 // files reads small files of the kernel into one buffer. It is for one goroutine. System calls are made
@@ -83,23 +81,6 @@ func (f *files) limit(dir, name string) uint64 {
 	return 0
 }
 
-// keyed calls do for each "KEY NUMBER" line of a file.
-func (f *files) keyed(dir, name string, do func(key []byte, value uint64)) error {
-	b, err := f.read(dir, name)
-	if err != nil {
-		return err
-	}
-
-	for line := range bytes.Lines(b) {
-		key, value, ok := bytes.Cut(line, []byte(" "))
-		if ok {
-			do(key, parse(value))
-		}
-	}
-
-	return nil
-}
-
 // unlimited is a limit that stands for none: v1 shows the largest multiple of a page, v2 "max".
 const unlimited = 1 << 62
 
@@ -123,13 +104,5 @@ func parse(b []byte) uint64 {
 		n = 10*n + uint64(c-'0')
 	}
 
-	return n
-}
-
-func float(b []byte) float64 {
-	n, err := strconv.ParseFloat(string(b), 64)
-	if err != nil || math.IsNaN(n) || math.IsInf(n, 0) {
-		return 0
-	}
 	return n
 }

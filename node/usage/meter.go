@@ -5,11 +5,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
@@ -143,8 +145,7 @@ func (m *Meter) read(ctx context.Context, depth Depth) *Snapshot {
 	r := &reader{
 		groups:   m.cfg.Groups,
 		v2:       m.cfg.V2,
-		root:     m.cfg.Root,
-		devices:  map[string]string{},
+		machine:  machine.Machine{Root: m.cfg.Root},
 		networks: map[string][]Interface{},
 	}
 
@@ -155,28 +156,21 @@ func (m *Meter) read(ctx context.Context, depth Depth) *Snapshot {
 	}
 
 	s.Pods, s.Err = m.pods(ctx)
-	s.Node = r.group("/", depth)
+	s.Node = r.group("/", depth, false)
 	if depth == Everything {
 		s.Interfaces = r.network("self")
 	}
 
 	for _, path := range m.cfg.Tree.Tiers() {
-		if g := r.group(path, depth); g != nil {
+		if g := r.group(path, depth, false); g != nil {
 			s.Tiers = append(s.Tiers, g)
 		}
 	}
 
 	for name, path := range m.cfg.Daemons() {
-		g := r.group(path, depth)
-		if g == nil {
-			continue
+		if g := r.group(path, depth, true); g != nil {
+			s.Daemons[name] = g
 		}
-
-		if depth == Everything {
-			g.Processes = r.processes(path)
-		}
-
-		s.Daemons[name] = g
 	}
 
 	m.finder.look(s.Pods)
@@ -184,14 +178,14 @@ func (m *Meter) read(ctx context.Context, depth Depth) *Snapshot {
 		m.readPod(r, &s.Pods[i], depth)
 	}
 
-	s.Pressure = s.Node != nil && s.Node.Pressure != nil
+	s.nameDevices(m.cfg.Root)
 	s.Time = time.Now()
 	return s
 }
 
 func (m *Meter) readPod(r *reader, p *Pod, depth Depth) {
 	if path := m.finder.pods[types.UID(p.UID)]; path != "" {
-		p.Group = r.group(path, depth)
+		p.Group = r.group(path, depth, false)
 	}
 
 	p.Sandbox = m.readPart(r, p, p.SandboxID, depth)
@@ -207,14 +201,12 @@ func (m *Meter) readPart(r *reader, p *Pod, id string, depth Depth) *Group {
 		return nil
 	}
 
-	g := r.group(path, depth)
-	if g == nil || depth == CPUAndMemory {
+	g := r.group(path, depth, true)
+	if g == nil || g.Processes == nil {
 		return g
 	}
-
-	g.Processes = r.processes(path)
-	if g.Processes.First != "" && p.Interfaces == nil {
-		p.Interfaces = r.network(g.Processes.First)
+	if first := g.Processes.First; first != 0 && p.Interfaces == nil {
+		p.Interfaces = r.network(strconv.Itoa(first))
 	}
 
 	return g

@@ -2,9 +2,10 @@ package usage
 
 import (
 	"bytes"
+	"fmt"
 	"os"
-	"strconv"
 	"strings"
+	"time"
 )
 
 // maxInterfaces bounds the interfaces of one network namespace that are shown.
@@ -77,24 +78,30 @@ func shown(name string) bool {
 	return true
 }
 
-// device names a block device by its number, "MAJOR:MINOR".
-func (r *reader) device(number []byte) Device {
-	major, minor, _ := bytes.Cut(number, []byte(":"))
-	d := Device{Major: parse(major), Minor: parse(minor)}
-
-	key := strconv.FormatUint(d.Major, 10) + ":" + strconv.FormatUint(d.Minor, 10)
-	name, known := r.devices[key]
-	if !known {
-		name = key
-
-		// A link such as ../../devices/pci0000:00/0000:00:04.0/virtio1/block/vda.
-		if link, err := os.Readlink(r.root + "/sys/dev/block/" + key); err == nil {
-			name = "/dev/" + link[strings.LastIndexByte(link, '/')+1:]
-		}
-
-		r.devices[key] = name
+// Device names a block device by its number: /dev/sda, or MAJOR:MINOR if the kernel has no name for it.
+func (s *Snapshot) Device(major, minor uint32) string {
+	key := fmt.Sprintf("%d:%d", major, minor)
+	if name, known := s.devices[key]; known {
+		return name
 	}
+	return key
+}
 
-	d.Name = name
-	return d
+// nameDevices finds the names of the devices that the groups have used.
+func (s *Snapshot) nameDevices(root string) {
+	s.devices = map[string]string{}
+	s.each(func(g *Group, _ time.Time) {
+		for _, d := range g.IO {
+			key := fmt.Sprintf("%d:%d", d.Major, d.Minor)
+			if _, known := s.devices[key]; known {
+				continue
+			}
+
+			// A link such as ../../devices/pci0000:00/0000:00:04.0/virtio1/block/vda.
+			s.devices[key] = key
+			if link, err := os.Readlink(root + "/sys/dev/block/" + key); err == nil {
+				s.devices[key] = "/dev/" + link[strings.LastIndexByte(link, '/')+1:]
+			}
+		}
+	})
 }

@@ -1,11 +1,12 @@
 package usage
 
 import (
-	"bytes"
 	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
 )
 
 // Bounds of what is counted in one group: one with more has processes, but no descriptors and sockets.
@@ -14,36 +15,19 @@ const (
 	maxFDs       = 4096
 )
 
-// crunGroup is where crun puts the processes of a container whose scope systemd made.
-const crunGroup = "container"
-
-// pids returns the IDs of the processes of a group, those of groups below it not included, one a line, until
-// the next read.
-func (r *reader) pids(path string) []byte {
-	dir := r.groups.Dir("cpu", path)
-	b, err := r.read(dir, "cgroup.procs")
-	if err == nil && len(b) == 0 {
-		b, err = r.read(dir+"/"+crunGroup, "cgroup.procs")
-	}
-	if err != nil {
-		return nil
-	}
-	return b
-}
-
 // processes looks at the processes of a group.
-func (r *reader) processes(path string) *Processes {
-	pids := bytes.Clone(r.pids(path))
-	out := &Processes{Count: uint64(bytes.Count(pids, []byte("\n")))}
-	out.Counted = out.Count <= maxProcesses
+func (r *reader) processes(group counters.Processes) *Processes {
+	out := &Processes{
+		Count:        uint64(group.Count),
+		Counted:      group.Count <= maxProcesses,
+		MaxOpenFiles: -1,
+	}
+	if len(group.PIDs) > 0 {
+		out.First = group.PIDs[0]
+		out.MaxOpenFiles = maxOpenFiles(out.First)
+	}
 
-	for line := range bytes.Lines(pids) {
-		pid := string(bytes.TrimSpace(line))
-		if out.First == "" {
-			out.First = pid
-			out.MaxOpenFiles = maxOpenFiles(pid)
-		}
-
+	for _, pid := range group.PIDs {
 		if !out.Counted {
 			break
 		}
@@ -55,21 +39,17 @@ func (r *reader) processes(path string) *Processes {
 }
 
 // maxOpenFiles returns the soft limit of open files of a process, -1 for none or a process that is gone.
-func maxOpenFiles(pid string) int64 {
-	n, err := strconv.Atoi(pid)
-	if err != nil {
-		return -1
-	}
+func maxOpenFiles(pid int) int64 {
 	var limit unix.Rlimit
-	if unix.Prlimit(n, unix.RLIMIT_NOFILE, nil, &limit) != nil || limit.Cur >= unlimited {
+	if unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit) != nil || limit.Cur >= unlimited {
 		return -1
 	}
 	return int64(limit.Cur)
 }
 
 // descriptors counts what a process has open. A process that has ended has nothing.
-func (r *reader) descriptors(pid string, out *Processes) {
-	dir, err := os.Open(r.proc(pid + "/fd"))
+func (r *reader) descriptors(pid int, out *Processes) {
+	dir, err := os.Open(r.proc(strconv.Itoa(pid) + "/fd"))
 	if err != nil {
 		return
 	}

@@ -20,7 +20,7 @@ func (r *rates) add(s *Snapshot) {
 	next := rates{}
 	s.each(func(g *Group, born time.Time) {
 		next[g.Path] = r.mean(g, born)
-		g.CPU.NanoCores = next[g.Path].nanoCores
+		g.NanoCores = next[g.Path].nanoCores
 	})
 
 	// Without the pods, what is known of them stays.
@@ -33,7 +33,7 @@ func (r *rates) add(s *Snapshot) {
 // made. The counter of another group with the same path begins again.
 func (r rates) mean(g *Group, born time.Time) reading {
 	last, known := r[g.Path]
-	if !known || g.CPU.Usage < last.used {
+	if !known || g.CPU < last.used {
 		last = reading{at: born}
 	}
 
@@ -42,9 +42,9 @@ func (r rates) mean(g *Group, born time.Time) reading {
 		return last
 	}
 
-	out := reading{at: g.Time, used: g.CPU.Usage}
+	out := reading{at: g.Time, used: g.CPU}
 	if elapsed > 0 {
-		out.nanoCores = uint64(float64(g.CPU.Usage-last.used) / elapsed.Seconds())
+		out.nanoCores = uint64(float64(g.CPU-last.used) / elapsed.Seconds())
 	}
 
 	return out

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"time"
 
+	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
 	"github.com/trivet-node/trivet/node/machine"
 )
 
@@ -12,115 +13,121 @@ import (
 type Groups interface {
 	// Dir returns the directory of a group in the hierarchy of a controller, "" if that is not mounted.
 	Dir(controller, group string) string
+	// Reader returns what reads the counters of a group.
+	Reader(group string, keep bool) *counters.Reader
 }
 
 // reader reads groups. It is for one pass, and for one goroutine.
 type reader struct {
 	files
-	groups Groups
-	v2     bool
-	root   string // holds /proc and /sys; empty: this machine's
+	groups  Groups
+	v2      bool
+	machine machine.Machine
 
-	// devices are the names of block devices by number, and networks the interfaces of network namespaces.
-	devices  map[string]string
+	// networks are the interfaces of network namespaces.
 	networks map[string][]Interface
 }
 
 // proc returns where a file of procfs is.
-func (r *reader) proc(name string) string { return filepath.Join("/", r.root, "proc", name) }
+func (r *reader) proc(name string) string { return filepath.Join("/", r.machine.Root, "proc", name) }
 
-// group reads a group, nil if it is gone.
-func (r *reader) group(path string, depth Depth) *Group {
-	g := &Group{
-		Path: path,
-		Time: time.Now(),
+// group reads a group, nil if it is gone. withProcesses has it look at the processes as well.
+func (r *reader) group(path string, depth Depth, withProcesses bool) *Group {
+	detail := counters.Basic
+	if depth == Everything {
+		detail = counters.Full
 	}
 
-	read := r.readV1
-	if r.v2 {
-		read = r.readV2
-	}
-	if read(g, depth) != nil {
+	// Files are not kept open: there are some ten for each group, and a scrape is every now and then.
+	files := r.groups.Reader(path, false)
+	reading, err := files.Read(detail)
+	if err != nil {
 		return nil
 	}
 
-	if depth == Everything {
-		g.Pressure = r.pressure(path)
+	g := &Group{Path: path, Reading: reading}
+	if path == "/" {
+		r.whole(g)
+	}
+
+	if depth == CPUAndMemory {
+		return g
+	}
+
+	g.Limits = r.limits(path)
+	if withProcesses {
+		if all, err := files.Processes(); err == nil {
+			g.Processes = r.processes(all)
+		}
 	}
 
 	return g
 }
 
-// machineMemory returns the machine's memory, and how much swap is used and there is. Without an answer the
-// machine has no limit that is known.
-func (r *reader) machineMemory() (memory, swapUsed, swap uint64) {
-	m, err := machine.Machine{Root: r.root}.Memory()
+// whole fills in what the root group does not have: the limits are the machine's, and on v2 the use of memory
+// is what v1 counts.
+func (r *reader) whole(g *Group) {
+	if r.v2 {
+		g.Memory = g.RSS + g.Cache
+		g.WorkingSet = g.Memory - min(g.Memory, g.InactiveFile)
+	}
+
+	m, err := r.machine.Memory()
 	if err != nil {
-		return 0, 0, 0
-	}
-	return uint64(m.Total), uint64(m.Swap - m.SwapFree), uint64(m.Swap)
-}
-
-// boot returns when the machine started, to the second.
-func (r *reader) boot() (at time.Time) {
-	_ = r.keyed(r.proc(""), "stat", func(key []byte, n uint64) {
-		if string(key) == "btime" {
-			at = time.Unix(int64(n), 0)
-		}
-	})
-	return at
-}
-
-// pressure reads what a group has waited for, nil where the kernel does not measure it. For the whole machine
-// it is in /proc, also on hosts with cgroup v1.
-func (r *reader) pressure(path string) *Pressure {
-	dir, suffix := r.proc("pressure"), ""
-	if path != "/" {
-		if !r.v2 {
-			return nil
-		}
-
-		dir, suffix = r.groups.Dir("", path), ".pressure"
+		return
 	}
 
-	out := &Pressure{}
-	for name, stalls := range map[string]*Stalls{
-		"cpu":    &out.CPU,
-		"memory": &out.Memory,
-		"io":     &out.IO,
-	} {
-		b, err := r.read(dir, name+suffix)
-		if err != nil {
-			return nil
-		}
+	g.MemoryLimit = uint64(m.Total)
+	g.Swap = uint64(m.Swap - m.SwapFree)
+	g.SwapLimit = new(uint64(m.Swap))
+}
 
-		stalls.parse(b)
+// limits reads what a group may use. What is not there is no limit.
+func (r *reader) limits(path string) Limits {
+	cpu, memory := r.groups.Dir("cpu", path), r.groups.Dir("memory", path)
+	if !r.v2 {
+		// A quota of -1 is none, and not a number.
+		return Limits{
+			Shares:      r.number(cpu, "cpu.shares"),
+			Quota:       r.number(cpu, "cpu.cfs_quota_us"),
+			Period:      r.number(cpu, "cpu.cfs_period_us"),
+			Reservation: r.limit(memory, "memory.soft_limit_in_bytes"),
+		}
+	}
+
+	out := Limits{
+		Shares:      sharesOf(r.number(cpu, "cpu.weight")),
+		Reservation: r.limit(memory, "memory.min"),
+	}
+	if b, err := r.read(cpu, "cpu.max"); err == nil {
+		quota, period, _ := bytes.Cut(b, []byte(" "))
+		out.Period = parse(period)
+		if n := parse(quota); n < unlimited {
+			out.Quota = n
+		}
 	}
 
 	return out
 }
 
-// parse takes lines "some avg10=0.00 avg60=0.00 avg300=0.00 total=0"; the total is in microseconds.
-func (s *Stalls) parse(b []byte) {
-	for line := range bytes.Lines(b) {
-		kind, rest, _ := bytes.Cut(bytes.TrimSpace(line), []byte(" "))
-		stall := &s.Some
-		if string(kind) == "full" {
-			stall = &s.Full
-		}
+// sharesOf converts a weight of v2 (1 to 10000) to shares of v1 (2 to 262144), as cAdvisor does.
+func sharesOf(weight uint64) uint64 {
+	if weight < 1 || weight > 10000 {
+		return 0
+	}
+	return 2 + (weight-1)*262142/9999
+}
 
-		for field := range bytes.SplitSeq(rest, []byte(" ")) {
-			key, value, _ := bytes.Cut(field, []byte("="))
-			switch string(key) {
-			case "avg10":
-				stall.Avg10 = float(value)
-			case "avg60":
-				stall.Avg60 = float(value)
-			case "avg300":
-				stall.Avg300 = float(value)
-			case "total":
-				stall.Total = time.Duration(parse(value)) * time.Microsecond
-			}
+// boot returns when the machine started, to the second.
+func (r *reader) boot() time.Time {
+	b, err := r.read(r.proc(""), "stat")
+	if err != nil {
+		return time.Time{}
+	}
+	for line := range bytes.Lines(b) {
+		if seconds, ok := bytes.CutPrefix(line, []byte("btime ")); ok {
+			return time.Unix(int64(parse(seconds)), 0)
 		}
 	}
+	return time.Time{}
 }

@@ -12,6 +12,7 @@ package usage
 import (
 	"time"
 
+	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
@@ -44,8 +45,9 @@ type Snapshot struct {
 	Pods []Pod
 	// Err is why there are no pods: the runtime did not answer.
 	Err error
-	// Pressure reports whether the kernel measures pressure.
-	Pressure bool
+
+	// devices are the names of block devices, by number.
+	devices map[string]string
 }
 
 // Pod is what one pod uses.
@@ -76,111 +78,46 @@ type Container struct {
 type Group struct {
 	// Path is the group's path from the root of the hierarchies; "/" is the root.
 	Path string
-	// Time is when it was read.
-	Time   time.Time
-	CPU    CPU
-	Memory Memory
+
+	// Reading has what the kernel counts.
+	counters.Reading
+
+	// NanoCores is the mean use of processors since the pass before this one, or since the group was made.
+	NanoCores uint64
 
 	// What follows is read with Everything only.
 
-	Devices []Device
-	// Tasks are processes and threads. TaskLimit is 0 for none.
-	Tasks, TaskLimit uint64
+	Limits Limits
 	// Processes is nil where processes are not looked at.
 	Processes *Processes
-	// Pressure is nil if the kernel does not measure it.
-	Pressure *Pressure
 }
 
-// CPU is the use of processors since the group was made.
-type CPU struct {
-	Usage, User, System time.Duration
-	// NanoCores is the mean use since the pass before this one, or since the group was made.
-	NanoCores uint64
-
+// Limits are what a group may use beside the limits in its Reading.
+type Limits struct {
 	// Shares is the weight as cgroup v1 has it.
 	Shares uint64
-	// Quota is what may be used of each Period, in microseconds; 0 is no limit.
+	// Quota is how long processors may be used in each Period, in microseconds; 0 is no limit.
 	Quota, Period uint64
-
-	Periods, ThrottledPeriods, BurstPeriods uint64
-	Throttled, Burst                        time.Duration
+	// Reservation is the memory that is protected, in bytes.
+	Reservation uint64
 }
 
-// Memory is the use of memory, in bytes if not said otherwise.
-type Memory struct {
-	// Usage is all that is charged to the group, page cache included.
-	Usage uint64
-	// WorkingSet is Usage without inactive page cache.
-	WorkingSet uint64
-	// RSS is anonymous memory.
-	RSS, Cache, MappedFile, Kernel, Swap uint64
-	// Peak is the most that Usage has been.
-	Peak                     uint64
-	ActiveFile, InactiveFile uint64
-	Dirty, Writeback         uint64
-
-	// Faults of the group and all below it, and of the group alone where the kernel tells them apart.
-	Faults, MajorFaults, OwnFaults, OwnMajorFaults uint64
-
-	// Scanned and Stolen are pages that reclaim has looked at and taken; the refaulted had to be read again.
-	Scanned, Stolen, RefaultedFile, RefaultedAnon uint64
-
-	// LimitHits is how often an allocation met the limit, HighEvents how often it met memory.high.
-	LimitHits, HighEvents uint64
-	// OOMKills is how many processes the kernel has killed for memory.
-	OOMKills uint64
-
-	// Limit and Reservation are 0 for none.
-	Limit, Reservation uint64
-	// SwapLimit means something only with SwapLimited: the limit may be 0.
-	SwapLimit   uint64
-	SwapLimited bool
+// Available returns how much more memory the group may use, false without a limit.
+func (g *Group) Available() (uint64, bool) {
+	return g.MemoryLimit - min(g.MemoryLimit, g.WorkingSet), g.MemoryLimit > 0
 }
-
-// Available returns how much more the group may use, false without a limit.
-func (m *Memory) Available() (uint64, bool) {
-	return m.Limit - min(m.Limit, m.WorkingSet), m.Limit > 0
-}
-
-// Device is what a group did on a block device.
-type Device struct {
-	Major, Minor uint64
-	// Name is such as /dev/sda, or MAJOR:MINOR if it is not known.
-	Name string
-
-	ReadBytes, WriteBytes, Reads, Writes uint64
-
-	// Costs of the controller io.cost, nil without it.
-	Cost *Cost
-}
-
-// Cost is what the controller io.cost has charged for a device.
-type Cost struct{ Usage, Wait, InDebt, InDelay time.Duration }
 
 // Processes are what the processes of a group have open.
 type Processes struct {
 	Count uint64
-	// First is the ID of the first one, empty if there is none.
-	First string
+	// First is the ID of the first one, 0 if there is none.
+	First int
 	// FDs are open file descriptors and Sockets those that are sockets, if Counted. They are not with more
 	// than can be counted in the time of a scrape.
 	FDs, Sockets uint64
 	Counted      bool
 	// MaxOpenFiles is the soft limit of the first process; -1 is none.
 	MaxOpenFiles int64
-}
-
-// Pressure is how long tasks waited for a resource.
-type Pressure struct{ CPU, Memory, IO Stalls }
-
-// Stalls are when some task waited for a resource, and when all did.
-type Stalls struct{ Some, Full Stall }
-
-// Stall is the total time and the shares of time, in percent, of the last 10, 60 and 300 seconds.
-type Stall struct {
-	Total                time.Duration
-	Avg10, Avg60, Avg300 float64
 }
 
 // Interface is the traffic of a network interface.

@@ -5,8 +5,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 
+	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
+	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
@@ -20,101 +21,34 @@ func take(t *testing.T, m *Meter) *Snapshot {
 	return s
 }
 
-// without are figures that depend on the time of the test.
-var without = cmp.Options{
-	cmpopts.IgnoreFields(Group{}, "Time"),
-	cmpopts.IgnoreFields(CPU{}, "NanoCores"),
-}
-
-// app is the container in the archives, as far as both versions of cgroups have the same files.
-func app() Group {
-	cpu := CPU{
-		Usage:            2 * time.Second,
-		User:             1500 * time.Millisecond,
-		System:           500 * time.Millisecond,
-		Period:           100000,
-		Periods:          100,
-		ThrottledPeriods: 20,
-		Throttled:        3 * time.Millisecond,
-		BurstPeriods:     2,
-		Burst:            40 * time.Microsecond,
-	}
-
-	memory := Memory{
-		Usage:         4000,
-		WorkingSet:    3500,
-		RSS:           1000,
-		Cache:         2000,
-		MappedFile:    40,
-		Kernel:        300,
-		Swap:          100,
-		Peak:          8000,
-		ActiveFile:    700,
-		InactiveFile:  500,
-		Dirty:         5,
-		Writeback:     6,
-		Faults:        11,
-		MajorFaults:   12,
-		RefaultedFile: 16,
-		RefaultedAnon: 15,
-		LimitHits:     22,
-		OOMKills:      2,
-		Limit:         9000,
-		SwapLimited:   true,
-	}
-
-	return Group{CPU: cpu, Memory: memory, Tasks: 5}
-}
-
+// Files of groups are read by internal/cgroup/usage, which is tested there. Here is what this package adds.
 func TestContainerOfTheUnifiedHierarchy(t *testing.T) {
-	want := app()
-	want.Path = "/kubepods/burstable/podu/cri-containerd-app1.scope"
-	want.CPU.Quota = 50000
-	want.CPU.Shares = 2597
-	want.Memory.OwnFaults = 11
-	want.Memory.OwnMajorFaults = 12
-	want.Memory.Scanned = 13
-	want.Memory.Stolen = 14
-	want.Memory.HighEvents = 21
-	want.Pressure = &Pressure{
-		CPU: Stalls{
-			Some: Stall{Total: time.Millisecond, Avg10: 0.5},
-			Full: Stall{Total: 500 * time.Microsecond},
-		},
-		IO: Stalls{Some: Stall{Total: 30 * time.Microsecond}, Full: Stall{Total: 20 * time.Microsecond}},
-	}
-
-	want.Devices = []Device{
-		{
-			Major:      254,
-			Name:       "254:0",
-			ReadBytes:  1024,
-			WriteBytes: 2048,
-			Reads:      3,
-			Writes:     4,
-			Cost: &Cost{
-				Usage:   50 * time.Microsecond,
-				Wait:    60 * time.Microsecond,
-				InDebt:  70 * time.Microsecond,
-				InDelay: 80 * time.Microsecond,
-			},
-		},
-		{Major: 8, Minor: 16, Name: "8:16", ReadBytes: 1, WriteBytes: 2, Reads: 3, Writes: 4},
-	}
-
-	// The processes are in the group that crun makes in the scope. Those of the archive do not exist.
-	want.Processes = &Processes{
-		Count:        2,
-		First:        "4711",
-		Counted:      true,
-		MaxOpenFiles: -1,
-	}
-
 	s := take(t, onV2(t, &fakeRuntime{}))
 	if len(s.Pods) != 1 || len(s.Pods[0].Containers) != 1 {
 		t.Fatalf("pods %+v", s.Pods)
 	}
-	if diff := cmp.Diff(&want, s.Pods[0].Containers[0].Group, without); diff != "" {
+
+	app := s.Pods[0].Containers[0].Group
+	if app.Path != "/kubepods/burstable/podu/cri-containerd-app1.scope" || app.CPU != 2*time.Second ||
+		app.WorkingSet != 3500 || app.OOMKills != 2 || app.Stalls == nil {
+		t.Errorf("%+v", app)
+	}
+
+	if want := (Limits{Shares: 2597, Quota: 50000, Period: 100000}); app.Limits != want {
+		t.Errorf("%+v, want %+v", app.Limits, want)
+	}
+	if cost := app.IO[0].Cost; cost == nil || cost.Usage != 50*time.Microsecond || app.IO[1].Cost != nil {
+		t.Errorf("devices %+v", app.IO)
+	}
+
+	// The processes are in the group that crun makes in the scope. Those of the archive do not exist.
+	want := &Processes{
+		Count:        2,
+		First:        4711,
+		Counted:      true,
+		MaxOpenFiles: -1,
+	}
+	if diff := cmp.Diff(want, app.Processes); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -144,7 +78,7 @@ func TestPodAndMachineOfTheUnifiedHierarchy(t *testing.T) {
 	if diff := cmp.Diff(eth0, pod.Interfaces); diff != "" {
 		t.Error(diff)
 	}
-	if available, limited := pod.Group.Memory.Available(); available != 6500 || !limited {
+	if available, limited := pod.Group.Available(); available != 6500 || !limited {
 		t.Errorf("available %d, %v", available, limited)
 	}
 	if pod.Sandbox != nil {
@@ -152,17 +86,17 @@ func TestPodAndMachineOfTheUnifiedHierarchy(t *testing.T) {
 	}
 
 	// The root has no file with its usage: it is what v1 counts.
-	root := s.Node.Memory
-	if root.Usage != 1000000 || root.WorkingSet != 700000 || root.Limit != 8000000<<10 ||
-		root.Swap != 500000<<10 || root.SwapLimit != 2000000<<10 {
+	root := s.Node
+	if root.Memory != 1000000 || root.WorkingSet != 700000 || root.MemoryLimit != 8000000<<10 ||
+		root.Swap != 500000<<10 || *root.SwapLimit != 2000000<<10 {
 		t.Errorf("%+v", root)
 	}
 
 	if len(s.Interfaces) != 1 || s.Interfaces[0].Name != "ens3" || s.Interfaces[0].Sent.Dropped != 4 {
 		t.Errorf("interfaces of the machine %+v", s.Interfaces)
 	}
-	if !s.Pressure || s.Node.Pressure.CPU.Some.Avg60 != 0.8 || s.Boot.Unix() != 1795882087 {
-		t.Errorf("pressure %+v, boot %v", s.Node.Pressure, s.Boot)
+	if s.Boot.Unix() != 1795882087 {
+		t.Errorf("boot %v", s.Boot)
 	}
 
 	// One tier is in the archive.
@@ -181,41 +115,23 @@ func TestContainerOfVersion1(t *testing.T) {
 		Root:    root,
 	})
 
-	want := app()
-	want.Path = "/kubepods/podu/app1"
-	want.CPU.Shares = 512
-	want.Memory.OwnFaults = 1
-	want.Memory.OwnMajorFaults = 2
-	want.Memory.SwapLimit = 500
-	want.Devices = []Device{{
-		Major:      254,
-		Name:       "254:0",
-		ReadBytes:  1024,
-		WriteBytes: 2048,
-		Reads:      3,
-		Writes:     4,
-	}}
-
-	want.Processes = &Processes{
-		Count:        1,
-		First:        "4711",
-		Counted:      true,
-		MaxOpenFiles: -1,
-	}
-
 	s := take(t, m)
-	if diff := cmp.Diff(&want, s.Pods[0].Containers[0].Group, without); diff != "" {
-		t.Error(diff)
+	app := s.Pods[0].Containers[0].Group
+	if app.Path != "/kubepods/podu/app1" || app.WorkingSet != 3500 || app.Processes.First != 4711 {
+		t.Errorf("%+v", app)
 	}
-	if n := s.Node.Memory; n.WorkingSet != 700000 || n.Limit != 8000000<<10 {
+	if want := (Limits{Shares: 512, Period: 100000}); app.Limits != want {
+		t.Errorf("%+v, want %+v", app.Limits, want)
+	}
+	if n := s.Node; n.WorkingSet != 700000 || n.MemoryLimit != 8000000<<10 {
 		t.Errorf("%+v", n)
 	}
 }
 
 // What is open is counted in /proc/PID/fd, whose links say what it is.
 func TestOpenFilesAndSocketsAreCounted(t *testing.T) {
-	root := recorded(t, "v2.txt")
-	r := &reader{groups: hierarchies{root: root, v2: true}, v2: true, root: root}
+	root := t.TempDir()
+	r := &reader{machine: machine.Machine{Root: root}}
 	for name, to := range map[string]string{
 		"4711/fd/0": "/dev/null",
 		"4711/fd/1": "socket:[123]",
@@ -225,11 +141,14 @@ func TestOpenFilesAndSocketsAreCounted(t *testing.T) {
 		symlink(t, to, root+"/proc/"+name)
 	}
 
-	got := r.processes("/kubepods/burstable/podu/cri-containerd-app1.scope")
-	if got.FDs != 4 || got.Sockets != 2 || !got.Counted {
+	got := r.processes(counters.Processes{Count: 3, PIDs: []int{4711, 4712, 4713}})
+	if got.FDs != 4 || got.Sockets != 2 || !got.Counted || got.First != 4711 {
 		t.Errorf("%+v", got)
 	}
-	if limit := maxOpenFiles("self"); limit != -1 {
-		t.Errorf("limit of no process: %d", limit)
+
+	// More than can be looked at.
+	got = r.processes(counters.Processes{Count: maxProcesses + 1, PIDs: []int{4711}})
+	if got.FDs != 0 || got.Counted || got.Count != maxProcesses+1 {
+		t.Errorf("%+v", got)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/projectquota"
 	"github.com/trivet-node/trivet/node/fsgroup"
 	"github.com/trivet-node/trivet/node/podspec"
 )
@@ -65,6 +66,7 @@ func (m *Mounter) emptyDir(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (st
 func (m *Mounter) mountMedium(dir string, pod *v1.Pod, src *v1.EmptyDirVolumeSource) error {
 	switch {
 	case src.Medium == v1.StorageMediumDefault:
+		m.assignProject(dir)
 		return nil
 	case src.Medium == v1.StorageMediumMemory:
 		return ensureTmpfs(dir, "1777", m.memorySize(pod, src.SizeLimit))
@@ -72,6 +74,15 @@ func (m *Mounter) mountMedium(dir string, pod *v1.Pod, src *v1.EmptyDirVolumeSou
 		return ensureHugetlbfs(dir, pod, src.Medium)
 	}
 	return fmt.Errorf("emptyDir medium %q is unknown", src.Medium)
+}
+
+// assignProject has the kernel count what is written below a directory of the disk, where the file system
+// can. Without, the agent does.
+func (m *Mounter) assignProject(dir string) {
+	err := projectquota.Assign(dir)
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		m.cfg.Log.Warn("a volume has no project quota and is measured by its files", "err", err)
+	}
 }
 
 // handedOver reports whether the directory was handed to the containers and, if it is one in memory, no

@@ -13,6 +13,7 @@ import (
 
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/internal/steplog"
 )
 
 // Call is one operation as the runtime asks for it.
@@ -31,6 +32,8 @@ type Call struct {
 	// Previous is the result of the plugins before, or in CHECK that of ADD; nil when the runtime sent none.
 	// DEL does not read it.
 	Previous *types100.Result
+	// Steps takes how long the steps of the call take; nil when the runtime does not ask for it.
+	Steps *steplog.Log
 }
 
 // New returns the call that a runtime makes by environment and standard input, whose head is h.
@@ -42,6 +45,7 @@ func New(h conf.Head, args *skel.CmdArgs) *Call {
 		Args:  args.Args,
 		Stdin: args.StdinData,
 		Out:   os.Stdout,
+		Steps: steplog.FromEnvironment(),
 	}
 }
 

@@ -52,7 +52,10 @@ func (b Bridge) Add(c *call.Call) (err error) {
 	var pool *ipam.Pool
 	var leases []ipam.Lease
 	if n.IPAM != nil {
-		if pool, leases, err = b.ipam.Reserve(n.IPAM, c.Owner, &back); err != nil {
+		ended := c.Steps.Begin("reserve addresses")
+		pool, leases, err = b.ipam.Reserve(n.IPAM, c.Owner, &back)
+		ended()
+		if err != nil {
 			return err
 		}
 	}
@@ -63,7 +66,9 @@ func (b Bridge) Add(c *call.Call) (err error) {
 	}
 
 	// After a failure, an interface of this name is not one that this call made.
+	ended := c.Steps.Begin("attach interface")
 	ends, err := bridge.Attach(host, n.Bridge, attachment)
+	ended()
 	if err != nil {
 		return err
 	}
@@ -74,16 +79,8 @@ func (b Bridge) Add(c *call.Call) (err error) {
 	})
 
 	ports := hostport.Pair(n.Runtime.Ports, podAddresses(attachment))
-	if n.NAT.Masquerade || len(ports) > 0 {
-		network := hostport.Network{NAT: n.NAT, Pool: pool}
-		if len(ports) > 0 {
-			back.Push("withdraw host ports",
-				func(context.Context) error { return network.Withdraw(c.Owner, nil) })
-		}
-
-		if err := network.Publish(c.Owner, ports); err != nil {
-			return err
-		}
+	if err := publish(c, hostport.Network{NAT: n.NAT, Pool: pool}, ports, &back); err != nil {
+		return err
 	}
 
 	result := describe(c, ends, attachment)
@@ -92,6 +89,21 @@ func (b Bridge) Add(c *call.Call) (err error) {
 	}
 
 	return c.Print(result)
+}
+
+// publish writes the network's rules and the container's host ports, where there are any.
+func publish(c *call.Call, network hostport.Network, ports []hostnat.Port, back *undo.Stack) error {
+	if !network.NAT.Masquerade && len(ports) == 0 {
+		return nil
+	}
+	if len(ports) > 0 {
+		back.Push("withdraw host ports",
+			func(context.Context) error { return network.Withdraw(c.Owner, nil) })
+	}
+
+	ended := c.Steps.Begin("write nftables rules")
+	defer ended()
+	return network.Publish(c.Owner, ports)
 }
 
 // Check returns an error that names the first thing of an attachment that is not as Add made it.

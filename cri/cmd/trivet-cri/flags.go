@@ -77,6 +77,11 @@ var options = []option{
 		field: func(c *config.Config) *string { return &c.Monitor.Program },
 	},
 	{
+		name:  "tracing-endpoint",
+		help:  "host:port or unix:///path of an OTLP receiver (gRPC) of spans; empty: none are made",
+		field: func(c *config.Config) *string { return &c.Tracing.Endpoint },
+	},
+	{
 		name:  metric.Flag,
 		help:  metric.Usage,
 		field: func(c *config.Config) *string { return &c.MetricsAddress },

@@ -20,7 +20,9 @@ import (
 	"github.com/trivet-node/trivet/cri/registry"
 	"github.com/trivet-node/trivet/cri/rootfs"
 	"github.com/trivet-node/trivet/cri/sandbox"
+	"github.com/trivet-node/trivet/cri/stats/layer"
 	"github.com/trivet-node/trivet/cri/streaming"
+	"github.com/trivet-node/trivet/internal/trace"
 )
 
 // parts are the parts of the server, in the order in which they are opened: each may use those before it.
@@ -29,10 +31,12 @@ type parts struct {
 	cfg     config.Config
 	log     *slog.Logger
 	metrics *daemonmetric.Set
+	traces  *trace.Provider
 
 	monitor    *monitor.Client
 	images     *image.Store
 	roots      *rootfs.Store
+	layers     *layer.Meter
 	network    *network.Network
 	events     event.Hub
 	sandboxes  *sandbox.Service
@@ -79,6 +83,9 @@ func (p *parts) close() {
 	if p.images != nil {
 		p.images.Close()
 	}
+	if p.layers != nil {
+		p.layers.Close()
+	}
 	if p.monitor != nil {
 		p.monitor.Close()
 	}
@@ -117,8 +124,12 @@ func (p *parts) openImages() (err error) {
 		Images:   p.images,
 		Log:      p.log,
 	})
+	if err != nil {
+		return err
+	}
 
-	return err
+	p.layers = layer.New(p.roots, p.log)
+	return nil
 }
 
 func (p *parts) openSandboxes(ctx context.Context) (err error) {

@@ -16,6 +16,7 @@ import (
 	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
+	"github.com/trivet-node/trivet/internal/trace"
 )
 
 // serve opens the parts, and serves until ctx ends.
@@ -39,6 +40,16 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		metrics: daemonmetric.New(),
 	}
 	defer p.close()
+
+	p.traces, err = trace.New(ctx, trace.Config{
+		Endpoint: cfg.Tracing.Endpoint,
+		Service:  "trivet-cri",
+		Log:      log,
+	})
+	if err != nil {
+		return &program.UsageError{Err: err}
+	}
+	defer p.traces.Flush()
 
 	if err := p.open(ctx); err != nil {
 		return err
@@ -107,24 +118,28 @@ func (p *parts) server() *server.Server {
 		Sandboxes:  p.sandboxes,
 		Containers: p.containers,
 		Images:     p.metrics.Images(p.images),
-		Layers:     p.roots,
 		Network:    p.network,
 		Streams:    p.streams,
-		Stats: stats.New(stats.Config{
-			Sandboxes: p.sandboxes,
-			Cgroups:   p.cgroups,
-			Driver:    p.driver,
-			Layers:    p.roots,
-			Log:       p.log,
-			V2:        p.cgroups.V2,
-			HugePages: p.cgroups.Controller("hugetlb"),
-		}),
+		Stats:      p.stats(),
+		Events:     &p.events,
+		Driver:     p.driver,
+		Handlers:   p.handlers.Names(),
+		Info:       p.cfg,
+		Traces:     p.traces,
+		Calls:      p.metrics.Calls.Observe,
+		Log:        p.log,
+	})
+}
 
-		Events:   &p.events,
-		Driver:   p.driver,
-		Handlers: p.handlers.Names(),
-		Info:     p.cfg,
-		Calls:    p.metrics.Calls.Observe,
-		Log:      p.log,
+// stats returns the reader of what containers and pods use.
+func (p *parts) stats() *stats.Reader {
+	return stats.New(stats.Config{
+		Sandboxes: p.sandboxes,
+		Cgroups:   p.cgroups,
+		Driver:    p.driver,
+		Layers:    p.layers,
+		Log:       p.log,
+		V2:        p.cgroups.V2,
+		HugePages: p.cgroups.CountsHugePages(),
 	})
 }

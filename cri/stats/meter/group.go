@@ -69,16 +69,10 @@ func (g *group) tidy() {
 	}
 }
 
-// link is what is known of one network namespace.
+// link is what was read of one network namespace.
 type link struct {
-	// used is guarded by the Meter's mu.
-	used time.Time
-
-	// mu guards what follows, and is held while the namespace is read.
-	mu         sync.Mutex
-	interfaces []netdev.Interface
-	err        error
-	at         time.Time
+	netdev.Result
+	at time.Time
 }
 
 // rate is how much processor time a group uses, averaged over the time since an earlier reading.

@@ -5,17 +5,18 @@ import (
 	"io/fs"
 	"os"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/trivet-node/trivet/cri/stats/netdev"
 	"github.com/trivet-node/trivet/internal/cgroup/usage"
 	"github.com/trivet-node/trivet/internal/cgroup/usage/usagetest"
 )
 
-// group returns a sample of a group.
+// sample returns a sample of a group.
 func sample(t *testing.T, m *Meter, detail usage.Detail) Sample {
 	t.Helper()
 	s, err := m.Group("/a", detail)
@@ -32,12 +33,12 @@ func TestReadingIsSharedForAMoment(t *testing.T) {
 		first := sample(t, m, usage.Basic)
 
 		time.Sleep(MaxAge)
-		if again := sample(t, m, usage.Basic); again.Time != first.Time {
+		if again := sample(t, m, usage.Basic); !again.Time.Equal(first.Time) {
 			t.Errorf("read after %v", again.Time.Sub(first.Time))
 		}
 
 		time.Sleep(time.Millisecond)
-		if later := sample(t, m, usage.Basic); later.Time == first.Time {
+		if later := sample(t, m, usage.Basic); later.Time.Equal(first.Time) {
 			t.Error("an old reading is given")
 		}
 	})
@@ -104,25 +105,32 @@ func TestRateIsThatOfTheTimeBetweenReadings(t *testing.T) {
 
 func TestNetworkIsReadOnceForAllWhoAskAtOnce(t *testing.T) {
 	m := New(usagetest.New(t, true))
-	var reads atomic.Int64
-	m.networks = func(string) ([]netdev.Interface, error) {
-		reads.Add(1)
-		return []netdev.Interface{{Name: "eth0"}}, nil
-	}
 	m.now = func() time.Time { return time.Unix(1_700_000_000, 0) }
+	reads := map[string]int{}
+	m.networks = func(paths []string) []netdev.Result {
+		results := make([]netdev.Result, len(paths))
+		for i, path := range paths {
+			reads[path]++
+			results[i].Interfaces = []netdev.Interface{{Name: path}}
+		}
+		return results
+	}
 
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			if got, _, err := m.Network("/a"); len(got) != 1 || err != nil {
-				t.Errorf("%v, %v", got, err)
+			m.ReadNetworks([]string{"a", "b"})
+			for _, path := range []string{"a", "b", "c"} {
+				if got, _, err := m.Network(path); len(got) != 1 || got[0].Name != path || err != nil {
+					t.Errorf("%s: %v, %v", path, got, err)
+				}
 			}
 		})
 	}
 
 	all.Wait()
-	if reads.Load() != 1 {
-		t.Errorf("%d reads", reads.Load())
+	if diff := cmp.Diff(map[string]int{"a": 1, "b": 1, "c": 1}, reads); diff != "" {
+		t.Error(diff)
 	}
 }
 

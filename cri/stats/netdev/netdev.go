@@ -6,7 +6,9 @@ package netdev
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strconv"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -27,26 +29,69 @@ const (
 	maxText       = 32 << 10
 )
 
-// Of returns the interfaces of the network namespace at a path, without loopback, at most 64 of them in the
-// kernel's order.
-func Of(path string) ([]Interface, error) {
-	var found []Interface
-	err := namespace.Visit(func() (err error) {
-		found, err = own()
-		return err
-	}, path)
-	return found, err
+// Result is what was read of one network namespace: its interfaces without loopback, at most 64 of them in
+// the kernel's order.
+type Result struct {
+	Interfaces []Interface
+	Err        error
 }
 
-// own reads those of the namespace that the calling thread is in.
-func own() ([]Interface, error) {
-	fd, err := unix.Open("/proc/thread-self/net/dev", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+// Read reads the interfaces of the network namespaces at these paths, in their order. One thread goes from
+// namespace to namespace, and ends with the last one.
+func Read(paths []string) []Result {
+	results := make([]Result, len(paths))
+	err := namespace.Do(func() error {
+		// The files below are those of the namespace that the thread is in when it opens them.
+		dir, err := unix.Open("/proc/thread-self/net", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open /proc/thread-self/net: %w", err)
+		}
+		defer unix.Close(dir)
+
+		text := make([]byte, 0, 2<<10)
+		for i, path := range paths {
+			if results[i].Err = enter(path); results[i].Err != nil {
+				continue
+			}
+
+			text, results[i].Err = own(dir, text[:0])
+			results[i].Interfaces = parse(text)
+		}
+
+		return nil
+	})
+	if err != nil {
+		for i := range results {
+			results[i] = Result{Err: err}
+		}
+	}
+
+	return results
+}
+
+// enter brings the calling thread into a network namespace.
+func enter(path string) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+
+	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter network namespace %s: %w", path, err)
+	}
+	return nil
+}
+
+// own appends the file of the namespace that the calling thread is in, whose directory /proc/thread-self/net
+// is open. On an error it returns nothing.
+func own(dir int, text []byte) ([]byte, error) {
+	fd, err := unix.Openat(dir, "dev", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
 
-	text := make([]byte, 0, 2<<10)
 	for {
 		n, err := unix.Read(fd, text[len(text):cap(text)])
 		switch {
@@ -58,7 +103,7 @@ func own() ([]Interface, error) {
 
 		text = text[:len(text)+n]
 		if n == 0 || len(text) >= maxText {
-			return parse(text), nil
+			return text, nil
 		}
 
 		// The kernel writes line by line, and ends a read before one that does not fit.
@@ -89,6 +134,11 @@ func parse(text []byte) []Interface {
 		name = bytes.TrimSpace(name)
 		fields := numbers(rest)
 		if !found || len(fields) < columns || string(name) == "lo" {
+			continue
+		}
+
+		// The kernel lets a pod choose any bytes, which no message of gRPC could carry.
+		if !utf8.Valid(name) {
 			continue
 		}
 

@@ -1,33 +1,57 @@
 package netdev
 
 import (
+	"os"
+	"os/exec"
 	"testing"
 
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-func TestInterfacesOfANamespaceAreRead(t *testing.T) {
+func TestInterfacesOfEachNamespaceAreItsOwn(t *testing.T) {
 	testenv.Root(t)
-	path := testenv.Netns(t)
-	if got, err := Of(path); err != nil || len(got) > 0 {
-		t.Errorf("of a new namespace: %v, %v", got, err)
+	testenv.Program(t, "nsenter", "util-linux")
+	empty, full := testenv.Netns(t), testenv.Netns(t)
+	add := []string{"--net=" + full, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1"}
+	if out, err := exec.Command("nsenter", add...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
-	if _, err := Of(path + "-gone"); err == nil {
-		t.Error("no error for a namespace that is not there")
+
+	before, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := Of("/dev/null"); err == nil {
-		t.Error("no error for what is not a namespace")
+
+	// After one that cannot be entered, the thread must not show those of the one before.
+	got := Read([]string{full, empty, full + "-gone", full, "/dev/null"})
+	for i, want := range []int{2, 0, 0, 2, 0} {
+		if n := len(got[i].Interfaces); n != want {
+			t.Errorf("namespace %d has %d interfaces, want %d", i, n, want)
+		}
+		if broken := i == 2 || i == 4; (got[i].Err != nil) != broken {
+			t.Errorf("namespace %d: %v", i, got[i].Err)
+		}
+	}
+
+	after, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil || after != before {
+		t.Errorf("the test is in %s, was in %s, %v", after, before, err)
 	}
 }
 
-// BenchmarkOf reads the interfaces of one namespace.
-func BenchmarkOf(b *testing.B) {
+// BenchmarkRead reads the interfaces of as many namespaces as a full node has, of which two are real.
+func BenchmarkRead(b *testing.B) {
 	testenv.Root(b)
-	path := testenv.Netns(b)
+	one, other := testenv.Netns(b), testenv.Netns(b)
+	var paths []string
+	for range 55 {
+		paths = append(paths, one, other)
+	}
+
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Of(path); err != nil {
-			b.Fatal(err)
+		if got := Read(paths); got[0].Err != nil {
+			b.Fatal(got[0].Err)
 		}
 	}
 }

@@ -8,11 +8,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// recorded is what Linux 6.18 shows in a pod.
-const recorded = `Inter-|   Receive                                                |  Transmit
- face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
-    lo:     216       4    0    0    0     0          0         0      216       4    0    0    0     0       0          0
-  eth0: 1296        16    1    2    0     0          0         7     876      10    3    4    0     0       0          0
+// recorded is what Linux 6.18 shows in a pod, without some of its spaces.
+const recorded = `Inter-|   Receive                            |  Transmit
+ face |bytes packets errs drop fifo frame compressed multicast|bytes packets errs drop fifo colls carrier
+    lo:  216       4    0    0    0     0          0         0   216       4    0    0    0     0       0  0
+  eth0: 1296      16    1    2    0     0          0         7   876      10    3    4    0     0       0  0
 `
 
 func TestCountersAreThoseOfTheirColumns(t *testing.T) {
@@ -39,6 +39,14 @@ func TestInterfacesHaveABound(t *testing.T) {
 	}
 	if got := parse([]byte(text.String())); len(got) != maxInterfaces {
 		t.Errorf("%d interfaces", len(got))
+	}
+}
+
+func TestInterfaceWithANameThatNoMessageCanCarryIsLeftOut(t *testing.T) {
+	counters := ": " + strings.Repeat("1 ", columns) + "\n"
+	got := parse([]byte("  a\xff" + counters + "  b" + counters))
+	if len(got) != 1 || got[0].Name != "b" {
+		t.Errorf("interfaces %v", got)
 	}
 }
 

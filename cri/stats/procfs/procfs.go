@@ -13,14 +13,21 @@ import (
 type Open struct {
 	Descriptors uint64
 
-	// Sockets are those among the descriptors. They are Unknown where there are more descriptors than are
-	// looked at: a number that is too low would be a wrong one.
+	// Sockets are those among the descriptors.
 	Sockets uint64
-	Unknown bool
+
+	// A number that is too low would be a wrong one: SocketsUnknown is true where there are more descriptors
+	// than are looked at, Unknown where there are more than are counted.
+	SocketsUnknown bool
+	Unknown        bool
 }
 
-// maxLooked is how many descriptors of one set of processes are looked at.
-const maxLooked = 2048
+// maxLooked is how many descriptors of one set of processes are looked at, maxCounted how many are counted
+// where the kernel does not do it (before Linux 6.2).
+const (
+	maxLooked  = 2048
+	maxCounted = 100_000
+)
 
 // Count counts what processes have open. One that has ended, or that may not be looked at, has nothing open.
 func Count(pids []int) Open {
@@ -33,8 +40,10 @@ func Count(pids []int) Open {
 
 type counter struct {
 	found Open
-	left  int
 	page  []byte
+
+	// left is how many descriptors may be looked at, listed how many were counted one by one.
+	left, listed int
 }
 
 func (c *counter) process(pid int) {
@@ -49,7 +58,7 @@ func (c *counter) process(pid int) {
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) == nil && st.Size > int64(c.left) {
 		c.found.Descriptors += uint64(st.Size)
-		c.found.Unknown = true
+		c.found.SocketsUnknown = true
 		return
 	}
 
@@ -57,7 +66,7 @@ func (c *counter) process(pid int) {
 		c.page = make([]byte, 16<<10)
 	}
 
-	for {
+	for !c.found.Unknown {
 		n, err := unix.ReadDirent(fd, c.page)
 		if n <= 0 || err != nil {
 			return
@@ -73,8 +82,10 @@ func (c *counter) process(pid int) {
 // descriptor counts one descriptor of a process.
 func (c *counter) descriptor(dir int, name string) {
 	c.found.Descriptors++
+	c.listed++
+	c.found.Unknown = c.listed > maxCounted
 	if c.left == 0 {
-		c.found.Unknown = true
+		c.found.SocketsUnknown = true
 		return
 	}
 

@@ -102,6 +102,7 @@ func (s *Series) device(b *builder, d *usage.Device) {
 		if bytes == 0 && operation != usage.Read && operation != usage.Write {
 			continue
 		}
+
 		b.labeled(blkioUsage, b.with(name, major, minor, operation.String()), bytes)
 	}
 }
@@ -116,8 +117,10 @@ func (s *Series) processes(b *builder, group string, init int) {
 	b.add(processes, uint64(listed.Count))
 	if listed.Count == len(listed.PIDs) {
 		open := procfs.Count(listed.PIDs)
-		b.add(descriptors, open.Descriptors)
 		if !open.Unknown {
+			b.add(descriptors, open.Descriptors)
+		}
+		if !open.Unknown && !open.SocketsUnknown {
 			b.add(sockets, open.Sockets)
 		}
 	}
@@ -131,7 +134,7 @@ func (s *Series) processes(b *builder, group string, init int) {
 }
 
 // files adds the size of the writable layer, and of the file system that it is on.
-func (s *Series) files(b *builder, id string) {
+func (s *Series) files(b *builder, id string, cpu time.Duration) {
 	fs, err := s.devices.fileSystem()
 	if err != nil {
 		return
@@ -142,9 +145,9 @@ func (s *Series) files(b *builder, id string) {
 	b.labeled(fsInodes, labels, fs.inodes)
 	b.labeled(fsInodesFree, labels, fs.inodesFree)
 
-	if written, at, err := s.cfg.Written(id); err == nil {
-		b.at = at.UnixNano()
-		b.labeled(fsUsage, labels, uint64(max(written.Bytes, 0)))
+	if written := s.cfg.Written(id, int64(cpu)); !written.Time.IsZero() {
+		b.at = written.Time.UnixNano()
+		b.labeled(fsUsage, labels, written.Bytes)
 	}
 }
 

@@ -1,6 +1,6 @@
-// Package series makes the metrics of pods and containers (CRI's ListPodSandboxMetrics) under the names, labels
-// and units of cAdvisor's, which kubelet serves at /metrics/cadvisor. Values are whole numbers in CRI: seconds
-// are rounded down.
+// Package series makes the metrics of pods and containers (CRI's ListPodSandboxMetrics) under the names,
+// labels and units of cAdvisor's, which kubelet serves at /metrics/cadvisor. Values are whole numbers in CRI:
+// seconds are rounded down.
 package series
 
 import (
@@ -8,9 +8,9 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/trivet-node/trivet/cri/rootfs"
 	"github.com/trivet-node/trivet/cri/stats/meter"
 	"github.com/trivet-node/trivet/internal/cgroup/usage"
+	"github.com/trivet-node/trivet/internal/diskusage"
 )
 
 // Config is what Series need.
@@ -20,8 +20,9 @@ type Config struct {
 	// V2 is true on a machine with cgroup v2, HugePages where huge pages are counted.
 	V2, HugePages bool
 
-	// Written returns the size of a container's writable layer, and when it was counted.
-	Written func(id string) (rootfs.Usage, time.Time, error)
+	// Written measures a container's writable layer; activity is its CPU time in nanoseconds. The Time is
+	// zero if nothing is known yet.
+	Written func(id string, activity int64) diskusage.Figure
 
 	// Dir is a directory of the file system of the writable layers.
 	Dir string
@@ -51,6 +52,7 @@ type Container struct {
 	// Image is the image's name as it was asked for.
 	Image   string
 	Group   string
+	Created time.Time
 	Started time.Time
 
 	// Pid is the process ID of its first process.
@@ -159,11 +161,12 @@ func (s *Series) container(pod Pod, c Container) []*runtimeapi.Metric {
 
 	b.at = sample.Time.UnixNano()
 	b.add(lastSeen, uint64(sample.Time.Unix()))
+	b.add(creationTime, uint64(max(c.Created.Unix(), 0)))
 	b.add(startTime, uint64(max(c.Started.Unix(), 0)))
 	s.spec(b, c.Resources)
 	s.group(b, &sample.Reading, c.Resources.GetCpuQuota())
 	s.processes(b, c.Group, c.Pid)
-	s.files(b, c.ID)
+	s.files(b, c.ID, sample.CPU)
 	return b.metrics
 }
 

@@ -1,7 +1,6 @@
 package series
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -13,9 +12,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/trivet-node/trivet/cri/rootfs"
 	"github.com/trivet-node/trivet/cri/stats/meter"
 	"github.com/trivet-node/trivet/internal/cgroup/usage/usagetest"
+	"github.com/trivet-node/trivet/internal/diskusage"
 )
 
 var update = flag.Bool("update", false, "rewrite the files of expected metrics")
@@ -28,8 +27,8 @@ func machine(t *testing.T, v2 bool) *Series {
 		V2:        v2,
 		HugePages: true,
 		Dir:       t.TempDir(),
-		Written: func(string) (rootfs.Usage, time.Time, error) {
-			return rootfs.Usage{Bytes: 7, Inodes: 2}, time.Unix(1, 0), nil
+		Written: func(string, int64) diskusage.Figure {
+			return diskusage.Figure{Usage: diskusage.Usage{Bytes: 7, Inodes: 2}, Time: time.Unix(1, 0)}
 		},
 	})
 }
@@ -42,11 +41,13 @@ func web() Pod {
 		MemoryLimitInBytes:     64 << 20,
 		MemorySwapLimitInBytes: 96 << 20,
 	}
+
 	main := Container{
 		ID:        "container1",
 		Name:      "main",
 		Image:     "registry.example/web:1",
 		Group:     "/kubepods/pod1/container1",
+		Created:   time.Unix(1_600_000_000, 0),
 		Started:   time.Unix(1_700_000_000, 0),
 		Pid:       os.Getpid(),
 		Resources: resources,
@@ -74,8 +75,10 @@ func described(s *Series) map[string]*runtimeapi.MetricDescriptor {
 // text returns metrics as Prometheus shows them, without what differs from run to run.
 func text(s *Series, metrics []*runtimeapi.Metric) string {
 	known := described(s)
-	changing := []string{"container_last_seen", "container_fs_", "container_file_descriptors", "container_sockets",
-		"container_ulimits"}
+	changing := []string{
+		"container_last_seen", "container_fs_", "container_file_descriptors", "container_sockets",
+		"container_ulimits",
+	}
 
 	var out strings.Builder
 	for _, m := range metrics {
@@ -85,6 +88,7 @@ func text(s *Series, metrics []*runtimeapi.Metric) string {
 			if key == "device" {
 				value = "DEVICE"
 			}
+
 			fmt.Fprintf(&out, "%s=%q,", key, value)
 		}
 
@@ -153,11 +157,13 @@ func TestNamesTypesAndLabelsAreThoseOfCAdvisor(t *testing.T) {
 			t.Errorf("%s: the file says %s", name, served)
 			continue
 		}
+
 		if f == nil {
 			continue
 		}
-		if got := strings.ToLower(f.kind.String()); got != kind || !slices.Equal(f.labels, fields[3:]) {
-			t.Errorf("%s is a %s with the labels %v; the file says %s, %v", name, got, f.labels, kind, fields[3:])
+		got, labels := strings.ToLower(f.kind.String()), fields[3:]
+		if got != kind || !slices.Equal(f.labels, labels) {
+			t.Errorf("%s is a %s with labels %v; the file says %s, %v", name, got, f.labels, kind, labels)
 		}
 	}
 
@@ -183,17 +189,25 @@ func TestOnlyWhatThisMachineCountsIsDescribed(t *testing.T) {
 	}
 }
 
-// kubelet ignores a metric that is not described, and one whose labels are too few or too many.
-func TestEachMetricFitsItsDescription(t *testing.T) {
+// kubelet ignores a metric that is not described, and one whose labels are too few or too many. Two of the
+// same name and labels are an error of the whole answer for Prometheus.
+func TestEachMetricFitsItsDescriptionAndIsThereOnce(t *testing.T) {
 	for _, v2 := range []bool{false, true} {
 		s := machine(t, v2)
 		known := described(s)
 		pod := s.Pod(web())
+		seen := map[string]bool{}
 		for _, m := range append(pod.Metrics, pod.ContainerMetrics[0].Metrics...) {
 			d := known[m.Name]
 			if d == nil || len(d.LabelKeys) != len(m.LabelValues) || d.Help == "" || m.Timestamp == 0 {
 				t.Errorf("v2 %v: %v is described as %v", v2, m, d)
 			}
+
+			key := m.Name + strings.Join(m.LabelValues, "|")
+			if seen[key] {
+				t.Errorf("v2 %v: %s is there twice", v2, key)
+			}
+			seen[key] = true
 		}
 	}
 }
@@ -201,8 +215,8 @@ func TestEachMetricFitsItsDescription(t *testing.T) {
 func TestContainerThatIsEndingHidesNoOther(t *testing.T) {
 	host := usagetest.New(t, true)
 	host.Gone["/kubepods/pod1/ending"] = true
-	s := New(Config{Meter: meter.New(host), V2: true, Written: func(string) (rootfs.Usage, time.Time, error) {
-		return rootfs.Usage{}, time.Time{}, errors.New("no layer")
+	s := New(Config{Meter: meter.New(host), V2: true, Written: func(string, int64) diskusage.Figure {
+		return diskusage.Figure{}
 	}})
 
 	pod := web()
@@ -218,9 +232,11 @@ func TestDevicesHaveNames(t *testing.T) {
 	if got := d.name(1<<12-1, 1<<20-1); got != "4095:1048575" {
 		t.Errorf("a device that does not exist: %s", got)
 	}
+
 	for range 2 * maxNames {
 		d.name(4095, uint32(len(d.names)))
 	}
+
 	if len(d.names) > maxNames {
 		t.Errorf("%d names are kept", len(d.names))
 	}

@@ -224,6 +224,8 @@ var (
 var (
 	lastSeen = gauge("container_last_seen",
 		"When the runtime saw the container last, in seconds since 1970")
+	creationTime = gauge("container_creation_time_seconds",
+		"When the container was made, in seconds since 1970")
 	startTime = gauge("container_start_time_seconds",
 		"When the container was started, in seconds since 1970")
 	specPeriod = gauge("container_spec_cpu_period",
@@ -248,8 +250,8 @@ var families = []*family{
 	memoryWorkingSet, memoryActive, memoryInactive, memoryFailures, memoryHigh, memoryMax, memoryDirty,
 	memoryWriteback, memoryScanned, memoryReclaimed, memoryRefaultsFile, memoryRefaultsAnon, oomEvents,
 
-	pressureCPUStalled, pressureCPUWaiting, pressureMemoryStalled, pressureMemoryWaiting, pressureIOStalled,
-	pressureIOWaiting,
+	pressureCPUStalled, pressureCPUWaiting, pressureMemoryStalled, pressureMemoryWaiting,
+	pressureIOStalled, pressureIOWaiting,
 
 	fsInodesFree, fsInodes, fsLimit, fsUsage, fsReadBytes, fsReads, fsWriteBytes, fsWrites, blkioUsage,
 
@@ -259,5 +261,7 @@ var families = []*family{
 
 	hugeUsage, hugePeak, hugeHits,
 
-	lastSeen, startTime, specPeriod, specQuota, specShares, specMemory, specReservation, specSwap,
+	lastSeen, creationTime, startTime,
+
+	specPeriod, specQuota, specShares, specMemory, specReservation, specSwap,
 }

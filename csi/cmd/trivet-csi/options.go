@@ -34,6 +34,7 @@ type options struct {
 	backend         string
 	poolSize        int64  // bytes; 0: chosen by the size of the disk
 	reserve         int64  // bytes; 0: likewise
+	tracing         string // where spans go; "": none are made
 	metrics         string // where metrics are served; "": nowhere
 	probe           bool   // ask a running driver, and end
 }
@@ -63,6 +64,8 @@ func parse(env *program.Env) (options, error) {
 			" (default: 90% of the free disk when it is made)")
 	reserve := fs.String("reserve", "",
 		"space of the disk that volumes never get (default: 5% of the disk, at most 2Gi)")
+	fs.StringVar(&o.tracing, "tracing-endpoint", "",
+		"host:port or unix:///path of an OTLP receiver (gRPC) of spans of calls that are traced; \"\": none")
 	fs.StringVar(&o.metrics, metric.Flag, "", metric.Usage)
 	fs.BoolVar(&o.probe, "probe", false,
 		"ask the driver that serves on --endpoint whether it is ready, and exit: for the probes of a pod")

@@ -14,9 +14,11 @@ import (
 	"github.com/trivet-node/trivet/csi/daemonmetric"
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/registrar"
+	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
+	"github.com/trivet-node/trivet/internal/trace"
 )
 
 // stopTimeout bounds how long calls that are under way may take when the process is asked to end.
@@ -35,6 +37,12 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.close()) }()
 
+	traces, err := newTraces(ctx, log, o)
+	if err != nil {
+		return err
+	}
+	defer traces.Flush()
+
 	metrics := daemonmetric.New(store.volumes)
 	scrapes, err := metric.Listen(ctx, o.metrics, metrics.Registry, log)
 	if err != nil {
@@ -46,6 +54,7 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 		Version:   program.Version,
 		Volumes:   store.volumes,
 		Publisher: store.publisher,
+		Traces:    traces,
 		Calls:     metrics.Calls.Observe,
 		Log:       log,
 	})
@@ -58,16 +67,36 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 		return err
 	}
 
+	return runAll(ctx, log, o, parts{
+		listener: listener,
+		volumes:  store.volumes,
+		driver:   d,
+		scrapes:  scrapes,
+		control:  control,
+	})
+}
+
+// parts are what runs.
+type parts struct {
+	listener net.Listener
+	volumes  *volume.Store
+	driver   *driver.Driver
+	scrapes  *metric.Server
+	control  *controllers // nil: nothing is provisioned
+}
+
+// runAll runs the parts until ctx ends or one of them fails.
+func runAll(ctx context.Context, log *slog.Logger, o options, p parts) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { store.volumes.Run(ctx); return nil })
-	group.Go(func() error { return scrapes.Run(ctx) })
-	group.Go(func() error { return serveUntil(ctx, log, d.Server(), listener, o.endpoint) })
+	group.Go(func() error { p.volumes.Run(ctx); return nil })
+	group.Go(func() error { return p.scrapes.Run(ctx) })
+	group.Go(func() error { return serveUntil(ctx, log, p.driver.Server(), p.listener, o.endpoint) })
 	log.Info("serving CSI", "socket", o.endpoint, "node", o.nodeName)
-	if control != nil {
-		group.Go(func() error { return control.run(ctx) })
+	if p.control != nil {
+		group.Go(func() error { return p.control.run(ctx) })
 	}
 
 	// The driver can answer now: kubelet may call it as soon as it is registered.
@@ -77,6 +106,20 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 	}
 
 	return group.Wait()
+}
+
+// newTraces makes the provider of spans, nil if none are wanted.
+func newTraces(ctx context.Context, log *slog.Logger, o options) (*trace.Provider, error) {
+	traces, err := trace.New(ctx, trace.Config{
+		Endpoint: o.tracing,
+		Service:  "trivet-csi",
+		Node:     o.nodeName,
+		Log:      log,
+	})
+	if err != nil {
+		return nil, &program.UsageError{Err: err}
+	}
+	return traces, nil
 }
 
 // register serves the registration socket.

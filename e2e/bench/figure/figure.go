@@ -16,10 +16,10 @@ import (
 
 // Figure is the median of one thing that was measured of one side.
 type Figure struct {
-	Bench  string  `json:"bench"`  // pods, cni, csi or pull
+	Bench  string  `json:"bench"`  // pods, cni, csi, pull or scrape
 	What   string  `json:"what"`   // what was measured, the same for both sides
 	Side   string  `json:"side"`   // Ours, or the name of what it is compared with
-	Unit   string  `json:"unit"`   // ms, s, MiB, % or 1/s
+	Unit   string  `json:"unit"`   // ms, s, KiB, MiB, % or 1/s
 	Median float64 `json:"median"` // of processor time and memory the mean, or the only value
 	Min    float64 `json:"min,omitempty"`
 	Max    float64 `json:"max,omitempty"`

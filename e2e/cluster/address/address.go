@@ -9,6 +9,7 @@ const (
 	APIPort   = 6443
 	APIServer = "https://10.99.0.1:6443"
 	Registry  = "10.99.0.1:5000"
+	Traces    = "10.99.0.1:4317"
 )
 
 // The ranges of pods and Services, and the two Services that every cluster has.

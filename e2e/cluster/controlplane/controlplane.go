@@ -67,6 +67,7 @@ func (p Plane) apiServer() machine.Daemon {
 
 			"--kubelet-client-certificate=" + p.PKI.Path("apiserver-kubelet-client.crt"),
 			"--kubelet-client-key=" + p.PKI.Path("apiserver-kubelet-client.key"),
+			"--kubelet-certificate-authority=" + p.PKI.Path("ca.crt"),
 			"--kubelet-preferred-address-types=InternalIP",
 
 			"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
@@ -112,6 +113,7 @@ func (p Plane) controllerManager() machine.Daemon {
 			"--root-ca-file="+p.PKI.Path("ca.crt"),
 			"--service-account-private-key-file="+p.PKI.Path("sa.key"),
 			"--use-service-account-credentials=true",
+			"--horizontal-pod-autoscaler-sync-period=5s",
 			"--controllers=*,bootstrap-signer-controller,token-cleaner-controller"),
 	}
 }

@@ -1,6 +1,9 @@
 package controlplane
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
 	"os"
 	"path/filepath"
 	"slices"
@@ -127,6 +130,48 @@ func TestManifestsAreThoseOfTheRepositoryWithoutDaemonSets(t *testing.T) {
 
 	if strings.Contains(text, "kind: DaemonSet") {
 		t.Error("a DaemonSet is among the manifests")
+	}
+}
+
+func TestNodesAndMetricsServerAreVerifiedByTheClustersCA(t *testing.T) {
+	d := pki.Dir(t.TempDir())
+	if err := MakeIdentities(d, []string{"a", "b"}, "https://127.0.0.1:1", d.Path("kubeconfig")); err != nil {
+		t.Fatal(err)
+	}
+
+	ca, err := os.ReadFile(d.Path("ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	for file, host := range map[string]string{
+		"a-serving":      "10.99.1.1",
+		"b-serving":      "10.99.1.2",
+		"metrics-server": "metrics-server.kube-system.svc",
+	} {
+		pair, err := tls.LoadX509KeyPair(d.Path(file+".crt"), d.Path(file+".key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pair.Leaf.Verify(x509.VerifyOptions{DNSName: host, Roots: roots}); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+
+	text, err := MetricsServer(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if want := "caBundle: " + base64.StdEncoding.EncodeToString(ca); !strings.Contains(text, want) {
+		t.Error("the API server cannot verify metrics-server")
+	}
+	for _, left := range []string{": CA_BUNDLE", ": CERTIFICATE", ": KEY"} {
+		if strings.Contains(text, left) {
+			t.Errorf("%q was not filled in", left)
+		}
 	}
 }
 

@@ -50,11 +50,16 @@ func identities(nodes []string) []identity {
 
 func csiIdentity(node string) string { return node + "-csi" }
 
+// servingName is the name of the files of a node's serving certificate.
+func servingName(node string) string { return node + "-serving" }
+
 // NodeFiles are the keys and kubeconfigs of a node: file of the PKI -> file below /etc/kubernetes, at
 // kubeadm's path where it has one. Other nodes' identities stay out of its sight.
 func NodeFiles(node string) map[string]string {
 	return map[string]string{
 		"ca.crt":                          "pki/ca.crt",
+		servingName(node) + ".crt":        "pki/kubelet.crt",
+		servingName(node) + ".key":        "pki/kubelet.key",
 		node + ".kubeconfig":              "kubelet.conf",
 		"bootstrap.kubeconfig":            "bootstrap-kubelet.conf",
 		"proxy.kubeconfig":                "kube-proxy.conf",
@@ -99,6 +104,9 @@ func MakeIdentities(d pki.Dir, nodes []string, server, kubeconfig string) error 
 	if err := d.Client(front, "front-proxy-client", "front-proxy-client"); err != nil {
 		return err
 	}
+	if err := makeServers(d, ca, nodes); err != nil {
+		return err
+	}
 
 	// All others, each with a kubeconfig that is good inside the cluster.
 	for _, id := range identities(nodes) {
@@ -117,4 +125,16 @@ func MakeIdentities(d pki.Dir, nodes []string, server, kubeconfig string) error 
 	}
 
 	return d.Kubeconfig(ca, "admin", server, kubeconfig)
+}
+
+// makeServers makes the certificates of the nodes' endpoints and of metrics-server: their clients verify them
+// by the cluster's CA.
+func makeServers(d pki.Dir, ca *pki.Authority, nodes []string) error {
+	for i, n := range nodes {
+		if err := d.Server(ca, servingName(n), "system:node:"+n, n, address.Node(i).String()); err != nil {
+			return err
+		}
+	}
+
+	return d.Server(ca, metricsServerName, metricsServerName, "metrics-server.kube-system.svc")
 }

@@ -41,7 +41,7 @@ func AgentFiles(s Seats) map[string]string {
 
 // kubeletConfig is a KubeletConfiguration v1beta1, for kubelet and trivet-node alike.
 func kubeletConfig(s Seats) string {
-	return mustIndent(map[string]any{
+	config := map[string]any{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1",
 		"kind":       "KubeletConfiguration",
 
@@ -50,7 +50,9 @@ func kubeletConfig(s Seats) string {
 			"webhook":   map[string]any{"enabled": true},
 			"x509":      map[string]any{"clientCAFile": "/etc/kubernetes/pki/ca.crt"},
 		},
-		"authorization": map[string]any{"mode": "Webhook"},
+		"authorization":     map[string]any{"mode": "Webhook"},
+		"tlsCertFile":       "/etc/kubernetes/pki/kubelet.crt",
+		"tlsPrivateKeyFile": "/etc/kubernetes/pki/kubelet.key",
 
 		"clusterDNS":               []string{address.DNSService},
 		"clusterDomain":            "cluster.local",
@@ -70,7 +72,12 @@ func kubeletConfig(s Seats) string {
 		},
 		"imageGCHighThresholdPercent": 100,
 		"imageGCLowThresholdPercent":  99,
-	})
+	}
+	if s.Traces != "" {
+		config["tracing"] = map[string]any{"endpoint": s.Traces, "samplingRatePerMillion": 1_000_000}
+	}
+
+	return mustIndent(config)
 }
 
 func containerdConfig(s Seats) string {

@@ -24,24 +24,38 @@ func (p Programs) CRIServer(s Seats) machine.Daemon {
 	if s.CRI == "trivet" {
 		return machine.Daemon{
 			Name: "trivet-cri",
-			Argv: []string{
+			Argv: traced(s,
 				p.Own("trivet-cri"),
-				"--oci-runtime=" + s.OCI,
-				"--cgroup-driver=" + s.CgroupDriver(),
+				"--oci-runtime="+s.OCI,
+				"--cgroup-driver="+s.CgroupDriver(),
 				metricsOf("trivet-cri"),
-			},
+			),
 		}
+	}
+
+	// It looks for its shim in PATH.
+	env := []string{"PATH=" + p.Reference + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	if s.Traces != "" {
+		env = append(env,
+			"OTEL_EXPORTER_OTLP_ENDPOINT=http://"+s.Traces,
+			"OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
+			"OTEL_SERVICE_NAME=containerd",
+		)
 	}
 
 	return machine.Daemon{
 		Name: "containerd",
 		Argv: []string{p.Peer("containerd"), "--config=" + containerdConfigPath},
-
-		// It looks for its shim there.
-		Env: []string{
-			"PATH=" + p.Reference + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		},
+		Env:  env,
 	}
+}
+
+// traced is the command line of one of trivet's programs that takes where to send spans.
+func traced(s Seats, argv ...string) []string {
+	if s.Traces != "" {
+		argv = append(argv, "--tracing-endpoint="+s.Traces)
+	}
+	return argv
 }
 
 // Agent is the node agent of the node with this name and index.
@@ -87,16 +101,16 @@ func metricsOf(daemon string) string {
 const poolSize = "5Gi"
 
 // CSI is the volume driver of a node.
-func (p Programs) CSI(node string) machine.Daemon {
+func (p Programs) CSI(s Seats, node string) machine.Daemon {
 	return machine.Daemon{
 		Name: "trivet-csi",
-		Argv: []string{
+		Argv: traced(s,
 			p.Own("trivet-csi"),
 			"--kubeconfig=/etc/kubernetes/trivet-csi.conf",
-			"--node-name=" + node,
-			"--pool-size=" + poolSize,
+			"--node-name="+node,
+			"--pool-size="+poolSize,
 			metricsOf("trivet-csi"),
-		},
+		),
 	}
 }
 

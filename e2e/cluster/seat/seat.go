@@ -18,6 +18,9 @@ type Seats struct {
 	CNI   string // trivet or upstream
 	OCI   string // crun or runc
 	Init  string // trivet (PID 1 is trivet-cluster) or systemd
+
+	// Traces is host:port of an OTLP receiver to which the programs send spans; empty: they send none.
+	Traces string
 }
 
 // Ours are trivet's programs over crun.

@@ -33,6 +33,9 @@ type comparison struct {
 	// How often each is measured, and how many pods are in a burst.
 	singles, served, bursts, many int
 
+	// idle is how many pods that do nothing are measured, and nothing else is; 0 for everything.
+	idle int
+
 	serverImage string
 
 	// nodes are ours, then the reference.
@@ -64,6 +67,7 @@ func run(ctx context.Context, env *program.Env) error {
 	fs.IntVar(&r.singles, "singles", 21, "pods measured one by one on each node")
 	fs.IntVar(&r.many, "many", 50, "pods of a burst")
 	fs.IntVar(&r.bursts, "bursts", 3, "bursts on each node")
+	fs.IntVar(&r.idle, "idle", 0, "measure this many pods that do nothing on each node, and nothing else")
 	file := fs.String("json", "", figure.FlagUsage)
 	fs.StringVar(&r.spansFile, "spans", "", "write the steps of a pod's start to this file, for its picture")
 	if err := env.Parse(fs); err != nil {
@@ -95,6 +99,9 @@ func run(ctx context.Context, env *program.Env) error {
 	r.Bench = &bench.Bench{Client: client, Namespace: "bench", Image: *image}
 	return r.all(ctx)
 }
+
+// idleTimes is how often idle pods are looked at: what their start has left to do is over in the last.
+const idleTimes = 4
 
 // findNodes takes the first node of each make.
 func (r *comparison) findNodes() error {
@@ -128,6 +135,10 @@ func (r *comparison) findNodes() error {
 func (r *comparison) all(ctx context.Context) error {
 	if err := r.Prepare(ctx, []string{r.nodes[0].Name, r.nodes[1].Name}); err != nil {
 		return err
+	}
+
+	if r.idle > 0 {
+		return errors.Join(r.staying(ctx, r.idle, idleTimes), r.Clean(context.WithoutCancel(ctx)))
 	}
 
 	return errors.Join(

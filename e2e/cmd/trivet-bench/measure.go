@@ -104,19 +104,26 @@ func (r *comparison) memory(ctx context.Context) error {
 		return err
 	}
 
+	return r.staying(ctx, r.many, 1)
+}
+
+// staying: memory and processor time with pods that do nothing, looked at some times one after the other.
+func (r *comparison) staying(ctx context.Context, pods, times int) error {
 	var names []string
 	for n, node := range r.nodes {
-		mine := bench.Names(fmt.Sprintf("stay-%d", n), r.many)
+		mine := bench.Names(fmt.Sprintf("stay-%d", n), pods)
 		names = append(names, mine...)
 		if err := r.Start(ctx, node.Name, mine); err != nil {
 			return err
 		}
 	}
 
-	r.section = fmt.Sprintf("with %d pods", r.many)
-	r.title("memory with %d pods on each node, and processor time over %s", r.many, idleFor)
-	if err := r.usage(ctx); err != nil {
-		return err
+	for range times {
+		r.section = fmt.Sprintf("with %d pods", pods)
+		r.title("memory with %d pods on each node, and processor time over %s", pods, idleFor)
+		if err := r.usage(ctx); err != nil {
+			return err
+		}
 	}
 
 	return r.Stop(ctx, names)

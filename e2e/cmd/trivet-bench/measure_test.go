@@ -72,6 +72,7 @@ func TestSpansOfAPicture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for _, want := range []string{
 		"Medians of 21 pods",
 		`"what": "trivet"`,
@@ -83,6 +84,7 @@ func TestSpansOfAPicture(t *testing.T) {
 			t.Errorf("%s is not in %s", want, data)
 		}
 	}
+
 	if _, err := picture.File(file); err != nil {
 		t.Error(err)
 	}

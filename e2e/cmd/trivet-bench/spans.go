@@ -23,6 +23,7 @@ func (r *comparison) stepByStep(ctx context.Context) error {
 			return err
 		}
 		defer runtime.Close()
+
 		runtimes[n] = runtime
 	}
 
@@ -33,6 +34,7 @@ func (r *comparison) stepByStep(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+
 			all[n] = append(all[n], steps)
 		}
 	}
@@ -42,11 +44,13 @@ func (r *comparison) stepByStep(ctx context.Context) error {
 	for n := range r.nodes {
 		rows[n] = rowOf(r.rowName(n), bench.MedianSteps(all[n]))
 	}
+
 	r.printRows(rows)
 
 	if r.spansFile == "" {
 		return nil
 	}
+
 	return writeSpans(r.spansFile, r.singles, rows)
 }
 
@@ -96,9 +100,11 @@ func writeSpans(file string, pods int, rows []picture.Row) error {
 		Note: fmt.Sprintf("Medians of %d pods in turns. Sandbox and container as CRI dates them: "+
 			"trivet when the call begins, containerd near its end.", pods),
 	}
+
 	data, err := json.MarshalIndent(spans, "", "  ")
 	if err != nil {
 		return err
 	}
+
 	return os.WriteFile(file, append(data, '\n'), 0o644)
 }

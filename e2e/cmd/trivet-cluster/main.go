@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,6 +36,8 @@ const about = `trivet-cluster runs a real Kubernetes cluster in namespaces of th
   agent NODE A             exchange the agent of a node that runs for A, trivet or kubelet
   reboot NODE              power cut and boot
   cut|mend NODE            pull the node's network cable, plug it in again
+  install metrics-server   have it on the cluster, for kubectl top and autoscalers
+  remove metrics-server    the end of that
   exec M COMMAND...        run a command inside a machine`
 
 // critestProcs is how many specs of critest run at the same time.
@@ -81,6 +84,23 @@ type session struct {
 	wait  time.Duration
 }
 
+// seatFlags are the flags that say what sits in the seats of a node.
+func seatFlags(fs *flag.FlagSet) *seat.Seats {
+	seats := seat.Ours
+	fs.StringVar(&seats.Agent, "agent", "trivet", "node agent: trivet or kubelet")
+	fs.StringVar(&seats.CRI, "cri", "trivet", "CRI server: trivet or containerd")
+	fs.StringVar(&seats.CNI, "cni", "trivet", "CNI plugin: trivet or upstream")
+	fs.StringVar(&seats.OCI, "oci", "crun", "OCI runtime: crun or runc")
+	fs.StringVar(
+		&seats.Traces,
+		"traces",
+		"",
+		"up: host:port of an OTLP receiver to which programs send spans",
+	)
+
+	return &seats
+}
+
 func configure(env *program.Env) (*session, error) {
 	s := &session{Env: env}
 	fs := env.Flags(about)
@@ -93,11 +113,9 @@ func configure(env *program.Env) (*session, error) {
 	reference := fs.Int("reference-nodes",
 		0, "number of nodes beside them with kubelet, containerd, runc and the upstream plugins: ref1, ...")
 	systemd := fs.Int("systemd-nodes", 0, "how many of the nodes, the last ones, have systemd as PID 1")
-	seats := seat.Ours
-	fs.StringVar(&seats.Agent, "agent", "trivet", "node agent: trivet or kubelet")
-	fs.StringVar(&seats.CRI, "cri", "trivet", "CRI server: trivet or containerd")
-	fs.StringVar(&seats.CNI, "cni", "trivet", "CNI plugin: trivet or upstream")
-	fs.StringVar(&seats.OCI, "oci", "crun", "OCI runtime: crun or runc")
+	metrics := fs.Bool("metrics-server", false, "up: install metrics-server, too")
+	seats := seatFlags(fs)
+	size := sizeFlags(fs)
 	fs.DurationVar(
 		&s.wait,
 		"wait",
@@ -119,17 +137,18 @@ func configure(env *program.Env) (*session, error) {
 	}
 
 	var err error
-	if s.nodes, err = cluster.Nodes(seats, *count, *systemd, *reference); err != nil {
+	if s.nodes, err = cluster.Nodes(*seats, *size, *count, *systemd, *reference); err != nil {
 		return nil, &program.UsageError{Err: err}
 	}
 
 	s.Cluster = &cluster.Cluster{
-		Dir:      *dir,
-		Bin:      *bin,
-		Programs: *programs,
-		Images:   *images,
-		Deploy:   *deploy,
-		Out:      env.Stdout,
+		Dir:           *dir,
+		Bin:           *bin,
+		Programs:      *programs,
+		Images:        *images,
+		Deploy:        *deploy,
+		Out:           env.Stdout,
+		MetricsServer: *metrics,
 	}
 
 	s.args, s.oci = fs.Args(), seats.OCI
@@ -140,15 +159,17 @@ func configure(env *program.Env) (*session, error) {
 
 // operands is how many arguments a verb needs at least.
 var operands = map[string]int{
-	"logs":   2,
-	"start":  2,
-	"stop":   2,
-	"kill":   2,
-	"agent":  2,
-	"reboot": 1,
-	"cut":    1,
-	"mend":   1,
-	"exec":   2,
+	"logs":    2,
+	"start":   2,
+	"stop":    2,
+	"kill":    2,
+	"agent":   2,
+	"reboot":  1,
+	"cut":     1,
+	"mend":    1,
+	"exec":    2,
+	"install": 1,
+	"remove":  1,
 }
 
 func (s *session) do(ctx context.Context, verb string) error {
@@ -187,6 +208,8 @@ func (s *session) do(ctx context.Context, verb string) error {
 		return s.Cable(s.args[0], verb == "mend")
 	case "exec":
 		return s.exec(ctx)
+	case "install", "remove":
+		return s.addOn(ctx, verb, s.args[0])
 	}
 
 	return &program.UsageError{Err: fmt.Errorf("%q is not something to do, see trivet-cluster --help", verb)}

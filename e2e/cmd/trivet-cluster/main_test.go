@@ -12,7 +12,9 @@ import (
 )
 
 func TestVerbsThatCannotBeDoneAreUsageErrors(t *testing.T) {
-	for _, line := range []string{"kill node1", "reboot", "agent", "fly node1", "exec node1"} {
+	for _, line := range []string{
+		"kill node1", "reboot", "agent", "fly node1", "exec node1", "install kind",
+	} {
 		words := strings.Fields(line)
 		s := &session{Env: &program.Env{}, Cluster: &cluster.Cluster{Dir: t.TempDir()}, args: words[1:]}
 		err := s.do(t.Context(), words[0])

@@ -10,7 +10,9 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/trivet-node/trivet/e2e/cluster"
 	"github.com/trivet-node/trivet/e2e/machine"
+	"github.com/trivet-node/trivet/internal/program"
 )
 
 // stopGrace is how long a daemon may take to end before it is killed.
@@ -31,6 +33,19 @@ func (s *session) logs() error {
 	defer f.Close()
 	_, err = io.Copy(s.Stdout, f)
 	return err
+}
+
+// addOn installs or removes what a cluster can have beside its nodes.
+func (s *session) addOn(ctx context.Context, verb, name string) error {
+	if name != "metrics-server" {
+		return &program.UsageError{Err: fmt.Errorf("%s what? Only metrics-server, not %q", verb, name)}
+	}
+
+	server := cluster.NewMetricsServer(s.Cluster)
+	if verb == "install" {
+		return server.Install(ctx)
+	}
+	return server.Remove(ctx)
 }
 
 // exec runs a command inside a machine.

@@ -18,8 +18,9 @@ import (
 
 const about = `trivet-images builds the images of a cluster without internet, and serves them as a registry.
 
-  build --out DIR [--source REPOSITORY] [--coredns PROGRAM]   write an OCI image layout
-  serve --dir DIR [--listen ADDRESS]                          serve it by the OCI distribution protocol`
+  build --out DIR [--source REPOSITORY] [--coredns PROGRAM] [--metrics-server PROGRAM]
+                                       write an OCI image layout
+  serve --dir DIR [--listen ADDRESS]   serve it by the OCI distribution protocol`
 
 func main() { program.Tool("trivet-images", run) }
 
@@ -33,6 +34,7 @@ func run(ctx context.Context, env *program.Env) error {
 	out := fs.String("out", ".trivet/images", "build: directory to replace with the layout")
 	source := fs.String("source", ".", "build: root of the repository")
 	coredns := fs.String("coredns", "", "build: the CoreDNS program; without it, there is no image of it")
+	metricsServer := fs.String("metrics-server", "", "build: the same of metrics-server")
 	dir := fs.String("dir", ".trivet/images", "serve: directory of the layout")
 	listen := fs.String("listen", "127.0.0.1:5000", "serve: address")
 	if err := env.Parse(fs); err != nil {
@@ -41,7 +43,8 @@ func run(ctx context.Context, env *program.Env) error {
 
 	switch verb {
 	case "build":
-		return build(ctx, env, *source, *coredns, *out)
+		b := images.Builder{Source: *source, CoreDNS: *coredns, MetricsServer: *metricsServer}
+		return build(ctx, env, b, *out)
 	case "serve":
 		return serve(ctx, env, *dir, *listen)
 	}
@@ -51,8 +54,9 @@ func run(ctx context.Context, env *program.Env) error {
 	}
 }
 
-func build(ctx context.Context, env *program.Env, source, coredns, out string) error {
-	for _, p := range []*string{&source, &out, &coredns} {
+// build builds what b says; its paths and out may be relative.
+func build(ctx context.Context, env *program.Env, b images.Builder, out string) error {
+	for _, p := range []*string{&b.Source, &out, &b.CoreDNS, &b.MetricsServer} {
 		if *p == "" {
 			continue
 		}
@@ -65,12 +69,7 @@ func build(ctx context.Context, env *program.Env, source, coredns, out string) e
 		*p = abs
 	}
 
-	b := images.Builder{
-		Source:  source,
-		CoreDNS: coredns,
-		Say:     func(format string, args ...any) { fmt.Fprintf(env.Stdout, format+"\n", args...) },
-	}
-
+	b.Say = func(format string, args ...any) { fmt.Fprintf(env.Stdout, format+"\n", args...) }
 	return b.Build(ctx, out)
 }
 

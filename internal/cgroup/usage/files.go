@@ -20,8 +20,7 @@ type counterFile int
 
 const (
 	cpuacctUsage counterFile = iota
-	cpuacctUser
-	cpuacctSystem
+	cpuacctStat
 	cpuStatV1
 	memoryUsage
 	memoryLimit
@@ -61,8 +60,7 @@ var table = [counterFiles]struct {
 	hot        bool
 }{
 	cpuacctUsage:  {cpuacct, "cpuacct.usage", true},
-	cpuacctUser:   {cpuacct, "cpuacct.usage_user", false},
-	cpuacctSystem: {cpuacct, "cpuacct.usage_sys", false},
+	cpuacctStat:   {cpuacct, "cpuacct.stat", false},
 	cpuStatV1:     {cpu, "cpu.stat", false},
 	memoryUsage:   {memory, "memory.usage_in_bytes", true},
 	memoryLimit:   {memory, "memory.limit_in_bytes", true},

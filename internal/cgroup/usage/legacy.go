@@ -8,6 +8,9 @@ import (
 // unlimited is the limit of a v1 group that has none, the largest multiple of a page, or a little less.
 const unlimited = math.MaxInt64/4096*4096 - 4096
 
+// tick is the unit of cpuacct.stat (USER_HZ), the same on all machines.
+const tick = 10 * time.Millisecond
+
 // legacy reads a group of cgroup v1.
 func (p *pass) legacy() {
 	out := p.out
@@ -24,8 +27,9 @@ func (p *pass) legacy() {
 		return
 	}
 
-	out.User = time.Duration(number(p.want(cpuacctUser)))
-	out.System = time.Duration(number(p.want(cpuacctSystem)))
+	stat := p.want(cpuacctStat)
+	out.User = time.Duration(valueOf(stat, "user")) * tick
+	out.System = time.Duration(valueOf(stat, "system")) * tick
 	p.legacyThrottling(p.want(cpuStatV1))
 	out.MemoryPeak = number(p.want(memoryPeakV1))
 	out.LimitHits = number(p.want(memoryHits))
@@ -33,8 +37,8 @@ func (p *pass) legacy() {
 	out.OOMKills = valueOf(p.want(memoryOOM), "oom_kill")
 	out.PIDLimit = number(p.want(pidsMaxV1))
 
-	out.IO = blkioOf(out.IO, p.want(blkioBytes), func(d *Device) *[operations]uint64 { return &d.Bytes })
-	out.IO = blkioOf(out.IO, p.want(blkioRequests), func(d *Device) *[operations]uint64 { return &d.Requests })
+	out.IO = blkioOf(out.IO, p.want(blkioBytes), (*Device).bytes)
+	out.IO = blkioOf(out.IO, p.want(blkioRequests), (*Device).requests)
 	for _, size := range p.reader.group.PageSizes {
 		p.legacyHugePages(size)
 	}
@@ -55,16 +59,19 @@ func (p *pass) legacyMemory(text []byte) {
 			limit = n
 		case "hierarchical_memsw_limit":
 			withSwap = n
+
 		case "total_cache":
 			out.Cache = n
 		case "total_rss":
 			out.RSS = n
+
 		case "total_mapped_file":
 			out.MappedFile = n
 		case "total_dirty":
 			out.Dirty = n
 		case "total_writeback":
 			out.Writeback = n
+
 		case "total_workingset_refault_anon":
 			out.RefaultsAnon = n
 		case "total_workingset_refault_file":
@@ -75,6 +82,7 @@ func (p *pass) legacyMemory(text []byte) {
 			out.PageFaults = n
 		case "total_pgmajfault":
 			out.MajorPageFaults = n
+
 		case "total_inactive_file":
 			out.InactiveFile = n
 		case "total_active_file":
@@ -134,15 +142,18 @@ func blkioOf(devices []Device, text []byte, counters func(*Device) *[operations]
 	return devices
 }
 
+func (d *Device) bytes() *[operations]uint64    { return &d.Bytes }
+func (d *Device) requests() *[operations]uint64 { return &d.Requests }
+
 func (p *pass) legacyHugePages(size string) {
 	prefix := "hugetlb." + size
-	usage := p.named(hugetlb, prefix+".usage_in_bytes")
+	usage := p.hugePageFile(prefix + ".usage_in_bytes")
 	if len(usage) == 0 {
 		return
 	}
 
 	pages := HugePages{Size: size, Usage: number(usage)}
-	pages.Peak = number(p.named(hugetlb, prefix+".max_usage_in_bytes"))
-	pages.LimitHits = number(p.named(hugetlb, prefix+".failcnt"))
+	pages.Peak = number(p.hugePageFile(prefix + ".max_usage_in_bytes"))
+	pages.LimitHits = number(p.hugePageFile(prefix + ".failcnt"))
 	p.out.HugePages = append(p.out.HugePages, pages)
 }

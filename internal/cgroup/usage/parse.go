@@ -6,8 +6,8 @@ import (
 	"strconv"
 )
 
-// The functions below allocate nothing: a node has some thousand of these files, which are read each time that
-// somebody asks for statistics.
+// The functions below allocate nothing: a node has some thousand of these files, which are read each time
+// that somebody asks for statistics.
 
 // number parses a decimal number, which a line feed may follow. What is not one, such as "max", is 0.
 func number(text []byte) uint64 {

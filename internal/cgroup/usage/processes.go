@@ -134,6 +134,7 @@ func below(dir int) []string {
 	_, _, names := unix.ParseDirent(page[:n], -1, nil)
 	return slices.DeleteFunc(names, func(name string) bool {
 		var st unix.Stat_t
-		return unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR
+		err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		return err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR
 	})
 }

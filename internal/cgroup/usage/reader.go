@@ -206,13 +206,13 @@ func (r *Reader) dir(c controller) (int, error) {
 	return fd, err
 }
 
-// named reads a file that is not in the table; empty if it does not exist.
-func (p *pass) named(c controller, name string) []byte {
+// hugePageFile reads a file whose name has a size of pages in it; empty if it does not exist.
+func (p *pass) hugePageFile(name string) []byte {
 	if p.err != nil {
 		return nil
 	}
 
-	dir, err := p.reader.dir(c)
+	dir, err := p.reader.dir(hugetlb)
 	if err != nil {
 		return nil
 	}

@@ -6,7 +6,9 @@ import "time"
 func (p *pass) unified() {
 	out := p.out
 	p.unifiedCPU(p.need(cpuStatV2))
-	out.Memory = number(p.need(memoryCurrent))
+
+	// The root group has no such file.
+	out.Memory = number(p.want(memoryCurrent))
 	out.MemoryLimit = number(p.want(memoryMax))
 	p.unifiedMemory(p.need(memoryStatV2))
 	out.WorkingSet = out.Memory - min(out.Memory, out.InactiveFile)
@@ -69,22 +71,26 @@ func (p *pass) unifiedMemory(text []byte) {
 			out.Cache = n
 		case "kernel":
 			out.Kernel = n
+
 		case "file_mapped":
 			out.MappedFile = n
 		case "file_dirty":
 			out.Dirty = n
 		case "file_writeback":
 			out.Writeback = n
+
 		case "inactive_file":
 			out.InactiveFile = n
 		case "active_file":
 			out.ActiveFile = n
+
 		case "pgfault":
 			out.PageFaults = n
 			out.OwnPageFaults = n
 		case "pgmajfault":
 			out.MajorPageFaults = n
 			out.OwnMajorPageFaults = n
+
 		case "pgscan":
 			out.V2.PagesScanned = n
 		case "pgsteal":
@@ -179,6 +185,8 @@ func ioOf(text []byte) []Device {
 				device.Requests[Write] = n
 			case "dios":
 				device.Requests[Discard] = n
+			default:
+				device.charge(string(name), microseconds(n))
 			}
 		}
 
@@ -188,13 +196,36 @@ func ioOf(text []byte) []Device {
 	return devices
 }
 
+// charge takes a figure of the controller io.cost; others are ignored.
+func (d *Device) charge(name string, took time.Duration) {
+	cost := d.Cost
+	if cost == nil {
+		cost = &Cost{}
+	}
+
+	switch name {
+	case "cost.usage":
+		cost.Usage = took
+	case "cost.wait":
+		cost.Wait = took
+	case "cost.indebt":
+		cost.InDebt = took
+	case "cost.indelay":
+		cost.InDelay = took
+	default:
+		return
+	}
+
+	d.Cost = cost
+}
+
 func (p *pass) unifiedHugePages(size string) {
-	usage := p.named(hugetlb, "hugetlb."+size+".current")
+	usage := p.hugePageFile("hugetlb." + size + ".current")
 	if len(usage) == 0 {
 		return
 	}
 
 	pages := HugePages{Size: size, Usage: number(usage)}
-	pages.LimitHits = valueOf(p.named(hugetlb, "hugetlb."+size+".events"), "max")
+	pages.LimitHits = valueOf(p.hugePageFile("hugetlb."+size+".events"), "max")
 	p.out.HugePages = append(p.out.HugePages, pages)
 }

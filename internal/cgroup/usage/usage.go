@@ -140,7 +140,13 @@ type Device struct {
 
 	// Bytes and Requests are by Operation.
 	Bytes, Requests [operations]uint64
+
+	// Cost is nil without the controller io.cost, which only v2 has.
+	Cost *Cost
 }
+
+// Cost is the time that the controller io.cost has charged to a group for a device.
+type Cost struct{ Usage, Wait, InDebt, InDelay time.Duration }
 
 // HugePages is the use of huge pages of one size, in bytes. Peak and LimitHits are of v1.
 type HugePages struct {

@@ -12,12 +12,13 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// recorded is the group of a container as Linux 6.18 shows it on cgroup v1 or v2.
+// recorded is the group of a container on cgroup v1 or v2.
 func recorded(v2 bool) Group {
+	const data = "usagetest/testdata/"
 	group := Group{Name: "/g", V2: v2, PageSizes: []string{"2MB", "1GB"}}
-	group.Dir = func(controller string) string { return filepath.Join("usagetest", "testdata", "v1", controller) }
+	group.Dir = func(controller string) string { return data + "v1/" + controller }
 	if v2 {
-		group.Dir = func(string) string { return filepath.Join("usagetest", "testdata", "v2") }
+		group.Dir = func(string) string { return data + "v2" }
 	}
 	return group
 }
@@ -27,8 +28,8 @@ func TestGroupOfVersion1(t *testing.T) {
 	want := Reading{
 		Detail:        Full,
 		CPU:           84_061_045,
-		User:          68 * time.Millisecond,
-		System:        32 * time.Millisecond,
+		User:          70 * time.Millisecond,
+		System:        30 * time.Millisecond,
 		Memory:        22_360_064,
 		WorkingSet:    22_360_064 - 20_996_096,
 		RSS:           204_800,
@@ -62,6 +63,20 @@ func TestGroupOfVersion1(t *testing.T) {
 	}
 
 	check(t, recorded(false), want)
+}
+
+// twoDevices are those of io.stat.
+var twoDevices = []Device{
+	{
+		Major:    8,
+		Bytes:    [operations]uint64{Read: 40_960, Write: 20_971_520, Discard: 4096},
+		Requests: [operations]uint64{Read: 10, Write: 20, Discard: 1},
+	},
+	{
+		Major:    253,
+		Bytes:    [operations]uint64{Write: 512},
+		Requests: [operations]uint64{Write: 1},
+	},
 }
 
 func TestGroupOfVersion2(t *testing.T) {
@@ -104,21 +119,15 @@ func TestGroupOfVersion2(t *testing.T) {
 		Bursts:        2,
 		BurstTime:     1500 * time.Microsecond,
 	}
-	want.IO = []Device{
-		{
-			Major:    8,
-			Bytes:    [operations]uint64{Read: 40_960, Write: 20_971_520, Discard: 4096},
-			Requests: [operations]uint64{Read: 10, Write: 20, Discard: 1},
-		},
-		{
-			Major:    253,
-			Bytes:    [operations]uint64{Write: 512},
-			Requests: [operations]uint64{Write: 1},
-		},
-	}
+	want.IO = twoDevices
 	want.Stalls = &Stalls{
 		CPU: Pressure{
-			Some: Stall{Total: 582_749 * time.Microsecond, Avg10: 12.5, Avg60: 3.25, Avg300: 0.01},
+			Some: Stall{
+				Total:  582_749 * time.Microsecond,
+				Avg10:  12.5,
+				Avg60:  3.25,
+				Avg300: 0.01,
+			},
 			Full: Stall{Total: 581_678 * time.Microsecond, Avg10: 1, Avg60: 0.5},
 		},
 		IO: Pressure{
@@ -276,6 +285,6 @@ func FuzzContents(f *testing.F) {
 		p.legacyThrottling(text)
 		pressureOf(text, &Pressure{})
 		ioOf(text)
-		blkioOf(nil, text, func(d *Device) *[operations]uint64 { return &d.Bytes })
+		blkioOf(nil, text, (*Device).bytes)
 	})
 }

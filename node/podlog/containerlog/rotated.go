@@ -22,6 +22,17 @@ func RotatedName(path string, now time.Time) string {
 	return path + "." + now.UTC().Format(rotatedFormat)
 }
 
+// RotatedAt returns when a log was rotated, by the name of the rotated file; the zero time if it has no such
+// name.
+func RotatedAt(name string) time.Time {
+	name = strings.TrimSuffix(name, ".gz")
+	at, err := time.Parse(rotatedFormat, name[strings.LastIndexByte(name, '.')+1:])
+	if err != nil {
+		return time.Time{}
+	}
+	return at
+}
+
 // Rotated lists the rotated files of a log, the oldest first: PATH.20060102-150405, some of them with .gz.
 func Rotated(path string) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Dir(path))

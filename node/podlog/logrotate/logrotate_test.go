@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,14 +23,34 @@ import (
 
 // fake is a runtime with one container, id, whose log it makes when it is told to reopen it.
 type fake struct {
-	path     string
+	err  error // of reopening
+	path string
+
+	// mu guards what follows.
+	mu       sync.Mutex
 	ended    bool
 	failed   bool
 	statuses int // how often the status was asked for
 	reopened int
 }
 
+// times is how often the log was reopened.
+func (f *fake) times() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.reopened
+}
+
+// fail has the runtime fail from now on.
+func (f *fake) fail() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failed = true
+}
+
 func (f *fake) Containers(context.Context, runtime.Selection) ([]runtime.Container, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.failed {
 		return nil, errors.New("no list")
 	}
@@ -40,13 +61,20 @@ func (f *fake) Containers(context.Context, runtime.Selection) ([]runtime.Contain
 }
 
 func (f *fake) ContainerStatus(context.Context, string) (runtime.Status, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.statuses++
 	return runtime.Status{LogPath: f.path}, nil
 }
 
 func (f *fake) ReopenLog(context.Context, string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.failed {
 		return errors.New("no")
+	}
+	if f.err != nil {
+		return f.err
 	}
 	f.reopened++
 	return os.WriteFile(f.path, nil, 0o600)
@@ -57,12 +85,25 @@ func start(t *testing.T, cfg Config, text string) (*Rotator, *fake) {
 	t.Helper()
 	f := &fake{path: filepath.Join(t.TempDir(), "0.log")}
 	write(t, f.path, text)
-	cfg.Runtime, cfg.Log = f, slog.New(slog.DiscardHandler)
+	cfg.Runtime = f
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+
 	r, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	return r, f
+}
+
+// look is one look at all logs, with all that it begins.
+func (r *Rotator) look(ctx context.Context) error {
+	err := r.list(ctx)
+	r.check(ctx, time.Now(), true)
+	r.running.Wait()
+	return err
 }
 
 func write(t *testing.T, path, text string) {
@@ -87,7 +128,7 @@ func list(t *testing.T, path string) []string {
 }
 
 func TestRotationKeepsTheNewestFilesAndLosesNoLine(t *testing.T) {
-	r, f := start(t, Config{MaxFiles: 4}, "2026-01-05T00:00:00Z stdout F now\n")
+	r, f := start(t, Config{MaxFiles: 4, MaxSize: 1}, "2026-01-05T00:00:00Z stdout F now\n")
 	// Earlier rotations, one of them interrupted while it compressed.
 	for i := range 3 {
 		name := fmt.Sprintf("%s.2026010%d-000000", f.path, i+1)
@@ -96,7 +137,7 @@ func TestRotationKeepsTheNewestFilesAndLosesNoLine(t *testing.T) {
 
 	write(t, f.path+".20260103-000000.tmp", "torn")
 
-	if err := r.rotate(t.Context(), "id", f.path); err != nil {
+	if err := r.look(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 
@@ -124,7 +165,7 @@ func TestCompressedFilesHaveTheSameContent(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "0.log.20260101-000000")
 	want := strings.Repeat("line\n", 10_000)
 	write(t, name, want)
-	if err := compress(name); err != nil {
+	if err := compress(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
 	if got := list(t, name); len(got) != 1 {
@@ -160,7 +201,7 @@ func TestOnlyLogsThatAreTooLargeAreRotated(t *testing.T) {
 	for text, want := range map[string]int{"small": 1, "too large": 2} {
 		r, f := start(t, Config{MaxSize: 6}, text)
 		for range 2 {
-			if err := r.check(t.Context()); err != nil {
+			if err := r.look(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -180,7 +221,7 @@ func TestLogThatIsMissingIsReopened(t *testing.T) {
 	if err := os.Rename(f.path, f.path+".20260101-000000"); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.check(t.Context()); err != nil || f.reopened != 1 {
+	if err := r.look(t.Context()); err != nil || f.reopened != 1 {
 		t.Errorf("reopened %d times, %v", f.reopened, err)
 	}
 }
@@ -188,8 +229,8 @@ func TestLogThatIsMissingIsReopened(t *testing.T) {
 func TestContainersThatHaveEndedAreForgotten(t *testing.T) {
 	r, f := start(t, Config{}, "")
 	for _, want := range []int{1, 0} {
-		if err := r.check(t.Context()); err != nil || len(r.paths) != want {
-			t.Errorf("logs %v, %v; want %d", r.paths, err, want)
+		if err := r.look(t.Context()); err != nil || len(r.logs) != want {
+			t.Errorf("logs %v, %v; want %d", r.logs, err, want)
 		}
 		f.ended = true
 	}
@@ -203,15 +244,16 @@ func TestLogsAreCheckedPeriodically(t *testing.T) {
 		go func() { done <- r.Run(ctx) }()
 		for _, want := range []int{0, 1} {
 			synctest.Wait()
-			if f.reopened != want {
-				t.Errorf("rotated %d times, want %d", f.reopened, want)
+			if f.times() != want {
+				t.Errorf("rotated %d times, want %d", f.times(), want)
 			}
 
 			time.Sleep(time.Minute)
+			synctest.Wait()
 		}
 
 		// which is logged, and tried again
-		f.failed = true
+		f.fail()
 		time.Sleep(time.Minute)
 		cancel()
 		if err := <-done; err != nil {

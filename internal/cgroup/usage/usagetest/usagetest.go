@@ -1,5 +1,6 @@
 // Package usagetest gives tests control groups without a kernel: the files of a group of each version of
-// cgroups as Linux 6.18 shows them.
+// cgroups. Those of v1 and the pressure are recorded on Linux 6.18, with made-up devices and huge pages; the
+// others of v2 have the form that cgroup-v2.rst describes.
 package usagetest
 
 import (

@@ -1,0 +1,63 @@
+package network
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trivet-node/trivet/internal/trace/tracetest"
+)
+
+// stepping is a plugin that writes a step when it is asked for its steps, and lines that are none.
+const stepping = `#!/bin/sh
+cat >/dev/null
+case $CNI_COMMAND in
+VERSION) echo '{"cniVersion":"1.1.0","supportedVersions":["1.1.0"]}' ;;
+ADD) [ -z "$TRIVET_STEPS" ] || printf 'x\n1000 3000 attach %s\n' "$TRACEPARENT" >>$TRIVET_STEPS
+	echo '{"cniVersion":"1.1.0","ips":[{"address":"10.1.2.3/24"}]}' ;;
+esac
+`
+
+func TestStepsOfAPluginAreSpansBelowItsRun(t *testing.T) {
+	f := open(t)
+	f.write("bin/test", stepping, 0o755)
+	f.ready()
+
+	provider, sent := tracetest.New(t)
+	root := provider.Root("pod start", time.Now())
+	if _, err := f.Setup(root.Under(t.Context()), Attachment{
+		ID:    "a",
+		Netns: "/proc/self/ns/net",
+	}); err != nil {
+		t.Fatal(err)
+	}
+
+	root.End(nil)
+	spans := sent()
+	if len(spans) < 3 {
+		t.Fatalf("%+v", spans)
+	}
+
+	step := spans[0]
+	parent, isStep := strings.CutPrefix(step.Name, "attach ")
+	if !isStep || step.Ended.Sub(step.Began) != 2*time.Microsecond || !strings.Contains(parent, step.Parent) {
+		t.Errorf("step %+v", step)
+	}
+
+	for _, s := range spans[1:] {
+		if s.ID == step.Parent && s.Name != "CNI test" {
+			t.Errorf("the step is below %+v", s)
+		}
+	}
+}
+
+func TestAPluginThatIsNotTracedIsNotAskedForSteps(t *testing.T) {
+	f := open(t)
+	f.write("bin/test",
+		strings.Replace(stepping, `[ -z "$TRIVET_STEPS" ]`, `[ -z "$TRACEPARENT" ]`, 1), 0o755)
+	f.ready()
+	got, err := f.Setup(t.Context(), Attachment{ID: "a", Netns: "/proc/self/ns/net"})
+	if err != nil || len(got) != 1 {
+		t.Errorf("%v, %v", got, err)
+	}
+}

@@ -1,0 +1,118 @@
+package projectquota_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/projectquota"
+	"github.com/trivet-node/trivet/internal/retry"
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+func TestMain(m *testing.M) { os.Exit(testenv.OwnMounts(m)) }
+
+// must ends the test at an error of any step.
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// onEach runs a test on each file system that has project quotas, with a directory of it.
+func onEach(t *testing.T, test func(t *testing.T, dir string)) {
+	for _, kind := range []string{"ext4", "xfs"} {
+		t.Run(kind, func(t *testing.T) { test(t, testenv.ProjectQuotas(t, kind)) })
+	}
+}
+
+// newProject returns a new directory with a project.
+func newProject(t *testing.T, path string) string {
+	t.Helper()
+	must(t, os.Mkdir(path, 0o700), projectquota.Assign(path))
+	return path
+}
+
+// uses waits until a project takes so much: xfs frees what is deleted a moment later. Some bytes beyond those
+// of files are the directories'. With 0 inodes it may be any number.
+func uses(t *testing.T, dir string, bytes, inodes uint64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+
+	var got projectquota.Usage
+	var err error
+	for range retry.Every(ctx, 10*time.Millisecond) {
+		got, err = projectquota.Of(dir)
+		must(t, err)
+		if got.Bytes >= bytes && got.Bytes <= bytes+64<<10 && (inodes == 0 || got.Inodes == inodes) {
+			return
+		}
+	}
+
+	t.Errorf("%s takes %+v, want %d bytes and %d inodes", dir, got, bytes, inodes)
+}
+
+func TestProjectHasWhatIsMadeBelowItsDirectory(t *testing.T) {
+	onEach(t, func(t *testing.T, dir string) {
+		a, b := newProject(t, dir+"/a"), newProject(t, dir+"/b")
+		uses(t, a, 0, 1)
+
+		must(t, os.MkdirAll(a+"/x/y", 0o700), os.WriteFile(a+"/x/y/file", make([]byte, 8<<20), 0o600))
+		uses(t, a, 8<<20, 4)
+		uses(t, b, 0, 1)
+
+		// It keeps its project, and nothing moves from one into the other.
+		must(t, projectquota.Assign(a))
+		uses(t, a, 8<<20, 4)
+		if err := os.Rename(a+"/x/y/file", b+"/file"); !errors.Is(err, unix.EXDEV) {
+			t.Errorf("rename into another project: %v", err)
+		}
+
+		must(t, os.RemoveAll(a+"/x"))
+		uses(t, a, 0, 1)
+	})
+}
+
+func TestDirectoryWithoutAProjectHasNone(t *testing.T) {
+	onEach(t, func(t *testing.T, dir string) {
+		must(t, os.Mkdir(dir+"/plain", 0o700))
+		if _, err := projectquota.Of(dir + "/plain"); !errors.Is(err, projectquota.ErrNone) {
+			t.Errorf("a directory without a project: %v", err)
+		}
+	})
+}
+
+// An overlay moves files between its directories, which must therefore be of one project.
+func TestOverlayWritesIntoAProject(t *testing.T) {
+	onEach(t, func(t *testing.T, dir string) {
+		lower, root := dir+"/lower", dir+"/root"
+		p := newProject(t, dir+"/container")
+		must(t, os.MkdirAll(lower+"/etc", 0o755), os.Mkdir(root, 0o700),
+			os.WriteFile(lower+"/etc/passwd", make([]byte, 1<<20), 0o600),
+			os.Mkdir(p+"/upper", 0o700), os.Mkdir(p+"/work", 0o700))
+		options := "lowerdir=" + lower + ",upperdir=" + p + "/upper,workdir=" + p + "/work"
+		must(t, unix.Mount("overlay", root, "overlay", 0, options))
+		defer unix.Unmount(root, 0)
+
+		f, err := os.OpenFile(root+"/etc/passwd", os.O_APPEND|os.O_WRONLY, 0)
+		must(t, err)
+		_, err = f.WriteString("more")
+		must(t, err, f.Close())
+		must(
+			t,
+			os.WriteFile(root+"/new", make([]byte, 1<<20), 0o600),
+			os.Rename(root+"/new", root+"/etc/new"),
+			os.Remove(root+"/etc/passwd"),
+			os.WriteFile(root+"/etc/passwd", make([]byte, 1<<20), 0o600),
+		)
+
+		// How many inodes the overlay needs for itself is the kernel's.
+		uses(t, p, 2<<20, 0)
+	})
+}
