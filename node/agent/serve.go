@@ -91,6 +91,7 @@ func (s *surroundings) servingConfig() identity.ServingConfig {
 		Log:       s.log,
 
 		RenewalFailed: s.metrics.Certificates.ServerRenewalFailed,
+		Rotated:       s.metrics.Certificates.ServerRotated,
 	}
 }
 
