@@ -154,12 +154,10 @@ func compareBool(a, b bool) int {
 	return 1
 }
 
-// unresolved reports whether one of the thresholds is crossed, or its minimum reclaim not reached.
-func unresolved(all []threshold.Threshold, seen Observation) bool {
-	return slices.ContainsFunc(all, func(t threshold.Threshold) bool {
-		o, measured := seen[t.Signal]
-		return measured && t.Unresolved(o.Left, o.Capacity)
-	})
+// unresolved reports whether a threshold is crossed, or its minimum reclaim not reached.
+func unresolved(t threshold.Threshold, seen Observation) bool {
+	o, measured := seen[t.Signal]
+	return measured && t.Unresolved(o.Left, o.Capacity)
 }
 
 // near reports whether a threshold is crossed or may soon be: little more is left than it allows, or it would

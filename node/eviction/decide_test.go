@@ -172,20 +172,15 @@ func TestWhatIsNotMeasuredIsNotCrossed(t *testing.T) {
 	}
 }
 
-func TestReclaimIsEnoughWhenEveryThresholdIsResolved(t *testing.T) {
-	all := thresholds(t, "nodefs.available<100 reclaim 50", "imagefs.available<100")
-	for _, c := range []struct {
-		node, images int64
-		want         bool
-	}{
-		{150, 100, false},
-		{149, 100, true},
-		{150, 99, true},
-	} {
-		seen := left(map[string]int64{"nodefs.available": c.node, "imagefs.available": c.images})
-		if got := unresolved(all, seen); got != c.want {
-			t.Errorf("%+v: unresolved %v", c, got)
+func TestAThresholdIsResolvedByItsMinimumReclaim(t *testing.T) {
+	node := thresholds(t, "nodefs.available<100 reclaim 50")[0]
+	for amount, want := range map[int64]bool{99: true, 149: true, 150: false} {
+		if got := unresolved(node, left(map[string]int64{"nodefs.available": amount})); got != want {
+			t.Errorf("%d left: unresolved %v", amount, got)
 		}
+	}
+	if unresolved(node, Observation{}) {
+		t.Error("what is not measured is unresolved")
 	}
 }
 

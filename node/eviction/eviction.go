@@ -180,18 +180,12 @@ func (e *Evictor) look(ctx context.Context) time.Duration {
 		return pause
 	}
 
-	return e.act(ctx, v.Met, seen, layout, pause)
+	return e.act(ctx, v.Met, pause)
 }
 
 // act frees what the first of the thresholds is about. It returns when to look again; pause is when that
 // would be if nothing were to be waited for.
-func (e *Evictor) act(
-	ctx context.Context,
-	met []threshold.Threshold,
-	seen Observation,
-	layout Layout,
-	pause time.Duration,
-) time.Duration {
+func (e *Evictor) act(ctx context.Context, met []threshold.Threshold, pause time.Duration) time.Duration {
 	// What an evicted pod uses comes back when it has ended: another one would go in vain.
 	evicting := e.evicting()
 	if e.waits(evicting) {
@@ -202,11 +196,18 @@ func (e *Evictor) act(
 		return left
 	}
 
+	// One of them may have ended since the node was measured.
+	seen, layout := e.cfg.Observer.Observe(ctx)
+	met = slices.DeleteFunc(met, func(t threshold.Threshold) bool { return !unresolved(t, seen) })
+	if len(met) == 0 {
+		return leastPause
+	}
+
 	e.rested = time.Now().Add(nearPeriod)
 	starved := resources[met[0].Signal]
 	e.cfg.Events.Record(event.Node(e.cfg.Node), v1.EventTypeWarning, "EvictionThresholdMet",
 		"Attempting to reclaim "+string(starved))
-	if e.reclaim(ctx, met[0].Signal, layout) {
+	if e.reclaim(ctx, met, layout) {
 		e.cfg.Log.Info("enough was removed without evicting a pod", "resource", starved)
 		return pause
 	}
@@ -298,10 +299,10 @@ func (e *Evictor) waits(evicting []types.UID) bool {
 	return waits
 }
 
-// reclaim removes what nobody needs from the file system of a signal. It reports whether that was enough for
-// all thresholds.
-func (e *Evictor) reclaim(ctx context.Context, signal string, layout Layout) bool {
-	containers, images := layout.reclaim(signal)
+// reclaim removes what nobody needs from the file system of the first of the thresholds to act on. It reports
+// whether that was enough for all of them.
+func (e *Evictor) reclaim(ctx context.Context, met []threshold.Threshold, layout Layout) bool {
+	containers, images := layout.reclaim(met[0].Signal)
 	if !containers && !images {
 		return false
 	}
@@ -312,8 +313,8 @@ func (e *Evictor) reclaim(ctx context.Context, signal string, layout Layout) boo
 	e.run(ctx, "dead containers", e.cfg.Containers, containers)
 	e.run(ctx, "unused images", e.cfg.Images, images)
 
-	seen, layout := e.cfg.Observer.Observe(ctx)
-	return !unresolved(layout.thresholds(e.cfg.Thresholds), seen)
+	seen, _ := e.cfg.Observer.Observe(ctx)
+	return !slices.ContainsFunc(met, func(t threshold.Threshold) bool { return unresolved(t, seen) })
 }
 
 // run has a reclaimer remove what it removes, if that is wanted and there is one.

@@ -294,6 +294,20 @@ func TestWhatNobodyNeedsIsRemovedBeforeAPodIsEvicted(t *testing.T) {
 	}
 }
 
+// kubelet would evict a pod here, as the soft threshold of memory is crossed.
+func TestWhatIsRemovedIsEnoughForTheThresholdsThatAreActedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(500)
+		c.seen[threshold.NodeFS] = 90
+		c.reclaimable = 500
+		c.run(spec{name: "app"}, 0, time.Second)
+		expect(t, c.keep(t, 25*time.Second, "nodefs.available<100", "memory.available<600 soft 1m"),
+			"0s EvictionThresholdMet: Attempting to reclaim ephemeral-storage",
+			"0s images are removed",
+		)
+	})
+}
+
 func TestASignOfTheKernelIsALookAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(1000)

@@ -110,11 +110,11 @@ func TestStallsOfTheMachineAndOfAGroupCanBeWaitedFor(t *testing.T) {
 }
 
 // reported takes what was reported, and says whether anything was.
-func (a *Alarm) reported() (any bool) {
+func (a *Alarm) reported() (found bool) {
 	conn, err := a.events.SyscallConn()
 	if err != nil {
 		return false
 	}
-	_ = conn.Control(func(set uintptr) { any = a.take(int(set)) })
-	return any
+	_ = conn.Control(func(set uintptr) { found = a.take(int(set)) })
+	return found
 }

@@ -74,7 +74,7 @@ func (w *Worker) Evicting() ([]types.UID, error) {
 	recorded, err := w.endings.recorded()
 	var out []types.UID
 	for _, uid := range recorded {
-		if w.find(uid) == nil && w.endings.evicts(uid) {
+		if p := w.find(uid); (p == nil || !p.hasRecalled()) && w.endings.evicts(uid) {
 			out = append(out, uid)
 		}
 	}

@@ -98,6 +98,13 @@ func (p *pod) terminate(e plan.Ending) bool {
 	return p.plan.Terminate(e)
 }
 
+// hasRecalled reports whether what an earlier agent has decided about the pod is taken up.
+func (p *pod) hasRecalled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.recalled
+}
+
 // isDown reports whether the pod is taken down.
 func (p *pod) isDown() bool {
 	p.mu.Lock()
