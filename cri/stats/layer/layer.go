@@ -36,9 +36,9 @@ type Meter struct {
 	store Store
 	trees *diskusage.Meter
 
-	// mu guards began, which is when the present moment began.
-	mu    sync.Mutex
-	began time.Time
+	// mu guards waiting.
+	mu      sync.Mutex
+	waiting budget
 }
 
 // New returns a Meter. It starts nothing until it is asked.
@@ -56,23 +56,30 @@ func (m *Meter) Dir() string { return m.store.Dir() }
 // in nanoseconds; diskusage.Ended is that of one that does not run any more. The Time of the figure is zero
 // if nothing is known yet.
 func (m *Meter) Measure(id string, activity int64) diskusage.Figure {
-	ctx, cancel := context.WithDeadline(context.Background(), m.deadline())
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), m.left(began))
 	defer cancel()
-	return m.trees.Measure(ctx, id, diskusage.Tree{
+
+	figure := m.trees.Measure(ctx, id, diskusage.Tree{
 		Dirs:     m.store.Dirs(id),
 		Activity: activity,
 		Project:  m.store.Project(id),
 	})
+	m.spend(time.Since(began))
+	return figure
 }
 
-// deadline is until when a call that begins now waits.
-func (m *Meter) deadline() time.Time {
+// left is how long a call that begins now may wait.
+func (m *Meter) left(now time.Time) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if time.Since(m.began) > moment {
-		m.began = time.Now()
-	}
-	return m.began.Add(patience)
+	return m.waiting.left(now)
+}
+
+func (m *Meter) spend(waited time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.waiting.spent += waited
 }
 
 // Keep forgets all containers for which it returns false.
