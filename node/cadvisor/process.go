@@ -101,7 +101,7 @@ func processes(read func(*usage.Processes) uint64) func(*exposition.Writer, *row
 // are not known of one with many.
 func opened(sockets bool, read func(procfs.Open) uint64) func(*exposition.Writer, *row) {
 	return func(w *exposition.Writer, r *row) {
-		if p := r.Processes; p != nil && !p.Open.Unknown && !(sockets && p.Open.SocketsUnknown) {
+		if p := r.Processes; p != nil && !p.Open.Unknown && (!sockets || !p.Open.SocketsUnknown) {
 			w.Uint(read(p.Open), r.Time, r.labels)
 		}
 	}
