@@ -4,6 +4,7 @@ import (
 	"time"
 
 	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
+	"github.com/trivet-node/trivet/internal/procfs"
 	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/usage"
@@ -36,10 +37,8 @@ func group(path string) *usage.Group {
 	processes := &usage.Processes{
 		Count:        2,
 		First:        7,
-		FDs:          9,
-		Sockets:      1,
-		Counted:      true,
-		MaxOpenFiles: new(int64(1024)),
+		Open:         procfs.Open{Descriptors: 9, Sockets: 1},
+		MaxOpenFiles: new(uint64(1024)),
 	}
 
 	return &usage.Group{
@@ -56,7 +55,7 @@ var eth0 = []usage.Interface{{Name: "eth0", Received: usage.Traffic{Bytes: 10}}}
 func snapshot() *usage.Snapshot {
 	unlimited := group("/kubepods/pod2/app2")
 	unlimited.Limits.Quota = 0
-	unlimited.Processes.Counted = false
+	unlimited.Processes.Open.SocketsUnknown = true
 
 	return &usage.Snapshot{
 		Depth:      usage.Everything,

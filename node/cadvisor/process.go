@@ -1,7 +1,10 @@
 package cadvisor
 
 import (
+	"math"
+
 	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
+	"github.com/trivet-node/trivet/internal/procfs"
 	"github.com/trivet-node/trivet/node/exposition"
 	"github.com/trivet-node/trivet/node/usage"
 )
@@ -18,13 +21,13 @@ var processMetrics = []metric{
 		name:  "container_file_descriptors",
 		kind:  exposition.Gauge,
 		help:  "Number of open file descriptors for the container.",
-		write: counted(func(p *usage.Processes) uint64 { return p.FDs }),
+		write: opened(false, func(o procfs.Open) uint64 { return o.Descriptors }),
 	},
 	{
 		name:  "container_sockets",
 		kind:  exposition.Gauge,
 		help:  "Number of open sockets for the container.",
-		write: counted(func(p *usage.Processes) uint64 { return p.Sockets }),
+		write: opened(true, func(o procfs.Open) uint64 { return o.Sockets }),
 	},
 	{
 		name:  "container_threads_max",
@@ -94,11 +97,12 @@ func processes(read func(*usage.Processes) uint64) func(*exposition.Writer, *row
 	}
 }
 
-// counted is a figure that a group with too many processes does not have.
-func counted(read func(*usage.Processes) uint64) func(*exposition.Writer, *row) {
+// opened is a figure of what the processes have open, which is not known of a group with very many; sockets
+// are not known of one with many.
+func opened(sockets bool, read func(procfs.Open) uint64) func(*exposition.Writer, *row) {
 	return func(w *exposition.Writer, r *row) {
-		if r.Processes != nil && r.Processes.Counted {
-			w.Uint(read(r.Processes), r.Time, r.labels)
+		if p := r.Processes; p != nil && !p.Open.Unknown && (!sockets || !p.Open.SocketsUnknown) {
+			w.Uint(read(p.Open), r.Time, r.labels)
 		}
 	}
 }
@@ -106,9 +110,16 @@ func counted(read func(*usage.Processes) uint64) func(*exposition.Writer, *row) 
 const maxOpenFiles = exposition.Labels(`ulimit="max_open_files"`)
 
 func writeUlimit(w *exposition.Writer, r *row) {
-	if r.Processes != nil && r.Processes.MaxOpenFiles != nil {
-		w.Float(float64(*r.Processes.MaxOpenFiles), r.Time, r.labels, maxOpenFiles)
+	if r.Processes == nil || r.Processes.MaxOpenFiles == nil {
+		return
 	}
+
+	limit := float64(*r.Processes.MaxOpenFiles)
+	if *r.Processes.MaxOpenFiles > math.MaxInt64 {
+		limit = -1
+	}
+
+	w.Float(limit, r.Time, r.labels, maxOpenFiles)
 }
 
 func stalled(read func(*counters.Stalls) counters.Stall) func(*exposition.Writer, *row) {

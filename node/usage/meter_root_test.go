@@ -61,7 +61,7 @@ func TestProcessInAGroupIsSeen(t *testing.T) {
 	}
 
 	got := app.Processes
-	if got.Count != 1 || got.First != pid || got.FDs < 3 || !got.Counted ||
+	if got.Count != 1 || got.First != pid || got.Open.Descriptors < 3 ||
 		got.MaxOpenFiles == nil {
 		t.Errorf("%+v", got)
 	}

@@ -2,23 +2,12 @@ package usage
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
-
-func symlink(t *testing.T, to, path string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(to, path); err != nil {
-		t.Fatal(err)
-	}
-}
 
 func TestOnePassServesAllWhoAskWithinItsAge(t *testing.T) {
 	rt := &fakeRuntime{}

@@ -102,7 +102,7 @@ func (r *reader) group(path string, depth Depth, withProcesses bool) *Group {
 	g.Limits = k.limits
 	if withProcesses {
 		if all, err := k.counters.Processes(); err == nil {
-			g.Processes = r.processes(all)
+			g.Processes = processesOf(all)
 		}
 	}
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
+	"github.com/trivet-node/trivet/internal/procfs"
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
@@ -107,17 +108,15 @@ func (g *Group) Available() (uint64, bool) {
 	return g.MemoryLimit - min(g.MemoryLimit, g.WorkingSet), g.MemoryLimit > 0
 }
 
-// Processes are what the processes of a group have open.
+// Processes are those of a group and of the groups below it.
 type Processes struct {
 	Count uint64
 	// First is the ID of the first one, 0 if there is none.
 	First int
-	// FDs are open file descriptors and Sockets those that are sockets, if Counted. They are not with more
-	// than can be counted in the time of a scrape.
-	FDs, Sockets uint64
-	Counted      bool
-	// MaxOpenFiles is the soft limit of the first process; -1 is no limit, and nil is not known.
-	MaxOpenFiles *int64
+	// Open is what they have open.
+	Open procfs.Open
+	// MaxOpenFiles is the soft limit of the first one; nil is not known.
+	MaxOpenFiles *uint64
 }
 
 // Interface is the traffic of a network interface.

@@ -4,8 +4,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/trivet-node/trivet/cri/stats/procfs"
 	"github.com/trivet-node/trivet/internal/cgroup/usage"
+	"github.com/trivet-node/trivet/internal/procfs"
 )
 
 // group adds what a control group uses. quota is its CPU quota; without one there is nothing to be held back

@@ -1,6 +1,7 @@
 package procfs
 
 import (
+	"math"
 	"os"
 	"testing"
 
@@ -23,6 +24,7 @@ func TestDescriptorsAndSocketsAreCounted(t *testing.T) {
 		after.SocketsUnknown || after.Unknown {
 		t.Errorf("%+v, then %+v", before, after)
 	}
+
 	if got := Count([]int{pid, pid}); got.Descriptors != 2*after.Descriptors {
 		t.Errorf("twice: %+v", got)
 	}
@@ -56,5 +58,22 @@ func TestLimitOfOpenFilesIsRead(t *testing.T) {
 	}
 	if _, err := OpenFilesLimit(1 << 30); err == nil {
 		t.Error("a process that is not there has a limit")
+	}
+}
+
+func TestLimitsAreNumbersOrUnlimited(t *testing.T) {
+	for text, want := range map[string]uint64{
+		"Limit Soft Hard\nMax open files            1024                 4096  files\n": 1024,
+		"Max open files            unlimited            unlimited            files\n":   math.MaxUint64,
+	} {
+		if got, err := openFiles(text); err != nil || got != want {
+			t.Errorf("%q: %d, %v; want %d", text, got, err, want)
+		}
+	}
+
+	for _, text := range []string{"", "Max open files", "Max open files -3 4 files\n"} {
+		if got, err := openFiles(text); err == nil {
+			t.Errorf("%q: %d", text, got)
+		}
 	}
 }

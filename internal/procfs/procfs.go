@@ -1,8 +1,11 @@
-// Package procfs counts what processes have open, and reads their limits (proc_pid_fd(5), prlimit(2)).
+// Package procfs counts what processes have open, and reads their limits (proc_pid_fd(5),
+// proc_pid_limits(5)).
 package procfs
 
 import (
 	"errors"
+	"math"
+	"os"
 	"strconv"
 	"strings"
 
@@ -100,13 +103,29 @@ func (c *counter) descriptor(dir int, name string) {
 // socket is how the target of a descriptor that is a socket begins.
 const socket = "socket:"
 
-// OpenFilesLimit returns how many descriptors a process may have open (its soft RLIMIT_NOFILE).
+// OpenFilesLimit returns how many descriptors a process may have open (its soft RLIMIT_NOFILE). It is read
+// from /proc/PID/limits (proc_pid_limits(5)): prlimit(2) needs a capability for processes of other users.
 func OpenFilesLimit(pid int) (uint64, error) {
-	var limit unix.Rlimit
-	for {
-		err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit)
-		if !errors.Is(err, unix.EINTR) {
-			return limit.Cur, err
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/limits")
+	if err != nil {
+		return 0, err
+	}
+	return openFiles(string(text))
+}
+
+// openFiles parses the line "Max open files            1024                 1048576              files".
+func openFiles(limits string) (uint64, error) {
+	for line := range strings.Lines(limits) {
+		rest, found := strings.CutPrefix(line, "Max open files")
+		fields := strings.Fields(rest)
+		switch {
+		case !found || len(fields) == 0:
+		case fields[0] == "unlimited":
+			return math.MaxUint64, nil
+		default:
+			return strconv.ParseUint(fields[0], 10, 64)
 		}
 	}
+
+	return 0, errors.New("no limit of open files")
 }
