@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Period is the time between two looks at the pods that have limits, kubelet's.
+// Period is the time between two looks at all pods that have limits, kubelet's.
 const Period = 10 * time.Second
 
 // Evictor ends pods (podworker.Worker).
@@ -43,22 +43,53 @@ type Enforcer struct {
 // NewEnforcer returns an Enforcer.
 func NewEnforcer(cfg EnforcerConfig) *Enforcer { return &Enforcer{cfg: cfg} }
 
-// Run looks at the pods every Period until ctx ends.
+// Run looks at the pods as soon as they are known and then every Period until ctx ends, and meanwhile at
+// those that are young.
 func (e *Enforcer) Run(ctx context.Context) {
-	ticker := time.NewTicker(Period)
+	ticker := time.NewTicker(youngPeriod)
 	defer ticker.Stop()
 
-	for {
+	var looked time.Time
+	for ctx.Err() == nil {
+		now := time.Now()
+		all := e.limited()
+		pods := due(all, looked, now)
+		if len(all) > 0 && now.Sub(looked) >= Period {
+			looked = now
+		}
+
+		if err := e.look(ctx, pods); err != nil && ctx.Err() == nil {
+			e.cfg.Log.Warn("limits of local storage were not looked at", "err", err)
+		}
+
 		select {
 		case <-ticker.C:
-			if err := e.Look(ctx); err != nil && ctx.Err() == nil {
-				e.cfg.Log.Warn("limits of local storage were not looked at", "err", err)
-			}
-
 		case <-ctx.Done():
-			return
 		}
 	}
+}
+
+// A pod that writes too much often does so as soon as it has started.
+const (
+	youngPeriod = 2 * time.Second
+	youth       = 30 * time.Second
+)
+
+// due are the pods to look at when all were looked at some time ago: those that are young before a Period is
+// over, then all.
+func due(all []*v1.Pod, looked, now time.Time) []*v1.Pod {
+	if now.Sub(looked) >= Period {
+		return all
+	}
+
+	var pods []*v1.Pod
+	for _, pod := range all {
+		if began := pod.Status.StartTime; began != nil && now.Sub(began.Time) < youth {
+			pods = append(pods, pod)
+		}
+	}
+
+	return pods
 }
 
 // Apart reports whether two directories are on different file systems.
@@ -77,10 +108,10 @@ func Apart(a, b string) (bool, error) {
 const lookTime = time.Minute
 
 // Look evicts the pods that exceed a limit. It measures only those that have one.
-func (e *Enforcer) Look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, lookTime)
-	defer cancel()
+func (e *Enforcer) Look(ctx context.Context) error { return e.look(ctx, e.limited()) }
 
+// limited are the pods that have a limit and have not ended.
+func (e *Enforcer) limited() []*v1.Pod {
 	var pods []*v1.Pod
 	for _, pod := range e.cfg.Pods() {
 		ended := pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed
@@ -88,10 +119,16 @@ func (e *Enforcer) Look(ctx context.Context) error {
 			pods = append(pods, pod)
 		}
 	}
+	return pods
+}
 
+func (e *Enforcer) look(ctx context.Context, pods []*v1.Pod) error {
 	if len(pods) == 0 {
 		return nil
 	}
+
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
 
 	if e.dedicated == nil {
 		dedicated, err := e.cfg.DedicatedImageFS(ctx)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -296,6 +297,26 @@ func TestPodsThatExceedALimitAreEvicted(t *testing.T) {
 	}
 	if len(e.evicted) != 1 || e.evicted["u2"].Signal != localstorage.SignalPod {
 		t.Errorf("%+v", e.evicted)
+	}
+}
+
+func TestPodsThatHaveJustStartedAreLookedAtBetweenTheOthers(t *testing.T) {
+	now := time.Unix(1000, 0)
+	fresh, old, waiting := newPod("1Mi"), newPod("1Mi"), newPod("1Mi")
+	fresh.Status.StartTime = &metav1.Time{Time: now.Add(-5 * time.Second)}
+	old.Status.StartTime = &metav1.Time{Time: now.Add(-time.Hour)}
+	all := []*v1.Pod{fresh, old, waiting}
+	for _, c := range []struct {
+		looked time.Time
+		want   []*v1.Pod
+	}{
+		{time.Time{}, all},
+		{now.Add(-localstorage.Period), all},
+		{now.Add(-time.Second), []*v1.Pod{fresh}},
+	} {
+		if got := localstorage.Due(all, c.looked, now); !slices.Equal(got, c.want) {
+			t.Errorf("looked at all at %s: %d pods, want %d", c.looked, len(got), len(c.want))
+		}
 	}
 }
 
