@@ -10,6 +10,7 @@ import (
 
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/netd"
+	"github.com/trivet-node/trivet/cni/tally"
 	"github.com/trivet-node/trivet/internal/metric"
 )
 
@@ -27,17 +28,23 @@ type Set struct {
 
 	errors, notes, nodes, routes, at prometheus.Gauge
 
-	// addresses and taken describe the pool.
+	// addresses and taken describe the pool, calls and took what the plugin has counted.
 	addresses, taken *prometheus.Desc
+	calls, callsTook *prometheus.Desc
+	plugin           Plugin
 
 	// mu guards last.
 	mu   sync.Mutex
 	last netd.Report
 }
 
-// New returns the metrics, all of them zero.
-func New() *Set {
+// Plugin is what trivet-cni has counted (tally.File).
+type Plugin interface{ Counts() []tally.Count }
+
+// New returns the metrics, all of them zero but those of the plugin, which may be nil.
+func New(plugin Plugin) *Set {
 	s := &Set{
+		plugin:   plugin,
 		Registry: metric.NewRegistry("trivet-netd"),
 		passes:   counters("passes_total", "Number of passes, by result.", "result"),
 		changes:  counters("route_changes_total", "Number of routes that were changed, by kind.", "change"),
@@ -64,6 +71,12 @@ func New() *Set {
 
 	s.addresses = desc("pool_addresses", "Number of addresses for pods, by subnet.", "subnet")
 	s.taken = desc("pool_addresses_taken", "Number of addresses that pods have, by subnet.", "subnet")
+
+	s.calls = prometheus.NewDesc("trivet_cni_calls_total",
+		"Number of calls of trivet-cni since the boot, by command and the CNI code of the error; 0: none.",
+		[]string{"command", "code"}, nil)
+	s.callsTook = prometheus.NewDesc("trivet_cni_call_seconds_total",
+		"Duration of these calls together in seconds.", []string{"command", "code"}, nil)
 
 	// What has not happened yet is zero.
 	for _, what := range []string{"rules", "host_ports"} {
@@ -131,6 +144,8 @@ func (s *Set) Passed(r netd.Report) {
 func (s *Set) Describe(out chan<- *prometheus.Desc) {
 	out <- s.addresses
 	out <- s.taken
+	out <- s.calls
+	out <- s.callsTook
 }
 
 // Collect implements prometheus.Collector: it counts what there is at the moment.
@@ -138,6 +153,10 @@ func (s *Set) Collect(out chan<- prometheus.Metric) {
 	s.mu.Lock()
 	last := s.last
 	s.mu.Unlock()
+
+	if s.plugin != nil {
+		s.collectCalls(out)
+	}
 
 	uses, err := last.Pool.Uses(last.Ranges)
 	if err != nil {
@@ -152,5 +171,14 @@ func (s *Set) collectPool(out chan<- prometheus.Metric, uses []ipam.Use) {
 		subnet := use.Range.Subnet.String()
 		out <- prometheus.MustNewConstMetric(s.addresses, prometheus.GaugeValue, use.Total, subnet)
 		out <- prometheus.MustNewConstMetric(s.taken, prometheus.GaugeValue, float64(use.Taken), subnet)
+	}
+}
+
+func (s *Set) collectCalls(out chan<- prometheus.Metric) {
+	for _, c := range s.plugin.Counts() {
+		out <- prometheus.MustNewConstMetric(
+			s.calls, prometheus.CounterValue, float64(c.Calls), c.Verb, c.Code)
+		out <- prometheus.MustNewConstMetric(
+			s.callsTook, prometheus.CounterValue, c.Took.Seconds(), c.Verb, c.Code)
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/netd"
+	"github.com/trivet-node/trivet/cni/tally"
 	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/metric/metrictest"
 )
@@ -31,7 +32,7 @@ func has(t *testing.T, s *Set, lines ...string) {
 }
 
 func TestPassesAndRepairsAreCounted(t *testing.T) {
-	s := New()
+	s := New(nil)
 	has(t, s,
 		`trivet_netd_repairs_total{what="rules"} 0`,
 		`trivet_netd_route_changes_total{change="added"} 0`)
@@ -70,8 +71,21 @@ func TestPassesAndRepairsAreCounted(t *testing.T) {
 		`trivet_netd_last_pass_timestamp_seconds 1001`)
 }
 
+// plugin has counted one call.
+type plugin struct{}
+
+func (plugin) Counts() []tally.Count {
+	return []tally.Count{{Verb: "ADD", Code: "11", Calls: 3, Took: 6 * time.Millisecond}}
+}
+
+func TestCallsOfThePluginAreThoseThatItHasCounted(t *testing.T) {
+	has(t, New(plugin{}),
+		`trivet_cni_calls_total{code="11",command="ADD"} 3`,
+		`trivet_cni_call_seconds_total{code="11",command="ADD"} 0.006`)
+}
+
 func TestTheDocumentsHaveAllMetrics(t *testing.T) {
-	s := New()
+	s := New(plugin{})
 	s.Passed(netd.Report{
 		Pool:   ipam.Location{DataDir: t.TempDir(), Network: "trivet"},
 		Ranges: []ipam.Set{{podRange(t)}},
@@ -94,7 +108,7 @@ func TestThePoolIsCountedWhenThereIsAScrape(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	s := New()
+	s := New(nil)
 	s.Passed(netd.Report{
 		Pool:   ipam.Location{DataDir: dir, Network: "trivet"},
 		Ranges: []ipam.Set{{podRange(t)}},

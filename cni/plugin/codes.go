@@ -44,3 +44,11 @@ func cniError(what string, err error) error {
 	}
 	return types.NewError(code, what, err.Error())
 }
+
+// codeOf returns the code of a CNI error, 0 for none.
+func codeOf(err error) uint {
+	if failure, ok := errors.AsType[*types.Error](err); ok {
+		return failure.Code
+	}
+	return 0
+}

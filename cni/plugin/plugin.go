@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/version"
@@ -18,6 +19,7 @@ import (
 	"github.com/trivet-node/trivet/cni/plugin/addresses"
 	"github.com/trivet-node/trivet/cni/plugin/call"
 	"github.com/trivet-node/trivet/cni/plugin/interfaces"
+	"github.com/trivet-node/trivet/cni/tally"
 )
 
 // Versions are the versions of CNI that all plugins speak.
@@ -80,9 +82,18 @@ type operation struct {
 	inPod bool
 }
 
-// run serves a call. Its errors are CNI errors.
+// run serves a call, and counts it if it is for our own plugin. Its errors are CNI errors.
 func (o operation) run(args *skel.CmdArgs) error {
+	began := time.Now()
 	program := filepath.Base(os.Args[0])
+	err := o.serve(program, args)
+	if program == own {
+		tally.Add(tally.Path, o.verb, codeOf(err), time.Since(began))
+	}
+	return err
+}
+
+func (o operation) serve(program string, args *skel.CmdArgs) error {
 	h, err := conf.ReadHead(args.StdinData)
 	if err != nil {
 		return cniError(o.verb, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -77,12 +78,19 @@ type Drawn struct {
 	SVG  []byte
 }
 
-// Directory draws every file of data in a directory, for another directory of pictures.
+// Directory draws every file of data of a known kind in a directory, for another directory of pictures.
 func Directory(data, pictures string) ([]Drawn, error) {
-	files, err := filepath.Glob(filepath.Join(data, "*.json"))
-	if err != nil {
-		return nil, err
+	var files []string
+	for kind := range kinds {
+		found, err := filepath.Glob(filepath.Join(data, kind+"-*.json"))
+		if err != nil {
+			return nil, err
+		}
+
+		files = append(files, found...)
 	}
+
+	slices.Sort(files)
 
 	var all []Drawn
 	for _, file := range files {

@@ -25,8 +25,8 @@ func kills(t *testing.T) int {
 }
 
 // TestAgentKilledWhilePodsAreEvicted checks that nobody is evicted twice and nobody wrongly: in each round a
-// disk is so full that all pods must go but the one that has asked for what it has, and that one exceeds its
-// limit.
+// disk is so full that all pods must go but the one that has asked for what it has, and one more exceeds its
+// limit of local storage.
 func TestAgentKilledWhilePodsAreEvicted(t *testing.T) {
 	c := onDisk(t)
 	const (
@@ -35,7 +35,7 @@ func TestAgentKilledWhilePodsAreEvicted(t *testing.T) {
 	)
 
 	c.settings(map[string]any{
-		"evictionHard": map[string]string{"nodefs.available": c.left(bytesLeft, 40*mb)},
+		"evictionHard": map[string]string{"nodefs.available": c.left(bytesLeft, 35*mb)},
 	})
 
 	left := kills(t)
@@ -43,7 +43,7 @@ func TestAgentKilledWhilePodsAreEvicted(t *testing.T) {
 		good := fmt.Sprintf("good-%d", round)
 		limited := fmt.Sprintf("limited-%d", round)
 		all := []eater{
-			{name: good, script: megabytes(25, "/n"), request: `{"ephemeral-storage": "50Mi"}`},
+			{name: good, script: megabytes(18, "/n"), request: `{"ephemeral-storage": "20Mi"}`},
 			{
 				name:    limited,
 				script:  megabytes(12, "/root"),

@@ -13,7 +13,7 @@ const timeToClean = time.Minute
 
 var errNotGone = errors.New("it is still there")
 
-// classes makes a priority class for the test, and returns its name.
+// important makes a priority class for the test, and returns its name.
 func (c *cluster) important() string {
 	c.t.Helper()
 	name := c.namespace + "-important"

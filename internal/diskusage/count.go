@@ -22,6 +22,7 @@ type count struct {
 	dev  uint64
 
 	bytes, inodes float64
+	entries       int
 
 	// unseen is how many entries could not be looked at, and err is why the first could not.
 	unseen int
@@ -31,18 +32,20 @@ type count struct {
 // entriesPerLook is how many entries are counted between two looks at the clock.
 const entriesPerLook = 64
 
-// step counts until the time has come, or until all is counted: then it returns true.
-func (c *count) step(until time.Time) (done bool) {
-	for {
+// step counts up to so many entries, or until the time has come. It returns true when all is counted.
+func (c *count) step(until time.Time, entries int) (done bool) {
+	for last := c.entries; c.entries-last < entries; {
 		for range entriesPerLook {
 			if !c.next() {
 				return true
 			}
+			c.entries++
 		}
 		if !time.Now().Before(until) {
 			return false
 		}
 	}
+	return false
 }
 
 // next counts one entry. It returns false when there is none left.

@@ -96,7 +96,8 @@ func New(log *slog.Logger) *Meter {
 	return m
 }
 
-// Close ends the counting that is under way and waits for that. The Meter must not be asked any more.
+// Close ends the counting that is under way and waits for that. A Meter that is asked later returns what it
+// knew.
 func (m *Meter) Close() { m.work.close() }
 
 // Measure returns what a tree takes; name tells it from the others, whatever it consists of. If it may have
@@ -169,7 +170,7 @@ func (m *Meter) ask(name string, what Tree, seen signs) (*tree, <-chan struct{})
 	t.begun = counted{signs: seen, began: at}
 	t.partial = Usage{}
 	t.settled = make(chan struct{})
-	m.work.add(&job{tree: t, what: what, count: &count{dirs: what.Dirs}}, t.last.cost > slice)
+	m.work.add(&job{tree: t, what: what, count: &count{dirs: what.Dirs}}, t.last.large)
 	return t, t.settled
 }
 
@@ -223,6 +224,7 @@ func (m *Meter) progress(j *job, took time.Duration, done bool) bool {
 	if done {
 		t.outside = outsideOf(t.partial, t.begun.project.Usage, projectOf(j.what.Project).Usage)
 		t.last = t.begun
+		t.last.large = j.count.entries > quickEntries
 		t.figure = Figure{
 			Usage:   t.partial,
 			Time:    t.begun.began,

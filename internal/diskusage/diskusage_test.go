@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -192,7 +193,7 @@ func TestLargeTreeIsCountedInSlicesAndFewDescriptors(t *testing.T) {
 	dir := t.TempDir()
 	deepen(t, dir, "d", 3000)
 	whole := count{dirs: []string{dir}}
-	for !whole.step(time.Time{}) {
+	for !whole.step(time.Time{}, math.MaxInt) {
 		whole.walk.Pause()
 		if open := descriptors(t); open > 40 {
 			t.Fatalf("%d descriptors", open)
@@ -236,7 +237,7 @@ func countless(t *testing.T, m *Meter, name, dir string) {
 	m.Measure(t.Context(), name, Tree{Dirs: []string{dir}, Activity: Unknown})
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.trees[name].last.cost = 2 * slice
+	m.trees[name].last.large = true
 	m.trees[name].last.began = time.Time{}
 }
 
@@ -282,7 +283,7 @@ func BenchmarkCount10000Files(b *testing.B) {
 	}
 	for b.Loop() {
 		c := count{dirs: []string{dir}}
-		for !c.step(time.Now().Add(time.Hour)) {
+		for !c.step(time.Now().Add(time.Hour), math.MaxInt) {
 		}
 	}
 }

@@ -66,6 +66,9 @@ type counted struct {
 	signs
 	began time.Time
 	cost  time.Duration
+
+	// large says that the tree is one of those that take turns.
+	large bool
 }
 
 // since are the differences between two looks at a tree.

@@ -61,6 +61,7 @@ func TestCountsEndWithTheMeter(t *testing.T) {
 	before := descriptors(t)
 	m.Measure(t.Context(), "large", Tree{Dirs: []string{dir}, Activity: 1})
 	m.Close()
+	m.Measure(t.Context(), "another", Tree{Dirs: []string{dir}, Activity: 1})
 	if left := descriptors(t); left > before {
 		t.Errorf("%d descriptors, %d before", left, before)
 	}

@@ -1,17 +1,21 @@
 package diskusage
 
 import (
+	"math"
 	"slices"
 	"sync"
 	"time"
 )
 
 const (
-	// slice is how long a tree is counted at a time. One that takes longer makes way for others.
-	slice = 100 * time.Millisecond
+	// A tree is counted at once up to so many entries, or for so long on a disk that is slow. One that is
+	// larger makes way for others.
+	quickEntries = 1 << 12
+	quick        = 250 * time.Millisecond
 
-	// After a slice of a tree that takes long there is a pause of restShare slices: such trees together take
-	// a quarter of one processor.
+	// slice is how long such a tree is counted at a time. After it there is a pause of restShare slices: the
+	// trees that take long together take a quarter of one processor.
+	slice     = 100 * time.Millisecond
 	restShare = 3
 
 	// maxOpen is how many counts are under way at the same time, which each hold two descriptors.
@@ -30,14 +34,14 @@ type worker struct {
 	meter   *Meter
 	running sync.WaitGroup
 
-	// wake is sent to when there is a new tree, and closed at the end.
+	// wake is sent to when there is a new tree, and at the end.
 	wake chan struct{}
 
 	// mu guards what follows.
 	mu sync.Mutex
 
-	// quick are trees that are to be counted now, slow those that take long, which take turns.
-	quick []*job
+	// first are trees that are to be counted now, slow those that take long, which take turns.
+	first []*job
 	slow  []*job
 
 	// restUntil is when the next slice of a slow tree may begin.
@@ -56,14 +60,18 @@ func (w *worker) add(j *job, slow bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 
-	if slow {
+	switch {
+	case w.closed:
+		close(j.tree.settled)
+		return
+	case slow:
 		w.slow = append(w.slow, j)
 		close(j.tree.settled)
-	} else {
-		w.quick = append(w.quick, j)
+	default:
+		w.first = append(w.first, j)
 	}
 
-	if !w.runs && !w.closed {
+	if !w.runs {
 		w.runs = true
 		w.running.Go(w.run)
 		return
@@ -80,7 +88,7 @@ func (w *worker) tell() {
 	}
 }
 
-// close ends the worker and waits for that.
+// close ends the worker and waits for that. Nothing is counted any more.
 func (w *worker) close() {
 	w.mu.Lock()
 	w.closed = true
@@ -88,7 +96,7 @@ func (w *worker) close() {
 
 	w.tell()
 	w.running.Wait()
-	for _, j := range slices.Concat(w.quick, w.slow) {
+	for _, j := range slices.Concat(w.first, w.slow) {
 		j.count.close()
 	}
 }
@@ -96,10 +104,10 @@ func (w *worker) close() {
 // run counts until nothing is left.
 func (w *worker) run() {
 	for {
-		j, quick, pause := w.take()
+		j, isFirst, pause := w.take()
 		switch {
 		case j != nil:
-			w.slice(j, quick)
+			w.slice(j, isFirst)
 		case pause > 0:
 			w.rest(pause)
 		default:
@@ -109,17 +117,17 @@ func (w *worker) run() {
 }
 
 // take returns the tree whose turn it is, or how long to wait for that. With neither the worker has ended.
-func (w *worker) take() (j *job, quick bool, pause time.Duration) {
+func (w *worker) take() (j *job, isFirst bool, pause time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 
 	switch {
-	case w.closed, len(w.quick)+len(w.slow) == 0:
+	case w.closed, len(w.first)+len(w.slow) == 0:
 		w.runs = false
 		return nil, false, 0
 
-	case len(w.quick) > 0:
-		j, w.quick = w.quick[0], w.quick[1:]
+	case len(w.first) > 0:
+		j, w.first = w.first[0], w.first[1:]
 		return j, true, 0
 	}
 
@@ -142,19 +150,24 @@ func (w *worker) rest(pause time.Duration) {
 }
 
 // slice counts a tree for a while.
-func (w *worker) slice(j *job, quick bool) {
+func (w *worker) slice(j *job, isFirst bool) {
+	length, entries := slice, math.MaxInt
+	if isFirst {
+		length, entries = quick, quickEntries
+	}
+
 	settled := j.tree.settled
 	began := time.Now()
-	done := j.count.step(began.Add(slice))
+	done := j.count.step(began.Add(length), entries)
 	took := time.Since(began)
 	if w.meter.progress(j, took, done) {
 		j.count.walk.Pause()
-		w.again(j, quick)
+		w.again(j, isFirst)
 	} else {
 		j.count.close()
 	}
 
-	if quick {
+	if isFirst {
 		close(settled)
 		return
 	}
@@ -167,11 +180,11 @@ func (w *worker) slice(j *job, quick bool) {
 
 // again puts a tree among those that take long. Only the first of them take turns. The others begin from the
 // start when theirs comes, so that they hold no descriptor until then.
-func (w *worker) again(j *job, quick bool) {
+func (w *worker) again(j *job, isFirst bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 
-	if !quick {
+	if !isFirst {
 		w.slow = slices.Insert(w.slow, min(len(w.slow), maxOpen-1), j)
 		return
 	}

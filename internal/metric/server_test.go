@@ -99,3 +99,22 @@ func TestAnAddressThatIsTakenIsAnErrorOfTheStart(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestTheSocketOfAProcessThatWasKilledIsTakenOver(t *testing.T) {
+	path := testenv.ShortDir(t) + "/m.sock"
+	left, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.(*net.UnixListener).SetUnlinkOnClose(false)
+	left.Close()
+
+	s, stop := run(t, "unix://"+path)
+	defer stop()
+	if got := get(t, s); !strings.Contains(got, "go_goroutines") {
+		t.Error(got)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+}

@@ -76,7 +76,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	defer only.Close()
 
 	setProcess(cfg.Process, log)
-	s.metrics = newMetrics(cfg, s.cgroups.V2)
+	s.metrics = newMetrics(cfg, s.cgroups.V2, s.started)
 
 	if s.traces, err = newTraces(ctx, cfg, log); err != nil {
 		return err

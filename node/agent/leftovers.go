@@ -151,6 +151,7 @@ func newImageGC(s *surroundings, in podInputs) *imagegc.Collector {
 		Events:  in.events,
 		Log:     s.log,
 		Changed: in.status.ImagesChanged,
+		Removed: s.metrics.Images.Removed,
 		Alive: func(uid types.UID) bool {
 			pod := in.pods.Get(uid)
 			return pod != nil && !plan.Terminal(pod.Status.Phase)

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/program"
@@ -65,6 +66,7 @@ func (s *surroundings) statusConfig() nodestatus.Config {
 
 		ReportFrequency: node.ReportFrequency,
 		CheckFrequency:  node.CheckFrequency,
+		Reached:         s.metrics.Startup.Reached,
 		Log:             s.log,
 	}
 }
@@ -75,8 +77,10 @@ func nodeVersion() string {
 }
 
 // newMetrics makes the agent's own metrics.
-func newMetrics(node config.Config, cgroupV2 bool) *kubeletmetric.Set {
+func newMetrics(node config.Config, cgroupV2 bool, started time.Time) *kubeletmetric.Set {
 	cfg := kubeletmetric.Config{
+		Started:       started,
+		Booted:        machine.Booted(),
 		NodeName:      node.NodeName,
 		Version:       nodeVersion(),
 		CgroupVersion: 1,

@@ -68,6 +68,7 @@ func (s *surroundings) runAPI(parts *parts, in podInputs) error {
 	cfg.Certificate = serving.Certificate
 	s.metrics.Certificates.Server = serving.Ends
 	s.metrics.Count(s.runtime, in.pods)
+	s.metrics.CountProtected(in.tree.Protected)
 	cfg.Count = s.metrics.Requests.Wrap
 	cfg.Guard = auth.New(s.authConfig()).Wrap
 	parts.run("node API", kubeletapi.New(cfg).Run)
@@ -90,6 +91,7 @@ func (s *surroundings) servingConfig() identity.ServingConfig {
 		Log:       s.log,
 
 		RenewalFailed: s.metrics.Certificates.ServerRenewalFailed,
+		Rotated:       s.metrics.Certificates.ServerRotated,
 	}
 }
 

@@ -143,8 +143,13 @@ func rowsOf(s *usage.Snapshot, n *Node) []row {
 		add(plain(g))
 	}
 
+	// Daemons may share a group.
+	shown := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(s.Daemons)) {
-		add(plain(s.Daemons[name]))
+		if g := s.Daemons[name]; !shown[g.Path] {
+			shown[g.Path] = true
+			add(plain(g))
+		}
 	}
 
 	for i := range s.Pods {

@@ -39,7 +39,7 @@ func group(path string) *usage.Group {
 		FDs:          9,
 		Sockets:      1,
 		Counted:      true,
-		MaxOpenFiles: 1024,
+		MaxOpenFiles: new(int64(1024)),
 	}
 
 	return &usage.Group{
@@ -65,7 +65,10 @@ func snapshot() *usage.Snapshot {
 		Node:       group("/"),
 		Interfaces: eth0,
 		Tiers:      []*usage.Group{group("/kubepods")},
-		Daemons:    map[string]*usage.Group{"runtime": group("/system.slice/cri.service")},
+		Daemons: map[string]*usage.Group{
+			"kubelet": group("/system.slice/both.service"),
+			"runtime": group("/system.slice/both.service"),
+		},
 		Pods: []usage.Pod{
 			{
 				Pod:        runtime.Pod{UID: "1", Namespace: "n", Name: "one"},

@@ -106,8 +106,8 @@ func counted(read func(*usage.Processes) uint64) func(*exposition.Writer, *row) 
 const maxOpenFiles = exposition.Labels(`ulimit="max_open_files"`)
 
 func writeUlimit(w *exposition.Writer, r *row) {
-	if r.Processes != nil && r.Processes.First != 0 {
-		w.Float(float64(r.Processes.MaxOpenFiles), r.Time, r.labels, maxOpenFiles)
+	if r.Processes != nil && r.Processes.MaxOpenFiles != nil {
+		w.Float(float64(*r.Processes.MaxOpenFiles), r.Time, r.labels, maxOpenFiles)
 	}
 }
 

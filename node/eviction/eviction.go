@@ -123,6 +123,10 @@ type Evictor struct {
 
 	// waiting is since when each pod is known to be evicted.
 	waiting map[types.UID]time.Time
+
+	// rested is when something may be done again after nobody was evicted: signs of the kernel may come often
+	// while there is nothing to do.
+	rested time.Time
 }
 
 // New returns an evictor. Nothing happens before Run.
@@ -194,6 +198,11 @@ func (e *Evictor) act(
 		return cleanupPoll
 	}
 
+	if left := time.Until(e.rested); left > 0 {
+		return left
+	}
+
+	e.rested = time.Now().Add(nearPeriod)
 	starved := resources[met[0].Signal]
 	e.cfg.Events.Record(event.Node(e.cfg.Node), v1.EventTypeWarning, "EvictionThresholdMet",
 		"Attempting to reclaim "+string(starved))
@@ -219,6 +228,7 @@ func (e *Evictor) act(
 	})
 	for _, c := range rank(met[0].Signal, layout, active, usage) {
 		if e.evict(c, met, seen) {
+			e.rested = time.Time{}
 			return cleanupPoll
 		}
 	}

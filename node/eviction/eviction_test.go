@@ -14,6 +14,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/node/memoryalarm"
 	"github.com/trivet-node/trivet/node/podworker"
 	"github.com/trivet-node/trivet/node/threshold"
@@ -212,9 +213,9 @@ func expect(t *testing.T, got []string, want ...string) {
 func TestOnePodAfterTheOtherIsEvictedUntilThereIsEnough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(1000)
-		c.run(spec{name: "small"}, 300, 2*time.Second)
-		c.run(spec{name: "large"}, 400, 2*time.Second)
-		c.run(spec{name: "rest"}, 280, 2*time.Second)
+		c.run(spec{name: "small"}, 300, 2100*time.Millisecond)
+		c.run(spec{name: "large"}, 400, 2100*time.Millisecond)
+		c.run(spec{name: "rest"}, 280, 2100*time.Millisecond)
 		expect(t, c.keep(t, time.Minute, "memory.available<500"),
 			"0s EvictionThresholdMet: Attempting to reclaim memory",
 			"0s large is evicted with 1s",
@@ -309,6 +310,27 @@ func TestASignOfTheKernelIsALookAtOnce(t *testing.T) {
 
 		if want := []memoryalarm.Aim{{Group: "/", Now: 0, Limit: 900}}; !slices.Equal(c.aimed, want) {
 			t.Errorf("aims %+v, want %+v", c.aimed, want)
+		}
+	})
+}
+
+func TestSignsThatComeOftenDoNotMakeTheNodeBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(1000)
+		c.run(spec{name: "critical", priority: 2_000_000_000}, 950, time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() {
+			for range retry.Every(ctx, 50*time.Millisecond) {
+				select {
+				case c.signs <- struct{}{}:
+				default:
+				}
+			}
+		}()
+
+		if got := c.keep(t, 9500*time.Millisecond, "memory.available<100"); len(got) > 10 {
+			t.Errorf("%d tries in 10 s: %q", len(got), got)
 		}
 	})
 }

@@ -79,7 +79,9 @@ func (l Layout) parts(signal string) []part {
 	return []part{logs, volumes}
 }
 
-// reclaim is what can be removed from the file system of a signal before a pod has to go.
+// reclaim is what can be removed from the file system of a signal before a pod has to go. Dead containers
+// have logs on that of the node: those of a pod that was evicted for them must not be a reason to evict
+// another one, as they are with kubelet where images are apart.
 func (l Layout) reclaim(signal string) (containers, images bool) {
 	if !slices.Contains(ofDisk, signal) {
 		return false, false
@@ -93,7 +95,7 @@ func (l Layout) reclaim(signal string) (containers, images bool) {
 	case l.Split:
 		return !onImages, onImages
 	}
-	return !onNode, !onNode
+	return true, !onNode
 }
 
 // ofDisk are the signals of file systems.

@@ -26,7 +26,7 @@ func TestEachFileSystemHasItsPartsOfPodsAndWhatCanBeRemoved(t *testing.T) {
 			threshold.PIDs:        "",
 		},
 		"images apart": {
-			threshold.NodeFS:      "logs volumes",
+			threshold.NodeFS:      "logs volumes, removes containers",
 			threshold.ImageFS:     "layers, removes containers images",
 			threshold.ContainerFS: "layers, removes containers images",
 		},

@@ -7,8 +7,12 @@ import (
 	"errors"
 	"io"
 	"math"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +22,8 @@ import (
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 func TestTextIsOfTheFormat(t *testing.T) {
@@ -198,4 +204,68 @@ func TestPageThatCannotBeWrittenIsAnErrorAndTriedAgain(t *testing.T) {
 	if _, resp := get(t, p, "gzip"); resp.StatusCode != 200 {
 		t.Errorf("%d", resp.StatusCode)
 	}
+}
+
+// A hundred scrapers that do not read their answers hold one page, not a hundred.
+func TestClientsThatDoNotReadHoldOnePageTogether(t *testing.T) {
+	const clients, samples = 100, 50_000
+	p := NewPage(func(_ context.Context, w *Writer) (time.Time, error) {
+		w.Family("m", Gauge, "H.")
+		random := rand.New(rand.NewPCG(1, 2))
+		for range samples {
+			w.Uint(random.Uint64(), time.Time{}, Labels(`l="`+strconv.FormatUint(random.Uint64(), 36)+`"`))
+		}
+
+		return time.Now().Add(time.Hour), nil
+	})
+
+	text, err := p.compressed(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	var asked atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		p.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+
+	before := heap()
+
+	for i := range clients {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+
+		// Half of them want it plain.
+		encoding := []string{"gzip", "identity"}[i%2]
+		request := "GET / HTTP/1.1\r\nHost: x\r\nAccept-Encoding: " + encoding + "\r\n\r\n"
+		if _, err := io.WriteString(conn, request); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+
+	for range retry.Every(ctx, time.Millisecond) {
+		if asked.Load() == clients {
+			break
+		}
+	}
+
+	if grown := heap() - before; grown > int64(clients*len(text)/4) {
+		t.Errorf("a page of %d bytes, and %d more for %d clients", len(text), grown, clients)
+	}
+}
+
+// heap is the size of what is in use.
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

@@ -24,6 +24,7 @@ type renewal struct {
 	sign    Requests
 	renewed func(*tls.Certificate) // with the first one, too; may be nil
 	failed  func()                 // after each renewal that fails; may be nil
+	rotated func(time.Duration)    // how old the certificate was that was replaced; may be nil
 	log     *slog.Logger
 }
 
@@ -66,8 +67,13 @@ func (r renewal) current(ctx context.Context) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
+	before := pair
 	if pair, err = r.store.Put(cert, key, time.Now()); err != nil {
 		return nil, err
+	}
+
+	if before != nil && r.rotated != nil {
+		r.rotated(time.Since(before.Leaf.NotBefore))
 	}
 
 	r.log.Info("certificate is renewed", "name", r.store.Name, "ends", pair.Leaf.NotAfter)

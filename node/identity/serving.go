@@ -31,8 +31,10 @@ type ServingConfig struct {
 	Request Request // the names and addresses of the node
 	Log     *slog.Logger
 
-	// RenewalFailed is called for each renewal that has failed. It may be nil.
+	// RenewalFailed is called for each renewal that has failed, and Rotated with the age of each certificate
+	// that was replaced. They may be nil.
 	RenewalFailed func()
+	Rotated       func(age time.Duration)
 }
 
 func (c ServingConfig) store() Store { return Store{Dir: c.CertDir, Name: "kubelet-server"} }
@@ -174,6 +176,7 @@ func (s *Serving) Run(ctx context.Context, requests Requests) error {
 		sign:    requests,
 		renewed: s.current.Store,
 		failed:  s.cfg.RenewalFailed,
+		rotated: s.cfg.Rotated,
 		log:     s.cfg.Log,
 	}
 

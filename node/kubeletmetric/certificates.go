@@ -12,6 +12,7 @@ type Certificates struct {
 	group
 	client, server             *prometheus.Desc
 	clientErrors, serverErrors prometheus.Counter
+	rotated                    *prometheus.HistogramVec
 
 	// Client and Server return when the certificates end, the zero time for never. They are set before the
 	// first scrape; nil: the agent has no such certificate.
@@ -34,8 +35,15 @@ func newCertificates() *Certificates {
 		clientErrors: errors("certificate_manager_client_expiration_renew_errors", "client"),
 		serverErrors: errors("server_expiration_renew_errors", "serving"),
 	}
-	c.group = group{c.clientErrors, c.serverErrors}
+	c.rotated = histogram("certificate_manager_server_rotation_seconds",
+		"Age of the serving certificates that were replaced, in seconds.", ages)
+	c.group = group{c.clientErrors, c.serverErrors, c.rotated}
 	return c
+}
+
+// ages are kubelet's buckets, a minute to four years.
+var ages = []float64{
+	60, 3600, 14400, 86400, 604800, 2592000, 7776000, 15552000, 31104000, 124416000,
 }
 
 // ClientRenewalFailed counts a renewal of the client certificate that failed.
@@ -43,6 +51,11 @@ func (c *Certificates) ClientRenewalFailed() { c.clientErrors.Inc() }
 
 // ServerRenewalFailed counts a renewal of the serving certificate that failed.
 func (c *Certificates) ServerRenewalFailed() { c.serverErrors.Inc() }
+
+// ServerRotated counts a serving certificate that was replaced when it was so old.
+func (c *Certificates) ServerRotated(age time.Duration) {
+	c.rotated.WithLabelValues().Observe(age.Seconds())
+}
 
 // Describe implements prometheus.Collector.
 func (c *Certificates) Describe(out chan<- *prometheus.Desc) {

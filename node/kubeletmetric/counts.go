@@ -56,6 +56,31 @@ func (s *Set) Count(rt Lister, pods Source) {
 	})
 }
 
+// CountProtected adds the bytes of memory of pods that are kept from being reclaimed (memory QoS).
+func (s *Set) CountProtected(protected func() (guaranteed, burstable int64)) {
+	never := prometheus.GaugeOpts{
+		Subsystem: subsystem,
+		Name:      "memory_qos_node_memory_min_bytes",
+		Help:      "Bytes of memory of guaranteed pods that are never reclaimed (memory.min).",
+	}
+	last := prometheus.GaugeOpts{
+		Subsystem: subsystem,
+		Name:      "memory_qos_node_memory_low_bytes",
+		Help:      "Bytes of memory of burstable pods that are reclaimed last (memory.low).",
+	}
+
+	s.Registry.MustRegister(
+		prometheus.NewGaugeFunc(never, func() float64 {
+			guaranteed, _ := protected()
+			return float64(guaranteed)
+		}),
+		prometheus.NewGaugeFunc(last, func() float64 {
+			_, burstable := protected()
+			return float64(burstable)
+		}),
+	)
+}
+
 // Describe implements prometheus.Collector.
 func (c *counts) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{

@@ -6,10 +6,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Images counts the pulls of images.
+// Images counts the pulls and removals of images.
 type Images struct {
 	group
-	took *prometheus.HistogramVec
+	took    *prometheus.HistogramVec
+	removed *prometheus.CounterVec
 }
 
 func newImages() *Images {
@@ -18,10 +19,15 @@ func newImages() *Images {
 			"Duration of pulls of images in seconds, with the wait for other pulls, by size of the image.",
 			[]float64{1, 5, 10, 20, 30, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600},
 			"image_size_in_bytes"),
+		removed: counter("image_garbage_collected_total",
+			"Number of images that were removed because nobody used them, by why: age or space.", "reason"),
 	}
-	i.group = group{i.took}
+	i.group = group{i.took, i.removed}
 	return i
 }
+
+// Removed counts an image that was removed, because of its "age" or for "space".
+func (i *Images) Removed(reason string) { i.removed.WithLabelValues(reason).Inc() }
 
 // Pulled counts a pull of an image of so many bytes.
 func (i *Images) Pulled(bytes uint64, took time.Duration) {

@@ -7,6 +7,7 @@ package kubeletmetric
 import (
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -26,6 +27,9 @@ type Config struct {
 	// CgroupVersion is 1 or 2.
 	CgroupVersion int
 
+	// Started is when the agent was started, and Booted when the machine was; zero: it is not known.
+	Started, Booted time.Time
+
 	// Gates are the feature gates.
 	Gates []kubeletconfig.Gate
 }
@@ -42,6 +46,7 @@ type Set struct {
 	Requests     *Requests
 	Client       *Client
 	Certificates *Certificates
+	Startup      *Startup
 }
 
 // New returns the metrics of a node, all of them zero.
@@ -55,6 +60,7 @@ func New(cfg Config) *Set {
 		Requests:     newRequests(),
 		Client:       newClient(),
 		Certificates: newCertificates(),
+		Startup:      newStartup(cfg.Started, cfg.Booted),
 	}
 
 	s.Registry.MustRegister(
@@ -66,6 +72,7 @@ func New(cfg Config) *Set {
 		s.Requests,
 		s.Client,
 		s.Certificates,
+		s.Startup,
 	)
 	return s
 }

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/node/kubeletconfig"
+	"github.com/trivet-node/trivet/node/nodestatus"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podtiming"
 	"github.com/trivet-node/trivet/node/runtime"
@@ -105,7 +106,7 @@ func TestStartsOfPodsAreCounted(t *testing.T) {
 	s.Pods.ContainerStarted(pod, "init", "")
 	s.Pods.ContainerStarted(pod, "app", "RunContainerError")
 	s.Pods.ContainerStarted(pod, "debugger", "")
-	s.Pods.Worked(podtiming.Round{Kind: podtiming.Create, Took: time.Second})
+	s.Pods.Worked(podtiming.Round{Kind: podtiming.Create, Took: time.Second, Waited: time.Millisecond})
 
 	ended := &v1.PodStatus{ContainerStatuses: []v1.ContainerStatus{{
 		Name: "app",
@@ -128,6 +129,7 @@ func TestStartsOfPodsAreCounted(t *testing.T) {
 		`kubelet_started_pods_total 2`,
 		`kubelet_started_pods_errors_total 1`,
 		`kubelet_started_user_namespaced_pods_total 2`,
+		`kubelet_started_user_namespaced_pods_errors_total 1`,
 		`kubelet_run_podsandbox_errors_total{runtime_handler="kata"} 1`,
 		`kubelet_run_podsandbox_duration_seconds_count{runtime_handler=""} 1`,
 		`kubelet_started_containers_total{container_type="init_container"} 1`,
@@ -136,6 +138,7 @@ func TestStartsOfPodsAreCounted(t *testing.T) {
 		`kubelet_terminated_containers_total{container_type="container",exit_code="137",`+
 			`reason="OOMKilled"} 1`,
 		`kubelet_pod_worker_duration_seconds_count{operation_type="create"} 1`,
+		`kubelet_pod_worker_start_duration_seconds_sum 0.001`,
 		`kubelet_pod_start_duration_seconds_sum 1`,
 		`kubelet_pod_start_sli_duration_seconds_sum 2`,
 		`kubelet_pod_start_total_duration_seconds_sum 3`,
@@ -187,10 +190,40 @@ func TestCertificatesHaveTheTimeThatIsLeft(t *testing.T) {
 		`kubelet_certificate_manager_client_expiration_renew_errors 1`,
 		`kubelet_server_expiration_renew_errors 0`)
 
+	s.Certificates.ServerRotated(time.Hour)
+	has(t, s, `kubelet_certificate_manager_server_rotation_seconds_bucket{le="3600"} 1`)
+
 	s.Certificates.Client = func() time.Time { return time.Now().Add(-time.Hour) }
 	if got := scrape(s); !strings.Contains(got, "kubelet_certificate_manager_client_ttl_seconds -3600") {
 		t.Error(got)
 	}
+}
+
+func TestTheStartOfANewNodeIsMeasured(t *testing.T) {
+	at := func(seconds int64) time.Time { return time.Unix(seconds, 0) }
+	s := newSet()
+	startup := newStartup(at(100), at(60))
+	s.Registry.Unregister(s.Startup)
+	s.Registry.MustRegister(startup)
+
+	startup.reached(nodestatus.Registering, at(101))
+	startup.reached(nodestatus.Registered, at(103))
+	startup.reached(nodestatus.Ready, at(107))
+	startup.reached(nodestatus.Registered, at(200))
+	has(t, s,
+		`kubelet_node_startup_pre_kubelet_duration_seconds 40`,
+		`kubelet_node_startup_pre_registration_duration_seconds 1`,
+		`kubelet_node_startup_registration_duration_seconds 2`,
+		`kubelet_node_startup_post_registration_duration_seconds 4`,
+		`kubelet_node_startup_duration_seconds 47`)
+
+	// One that exists already is not new.
+	startup = newStartup(at(100), at(60))
+	s.Registry.Unregister(startup)
+	s.Registry.MustRegister(startup)
+	startup.reached(nodestatus.Registering, at(101))
+	startup.reached(nodestatus.Ready, at(107))
+	has(t, s, `kubelet_node_startup_duration_seconds 0`)
 }
 
 func TestVolumesAreCountedByPlugin(t *testing.T) {
@@ -241,6 +274,7 @@ func (node) MirrorCount() int { return 1 }
 func TestPodsAndContainersAreCountedWhenThereIsAScrape(t *testing.T) {
 	s := newSet()
 	s.Count(node{}, node{})
+	s.CountProtected(func() (guaranteed, burstable int64) { return 1, 1 })
 	has(t, s,
 		`kubelet_running_pods 2`,
 		`kubelet_running_containers{container_state="created"} 0`,
@@ -261,4 +295,17 @@ func TestWhatTheRuntimeDoesNotAnswerIsLeftOut(t *testing.T) {
 	if got := scrape(s); strings.Contains(got, "kubelet_running") {
 		t.Error(got)
 	}
+}
+
+func TestRemovedImagesAndProtectedMemoryAreCounted(t *testing.T) {
+	s := newSet()
+	s.CountProtected(func() (guaranteed, burstable int64) { return 4096, 8192 })
+	for _, reason := range []string{"space", "age", "space"} {
+		s.Images.Removed(reason)
+	}
+	has(t, s,
+		`kubelet_image_garbage_collected_total{reason="age"} 1`,
+		`kubelet_image_garbage_collected_total{reason="space"} 2`,
+		`kubelet_memory_qos_node_memory_min_bytes 4096`,
+		`kubelet_memory_qos_node_memory_low_bytes 8192`)
 }

@@ -3,8 +3,11 @@ package kubeletmetric
 import (
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/trivet-node/trivet/node/nodestatus"
 )
 
 // newNode returns what does not change while the agent runs.
@@ -57,5 +60,73 @@ func (c constants) Describe(out chan<- *prometheus.Desc) {
 func (c constants) Collect(out chan<- prometheus.Metric) {
 	for _, m := range c.metrics {
 		out <- m
+	}
+}
+
+// Startup shows how long the start of the node took, if this agent has registered it: a Node that exists
+// already is not new.
+type Startup struct {
+	group
+	started, booted time.Time
+
+	before, registration, after, total prometheus.Gauge
+
+	// registering and registered are set by the goroutine that registers the node, before it is ready.
+	registering, registered time.Time
+}
+
+func newStartup(started, booted time.Time) *Startup {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{
+			Subsystem: subsystem,
+			Name:      name,
+			Help:      help,
+		})
+	}
+	s := &Startup{
+		started: started,
+		booted:  booted,
+		before: gauge("node_startup_pre_registration_duration_seconds",
+			"Time from the start of the agent to its first attempt to register a new node, in seconds."),
+		registration: gauge("node_startup_registration_duration_seconds",
+			"Time from the first attempt to register a new node until it is registered, in seconds."),
+		after: gauge("node_startup_post_registration_duration_seconds",
+			"Time from the registration of a new node until it is ready, in seconds."),
+		total: gauge("node_startup_duration_seconds",
+			"Time from the boot of the machine until its new node is ready, in seconds."),
+	}
+
+	untilAgent := gauge("node_startup_pre_kubelet_duration_seconds",
+		"Time from the boot of the machine to the start of the agent, in seconds.")
+	if !booted.IsZero() {
+		untilAgent.Set(started.Sub(booted).Seconds())
+	}
+	s.group = group{untilAgent, s.before, s.registration, s.after, s.total}
+	return s
+}
+
+// Reached notes a step of the start.
+func (s *Startup) Reached(m nodestatus.Milestone) { s.reached(m, time.Now()) }
+
+func (s *Startup) reached(m nodestatus.Milestone, now time.Time) {
+	switch m {
+	case nodestatus.Registering:
+		s.registering = now
+	case nodestatus.Registered:
+		// A Node that somebody deletes is registered again; the start is over then.
+		if !s.registered.IsZero() {
+			return
+		}
+		s.registered = now
+		s.before.Set(s.registering.Sub(s.started).Seconds())
+		s.registration.Set(now.Sub(s.registering).Seconds())
+	case nodestatus.Ready:
+		if s.registered.IsZero() {
+			return
+		}
+		s.after.Set(now.Sub(s.registered).Seconds())
+		if !s.booted.IsZero() {
+			s.total.Set(now.Sub(s.booted).Seconds())
+		}
 	}
 }

@@ -22,6 +22,7 @@ var startBuckets = []float64{
 type Pods struct {
 	group
 	worked *prometheus.HistogramVec
+	began  *prometheus.HistogramVec
 
 	// The start of pods.
 	sinceSeen    *prometheus.HistogramVec
@@ -34,6 +35,7 @@ type Pods struct {
 	sandboxes      *prometheus.CounterVec
 	sandboxErrors  *prometheus.CounterVec
 	userNamespaces *prometheus.CounterVec
+	userErrors     *prometheus.CounterVec
 	sandboxTook    *prometheus.HistogramVec
 	handlerErrors  *prometheus.CounterVec
 	perPod         *prometheus.HistogramVec
@@ -55,6 +57,9 @@ func newPods() *Pods {
 		worked: histogram("pod_worker_duration_seconds",
 			"Duration of work on a pod in seconds, from a look to the end of the steps it began, by kind.",
 			prometheus.DefBuckets, "operation_type"),
+		began: histogram("pod_worker_start_duration_seconds",
+			"Time from the agent's first sight of a pod to the first work on it, in seconds.",
+			prometheus.DefBuckets),
 		sinceSeen: histogram("pod_start_duration_seconds",
 			"Time from the agent's first sight of a pod to the pod's phase Running, in seconds.",
 			startBuckets),
@@ -88,8 +93,8 @@ func newPods() *Pods {
 	p.addStarts()
 
 	p.group = group{
-		p.worked, p.sinceSeen, p.sinceCreated, p.sli, p.firstNetwork,
-		p.sandboxes, p.sandboxErrors, p.userNamespaces, p.sandboxTook, p.handlerErrors,
+		p.worked, p.began, p.sinceSeen, p.sinceCreated, p.sli, p.firstNetwork,
+		p.sandboxes, p.sandboxErrors, p.userNamespaces, p.userErrors, p.sandboxTook, p.handlerErrors,
 		p.perPod, p.containers, p.failed, p.terminated,
 		p.statusTook, p.rejected, p.preempted, p.evicted, p.evictedBy, p.cgroups,
 	}
@@ -101,6 +106,8 @@ func (p *Pods) addStarts() {
 	p.sandboxErrors = counter("started_pods_errors_total", "Number of sandboxes that could not be started.")
 	p.userNamespaces = counter("started_user_namespaced_pods_total",
 		"Number of sandboxes with a user namespace of their own that were to be started.")
+	p.userErrors = counter("started_user_namespaced_pods_errors_total",
+		"Number of sandboxes with a user namespace of their own that could not be started.")
 	p.sandboxTook = histogram("run_podsandbox_duration_seconds",
 		"Duration of the starts of sandboxes in seconds, by runtime handler.",
 		prometheus.ExponentialBuckets(.005, 2.5, 14), "runtime_handler")
@@ -120,23 +127,33 @@ func (p *Pods) addStarts() {
 	p.sandboxes.WithLabelValues()
 	p.sandboxErrors.WithLabelValues()
 	p.userNamespaces.WithLabelValues()
+	p.userErrors.WithLabelValues()
 }
 
 // Worked counts a round of work on a pod.
 func (p *Pods) Worked(round podtiming.Round) {
 	p.worked.WithLabelValues(round.Kind).Observe(round.Took.Seconds())
+	if round.Kind == podtiming.Create {
+		p.began.WithLabelValues().Observe(round.Waited.Seconds())
+	}
 }
 
 // SandboxStarted counts the start of a sandbox by a runtime handler, empty for the usual one.
 func (p *Pods) SandboxStarted(pod *v1.Pod, handler string, took time.Duration, err error) {
 	p.sandboxes.WithLabelValues().Inc()
-	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
-		p.userNamespaces.WithLabelValues().Inc()
-	}
+	p.perPod.WithLabelValues().Observe(float64(len(pod.Spec.Containers)))
 	p.sandboxTook.WithLabelValues(handler).Observe(took.Seconds())
 	if err != nil {
 		p.sandboxErrors.WithLabelValues().Inc()
 		p.handlerErrors.WithLabelValues(handler).Inc()
+	}
+
+	if pod.Spec.HostUsers == nil || *pod.Spec.HostUsers {
+		return
+	}
+	p.userNamespaces.WithLabelValues().Inc()
+	if err != nil {
+		p.userErrors.WithLabelValues().Inc()
 	}
 }
 

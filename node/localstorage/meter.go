@@ -74,7 +74,7 @@ func New(cfg Config) *Meter {
 	}
 }
 
-// Run waits for the end of ctx and ends what is being measured then. The Meter must not be asked any more.
+// Run waits for the end of ctx and ends what is being measured then.
 func (m *Meter) Run(ctx context.Context) {
 	<-ctx.Done()
 	m.trees.Close()

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
@@ -283,4 +284,14 @@ func (m Machine) osImage() string {
 		}
 	}
 	return "Linux"
+}
+
+// Booted returns when the machine was booted, the zero time if the kernel does not say. In a container that
+// is the boot of the machine beneath.
+func Booted() time.Time {
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
+		return time.Time{}
+	}
+	return time.Now().Add(-time.Duration(up.Nano()))
 }

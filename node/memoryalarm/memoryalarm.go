@@ -65,6 +65,17 @@ type aimed struct {
 // Open opens what the kernel has to report on the machine, and on a control group of all pods, which must be
 // there.
 func Open(host *cgroup.Host, pods string, log *slog.Logger) (*Alarm, error) {
+	a, err := open(host, log)
+	if err != nil {
+		return nil, err
+	}
+
+	a.openSources(pods)
+	return a, nil
+}
+
+// open opens an alarm that has no source yet.
+func open(host *cgroup.Host, log *slog.Logger) (*Alarm, error) {
 	set, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("memory alarm: %w", err)
@@ -73,16 +84,14 @@ func Open(host *cgroup.Host, pods string, log *slog.Logger) (*Alarm, error) {
 		return nil, errors.Join(fmt.Errorf("memory alarm: %w", err), unix.Close(set))
 	}
 
-	a := &Alarm{
+	return &Alarm{
 		host:    host,
 		log:     log,
 		signs:   make(chan struct{}, 1),
 		events:  os.NewFile(uintptr(set), "memory alarm"),
 		sources: map[int32]source{},
 		aims:    map[string]aimed{},
-	}
-	a.openSources(pods)
-	return a, nil
+	}, nil
 }
 
 // Signs has something when memory may have become short since it was last received from.

@@ -118,3 +118,55 @@ func TestASignComesWhenAGroupUsesAsMuchAsWasAimedAt(t *testing.T) {
 		t.Error("no sign")
 	}
 }
+
+// descriptors counts those of this process.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+func TestAimsThatAreReplacedAndAlarmsThatEndLeaveNoDescriptors(t *testing.T) {
+	host := open(t)
+	pods := group(t, host)
+	before := descriptors(t)
+
+	a, err := memoryalarm.Open(host, pods, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { a.Run(ctx) })
+
+	var most int
+	for i := range int64(100) {
+		// Each is far from the one before.
+		a.Aim([]memoryalarm.Aim{
+			{Group: pods, Limit: (i%2 + 1) << 30},
+			{Group: "/no/such/group", Limit: 1 << 30},
+		})
+		most = max(most, descriptors(t))
+	}
+
+	// The epoll set, what it has, and what the poller of this process may have opened.
+	if more := most - before; more > 10 {
+		t.Errorf("%d descriptors more than before", more)
+	}
+
+	cancel()
+	running.Wait()
+	if left := descriptors(t) - before; left > 2 {
+		t.Errorf("%d descriptors are left", left)
+	}
+}
+
+func TestAnAlarmWithoutItsGroupsIsSilent(t *testing.T) {
+	host := open(t)
+	a := start(t, host, "/no/such/group")
+	a.Aim([]memoryalarm.Aim{{Group: "/no/such/group", Limit: 1 << 30}})
+}

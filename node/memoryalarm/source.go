@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stall is a trigger of psi(5): tasks that have waited for memory for a tenth of a second, within one.
-const stall = "some 100000 1000000"
+// stalls are triggers of psi(5), in microseconds: tasks have waited for memory for a tenth of the time, of
+// one second or, without CAP_SYS_RESOURCE, of two.
+var stalls = []string{"some 100000 1000000", "some 200000 2000000"}
 
 // machineStalls is where the kernel reports how long tasks of the machine wait for memory.
 const machineStalls = "/proc/pressure/memory"
@@ -17,16 +18,16 @@ const machineStalls = "/proc/pressure/memory"
 // openSources opens what does not depend on an amount. What a kernel does not have is left out: a look now
 // and then finds out later what it would have reported.
 func (a *Alarm) openSources(pods string) {
-	stalls := a.openStalls(machineStalls)
+	unreported := a.openStalls(machineStalls)
 	if a.host.V2 {
 		dir := a.host.Dir("memory", pods)
 		a.note(a.openStalls(filepath.Join(dir, "memory.pressure")))
 		a.note(a.openChanges(filepath.Join(dir, "memory.events")))
-	} else if stalls != nil {
+	} else if unreported != nil {
 		a.note(a.register("/", "memory.pressure_level", "medium"))
 	}
 
-	a.note(stalls)
+	a.note(unreported)
 }
 
 func (a *Alarm) note(err error) {
@@ -42,7 +43,13 @@ func (a *Alarm) openStalls(file string) error {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 
-	if _, err := unix.Write(fd, append([]byte(stall), 0)); err != nil {
+	for _, trigger := range stalls {
+		if _, err = unix.Write(fd, append([]byte(trigger), 0)); err == nil {
+			break
+		}
+	}
+
+	if err != nil {
 		return errors.Join(fmt.Errorf("%s: %w", file, err), unix.Close(fd))
 	}
 

@@ -53,8 +53,21 @@ type Config struct {
 	// DeclaredFeatures are those that the scheduler looks for on a node and this agent has (KEP-5328).
 	DeclaredFeatures []string
 
+	// Reached is told about the steps of the node's start, each once. It may be nil.
+	Reached func(Milestone)
+
 	Log *slog.Logger
 }
+
+// Milestone is a step of the node's start.
+type Milestone int
+
+// The steps, in their order. A Node that exists already is not Registered as new.
+const (
+	Registering Milestone = iota
+	Registered
+	Ready
+)
 
 // Runtime is what the node's readiness depends on.
 type Runtime interface {
@@ -87,6 +100,9 @@ type Reporter struct {
 
 	// podCIDRs are what the runtime was last given. The goroutine of Run alone uses them.
 	podCIDRs string
+
+	// wasReady means that the node was ready once. The goroutine of Run alone uses it.
+	wasReady bool
 }
 
 // New returns a Reporter. It does nothing until Run runs.
@@ -135,6 +151,7 @@ var (
 
 // Run registers the node and keeps its status until ctx ends.
 func (r *Reporter) Run(ctx context.Context) {
+	r.reach(Registering)
 	err := retry.Until(ctx, registerPauses, func(ctx context.Context) error {
 		err := r.register(ctx)
 		if err != nil && ctx.Err() == nil {
@@ -155,6 +172,12 @@ func (r *Reporter) Run(ctx context.Context) {
 	running.Wait()
 }
 
+func (r *Reporter) reach(m Milestone) {
+	if r.cfg.Reached != nil {
+		r.cfg.Reached(m)
+	}
+}
+
 // notReadyCheck is how often a node that is not ready is looked at: the cluster waits for it.
 const notReadyCheck = 250 * time.Millisecond
 
@@ -171,6 +194,10 @@ func (r *Reporter) keepStatus(ctx context.Context) {
 			reported = time.Now()
 		case images:
 			r.ImagesChanged()
+		}
+		if sent && ready && !r.wasReady {
+			r.wasReady = true
+			r.reach(Ready)
 		}
 
 		// What the cluster waits for is tried again sooner than a usual look.

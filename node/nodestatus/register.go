@@ -34,6 +34,7 @@ func (r *Reporter) register(ctx context.Context) error {
 		made, err := r.nodes.Create(ctx, want)
 		if err == nil {
 			r.own.saw(made)
+			r.reach(Registered)
 			r.cfg.Log.Info("node registered", "node", r.cfg.Name)
 			return nil
 		}

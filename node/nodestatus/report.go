@@ -60,7 +60,7 @@ func (r *Reporter) report(ctx context.Context, due bool) (sent, ready bool, err 
 	}
 
 	r.own.saw(stored)
-	r.announce(&node.Status, ready)
+	r.announce(&node.Status, want)
 	return true, ready, nil
 }
 
@@ -77,17 +77,19 @@ func (r *Reporter) givePodCIDRs(ctx context.Context, node *v1.Node) {
 	r.podCIDRs = ranges
 }
 
-// announce records that the node has become ready, or is not ready any more.
-func (r *Reporter) announce(before *v1.NodeStatus, ready bool) {
-	if findCondition(before, v1.NodeReady) != nil && isReady(before) == ready {
-		return
+// announce records which conditions of the node have changed, as kubelet does: NodeReady,
+// NodeHasInsufficientMemory.
+func (r *Reporter) announce(before, after *v1.NodeStatus) {
+	for _, kind := range ownConditions {
+		was, is := findCondition(before, kind), findCondition(after, kind)
+		if is == nil || was != nil && was.Status == is.Status {
+			continue
+		}
+
+		reason := "Node" + strings.TrimPrefix(is.Reason, "Kubelet")
+		text := "Node " + r.cfg.Name + " status is now: " + reason
+		r.events.Record(event.Node(r.cfg.Name), v1.EventTypeNormal, reason, text)
 	}
-	reason := "NodeNotReady"
-	if ready {
-		reason = "NodeReady"
-	}
-	text := "Node " + r.cfg.Name + " status is now: " + reason
-	r.events.Record(event.Node(r.cfg.Name), v1.EventTypeNormal, reason, text)
 }
 
 // foreign are the parts of a status that are not the agent's.

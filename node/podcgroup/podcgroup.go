@@ -96,15 +96,15 @@ func check(uid types.UID) error {
 // Setup makes kubepods and its tiers. Besteffort gets the least CPU share; burstable keeps the one it has
 // until Balance is called.
 func (t *Tree) Setup(ctx context.Context) error {
-	unprotected := t.unprotected()
-	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), unprotected); err != nil {
+	nothing := unprotected(t.cfg)
+	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), nothing); err != nil {
 		return err
 	}
 	least := cgroup.Limits{CPUShares: cgroup.Shares(0)}
 	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSBestEffort)...), least); err != nil {
 		return err
 	}
-	return t.ensure(ctx, t.names.group(tier(v1.PodQOSBurstable)...), unprotected)
+	return t.ensure(ctx, t.names.group(tier(v1.PodQOSBurstable)...), nothing)
 }
 
 // Names returns the names from the root to the group that all pods are in, as kubelet's messages have them.
@@ -163,6 +163,14 @@ func (t *Tree) Balance(ctx context.Context, pods []*v1.Pod) error {
 
 	t.balanced = want
 	return nil
+}
+
+// Protected returns how many bytes of memory of guaranteed and of burstable pods are kept from being
+// reclaimed: 0 unless the configuration says so.
+func (t *Tree) Protected() (guaranteed, burstable int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.balanced.guaranteed, t.balanced.burstable
 }
 
 // Ensure makes the pod's group and writes its limits. Repeat it after the pod's resources have changed.

@@ -145,8 +145,8 @@ func balanceOf(pods []*v1.Pod, protect bool) balance {
 }
 
 // unprotected takes back what an earlier agent may have protected, if this one does not.
-func (t *Tree) unprotected() cgroup.Limits {
-	if t.cfg.Memory.Tiered || !t.cfg.Host.V2 {
+func unprotected(cfg Config) cgroup.Limits {
+	if cfg.Memory.Tiered || !cfg.Host.V2 {
 		return cgroup.Limits{}
 	}
 	return cgroup.Limits{MemoryMin: new(int64), MemoryLow: new(int64)}

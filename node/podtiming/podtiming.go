@@ -11,22 +11,39 @@ import "time"
 type Rounds struct {
 	kind   string
 	began  time.Time
+	waited time.Duration
 	worked bool
 }
 
-// Look says that a look has begun steps, or none. The kind is that of the work: kill, update, sync; the first
-// round that has steps is create. It returns the round if that is over with the look.
-func (r *Rounds) Look(kind string, began, now time.Time, steps int) (Round, bool) {
-	switch {
-	case steps > 0 && r.began.IsZero():
-		r.kind, r.began = kind, began
-		if !r.worked && kind != Kill {
-			r.kind = Create
-		}
-		r.worked = true
-	case steps == 0 && r.began.IsZero():
-		return Round{Kind: kind, Took: now.Sub(began)}, true
+// Look is one look at the pod.
+type Look struct {
+	// Kind is that of the work: kill, update or sync.
+	Kind string
+
+	// Asked is when the look was asked for, Began when it began, and Ended when its steps had begun.
+	Asked, Began, Ended time.Time
+
+	// Steps is how many steps are on their way then.
+	Steps int
+}
+
+// Look says that there was a look. The first round that has steps is create. It returns the round if that is
+// over with the look.
+func (r *Rounds) Look(l Look) (Round, bool) {
+	if !r.began.IsZero() {
+		return Round{}, false
 	}
+	if l.Steps == 0 {
+		return Round{Kind: l.Kind, Took: l.Ended.Sub(l.Began)}, true
+	}
+
+	r.kind = l.Kind
+	r.began = l.Began
+	r.waited = l.Began.Sub(l.Asked)
+	if !r.worked && l.Kind != Kill {
+		r.kind = Create
+	}
+	r.worked = true
 	return Round{}, false
 }
 
@@ -35,7 +52,11 @@ func (r *Rounds) Ended(now time.Time, left int) (Round, bool) {
 	if left > 0 || r.began.IsZero() {
 		return Round{}, false
 	}
-	out := Round{Kind: r.kind, Took: now.Sub(r.began)}
+	out := Round{
+		Kind:   r.kind,
+		Took:   now.Sub(r.began),
+		Waited: r.waited,
+	}
 	r.began = time.Time{}
 	return out, true
 }
@@ -44,6 +65,9 @@ func (r *Rounds) Ended(now time.Time, left int) (Round, bool) {
 type Round struct {
 	Kind string
 	Took time.Duration
+
+	// Waited is how long the round was asked for before it began.
+	Waited time.Duration
 }
 
 // The kinds of work, by kubelet's names.

@@ -115,14 +115,25 @@ func TestPodsWithOtherVolumesAreStateful(t *testing.T) {
 	}
 }
 
+// look is one that was asked for at a second, and began and ended half a second later.
+func look(kind string, second float64, steps int) Look {
+	return Look{
+		Kind:  kind,
+		Asked: at(second),
+		Began: at(second + .5),
+		Ended: at(second + .75),
+		Steps: steps,
+	}
+}
+
 func TestARoundLastsUntilAllItsStepsHaveEnded(t *testing.T) {
 	var r Rounds
 
 	// The first look begins two steps, and the next one a third.
-	if round, over := r.Look(Update, at(0), at(0.1), 2); over {
+	if round, over := r.Look(look(Update, 0, 2)); over {
 		t.Errorf("steps run: %+v", round)
 	}
-	if round, over := r.Look(Sync, at(1), at(1.1), 3); over {
+	if round, over := r.Look(look(Sync, 1, 3)); over {
 		t.Errorf("steps run: %+v", round)
 	}
 	for left := 2; left > 0; left-- {
@@ -130,17 +141,19 @@ func TestARoundLastsUntilAllItsStepsHaveEnded(t *testing.T) {
 			t.Errorf("%d steps are left: %+v", left, round)
 		}
 	}
-	if round, over := r.Ended(at(3), 0); !over || round != (Round{Create, 3 * time.Second}) {
+	first := Round{Kind: Create, Took: 2500 * time.Millisecond, Waited: 500 * time.Millisecond}
+	if round, over := r.Ended(at(3), 0); !over || round != first {
 		t.Errorf("the first round: %+v, %v", round, over)
 	}
 
 	// A look that finds nothing to do is a round of its own.
-	if round, over := r.Look(Sync, at(4), at(4.5), 0); !over || round != (Round{Sync, time.Second / 2}) {
+	nothing := Round{Kind: Sync, Took: 250 * time.Millisecond}
+	if round, over := r.Look(look(Sync, 4, 0)); !over || round != nothing {
 		t.Errorf("nothing to do: %+v, %v", round, over)
 	}
 
-	r.Look(Kill, at(5), at(5), 1)
-	if round, over := r.Ended(at(7), 0); !over || round != (Round{Kill, 2 * time.Second}) {
+	r.Look(look(Kill, 5, 1))
+	if round, over := r.Ended(at(7), 0); !over || round.Kind != Kill {
 		t.Errorf("the end: %+v, %v", round, over)
 	}
 }

@@ -201,6 +201,33 @@ func TestCriticalAndUnknownPodsAreNotEvicted(t *testing.T) {
 	}
 }
 
+// A full disk may be what the pod is evicted for.
+func TestAPodIsEvictedThoughTheDecisionCannotBeWritten(t *testing.T) {
+	s, c := runtimetest.Start(t), newCluster(t)
+	s.Stubborn("app")
+	root := t.TempDir()
+	pod := newPod(v1.RestartPolicyAlways, containers("app")...)
+	inTheWay := filepath.Join(root, "pods", string(pod.UID), "ending.json", "full")
+	if err := os.MkdirAll(inTheWay, 0o750); err != nil {
+		t.Fatal(err)
+	}
+
+	c.start(s, root)
+	c.put(pod)
+	c.waitFor(pod.UID, "ready", ready)
+	if !c.worker.Evict(pod.UID, lowOnMemory()) {
+		t.Fatal("it was not evicted")
+	}
+
+	s.Await(t, "StopContainer app/0 2")
+	if got, err := c.worker.Evicting(); err != nil || !slices.Equal(got, []types.UID{pod.UID}) {
+		t.Errorf("evicting %q, %v", got, err)
+	}
+
+	s.Exit("app", 143)
+	c.waitFor(pod.UID, "evicted", evicted)
+}
+
 // A record is the agent's own, but a disk may return anything after a crash.
 func TestARecordThatCannotBeReadIsNoReasonToEnd(t *testing.T) {
 	for _, text := range []string{"", "{", "{}", "null", "[]"} {

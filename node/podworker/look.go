@@ -19,6 +19,7 @@ import (
 func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) error {
 	// This comes first: a step that ends from here on may not show in what is observed.
 	began := time.Now()
+	asked := w.deps.Queue.Asked(uid)
 	sending := false
 	if p := w.find(uid); p != nil {
 		sending = p.beginLook(why)
@@ -43,7 +44,7 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 
 	if desired != nil {
 		p.trace.See(w.deps.Traces, desired, began)
-		p.start.See(desired, began)
+		p.start.See(desired, asked)
 	}
 
 	// Probes are set before the decision: a container without a startup probe counts as started from here on,
@@ -53,7 +54,7 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 
 	// From here on steps run beside the look.
 	d := w.decide(ctx, p, health)
-	w.measure(p, d, why, began)
+	w.measure(p, d, why, asked, began)
 	if d.View.Ending {
 		w.deps.Probes.StopLiveness(uid)
 	}
@@ -233,7 +234,7 @@ func (w *Worker) decide(ctx context.Context, p *pod, health map[string]plan.Heal
 }
 
 // measure counts a look that began nothing while nothing was going on, and begins a round of work otherwise.
-func (w *Worker) measure(p *pod, d *plan.Decision, why queue.Reasons, began time.Time) {
+func (w *Worker) measure(p *pod, d *plan.Decision, why queue.Reasons, asked, began time.Time) {
 	kind := podtiming.Sync
 	switch {
 	case d.View.Ending:
@@ -243,7 +244,13 @@ func (w *Worker) measure(p *pod, d *plan.Decision, why queue.Reasons, began time
 	}
 
 	p.mu.Lock()
-	round, over := p.rounds.Look(kind, began, time.Now(), len(p.cancels))
+	round, over := p.rounds.Look(podtiming.Look{
+		Kind:  kind,
+		Asked: asked,
+		Began: began,
+		Ended: time.Now(),
+		Steps: len(p.cancels),
+	})
 	p.mu.Unlock()
 	if over {
 		w.deps.Meter.Worked(round)

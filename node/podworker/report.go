@@ -200,7 +200,8 @@ func (r *reporter) measure(p *pod, pod *v1.Pod, want *v1.PodStatus) {
 	start := p.start.Shown(pod, want, now)
 
 	p.mu.Lock()
-	base, took := p.patch.base, now.Sub(p.patch.noticed)
+	base := p.patch.base
+	took := now.Sub(cmp.Or(p.patch.noticed, now))
 	p.patch.noticed = time.Time{}
 	p.mu.Unlock()
 

@@ -33,6 +33,9 @@ type pod struct {
 	// why are the reasons for the next look; 0: none is wanted.
 	why Reasons
 
+	// asked is when the first of these reasons was given, and taken that of the look that is on its way.
+	asked, taken time.Time
+
 	// busy means that a look is on its way. The next one takes its turn after it.
 	busy bool
 
@@ -120,6 +123,16 @@ func (q *Queue) Run(ctx context.Context, workers int, look func(context.Context,
 	running.Wait()
 }
 
+// Asked returns when the first reason was given for the look that is on its way, the zero time without one.
+func (q *Queue) Asked(uid types.UID) time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if p := q.pods[uid]; p != nil && p.busy {
+		return p.taken
+	}
+	return time.Time{}
+}
+
 // add gives a pod a reason, and a turn if it has none. The caller holds the lock, as in pod.
 func (q *Queue) add(uid types.UID, why Reason) {
 	if q.closed {
@@ -129,6 +142,9 @@ func (q *Queue) add(uid types.UID, why Reason) {
 	p := q.pod(uid)
 	waiting := p.why != 0
 	p.why |= of(why)
+	if !waiting {
+		p.asked = time.Now()
+	}
 
 	if !waiting && !p.busy {
 		q.turns = append(q.turns, uid)
@@ -165,6 +181,7 @@ func (q *Queue) next() (uid types.UID, why Reasons, open bool) {
 	p := q.pods[uid]
 	why = p.why
 	p.why = 0
+	p.taken = p.asked
 	p.busy = true
 	return uid, why, true
 }

@@ -191,3 +191,25 @@ func TestEachReasonHasWords(t *testing.T) {
 		seen[r.String()] = true
 	}
 }
+
+func TestALookKnowsWhenItWasAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := New()
+		asked := time.Now()
+		q.Look("a", PodChanged)
+		if got := q.Asked("a"); !got.IsZero() {
+			t.Errorf("before the look: %v", got)
+		}
+
+		time.Sleep(time.Second)
+		q.Look("a", StepEnded)
+
+		ctx, cancel := context.WithCancel(t.Context())
+		q.Run(ctx, 1, func(_ context.Context, uid types.UID, _ Reasons) {
+			if got := q.Asked(uid); !got.Equal(asked) {
+				t.Errorf("asked for at %v, want %v", got, asked)
+			}
+			cancel()
+		})
+	})
+}

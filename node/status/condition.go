@@ -8,6 +8,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podspec"
 )
 
@@ -19,7 +20,9 @@ func (c *computer) conditions() {
 		now:        metav1.NewTime(c.Now.Truncate(time.Second)),
 	}
 
-	set.put(v1.PodReadyToStartContainers, c.Ready() != nil, "", "")
+	sandbox, reason, message := sandboxReady(c.View, c.out.Phase)
+	set.put(v1.PodReadyToStartContainers, sandbox, reason, message)
+
 	initialized, reason, message := c.podInitialized()
 	set.put(v1.PodInitialized, initialized, reason, message)
 
@@ -43,6 +46,19 @@ func (c *computer) conditions() {
 
 	set.scheduled()
 	c.out.Conditions = set.all
+}
+
+// sandboxReady reports whether containers can be started, or why not in kubelet's words. The sandbox of a pod
+// that has ended is stopped after its last status is written.
+func sandboxReady(view *plan.View, phase v1.PodPhase) (ready bool, reason, message string) {
+	const notReady = "PodSandboxNotReady"
+	switch {
+	case view.Sandbox == nil:
+		return false, notReady, "no pod sandbox exists"
+	case view.Ready() == nil || plan.Terminal(phase):
+		return false, notReady, "pod sandbox is not ready"
+	}
+	return true, "", ""
 }
 
 // conditionSet are the conditions of a status while it is computed.

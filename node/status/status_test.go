@@ -186,6 +186,28 @@ func TestPhasesAndConditions(t *testing.T) {
 	}
 }
 
+func TestContainersCanBeStartedWhileTheSandboxIsReadyAndThePodHasNotEnded(t *testing.T) {
+	p := podOf(v1.RestartPolicyNever, nil, []string{"a"})
+	stopped := up()
+	stopped[0].Ready = false
+	for name, c := range map[string]struct {
+		seen plan.Observed
+		want string
+	}{
+		"no sandbox":      {plan.Observed{}, "False PodSandboxNotReady"},
+		"sandbox":         {observed(), "True "},
+		"running":         {observed(instance("a", 0, plan.Running, 0)), "True "},
+		"sandbox stopped": {plan.Observed{Sandboxes: stopped}, "False PodSandboxNotReady"},
+		"ended":           {observed(instance("a", 0, plan.Exited, 1)), "False PodSandboxNotReady"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := is(compute(p, c.seen, nil), v1.PodReadyToStartContainers); got != c.want {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
 func TestAStatusThatIsComputedAgainIsTheSame(t *testing.T) {
 	for _, c := range phases {
 		t.Run(c.name, func(t *testing.T) {

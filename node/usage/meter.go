@@ -52,9 +52,10 @@ type Config struct {
 type Meter struct {
 	cfg Config
 
-	// passing is held by the pass that is under way, and guards finder.
+	// passing is held by the pass that is under way, and guards finder and kept.
 	passing sync.Mutex
 	finder  finder
+	kept    map[string]*kept
 
 	// mu guards what follows.
 	mu sync.Mutex
@@ -147,7 +148,10 @@ func (m *Meter) read(ctx context.Context, depth Depth) *Snapshot {
 		v2:       m.cfg.V2,
 		machine:  machine.Machine{Root: m.cfg.Root},
 		networks: map[string][]Interface{},
+		kept:     m.kept,
+		next:     map[string]*kept{},
 	}
+	defer func() { m.kept = r.end() }()
 
 	s := &Snapshot{
 		Depth:   depth,

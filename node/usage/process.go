@@ -1,6 +1,7 @@
 package usage
 
 import (
+	"bytes"
 	"os"
 	"strconv"
 
@@ -18,13 +19,14 @@ const (
 // processes looks at the processes of a group.
 func (r *reader) processes(group counters.Processes) *Processes {
 	out := &Processes{
-		Count:        uint64(group.Count),
-		Counted:      group.Count <= maxProcesses,
-		MaxOpenFiles: -1,
+		Count:   uint64(group.Count),
+		Counted: group.Count <= maxProcesses,
 	}
 	if len(group.PIDs) > 0 {
 		out.First = group.PIDs[0]
-		out.MaxOpenFiles = maxOpenFiles(out.First)
+		if limit, ok := r.maxOpenFiles(out.First); ok {
+			out.MaxOpenFiles = &limit
+		}
 	}
 
 	for _, pid := range group.PIDs {
@@ -38,13 +40,27 @@ func (r *reader) processes(group counters.Processes) *Processes {
 	return out
 }
 
-// maxOpenFiles returns the soft limit of open files of a process, -1 for none or a process that is gone.
-func maxOpenFiles(pid int) int64 {
-	var limit unix.Rlimit
-	if unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit) != nil || limit.Cur >= unlimited {
-		return -1
+// maxOpenFiles returns the soft limit of open files of a process, -1 for none; false for a process that is
+// gone. The file may be read without the capability that prlimit(2) needs for the processes of other users.
+func (r *reader) maxOpenFiles(pid int) (int64, bool) {
+	b, err := r.read(r.proc(strconv.Itoa(pid)), "limits")
+	if err != nil {
+		return 0, false
 	}
-	return int64(limit.Cur)
+
+	// Max open files            1024                 1048576              files
+	for line := range bytes.Lines(b) {
+		rest, ok := bytes.CutPrefix(line, []byte("Max open files"))
+		if fields := bytes.Fields(rest); ok && len(fields) > 0 {
+			if string(fields[0]) == "unlimited" {
+				return -1, true
+			}
+
+			return int64(min(parse(fields[0]), unlimited)), true
+		}
+	}
+
+	return 0, false
 }
 
 // descriptors counts what a process has open. A process that has ended has nothing.
@@ -66,8 +82,9 @@ func (r *reader) descriptors(pid int, out *Processes) {
 	}
 
 	out.FDs += uint64(len(names))
+	fd := int(dir.Fd())
 	for _, name := range names {
-		if isSocket(int(dir.Fd()), name) {
+		if isSocket(fd, name) {
 			out.Sockets++
 		}
 	}

@@ -26,6 +26,47 @@ type reader struct {
 
 	// networks are the interfaces of network namespaces.
 	networks map[string][]Interface
+	// kept is what was kept of the groups, by path, and next what is to be.
+	kept, next map[string]*kept
+}
+
+// kept is what is kept of a group between passes.
+type kept struct {
+	// counters keeps the directories of the group open, and no files: a file that has been read holds a page
+	// of the kernel's memory, and a node has some thousand of them.
+	counters *counters.Reader
+
+	limits Limits
+	// due is when the limits are read again.
+	due time.Time
+}
+
+// limitsAge is how old limits may be: they change when somebody changes the pod.
+const limitsAge = time.Minute
+
+// of returns what is kept of a group.
+func (r *reader) of(path string) *kept {
+	k := r.next[path]
+	if k == nil {
+		k = r.kept[path]
+	}
+	if k == nil {
+		k = &kept{counters: r.groups.Reader(path, false)}
+		k.counters.KeepDirs()
+	}
+
+	r.next[path] = k
+	return k
+}
+
+// end closes what is kept of groups that were not read in this pass, and returns the rest.
+func (r *reader) end() map[string]*kept {
+	for path, k := range r.kept {
+		if r.next[path] == nil {
+			k.counters.Close()
+		}
+	}
+	return r.next
 }
 
 // proc returns where a file of procfs is.
@@ -38,9 +79,8 @@ func (r *reader) group(path string, depth Depth, withProcesses bool) *Group {
 		detail = counters.Full
 	}
 
-	// Files are not kept open: there are some ten for each group, and a scrape is every now and then.
-	files := r.groups.Reader(path, false)
-	reading, err := files.Read(detail)
+	k := r.of(path)
+	reading, err := k.counters.Read(detail)
 	if err != nil {
 		return nil
 	}
@@ -54,9 +94,14 @@ func (r *reader) group(path string, depth Depth, withProcesses bool) *Group {
 		return g
 	}
 
-	g.Limits = r.limits(path)
+	if now := time.Now(); !now.Before(k.due) {
+		k.limits = r.limits(path)
+		k.due = now.Add(limitsAge)
+	}
+
+	g.Limits = k.limits
 	if withProcesses {
-		if all, err := files.Processes(); err == nil {
+		if all, err := k.counters.Processes(); err == nil {
 			g.Processes = r.processes(all)
 		}
 	}

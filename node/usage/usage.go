@@ -116,8 +116,8 @@ type Processes struct {
 	// than can be counted in the time of a scrape.
 	FDs, Sockets uint64
 	Counted      bool
-	// MaxOpenFiles is the soft limit of the first process; -1 is none.
-	MaxOpenFiles int64
+	// MaxOpenFiles is the soft limit of the first process; -1 is no limit, and nil is not known.
+	MaxOpenFiles *int64
 }
 
 // Interface is the traffic of a network interface.

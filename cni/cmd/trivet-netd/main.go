@@ -4,12 +4,14 @@ package main
 
 import (
 	"context"
+	"log/slog"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
 	"github.com/trivet-node/trivet/cni/netd"
 	"github.com/trivet-node/trivet/cni/netdmetric"
+	"github.com/trivet-node/trivet/cni/tally"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
@@ -45,7 +47,8 @@ func run(ctx context.Context, env *program.Env) error {
 		}
 	}
 
-	metrics := netdmetric.New()
+	metrics, stopCounting := newMetrics(o, env.Log)
+	defer stopCounting()
 	o.Passed = metrics.Passed
 	daemon, err := netd.New(api, o.Config, env.Log)
 	if err != nil {
@@ -86,4 +89,19 @@ func apiConfig(kubeconfig string) (kube.Config, error) {
 
 	cfg.UserAgent = "trivet-netd/" + program.Version
 	return cfg, nil
+}
+
+// newMetrics makes the metrics, and the file in which the plugin counts its calls if they are served. Without
+// that file the daemon works nevertheless.
+func newMetrics(o options, log *slog.Logger) (metrics *netdmetric.Set, stop func()) {
+	if o.metrics == "" {
+		return netdmetric.New(nil), func() {}
+	}
+
+	file, err := tally.Create(tally.Path)
+	if err != nil {
+		log.Warn("calls of the plugin are not counted", "err", err)
+		return netdmetric.New(nil), func() {}
+	}
+	return netdmetric.New(file), func() { _ = file.Close() }
 }

@@ -46,7 +46,7 @@ func New(store Store, log *slog.Logger) *Meter {
 	return &Meter{store: store, trees: diskusage.New(log)}
 }
 
-// Close ends what is being counted. The Meter must not be asked any more.
+// Close ends what is being counted.
 func (m *Meter) Close() { m.trees.Close() }
 
 // Dir is a directory of the file system that the layers are on.

@@ -38,9 +38,7 @@ func (r *Reader) Processes() (Processes, error) {
 		return Processes{}, err
 	}
 
-	if !r.keep {
-		defer r.Close()
-	}
+	defer r.release()
 
 	l := listing{left: maxGroups}
 	l.walk(dir)

@@ -33,6 +33,9 @@ type Reader struct {
 	group Group
 	keep  bool
 
+	// keepDirs is set where directories are kept open and files are not.
+	keepDirs bool
+
 	// dirs and files are descriptors; 0 is one that is not open, absent one that does not exist.
 	dirs  [controllers]int
 	files [counterFiles]int
@@ -43,6 +46,17 @@ const absent = -1
 // NewReader returns a Reader of a group, which need not exist yet. With keep, it keeps files open between
 // readings.
 func NewReader(group Group, keep bool) *Reader { return &Reader{group: group, keep: keep} }
+
+// KeepDirs has a Reader that does not keep files keep the group's directories open between readings. Their
+// descriptors (O_PATH) cost the kernel a twentieth of those of files that have been read.
+func (r *Reader) KeepDirs() { r.keepDirs = true }
+
+// release closes what is not kept between readings.
+func (r *Reader) release() {
+	if !r.keep && !r.keepDirs {
+		r.Close()
+	}
+}
 
 // MaxOpen is how many descriptors a Reader that keeps files has open at most.
 const MaxOpen = int(controllers) + hotFiles
@@ -97,10 +111,7 @@ func (r *Reader) read(detail Detail) (Reading, error) {
 		p.legacy()
 	}
 
-	if !r.keep {
-		r.Close()
-	}
-
+	r.release()
 	if p.err != nil {
 		r.Close()
 		return Reading{}, fmt.Errorf("read cgroup %s: %w", r.group.Name, p.err)
@@ -128,6 +139,7 @@ func (p *pass) need(f counterFile) []byte {
 		// The group was removed, maybe between the open of a file and the read.
 		err = fs.ErrNotExist
 	}
+
 	if err != nil {
 		p.err = fmt.Errorf("%s: %w", table[f].name, err)
 	}
@@ -178,6 +190,7 @@ func (r *Reader) contents(f counterFile, buf *buffer) ([]byte, error) {
 	}
 
 	defer unix.Close(fd)
+
 	return readAll(fd, buf)
 }
 

@@ -76,6 +76,7 @@ var twoDevices = []Device{
 		Major:    253,
 		Bytes:    [operations]uint64{Write: 512},
 		Requests: [operations]uint64{Write: 1},
+		Cost:     &Cost{Usage: 12 * time.Microsecond},
 	},
 }
 
