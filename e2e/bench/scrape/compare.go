@@ -79,15 +79,16 @@ func (r *row) pick(ours, theirs *family) {
 	}
 }
 
-// ranks puts containers of pods that work before the pods themselves, and both before the rest of the node.
+// ranks puts containers of pods that work before the pods and sandboxes, and both before the rest of the
+// node.
 func ranks(where string) int {
 	load, container, _ := strings.Cut(where, "/")
 	switch {
-	case where == restOfNode || load == "idle" || container == "sandbox":
+	case where == restOfNode || load == "idle":
 		return 0
 	case where == wholeNode:
 		return 1
-	case container == "":
+	case container == "" || container == "sandbox":
 		return 2
 	}
 	return 3
