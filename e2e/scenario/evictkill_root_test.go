@@ -34,8 +34,9 @@ func TestAgentKilledWhilePodsAreEvicted(t *testing.T) {
 		hogs = 6
 	)
 
+	c.withoutImages()
 	c.settings(map[string]any{
-		"evictionHard": map[string]string{"nodefs.available": c.left(bytesLeft, 35*mb)},
+		"evictionHard": map[string]string{"nodefs.available": c.left(bytesLeft, 45*mb)},
 	})
 
 	left := kills(t)
@@ -55,7 +56,7 @@ func TestAgentKilledWhilePodsAreEvicted(t *testing.T) {
 		over := []string{limited}
 		for i := range hogs {
 			hog := fmt.Sprintf("hog-%d-%d", round, i)
-			all = append(all, eater{name: hog, script: megabytes(20+i, "/n")})
+			all = append(all, eater{name: hog, script: megabytes(40+i, "/n")})
 			over = append(over, hog)
 		}
 

@@ -13,6 +13,23 @@ const timeToClean = time.Minute
 
 var errNotGone = errors.New("it is still there")
 
+// withoutImages makes the node remove the images that no pod uses, by a threshold that cannot be kept:
+// otherwise it would be them that go when a disk is full.
+func (c *cluster) withoutImages() {
+	c.t.Helper()
+	c.settings(map[string]any{
+		"evictionHard": map[string]string{"nodefs.available": c.left(bytesLeft, -1<<30)},
+	})
+	c.pressed(disk, diskTaint, true)
+	c.eventually(time.Minute, "removal of images", func() error {
+		names, err := c.try("get", "node", c.node, "-o", "jsonpath={.status.images[*].names}")
+		if err == nil && strings.Contains(names, "docker.io/") {
+			err = errors.New(names)
+		}
+		return err
+	})
+}
+
 // important makes a priority class for the test, and returns its name.
 func (c *cluster) important() string {
 	c.t.Helper()
@@ -45,6 +62,7 @@ func (c *cluster) annotation(pod, key string) string {
 func TestFullDiskEvictsByRequestsPrioritiesAndUse(t *testing.T) {
 	c := onDisk(t)
 	const mb = 1000000
+	c.withoutImages()
 	c.settings(map[string]any{
 		"evictionHard":           map[string]string{"nodefs.available": c.left(bytesLeft, 270*mb)},
 		"evictionMinimumReclaim": map[string]string{"nodefs.available": fmt.Sprint(60 * mb)},
@@ -78,12 +96,7 @@ func TestFullDiskEvictsByRequestsPrioritiesAndUse(t *testing.T) {
 
 func TestNodeUnderDiskPressureTakesNoPodsThatAreNotCritical(t *testing.T) {
 	c := onDisk(t)
-
-	// More than there is: the pressure stays.
-	c.settings(map[string]any{
-		"evictionHard": map[string]string{"nodefs.available": c.left(bytesLeft, -1<<30)},
-	})
-	c.pressed(disk, diskTaint, true)
+	c.withoutImages()
 	c.eat(
 		eater{name: "plain"},
 		eater{name: "tolerant", tolerates: true},
@@ -147,6 +160,7 @@ func TestImagesAndDeadContainersGoBeforePods(t *testing.T) {
 // LocalStorageSoftEvictionNotOverwriteTerminationGracePeriodSeconds.
 func TestSoftThresholdWaitsForItsGraceAndEndsPodsWithTheirs(t *testing.T) {
 	c := onDisk(t)
+	c.withoutImages()
 	c.settings(map[string]any{
 		"evictionHard":              map[string]string{"memory.available": "0%"},
 		"evictionSoft":              map[string]string{"nodefs.available": c.left(bytesLeft, 60<<20)},

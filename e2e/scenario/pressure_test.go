@@ -59,7 +59,7 @@ func (c *cluster) settings(changed map[string]any) {
 	}
 
 	all["evictionPressureTransitionPeriod"] = "1s"
-	all["imageMinimumGCAge"] = "1s"
+	all["imageMinimumGCAge"] = "1ms"
 	all["volumeStatsAggPeriod"] = "5s"
 	maps.Copy(all, changed)
 	text, err := json.Marshal(all)

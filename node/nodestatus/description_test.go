@@ -2,6 +2,7 @@ package nodestatus
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
@@ -70,6 +71,13 @@ func TestTheLargestImagesAreListed(t *testing.T) {
 	got := nodeImages(images, 50)
 	if len(got) != 50 || got[0].SizeBytes != 59 || len(got[0].Names) != maxImageNames {
 		t.Errorf("%d images, first %+v", len(got), got[0])
+	}
+}
+
+func TestTheLastImageThatGoesIsNotShownAnyMore(t *testing.T) {
+	patch, err := statusPatch(&v1.NodeStatus{})
+	if err != nil || !strings.Contains(string(patch), `"images":null`) {
+		t.Errorf("%s, %v", patch, err)
 	}
 }
 

@@ -116,6 +116,10 @@ func statusPatch(s *v1.NodeStatus) ([]byte, error) {
 		delete(fields, name)
 	}
 
+	// What is not there is left as it is by a patch: the last image that goes would be shown forever.
+	if len(own.Images) == 0 {
+		fields["images"] = nil
+	}
 	if all, ok := fields["addresses"].([]any); ok {
 		fields["addresses"] = append([]any{map[string]string{"$patch": "replace"}}, all...)
 	}

@@ -44,7 +44,7 @@ type nodeLife struct {
 	// shown are status, reason and message of these conditions, in the order in which they were seen.
 	shown []string
 
-	// taints that it had at any time.
+	// taints of pressure that it had at any time.
 	taints []string
 
 	images []int // how many images it said that it has, in the order in which the number changed
@@ -116,7 +116,8 @@ func (r *record) noteNode(node *corev1.Node, now time.Time) {
 	}
 
 	for _, t := range node.Spec.Taints {
-		if taint := t.Key + ":" + string(t.Effect); !slices.Contains(r.node.taints, taint) {
+		taint := t.Key + ":" + string(t.Effect)
+		if strings.Contains(taint, "pressure") && !slices.Contains(r.node.taints, taint) {
 			r.node.taints = append(r.node.taints, taint)
 		}
 	}

@@ -187,6 +187,7 @@ func (r *recorder) collect(ctx context.Context) error {
 		// Times of events have whole seconds.
 		isNew := !e.LastTimestamp.Time.Before(r.began.Truncate(time.Second))
 		if isNew && !isStart(e.Reason) {
+			e.Message = strings.ReplaceAll(e.Message, r.node, "NODE")
 			r.record.node.events = append(r.record.node.events, eventOf(e))
 		}
 	}

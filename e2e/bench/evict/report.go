@@ -46,7 +46,7 @@ func masked(text string) string { return quantity.ReplaceAllString(text, "N") }
 // report prints the rows of a case: those that are the same once, and others with the value of each side.
 func report(out io.Writer, c testCase, names []string, records []*record) {
 	fmt.Fprintf(out, "\n== %s: %s\n", c.name, c.about)
-	for _, r := range rows(records) {
+	for _, r := range rows(records, c.condition != "") {
 		if r.empty() {
 			continue
 		}
@@ -73,10 +73,16 @@ func report(out io.Writer, c testCase, names []string, records []*record) {
 	}
 }
 
-// rows are what the records say, side by side.
-func rows(records []*record) []row {
+// rows are what the records say, side by side. Pods that exceed limits of their own are evicted in no order.
+func rows(records []*record, isOrdered bool) []row {
 	all := []row{
-		rowOf("evicted", records, func(r *record) string { return strings.Join(r.order(), " ") }),
+		rowOf("evicted", records, func(r *record) string {
+			names := r.order()
+			if !isOrdered {
+				slices.Sort(names)
+			}
+			return strings.Join(names, " ")
+		}),
 		rowOf("refused", records, func(r *record) string { return strings.Join(r.refused(), " ") }),
 		rowOf("did not come", records, func(r *record) string { return strings.Join(r.missed, "; ") }),
 	}
