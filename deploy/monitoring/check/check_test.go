@@ -61,7 +61,9 @@ func served(t *testing.T) map[string]bool {
 		}
 	}
 
-	var kubelet struct{ Metrics []struct{ Name, State string } }
+	var kubelet struct {
+		Metrics []struct{ Name, State string }
+	}
 	decode(t, read(t, filepath.Join(lists, "kubelet-metrics.json")), &kubelet)
 	for _, m := range kubelet.Metrics {
 		if m.State == "served" {
