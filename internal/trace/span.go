@@ -46,7 +46,7 @@ func Begin(ctx context.Context, name string, attributes ...Attribute) (context.C
 	if !parent.IsRecording() {
 		return ctx, nil
 	}
-	tracer := parent.TracerProvider().Tracer("github.com/trivet-node/trivet")
+	tracer := parent.TracerProvider().Tracer(scope)
 	ctx, span := tracer.Start(ctx, name, keyValues(attributes))
 	return ctx, &Span{span}
 }
@@ -81,7 +81,7 @@ func (s *Span) Add(name string, began, ended time.Time) {
 	if s == nil {
 		return
 	}
-	tracer := s.span.TracerProvider().Tracer("github.com/trivet-node/trivet")
+	tracer := s.span.TracerProvider().Tracer(scope)
 	ctx := s.Under(context.Background())
 	_, span := tracer.Start(ctx, name, oteltrace.WithTimestamp(began))
 	span.End(oteltrace.WithTimestamp(ended))

@@ -82,8 +82,11 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		sdktrace.WithRawSpanLimits(limits),
 	)
 
-	return &Provider{spans: spans, tracer: spans.Tracer("github.com/trivet-node/trivet")}, nil
+	return &Provider{spans: spans, tracer: spans.Tracer(scope)}, nil
 }
+
+// scope is the name of the instrumentation scope of all spans.
+const scope = "github.com/trivet-node/trivet"
 
 // batchDelay is how long spans wait for others, sendLimit what one attempt to send them may take.
 const (

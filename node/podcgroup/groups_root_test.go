@@ -1,31 +1,15 @@
 package podcgroup
 
 import (
-	"context"
 	"slices"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/trivet-node/trivet/internal/cgroup"
-	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 func TestGroupsOfPodsAreFoundByUID(t *testing.T) {
-	testenv.Root(t)
-	host, err := cgroup.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	root := "/trivet-test-" + t.Name()
-	t.Cleanup(func() {
-		if err := host.Remove(context.WithoutCancel(t.Context()), root); err != nil {
-			t.Error(err)
-		}
-	})
-
+	host, root := ownRoot(t)
 	tree, err := New(Config{Host: host, Root: root, Driver: "cgroupfs"})
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package podcgroup
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,26 +8,12 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
-	"github.com/trivet-node/trivet/internal/cgroup"
-	"github.com/trivet-node/trivet/internal/testenv"
 	"github.com/trivet-node/trivet/node/podspec"
 )
 
 // On cgroup v1 the setting has no effect, and does no harm.
 func TestMemoryOfPodsIsProtectedAsLongAsTheConfigurationSaysSo(t *testing.T) {
-	testenv.Root(t)
-	host, err := cgroup.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	root := "/trivet-test-" + t.Name()
-	t.Cleanup(func() {
-		if err := host.Remove(context.WithoutCancel(t.Context()), root); err != nil {
-			t.Error(err)
-		}
-	})
-
+	host, root := ownRoot(t)
 	pods := []*v1.Pod{
 		pod(v1.ResourceRequirements{Requests: amounts("1", "8Mi")}),
 		pod(v1.ResourceRequirements{Requests: amounts("1", "4Mi"), Limits: amounts("1", "4Mi")}),

@@ -15,20 +15,28 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-func TestAllPodsTogetherAreBounded(t *testing.T) {
+// ownRoot returns the machine's control groups and the path of one for the test, which is removed with what
+// is below it.
+func ownRoot(t *testing.T) (host *cgroup.Host, root string) {
+	t.Helper()
 	testenv.Root(t)
 	host, err := cgroup.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	root := "/trivet-test-" + t.Name()
+	root = "/trivet-test-" + t.Name()
 	t.Cleanup(func() {
 		if err := host.Remove(context.WithoutCancel(t.Context()), root); err != nil {
 			t.Error(err)
 		}
 	})
 
+	return host, root
+}
+
+func TestAllPodsTogetherAreBounded(t *testing.T) {
+	host, root := ownRoot(t)
 	tree, err := New(Config{Host: host, Root: root, Driver: "cgroupfs"})
 	if err != nil {
 		t.Fatal(err)
@@ -54,19 +62,7 @@ func TestAllPodsTogetherAreBounded(t *testing.T) {
 }
 
 func TestBurstablePodsAreWorthWhatTheyRequest(t *testing.T) {
-	testenv.Root(t)
-	host, err := cgroup.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	root := "/trivet-test-" + t.Name()
-	t.Cleanup(func() {
-		if err := host.Remove(context.WithoutCancel(t.Context()), root); err != nil {
-			t.Error(err)
-		}
-	})
-
+	host, root := ownRoot(t)
 	tree, err := New(Config{Host: host, Root: root, Driver: "cgroupfs"})
 	if err != nil {
 		t.Fatal(err)
