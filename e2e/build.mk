@@ -21,7 +21,7 @@ MEMORY ?=
 OCI ?= $(if $(filter containerd,$(CRI)),runc,crun)
 
 ref := .trivet/bin
-cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null) e2e/specs/smoke.txt e2e/cluster/controlplane/metrics-server.yaml
+cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null) e2e/specs/smoke.txt e2e/specs/conformance.txt e2e/specs/exceptions/exceptions.txt e2e/cluster/controlplane/metrics-server.yaml
 image_sources := $(shell find e2e/images -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
 $(ref)/controlplane: e2e/controlplane/go.mod e2e/controlplane/go.sum e2e/controlplane/main.go e2e/build.sh
@@ -122,6 +122,30 @@ critest: up $(ref)/critest.test ## run the published critest against trivet-cri,
 .PHONY: smoke
 smoke: up bin/trivet-specs $(ref)/e2e.test ## run the smoke set of the published e2e.test on the cluster (best with NODES=2)
 	@bin/trivet-specs --procs=4
+
+# SET=conformance (710 specs), node, storage, network, smoke, all, or a file with one name a line; SHARD=2/5 is the second of five parts of
+# it. What has a result runs no more, also after a cut, unless the commit, the programs or the seats are others; FRESH=1 begins again.
+# RESULTS=docs/data/conformance keeps the results of a finished run as data, and writes docs/conformance.md.
+SET ?= conformance
+SHARD ?=
+FRESH ?=
+PROCS ?= 10
+# Failed ones run once more in the end, alone, unless there are more.
+AGAIN ?= 40
+CONFORMANCE = .trivet/conformance
+conformance: NODES = 2
+.PHONY: conformance
+conformance: install build bin/trivet-cluster bin/trivet-specs $(references) .trivet/images/index.json $(ref)/e2e.test ## run SET=conformance|node|storage|network|all|FILE of the published e2e.test on two nodes of its own; a run that was cut off goes on (NODE=kubelet and other seats, SHARD=2/5, FRESH=1)
+	@bin/trivet-specs --dir=$(CONFORMANCE) --set=$(SET) --shard=$(SHARD) --procs=$(PROCS) --again=$(AGAIN) \
+		--results=$(CONFORMANCE)/results-$(NODE)-$(CRI)-$(CNI)-$(OCI).jsonl $(if $(filter 1,$(FRESH)),--fresh) --data=$(RESULTS) -- $(SEATS)
+
+.PHONY: conformance-names
+conformance-names: bin/trivet-specs $(ref)/e2e.test ## write the names of the conformance set, after a new version of the suite
+	@bin/trivet-specs names
+
+.PHONY: conformance-page
+conformance-page: bin/trivet-specs $(ref)/e2e.test ## write docs/conformance.md from docs/data/conformance
+	@bin/trivet-specs page
 
 # It begins with what a killed run has left. Whatever happens, also Ctrl-C: what failed is said once more at the end and the daemons' logs
 # are saved, the cluster is taken down, and the host is looked over.

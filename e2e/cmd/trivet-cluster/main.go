@@ -18,7 +18,7 @@ import (
 	"github.com/trivet-node/trivet/e2e/cluster/seat"
 	"github.com/trivet-node/trivet/e2e/demo"
 	"github.com/trivet-node/trivet/e2e/machine"
-	"github.com/trivet-node/trivet/e2e/specs"
+	"github.com/trivet-node/trivet/e2e/specs/critest"
 	"github.com/trivet-node/trivet/internal/program"
 )
 
@@ -252,7 +252,7 @@ func (s *session) critest(ctx context.Context) error {
 		return err
 	}
 
-	verdict := specs.Judge(results)
+	verdict := critest.Judge(results)
 	verdict.Print(s.Stdout, s.oci)
 	if err := verdict.Err(); err != nil {
 		report := filepath.Join(s.Dir, "critest", s.oci, "e2e.log")
