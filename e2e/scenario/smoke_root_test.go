@@ -62,11 +62,18 @@ func TestSmokeSpecs(t *testing.T) {
 // sample are the specs of this commit.
 func sample(t *testing.T, root string) []string {
 	t.Helper()
-	_, last, err := results.Read(filepath.Join(root, "docs", "data", "conformance", "conformance-trivet.jsonl"))
+	_, last, err := results.Read(filepath.Join(
+		root,
+		"docs",
+		"data",
+		"conformance",
+		"conformance-trivet.jsonl",
+	))
 	if errors.Is(err, fs.ErrNotExist) {
 		t.Log("no sample: there are no results of a conformance run")
 		return nil
 	}
+
 	if err != nil {
 		t.Fatal(err)
 	}

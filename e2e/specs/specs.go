@@ -29,7 +29,8 @@ func Conformance() (version string, names []string) {
 }
 
 // conformanceHead begins conformance.txt, before the version.
-const conformanceHead = "# The specs of e2e.test with [Conformance] or [NodeConformance], written by make conformance-names for "
+const conformanceHead = "# The specs of e2e.test with [Conformance] or [NodeConformance], written by make " +
+	"conformance-names for "
 
 // FormatConformance returns the text of conformance.txt for a version of the suite with all these specs.
 func FormatConformance(version string, all []string) string {

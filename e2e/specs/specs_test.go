@@ -48,8 +48,10 @@ func TestConformanceSetHas710SpecsOfTheSuitesVersion(t *testing.T) {
 
 	pinned := regexp.MustCompile(`(?m)^\s*(?:require )?k8s\.io/kubernetes (v\S+)`).FindSubmatch(module)
 	if pinned == nil || string(pinned[1]) != version {
-		t.Errorf("conformance.txt is of %s, and e2e/conformance pins %s: run make conformance-names", version, pinned)
+		t.Errorf("conformance.txt is of %s, and e2e/conformance pins %s: run make conformance-names",
+			version, pinned)
 	}
+
 	if FormatConformance(version, names) != conformance {
 		t.Error("conformance.txt is not as the command writes it: run make conformance-names")
 	}
@@ -103,6 +105,7 @@ func TestSetThatIsNotThereIsAnError(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
+
 		return path
 	}
 

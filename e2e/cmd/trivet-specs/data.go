@@ -46,8 +46,12 @@ func (o *options) checkNames(ctx context.Context, all []string) error {
 
 	if known, names := specs.Conformance(); specs.FormatConformance(version, all) !=
 		specs.FormatConformance(known, names) {
-		return fmt.Errorf("the conformance set of e2e.test %s is not that of %s, for %s: run make conformance-names",
-			version, conformanceFile, known)
+		return fmt.Errorf(
+			"the conformance set of e2e.test %s is not that of %s, for %s: run make conformance-names",
+			version,
+			conformanceFile,
+			known,
+		)
 	}
 
 	return nil

@@ -24,12 +24,12 @@ const about = `trivet-specs runs specs of the published Kubernetes end-to-end su
 that is up, follows the run, prints one line for each spec, and then what did not pass. It ends with an error
 unless each spec passed, was skipped by the suite, or is a known exception.
 
-  trivet-specs [flags]                      on the cluster in --dir, which is up
-  trivet-specs [flags] -- UP-FLAGS...       on one that it brings up in --dir by trivet-cluster with these flags
-                                            (such as --nodes=2 --agent=kubelet), and takes down in the end
-  trivet-specs names                        write e2e/specs/conformance.txt, the names of the conformance set
-  trivet-specs page                         write docs/conformance.md and docs/conformance-outside.md from the
-                                            results in docs/data/conformance
+  trivet-specs [flags]                 on the cluster in --dir, which is up
+  trivet-specs [flags] -- UP-FLAGS...  on one that it brings up in --dir by trivet-cluster with these
+                                       flags (such as --nodes=2 --agent=kubelet), and takes down again
+  trivet-specs names                   write e2e/specs/conformance.txt, the names of the conformance set
+  trivet-specs page                    write docs/conformance.md and docs/conformance-outside.md from
+                                       the results in docs/data/conformance
 
 With --results, what ended is kept in that file as it ends, and what is there already is not run again, unless
 it is of another commit, other programs or other seats. So a run that was cut off goes on where it was.`
@@ -73,6 +73,7 @@ func do(ctx context.Context, env *program.Env) error {
 	if len(o.up) == 0 {
 		return o.run(ctx, names)
 	}
+
 	return o.onOwnCluster(ctx, func() error { return o.run(ctx, names) })
 }
 
@@ -115,8 +116,16 @@ func (o *options) run(ctx context.Context, names []string) error {
 	}
 	defer log.Close()
 
-	fmt.Fprintf(o.env.Stdout, "%s, e2e.test %s: commit %s, %d nodes with %s\n", o.set, tested.Suite, tested.Commit,
-		tested.Nodes, tested.Seats)
+	fmt.Fprintf(
+		o.env.Stdout,
+		"%s, e2e.test %s: commit %s, %d nodes with %s\n",
+		o.set,
+		tested.Suite,
+		tested.Commit,
+		tested.Nodes,
+		tested.Seats,
+	)
+
 	err = run.New(run.Config{
 		Suite: o.suite,
 		Log:   log,
@@ -149,6 +158,7 @@ func (o *options) open(tested results.Subject) (*results.Log, error) {
 		fmt.Fprintf(o.env.Stdout, "begins again; the results of commit %s with %s are in %s.old\n",
 			old.Commit, old.Seats, o.results)
 	}
+
 	if len(log.Set()) == 0 {
 		err = suite.Clear(o.suite.ReportDir)
 	}
@@ -177,7 +187,11 @@ func (o *options) conclude(tested results.Subject, all results.Set, names []stri
 	set := all.Of(names)
 	v := verdict.Judge(set.Sorted(), reasons)
 	v.Print(o.env.Stdout)
-	fmt.Fprintf(o.env.Stdout, "the output of the suite is in %s\n", filepath.Join(o.suite.ReportDir, "e2e.log"))
+	fmt.Fprintf(
+		o.env.Stdout,
+		"the output of the suite is in %s\n",
+		filepath.Join(o.suite.ReportDir, "e2e.log"),
+	)
 
 	if o.data != "" {
 		if err := o.writeData(tested, set); err != nil {

@@ -31,8 +31,8 @@ type options struct {
 	procs int
 	again int
 
-	// results is the file in which results are kept; fresh begins it again. data is a directory for those of a
-	// finished run.
+	// results is the file in which results are kept; fresh begins it again. data is a directory for those of
+	// a finished run.
 	results string
 	fresh   bool
 	data    string
@@ -51,17 +51,34 @@ func configure(env *program.Env) (*options, error) {
 		"cluster's")
 	flags.StringVar(&o.suite.ReportDir, "report-dir", "", "directory for the JUnit report and the output; "+
 		"without it specs in --dir")
-	flags.StringVar(&o.set, "set", "smoke", "what to run: conformance, node, storage, network, smoke, all, or a "+
-		"file with one exact name a line")
+	flags.StringVar(
+		&o.set,
+		"set",
+		"smoke",
+		"what to run: conformance, node, storage, network, smoke, all, or a "+
+			"file with one exact name a line",
+	)
+
 	flags.StringVar(&o.set, "list", "smoke", "the same as --set")
 	shard := flags.String("shard", "", "a part of the set, such as 2/5: the second of five")
 	flags.IntVar(&o.procs, "procs", 4, "specs that run at the same time; 1 runs one after the other")
-	flags.IntVar(&o.again, "again", 0, "run each spec that failed once more in the end, alone, unless more than "+
-		"so many failed")
+	flags.IntVar(
+		&o.again,
+		"again",
+		0,
+		"run each spec that failed once more in the end, alone, unless more than "+
+			"so many failed",
+	)
+
 	flags.StringVar(&o.results, "results", "", "file in which results are kept, for a run that goes on")
 	flags.BoolVar(&o.fresh, "fresh", false, "begin the file of --results again")
-	times := flags.String("times", "docs/data/conformance/conformance-trivet.jsonl", "results of which the times "+
-		"of specs are taken, if the file is there")
+	times := flags.String(
+		"times",
+		"docs/data/conformance/conformance-trivet.jsonl",
+		"results of which the times "+
+			"of specs are taken, if the file is there",
+	)
+
 	flags.StringVar(&o.data, "data", "", "directory in which the results of a finished run are written as "+
 		"SET-AGENT.jsonl, and from which docs/conformance.md is made")
 	if err := env.Parse(flags); err != nil {
@@ -103,6 +120,7 @@ func (o *options) complete(bin string) error {
 		&o.suite.Kubeconfig,
 		&o.suite.ReportDir,
 	}
+
 	for _, p := range paths {
 		abs, err := filepath.Abs(*p)
 		if err != nil {
@@ -131,8 +149,8 @@ func timesIn(path string) (specs.Times, error) {
 	return set.Times(), err
 }
 
-// subject is what is tested. Of a cluster that is not of trivet-cluster, nothing but the number of its nodes is
-// known.
+// subject is what is tested. Of a cluster that is not of trivet-cluster, nothing but the number of its nodes
+// is known.
 func (o *options) subject(ctx context.Context, count int) (results.Subject, error) {
 	version, err := o.suite.Version(ctx)
 	if err != nil {

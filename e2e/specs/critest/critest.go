@@ -68,6 +68,7 @@ func (r Run) Do(ctx context.Context, ended func(suite.Result)) ([]suite.Result, 
 		"--keep-going",
 		"--skip=" + strings.Join(quoted, "|"),
 	}
+
 	args = append(args, suite.JUnitFlags(r.ReportDir)...)
 	args = append(args, r.Suite, "--", "--runtime-endpoint="+r.Endpoint, "--image-endpoint="+r.Endpoint)
 

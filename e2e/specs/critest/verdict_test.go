@@ -11,7 +11,11 @@ import (
 func TestVerdictNeedsEverySpecOfCritest(t *testing.T) {
 	passed := suite.Result{Outcome: suite.Passed}
 	noAppArmor := suite.Result{Outcome: suite.Skipped, Message: "skipped - AppArmor is disabled on this host"}
-	all := append(slices.Repeat([]suite.Result{passed}, 106), slices.Repeat([]suite.Result{noAppArmor}, 30)...)
+	all := append(
+		slices.Repeat([]suite.Result{passed}, 106),
+		slices.Repeat([]suite.Result{noAppArmor}, 30)...,
+	)
+
 	failed := suite.Result{Outcome: suite.Failed}
 	odd := suite.Result{Outcome: suite.Skipped, Message: "skipped - moon"}
 
@@ -20,11 +24,14 @@ func TestVerdictNeedsEverySpecOfCritest(t *testing.T) {
 		// fault is a part of the error; "" for none.
 		fault string
 	}{
-		"all":               {all, ""},
-		"one less":          {all[1:], "135 specs"},
-		"one more":          {slices.Concat(all, []suite.Result{passed}), "137 specs"},
-		"none":              {nil, "0 specs"},
-		"a failure":         {slices.Concat(all[1:], []suite.Result{failed}), "1 specs of critest did not pass"},
+		"all":      {all, ""},
+		"one less": {all[1:], "135 specs"},
+		"one more": {slices.Concat(all, []suite.Result{passed}), "137 specs"},
+		"none":     {nil, "0 specs"},
+		"a failure": {
+			slices.Concat(all[1:], []suite.Result{failed}),
+			"1 specs of critest did not pass",
+		},
 		"an unknown reason": {slices.Concat(all[1:], []suite.Result{odd}), "1 specs of critest did not pass"},
 	} {
 		err := Judge(c.results).Err()

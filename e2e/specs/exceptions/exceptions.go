@@ -21,8 +21,8 @@ func Committed() (Exceptions, error) { return Parse(committed) }
 // kinds are what can be the cause of an exception.
 var kinds = []string{"kernel: ", "machine: "}
 
-// Parse reads exceptions: a line with a reason, which begins with "kernel: " or "machine: ", then one line for
-// each name of a spec that it is for. Empty lines and lines that start with # are skipped.
+// Parse reads exceptions: a line with a reason, which begins with "kernel: " or "machine: ", then one line
+// for each name of a spec that it is for. Empty lines and lines that start with # are skipped.
 func Parse(text string) (Exceptions, error) {
 	all := Exceptions{}
 	reason := ""

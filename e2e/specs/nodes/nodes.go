@@ -16,7 +16,8 @@ import (
 // callLimit bounds a call of the API server.
 const callLimit = 8 * time.Second
 
-// Watch knows the nodes that a cluster had when a run began. Specs make Nodes of their own, which do not count.
+// Watch knows the nodes that a cluster had when a run began. Specs make Nodes of their own, which do not
+// count.
 type Watch struct {
 	client kubernetes.Interface
 	names  []string
@@ -44,6 +45,7 @@ func New(ctx context.Context, kubeconfig string) (*Watch, error) {
 	for _, n := range list.Items {
 		w.names = append(w.names, n.Name)
 	}
+
 	if len(w.names) == 0 {
 		return nil, errors.New("the cluster has no nodes")
 	}

@@ -15,9 +15,9 @@ const intro = `# Conformance
 All specs of the published end-to-end suite of Kubernetes (e2e.test %s) whose name has
 [Conformance] or [NodeConformance], as they ran last on two trivet nodes, and beside that as they
 ran on the same machine with kubelet, containerd, runc and the upstream CNI plugins in the seats.
-` + "`make conformance RESULTS=docs/data/conformance`" + ` runs them, keeps the results there, and writes this page
-from them; [the cluster](cluster.md#conformance) says how. Specs outside of this set are on
-[a page of their own](conformance-outside.md).
+` + "`make conformance RESULTS=docs/data/conformance`" + ` runs them, keeps the results there, and writes
+this page from them; [the cluster](cluster.md#conformance) says how. Specs outside of this set are
+on [a page of their own](conformance-outside.md).
 
 A *flaky* spec failed among the others and passed when it ran again alone: it has not passed. An
 *excepted* one fails with kubelet, too, for the reason of the kernel or the machine that is given. A
@@ -37,7 +37,8 @@ func Conformance(d Data) string {
 }
 
 func writeRuns(out *strings.Builder, d Data) {
-	out.WriteString("## The runs\n| | nodes | seats | machine | commit | date |\n| --- | --- | --- | --- | --- | --- |\n")
+	out.WriteString("## The runs\n| | nodes | seats | machine | commit | date |\n| --- | --- | --- | --- " +
+		"| --- | --- |\n")
 	for _, run := range []struct {
 		name string
 		Run
@@ -47,8 +48,16 @@ func writeRuns(out *strings.Builder, d Data) {
 			continue
 		}
 
-		fmt.Fprintf(out, "| %s | %d | %s | %s | %s | %s |\n", run.name, run.Nodes, cell(run.Seats), cell(run.Machine),
-			run.Commit, run.Date)
+		fmt.Fprintf(
+			out,
+			"| %s | %d | %s | %s | %s | %s |\n",
+			run.name,
+			run.Nodes,
+			cell(run.Seats),
+			cell(run.Machine),
+			run.Commit,
+			run.Date,
+		)
 	}
 
 	out.WriteString("\n")
@@ -74,6 +83,7 @@ func writeSums(out *strings.Builder, d Data) {
 		for _, state := range counted {
 			fmt.Fprintf(out, " %d |", d.count(d.Ours, names, state))
 		}
+
 		fmt.Fprintf(out, " %d |\n", d.count(d.Kubelets, names, string(results.Passed)))
 	}
 
@@ -122,7 +132,10 @@ func writeReasons(out *strings.Builder, d Data) {
 			reason = strings.TrimPrefix(d.Ours.Set[n].Message(), "skipped - ")
 		}
 
-		rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s |\n", cell(n), state, d.state(d.Kubelets, n), cell(reason)))
+		rows = append(
+			rows,
+			fmt.Sprintf("| %s | %s | %s | %s |\n", cell(n), state, d.state(d.Kubelets, n), cell(reason)),
+		)
 	}
 
 	if len(rows) == 0 {
@@ -130,7 +143,10 @@ func writeReasons(out *strings.Builder, d Data) {
 		return
 	}
 
-	out.WriteString("| spec | trivet | kubelet | reason |\n| --- | --- | --- | --- |\n" + strings.Join(rows, "") + "\n")
+	out.WriteString("| spec | trivet | kubelet | reason |\n| --- | --- | --- | --- |\n" + strings.Join(
+		rows,
+		"",
+	) + "\n")
 }
 
 func writeSpecs(out *strings.Builder, d Data) {
@@ -139,8 +155,14 @@ func writeSpecs(out *strings.Builder, d Data) {
 		fmt.Fprintf(out, "### %s\n| spec | trivet | kubelet | s |\n| --- | --- | --- | --- |\n", sig)
 		for _, n := range ofSIG(d.Names, sig) {
 			short := strings.TrimPrefix(n, "["+sig+"] ")
-			fmt.Fprintf(out, "| %s | %s | %s | %s |\n", cell(short), d.state(d.Ours, n), d.state(d.Kubelets, n),
-				seconds(d.Ours, n))
+			fmt.Fprintf(
+				out,
+				"| %s | %s | %s | %s |\n",
+				cell(short),
+				d.state(d.Ours, n),
+				d.state(d.Kubelets, n),
+				seconds(d.Ours, n),
+			)
 		}
 
 		out.WriteString("\n")

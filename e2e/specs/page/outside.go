@@ -31,7 +31,16 @@ func Outside(d Data) string {
 			continue
 		}
 
-		fmt.Fprintf(&out, "## %s\n%s, commit %s, %d nodes:\n%s.\n\n", set, run.Date, run.Commit, run.Nodes, run.Seats)
+		fmt.Fprintf(
+			&out,
+			"## %s\n%s, commit %s, %d nodes:\n%s.\n\n",
+			set,
+			run.Date,
+			run.Commit,
+			run.Nodes,
+			run.Seats,
+		)
+
 		writeOutside(&out, run.Set)
 	}
 
@@ -44,14 +53,29 @@ func writeOutside(out *strings.Builder, set results.Set) {
 		of[r.State()] = append(of[r.State()], r)
 	}
 
-	fmt.Fprintf(out, "%d specs: %d passed, %d flaky, %d failed, %d skipped.\n\n", len(set), len(of[results.Passed]),
-		len(of[results.Flaky]), len(of[results.Failed]), len(of[results.Skipped]))
+	fmt.Fprintf(
+		out,
+		"%d specs: %d passed, %d flaky, %d failed, %d skipped.\n\n",
+		len(set),
+		len(of[results.Passed]),
+		len(of[results.Flaky]),
+		len(of[results.Failed]),
+		len(of[results.Skipped]),
+	)
 
 	if bad := append(of[results.Failed], of[results.Flaky]...); len(bad) > 0 {
 		out.WriteString("| spec | state | s | message |\n| --- | --- | --- | --- |\n")
 		for _, r := range bad {
-			fmt.Fprintf(out, "| %s | %s | %.1f | %s |\n", cell(r.Spec), r.State(), r.Took().Seconds(), cell(r.Message()))
+			fmt.Fprintf(
+				out,
+				"| %s | %s | %.1f | %s |\n",
+				cell(r.Spec),
+				r.State(),
+				r.Took().Seconds(),
+				cell(r.Message()),
+			)
 		}
+
 		out.WriteString("\n")
 	}
 
@@ -60,6 +84,7 @@ func writeOutside(out *strings.Builder, set results.Set) {
 		for _, r := range passed {
 			fmt.Fprintf(out, "| %s | %.1f |\n", cell(r.Spec), r.Took().Seconds())
 		}
+
 		out.WriteString("\n")
 	}
 

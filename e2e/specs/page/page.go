@@ -68,9 +68,9 @@ func load(dir, name string) (Run, error) {
 	return Run{Subject: subject, Set: set}, err
 }
 
-// Check returns what is wrong with the data: specs of the set without a result in a run that was made, results
-// of specs that the set does not have, and exceptions that are none, because their spec passes here or with
-// kubelet.
+// Check returns what is wrong with the data: specs of the set without a result in a run that was made,
+// results of specs that the set does not have, and exceptions that are none, because their spec passes here
+// or with kubelet.
 func (d Data) Check() error {
 	inSet := map[string]bool{}
 	for _, n := range d.Names {
@@ -92,7 +92,10 @@ func (d Data) Check() error {
 		for _, run := range []Run{d.Ours, d.Kubelets} {
 			r, ran := run.Set[n]
 			if ran && (r.State() == results.Passed || r.State() == results.Flaky) {
-				errs = append(errs, fmt.Errorf("exception (%s): with %s it is %s: %s", reason, run.Seats, r.State(), n))
+				errs = append(
+					errs,
+					fmt.Errorf("exception (%s): with %s it is %s: %s", reason, run.Seats, r.State(), n),
+				)
 			}
 		}
 	}
@@ -103,12 +106,18 @@ func (d Data) Check() error {
 func (d Data) checkRun(run Run, inSet map[string]bool) error {
 	var errs []error
 	if run.Suite != d.Version {
-		errs = append(errs, fmt.Errorf("the results with %s are of e2e.test %s, not %s", run.Seats, run.Suite, d.Version))
+		errs = append(
+			errs,
+			fmt.Errorf("the results with %s are of e2e.test %s, not %s", run.Seats, run.Suite, d.Version),
+		)
 	}
 
 	missing := slices.DeleteFunc(slices.Clone(d.Names), func(n string) bool { return run.Set[n].Spec != "" })
 	if len(missing) > 0 {
-		errs = append(errs, fmt.Errorf("no result with %s of %d specs, such as %s", run.Seats, len(missing), missing[0]))
+		errs = append(
+			errs,
+			fmt.Errorf("no result with %s of %d specs, such as %s", run.Seats, len(missing), missing[0]),
+		)
 	}
 
 	for n := range run.Set {

@@ -44,6 +44,7 @@ func TestEverySpecOfTheSetIsOnThePage(t *testing.T) {
 	if rows := strings.Count(table, "\n| ") - 2*len(sigs(d.Names)); rows != len(d.Names) {
 		t.Errorf("%d rows of %d specs", rows, len(d.Names))
 	}
+
 	for _, n := range d.Names {
 		_, short, _ := strings.Cut(n, "] ")
 		if !strings.Contains(table, "| "+cell(short)+" |") {
@@ -94,28 +95,36 @@ func TestPageShowsStatesAndReasons(t *testing.T) {
 }
 
 func TestDataThatCannotBeRightIsAnError(t *testing.T) {
+	passes := func(d *Data) {
+		d.Kubelets = Run{Subject: results.Subject{Suite: "v1", Seats: "theirs"}, Set: results.Set{}}
+		for n := range d.Ours.Set {
+			d.Kubelets.Set[n] = results.Record{Spec: n, First: suite.Result{Outcome: suite.Passed}}
+		}
+	}
+
 	for name, test := range map[string]struct {
 		change func(*Data)
 		fault  string
 	}{
-		"as it is":                 {func(*Data) {}, ""},
-		"a spec without a result":  {func(d *Data) { delete(d.Ours.Set, "[sig-a] A") }, "no result with ours of 1 specs, such as [sig-a] A"},
+		"as it is": {func(*Data) {}, ""},
+		"a spec without a result": {
+			func(d *Data) { delete(d.Ours.Set, "[sig-a] A") },
+			"no result with ours of 1 specs, such as [sig-a] A",
+		},
 		"a result of another spec": {func(d *Data) { d.Names = d.Names[1:] }, "which is not of the set"},
 		"another suite":            {func(d *Data) { d.Version = "v2" }, "are of e2e.test v1, not v2"},
-		"an exception that passes": {func(d *Data) { d.Exceptions["[sig-a] A"] = "kernel: x" }, "it is passed"},
+		"an exception that passes": {
+			func(d *Data) { d.Exceptions["[sig-a] A"] = "kernel: x" },
+			"it is passed",
+		},
 		"an exception that is flaky": {
 			func(d *Data) { d.Exceptions["[sig-a] B"] = "kernel: x" }, "it is flaky",
 		},
-		"an exception of nothing": {func(d *Data) { d.Exceptions["[sig-x] Q"] = "kernel: x" }, "has no spec [sig-x] Q"},
-		"an exception that kubelet passes": {
-			func(d *Data) {
-				d.Kubelets = Run{Subject: results.Subject{Suite: "v1", Seats: "theirs"}, Set: results.Set{}}
-				for n := range d.Ours.Set {
-					d.Kubelets.Set[n] = results.Record{Spec: n, First: suite.Result{Outcome: suite.Passed}}
-				}
-			},
-			"with theirs it is passed",
+		"an exception of nothing": {
+			func(d *Data) { d.Exceptions["[sig-x] Q"] = "kernel: x" },
+			"has no spec [sig-x] Q",
 		},
+		"an exception that kubelet passes": {passes, "with theirs it is passed"},
 	} {
 		d := small()
 		test.change(&d)
@@ -128,8 +137,12 @@ func TestDataThatCannotBeRightIsAnError(t *testing.T) {
 
 func TestOutsideShowsReasonsOfSkips(t *testing.T) {
 	skip := func(name, reason string) results.Record {
-		return results.Record{Spec: name, First: suite.Result{Outcome: suite.Skipped, Message: "skipped - " + reason}}
+		return results.Record{
+			Spec:  name,
+			First: suite.Result{Outcome: suite.Skipped, Message: "skipped - " + reason},
+		}
 	}
+
 	d := Data{Outside: map[string]Run{"network": {
 		Subject: results.Subject{Commit: "c", Date: "2026-11-29"},
 		Set: results.Set{

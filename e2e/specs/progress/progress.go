@@ -36,6 +36,7 @@ func New(out io.Writer, times specs.Times, procs, total, failed int, left []stri
 		failed: failed,
 		left:   map[string]bool{},
 	}
+
 	for _, n := range left {
 		p.left[n] = true
 	}

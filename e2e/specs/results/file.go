@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"time"
@@ -127,10 +128,7 @@ func Write(path string, subject Subject, set Set) error {
 		return err
 	}
 
-	for name, r := range set {
-		merged[name] = r
-	}
-
+	maps.Copy(merged, set)
 	data, err := line{Subject: &subject}.encode()
 	if err != nil {
 		return err

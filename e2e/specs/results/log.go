@@ -10,8 +10,8 @@ import (
 	"github.com/trivet-node/trivet/e2e/specs/suite"
 )
 
-// Log is a file that grows while specs run. A process that is killed leaves a good one: the only line that can
-// be incomplete is the last, and Open drops it. One process at a time may have it open.
+// Log is a file that grows while specs run. A process that is killed leaves a good one: the only line that
+// can be incomplete is the last, and Open drops it. One process at a time may have it open.
 type Log struct {
 	file *os.File
 	set  Set
@@ -38,7 +38,8 @@ func Open(path string, subject Subject, fresh bool) (*Log, error) {
 	if begun {
 		had, set, err := decode(whole)
 		if err != nil && !fresh {
-			return nil, fmt.Errorf("results %s: %w; FRESH=1 begins again and keeps it as %s.old", path, err, path)
+			return nil, fmt.Errorf("results %s: %w; FRESH=1 begins again and keeps it as %s.old",
+				path, err, path)
 		}
 
 		if fresh || !had.Same(subject) {

@@ -1,6 +1,6 @@
-// Package results keeps the results of specs in files of JSON lines: the first line says what was tested, then
-// there is one for each attempt at a spec. A file grows line by line while specs run (Log), so that a run
-// which is cut off goes on where it was, and a finished one is committed as data for docs/conformance.md.
+// Package results keeps the results of specs in files of JSON lines: the first line says what was tested,
+// then there is one for each attempt at a spec. A file grows line by line while specs run (Log), so that a
+// run which is cut off goes on where it was, and a finished one is committed as data for docs/conformance.md.
 package results
 
 import (

@@ -20,8 +20,8 @@ import (
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
-// The test binary stands in for the suite, and for a process that runs it. Both find the directory of the test
-// in the environment.
+// The test binary stands in for the suite, and for a process that runs it. Both find the directory of the
+// test in the environment.
 const (
 	roleVariable = "RUN_TEST_ROLE"
 	dirVariable  = "RUN_TEST_DIR"
@@ -36,11 +36,13 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+
 	case "suite":
 		if err := beSuite(dir, os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+
 	default:
 		os.Exit(m.Run())
 	}
@@ -120,6 +122,7 @@ func runIn(ctx context.Context, dir string) error {
 		Kubeconfig: filepath.Join(dir, "kubeconfig"),
 		ReportDir:  filepath.Join(dir, "specs"),
 	}
+
 	return run.New(run.Config{
 		Suite: e2e,
 		Log:   log,

@@ -51,6 +51,7 @@ func (r *Run) looks(ctx context.Context, once bool) error {
 			if err := r.release(held); err != nil || once {
 				return err
 			}
+
 		case unfit.IsZero():
 			unfit = time.Now()
 		case time.Since(unfit) >= unfitLimit:
@@ -61,6 +62,7 @@ func (r *Run) looks(ctx context.Context, once bool) error {
 	if once {
 		return context.Cause(ctx)
 	}
+
 	return nil
 }
 

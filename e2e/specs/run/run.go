@@ -58,8 +58,8 @@ type Run struct {
 	cfg      Config
 	progress *progress.Progress
 
-	// mu guards the log and held, the failures that are not in the log yet: a spec may fail because a node has
-	// died, which says nothing about the spec.
+	// mu guards the log and held, the failures that are not in the log yet: a spec may fail because a node
+	// has died, which says nothing about the spec.
 	mu   sync.Mutex
 	held []suite.Result
 
@@ -115,9 +115,16 @@ func (r *Run) Do(ctx context.Context) error {
 
 	failed := r.failed()
 	if len(failed) > r.cfg.Again {
-		fmt.Fprintf(r.cfg.Out, "%d specs failed, more than %d: they are not run again\n", len(failed), r.cfg.Again)
+		fmt.Fprintf(
+			r.cfg.Out,
+			"%d specs failed, more than %d: they are not run again\n",
+			len(failed),
+			r.cfg.Again,
+		)
+
 		return nil
 	}
+
 	if len(failed) > 0 {
 		fmt.Fprintf(r.cfg.Out, "%d specs failed, each is run again alone\n", len(failed))
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/trivet-node/trivet/e2e/specs/suite"
 )
 
-// fake is a suite whose specs take a minute each, one after the other. Those in fails fail as many times as it
-// says.
+// fake is a suite whose specs take a minute each, one after the other. Those in fails fail as many times as
+// it says.
 type fake struct {
 	fails map[string]int
 	calls [][]string
@@ -93,6 +93,7 @@ func TestFailedSpecsRunAgainAloneAfterAllOthers(t *testing.T) {
 			for _, names := range f.calls {
 				calls = append(calls, strings.Join(names, " "))
 			}
+
 			if !slices.Equal(calls, want) {
 				t.Errorf("calls of the suite %q, want %q", calls, want)
 			}
@@ -140,7 +141,9 @@ func TestSpecsWithAResultDoNotRunAgain(t *testing.T) {
 		if _, err := do(t, f, log, nil); err != nil {
 			t.Fatal(err)
 		}
-		if len(f.calls) != 2 || f.calls[0][0] != "d [Serial] [Disruptive]" || f.calls[1][0] != "e [Disruptive]" {
+
+		if len(f.calls) != 2 || f.calls[0][0] != "d [Serial] [Disruptive]" ||
+			f.calls[1][0] != "e [Disruptive]" {
 			t.Errorf("calls of the suite %q", f.calls)
 		}
 	})
@@ -156,6 +159,7 @@ func TestADeadNodeEndsTheRunAndItsFailuresDoNotCount(t *testing.T) {
 				if time.Since(begun) > 110*time.Second {
 					return errors.New("node node1 is not Ready")
 				}
+
 				return nil
 			}
 		})
@@ -179,6 +183,7 @@ func TestANodeThatComesBackDoesNotEndTheRun(t *testing.T) {
 				if since := time.Since(begun); since > 110*time.Second && since < 140*time.Second {
 					return errors.New("node node1 is not Ready")
 				}
+
 				return nil
 			}
 		})

@@ -39,6 +39,7 @@ func follow(out io.Reader, ended func(Result)) {
 		if spec != nil && spec.Name != "" {
 			ended(*spec)
 		}
+
 		spec = nil
 	}
 
@@ -56,6 +57,7 @@ func follow(out io.Reader, ended func(Result)) {
 			if spec.Name == "" {
 				spec = nil
 			}
+
 		case spec != nil && spec.Outcome != Passed:
 			spec.Message = messageOf(line, spec.Message)
 		}

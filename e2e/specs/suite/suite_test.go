@@ -127,6 +127,7 @@ S [SKIPPED] [0.1 seconds]
 func TestSpecsThatEndAreSeenInTheOutput(t *testing.T) {
 	var got []Result
 	follow(strings.NewReader(output), func(r Result) { got = append(got, r) })
+
 	want := []Result{
 		{Name: "[sig-node] A works [Conformance]", Outcome: Passed, Took: 2405 * time.Millisecond},
 		{
@@ -168,7 +169,10 @@ func TestReportThatWasCutOffIsAnError(t *testing.T) {
 }
 
 func TestSuiteThatEndedTooEarlyIsAnError(t *testing.T) {
-	found := map[string]Result{"A": {Name: "A", Outcome: Passed}, "B": {Name: "B", Outcome: Skipped, Message: "skipped"}}
+	found := map[string]Result{
+		"A": {Name: "A", Outcome: Passed},
+		"B": {Name: "B", Outcome: Skipped, Message: "skipped"},
+	}
 	_, err := pick(found, []string{"A", "B"})
 	if err == nil || !strings.Contains(err.Error(), "ended before 1 of 2 specs had run") {
 		t.Errorf("error %v", err)
@@ -181,7 +185,10 @@ func TestNamesAreThoseOfTheListing(t *testing.T) {
     k8s.io/kubernetes@v1.37.2/test/e2e/b.go:1: [sig-node] B
 
 `)
-	if want := []string{"[sig-node] A: works (aka. B) [Conformance]", "[sig-node] B"}; !slices.Equal(got, want) {
+	if want := []string{"[sig-node] A: works (aka. B) [Conformance]", "[sig-node] B"}; !slices.Equal(
+		got,
+		want,
+	) {
 		t.Errorf("names %q, want %q", got, want)
 	}
 }

@@ -37,11 +37,13 @@ func Judge(records []results.Record, reasons exceptions.Exceptions) Verdict {
 			if excepted {
 				v.Wrong = append(v.Wrong, r)
 			}
+
 		case results.Flaky:
 			v.Flaky = append(v.Flaky, r)
 			if excepted {
 				v.Wrong = append(v.Wrong, r)
 			}
+
 		case results.Skipped:
 			v.Skipped = append(v.Skipped, r)
 		case results.Failed:
@@ -61,12 +63,15 @@ func (v Verdict) Print(out io.Writer) {
 	for _, r := range v.Skipped {
 		fmt.Fprintf(out, "skipped  %s\n         %s\n", r.Spec, reason(r.First))
 	}
+
 	for _, r := range v.Excepted {
 		fmt.Fprintf(out, "excepted %s\n         %s\n", r.Spec, v.reasons[r.Spec])
 	}
+
 	for _, r := range v.Wrong {
 		fmt.Fprintf(out, "%-8s %s\n         is an exception: %s\n", r.State(), r.Spec, v.reasons[r.Spec])
 	}
+
 	for _, r := range append(v.Flaky, v.Failed...) {
 		fmt.Fprintf(out, "%-8s %s\n         %s\n", r.State(), r.Spec, attempts(r))
 	}
