@@ -43,17 +43,19 @@ func (o *options) checkNames(ctx context.Context, all []string) error {
 	if err != nil {
 		return err
 	}
+	return compareNames(version, all)
+}
 
-	if known, names := specs.Conformance(); specs.FormatConformance(version, all) !=
-		specs.FormatConformance(known, names) {
+func compareNames(version string, all []string) error {
+	known, names := specs.Conformance()
+	if specs.FormatConformance(version, all) != specs.FormatConformance(known, names) {
 		return fmt.Errorf(
-			"the conformance set of e2e.test %s is not that of %s, for %s: run make conformance-names",
+			"the conformance set of e2e.test %s is not that of %s in %s: run make conformance-names",
 			version,
-			conformanceFile,
 			known,
+			conformanceFile,
 		)
 	}
-
 	return nil
 }
 

@@ -20,9 +20,9 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-const about = `trivet-specs runs specs of the published Kubernetes end-to-end suite (e2e.test) against a cluster
-that is up, follows the run, prints one line for each spec, and then what did not pass. It ends with an error
-unless each spec passed, was skipped by the suite, or is a known exception.
+const about = `trivet-specs runs specs of the published Kubernetes end-to-end suite (e2e.test) against a
+cluster that is up, follows the run, prints one line for each spec, and then what did not pass. It ends
+with an error unless each spec passed, was skipped by the suite, or is a known exception.
 
   trivet-specs [flags]                 on the cluster in --dir, which is up
   trivet-specs [flags] -- UP-FLAGS...  on one that it brings up in --dir by trivet-cluster with these
