@@ -28,7 +28,8 @@ func TestCommittedExceptionsAreOfTheSet(t *testing.T) {
 }
 
 func TestReasonIsThatOfTheNamesBelowIt(t *testing.T) {
-	got, err := Parse("# all\n\nkernel: no dummy links\n[sig-a] A\n[sig-a] B\n\nmachine: 2 cores\n[sig-b] C\n")
+	const text = "# all\n\nkernel: no dummy links\n[sig-a] A\n[sig-a] B\n\nmachine: 2 cores\n[sig-b] C\n"
+	got, err := Parse(text)
 	want := Exceptions{
 		"[sig-a] A": "kernel: no dummy links",
 		"[sig-a] B": "kernel: no dummy links",

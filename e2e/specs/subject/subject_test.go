@@ -14,9 +14,11 @@ import (
 func TestSeatsAreNamedOnceForNodesThatAreAlike(t *testing.T) {
 	systemd := seat.Ours
 	systemd.Init = machine.Systemd
-	nodes := []cluster.Node{{Seats: seat.Ours}, {Seats: seat.Ours}, {Seats: systemd}, {Seats: seat.Reference}}
-	const want = "trivet-node trivet-cri trivet-cni crun + trivet-node trivet-cri trivet-cni crun systemd + " +
-		"kubelet containerd upstream runc"
+	nodes := []cluster.Node{
+		{Seats: seat.Ours}, {Seats: seat.Ours}, {Seats: systemd}, {Seats: seat.Reference},
+	}
+	const want = "trivet-node trivet-cri trivet-cni crun + " +
+		"trivet-node trivet-cri trivet-cni crun systemd + kubelet containerd upstream runc"
 	if got := seats(nodes); got != want {
 		t.Errorf("seats %q, want %q", got, want)
 	}

@@ -17,6 +17,7 @@ var (
 
 func TestVerdictNeedsEverySpecToPassOrAReason(t *testing.T) {
 	reasons := exceptions.Exceptions{"X": "kernel: no dummy links"}
+
 	for name, test := range map[string]struct {
 		record results.Record
 		fault  string
