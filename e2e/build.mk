@@ -133,7 +133,7 @@ PROCS ?= 10
 # Failed ones run once more in the end, alone, unless there are more.
 AGAIN ?= 40
 CONFORMANCE = .trivet/conformance
-conformance_images := $(or $(suite_images),.trivet/images/index.json) $(if $(filter storage all,$(SET)),$(storage_images))
+conformance_images := $(or $(strip $(base_images) $(suite_images)),.trivet/images/index.json) $(if $(filter storage all,$(SET)),$(storage_images))
 conformance: NODES = 2
 .PHONY: conformance
 conformance: install build bin/trivet-cluster bin/trivet-specs $(references) $(conformance_images) $(ref)/e2e.test ## run SET=conformance|node|storage|network|all|FILE of the published e2e.test on two nodes of its own; a run that was cut off goes on (NODE=kubelet and other seats, SHARD=2/5, FRESH=1)
