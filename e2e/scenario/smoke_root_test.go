@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/trivet-node/trivet/e2e/specs"
+	"github.com/trivet-node/trivet/e2e/specs/nodes"
 	"github.com/trivet-node/trivet/e2e/specs/results"
 	"github.com/trivet-node/trivet/e2e/specs/subject"
 	"github.com/trivet-node/trivet/e2e/specs/suite"
@@ -32,6 +33,12 @@ func TestSmokeSpecs(t *testing.T) {
 		ReportDir:  filepath.Join(c.dir, "specs"),
 	}
 
+	watch, err := nodes.New(t.Context(), e2e.Kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	e2e.Nodes = watch.Count()
 	names := slices.Concat(specs.Smoke(), sample(t, c.root))
 	found := runSpecs(t, e2e, names, smokeProcs)
 	if len(found) != len(names) {

@@ -126,6 +126,7 @@ func (o *options) run(ctx context.Context, names []string) error {
 		tested.Seats,
 	)
 
+	o.suite.Nodes = watch.Count()
 	err = run.New(run.Config{
 		Suite: o.suite,
 		Log:   log,

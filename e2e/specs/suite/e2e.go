@@ -21,6 +21,10 @@ type E2E struct {
 	Kubeconfig string
 	Kubectl    string
 
+	// Nodes is how many nodes the cluster has. A suite in several processes that is not told skips what needs
+	// two of them.
+	Nodes int
+
 	// ReportDir receives junit_01.xml, e2e.log, and what specs say about their failures.
 	ReportDir string
 }
@@ -113,6 +117,7 @@ func (e E2E) line(names []string, procs int) (program string, args []string) {
 		"--report-dir=" + e.ReportDir,
 		"--disable-log-dump=true",
 		"--dns-domain=cluster.local",
+		fmt.Sprintf("--num-nodes=%d", e.Nodes),
 	}
 	if procs <= 1 {
 		return e.Program, append(own, "--ginkgo.no-color", "--ginkgo.v", "--ginkgo.focus="+focusOn(names))
