@@ -24,7 +24,7 @@ type DeadNodeError struct {
 }
 
 func (e *DeadNodeError) Error() string {
-	return fmt.Sprintf("stopped, with all results so far kept: for %s, %v", unfitLimit, e.Reason)
+	return fmt.Sprintf("stopped: for %s %v", unfitLimit, e.Reason)
 }
 
 // watch looks at the nodes until ctx ends. It ends the run by stop when one stays unfit.
