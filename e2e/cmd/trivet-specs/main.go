@@ -194,11 +194,8 @@ func (o *options) conclude(tested results.Subject, all results.Set, names []stri
 		filepath.Join(o.suite.ReportDir, "e2e.log"),
 	)
 
-	if o.data != "" {
-		if err := o.writeData(tested, set); err != nil {
-			return err
-		}
+	if o.data == "" {
+		return v.Err()
 	}
-
-	return v.Err()
+	return errors.Join(v.Err(), o.writeData(tested, set))
 }

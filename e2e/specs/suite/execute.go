@@ -82,10 +82,11 @@ func runLogged(cmd *exec.Cmd, log io.Writer, ended func(Result)) error {
 		return fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
 
-	follow(io.TeeReader(out, log), ended)
+	kept := &keeper{to: log}
+	follow(io.TeeReader(out, kept), ended)
 
-	err = cmd.Wait()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
+	err = errors.Join(kept.err, cmd.Wait())
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() && kept.err == nil {
 		return nil
 	}
 	if err != nil {
@@ -93,4 +94,18 @@ func runLogged(cmd *exec.Cmd, log io.Writer, ended func(Result)) error {
 	}
 
 	return nil
+}
+
+// keeper writes as long as that is possible. A suite whose output cannot be kept, on a full disk, is still
+// followed: the results of its specs are worth more.
+type keeper struct {
+	to  io.Writer
+	err error
+}
+
+func (k *keeper) Write(p []byte) (int, error) {
+	if k.err == nil {
+		_, k.err = k.to.Write(p)
+	}
+	return len(p), nil
 }

@@ -1,6 +1,8 @@
 package suite
 
 import (
+	"os"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -190,6 +192,22 @@ func TestNamesAreThoseOfTheListing(t *testing.T) {
 		want,
 	) {
 		t.Errorf("names %q, want %q", got, want)
+	}
+}
+
+func TestSuiteIsFollowedWhenItsOutputCannotBeKept(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip("there is no /dev/full:", err)
+	}
+	defer full.Close()
+
+	script := "printf '• [2.405 seconds]\\n[sig-node] A works\\n'; echo end >&2"
+	var got []string
+	err = runLogged(exec.Command("sh", "-c", script), full, func(r Result) { got = append(got, r.Name) })
+	if err == nil || !strings.Contains(err.Error(), "no space left") ||
+		!slices.Equal(got, []string{"[sig-node] A works"}) {
+		t.Errorf("%v, results %q", err, got)
 	}
 }
 
