@@ -204,7 +204,11 @@ func TestSuiteIsFollowedWhenItsOutputCannotBeKept(t *testing.T) {
 
 	script := "printf '• [2.405 seconds]\\n[sig-node] A works\\n'; echo end >&2"
 	var got []string
-	err = runLogged(exec.Command("sh", "-c", script), full, func(r Result) { got = append(got, r.Name) })
+	err = runLogged(
+		exec.CommandContext(t.Context(), "sh", "-c", script),
+		full,
+		func(r Result) { got = append(got, r.Name) },
+	)
 	if err == nil || !strings.Contains(err.Error(), "no space left") ||
 		!slices.Equal(got, []string{"[sig-node] A works"}) {
 		t.Errorf("%v, results %q", err, got)
