@@ -8,8 +8,6 @@ import (
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
-const minute = time.Minute
-
 // How often the nodes are looked at, and how long one may be unfit before the run ends: a node whose agent is
 // late with its lease is back within that time.
 const (

@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/trivet-node/trivet/e2e/specs"
 	"github.com/trivet-node/trivet/e2e/specs/progress"
@@ -72,19 +73,13 @@ func New(cfg Config) *Run {
 	r := &Run{cfg: cfg}
 	failed := 0
 	for _, n := range cfg.Names {
-		if state, ran := r.state(n); ran && (state == results.Failed || state == results.Flaky) {
+		if record, ran := cfg.Log.Set()[n]; ran && record.First.Outcome == suite.Failed {
 			failed++
 		}
 	}
 
 	r.progress = progress.New(cfg.Out, cfg.Times, cfg.Procs, len(cfg.Names), failed, r.left())
 	return r
-}
-
-// state is that of a spec that has run.
-func (r *Run) state(name string) (results.State, bool) {
-	record, ran := r.cfg.Log.Set()[name]
-	return record.State(), ran
 }
 
 // left are the specs without a result.
@@ -99,8 +94,12 @@ func (r *Run) left() []string {
 // before an error.
 func (r *Run) Do(ctx context.Context) error {
 	left := r.left()
+	done := len(r.cfg.Names) - len(left)
 	fmt.Fprintf(r.cfg.Out, "%d specs: %d have results already, %d are left, which takes about %s\n",
-		len(r.cfg.Names), len(r.cfg.Names)-len(left), len(left), r.progress.Left().Round(minute))
+		len(r.cfg.Names), done, len(left), r.progress.Left().Round(time.Minute))
+	if len(left) == 0 {
+		fmt.Fprintln(r.cfg.Out, "FRESH=1 (--fresh) runs all of them again")
+	}
 
 	together, alone := divide(left, r.cfg.Procs)
 	if len(together) > 0 {

@@ -67,10 +67,9 @@ func (e E2E) Version(ctx context.Context) (string, error) {
 }
 
 // Run runs the named specs, as many at the same time as procs says, and returns one result a name, in their
-// order. Those that are marked as [Serial] run after all others, alone. With 1 the suite runs in one process,
-// without Ginkgo, and ended is not called: what it prints does not show where a spec ends. Otherwise ended is
-// called for each spec as it ends, in the goroutine of the caller; the result that is returned may have a
-// longer message.
+// order. Those that are marked as [Serial] run after all others, alone. ended is called for specs as they end,
+// in the goroutine of the caller, but not for all: with 1 the suite runs in one process, without Ginkgo, and
+// what it prints does not show the end of each.
 //
 // The error is about the run itself (the suite cannot start, its report cannot be read); failed specs are
 // results. The end of ctx ends the suite.
