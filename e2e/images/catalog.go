@@ -163,7 +163,7 @@ var addOnImages = []image{
 	},
 }
 
-var agnhostLayers = []string{"busybox", "bash", "netcat", "names", "agnhost"}
+var agnhostLayers = []string{"busybox", "bash", "netcat", "names", "wget", "coredns", "agnhost"}
 
 // agnhostConfig has the version, or both versions would be one image.
 func agnhostConfig(version string) v1.Config {

@@ -28,6 +28,8 @@ func (in inputs) files(layer string) ([]file, error) {
 		return in.netcat, nil
 	case "names":
 		return append(in.program("names", "bin/dig", 0o755), file{path: "bin/getent", link: "dig"}), nil
+	case "wget":
+		return in.program("wget", "bin/wget", 0o755), nil
 	case "applets":
 		return in.applets(), nil
 	case "agnhost":

@@ -22,6 +22,7 @@ func (b *Builder) programs(ctx context.Context, dir string) (programs, error) {
 	builds := []struct{ name, module, pkg, flags string }{
 		{"pause", b.Source, "./e2e/images/pause", ""},
 		{"names", b.Source, "./e2e/images/names", ""},
+		{"wget", b.Source, "./e2e/images/wget", ""},
 		{"applets", b.Source, "./e2e/images/applets", ""},
 		{"webserver", b.Source, "./e2e/images/webserver", ""},
 		{"demo1", b.Source, "./e2e/images/demo", "-X main.version=1"},
@@ -140,11 +141,15 @@ func bashFiles(ctx context.Context, work string) ([]file, error) {
 
 // netcatFiles is a netcat that knows UDP, which the applet does not.
 func netcatFiles(ctx context.Context, work string) ([]file, error) {
-	netcat, err := download(ctx, work, "netcat-traditional", "nc.traditional")
+	netcat, err := download(ctx, work, "netcat-openbsd", "nc.openbsd")
 	if err != nil {
 		return nil, err
 	}
-	return []file{{path: "bin/nc", mode: 0o755, source: netcat}}, nil
+	libs, err := libraries(netcat)
+	if err != nil {
+		return nil, err
+	}
+	return append(libs, file{path: "bin/nc", mode: 0o755, source: netcat}), nil
 }
 
 // download unpacks a Debian package and returns the path of a program in it. The package is not installed:
