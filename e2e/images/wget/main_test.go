@@ -97,7 +97,12 @@ func TestFailuresHaveTheWordsOfTheApplet(t *testing.T) {
 		{closed.URL, time.Minute, "can't connect to remote host (127.0.0.1): Connection refused"},
 		{"http://" + silent.Addr().String(), time.Second / 20, "download timed out"},
 	} {
-		r := request{url: c.url, output: "-", quiet: true, timeout: c.timeout}
+		r := request{
+			url:     c.url,
+			output:  "-",
+			quiet:   true,
+			timeout: c.timeout,
+		}
 		if err := r.run(io.Discard, io.Discard); err == nil || err.Error() != c.want {
 			t.Errorf("%s: %v, want %s", c.url, err, c.want)
 		}
