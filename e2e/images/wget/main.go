@@ -213,24 +213,26 @@ func (r request) do() (*http.Response, error) {
 
 // explain returns the applet's words for an error.
 func (r request) explain(err error) error {
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
+	if waited, ok := errors.AsType[net.Error](err); ok && waited.Timeout() {
 		return errors.New("download timed out")
 	}
 
-	var unknown *net.DNSError
-	if errors.As(err, &unknown) {
+	if unknown, ok := errors.AsType[*net.DNSError](err); ok {
 		return fmt.Errorf("bad address '%s'", unknown.Name)
 	}
 
-	var dial *net.OpError
-	var number syscall.Errno
-	if errors.As(err, &dial) && dial.Op == "dial" && errors.As(err, &number) {
-		host, _, _ := net.SplitHostPort(dial.Addr.String())
-		return fmt.Errorf("can't connect to remote host (%s): %s", host, sentence(number))
+	dial, ok := errors.AsType[*net.OpError](err)
+	if !ok || dial.Op != "dial" {
+		return err
 	}
 
-	return err
+	number, ok := errors.AsType[syscall.Errno](err)
+	if !ok {
+		return err
+	}
+
+	host, _, _ := net.SplitHostPort(dial.Addr.String())
+	return fmt.Errorf("can't connect to remote host (%s): %s", host, sentence(number))
 }
 
 // sentence begins with a capital letter, as strerror(3) does: "Connection refused".
