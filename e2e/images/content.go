@@ -16,10 +16,10 @@ var bash = debian{
 	programs: map[string]string{"bin/bash": "bash-static"},
 }
 
-// netcat knows UDP, which the applet does not.
+// netcat knows UDP and -W, which the applet does not.
 var netcat = debian{
-	packages: []string{"netcat-traditional"},
-	programs: map[string]string{"bin/nc": "nc.traditional"},
+	packages: []string{"netcat-openbsd"},
+	programs: map[string]string{"bin/nc": "nc.openbsd"},
 }
 
 // agnhostTools are what agnhost's image has beside its program.

@@ -17,6 +17,7 @@ func layers() map[string]maker {
 		"bash":       both(packaged(bash), fixed(file{path: "usr/local/bin/sh", link: "/bin/bash"})),
 		"netcat":     packaged(netcat),
 		"names":      both(program("names", "bin/dig"), fixed(file{path: "bin/getent", link: "dig"})),
+		"wget":       program("wget", "bin/wget"),
 		"alpine":     fixed(osRelease),
 		"pause":      program("pause", "pause"),
 		"coredns":    program("coredns", "coredns"),

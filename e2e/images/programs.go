@@ -31,6 +31,7 @@ const (
 var builds = map[string]build{
 	"pause":     {module: own, pkg: "./e2e/images/pause"},
 	"names":     {module: own, pkg: "./e2e/images/names"},
+	"wget":      {module: own, pkg: "./e2e/images/wget"},
 	"applets":   {module: own, pkg: "./e2e/images/applets"},
 	"webserver": {module: own, pkg: "./e2e/images/webserver"},
 	"demo1":     {module: own, pkg: "./e2e/images/demo", flags: "-X main.version=1"},

@@ -1,8 +1,6 @@
 package images
 
 import (
-	"slices"
-
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
@@ -106,8 +104,9 @@ var suiteImages = []image{
 
 // agnhostLayers are agnhost's, and further ones.
 func agnhostLayers(more ...string) []string {
-	return slices.Concat([]string{"busybox", "alpine", "bash", "netcat", "names", "agnhost"},
-		[]string{"registry of pause"}, more)
+	return append([]string{
+		"busybox", "alpine", "bash", "netcat", "names", "wget", "coredns", "agnhost", "registry of pause",
+	}, more...)
 }
 
 // agnhostConfig has the version, or both versions would be one image.
