@@ -24,6 +24,15 @@ ref := .trivet/bin
 cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null) e2e/specs/smoke.txt e2e/specs/conformance.txt e2e/specs/exceptions/exceptions.txt e2e/cluster/controlplane/metrics-server.yaml
 image_sources := $(shell find e2e/images -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
+# Sets of images (e2e/images/catalog.go), an OCI layout each. The cluster's registry serves those that are there, also one that is built
+# while it is up. A target needs base and what else it names.
+images = .trivet/images/$(1)/index.json
+base_images := $(call images,base)
+metrics_images := $(call images,metrics)
+suite_images := $(call images,suite)
+storage_images := $(call images,storage)
+critest_images := $(call images,critest)
+
 $(ref)/controlplane: e2e/controlplane/go.mod e2e/controlplane/go.sum e2e/controlplane/main.go e2e/build.sh
 	@e2e/build.sh controlplane $(ref)
 $(ref)/kubelet: e2e/controlplane/go.mod e2e/controlplane/go.sum e2e/build.sh
@@ -34,8 +43,6 @@ $(ref)/cni/bridge: e2e/peers/cni/go.mod e2e/peers/cni/go.sum e2e/build.sh
 	@e2e/build.sh cni $(ref)
 $(ref)/coredns: e2e/peers/coredns/go.mod e2e/peers/coredns/go.sum e2e/build.sh
 	@e2e/build.sh coredns $(ref)
-$(ref)/metrics-server: e2e/peers/metrics-server/go.mod e2e/peers/metrics-server/go.sum e2e/build.sh
-	@e2e/build.sh metrics-server $(ref)
 $(ref)/e2e.test: e2e/conformance/go.mod e2e/conformance/go.sum e2e/conformance/imports.go e2e/build.sh
 	@e2e/build.sh e2e.test $(ref)
 
@@ -47,12 +54,15 @@ bin/trivet-cluster bin/trivet-images bin/trivet-specs &: $(cluster_sources) go.m
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./e2e/cmd/trivet-cluster ./e2e/cmd/trivet-images ./e2e/cmd/trivet-specs
 
 # Not made again with every change of the program that makes them: Debian's packages would be fetched each time.
-.trivet/images/index.json: $(image_sources) e2e/conformance/go.mod $(ref)/coredns $(ref)/metrics-server | bin/trivet-images
-	bin/trivet-images build --out .trivet/images --coredns $(ref)/coredns --metrics-server $(ref)/metrics-server
+.trivet/images/%/index.json: $(image_sources) | bin/trivet-images $(ref)/coredns
+	bin/trivet-images build --set $* --out $(@D) --programs $(ref)
 	@touch $@
+$(suite_images): e2e/conformance/go.mod e2e/controlplane/go.mod
+$(storage_images): e2e/peers/sidecars/go.mod
+$(metrics_images): e2e/peers/metrics-server/go.mod
 
 # What a run needs depends on who sits in the seats.
-references := $(ref)/controlplane $(ref)/coredns $(ref)/metrics-server
+references := $(ref)/controlplane $(ref)/coredns $(base_images) $(if $(filter 1,$(METRICS)),$(metrics_images))
 ifneq ($(filter kubelet,$(NODE)),)
 references += $(ref)/kubelet
 endif
@@ -81,10 +91,13 @@ install: ## install what the cluster needs of the host (apt; says what and why)
 	@e2e/install.sh
 
 .PHONY: references
-references: $(ref)/controlplane $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge $(ref)/coredns $(ref)/metrics-server ## build the reference programs (control plane, kubelet, containerd, ...)
+references: $(ref)/controlplane $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge $(ref)/coredns ## build the reference programs (control plane, kubelet, containerd, ...)
+
+.PHONY: images
+images: $(base_images) $(metrics_images) $(suite_images) $(storage_images) $(critest_images) ## build all images of the offline clusters
 
 .PHONY: up
-up: install build bin/trivet-cluster $(references) .trivet/images/index.json ## bring a cluster up: NODES=1 NODE=trivet|kubelet CRI=trivet|containerd CNI=trivet|upstream OCI=crun|runc SYSTEMD=0 METRICS=0
+up: install build bin/trivet-cluster bin/trivet-images $(references) ## bring a cluster up: NODES=1 NODE=trivet|kubelet CRI=trivet|containerd CNI=trivet|upstream OCI=crun|runc SYSTEMD=0 METRICS=0
 	@$(CLUSTER) up $(SEATS)
 
 .PHONY: run
@@ -111,16 +124,16 @@ seats: references ## the demo with every mix of trivet and reference programs in
 
 .PHONY: vm
 vm: SYSTEMD = 1
-vm: install build bin/trivet-cluster $(references) .trivet/images/index.json ## the demo and pods' limits under systemd in a virtual machine with Debian's kernel on cgroup v2, emulated (some 7 minutes)
+vm: install build bin/trivet-cluster bin/trivet-images $(references) ## the demo and pods' limits under systemd in a virtual machine with Debian's kernel on cgroup v2, emulated (some 7 minutes)
 	@e2e/vm.sh .trivet/vm $(SEATS)
 
 .PHONY: critest
-critest: up $(ref)/critest.test ## run the published critest against trivet-cri, over crun and over runc
+critest: up $(ref)/critest.test $(critest_images) ## run the published critest against trivet-cri, over crun and over runc
 	@$(CLUSTER) critest --oci=crun
 	@$(CLUSTER) critest --oci=runc
 
 .PHONY: smoke
-smoke: up bin/trivet-specs $(ref)/e2e.test ## run the smoke set of the published e2e.test on the cluster (best with NODES=2)
+smoke: up bin/trivet-specs $(ref)/e2e.test $(suite_images) ## run the smoke set of the published e2e.test on the cluster (best with NODES=2)
 	@bin/trivet-specs --procs=4
 
 # SET=conformance (710 specs), node, storage, network, smoke, all, or a file with one name a line; SHARD=2/5 is the second of five parts of
@@ -153,7 +166,7 @@ conformance-page: bin/trivet-specs $(ref)/e2e.test ## write docs/conformance.md 
 .PHONY: e2e
 e2e: SYSTEMD = 1
 e2e: DISK = 4Gi
-e2e: install build bin/trivet-cluster $(references) $(ref)/kubelet .trivet/images/index.json bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
+e2e: install build bin/trivet-cluster bin/trivet-images $(references) $(ref)/kubelet $(metrics_images) $(suite_images) $(critest_images) bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
 	@set -o pipefail; trap : INT TERM; verdict=0; rm -rf .trivet/failed .trivet/scenario.log; \
 	{ $(CLUSTER) down --dir=$(E2E) && $(CLUSTER) up --dir=$(E2E) $(SEATS) && \
 		TRIVET_E2E=$(CURDIR)/$(E2E) TRIVET_MUST_RUN=1 go test -count=1 -timeout=40m -v ./e2e/scenario | tee .trivet/scenario.log; } || verdict=$$?; \

@@ -20,7 +20,7 @@ bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench bin/stats-bench bin/
 	go build -ldflags '$(LDFLAGS)' -o bin/evict-bench ./e2e/bench/evict
 
 .PHONY: bench-pods
-bench-pods: bin/trivet-bench ## pods Ready and gone, one by one and 50 at once, and memory: a trivet node beside kubelet + containerd + runc
+bench-pods: bin/trivet-bench $(suite_images) ## pods Ready and gone, one by one and 50 at once, and memory: a trivet node beside kubelet + containerd + runc
 	@$(MAKE) --no-print-directory up NODES=1 REFERENCE_NODES=1
 	@bin/trivet-bench $(call figures,pods) $(spans) || { $(CLUSTER) down; exit 1; }
 	@$(MAKE) --no-print-directory down
@@ -47,7 +47,7 @@ bench-pull: build bin/pull-bench bin/trivet-images $(ref)/containerd ## image pu
 	@bin/pull-bench $(call figures,pull)
 
 .PHONY: bench-stats
-bench-stats: build bin/stats-bench bin/trivet-images .trivet/images/index.json $(ref)/containerd $(ref)/cni/bridge ## statistics and metrics of 100 pods by CRI: trivet-cri beside containerd
+bench-stats: build bin/stats-bench bin/trivet-images $(base_images) $(ref)/containerd $(ref)/cni/bridge ## statistics and metrics of 100 pods by CRI: trivet-cri beside containerd
 	@bin/stats-bench $(call figures,stats)
 
 .PHONY: bench-scrape
@@ -58,7 +58,7 @@ bench-scrape: bin/scrape-bench ## what scrapes take at 110 pods, and what they s
 
 # Once with images on the disk of everything else, once with a disk of theirs.
 .PHONY: bench-evict
-bench-evict: bin/evict-bench ## what a trivet node evicts beside kubelet + containerd + runc: in which order, after how long, what the API shows
+bench-evict: bin/evict-bench $(suite_images) ## what a trivet node evicts beside kubelet + containerd + runc: in which order, after how long, what the API shows
 	@$(MAKE) --no-print-directory up NODES=1 REFERENCE_NODES=1 DISK=1Gi
 	@bin/evict-bench $(call figures,evict) || { $(CLUSTER) down; exit 1; }
 	@$(MAKE) --no-print-directory down

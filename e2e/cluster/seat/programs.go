@@ -114,7 +114,8 @@ func (p Programs) CSI(s Seats, node string) machine.Daemon {
 	}
 }
 
-// KubeProxy serves Services on a machine. It waits half a minute for the Node with its name.
+// KubeProxy serves Services on a machine. It waits half a minute for the Node with its name. The limit of
+// tracked connections is the whole kernel's, so a machine leaves it alone; the timeouts are its own.
 func (p Programs) KubeProxy(node, kubeconfig string) machine.Daemon {
 	return machine.Daemon{
 		Name: "kube-proxy",
@@ -125,8 +126,6 @@ func (p Programs) KubeProxy(node, kubeconfig string) machine.Daemon {
 			"--proxy-mode=nftables",
 			"--cluster-cidr=" + address.Pods,
 			"--conntrack-max-per-core=0",
-			"--conntrack-tcp-timeout-established=0",
-			"--conntrack-tcp-timeout-close-wait=0",
 			"--healthz-bind-address=127.0.0.1:10256",
 			"--metrics-bind-address=127.0.0.1:10249",
 		},
