@@ -2,6 +2,7 @@ package seat
 
 import (
 	"path/filepath"
+	"strings"
 
 	"github.com/trivet-node/trivet/e2e/cluster/address"
 	"github.com/trivet-node/trivet/e2e/machine"
@@ -11,6 +12,9 @@ import (
 type Programs struct {
 	Ours      string // trivet's
 	Reference string // the control plane and what trivet is compared with
+
+	// Stack is that of the cluster.
+	Stack address.Stack
 }
 
 // Own is the path of one of trivet's programs.
@@ -65,6 +69,11 @@ func (p Programs) Agent(s Seats, node string, index int) machine.Daemon {
 		name, program = "trivet-node", p.Own("trivet-node")
 	}
 
+	var ips []string
+	for _, ip := range p.Stack.Machine(address.Node(index)) {
+		ips = append(ips, ip.String())
+	}
+
 	return machine.Daemon{
 		Name: name,
 		Argv: []string{
@@ -72,7 +81,7 @@ func (p Programs) Agent(s Seats, node string, index int) machine.Daemon {
 			"--kubeconfig=/etc/kubernetes/kubelet.conf",
 			"--config=" + kubeletConfigPath,
 			"--hostname-override=" + node,
-			"--node-ip=" + address.Node(index).String(),
+			"--node-ip=" + strings.Join(ips, ","),
 		},
 	}
 }
@@ -85,7 +94,7 @@ func (p Programs) Netd(node string) machine.Daemon {
 			p.Own("trivet-netd"),
 			"--kubeconfig=/etc/kubernetes/trivet-netd.conf",
 			"--node-name=" + node,
-			"--cluster-cidr=" + address.Pods,
+			"--cluster-cidr=" + p.Stack.Pods(),
 			metricsOf("trivet-netd"),
 		},
 	}
@@ -124,7 +133,7 @@ func (p Programs) KubeProxy(node, kubeconfig string) machine.Daemon {
 			"--kubeconfig=" + kubeconfig,
 			"--hostname-override=" + node,
 			"--proxy-mode=nftables",
-			"--cluster-cidr=" + address.Pods,
+			"--cluster-cidr=" + p.Stack.Pods(),
 			"--conntrack-max-per-core=0",
 			"--healthz-bind-address=127.0.0.1:10256",
 			"--metrics-bind-address=127.0.0.1:10249",
