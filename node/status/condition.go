@@ -38,7 +38,11 @@ func (c *computer) conditions() {
 	// Resources of running containers are not changed in place (yet).
 	const infeasible = "in-place resize is not served by this node agent"
 	set.putWhile(v1.PodResizePending, c.resized, v1.PodReasonInfeasible, infeasible)
-	set.putWhile(v1.AllContainersRestarting, len(c.RestartingAll()) > 0 && !c.Ending, "", "")
+	if plan.MayRestartAll(c.Pod) {
+		restarting, reason, message := c.restartingAll()
+		set.put(v1.AllContainersRestarting, restarting, reason, message)
+	}
+
 	// As with kubelet, not before the containers have ended.
 	if c.Ended != nil && c.Ended.Disruption != "" && c.out.Phase == v1.PodFailed {
 		set.put(v1.DisruptionTarget, true, v1.PodReasonTerminationByKubelet, c.Ended.Disruption)
@@ -142,13 +146,28 @@ func (c *computer) podInitialized() (initialized bool, reason, message string) {
 	if c.out.Phase == v1.PodSucceeded {
 		return true, "PodCompleted", ""
 	}
-	if names := c.incompleteInits(); len(names) > 0 {
+	// A pod stays initialized when its init containers run again.
+	was := condition(c.Pod.Status.Conditions, v1.PodInitialized).Status == v1.ConditionTrue
+	if names := c.incompleteInits(); len(names) > 0 && !was {
 		return false, "ContainersNotInitialized", "containers with incomplete status: " + list(names)
 	}
 	return true, "", ""
 }
 
 func list(names []string) string { return "[" + strings.Join(names, " ") + "]" }
+
+// restartingAll reports whether all containers of the pod are being restarted by a rule.
+func (c *computer) restartingAll() (restarting bool, reason, message string) {
+	switch {
+	case c.out.Phase == v1.PodSucceeded:
+		return false, "PodCompleted", ""
+	case c.out.Phase == v1.PodFailed:
+		return false, "PodFailed", ""
+	case c.Ending || len(c.RestartingAll()) == 0:
+		return false, "", ""
+	}
+	return true, "RestartAllContainersStarted", "container exited with restart policy rule"
+}
 
 // containersReady reports whether all containers are ready that should be, and why not.
 func (c *computer) containersReady() (ready bool, reason, message string) {

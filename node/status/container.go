@@ -52,7 +52,12 @@ type subject struct {
 func (c *computer) container(s subject) v1.ContainerStatus {
 	out := v1.ContainerStatus{Name: s.spec.Name, Image: s.spec.Image, Started: new(false)}
 	all := c.Started(s.spec.Name)
-	if len(all) == 0 {
+	removed := c.Removed(s.spec.Name)
+	switch {
+	case len(all) == 0 && removed != nil:
+		c.restarting(&out, s, removed)
+		return out
+	case len(all) == 0:
 		c.unseen(&out, s)
 		return out
 	}
@@ -68,6 +73,8 @@ func (c *computer) container(s subject) v1.ContainerStatus {
 	switch {
 	case len(all) > 1:
 		out.LastTerminationState.Terminated = c.terminated(all[1])
+	case removed != nil && removed.Attempt < cur.Attempt:
+		out.LastTerminationState.Terminated = c.terminated(removed)
 	case s.old != nil:
 		out.LastTerminationState = c.before(s.old, out.RestartCount)
 	}
@@ -105,6 +112,28 @@ func (c *computer) unseen(out *v1.ContainerStatus, s subject) {
 	}
 
 	out.State.Waiting = c.waiting(s)
+}
+
+// restarting shows a container whose instances were removed to restart all containers of the pod.
+func (c *computer) restarting(out *v1.ContainerStatus, s subject, removed *plan.Container) {
+	out.RestartCount = int32(removed.Attempt)
+	out.ContainerID = c.node.Runtime + "://" + removed.ID
+	out.ImageID = removed.ImageID
+
+	end := c.terminated(removed)
+	if c.Down() {
+		out.State.Terminated = end
+		return
+	}
+
+	out.LastTerminationState.Terminated = end
+	out.State.Waiting = c.waiting(s)
+	if len(c.RestartingAll()) > 0 {
+		out.State.Waiting = &v1.ContainerStateWaiting{
+			Reason:  plan.RestartingAllContainers,
+			Message: "The container is removed because RestartAllContainers in place",
+		}
+	}
 }
 
 // vanished shows the end of a container of a pod that is down, of which the runtime has no instance.
