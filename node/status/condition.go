@@ -39,7 +39,7 @@ func (c *computer) conditions() {
 	const infeasible = "in-place resize is not served by this node agent"
 	set.putWhile(v1.PodResizePending, c.resized, v1.PodReasonInfeasible, infeasible)
 	if plan.MayRestartAll(c.Pod) {
-		restarting, reason, message := c.restartingAll()
+		restarting, reason, message := restartingAll(c.View, c.out.Phase)
 		set.put(v1.AllContainersRestarting, restarting, reason, message)
 	}
 
@@ -155,19 +155,6 @@ func (c *computer) podInitialized() (initialized bool, reason, message string) {
 }
 
 func list(names []string) string { return "[" + strings.Join(names, " ") + "]" }
-
-// restartingAll reports whether all containers of the pod are being restarted by a rule.
-func (c *computer) restartingAll() (restarting bool, reason, message string) {
-	switch {
-	case c.out.Phase == v1.PodSucceeded:
-		return false, "PodCompleted", ""
-	case c.out.Phase == v1.PodFailed:
-		return false, "PodFailed", ""
-	case c.Ending || len(c.RestartingAll()) == 0:
-		return false, "", ""
-	}
-	return true, "RestartAllContainersStarted", "container exited with restart policy rule"
-}
 
 // containersReady reports whether all containers are ready that should be, and why not.
 func (c *computer) containersReady() (ready bool, reason, message string) {

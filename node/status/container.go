@@ -55,8 +55,13 @@ func (c *computer) container(s subject) v1.ContainerStatus {
 	removed := c.Removed(s.spec.Name)
 	switch {
 	case len(all) == 0 && removed != nil:
-		c.restarting(&out, s, removed)
+		end := c.terminated(removed)
+		out.RestartCount = int32(removed.Attempt)
+		out.ContainerID = end.ContainerID
+		out.ImageID = removed.ImageID
+		out.State, out.LastTerminationState = restarting(c.View, end, c.waiting(s))
 		return out
+
 	case len(all) == 0:
 		c.unseen(&out, s)
 		return out
@@ -112,28 +117,6 @@ func (c *computer) unseen(out *v1.ContainerStatus, s subject) {
 	}
 
 	out.State.Waiting = c.waiting(s)
-}
-
-// restarting shows a container whose instances were removed to restart all containers of the pod.
-func (c *computer) restarting(out *v1.ContainerStatus, s subject, removed *plan.Container) {
-	out.RestartCount = int32(removed.Attempt)
-	out.ContainerID = c.node.Runtime + "://" + removed.ID
-	out.ImageID = removed.ImageID
-
-	end := c.terminated(removed)
-	if c.Down() {
-		out.State.Terminated = end
-		return
-	}
-
-	out.LastTerminationState.Terminated = end
-	out.State.Waiting = c.waiting(s)
-	if len(c.RestartingAll()) > 0 {
-		out.State.Waiting = &v1.ContainerStateWaiting{
-			Reason:  plan.RestartingAllContainers,
-			Message: "The container is removed because RestartAllContainers in place",
-		}
-	}
 }
 
 // vanished shows the end of a container of a pod that is down, of which the runtime has no instance.

@@ -9,7 +9,8 @@ import (
 	"github.com/trivet-node/trivet/node/plan"
 )
 
-func TestAllContainersAreRestartedWithTheirHistory(t *testing.T) {
+// restarted is a pod whose container a restarts all when it ends with 42.
+func restarted() *v1.Pod {
 	p := podOf("Never", []string{"i"}, []string{"a", "b"})
 	p.Spec.Containers[0].RestartPolicyRules = []v1.ContainerRestartRule{{
 		Action: v1.ContainerRestartRuleActionRestartAllContainers,
@@ -18,17 +19,22 @@ func TestAllContainersAreRestartedWithTheirHistory(t *testing.T) {
 			Values:   []int32{42},
 		},
 	}}
+	return p
+}
 
-	done := instance("i", 0, plan.Exited, 0)
+func TestAllContainersAreRestartedWithTheirHistory(t *testing.T) {
+	done, stopped := instance("i", 0, plan.Exited, 0), instance("b", 0, plan.Exited, 137)
 	done.Finished = now.Add(-time.Second)
-	asks, stopped := instance("a", 0, plan.Exited, 42), instance("b", 0, plan.Exited, 137)
-	running := observed(done, instance("a", 0, plan.Running, 0), instance("b", 0, plan.Running, 0))
-	if got := is(compute(p, running, nil), v1.AllContainersRestarting); got != "False " {
-		t.Errorf("before: %q", got)
-	}
+	asks := instance("a", 0, plan.Exited, 42)
 
-	// The API has not been told of any end when the instances are removed.
-	p.Status = compute(p, running, nil)
+	// The API does not show yet that any of them has ended.
+	p := restarted()
+	p.Status = compute(
+		p,
+		observed(done, instance("a", 0, plan.Running, 0), instance("b", 0, plan.Running, 0)),
+		nil,
+	)
+
 	remove := func(p *plan.Pod) {
 		p.See(observed(done, asks, stopped))
 		for _, name := range []string{"i", "a", "b"} {
@@ -42,35 +48,49 @@ func TestAllContainersAreRestartedWithTheirHistory(t *testing.T) {
 	}
 
 	s := compute(p, observed(asks), remove)
-	if got := is(s, v1.AllContainersRestarting); got != "True RestartAllContainersStarted" {
-		t.Errorf("while it goes on: %q", got)
-	}
-	if got := is(s, v1.PodInitialized); got != "True " {
-		t.Errorf("while it goes on: initialized %q", got)
-	}
-
 	if c := s.ContainerStatuses[1]; c.State.Waiting == nil ||
 		c.State.Waiting.Reason != plan.RestartingAllContainers {
 		t.Errorf("removed: %+v", c.State)
 	}
 
-	again := observed(instance("i", 1, plan.Exited, 0), instance("a", 1, plan.Running, 0))
-	s = compute(p, again, remove)
-	if got := is(s, v1.AllContainersRestarting); got != "False " {
-		t.Errorf("after: %q", got)
-	}
-
+	s = compute(p, observed(instance("i", 1, plan.Exited, 0), instance("a", 1, plan.Running, 0)), remove)
 	for name, want := range map[string]v1.ContainerStateTerminated{
 		"i": {ExitCode: 0, Reason: "Completed"},
 		"a": {ExitCode: 42, Reason: "Error"},
 		"b": {ExitCode: 137, Reason: plan.RestartingAllContainers},
 	} {
-		last := find(
-			append(s.InitContainerStatuses, s.ContainerStatuses...),
-			name,
-		).LastTerminationState.Terminated
+		all := append(s.InitContainerStatuses, s.ContainerStatuses...)
+		last := find(all, name).LastTerminationState.Terminated
 		if last == nil || last.ExitCode != want.ExitCode || last.Reason != want.Reason {
 			t.Errorf("%s: last state %+v", name, last)
 		}
+	}
+}
+
+func TestConditionsShowThatAllContainersAreRestarted(t *testing.T) {
+	p := restarted()
+	running := observed(instance("i", 0, plan.Exited, 0), instance("a", 0, plan.Running, 0))
+	p.Status = compute(p, running, nil)
+	if got := is(p.Status, v1.AllContainersRestarting); got != "False " {
+		t.Errorf("before: %q", got)
+	}
+
+	p.Status = compute(p, observed(instance("a", 0, plan.Exited, 42)), nil)
+	if got := is(p.Status, v1.AllContainersRestarting); got != "True RestartAllContainersStarted" {
+		t.Errorf("while it goes on: %q", got)
+	}
+	if got := is(p.Status, v1.PodInitialized); got != "True " {
+		t.Errorf("the pod is not initialized any more: %q", got)
+	}
+
+	ended := observed(
+		instance("i", 1, plan.Exited, 0),
+		instance("a", 1, plan.Exited, 1),
+		instance("b", 1, plan.Exited, 0),
+	)
+
+	p.Status = compute(p, ended, nil)
+	if got := is(p.Status, v1.AllContainersRestarting); got != "False PodFailed" {
+		t.Errorf("at the end: %q", got)
 	}
 }
