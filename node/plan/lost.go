@@ -43,16 +43,20 @@ func (v *View) recall() {
 }
 
 // wasRemoved reports whether an instance that the runtime does not have was removed to restart all
-// containers, so that its container starts from the beginning: then it was of the sandbox that is there. The
-// API's times are whole seconds.
+// containers, or was about to be, so that its container starts from the beginning. If only the API tells, it
+// was of the sandbox that is there, whose time the API has in whole seconds.
 func (v *View) wasRemoved(c *Container) bool {
 	known := v.removed[c.Name]
 	if known != nil && known.Attempt >= c.Attempt || c.Reason == RestartingAllContainers {
 		return true
 	}
 
-	return MayRestartAll(v.Pod) && v.Sandbox != nil &&
-		!c.Started.Before(v.Sandbox.Created.Truncate(time.Second))
+	if !MayRestartAll(v.Pod) {
+		return false
+	}
+
+	here := v.Sandbox != nil && !c.Started.Before(v.Sandbox.Created.Truncate(time.Second))
+	return here || restartShown(v.Pod)
 }
 
 // ran is the last instance in a container's status, nil if it has none.

@@ -59,6 +59,28 @@ func (v *View) triggers() (out []*Container) {
 	return out
 }
 
+// restartShown reports whether the API shows that all containers of a pod are being restarted, or that one
+// has ended by a rule to do so.
+func restartShown(pod *v1.Pod) bool {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == v1.AllContainersRestarting && c.Status == v1.ConditionTrue {
+			return true
+		}
+	}
+
+	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		c := podspec.Find(pod, s.Name)
+		if c == nil || s.State.Terminated == nil {
+			continue
+		}
+		if rule := matchRule(c, s.State.Terminated.ExitCode); rule != nil && restartsAll(*rule) {
+			return true
+		}
+	}
+
+	return false
+}
+
 // Removed is the newest instance of a container that this agent has removed to restart all, nil if there was
 // none. It knows how that ended even if the API was not told in time.
 func (v *View) Removed(container string) *Container { return v.removed[container] }
