@@ -14,11 +14,12 @@ NODE ?= trivet
 CRI ?= trivet
 CNI ?= trivet
 # What each node has of its own instead of the host's: a disk, a second one for images and containers, their
-# inodes, memory.
+# inodes, memory, the space of its volumes.
 DISK ?=
 IMAGE_DISK ?=
 INODES ?=
 MEMORY ?=
+VOLUMES ?=
 # Debian 12's crun is too old for containerd 2.4.
 OCI ?= $(if $(filter containerd,$(CRI)),runc,crun)
 
@@ -83,7 +84,8 @@ SEATS = --nodes=$(NODES) --systemd-nodes=$(SYSTEMD) --reference-nodes=$(REFERENC
 	$(if $(filter 1,$(DUAL_STACK)),--dual-stack) \
 	$(if $(filter 1,$(METRICS)),--metrics-server) $(if $(TRACES),--traces=$(TRACES)) \
 	--agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI) \
-	--node-disk=$(DISK) --image-disk=$(IMAGE_DISK) --disk-inodes=$(INODES) --node-memory=$(MEMORY)
+	--node-disk=$(DISK) --image-disk=$(IMAGE_DISK) --disk-inodes=$(INODES) --node-memory=$(MEMORY) \
+	--node-volumes=$(VOLUMES)
 # The kernel takes apart what processes leave (mounts, loop devices) after they have ended.
 WAIT = --wait=30s
 # The tests have a cluster of their own: one that is up (make run) is neither tested nor taken down.

@@ -118,7 +118,7 @@ func joiners(p seat.Programs, i int, n Node) []machine.Daemon {
 	if n.CNI == "trivet" {
 		daemons = append(daemons, p.Netd(n.Name))
 	}
-	return append(daemons, p.CSI(n.Seats, n.Name))
+	return append(daemons, p.CSI(n.Seats, n.Name, n.Volumes))
 }
 
 // joinNode starts the daemons that watch the API, and waits until the node is Ready.

@@ -29,6 +29,9 @@ type Size struct {
 
 	// Memory is what all processes of the node may have together.
 	Memory int64 `json:",omitempty"`
+
+	// Volumes is how much its volume driver promises to all volumes together, in a sparse file; 0: 5 GiB.
+	Volumes int64 `json:",omitempty"`
 }
 
 // minDisk is enough for the images of the demo.
@@ -36,7 +39,7 @@ const minDisk = 64 << 20
 
 func (s Size) check() error {
 	switch {
-	case s.Disk < 0 || s.ImageDisk < 0 || s.Inodes < 0 || s.Memory < 0:
+	case s.Disk < 0 || s.ImageDisk < 0 || s.Inodes < 0 || s.Memory < 0 || s.Volumes < 0:
 		return errors.New("no size of a node can be negative")
 	case s.Disk == 0 && (s.ImageDisk > 0 || s.Inodes > 0):
 		return errors.New("a node without a disk has neither a second one nor a number of inodes")

@@ -51,6 +51,10 @@ type Pod struct {
 	images   map[string]string
 	hashes   map[string]hashOf
 
+	// removed are the newest instances that were removed to restart all containers, by the name of the
+	// container.
+	removed map[string]*Container
+
 	// stopped are the IDs of the sandboxes whose stop was carried through.
 	stopped map[string]bool
 
@@ -198,7 +202,7 @@ func (p *Pod) See(o Observed) View {
 	if p.spec == nil {
 		p.spec = orphan(p.uid, o)
 	}
-	p.view = viewOf(p.spec, p.mask(o))
+	p.view = viewOf(p.spec, p.mask(o), p.removed)
 	p.view.Gone = p.gone
 	return p.view
 }
@@ -232,6 +236,11 @@ func (p *Pod) Begin(s Step) {
 	switch s.Verb {
 	case Prepare:
 		p.volumes.changed = false
+	case RemoveContainer:
+		if s.KeepLog {
+			p.keepRemoved(s)
+		}
+
 	case Stop:
 		f.patience = s.Grace
 		if grace, _ := p.grace(); grace != nil {
@@ -273,9 +282,10 @@ func (p *Pod) End(s Step, err error, now time.Time) (failed bool) {
 	if s.Verb == Start {
 		// The next start makes sure of the image again.
 		delete(p.images, s.Name)
-		if s.Restart && !cancelled {
-			p.restarts[s.Name] = p.restarts[s.Name].Next(now, p.limit)
-		}
+	}
+
+	if s.Restart && (err == nil || s.Verb == Start && !cancelled) {
+		p.restarts[s.Name] = p.restarts[s.Name].Next(now, p.limit)
 	}
 
 	return err != nil && !cancelled

@@ -22,7 +22,7 @@ const (
 	Start                       // Name, Attempt, ID of the sandbox, Restart
 	Stop                        // Name, ID, Grace, Why
 	StopSandbox                 // ID
-	RemoveContainer             // Name, ID
+	RemoveContainer             // Name, ID, Restart, KeepLog
 	RemoveSandbox               // ID; with its containers
 	Teardown                    // unmounts volumes, removes the pod's directory and control group
 	Finalize                    // deletes the object in the API
@@ -78,8 +78,12 @@ type Step struct {
 	Grace   time.Duration
 	Why     string
 
-	// Restart means that the instance replaces one that ended: it counts for the back-off.
+	// Restart means that an instance replaces one that ended, or that one which ended is removed for that: it
+	// counts for the back-off.
 	Restart bool
+
+	// KeepLog means that the log of an instance outlives it.
+	KeepLog bool
 }
 
 // Key identifies a step among those in flight and those that failed: at most one step of a key runs at once.

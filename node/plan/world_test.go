@@ -72,6 +72,7 @@ type world struct {
 	ended *plan.Ending
 
 	ids      int
+	attempts map[string]uint32 // those of the next instances, by the name of the container
 	flying   []plan.Step       // in flight, in the order in which they began
 	obeyed   map[plan.Key]bool // steps in flight that the node has carried out
 	stopped  map[string]bool   // sandboxes whose stop was carried through in this life of the agent
@@ -80,7 +81,12 @@ type world struct {
 }
 
 func newWorld(pod *v1.Pod) *world {
-	w := &world{api: pod, now: t0, health: map[string]plan.Health{}}
+	w := &world{
+		api:      pod,
+		now:      t0,
+		health:   map[string]plan.Health{},
+		attempts: map[string]uint32{},
+	}
 	w.restartAgent()
 	return w
 }
@@ -193,6 +199,7 @@ func (w *world) obey(s plan.Step) {
 		removed := func(x plan.Sandbox) bool { return x.ID == s.ID }
 		w.node.Sandboxes = slices.DeleteFunc(w.node.Sandboxes, removed)
 		w.removeContainers(func(c plan.Container) bool { return c.SandboxID == s.ID })
+
 	case plan.Teardown:
 		w.tornDown, w.node.Mounted = true, false
 	case plan.Finalize:
@@ -218,6 +225,7 @@ func (w *world) start(s plan.Step) {
 	}
 
 	w.ids++
+	w.attempts[s.Name] = s.Attempt + 1
 	id := fmt.Sprintf("%s.%d", s.Name, w.ids)
 	w.node.Containers = append(w.node.Containers, plan.Container{
 		ID:        id,
@@ -298,6 +306,8 @@ func (w *world) check(d plan.Decision, before []plan.Step) error {
 		switch {
 		case s.Verb == plan.Start && w.running(s.Name) != nil:
 			return fmt.Errorf("a second instance of %s", s.Name)
+		case s.Verb == plan.Start && s.Attempt < w.attempts[s.Name]:
+			return fmt.Errorf("attempt %d of %s is made twice", s.Attempt, s.Name)
 		case s.Verb == plan.Start && !w.ready():
 			return fmt.Errorf("%s is started without a sandbox", s.Name)
 		case s.Verb == plan.CreateSandbox && w.ready():

@@ -153,10 +153,11 @@ func (w *Worker) see(p *pod, desired *v1.Pod, observed plan.Observed) plan.View 
 	return p.plan.See(observed)
 }
 
-// logged returns, for each container of a static pod, the attempt that follows those whose logs are there:
-// after a reboot nothing else may know of them, neither the runtime nor, yet, the API.
+// logged returns, for each container of a static pod and of one whose containers may be restarted all at
+// once, the attempt that follows those whose logs are there: after a reboot, or after the instances were
+// removed, nothing else may know of them, neither the runtime nor, yet, the API.
 func (w *Worker) logged(pod *v1.Pod, observed plan.Observed) map[string]uint32 {
-	if !podsource.Static(pod) || len(observed.Containers) > 0 {
+	if !podsource.Static(pod) && !plan.MayRestartAll(pod) || len(observed.Containers) > 0 {
 		return nil
 	}
 
@@ -251,6 +252,7 @@ func (w *Worker) measure(p *pod, d *plan.Decision, why queue.Reasons, asked, beg
 		Ended: time.Now(),
 		Steps: len(p.cancels),
 	})
+
 	p.mu.Unlock()
 	if over {
 		w.deps.Meter.Worked(round)

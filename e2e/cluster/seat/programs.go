@@ -1,6 +1,8 @@
 package seat
 
 import (
+	"cmp"
+	"fmt"
 	"path/filepath"
 	"strings"
 
@@ -105,19 +107,19 @@ func metricsOf(daemon string) string {
 	return "--metrics-address=unix:///run/trivet/metrics/" + daemon + ".sock"
 }
 
-// poolSize is the sparse file that a node keeps its volumes in: nodes share the disk of one host, so none may
-// take it all.
-const poolSize = "5Gi"
+// poolSize is the sparse file that a node keeps its volumes in, unless it is said: nodes share the disk of
+// one host, so none may take it all.
+const poolSize = 5 << 30
 
-// CSI is the volume driver of a node.
-func (p Programs) CSI(s Seats, node string) machine.Daemon {
+// CSI is the volume driver of a node, for volumes of so many bytes in all; 0: 5 GiB.
+func (p Programs) CSI(s Seats, node string, volumes int64) machine.Daemon {
 	return machine.Daemon{
 		Name: "trivet-csi",
 		Argv: traced(s,
 			p.Own("trivet-csi"),
 			"--kubeconfig=/etc/kubernetes/trivet-csi.conf",
 			"--node-name="+node,
-			"--pool-size="+poolSize,
+			fmt.Sprint("--pool-size=", cmp.Or(volumes, poolSize)),
 			metricsOf("trivet-csi"),
 		),
 	}

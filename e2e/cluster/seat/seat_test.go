@@ -75,7 +75,9 @@ func TestCommandLinesFollowTheSeats(t *testing.T) {
 		}},
 		{p.Agent(Reference, "ref1", 0), "kubelet", []string{"/ref/kubelet", "--node-ip=10.99.1.1"}},
 		{p.Netd("node1"), "trivet-netd", []string{"/ours/trivet-netd", "--cluster-cidr=10.244.0.0/16"}},
-		{p.CSI(Ours, "node1"), "trivet-csi", []string{"/ours/trivet-csi", "--node-name=node1"}},
+		{p.CSI(Ours, "node1", 0), "trivet-csi", []string{
+			"/ours/trivet-csi", "--node-name=node1", "--pool-size=5368709120",
+		}},
 		{p.KubeProxy("node1", "/k"), "kube-proxy", []string{"/ref/kube-proxy", "--kubeconfig=/k"}},
 		{dual.Agent(Ours, "node1", 0), "trivet-node", []string{"--node-ip=10.99.1.1,fd00:10:99::1:1"}},
 		{dual.Netd("node1"), "trivet-netd", []string{"--cluster-cidr=10.244.0.0/16,fd00:10:244::/48"}},
@@ -167,7 +169,7 @@ func TestTracedProgramsKnowWhereSpansGo(t *testing.T) {
 	theirs, ours := Reference, Ours
 	theirs.Traces, ours.Traces = "192.0.2.1:4317", "192.0.2.1:4317"
 	p := Programs{Ours: "/ours", Reference: "/reference"}
-	for _, argv := range [][]string{p.CRIServer(ours).Argv, p.CSI(ours, "node1").Argv} {
+	for _, argv := range [][]string{p.CRIServer(ours).Argv, p.CSI(ours, "node1", 0).Argv} {
 		if !slices.Contains(argv, "--tracing-endpoint=192.0.2.1:4317") {
 			t.Errorf("command line %q", argv)
 		}
