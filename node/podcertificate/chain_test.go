@@ -91,7 +91,7 @@ func TestAnAnswerThatCannotBeUsedIsAFailureOfTheSigner(t *testing.T) {
 
 			k := c.run()
 			pod, volume := shows("pod-1", source("example.com/a"))
-			_, err := k.Volume(t.Context(), pod, volume)
+			_, err := try(t, k, pod, volume)
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%v, want that it is %s", err, want)
 			}

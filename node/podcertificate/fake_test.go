@@ -14,6 +14,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -44,6 +45,9 @@ type cluster struct {
 	sign   func(r *requestOf)
 	silent bool
 
+	// stop ends the keeper.
+	stop func()
+
 	events  []string
 	changed []types.UID
 	log     bytes.Buffer
@@ -52,14 +56,16 @@ type cluster struct {
 func newCluster(t *testing.T) *cluster {
 	return &cluster{
 		t:        t,
+		stop:     func() {},
 		accounts: map[string]types.UID{"ns/default": "account-1"},
 		requests: map[string]*requestOf{},
 		sign:     func(r *requestOf) { issue(t, r, time.Hour, 40*time.Minute) },
 	}
 }
 
-// run runs a keeper until the test ends.
+// run runs a keeper until the next one, or until the test ends.
 func (c *cluster) run() *Keeper {
+	c.stop()
 	k := New(Config{
 		API:    c,
 		Node:   func() *v1.Node { return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "node-1"}} },
@@ -78,10 +84,13 @@ func (c *cluster) run() *Keeper {
 		defer close(done)
 		k.Run(ctx)
 	}()
-	c.t.Cleanup(func() {
+
+	c.stop = sync.OnceFunc(func() {
 		cancel()
 		<-done
+		synctest.Wait()
 	})
+	c.t.Cleanup(c.stop)
 	return k
 }
 

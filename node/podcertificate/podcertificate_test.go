@@ -18,13 +18,20 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
+// try is Volume. What goes on beside it has ended when it returns.
+func try(t *testing.T, k *Keeper, pod *v1.Pod, volume *v1.Volume) ([]Credential, error) {
+	defer synctest.Wait()
+	return k.Volume(t.Context(), pod, volume)
+}
+
 // get is Volume, which is to succeed.
 func get(t *testing.T, k *Keeper, pod *v1.Pod, volume *v1.Volume) []Credential {
 	t.Helper()
-	got, err := k.Volume(t.Context(), pod, volume)
+	got, err := try(t, k, pod, volume)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for i, c := range got {
 		if _, err := tls.X509KeyPair(c.Chain, c.Key); err != nil {
 			t.Errorf("source %d: key and certificate do not match: %v", i, err)
@@ -93,7 +100,7 @@ func TestASignersRefusalIsFinal(t *testing.T) {
 			pod, volume := shows("pod-1", source("example.com/a"))
 
 			for range 3 {
-				_, err := k.Volume(t.Context(), pod, volume)
+				_, err := try(t, k, pod, volume)
 				if err == nil || err.Error() != words[0] {
 					t.Errorf("%v, want %s", err, words[0])
 				}
@@ -117,7 +124,7 @@ func TestASilentSignerIsNamedAndWaitedForWithoutPolling(t *testing.T) {
 		pod, volume := shows("pod-1", source("example.com/a"))
 
 		began := time.Now()
-		_, err := k.Volume(t.Context(), pod, volume)
+		_, err := try(t, k, pod, volume)
 		want := `credential bundle is not issued yet: signer "example.com/a" has not answered ` +
 			"PodCertificateRequest ns/" + c.made[0].Name
 		if !errors.Is(err, ErrNotIssued) || err.Error() != want || time.Since(began) != patience {
@@ -126,7 +133,7 @@ func TestASilentSignerIsNamedAndWaitedForWithoutPolling(t *testing.T) {
 
 		// A call after that does not wait and does not ask.
 		began = time.Now()
-		if _, err := k.Volume(t.Context(), pod, volume); !errors.Is(err, ErrNotIssued) {
+		if _, err := try(t, k, pod, volume); !errors.Is(err, ErrNotIssued) {
 			t.Error(err)
 		}
 		if time.Since(began) != 0 || c.asked() != 1 || c.gets != 0 {
@@ -148,14 +155,14 @@ func TestARequestThatWasDeletedIsMadeAgainWithANewKey(t *testing.T) {
 			c.sign, c.silent = nil, silent
 			k := c.run()
 			pod, volume := shows("pod-1", source("example.com/a"))
-			if _, err := k.Volume(t.Context(), pod, volume); !errors.Is(err, ErrNotIssued) {
+			if _, err := try(t, k, pod, volume); !errors.Is(err, ErrNotIssued) {
 				t.Fatal(err)
 			}
 
 			c.remove(0)
 			for range 40 {
 				time.Sleep(30 * time.Second)
-				if _, err := k.Volume(t.Context(), pod, volume); !errors.Is(err, ErrNotIssued) {
+				if _, err := try(t, k, pod, volume); !errors.Is(err, ErrNotIssued) {
 					t.Fatal(err)
 				}
 			}
@@ -174,7 +181,7 @@ func TestAnAnswerThatTheWatchHasMissedIsRead(t *testing.T) {
 		c.silent = true
 		k := c.run()
 		pod, volume := shows("pod-1", source("example.com/a"))
-		if _, err := k.Volume(t.Context(), pod, volume); !errors.Is(err, ErrNotIssued) {
+		if _, err := try(t, k, pod, volume); !errors.Is(err, ErrNotIssued) {
 			t.Fatal(err)
 		}
 
@@ -192,14 +199,14 @@ func TestWhatKeepsARequestFromBeingMadeIsSaid(t *testing.T) {
 		delete(c.accounts, "ns/default")
 		k := c.run()
 		pod, volume := shows("pod-1", source("example.com/a"))
-		_, err := k.Volume(t.Context(), pod, volume)
+		_, err := try(t, k, pod, volume)
 		if !apierrors.IsNotFound(err) || !strings.Contains(err.Error(), "service account ns/default") {
 			t.Errorf("%v, want that there is no service account", err)
 		}
 
 		c.accounts["ns/default"] = "account-2"
 		c.refused = apierrors.NewForbidden(v1.Resource("x"), "", errors.New("policy"))
-		_, err = k.Volume(t.Context(), pod, volume)
+		_, err = try(t, k, pod, volume)
 		if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "example.com/a") {
 			t.Errorf("%v, want that it is forbidden", err)
 		}
@@ -221,7 +228,7 @@ func TestAPodHasFewRequestsAtATime(t *testing.T) {
 		}
 
 		pod, volume := shows("pod-1", sources...)
-		if _, err := k.Volume(t.Context(), pod, volume); !errors.Is(err, ErrNotIssued) {
+		if _, err := try(t, k, pod, volume); !errors.Is(err, ErrNotIssued) {
 			t.Fatal(err)
 		}
 		if c.asked() != maxAsked {
@@ -231,7 +238,7 @@ func TestAPodHasFewRequestsAtATime(t *testing.T) {
 		// Each answer makes room for another one.
 		for i := 0; i < c.asked(); i++ {
 			c.answer(i, func(r *requestOf) { issue(t, r, time.Hour, 40*time.Minute) })
-			if _, err := k.Volume(t.Context(), pod, volume); err != nil && !errors.Is(err, ErrNotIssued) {
+			if _, err := try(t, k, pod, volume); err != nil && !errors.Is(err, ErrNotIssued) {
 				t.Fatal(err)
 			}
 		}
@@ -275,11 +282,11 @@ func TestAPodThatHasGoneIsForgottenWithItsRequests(t *testing.T) {
 		c.sign = nil
 		k := c.run()
 		other, its := shows("pod-2", source("example.com/a"))
-		if _, err := k.Volume(t.Context(), other, its); !errors.Is(err, ErrNotIssued) {
+		if _, err := try(t, k, other, its); !errors.Is(err, ErrNotIssued) {
 			t.Fatal(err)
 		}
 		pod, volume := shows("pod-1", source("example.com/a"))
-		if _, err := k.Volume(t.Context(), pod, volume); !errors.Is(err, ErrNotIssued) {
+		if _, err := try(t, k, pod, volume); !errors.Is(err, ErrNotIssued) {
 			t.Fatal(err)
 		}
 
