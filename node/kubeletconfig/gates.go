@@ -30,6 +30,7 @@ var ServedGates = map[string]string{
 	"ContainerCheckpoint":                  "off: no /checkpoint",
 	"KubeletEnsureSecretPulledImages":      "off: as imagePullCredentialsVerificationPolicy: NeverVerify",
 	"MemoryQoS":                            "off: no memory.min, memory.low and memory.high",
+	"PodCertificateRequest":                "off: volumes with podCertificate sources are refused",
 	"PodLevelResources":                    "off: pods with resources of their own are refused",
 	"RestartAllContainersOnContainerExits": "off: not declared, pods that need it are refused",
 	"RotateKubeletServerCertificate":       "off: serverTLSBootstrap is refused",
