@@ -33,6 +33,9 @@ const (
 	AnnotationPorts         = "io.kubernetes.container.ports"
 	AnnotationDeletionGrace = "io.kubernetes.pod.deletionGracePeriod"
 	AnnotationTermGrace     = "io.kubernetes.pod.terminationGracePeriod"
+
+	// AnnotationResources is not kubelet's: the resources that a container was created with.
+	AnnotationResources = "io.trivet-node.container.resources"
 )
 
 // How long calls may take. The runtime may wait for the network plugin while it makes a sandbox.
