@@ -9,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/node/admit"
@@ -203,6 +204,13 @@ func (s *surroundings) containerConfig() (criconfig.Node, error) {
 		return criconfig.Node{}, err
 	}
 
+	var pages []string
+	if s.cgroups.Controller("hugetlb") {
+		if pages, err = cgroup.PageSizes(); err != nil {
+			return criconfig.Node{}, err
+		}
+	}
+
 	return criconfig.Node{
 		ClusterDNS:     s.cfg.Containers.ClusterDNS,
 		ClusterDomain:  s.cfg.Containers.ClusterDomain,
@@ -213,6 +221,7 @@ func (s *surroundings) containerConfig() (criconfig.Node, error) {
 		CgroupV2:       s.cgroups.V2,
 		SingleOOMKill:  s.cfg.Containers.SingleOOMKill,
 		NoSwap:         forbidSwap(s.machine, s.cgroups.V2),
+		PageSizes:      pages,
 		CPUQuota:       s.cfg.Cgroups.CPUQuota,
 		Memory:         s.cfg.Cgroups.Memory,
 	}, nil

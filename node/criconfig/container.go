@@ -71,7 +71,7 @@ func CreateContainer(node Node, pod *v1.Pod, in Container) (*runtime.ContainerCo
 		StdinOnce:   c.StdinOnce,
 		Tty:         c.TTY,
 		Linux: &cri.LinuxContainerConfig{
-			Resources:       resourcesOf(node, pod, c),
+			Resources:       Resources(node, pod, c),
 			SecurityContext: security,
 		},
 	}
