@@ -79,6 +79,16 @@ func (l *Ledger) Of(pod *v1.Pod) *v1.Pod {
 	return l.open(pod).given.in(pod)
 }
 
+// All replaces each of the pods by what Of returns of it, in place.
+func (l *Ledger) All(pods []*v1.Pod) []*v1.Pod {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, pod := range pods {
+		pods[i] = l.open(pod).given.in(pod)
+	}
+	return pods
+}
+
 func newEntry(pod *v1.Pod, grant *plan.Grant) *entry {
 	h := holding{pod: pod, grant: grant}
 	return &entry{given: h, kept: h}

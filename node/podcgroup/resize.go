@@ -36,6 +36,16 @@ func (t *Tree) Widen(ctx context.Context, pod *v1.Pod) error {
 	return t.ensure(ctx, group, more)
 }
 
+// MemoryLimits returns how many bytes of memory the pod's group may use now, -1 for no limit, and how many it
+// may use by the pod's specification, 0 for no limit.
+func (t *Tree) MemoryLimits(pod *v1.Pod) (now, wanted int64, err error) {
+	now, err = t.cfg.Host.MemoryLimit(t.group(pod))
+	if errors.Is(err, fs.ErrNotExist) {
+		now, err = -1, nil
+	}
+	return now, podLimits(pod).Memory, err
+}
+
 // MemoryUsage returns how many bytes of memory the pod uses, page cache included: what the kernel compares
 // with its limit. It is an error that the pod has no group (yet).
 func (t *Tree) MemoryUsage(pod *v1.Pod) (int64, error) {

@@ -27,11 +27,6 @@ func TestALimitOfThePodIsThatOfContainersWithoutOne(t *testing.T) {
 			t.Errorf("container %d: %v, want %v", i, got, want)
 		}
 	}
-
-	want := Amounts{CPURequest: 300, CPULimit: 1000, MemoryLimit: 1 << 30}
-	if got := WholeAmounts(pod); got != want {
-		t.Errorf("pod: %v, want %v", got, want)
-	}
 }
 
 func FuzzParseAmounts(f *testing.F) {

@@ -252,7 +252,7 @@ func New(cfg Config, d Deps) *Worker {
 		meter:  d.Meter,
 		log:    d.Log,
 		steps:  &w.steps,
-		node:   status.Node{IPs: cfg.HostIPs, Runtime: cfg.RuntimeName},
+		node:   status.Node{IPs: cfg.HostIPs, Runtime: cfg.RuntimeName, PodResources: cfg.ResizePods},
 	}
 
 	return w

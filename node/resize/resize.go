@@ -23,10 +23,11 @@ type Cgroups interface {
 	Widen(ctx context.Context, pod *v1.Pod) error
 	// Ensure gives the pod's group the limits that the pod has.
 	Ensure(ctx context.Context, pod *v1.Pod) error
-	// MemoryUsage returns how many bytes of memory the pod uses, and MemoryLimit how many it may use now; -1:
-	// all that there is.
+	// MemoryUsage returns how many bytes of memory the pod uses.
 	MemoryUsage(pod *v1.Pod) (int64, error)
-	MemoryLimit(pod *v1.Pod) (int64, error)
+	// MemoryLimits returns how many bytes the pod's group may use now, -1 for no limit, and how many it may use
+	// by the pod's specification, 0 for no limit.
+	MemoryLimits(pod *v1.Pod) (now, wanted int64, err error)
 }
 
 // Runtime is the container runtime (runtime.Client).
@@ -67,21 +68,22 @@ func (r *Resizer) Resize(ctx context.Context, pod *v1.Pod, sandbox string, sizes
 }
 
 func (r *Resizer) resize(ctx context.Context, pod *v1.Pod, sandbox string, sizes []plan.Size) error {
-	// What the group has now is read before it is widened.
-	refused, err := r.checkPod(pod)
+	refused, err := r.check(ctx, pod, sizes)
 	if err != nil {
 		return err
+	}
+	if len(refused) > 0 {
+		// Containers that have ended are started with what they are given all the same.
+		return errors.Join(refusal(refused), r.cfg.Cgroups.Widen(ctx, pod))
+	}
+
+	// A runtime may refuse, so it is asked first.
+	overhead, resources := criconfig.SandboxResources(r.cfg.Node, pod)
+	if err := r.cfg.Runtime.UpdateSandbox(ctx, sandbox, overhead, resources); err != nil {
+		return fmt.Errorf("resize sandbox: %w", err)
 	}
 	if err := r.cfg.Cgroups.Widen(ctx, pod); err != nil {
 		return err
-	}
-
-	more, err := r.checkContainers(ctx, sizes)
-	if err != nil {
-		return err
-	}
-	if refused = append(refused, more...); len(refused) > 0 {
-		return refusal(refused)
 	}
 
 	for _, size := range sizes {
@@ -96,26 +98,25 @@ func (r *Resizer) resize(ctx context.Context, pod *v1.Pod, sandbox string, sizes
 		}
 	}
 
-	if err := r.cfg.Cgroups.Ensure(ctx, pod); err != nil {
-		return err
-	}
+	return r.cfg.Cgroups.Ensure(ctx, pod)
+}
 
-	overhead, resources := criconfig.SandboxResources(r.cfg.Node, pod)
-	return r.cfg.Runtime.UpdateSandbox(ctx, sandbox, overhead, resources)
+// check returns which limits of memory cannot be lowered.
+func (r *Resizer) check(ctx context.Context, pod *v1.Pod, sizes []plan.Size) (refused []string, err error) {
+	if refused, err = r.checkPod(pod); err != nil {
+		return nil, err
+	}
+	more, err := r.checkContainers(ctx, sizes)
+	return append(refused, more...), err
 }
 
 // checkPod refuses a limit of memory of the pod that is lower than the one it has now and than what it uses.
 func (r *Resizer) checkPod(pod *v1.Pod) (refused []string, err error) {
-	limit := podspec.WholeAmounts(pod).MemoryLimit
-	if limit == 0 {
-		return nil, nil
-	}
-
-	now, err := r.cfg.Cgroups.MemoryLimit(pod)
+	now, limit, err := r.cfg.Cgroups.MemoryLimits(pod)
 	if err != nil {
 		return nil, fmt.Errorf("memory limit of pod %q: %w", pod.Namespace+"/"+pod.Name, err)
 	}
-	if now >= 0 && now <= limit {
+	if limit == 0 || now >= 0 && now <= limit {
 		return nil, nil
 	}
 
