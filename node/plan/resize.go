@@ -246,6 +246,11 @@ func (v *View) outgrown(c *v1.Container, instance *Container) bool {
 	return false
 }
 
+// Lags reports whether an instance that runs does not have what its container has been given.
+func (v *View) Lags(id string) bool {
+	return slices.ContainsFunc(v.lagging, func(s Size) bool { return s.ID == id })
+}
+
 // StoppedToResize reports whether an instance that ended was stopped because its container has been given
 // other resources. One that had ended before is left to the restart policy.
 func (v *View) StoppedToResize(c *v1.Container, instance *Container) bool {
@@ -256,13 +261,17 @@ func (v *View) StoppedToResize(c *v1.Container, instance *Container) bool {
 // resizing finds out whether the newest grant is in force everywhere, and that it has just come to be.
 func (d *planner) resizing() {
 	s := &d.pod.sizes
+	if s.grant == nil {
+		return
+	}
+
+	d.lagging = d.missized()
 	switch {
-	case s.grant == nil:
 	case d.Ending:
 		s.open = false
 	case d.Ready() == nil:
 		// Without a sandbox nothing can have them.
-	case d.groupMissized() || len(d.missized()) > 0 || d.anyReplaced():
+	case d.groupMissized() || len(d.lagging) > 0 || d.anyReplaced():
 		d.Resizing = s.grant
 	case s.open:
 		s.open = false

@@ -40,7 +40,14 @@ func (c *computer) resources(out *v1.ContainerStatus, s subject, cur *plan.Conta
 	}
 	if out.Resources.Requests != nil {
 		show(out.Resources.Requests, old.Requests, v1.ResourceCPU, force.cpuRequest, leastCPURequest)
-		show(out.Resources.Requests, old.Requests, v1.ResourceMemory, nil, 0)
+		c.showMemoryRequest(out.Resources.Requests, old.Requests, cur)
+	}
+}
+
+// showMemoryRequest shows the request of memory as in force with everything else: the runtime does not know it.
+func (c *computer) showMemoryRequest(list, old v1.ResourceList, cur *plan.Container) {
+	if was, shown := old[v1.ResourceMemory]; shown && c.Lags(cur.ID) {
+		list[v1.ResourceMemory] = was
 	}
 }
 
