@@ -88,8 +88,10 @@ func TestAResizeActsWhenItIsGivenAndOnDisk(t *testing.T) {
 	if got := cpu(t, next, asked); got != "2" {
 		t.Errorf("in the next life of the agent: %s", got)
 	}
-	if state, _ := next.Keep(asked); state.Grant == nil || !state.Grant.Recalled || state.Grant.Generation != 2 {
-		t.Errorf("%+v", state.Grant)
+
+	state, _ := next.Keep(asked)
+	if g := state.Grant; g == nil || !g.Recalled || g.Generation != 2 {
+		t.Errorf("%+v", g)
 	}
 }
 
@@ -263,7 +265,8 @@ func TestWhatOthersLeaveIsNoticed(t *testing.T) {
 }
 
 func TestEventsHaveTheResources(t *testing.T) {
-	want := `Pod resize started: {"containers":[{"name":"a","resources":{"requests":{"cpu":"2"}}}],"generation":2}`
+	want := `Pod resize started: ` +
+		`{"containers":[{"name":"a","resources":{"requests":{"cpu":"2"}}}],"generation":2}`
 	if got := Event("Pod resize started", pod("u", 2, "2"), 2, ""); got != want {
 		t.Error(got)
 	}
