@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"cmp"
 	"log/slog"
 	"time"
 
@@ -173,10 +174,13 @@ func (r *Resizes) decide(request *allocation.Request, verdict admit.Verdict, tri
 		Generation: pod.Generation,
 	}
 
+	// As with kubelet, the event has the reason of the check: OutOfcpu.
+	what := cmp.Or(verdict.Reason, v1.PodReasonDeferred)
+
 	label, impossible := allocation.Infeasible(request, r.cfg.OfPods)
 	switch {
 	case impossible != "":
-		pending.Reason = v1.PodReasonInfeasible
+		pending.Reason, what = v1.PodReasonInfeasible, v1.PodReasonInfeasible
 		pending.Message = impossible
 	case len(verdict.Preempt) > 0:
 		pending.Message = "Node didn't have enough resource: waiting for preempted pods to end"
@@ -196,7 +200,7 @@ func (r *Resizes) decide(request *allocation.Request, verdict admit.Verdict, tri
 	}
 
 	r.cfg.Meter.Waits(pod, pending.Reason)
-	message := allocation.Event("Pod resize "+pending.Reason, pod, pod.Generation, pending.Message)
+	message := allocation.Event("Pod resize "+what, pod, pod.Generation, pending.Message)
 	r.cfg.Events.Pod(pod, "", v1.EventTypeWarning, event, message)
 	return true
 }
