@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+)
+
+// follower follows the pods of the namespace.
+type follower struct {
+	watch watch.Interface
+	pods  map[string]seen
+}
+
+// seen is a pod in its last state, and when that was seen.
+type seen struct {
+	pod *corev1.Pod
+	at  time.Time
+}
+
+// answer is the API server's to a resize that was asked for, and what the pod is to show then.
+type answer struct {
+	name string
+	want want
+	at   time.Time
+}
+
+// follow watches from now on.
+func (s *side) follow(ctx context.Context) (*follower, error) {
+	pods := s.Client.CoreV1().Pods(namespace)
+	list, err := pods.List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
+		return nil, err
+	}
+
+	w, err := pods.Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+	if err != nil {
+		return nil, err
+	}
+
+	return &follower{watch: w, pods: map[string]seen{}}, nil
+}
+
+func (f *follower) stop() { f.watch.Stop() }
+
+// await returns when so many pods were patched and all of them show it, and the moments of the first answer
+// and of the last pod that was seen to show it.
+func (f *follower) await(
+	ctx context.Context,
+	n int,
+	answers <-chan answer,
+) (first, last time.Time, err error) {
+	wanted := map[string]want{}
+	look := func(name string) error {
+		w, isAsked := wanted[name]
+		s, isSeen := f.pods[name]
+		if !isAsked || !isSeen {
+			return nil
+		}
+
+		isShown, err := w.shows(s.pod)
+		if err == nil && !isShown {
+			return failed(s.pod)
+		}
+
+		if isShown {
+			delete(wanted, name)
+			n--
+			last = s.at
+		}
+
+		return err
+	}
+
+	for n > 0 {
+		name := ""
+		select {
+		case <-ctx.Done():
+			return first, last, fmt.Errorf("%d pods do not show it: %w", n, context.Cause(ctx))
+
+		case a := <-answers:
+			if first.IsZero() {
+				first = a.at
+			}
+
+			name, wanted[a.name] = a.name, a.want
+
+		case e, open := <-f.watch.ResultChan():
+			if !open {
+				return first, last, errors.New("the watch ended")
+			}
+
+			if pod, ok := e.Object.(*corev1.Pod); ok {
+				name = pod.Name
+				f.pods[name] = seen{pod: pod, at: time.Now()}
+			}
+		}
+
+		if err := look(name); err != nil {
+			return first, last, err
+		}
+	}
+
+	return first, last, nil
+}
