@@ -9,6 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/trivet-node/trivet/e2e/podresize"
 )
 
 // follower follows the pods of the namespace.
@@ -26,7 +28,7 @@ type seen struct {
 // answer is the API server's to a resize that was asked for, and what the pod is to show then.
 type answer struct {
 	name string
-	want want
+	want podresize.Want
 	at   time.Time
 }
 
@@ -55,7 +57,7 @@ func (f *follower) await(
 	n int,
 	answers <-chan answer,
 ) (first, last time.Time, err error) {
-	wanted := map[string]want{}
+	wanted := map[string]podresize.Want{}
 	look := func(name string) error {
 		w, isAsked := wanted[name]
 		s, isSeen := f.pods[name]
@@ -63,9 +65,9 @@ func (f *follower) await(
 			return nil
 		}
 
-		isShown, err := w.shows(s.pod)
+		isShown, err := w.ShownBy(s.pod)
 		if err == nil && !isShown {
-			return failed(s.pod)
+			return podresize.Failed(s.pod)
 		}
 
 		if isShown {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/trivet-node/trivet/e2e/bench"
 	"github.com/trivet-node/trivet/e2e/machine"
+	"github.com/trivet-node/trivet/e2e/podresize"
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
@@ -106,13 +107,13 @@ func (s *side) patch(ctx context.Context, c testCase, name string, patch []byte)
 		return answer{}, fmt.Errorf("resize %s: %w", name, err)
 	}
 
-	w := want{generation: pod.Generation}
+	w := podresize.Want{Generation: pod.Generation}
 	for _, status := range pod.Status.ContainerStatuses {
-		w.restarts = status.RestartCount
+		w.Restarts = status.RestartCount
 	}
 
 	if c.restarts {
-		w.restarts++
+		w.Restarts++
 	}
 
 	return answer{name: name, want: w, at: time.Now()}, nil

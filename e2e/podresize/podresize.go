@@ -1,4 +1,6 @@
-package main
+// Package podresize says what the status of a pod shows of a resize in place (KEP 1287, and KEP 5419 for the
+// resources of pods).
+package podresize
 
 import (
 	"errors"
@@ -9,20 +11,23 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 )
 
-// errRestarted is the error when a container was restarted that should not have been.
-var errRestarted = errors.New("container was restarted")
+// ErrRestarted is the error when a container was restarted that should not have been.
+var ErrRestarted = errors.New("container was restarted")
 
-// want is what a pod must show of a resize.
-type want struct {
-	// generation is that of the pod after the resize was patched, restarts is what its container counts then.
-	generation int64
-	restarts   int32
+// Want is what a pod must show of a resize.
+type Want struct {
+	// Generation is that of the pod after the resize was asked for.
+	Generation int64
+
+	// Restarts is what each of its containers must count.
+	Restarts int32
 }
 
-// shows reports whether the status of a pod shows that its resources are as the spec says: allocated, in
-// force in a container that runs, and no condition that says otherwise.
-func (w want) shows(pod *corev1.Pod) (bool, error) {
-	if pod.Generation < w.generation || pod.Status.ObservedGeneration < w.generation {
+// ShownBy reports whether the status of a pod shows that its resources are as the spec says: allocated, in
+// force in containers that run, and no condition that says otherwise. A container that was restarted too often
+// is an error (ErrRestarted).
+func (w Want) ShownBy(pod *corev1.Pod) (bool, error) {
+	if pod.Generation < w.Generation || pod.Status.ObservedGeneration < w.Generation {
 		return false, nil
 	}
 	if isResizing(pod) || len(pod.Status.ContainerStatuses) != len(pod.Spec.Containers) {
@@ -41,12 +46,12 @@ func (w want) shows(pod *corev1.Pod) (bool, error) {
 		}
 
 		s := pod.Status.ContainerStatuses[i]
-		if s.RestartCount > w.restarts {
+		if s.RestartCount > w.Restarts {
 			return false, fmt.Errorf("%s of %s: %w: %d, want %d",
-				s.Name, pod.Name, errRestarted, s.RestartCount, w.restarts)
+				s.Name, pod.Name, ErrRestarted, s.RestartCount, w.Restarts)
 		}
 
-		if s.State.Running == nil || s.RestartCount < w.restarts {
+		if s.State.Running == nil || s.RestartCount < w.Restarts {
 			return false, nil
 		}
 
@@ -75,8 +80,8 @@ func isResizing(pod *corev1.Pod) bool {
 	})
 }
 
-// failed is why a resize will not be granted; nil as long as it may be.
-func failed(pod *corev1.Pod) error {
+// Failed is why a resize will not be granted; nil as long as it may be.
+func Failed(pod *corev1.Pod) error {
 	for _, c := range pod.Status.Conditions {
 		isInfeasible := c.Type == corev1.PodResizePending && c.Reason == corev1.PodReasonInfeasible
 		isError := c.Type == corev1.PodResizeInProgress && c.Reason == corev1.PodReasonError

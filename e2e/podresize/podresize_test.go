@@ -1,43 +1,50 @@
-package main
+package podresize
 
 import (
 	"errors"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// resized is a pod that shows the large size of a case, as generation 2 and without a restart.
-func resized(c testCase) *corev1.Pod {
-	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: containerName}}}}
-	small := c.small
-	c.small = c.large
-	c.change(pod)
-	c.small = small
+func resources(cpu, memory string) corev1.ResourceRequirements {
+	list := corev1.ResourceList{
+		corev1.ResourceCPU:    resource.MustParse(cpu),
+		corev1.ResourceMemory: resource.MustParse(memory),
+	}
+	return corev1.ResourceRequirements{Requests: list, Limits: list}
+}
 
-	resources := c.large.resources()
+// resized is a pod that shows its resources, those of its container or its own, as generation 2 and without a
+// restart.
+func resized(isOfPod bool) *corev1.Pod {
+	pod := &corev1.Pod{}
+	pod.Generation, pod.Status.ObservedGeneration = 2, 2
+
+	r := resources("200m", "96Mi")
+	c := corev1.Container{Name: "main"}
 	status := corev1.ContainerStatus{
-		Name:  containerName,
+		Name:  "main",
 		State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
 	}
-	if c.ofPod {
-		pod.Status.Resources, pod.Status.AllocatedResources = &resources, resources.Requests
+
+	if isOfPod {
+		pod.Spec.Resources = &r
+		pod.Status.Resources, pod.Status.AllocatedResources = &r, r.Requests
 	} else {
-		status.Resources, status.AllocatedResources = &resources, resources.Requests
+		c.Resources = r
+		status.Resources, status.AllocatedResources = &r, r.Requests
 	}
 
-	pod.Generation, pod.Status.ObservedGeneration = 2, 2
+	pod.Spec.Containers = []corev1.Container{c}
 	pod.Status.ContainerStatuses = []corev1.ContainerStatus{status}
 	return pod
 }
 
 func TestResizeIsThereWhenAllOfTheStatusShowsIt(t *testing.T) {
-	ofContainer, ofPod := testCase{}, testCase{ofPod: true}
-	for _, c := range []*testCase{&ofContainer, &ofPod} {
-		c.small, c.large = size{cpu: "100m", memory: "64Mi"}, size{cpu: "200m", memory: "96Mi"}
-	}
-
-	smaller := ofContainer.small.resources()
+	const ofContainer, ofPod = false, true
+	smaller := resources("100m", "64Mi")
 	condition := func(t corev1.PodConditionType) func(*corev1.Pod) {
 		return func(pod *corev1.Pod) {
 			pod.Status.Conditions = []corev1.PodCondition{{Type: t, Status: corev1.ConditionTrue}}
@@ -46,7 +53,7 @@ func TestResizeIsThereWhenAllOfTheStatusShowsIt(t *testing.T) {
 
 	for _, tt := range []struct {
 		name   string
-		of     testCase
+		of     bool
 		change func(*corev1.Pod)
 		want   bool
 	}{
@@ -81,7 +88,7 @@ func TestResizeIsThereWhenAllOfTheStatusShowsIt(t *testing.T) {
 	} {
 		pod := resized(tt.of)
 		tt.change(pod)
-		got, err := want{generation: 2}.shows(pod)
+		got, err := Want{Generation: 2}.ShownBy(pod)
 		if got != tt.want || err != nil {
 			t.Errorf("%s: %v, %v, want %v", tt.name, got, err, tt.want)
 		}
@@ -89,17 +96,17 @@ func TestResizeIsThereWhenAllOfTheStatusShowsIt(t *testing.T) {
 }
 
 func TestRestartsAreCounted(t *testing.T) {
-	pod := resized(testCase{small: size{cpu: "1m", memory: "1"}, large: size{cpu: "2m", memory: "2"}})
-	if got, err := (want{generation: 2, restarts: 1}).shows(pod); got || err != nil {
+	pod := resized(false)
+	if got, err := (Want{Generation: 2, Restarts: 1}).ShownBy(pod); got || err != nil {
 		t.Errorf("without the restart that belongs to it: %v, %v, want false", got, err)
 	}
 
 	pod.Status.ContainerStatuses[0].RestartCount = 1
-	if got, err := (want{generation: 2, restarts: 1}).shows(pod); !got || err != nil {
+	if got, err := (Want{Generation: 2, Restarts: 1}).ShownBy(pod); !got || err != nil {
 		t.Errorf("with the restart that belongs to it: %v, %v, want true", got, err)
 	}
-	if _, err := (want{generation: 2}).shows(pod); !errors.Is(err, errRestarted) {
-		t.Errorf("with a restart that does not belong to it: %v, want %v", err, errRestarted)
+	if _, err := (Want{Generation: 2}).ShownBy(pod); !errors.Is(err, ErrRestarted) {
+		t.Errorf("with a restart that does not belong to it: %v, want %v", err, ErrRestarted)
 	}
 }
 
@@ -116,7 +123,7 @@ func TestResizeThatWillNotComeIsAnError(t *testing.T) {
 	} {
 		pod := &corev1.Pod{}
 		pod.Status.Conditions = []corev1.PodCondition{{Type: tt.condition, Reason: tt.reason}}
-		if got := failed(pod); (got != nil) != tt.want {
+		if got := Failed(pod); (got != nil) != tt.want {
 			t.Errorf("%s %s: %v, want an error: %v", tt.condition, tt.reason, got, tt.want)
 		}
 	}
