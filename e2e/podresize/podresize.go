@@ -24,8 +24,8 @@ type Want struct {
 }
 
 // ShownBy reports whether the status of a pod shows that its resources are as the spec says: allocated, in
-// force in containers that run, and no condition that says otherwise. A container that was restarted too often
-// is an error (ErrRestarted).
+// force in containers that run, and no condition that says otherwise. A container that was restarted too
+// often is an error (ErrRestarted).
 func (w Want) ShownBy(pod *corev1.Pod) (bool, error) {
 	if pod.Generation < w.Generation || pod.Status.ObservedGeneration < w.Generation {
 		return false, nil

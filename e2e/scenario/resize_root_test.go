@@ -30,8 +30,8 @@ func (c *cluster) allNodes() []string {
 	return names
 }
 
-// TestResizeIsInTheGroupsAndTheStatus resizes on each node: the last one may have systemd, which is told of
-// limits, too.
+// TestResizeIsInTheGroupsAndTheStatus resizes on each node: the last one may have systemd, which sets limits
+// again when it is reloaded.
 func TestResizeIsInTheGroupsAndTheStatus(t *testing.T) {
 	c := open(t)
 	first, more, less := amount{50, 32}, amount{100, 48}, amount{40, 24}

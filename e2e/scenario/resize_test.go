@@ -18,8 +18,8 @@ import (
 type amount struct{ cpu, memory int64 }
 
 func (a amount) json() string {
-	return fmt.Sprintf(`{"requests": {"cpu": "%dm", "memory": "%dMi"}, "limits": {"cpu": "%dm", "memory": "%dMi"}}`,
-		a.cpu, a.memory, 2*a.cpu, 2*a.memory)
+	const list = `{"cpu": "%dm", "memory": "%dMi"}`
+	return fmt.Sprintf(`{"requests": `+list+`, "limits": `+list+`}`, a.cpu, a.memory, 2*a.cpu, 2*a.memory)
 }
 
 // resizable runs a counter with these resources on the test's node. Its container is restarted for other
