@@ -34,6 +34,9 @@ var (
 
 	// ErrNotRunning is a call that needs a running container.
 	ErrNotRunning = errors.New("container is not running")
+
+	// ErrInUse is a memory limit below what the container uses.
+	ErrInUse = errors.New("memory is in use")
 )
 
 // Processes runs the containers' processes. The monitor does.
@@ -50,7 +53,10 @@ type Processes interface {
 	// Delete kills what is left of a container and forgets it. One that does not exist is success.
 	Delete(ctx context.Context, id string) error
 
+	// Update changes the limits of a container. Once asked for, it is carried out even if ctx ends. On an
+	// error some may have been changed.
 	Update(ctx context.Context, id string, resources *specs.LinuxResources) error
+
 	ReopenLog(ctx context.Context, id string) error
 }
 
@@ -60,6 +66,9 @@ type Inventory interface {
 
 	// Started reports whether the user's program was let run.
 	Started(ctx context.Context, id string) (bool, error)
+
+	// AwaitUpdates waits for updates that an earlier server asked for.
+	AwaitUpdates(ctx context.Context, id string) error
 }
 
 // Bundles makes OCI bundles; see cri/bundle.
@@ -87,8 +96,10 @@ type Config struct {
 	Handlers  ociruntime.Handlers
 	Driver    cgroupdriver.Driver
 
-	// CgroupV2 says that the node has cgroup v2 alone.
-	CgroupV2 bool
+	// CgroupV2 says that the node has cgroup v2 alone. MemoryUsage returns what a group uses, in bytes; it is
+	// asked on v2 alone.
+	CgroupV2    bool
+	MemoryUsage func(group string) (int64, error)
 
 	// Events gets an event for every change that clients see.
 	Events *event.Hub

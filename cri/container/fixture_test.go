@@ -29,6 +29,9 @@ type fixture struct {
 	sandboxes *sandbox.Service
 	pod       string
 	events    <-chan event.Event
+
+	// used is how many bytes of memory every container uses after restart, on cgroup v2 if it is not 0.
+	used int64
 }
 
 func open(t *testing.T) *fixture {
@@ -69,6 +72,9 @@ func (f *fixture) restart() {
 		Handlers:  ociruntime.Handlers{"": {}},
 		Events:    hub,
 		Log:       slog.New(slog.DiscardHandler),
+
+		CgroupV2:    f.used != 0,
+		MemoryUsage: func(string) (int64, error) { return f.used, nil },
 	})
 	if err != nil {
 		f.tb.Fatal(err)

@@ -2,10 +2,10 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/bundle"
@@ -36,11 +36,13 @@ func (c *Service) Process(_ context.Context, id string) (specs.Process, error) {
 	return process, nil
 }
 
-// Update changes the resources of a container that has not ended. Those that are zero stay as they are.
+// Update changes the resources of a container, all of them or none; those that are 0 stay as they are. One
+// that has ended has none: success. That the memory limit is below what is used is ErrInUse on cgroup v2;
+// on v1 the kernel says so.
 func (c *Service) Update(
 	ctx context.Context,
 	id string,
-	resources *runtimeapi.LinuxContainerResources,
+	asked *runtimeapi.LinuxContainerResources,
 ) error {
 	r, unlock, err := c.lock(ctx, id)
 	if err != nil {
@@ -48,23 +50,77 @@ func (c *Service) Update(
 	}
 	defer unlock()
 
-	if r.State == life.Exited {
-		return fmt.Errorf("update container %s: %w", r.ID, ErrNotRunning)
-	}
-	if resources == nil {
-		return nil
-	}
-
-	err = c.cfg.Processes.Update(ctx, r.ID, spec.Resources(resources, c.cfg.CgroupV2))
+	alive, err := life.Update(r.life())
 	if err != nil {
 		return fmt.Errorf("update container %s: %w", r.ID, err)
 	}
+	if !alive || asked == nil {
+		return nil
+	}
 
-	_, err = c.records.Change(r.ID, func(r *Record) bool {
-		r.Resources = merged(r.CurrentResources(), resources)
+	change := spec.Change(r.CurrentResources(), asked)
+	if err := c.fits(r, change); err != nil {
+		return fmt.Errorf("update container %s: %w", r.ID, err)
+	}
+
+	// The intent is on disk before the kernel is touched: the next start finishes what a kill cuts off.
+	r, err = c.records.Change(r.ID, func(r *Record) bool {
+		r.Change = change
 		return true
 	})
+	if err != nil {
+		return err
+	}
 
+	return c.change(ctx, r)
+}
+
+// fits returns ErrInUse if the memory limit of a change is less than what the container uses: the kernel
+// would kill it.
+func (c *Service) fits(r Record, change *runtimeapi.LinuxContainerResources) error {
+	limit := change.MemoryLimitInBytes
+	if !c.cfg.CgroupV2 || limit <= 0 || limit == r.CurrentResources().GetMemoryLimitInBytes() {
+		return nil
+	}
+
+	box, err := c.cfg.Sandboxes.Get(r.Sandbox)
+	if err != nil {
+		return err
+	}
+	used, err := c.cfg.MemoryUsage(c.cfg.Driver.Dir(box.CgroupParent(), r.ID))
+	if err == nil && used >= limit {
+		err = fmt.Errorf("memory limit of %d bytes: %d bytes are in use: %w", limit, used, ErrInUse)
+	}
+
+	return err
+}
+
+// change carries out the change that is recorded, or takes it back if that fails.
+func (c *Service) change(ctx context.Context, r Record) error {
+	current, change := r.CurrentResources(), r.Change
+	failed := c.cfg.Processes.Update(ctx, r.ID, spec.Resources(change, c.cfg.CgroupV2))
+	if failed == nil {
+		return c.settle(r.ID, spec.Changed(current, change))
+	}
+
+	// The kernel may have taken a part of it.
+	back := spec.Resources(spec.Revert(current, change), c.cfg.CgroupV2)
+	if err := c.cfg.Processes.Update(ctx, r.ID, back); err != nil {
+		c.cfg.Log.Warn("update of a container is not taken back", "container", r.ID, "err", err)
+	} else if err := c.settle(r.ID, current); err != nil {
+		failed = errors.Join(failed, err)
+	}
+
+	return fmt.Errorf("update container %s: %w", r.ID, failed)
+}
+
+// settle records the resources that are in force.
+func (c *Service) settle(id string, resources *runtimeapi.LinuxContainerResources) error {
+	_, err := c.records.Change(id, func(r *Record) bool {
+		r.Resources = resources
+		r.Change = nil
+		return true
+	})
 	return err
 }
 
@@ -75,16 +131,6 @@ func (r Record) CurrentResources() *runtimeapi.LinuxContainerResources {
 		return r.Resources
 	}
 	return r.config.GetLinux().GetResources()
-}
-
-// merged returns the resources with those of change that are not zero.
-func merged(resources, change *runtimeapi.LinuxContainerResources) *runtimeapi.LinuxContainerResources {
-	all := &runtimeapi.LinuxContainerResources{}
-	if resources != nil {
-		proto.Merge(all, resources)
-	}
-	proto.Merge(all, change)
-	return all
 }
 
 // ReopenLog makes the monitor open the log's path again, after the log was rotated.

@@ -1,11 +1,17 @@
 package spec
 
 import (
+	"cmp"
+	"maps"
+	"slices"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Resources returns the limits of a container, on cgroup v2 or v1. Zero means that a limit is not set.
+// Resources returns the limits of a container, on cgroup v2 or v1. Zero means that a limit is not set, or is
+// left as it is; -1 that there is none.
 func Resources(r *runtimeapi.LinuxContainerResources, v2 bool) *specs.LinuxResources {
 	out := &specs.LinuxResources{}
 	if r == nil {
@@ -13,12 +19,7 @@ func Resources(r *runtimeapi.LinuxContainerResources, v2 bool) *specs.LinuxResou
 	}
 
 	out.CPU = cpu(r)
-	if r.MemoryLimitInBytes != 0 {
-		out.Memory = &specs.LinuxMemory{Limit: &r.MemoryLimitInBytes}
-		if r.MemorySwapLimitInBytes != 0 {
-			out.Memory.Swap = &r.MemorySwapLimitInBytes
-		}
-	}
+	out.Memory = memory(r)
 
 	for _, h := range r.HugepageLimits {
 		out.HugepageLimits = append(
@@ -33,6 +34,17 @@ func Resources(r *runtimeapi.LinuxContainerResources, v2 bool) *specs.LinuxResou
 	}
 
 	return out
+}
+
+func memory(r *runtimeapi.LinuxContainerResources) *specs.LinuxMemory {
+	if r.MemoryLimitInBytes == 0 {
+		return nil
+	}
+	m := &specs.LinuxMemory{Limit: &r.MemoryLimitInBytes}
+	if r.MemorySwapLimitInBytes != 0 {
+		m.Swap = &r.MemorySwapLimitInBytes
+	}
+	return m
 }
 
 func cpu(r *runtimeapi.LinuxContainerResources) *specs.LinuxCPU {
@@ -51,4 +63,94 @@ func cpu(r *runtimeapi.LinuxContainerResources) *specs.LinuxCPU {
 	}
 
 	return c
+}
+
+// Change returns what an update of a container's resources has the OCI runtime change: what is asked for,
+// completed so that the kernel takes it. The limit of memory and swap together is never less than that of
+// memory, and a container that could not swap cannot afterwards.
+func Change(current, asked *runtimeapi.LinuxContainerResources) *runtimeapi.LinuxContainerResources {
+	out := proto.CloneOf(asked)
+	memory := out.GetMemoryLimitInBytes()
+	limit, total := current.GetMemoryLimitInBytes(), current.GetMemorySwapLimitInBytes()
+	switch {
+	case memory == 0 && out.GetMemorySwapLimitInBytes() != 0:
+		// Runtimes take the one only with the other.
+		out.MemoryLimitInBytes = cmp.Or(limit, -1)
+	case memory == 0 || out.GetMemorySwapLimitInBytes() != 0 || total == 0:
+	case memory < 0, total == limit, total > 0 && total < memory:
+		out.MemorySwapLimitInBytes = memory
+	}
+
+	return out
+}
+
+// Changed returns the resources of a container after a change. The OOM score stays that of its processes,
+// which an update does not reach.
+func Changed(current, change *runtimeapi.LinuxContainerResources) *runtimeapi.LinuxContainerResources {
+	out := &runtimeapi.LinuxContainerResources{}
+	proto.Merge(out, current)
+	proto.Merge(out, change)
+	out.OomScoreAdj = current.GetOomScoreAdj()
+
+	// A list is merged by appending to it; each size of pages is to be there once, as it was last given.
+	pages := map[string]*runtimeapi.HugepageLimit{}
+	for _, l := range out.HugepageLimits {
+		pages[l.PageSize] = l
+	}
+
+	out.HugepageLimits = nil
+	for _, size := range slices.Sorted(maps.Keys(pages)) {
+		out.HugepageLimits = append(out.HugepageLimits, pages[size])
+	}
+
+	return out
+}
+
+// defaults are what a container has of those that it was not given, where that can be named.
+var defaults = &runtimeapi.LinuxContainerResources{
+	CpuShares:              1024,
+	CpuPeriod:              100_000,
+	CpuQuota:               -1,
+	MemoryLimitInBytes:     -1,
+	MemorySwapLimitInBytes: -1,
+}
+
+// Revert returns what takes a change back: what the container had before of all that the change has.
+func Revert(current, change *runtimeapi.LinuxContainerResources) *runtimeapi.LinuxContainerResources {
+	was := Changed(defaults, current)
+	out := &runtimeapi.LinuxContainerResources{Unified: map[string]string{}}
+	back := func(changed, was int64) int64 {
+		if changed == 0 {
+			return 0
+		}
+		return was
+	}
+
+	out.CpuShares = back(change.GetCpuShares(), was.CpuShares)
+	out.CpuPeriod = back(change.GetCpuPeriod(), was.CpuPeriod)
+	out.CpuQuota = back(change.GetCpuQuota(), was.CpuQuota)
+	out.MemoryLimitInBytes = back(change.GetMemoryLimitInBytes(), was.MemoryLimitInBytes)
+	out.MemorySwapLimitInBytes = back(change.GetMemorySwapLimitInBytes(), was.MemorySwapLimitInBytes)
+
+	if change.GetCpusetCpus() != "" {
+		out.CpusetCpus = was.CpusetCpus
+	}
+	if change.GetCpusetMems() != "" {
+		out.CpusetMems = was.CpusetMems
+	}
+
+	for _, l := range change.GetHugepageLimits() {
+		same := func(o *runtimeapi.HugepageLimit) bool { return o.PageSize == l.PageSize }
+		if i := slices.IndexFunc(was.HugepageLimits, same); i >= 0 {
+			out.HugepageLimits = append(out.HugepageLimits, was.HugepageLimits[i])
+		}
+	}
+
+	for file := range change.GetUnified() {
+		if value, had := was.Unified[file]; had {
+			out.Unified[file] = value
+		}
+	}
+
+	return out
 }

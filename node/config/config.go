@@ -235,6 +235,7 @@ type Gates struct {
 	Statusz              bool // ComponentStatusz
 	Flagz                bool // ComponentFlagz
 	PodResources         bool // PodLevelResources
+	ResizePods           bool // InPlacePodLevelResourcesVerticalScaling
 	RestartAllContainers bool // RestartAllContainersOnContainerExits
 
 	// All are kubelet's, with what they are set to.

@@ -125,6 +125,7 @@ func gates(k *kubeletconfig.Configuration) Gates {
 		Statusz:              k.Enabled("ComponentStatusz"),
 		Flagz:                k.Enabled("ComponentFlagz"),
 		PodResources:         k.Enabled("PodLevelResources"),
+		ResizePods:           k.Enabled("InPlacePodLevelResourcesVerticalScaling"),
 		RestartAllContainers: k.Enabled("RestartAllContainersOnContainerExits"),
 		All:                  k.Gates(),
 	}

@@ -28,6 +28,7 @@ func (p *Pod) Decide(health map[string]Health, now time.Time) Decision {
 		d.live()
 	}
 
+	d.resizing()
 	d.cancel()
 	sortSteps(d.Pod, d.out.Steps)
 	d.out.View = d.View

@@ -38,6 +38,12 @@ type View struct {
 	// Ended is the agent's own reason for that; nil: it has none.
 	Ended *Ending
 
+	// Pending is why the pod does not have the resources that its specification asks for; nil: it does.
+	Pending *Pending
+
+	// Resizing is the grant that is not in force everywhere yet; nil: there is none.
+	Resizing *Grant
+
 	// instances are those of the runtime, by the name of the container, the newest first.
 	instances map[string][]*Container
 
@@ -49,6 +55,9 @@ type View struct {
 	failures map[Key]backoff.Failure
 	restarts map[string]backoff.Restarts
 	limit    time.Duration
+
+	// grant is the newest one; nil: the pod was never resized.
+	grant *Grant
 }
 
 // viewOf orders what was observed. What only Decide knows is not in it.
@@ -100,6 +109,8 @@ func (v *View) keep(p *Pod, health map[string]Health, now time.Time) {
 	v.Now = now
 	v.Health = health
 	v.Ended = p.ended
+	v.Pending = p.pending
+	v.grant = p.sizes.grant
 	v.starting = p.startingContainer()
 	v.failures = maps.Clone(p.steps.failures)
 	v.restarts = maps.Clone(p.restarts)

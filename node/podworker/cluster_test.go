@@ -261,8 +261,14 @@ func (c *cluster) Teardown(_ context.Context, uid types.UID) error {
 // cgroups makes no control groups.
 type cgroups struct{}
 
-func (cgroups) Ensure(context.Context, *v1.Pod) error   { return nil }
-func (cgroups) Parent(*v1.Pod) string                   { return "/kubepods" }
+func (cgroups) Ensure(context.Context, *v1.Pod) error { return nil }
+func (cgroups) Parent(*v1.Pod) string                 { return "/kubepods" }
+func (cgroups) Widen(context.Context, *v1.Pod) error  { return nil }
+func (cgroups) MemoryUsage(*v1.Pod) (int64, error)    { return 0, nil }
+func (cgroups) MemoryLimits(*v1.Pod) (now, wanted int64, err error) {
+	return -1, 0, nil
+}
+
 func (cgroups) Remove(context.Context, types.UID) error { return nil }
 
 func (c *cluster) Register(*v1.Pod) {}

@@ -7,6 +7,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/trivet-node/trivet/node/allocation"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/podspec"
@@ -47,9 +48,16 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 		p.start.See(desired, asked)
 	}
 
+	// A resize whose record cannot be written waits.
+	state, err := w.allocate(desired)
+	if err != nil {
+		w.deps.Log.Warn("record what a pod has been given", "pod", fullName(desired), "err", err)
+		w.deps.Queue.LookAfter(uid, lookRetry, queue.Retry)
+	}
+
 	// Probes are set before the decision: a container without a startup probe counts as started from here on,
 	// and no event will come to say so.
-	view := w.see(p, desired, observed)
+	view := w.see(p, state, observed)
 	health := w.deps.Probes.Sync(view.Pod, firstIP(view.IPs(w.cfg.HostIPs)), w.probed(p, &view))
 
 	// From here on steps run beside the look.
@@ -60,6 +68,9 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 	}
 	if d.Ended != nil {
 		w.deps.Events.Pod(d.View.Pod, "", v1.EventTypeNormal, d.Ended.Reason, d.Ended.Message)
+	}
+	if d.Resized != nil {
+		w.resizes.Completed(d.View.Pod, d.Resized)
 	}
 
 	// The end of a pod that has gone must not be shown by one that has come back under its UID: that would
@@ -129,19 +140,30 @@ func (w *Worker) mayEnd(uid types.UID, observed plan.Observed) *pod {
 	return w.pod(uid)
 }
 
-// see gives the plan what is desired and what the node has.
-func (w *Worker) see(p *pod, desired *v1.Pod, observed plan.Observed) plan.View {
+// allocate returns what a pod has been given, nothing for one that is not desired.
+func (w *Worker) allocate(desired *v1.Pod) (allocation.State, error) {
+	if desired == nil {
+		return allocation.State{}, nil
+	}
+	return w.resizes.Look(desired)
+}
+
+// see gives the plan what is desired, as far as it is given, and what the node has.
+func (w *Worker) see(p *pod, desired allocation.State, observed plan.Observed) plan.View {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 
-	if desired == nil {
+	if desired.Pod == nil {
 		p.plan.Gone()
 	} else {
-		if p.plan.Want(desired) {
-			w.deps.Objects.Register(desired)
+		if p.plan.Want(desired.Pod) {
+			w.deps.Objects.Register(desired.Pod)
 		}
+
+		p.plan.Grant(desired.Grant)
+		p.plan.Pend(desired.Pending)
 		if p.wasHealth == nil {
-			p.wasHealth = healthShown(desired)
+			p.wasHealth = healthShown(desired.Pod)
 		}
 	}
 

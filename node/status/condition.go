@@ -35,9 +35,7 @@ func (c *computer) conditions() {
 
 	set.put(v1.PodReady, ready, reason, message)
 
-	// Resources of running containers are not changed in place (yet).
-	const infeasible = "in-place resize is not served by this node agent"
-	set.putWhile(v1.PodResizePending, c.resized, v1.PodReasonInfeasible, infeasible)
+	c.resizing(set)
 	set.putWhile(v1.AllContainersRestarting, len(c.RestartingAll()) > 0 && !c.Ending, "", "")
 	// As with kubelet, not before the containers have ended.
 	if c.Ended != nil && c.Ended.Disruption != "" && c.out.Phase == v1.PodFailed {

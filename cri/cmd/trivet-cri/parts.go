@@ -183,9 +183,11 @@ func (p *parts) openContainers(ctx context.Context) (err error) {
 		Inventory: p.monitor,
 		Handlers:  p.handlers,
 		Driver:    p.driver,
-		CgroupV2:  p.host.CgroupV2,
 		Events:    &p.events,
 		Log:       p.log,
+
+		CgroupV2:    p.host.CgroupV2,
+		MemoryUsage: p.cgroups.MemoryUsage,
 	})
 	if err != nil {
 		return err
