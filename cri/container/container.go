@@ -23,6 +23,8 @@ import (
 	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/cri/record"
 	"github.com/trivet-node/trivet/cri/sandbox"
+	"github.com/trivet-node/trivet/cri/spec"
+	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/keylock"
 )
 
@@ -83,6 +85,14 @@ type Images interface {
 	Get(name string) (image.Image, error)
 }
 
+// Groups reads and limits control groups; see internal/cgroup.
+type Groups interface {
+	// MemoryUsage returns how many bytes of memory a group uses.
+	MemoryUsage(group string) (int64, error)
+
+	Apply(group string, limits cgroup.Limits) error
+}
+
 // Config is what a Service needs.
 type Config struct {
 	// Dir is boot-scoped, such as /run/trivet/cri/containers.
@@ -96,10 +106,9 @@ type Config struct {
 	Handlers  ociruntime.Handlers
 	Driver    cgroupdriver.Driver
 
-	// CgroupV2 says that the node has cgroup v2 alone. MemoryUsage returns what a group uses, in bytes; it is
-	// asked on v2 alone.
-	CgroupV2    bool
-	MemoryUsage func(group string) (int64, error)
+	// Host is what the machine can do; Groups are its control groups.
+	Host   spec.Host
+	Groups Groups
 
 	// Events gets an event for every change that clients see.
 	Events *event.Hub

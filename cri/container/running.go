@@ -11,6 +11,7 @@ import (
 	"github.com/trivet-node/trivet/cri/bundle"
 	"github.com/trivet-node/trivet/cri/life"
 	"github.com/trivet-node/trivet/cri/spec"
+	"github.com/trivet-node/trivet/internal/cgroup"
 )
 
 // Running returns a container that runs; the error is ErrNotRunning for one that does not.
@@ -79,15 +80,11 @@ func (c *Service) Update(
 // would kill it.
 func (c *Service) fits(r Record, change *runtimeapi.LinuxContainerResources) error {
 	limit := change.MemoryLimitInBytes
-	if !c.cfg.CgroupV2 || limit <= 0 || limit == r.CurrentResources().GetMemoryLimitInBytes() {
+	if !c.cfg.Host.CgroupV2 || limit <= 0 || limit == r.CurrentResources().GetMemoryLimitInBytes() {
 		return nil
 	}
 
-	box, err := c.cfg.Sandboxes.Get(r.Sandbox)
-	if err != nil {
-		return err
-	}
-	used, err := c.cfg.MemoryUsage(c.cfg.Driver.Dir(box.CgroupParent(), r.ID))
+	used, err := c.cfg.Groups.MemoryUsage(c.group(r))
 	if err == nil && used >= limit {
 		err = fmt.Errorf("memory limit of %d bytes: %d bytes are in use: %w", limit, used, ErrInUse)
 	}
@@ -95,23 +92,51 @@ func (c *Service) fits(r Record, change *runtimeapi.LinuxContainerResources) err
 	return err
 }
 
+// group returns the container's control group.
+func (c *Service) group(r Record) string {
+	parent := ""
+	if box, err := c.cfg.Sandboxes.Get(r.Sandbox); err == nil {
+		parent = box.CgroupParent()
+	}
+	return c.cfg.Driver.Dir(parent, r.ID)
+}
+
 // change carries out the change that is recorded, or takes it back if that fails.
 func (c *Service) change(ctx context.Context, r Record) error {
-	current, change := r.CurrentResources(), r.Change
-	failed := c.cfg.Processes.Update(ctx, r.ID, spec.Resources(change, c.cfg.CgroupV2))
+	current := r.CurrentResources()
+	failed := c.apply(ctx, r, r.Change)
 	if failed == nil {
-		return c.settle(r.ID, spec.Changed(current, change))
+		return c.settle(r.ID, spec.Changed(current, r.Change))
 	}
 
 	// The kernel may have taken a part of it.
-	back := spec.Resources(spec.Revert(current, change), c.cfg.CgroupV2)
-	if err := c.cfg.Processes.Update(ctx, r.ID, back); err != nil {
+	if err := c.apply(ctx, r, spec.Revert(current, r.Change)); err != nil {
 		c.cfg.Log.Warn("update of a container is not taken back", "container", r.ID, "err", err)
 	} else if err := c.settle(r.ID, current); err != nil {
 		failed = errors.Join(failed, err)
 	}
 
 	return fmt.Errorf("update container %s: %w", r.ID, failed)
+}
+
+// apply has the OCI runtime change resources.
+func (c *Service) apply(ctx context.Context, r Record, change *runtimeapi.LinuxContainerResources) error {
+	resources := spec.Resources(change, c.cfg.Host)
+	err := c.cfg.Processes.Update(ctx, r.ID, resources)
+	if err == nil || c.cfg.Host.CgroupV2 || change.CpuQuota >= 0 {
+		return err
+	}
+
+	// crun 1.8 writes no quota on v1 as a number without a sign, which the kernel refuses.
+	resources.CPU.Quota = nil
+	if err := c.cfg.Processes.Update(ctx, r.ID, resources); err != nil {
+		return err
+	}
+
+	return c.cfg.Groups.Apply(c.group(r), cgroup.Limits{
+		CPUQuota:  change.CpuQuota,
+		CPUPeriod: uint64(change.CpuPeriod),
+	})
 }
 
 // settle records the resources that are in force.

@@ -2,12 +2,14 @@ package container_test
 
 import (
 	"errors"
+	"reflect"
 	"testing"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/container"
 	"github.com/trivet-node/trivet/cri/life"
+	"github.com/trivet-node/trivet/internal/cgroup"
 )
 
 // limited creates a container with 100 shares and a MiB of memory.
@@ -109,7 +111,7 @@ func TestUpdateThatAKillHasCutOffIsFinishedByTheNextServer(t *testing.T) {
 
 func TestMemoryLimitBelowWhatIsUsedIsRefusedOnV2(t *testing.T) {
 	f := open(t)
-	f.used = 2 << 20
+	f.groups.used = 2 << 20
 	f.restart()
 	id := f.limited("app")
 	if err := f.Update(t.Context(), id, twoMiB); !errors.Is(err, container.ErrInUse) {
@@ -126,5 +128,25 @@ func TestMemoryLimitBelowWhatIsUsedIsRefusedOnV2(t *testing.T) {
 		if err := f.Update(t.Context(), id, change); err != nil {
 			t.Errorf("%v: %v", change, err)
 		}
+	}
+}
+
+// crun 1.8 cannot write it.
+func TestQuotaIsTakenAwayOnV1WhereTheRuntimeFailsTo(t *testing.T) {
+	f := open(t)
+	id := f.limited("app")
+	f.node.FailOnce("Update", errors.New("out of range"))
+	change := &runtimeapi.LinuxContainerResources{CpuQuota: -1, MemoryLimitInBytes: 2 << 20}
+	if err := f.Update(t.Context(), id, change); err != nil {
+		t.Fatal(err)
+	}
+
+	f.has(id, 100, 2)
+	updates := f.node.Updates(id)
+	if len(updates) != 2 || updates[1].CPU.Quota != nil || *updates[1].Memory.Limit != 2<<20 {
+		t.Errorf("updates %v", updates)
+	}
+	if want := (cgroup.Limits{CPUQuota: -1, CPUPeriod: 100_000}); !reflect.DeepEqual(f.groups.applied, want) {
+		t.Errorf("written: %+v", f.groups.applied)
 	}
 }

@@ -10,9 +10,9 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Resources returns the limits of a container, on cgroup v2 or v1. Zero means that a limit is not set, or is
-// left as it is; -1 that there is none.
-func Resources(r *runtimeapi.LinuxContainerResources, v2 bool) *specs.LinuxResources {
+// Resources returns the limits of a container on this machine. Zero means that a limit is not set, or is left
+// as it is; -1 that there is none.
+func Resources(r *runtimeapi.LinuxContainerResources, host Host) *specs.LinuxResources {
 	out := &specs.LinuxResources{}
 	if r == nil {
 		return out
@@ -21,7 +21,13 @@ func Resources(r *runtimeapi.LinuxContainerResources, v2 bool) *specs.LinuxResou
 	out.CPU = cpu(r)
 	out.Memory = memory(r)
 
-	for _, h := range r.HugepageLimits {
+	// Kubelet limits those of all sizes that the kernel has, also where nothing can limit them.
+	pages := r.HugepageLimits
+	if !host.HugePages {
+		pages = nil
+	}
+
+	for _, h := range pages {
 		out.HugepageLimits = append(
 			out.HugepageLimits,
 			specs.LinuxHugepageLimit{Pagesize: h.PageSize, Limit: h.Limit},
@@ -29,7 +35,7 @@ func Resources(r *runtimeapi.LinuxContainerResources, v2 bool) *specs.LinuxResou
 	}
 
 	// The names of cgroup files are those of v2.
-	if v2 {
+	if host.CgroupV2 {
 		out.Unified = r.Unified
 	}
 
@@ -66,18 +72,26 @@ func cpu(r *runtimeapi.LinuxContainerResources) *specs.LinuxCPU {
 }
 
 // Change returns what an update of a container's resources has the OCI runtime change: what is asked for,
-// completed so that the kernel takes it. The limit of memory and swap together is never less than that of
-// memory, and a container that could not swap cannot afterwards.
+// completed with what it is only taken together with.
 func Change(current, asked *runtimeapi.LinuxContainerResources) *runtimeapi.LinuxContainerResources {
 	out := proto.CloneOf(asked)
-	memory := out.GetMemoryLimitInBytes()
+
+	// On cgroup v2 both are in one file, and runtimes write a period without a quota as no quota.
+	if out.CpuQuota != 0 || out.CpuPeriod != 0 {
+		out.CpuQuota = cmp.Or(out.CpuQuota, current.GetCpuQuota())
+		out.CpuPeriod = cmp.Or(out.CpuPeriod, current.GetCpuPeriod(), defaults.CpuPeriod)
+	}
+
 	limit, total := current.GetMemoryLimitInBytes(), current.GetMemorySwapLimitInBytes()
-	switch {
-	case memory == 0 && out.GetMemorySwapLimitInBytes() != 0:
-		// Runtimes take the one only with the other.
-		out.MemoryLimitInBytes = cmp.Or(limit, -1)
-	case memory == 0 || out.GetMemorySwapLimitInBytes() != 0 || total == 0:
-	case memory < 0, total == limit, total > 0 && total < memory:
+	if out.MemorySwapLimitInBytes != 0 {
+		out.MemoryLimitInBytes = cmp.Or(out.MemoryLimitInBytes, limit, defaults.MemoryLimitInBytes)
+		return out
+	}
+
+	// The limit of memory and swap together is never less than that of memory, and a container that could
+	// not swap cannot afterwards.
+	memory := out.MemoryLimitInBytes
+	if memory != 0 && total != 0 && (memory < 0 || total == limit || total > 0 && total < memory) {
 		out.MemorySwapLimitInBytes = memory
 	}
 

@@ -17,7 +17,9 @@ func memory(limit, total int64) *resources {
 	return &resources{MemoryLimitInBytes: limit, MemorySwapLimitInBytes: total}
 }
 
-func TestAChangeOfMemoryKeepsTheLimitOfSwapAboveIt(t *testing.T) {
+func quota(quota, period int64) *resources { return &resources{CpuQuota: quota, CpuPeriod: period} }
+
+func TestAChangeIsCompletedWithWhatItNeeds(t *testing.T) {
 	for name, c := range map[string]struct{ current, asked, want *resources }{
 		"no limit of swap":           {memory(10, 0), memory(20, 0), memory(20, 0)},
 		"without swap":               {memory(10, 10), memory(20, 0), memory(20, 20)},
@@ -30,6 +32,10 @@ func TestAChangeOfMemoryKeepsTheLimitOfSwapAboveIt(t *testing.T) {
 		"swap alone":                 {memory(10, 10), memory(0, 40), memory(10, 40)},
 		"swap of what has no limit":  {memory(0, 0), memory(0, 40), memory(-1, 40)},
 		"other things":               {memory(10, 10), &resources{CpuShares: 2}, &resources{CpuShares: 2}},
+		"quota":                      {quota(0, 0), quota(5, 0), quota(5, 100_000)},
+		"quota of another period":    {quota(5, 10), quota(8, 0), quota(8, 10)},
+		"period":                     {quota(5, 10), quota(0, 20), quota(5, 20)},
+		"no quota any more":          {quota(5, 10), quota(-1, 0), quota(-1, 10)},
 	} {
 		got := spec.Change(c.current, c.asked)
 		if diff := cmp.Diff(c.want, got, protocmp.Transform()); diff != "" {

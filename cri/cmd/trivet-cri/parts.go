@@ -183,11 +183,10 @@ func (p *parts) openContainers(ctx context.Context) (err error) {
 		Inventory: p.monitor,
 		Handlers:  p.handlers,
 		Driver:    p.driver,
+		Host:      p.host,
+		Groups:    p.cgroups,
 		Events:    &p.events,
 		Log:       p.log,
-
-		CgroupV2:    p.host.CgroupV2,
-		MemoryUsage: p.cgroups.MemoryUsage,
 	})
 	if err != nil {
 		return err
