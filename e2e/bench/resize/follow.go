@@ -19,17 +19,16 @@ type follower struct {
 	pods  map[string]seen
 }
 
-// seen is a pod in its last state, and when that was seen.
+// seen is a pod in its last state, when that was seen, and when its generation first was.
 type seen struct {
-	pod *corev1.Pod
-	at  time.Time
+	pod       *corev1.Pod
+	at, asked time.Time
 }
 
 // answer is the API server's to a resize that was asked for, and what the pod is to show then.
 type answer struct {
 	name string
 	want podresize.Want
-	at   time.Time
 }
 
 // follow watches from now on.
@@ -50,13 +49,20 @@ func (s *side) follow(ctx context.Context) (*follower, error) {
 
 func (f *follower) stop() { f.watch.Stop() }
 
-// await returns when so many pods were patched and all of them show it, and the moments of the first answer
-// and of the last pod that was seen to show it.
-func (f *follower) await(
-	ctx context.Context,
-	n int,
-	answers <-chan answer,
-) (first, last time.Time, err error) {
+// note keeps a pod as it was just seen.
+func (f *follower) note(pod *corev1.Pod) {
+	s := seen{pod: pod, at: time.Now()}
+	s.asked = s.at
+	if before, ok := f.pods[pod.Name]; ok && before.pod.Generation == pod.Generation {
+		s.asked = before.asked
+	}
+	f.pods[pod.Name] = s
+}
+
+// await returns when so many pods were patched and all of them show it: how long it took from the first that
+// was seen to ask for it until the last that was seen to show it.
+func (f *follower) await(ctx context.Context, n int, answers <-chan answer) (time.Duration, error) {
+	var first, last time.Time
 	wanted := map[string]podresize.Want{}
 	look := func(name string) error {
 		w, isAsked := wanted[name]
@@ -74,6 +80,9 @@ func (f *follower) await(
 			delete(wanted, name)
 			n--
 			last = s.at
+			if first.IsZero() || s.asked.Before(first) {
+				first = s.asked
+			}
 		}
 
 		return err
@@ -83,30 +92,26 @@ func (f *follower) await(
 		name := ""
 		select {
 		case <-ctx.Done():
-			return first, last, fmt.Errorf("%d pods do not show it: %w", n, context.Cause(ctx))
+			return 0, fmt.Errorf("%d pods do not show it: %w", n, context.Cause(ctx))
 
 		case a := <-answers:
-			if first.IsZero() {
-				first = a.at
-			}
-
 			name, wanted[a.name] = a.name, a.want
 
 		case e, open := <-f.watch.ResultChan():
 			if !open {
-				return first, last, errors.New("the watch ended")
+				return 0, errors.New("the watch ended")
 			}
 
 			if pod, ok := e.Object.(*corev1.Pod); ok {
 				name = pod.Name
-				f.pods[name] = seen{pod: pod, at: time.Now()}
+				f.note(pod)
 			}
 		}
 
 		if err := look(name); err != nil {
-			return first, last, err
+			return 0, err
 		}
 	}
 
-	return first, last, nil
+	return last.Sub(first), nil
 }

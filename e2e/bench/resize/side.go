@@ -58,8 +58,8 @@ func (s *side) start(ctx context.Context, c testCase, names []string) error {
 	return nil
 }
 
-// resize patches pods at once, and returns how long it took from the first answer of the API server until all
-// of them showed it.
+// resize patches pods at once, and returns how long it took from the first that a watch showed with it in its
+// specification until all of them showed it in their statuses.
 func (s *side) resize(ctx context.Context, c testCase, names []string, isUp bool) (time.Duration, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not within %s", limit))
 	defer cancel()
@@ -78,9 +78,9 @@ func (s *side) resize(ctx context.Context, c testCase, names []string, isUp bool
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(1 + inParallel)
 	answers := make(chan answer, len(names))
-	var first, last time.Time
+	var took time.Duration
 	group.Go(func() (err error) {
-		first, last, err = f.await(ctx, len(names), answers)
+		took, err = f.await(ctx, len(names), answers)
 		return err
 	})
 
@@ -96,7 +96,7 @@ func (s *side) resize(ctx context.Context, c testCase, names []string, isUp bool
 	}
 
 	err = group.Wait()
-	return last.Sub(first), err
+	return took, err
 }
 
 // patch asks for a resize of one pod.
@@ -116,7 +116,7 @@ func (s *side) patch(ctx context.Context, c testCase, name string, patch []byte)
 		w.Restarts++
 	}
 
-	return answer{name: name, want: w, at: time.Now()}, nil
+	return answer{name: name, want: w}, nil
 }
 
 // burstCost is what resizes of many pods at once have taken.
