@@ -19,6 +19,7 @@ import (
 	"github.com/trivet-node/trivet/cri/cgroupdriver"
 	"github.com/trivet-node/trivet/cri/event"
 	"github.com/trivet-node/trivet/cri/image"
+	"github.com/trivet-node/trivet/cri/life"
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/cri/record"
@@ -205,6 +206,38 @@ func (c *Service) Of(sandboxID string) []Record {
 
 // Known reports whether there is a container of this ID, also one that is being created.
 func (c *Service) Known(id string) bool { return c.records.Has(id) }
+
+// Running returns a container that runs; the error is ErrNotRunning for one that does not.
+func (c *Service) Running(id string) (Record, error) {
+	r, err := c.Get(id)
+	if err == nil && r.State != life.Running {
+		err = fmt.Errorf("container %s: %w", r.ID, ErrNotRunning)
+	}
+	return r, err
+}
+
+// Process returns the process of a running container, from which an exec takes all but its arguments and
+// terminal.
+func (c *Service) Process(_ context.Context, id string) (specs.Process, error) {
+	r, err := c.Running(id)
+	if err != nil {
+		return specs.Process{}, err
+	}
+	process, err := bundle.Process(c.dir(r.ID))
+	if err != nil {
+		return specs.Process{}, fmt.Errorf("container %s: %w", id, err)
+	}
+	return process, nil
+}
+
+// ReopenLog makes the monitor open the log's path again, after the log was rotated.
+func (c *Service) ReopenLog(ctx context.Context, id string) error {
+	r, err := c.Running(id)
+	if err != nil {
+		return fmt.Errorf("reopen log: %w", err)
+	}
+	return c.cfg.Processes.ReopenLog(ctx, r.ID)
+}
 
 func (c *Service) dir(id string) string { return filepath.Join(c.cfg.Dir, id) }
 

@@ -61,7 +61,7 @@ func (f recovery) resumeUpdate(ctx context.Context, r Record) {
 	c := f.containers
 	err := c.cfg.Inventory.AwaitUpdates(ctx, r.ID)
 	if err == nil {
-		err = c.change(ctx, r)
+		err = update{containers: c, Record: r}.finish(ctx)
 	}
 	if err != nil {
 		c.cfg.Log.Warn("an update that was cut off is not finished", "container", r.ID, "err", err)

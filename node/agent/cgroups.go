@@ -39,6 +39,15 @@ type balancedTree struct {
 	took func(operation string, took time.Duration)
 }
 
+func newBalancedTree(p podInputs, took func(string, time.Duration)) balancedTree {
+	return balancedTree{
+		Tree:        p.tree,
+		pods:        p.pods,
+		allocations: p.allocations,
+		took:        took,
+	}
+}
+
 // Ensure makes the pod's group with its limits.
 func (t balancedTree) Ensure(ctx context.Context, pod *v1.Pod) error {
 	began := time.Now()
@@ -280,7 +289,7 @@ func runEviction(
 			Log:       s.log,
 		},
 		Meter:      eviction.PodMeter{Runtime: s.runtime, Storage: in.storage},
-		Pods:       evictable{Worker: worker, source: in.pods, allocations: in.allocations},
+		Pods:       evictable{worker, in.pods, in.allocations},
 		Events:     in.events,
 		Log:        s.log,
 		Containers: reclaim.containers,
@@ -303,7 +312,8 @@ type evictable struct {
 	allocations *allocation.Ledger
 }
 
-// Active returns the pods that have not ended, with what they have been given, none before the API server has listed them.
+// Active returns the pods that have not ended, with what they have been given; none before the API server has
+// listed them.
 func (e evictable) Active() []*v1.Pod {
 	if !e.source.Settled(podsource.SourceAPI) {
 		return nil

@@ -103,8 +103,7 @@ func givenIPs(node config.Node) []string {
 }
 
 // declaredFeatures are those that the API server and the scheduler look for on a node and that this agent has
-// (KEP-5328), sorted. What is not named here keeps pods that need it away, and resizes that need it from being
-// asked for.
+// (KEP-5328), sorted. What is not named here keeps pods that need it away, and refuses resizes that do.
 func declaredFeatures(gates config.Gates) []string {
 	out := []string{"InPlacePodVerticalScalingInitContainers"}
 	if gates.ResizePods {

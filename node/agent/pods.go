@@ -143,18 +143,7 @@ func (s *surroundings) newWorker(
 		ResizePods:  s.cfg.Gates.ResizePods,
 	}
 
-	tree := balancedTree{
-		Tree:        p.tree,
-		pods:        p.pods,
-		allocations: p.allocations,
-		took:        s.metrics.Pods.Cgroup,
-	}
-	resizer := resize.New(resize.Config{
-		Node:    node,
-		Cgroups: tree,
-		Runtime: s.runtime,
-	})
-
+	tree := newBalancedTree(p, s.metrics.Pods.Cgroup)
 	writer := mirror.Writer{Pods: kube.Pods(s.client), Source: p.pods, Node: p.status.Node}
 	return podworker.New(cfg, podworker.Deps{
 		Queue:   p.looks,
@@ -163,7 +152,7 @@ func (s *surroundings) newWorker(
 		Runtime: s.runtime,
 		Volumes: volumes,
 		Cgroups: tree,
-		Resizer: resizer,
+		Resizer: resize.New(resize.Config{Node: node, Cgroups: tree, Runtime: s.runtime}),
 		Objects: p.refs,
 		Probes:  probe.New(s.runtime, p.looks, p.events, p.results),
 		Events:  p.events,

@@ -1,6 +1,8 @@
 package gate
 
 import (
+	"cmp"
+	"log/slog"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -84,6 +86,7 @@ type ResizeConfig struct {
 	// OfPods means that resources of pods as a whole can be changed while they run (feature gate
 	// InPlacePodLevelResourcesVerticalScaling).
 	OfPods bool
+	Log    *slog.Logger
 }
 
 // Resizes decides which pods get the resources that their specifications ask for, one after the other in
@@ -98,9 +101,28 @@ func NewResizes(cfg ResizeConfig) *Resizes {
 	return &Resizes{cfg: cfg}
 }
 
+// recordRetry is how long after a record could not be written that is tried again.
+const recordRetry = time.Second
+
 // Look takes the newest version of a pod, decides about the resize that it asks for, and returns what the pod
-// has. An error is that of the record: the pod is as before then.
-func (r *Resizes) Look(pod *v1.Pod) (allocation.State, error) {
+// has: nothing, if it is nil. A resize whose record cannot be written waits.
+func (r *Resizes) Look(pod *v1.Pod) allocation.State {
+	if pod == nil {
+		return allocation.State{}
+	}
+
+	r.see(pod)
+	state, err := r.cfg.Allocations.Keep(pod)
+	if err != nil {
+		r.cfg.Log.Warn("record what a pod has been given", "pod", pod.Namespace+"/"+pod.Name, "err", err)
+		r.cfg.Queue.LookAfter(pod.UID, recordRetry, queue.Retry)
+	}
+
+	return state
+}
+
+// see decides about what a new version of a pod brings.
+func (r *Resizes) see(pod *v1.Pod) {
 	seen := r.cfg.Allocations.See(pod, time.Now())
 	if seen.Before != nil {
 		r.cfg.Meter.Asked(seen.Before, pod)
@@ -123,8 +145,6 @@ func (r *Resizes) Look(pod *v1.Pod) (allocation.State, error) {
 	case seen.Freed:
 		r.retry(podResized, pod.UID)
 	}
-
-	return r.cfg.Allocations.Keep(pod)
 }
 
 // retry decides about all resizes that are asked for. self is the pod whose look this is.
@@ -154,10 +174,13 @@ func (r *Resizes) decide(request *allocation.Request, verdict admit.Verdict, tri
 		Generation: pod.Generation,
 	}
 
+	// As with kubelet, the event has the reason of the check: OutOfcpu.
+	what := cmp.Or(verdict.Reason, v1.PodReasonDeferred)
+
 	label, impossible := allocation.Infeasible(request, r.cfg.OfPods)
 	switch {
 	case impossible != "":
-		pending.Reason = v1.PodReasonInfeasible
+		pending.Reason, what = v1.PodReasonInfeasible, v1.PodReasonInfeasible
 		pending.Message = impossible
 	case len(verdict.Preempt) > 0:
 		pending.Message = "Node didn't have enough resource: waiting for preempted pods to end"
@@ -177,7 +200,7 @@ func (r *Resizes) decide(request *allocation.Request, verdict admit.Verdict, tri
 	}
 
 	r.cfg.Meter.Waits(pod, pending.Reason)
-	message := allocation.Event("Pod resize "+pending.Reason, pod, pod.Generation, pending.Message)
+	message := allocation.Event("Pod resize "+what, pod, pod.Generation, pending.Message)
 	r.cfg.Events.Pod(pod, "", v1.EventTypeWarning, event, message)
 	return true
 }

@@ -29,7 +29,7 @@ var ServedGates = map[string]string{
 	"ComponentStatusz":                        "off: no /statusz",
 	"ContainerCheckpoint":                     "off: no /checkpoint",
 	"KubeletEnsureSecretPulledImages":         "off: as imagePullCredentialsVerificationPolicy: NeverVerify",
-	"InPlacePodLevelResourcesVerticalScaling": "off: not declared, and resources of a pod as a whole stay as they are",
+	"InPlacePodLevelResourcesVerticalScaling": "off: resources of a pod as a whole stay as they are",
 	"MemoryQoS":                               "off: no memory.min, memory.low and memory.high",
 	"PodLevelResources":                       "off: pods with resources of their own are refused",
 	"RestartAllContainersOnContainerExits":    "off: not declared, pods that need it are refused",

@@ -22,7 +22,7 @@ func (d *planner) live() {
 	d.removeLeftovers()
 	d.removeSandboxes()
 
-	d.resize()
+	resizer{d}.plan()
 	d.ephemeral()
 	if d.initialize() {
 		d.applications()
@@ -312,7 +312,7 @@ func (d *planner) restartDue(c *v1.Container, cur *Container) bool {
 // container is on its way. Volumes that are there but cannot be brought up to date (the API server is away,
 // an object was deleted) hold up no restart.
 func (d *planner) start(c *v1.Container, restart bool) bool {
-	if !d.Observed.Mounted || d.pod.images[c.Name] != c.Image || d.narrow() {
+	if !d.Observed.Mounted || d.pod.images[c.Name] != c.Image || (resizer{d}).narrow() {
 		return false
 	}
 

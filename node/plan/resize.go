@@ -11,8 +11,8 @@ import (
 )
 
 // This file is about pods whose resources change while they run (KEP-1287). What a pod has been given is
-// decided elsewhere, and is in the specification that Want takes. The plan puts it in force: one step, Resize,
-// widens the pod's group, changes the containers that run, and narrows the group. Containers whose
+// decided elsewhere, and is in the specification that Want takes. The plan puts it in force: one step,
+// Resize, widens the pod's group, changes the containers that run, and narrows the group. Containers whose
 // resizePolicy asks for a restart are stopped before it and started after it.
 //
 // A pod that was never resized costs nothing here.
@@ -129,9 +129,12 @@ func (s *sizes) of(c *Container) *podspec.Amounts {
 	return c.CreatedWith
 }
 
-// resize puts the newest grant in force, once no instance runs any more that must be replaced for it: that one
+// resizer plans the resize of a pod that runs.
+type resizer struct{ *planner }
+
+// plan puts the newest grant in force, once no instance runs any more that must be replaced for it: that one
 // may be larger than the group will be.
-func (d *planner) resize() {
+func (d resizer) plan() {
 	s := &d.pod.sizes
 	if s.grant == nil || d.anyOutgrown() {
 		return
@@ -148,9 +151,9 @@ func (d *planner) resize() {
 	}
 }
 
-// missized returns the instances that run and do not have what their containers have been given, those first
-// whose memory shrinks.
-func (d *planner) missized() []Size {
+// missized returns the instances that run and do not have what their containers have been given, those whose
+// memory shrinks first.
+func (d resizer) missized() []Size {
 	var out []Size
 	for c := range podspec.Regular(d.Pod) {
 		cur := d.current(c.Name)
@@ -201,20 +204,20 @@ func shrinks(instance *Container, from *podspec.Amounts, to podspec.Amounts) boo
 }
 
 // groupMissized reports whether the pod's group is not known to have what the pod has been given.
-func (d *planner) groupMissized() bool {
+func (d resizer) groupMissized() bool {
 	s := &d.pod.sizes
 	return s.grant != nil && !s.whole.Equal(s.grant.At)
 }
 
 // narrow reports whether the pod's group may be too small for a container that is started now. It is about to
 // be widened; where that fails, the container is tried as it is.
-func (d *planner) narrow() bool {
+func (d resizer) narrow() bool {
 	_, failed := d.failures[Key{Verb: Resize}]
 	return d.groupMissized() && !failed
 }
 
 // anyOutgrown reports whether an instance runs that must be replaced to be resized.
-func (d *planner) anyOutgrown() bool {
+func (d resizer) anyOutgrown() bool {
 	for c := range podspec.Regular(d.Pod) {
 		if cur := d.current(c.Name); cur != nil && cur.State == Running && d.outgrown(c, cur) {
 			return true
@@ -246,6 +249,11 @@ func (v *View) outgrown(c *v1.Container, instance *Container) bool {
 	return false
 }
 
+// Lags reports whether an instance that runs does not have what its container has been given.
+func (v *View) Lags(id string) bool {
+	return slices.ContainsFunc(v.lagging, func(s Size) bool { return s.ID == id })
+}
+
 // StoppedToResize reports whether an instance that ended was stopped because its container has been given
 // other resources. One that had ended before is left to the restart policy.
 func (v *View) StoppedToResize(c *v1.Container, instance *Container) bool {
@@ -253,16 +261,20 @@ func (v *View) StoppedToResize(c *v1.Container, instance *Container) bool {
 		instance.Finished.After(v.grant.At)
 }
 
-// resizing finds out whether the newest grant is in force everywhere, and that it has just come to be.
-func (d *planner) resizing() {
+// progress finds out whether the newest grant is in force everywhere, and that it has just come to be.
+func (d resizer) progress() {
 	s := &d.pod.sizes
+	if s.grant == nil {
+		return
+	}
+
+	d.lagging = d.missized()
 	switch {
-	case s.grant == nil:
 	case d.Ending:
 		s.open = false
 	case d.Ready() == nil:
 		// Without a sandbox nothing can have them.
-	case d.groupMissized() || len(d.missized()) > 0 || d.anyReplaced():
+	case d.groupMissized() || len(d.lagging) > 0 || d.anyReplaced():
 		d.Resizing = s.grant
 	case s.open:
 		s.open = false
@@ -272,7 +284,7 @@ func (d *planner) resizing() {
 
 // anyReplaced reports whether an instance is being replaced to be resized: until the start of the next one is
 // over, which a Created one is only on its way to.
-func (d *planner) anyReplaced() bool {
+func (d resizer) anyReplaced() bool {
 	for c := range podspec.Regular(d.Pod) {
 		all := d.Started(c.Name)
 		if len(all) == 0 {

@@ -56,8 +56,10 @@ type View struct {
 	restarts map[string]backoff.Restarts
 	limit    time.Duration
 
-	// grant is the newest one; nil: the pod was never resized.
-	grant *Grant
+	// grant is the newest one, nil if the pod was never resized, and lagging are the instances that do not
+	// have their part of it.
+	grant   *Grant
+	lagging []Size
 }
 
 // viewOf orders what was observed. What only Decide knows is not in it.

@@ -48,16 +48,9 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 		p.start.See(desired, asked)
 	}
 
-	// A resize whose record cannot be written waits.
-	state, err := w.allocate(desired)
-	if err != nil {
-		w.deps.Log.Warn("record what a pod has been given", "pod", fullName(desired), "err", err)
-		w.deps.Queue.LookAfter(uid, lookRetry, queue.Retry)
-	}
-
 	// Probes are set before the decision: a container without a startup probe counts as started from here on,
 	// and no event will come to say so.
-	view := w.see(p, state, observed)
+	view := w.see(p, w.resizes.Look(desired), observed)
 	health := w.deps.Probes.Sync(view.Pod, firstIP(view.IPs(w.cfg.HostIPs)), w.probed(p, &view))
 
 	// From here on steps run beside the look.
@@ -68,9 +61,6 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 	}
 	if d.Ended != nil {
 		w.deps.Events.Pod(d.View.Pod, "", v1.EventTypeNormal, d.Ended.Reason, d.Ended.Message)
-	}
-	if d.Resized != nil {
-		w.resizes.Completed(d.View.Pod, d.Resized)
 	}
 
 	// The end of a pod that has gone must not be shown by one that has come back under its UID: that would
@@ -138,14 +128,6 @@ func (w *Worker) mayEnd(uid types.UID, observed plan.Observed) *pod {
 	}
 
 	return w.pod(uid)
-}
-
-// allocate returns what a pod has been given, nothing for one that is not desired.
-func (w *Worker) allocate(desired *v1.Pod) (allocation.State, error) {
-	if desired == nil {
-		return allocation.State{}, nil
-	}
-	return w.resizes.Look(desired)
 }
 
 // see gives the plan what is desired, as far as it is given, and what the node has.
@@ -229,6 +211,10 @@ func (w *Worker) decide(ctx context.Context, p *pod, health map[string]plan.Heal
 	defer p.mu.Unlock()
 
 	d := p.plan.Decide(health, time.Now())
+	if d.Resized != nil {
+		w.resizes.Completed(d.View.Pod, d.Resized)
+	}
+
 	for _, key := range d.Cancel {
 		p.cancels[key]()
 	}

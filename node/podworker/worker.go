@@ -226,6 +226,7 @@ func New(cfg Config, d Deps) *Worker {
 		Events:      d.Events,
 		Meter:       d.ResizeMeter,
 		OfPods:      cfg.ResizePods,
+		Log:         d.Log,
 	})
 	w.endings = &endings{
 		rootDir:   cfg.RootDir,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podcgroup"
 	"github.com/trivet-node/trivet/node/podspec"
 	"github.com/trivet-node/trivet/node/runtime"
 )
@@ -23,11 +24,8 @@ type Cgroups interface {
 	Widen(ctx context.Context, pod *v1.Pod) error
 	// Ensure gives the pod's group the limits that the pod has.
 	Ensure(ctx context.Context, pod *v1.Pod) error
-	// MemoryUsage returns how many bytes of memory the pod uses.
-	MemoryUsage(pod *v1.Pod) (int64, error)
-	// MemoryLimits returns how many bytes the pod's group may use now, -1 for no limit, and how many it may use
-	// by the pod's specification, 0 for no limit.
-	MemoryLimits(pod *v1.Pod) (now, wanted int64, err error)
+	// Memory returns what the pod's group uses and may use.
+	Memory(pod *v1.Pod) (podcgroup.Memory, error)
 }
 
 // Runtime is the container runtime (runtime.Client).
@@ -112,25 +110,19 @@ func (r *Resizer) check(ctx context.Context, pod *v1.Pod, sizes []plan.Size) (re
 
 // checkPod refuses a limit of memory of the pod that is lower than the one it has now and than what it uses.
 func (r *Resizer) checkPod(pod *v1.Pod) (refused []string, err error) {
-	now, limit, err := r.cfg.Cgroups.MemoryLimits(pod)
-	if err != nil {
-		return nil, fmt.Errorf("memory limit of pod %q: %w", pod.Namespace+"/"+pod.Name, err)
-	}
-	if limit == 0 || now >= 0 && now <= limit {
-		return nil, nil
-	}
-
-	used, err := r.cfg.Cgroups.MemoryUsage(pod)
+	memory, err := r.cfg.Cgroups.Memory(pod)
 	if err != nil {
 		return nil, fmt.Errorf("unable to read memory usage for pod %q: %w", pod.Namespace+"/"+pod.Name, err)
 	}
-	if used < limit {
+
+	lowered := memory.Wanted != 0 && (memory.Limit < 0 || memory.Wanted < memory.Limit)
+	if !lowered || memory.Used < memory.Wanted {
 		return nil, nil
 	}
 
-	return []string{
-		fmt.Sprintf("attempting to set pod memory limit (%d) below current usage (%d)", limit, used),
-	}, nil
+	return []string{fmt.Sprintf(
+		"attempting to set pod memory limit (%d) below current usage (%d)", memory.Wanted, memory.Used,
+	)}, nil
 }
 
 // checkContainers refuses limits of memory of containers that are lower than what they use.

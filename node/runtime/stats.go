@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -61,22 +60,6 @@ func (c *Client) Stats(ctx context.Context) ([]PodStats, error) {
 	}
 
 	return out, nil
-}
-
-// ContainerMemory returns how many bytes of memory a container uses, page cache included.
-func (c *Client) ContainerMemory(ctx context.Context, id string) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-
-	r, err := c.runtime.ContainerStats(ctx, &cri.ContainerStatsRequest{ContainerId: id})
-	if err != nil {
-		return 0, plain(err)
-	}
-	if used := r.GetStats().GetMemory().GetUsageBytes(); used != nil {
-		return int64(used.Value), nil
-	}
-
-	return 0, fmt.Errorf("the runtime does not know the memory usage of container %s", id)
 }
 
 func containerStats(s *cri.ContainerStats) ContainerStats {

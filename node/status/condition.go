@@ -35,7 +35,7 @@ func (c *computer) conditions() {
 
 	set.put(v1.PodReady, ready, reason, message)
 
-	c.resizing(set)
+	resourcer{c}.conditions(set)
 	set.putWhile(v1.AllContainersRestarting, len(c.RestartingAll()) > 0 && !c.Ending, "", "")
 	// As with kubelet, not before the containers have ended.
 	if c.Ended != nil && c.Ended.Disruption != "" && c.out.Phase == v1.PodFailed {

@@ -71,7 +71,7 @@ func (c *computer) container(s subject) v1.ContainerStatus {
 		out.LastTerminationState = c.before(s.old, out.RestartCount)
 	}
 
-	c.resources(&out, s, cur)
+	resourcer{c}.container(&out, s, cur)
 	if cur.State == plan.Running {
 		c.running(&out, s, cur)
 	} else {

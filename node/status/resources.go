@@ -17,8 +17,11 @@ const (
 	leastCPULimit   = 10
 )
 
-// resources shows what a container has been given, and what of it is in force, as the runtime says.
-func (c *computer) resources(out *v1.ContainerStatus, s subject, cur *plan.Container) {
+// resourcer shows what pods and containers have been given, and what of it is in force.
+type resourcer struct{ *computer }
+
+// container shows the resources of a container, as the runtime says.
+func (c resourcer) container(out *v1.ContainerStatus, s subject, cur *plan.Container) {
 	given := s.spec.Resources
 	out.AllocatedResources = given.Requests.DeepCopy()
 	out.Resources = given.DeepCopy()
@@ -40,7 +43,15 @@ func (c *computer) resources(out *v1.ContainerStatus, s subject, cur *plan.Conta
 	}
 	if out.Resources.Requests != nil {
 		show(out.Resources.Requests, old.Requests, v1.ResourceCPU, force.cpuRequest, leastCPURequest)
-		show(out.Resources.Requests, old.Requests, v1.ResourceMemory, nil, 0)
+		c.showMemoryRequest(out.Resources.Requests, old.Requests, cur)
+	}
+}
+
+// showMemoryRequest shows the request of memory as in force with everything else: the runtime does not know
+// it.
+func (c resourcer) showMemoryRequest(list, old v1.ResourceList, cur *plan.Container) {
+	if was, shown := old[v1.ResourceMemory]; shown && c.Lags(cur.ID) {
+		list[v1.ResourceMemory] = was
 	}
 }
 
@@ -66,12 +77,7 @@ func inForce(r *plan.Resources) (out force) {
 
 // show replaces what was given by what is in force or, if that is not known, by what was shown before. least
 // is the smallest amount that the kernel has: where neither is larger, what was given stays.
-func show(
-	list, old v1.ResourceList,
-	name v1.ResourceName,
-	inForce *resource.Quantity,
-	least int64,
-) {
+func show(list, old v1.ResourceList, name v1.ResourceName, inForce *resource.Quantity, least int64) {
 	if inForce == nil {
 		if was, shown := old[name]; shown {
 			list[name] = was
@@ -86,8 +92,8 @@ func show(
 	}
 }
 
-// podResources shows what the pod as a whole has been given, and what is in force.
-func (c *computer) podResources() {
+// pod shows what the pod as a whole has been given, and what is in force.
+func (c resourcer) pod() {
 	if !c.node.PodResources {
 		return
 	}
@@ -108,7 +114,7 @@ func (c *computer) podResources() {
 
 // podInForce returns what the group of a running pod has been given: its own resources, and of CPU and memory
 // what follows from those of its containers.
-func (c *computer) podInForce(requests, limits v1.ResourceList) *v1.ResourceRequirements {
+func (c resourcer) podInForce(requests, limits v1.ResourceList) *v1.ResourceRequirements {
 	out := &v1.ResourceRequirements{}
 	if own := c.Pod.Spec.Resources; own != nil {
 		out = own.DeepCopy()
@@ -137,7 +143,7 @@ func fill(list *v1.ResourceList, name v1.ResourceName, from v1.ResourceList) {
 }
 
 // limited reports whether the pod's group has a limit of a resource, as all its containers have one.
-func (c *computer) limited(name v1.ResourceName) bool {
+func (c resourcer) limited(name v1.ResourceName) bool {
 	unlimited := func(x v1.Container) bool {
 		q := x.Resources.Limits[name]
 		return q.IsZero()
@@ -146,8 +152,8 @@ func (c *computer) limited(name v1.ResourceName) bool {
 		!slices.ContainsFunc(c.Pod.Spec.InitContainers, unlimited)
 }
 
-// resizing sets the conditions of a resize, which are there only while they are true.
-func (c *computer) resizing(set *conditionSet) {
+// conditions sets those of a resize, which are there only while they are true.
+func (c resourcer) conditions(set *conditionSet) {
 	set.remove(v1.PodResizePending)
 	set.remove(v1.PodResizeInProgress)
 	if plan.Terminal(c.out.Phase) {

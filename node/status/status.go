@@ -42,7 +42,7 @@ func Compute(view *plan.View, node Node) v1.PodStatus {
 	c.addresses()
 	c.containers()
 	c.phase()
-	c.podResources()
+	resourcer{c}.pod()
 	c.conditions()
 	return c.out
 }
