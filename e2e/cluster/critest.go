@@ -106,7 +106,7 @@ func bootForCritest(
 	if err := m.Boot(ctx, config); err != nil {
 		return err
 	}
-	if err := plug(state.controlPlane(), m, address.Critest); err != nil {
+	if err := plug(state.controlPlane(), m, address.Stack{}, address.Critest); err != nil {
 		return err
 	}
 

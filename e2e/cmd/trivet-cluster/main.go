@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/trivet-node/trivet/e2e/cluster"
+	"github.com/trivet-node/trivet/e2e/cluster/address"
 	"github.com/trivet-node/trivet/e2e/cluster/apiproxy"
 	"github.com/trivet-node/trivet/e2e/cluster/controlplane"
 	"github.com/trivet-node/trivet/e2e/cluster/seat"
@@ -114,6 +115,7 @@ func configure(env *program.Env) (*session, error) {
 		0, "number of nodes beside them with kubelet, containerd, runc and the upstream plugins: ref1, ...")
 	systemd := fs.Int("systemd-nodes", 0, "how many of the nodes, the last ones, have systemd as PID 1")
 	metrics := fs.Bool("metrics-server", false, "up: install metrics-server, too")
+	dual := fs.Bool("dual-stack", false, "up: pods, Services and machines have IPv6 addresses, too")
 	seats := seatFlags(fs)
 	size := sizeFlags(fs)
 	fs.DurationVar(
@@ -149,6 +151,7 @@ func configure(env *program.Env) (*session, error) {
 		Deploy:        *deploy,
 		Out:           env.Stdout,
 		MetricsServer: *metrics,
+		Stack:         address.Stack{Dual: *dual},
 	}
 
 	s.args, s.oci = fs.Args(), seats.OCI
