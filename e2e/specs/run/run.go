@@ -96,7 +96,7 @@ func (r *Run) Do(ctx context.Context) error {
 	left := r.left()
 	done := len(r.cfg.Names) - len(left)
 	fmt.Fprintf(r.cfg.Out, "%d specs: %d have results already, %d are left, which takes about %s\n",
-		len(r.cfg.Names), done, len(left), r.progress.Left().Round(time.Minute))
+		len(r.cfg.Names), done, len(left), r.progress.Left().Round(time.Second))
 	if len(left) == 0 {
 		fmt.Fprintln(r.cfg.Out, "FRESH=1 (--fresh) runs all of them again")
 	}
