@@ -152,10 +152,10 @@ PROCS ?= 16
 # Failed ones run once more in the end, alone, unless there are more.
 AGAIN ?= 40
 CONFORMANCE = .trivet/conformance
-conformance_images := $(base_images) $(suite_images) $(if $(filter storage all,$(SET)),$(storage_images))
+conformance_images := $(suite_images) $(if $(filter storage all,$(SET)),$(storage_images))
 conformance: NODES = 2
 .PHONY: conformance
-conformance: install build bin/trivet-cluster bin/trivet-specs $(references) $(conformance_images) $(ref)/e2e.test ## run SET=conformance|node|storage|network|all|FILE of the published e2e.test on two nodes of its own; a run that was cut off goes on (NODE=kubelet and other seats, SHARD=2/5, FRESH=1)
+conformance: install build bin/trivet-cluster bin/trivet-images bin/trivet-specs $(references) $(conformance_images) $(ref)/e2e.test ## run SET=conformance|node|storage|network|all|FILE of the published e2e.test on two nodes of its own; a run that was cut off goes on (NODE=kubelet and other seats, SHARD=2/5, FRESH=1)
 	@bin/trivet-specs --dir=$(CONFORMANCE) --set=$(SET) --shard=$(SHARD) --procs=$(PROCS) --again=$(AGAIN) \
 		--results=$(CONFORMANCE)/results-$(NODE)-$(CRI)-$(CNI)-$(OCI).jsonl $(if $(filter 1,$(FRESH)),--fresh) --data=$(RESULTS) -- $(SEATS)
 

@@ -67,9 +67,9 @@ func (e E2E) Version(ctx context.Context) (string, error) {
 }
 
 // Run runs the named specs, as many at the same time as procs says, and returns one result a name, in their
-// order. Those that are marked as [Serial] run after all others, alone. ended is called for specs as they end,
-// in the goroutine of the caller, but not for all: with 1 the suite runs in one process, without Ginkgo, and
-// what it prints does not show the end of each.
+// order. Those that are marked as [Serial] run after all others, alone. ended is called for specs as they
+// end, in the goroutine of the caller, but not for all: with 1 the suite runs in one process, without Ginkgo,
+// and what it prints does not show the end of each.
 //
 // The error is about the run itself (the suite cannot start, its report cannot be read); failed specs are
 // results. The end of ctx ends the suite.
