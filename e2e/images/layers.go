@@ -52,6 +52,10 @@ func layers() map[string]maker {
 		"csi-resizer":         program("csi-resizer", "csi-resizer"),
 		"csi-snapshotter":     program("csi-snapshotter", "csi-snapshotter"),
 		"snapshot-controller": program("snapshot-controller", "snapshot-controller"),
+		"livenessprobe":       program("livenessprobe", "livenessprobe"),
+		"hostpathplugin":      program("hostpath", "hostpathplugin"),
+
+		"csi-node-driver-registrar": program("registrar", "csi-node-driver-registrar"),
 
 		"applets":          both(program("applets", "bin/pgrep"), fixed(applets...)),
 		"webserver nginx":  webserver("usr/sbin/nginx"),
