@@ -3,6 +3,8 @@
 
 NODES ?= 1
 REFERENCE_NODES ?= 0
+# 1: pods, Services and machines have IPv6 addresses beside those of IPv4
+DUAL_STACK ?= 0
 # How many of the NODES, the last ones, have systemd as PID 1 and as cgroup driver; make e2e wants one of each
 # kind.
 SYSTEMD ?= 0
@@ -12,16 +14,17 @@ NODE ?= trivet
 CRI ?= trivet
 CNI ?= trivet
 # What each node has of its own instead of the host's: a disk, a second one for images and containers, their
-# inodes, memory.
+# inodes, memory, the space of its volumes.
 DISK ?=
 IMAGE_DISK ?=
 INODES ?=
 MEMORY ?=
+VOLUMES ?=
 # Debian 12's crun is too old for containerd 2.4.
 OCI ?= $(if $(filter containerd,$(CRI)),runc,crun)
 
 ref := .trivet/bin
-cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null) e2e/specs/smoke.txt e2e/cluster/controlplane/metrics-server.yaml
+cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null) e2e/specs/smoke.txt e2e/specs/conformance.txt e2e/specs/exceptions/exceptions.txt e2e/cluster/controlplane/metrics-server.yaml
 image_sources := $(shell find e2e/images -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
 # Sets of images (e2e/images/catalog.go), an OCI layout each. The cluster's registry serves those that are there, also one that is built
@@ -78,9 +81,11 @@ endif
 
 CLUSTER = bin/trivet-cluster
 SEATS = --nodes=$(NODES) --systemd-nodes=$(SYSTEMD) --reference-nodes=$(REFERENCE_NODES) \
+	$(if $(filter 1,$(DUAL_STACK)),--dual-stack) \
 	$(if $(filter 1,$(METRICS)),--metrics-server) $(if $(TRACES),--traces=$(TRACES)) \
 	--agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI) \
-	--node-disk=$(DISK) --image-disk=$(IMAGE_DISK) --disk-inodes=$(INODES) --node-memory=$(MEMORY)
+	--node-disk=$(DISK) --image-disk=$(IMAGE_DISK) --disk-inodes=$(INODES) --node-memory=$(MEMORY) \
+	--node-volumes=$(VOLUMES)
 # The kernel takes apart what processes leave (mounts, loop devices) after they have ended.
 WAIT = --wait=30s
 # The tests have a cluster of their own: one that is up (make run) is neither tested nor taken down.
@@ -135,6 +140,31 @@ critest: up $(ref)/critest.test $(critest_images) ## run the published critest a
 .PHONY: smoke
 smoke: up bin/trivet-specs $(ref)/e2e.test $(suite_images) ## run the smoke set of the published e2e.test on the cluster (best with NODES=2)
 	@bin/trivet-specs --procs=4
+
+# SET=conformance (710 specs), node, storage, network, smoke, all, or a file with one name a line; SHARD=2/5 is the second of five parts of
+# it. What has a result runs no more, also after a cut, unless the commit, the programs or the seats are others; FRESH=1 begins again.
+# RESULTS=docs/data/conformance keeps the results of a finished run as data, and writes docs/conformance.md.
+SET ?= conformance
+SHARD ?=
+FRESH ?=
+PROCS ?= 10
+# Failed ones run once more in the end, alone, unless there are more.
+AGAIN ?= 40
+CONFORMANCE = .trivet/conformance
+conformance_images := $(suite_images) $(if $(filter storage all,$(SET)),$(storage_images))
+conformance: NODES = 2
+.PHONY: conformance
+conformance: install build bin/trivet-cluster bin/trivet-images bin/trivet-specs $(references) $(conformance_images) $(ref)/e2e.test ## run SET=conformance|node|storage|network|all|FILE of the published e2e.test on two nodes of its own; a run that was cut off goes on (NODE=kubelet and other seats, SHARD=2/5, FRESH=1)
+	@bin/trivet-specs --dir=$(CONFORMANCE) --set=$(SET) --shard=$(SHARD) --procs=$(PROCS) --again=$(AGAIN) \
+		--results=$(CONFORMANCE)/results-$(NODE)-$(CRI)-$(CNI)-$(OCI).jsonl $(if $(filter 1,$(FRESH)),--fresh) --data=$(RESULTS) -- $(SEATS)
+
+.PHONY: conformance-names
+conformance-names: bin/trivet-specs $(ref)/e2e.test ## write the names of the conformance set, after a new version of the suite
+	@bin/trivet-specs names
+
+.PHONY: conformance-page
+conformance-page: bin/trivet-specs $(ref)/e2e.test ## write docs/conformance.md from docs/data/conformance
+	@bin/trivet-specs page
 
 # It begins with what a killed run has left. Whatever happens, also Ctrl-C: what failed is said once more at the end and the daemons' logs
 # are saved, the cluster is taken down, and the host is looked over.

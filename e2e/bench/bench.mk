@@ -9,7 +9,7 @@ spans = $(if $(RESULTS),--spans=docs/data/spans-pod.json)
 .PHONY: bench
 bench: bench-pods bench-cni bench-csi bench-pull bench-scrape ## pods, network, volumes, image pulls and scrapes measured beside the real peers, in one run each
 
-bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench bin/stats-bench bin/scrape-bench bin/evict-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/cmd/trivet-bench/*.go e2e/picture/*.go) go.mod
+bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench bin/stats-bench bin/scrape-bench bin/evict-bench bin/resize-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/cmd/trivet-bench/*.go e2e/picture/*.go) go.mod
 	@mkdir -p bin
 	go build -ldflags '$(LDFLAGS)' -o bin/trivet-bench ./e2e/cmd/trivet-bench
 	go build -ldflags '$(LDFLAGS)' -o bin/cni-bench ./e2e/bench/cni
@@ -18,6 +18,7 @@ bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench bin/stats-bench bin/
 	go build -ldflags '$(LDFLAGS)' -o bin/stats-bench ./e2e/bench/stats
 	go build -ldflags '$(LDFLAGS)' -o bin/scrape-bench ./e2e/bench/scrape
 	go build -ldflags '$(LDFLAGS)' -o bin/evict-bench ./e2e/bench/evict
+	go build -ldflags '$(LDFLAGS)' -o bin/resize-bench ./e2e/bench/resize
 
 .PHONY: bench-pods
 bench-pods: bin/trivet-bench $(suite_images) ## pods Ready and gone, one by one and 50 at once, and memory: a trivet node beside kubelet + containerd + runc
@@ -54,6 +55,12 @@ bench-stats: build bin/stats-bench bin/trivet-images $(base_images) $(ref)/conta
 bench-scrape: bin/scrape-bench ## what scrapes take at 110 pods, and what they say, beside kubelet + containerd
 	@$(MAKE) --no-print-directory up NODES=1 REFERENCE_NODES=1
 	@bin/scrape-bench $(call figures,scrape) || { $(CLUSTER) down; exit 1; }
+	@$(MAKE) --no-print-directory down
+
+.PHONY: bench-resize
+bench-resize: bin/resize-bench ## pods resized in place, one and 100 at once, beside kubelet + containerd + runc: time and processor
+	@$(MAKE) --no-print-directory up NODES=1 REFERENCE_NODES=1
+	@bin/resize-bench $(call figures,resize) || { $(CLUSTER) down; exit 1; }
 	@$(MAKE) --no-print-directory down
 
 # Once with images on the disk of everything else, once with a disk of theirs.
