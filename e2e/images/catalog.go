@@ -152,10 +152,6 @@ var LeftOut = map[string]string{
 	suite + "volume/nfs:1.6.0":         "needs nfsd, the kernel's NFS server",
 	storage + "nfs-provisioner:v4.0.8": notServed,
 
-	storage + "csi-node-driver-registrar:v2.17.0": notServed,
-	storage + "hostpathplugin:v1.17.1":            notServed,
-	storage + "livenessprobe:v2.19.0":             notServed,
-
 	storage + "csi-external-health-monitor-controller:v0.18.0": notServed + "; specs take it out of the pod",
 	storage + "csi-snapshot-metadata:v1.0.0": "its client's module is not on the Go module proxy; " +
 		"specs take it out of the pod",

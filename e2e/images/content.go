@@ -178,14 +178,14 @@ func registryOf(name string, image image) maker {
 // nginx is the demo's server under nginx's name, and the page that specs look for.
 func nginx(version string) maker {
 	const page = "<title>Welcome to nginx!</title>\n"
-	return both(program("demo1", "usr/sbin/nginx"), fixed(
+	return together(program("demo1", "usr/sbin/nginx"), fixed(
 		file{path: "usr/share/nginx/html/index.html", mode: 0o644, data: []byte(page)},
 		file{path: "etc/nginx/version", mode: 0o644, data: []byte(version + "\n")},
 	))
 }
 
 func webserver(path string) maker {
-	return both(fixed(file{path: "var/run/", mode: 0o755}), program("webserver", path))
+	return together(fixed(file{path: "var/run/", mode: 0o755}), program("webserver", path))
 }
 
 // picture is what an image named after an animal serves.

@@ -14,9 +14,9 @@ type maker func(ctx context.Context, a *assembly) ([]file, error)
 func layers() map[string]maker {
 	return map[string]maker{
 		"busybox":    busybox,
-		"bash":       both(packaged(bash), fixed(file{path: "usr/local/bin/sh", link: "/bin/bash"})),
+		"bash":       together(packaged(bash), fixed(file{path: "usr/local/bin/sh", link: "/bin/bash"})),
 		"netcat":     packaged(netcat),
-		"names":      both(program("names", "bin/dig"), fixed(file{path: "bin/getent", link: "dig"})),
+		"names":      together(program("names", "bin/dig"), fixed(file{path: "bin/getent", link: "dig"})),
 		"wget":       program("wget", "bin/wget"),
 		"alpine":     fixed(osRelease),
 		"pause":      program("pause", "pause"),
@@ -32,16 +32,16 @@ func layers() map[string]maker {
 		"sample-device-plugin":   program("sample-device-plugin", "sampledeviceplugin"),
 		"regression-issue-74839": program("regression-issue-74839", "regression-issue-74839"),
 
-		"agnhost":           both(agnhost, packaged(agnhostTools)),
+		"agnhost":           together(agnhost, packaged(agnhostTools)),
 		"registry of pause": registryOf("pause", pauseImage),
-		"nonewprivs":        program("nonewprivs", "nnp", 0o4755),
+		"nonewprivs":        programWithMode("nonewprivs", "nnp", 0o4755),
 		"kitten":            fixed(picture("kitten")...),
 		"nautilus":          fixed(picture("nautilus")...),
 		"perl":              packaged(perl),
 		"ipcs":              packaged(ipcs),
-		"iptables":          both(packaged(iptables), fixed(iptablesNames()...)),
-		"apparmor-loader":   both(program("apparmor-loader", "usr/bin/loader"), packaged(apparmor)),
-		"resource-consumer": both(
+		"iptables":          together(packaged(iptables), fixed(iptablesNames()...)),
+		"apparmor-loader":   together(program("apparmor-loader", "usr/bin/loader"), packaged(apparmor)),
+		"resource-consumer": together(
 			program("resource-consumer", "consumer"),
 			program("consume-cpu", "consume-cpu/consume-cpu"),
 			packaged(stress),
@@ -52,8 +52,12 @@ func layers() map[string]maker {
 		"csi-resizer":         program("csi-resizer", "csi-resizer"),
 		"csi-snapshotter":     program("csi-snapshotter", "csi-snapshotter"),
 		"snapshot-controller": program("snapshot-controller", "snapshot-controller"),
+		"livenessprobe":       program("livenessprobe", "livenessprobe"),
+		"hostpathplugin":      program("hostpath", "hostpathplugin"),
 
-		"applets":          both(program("applets", "bin/pgrep"), fixed(applets...)),
+		"csi-node-driver-registrar": program("registrar", "csi-node-driver-registrar"),
+
+		"applets":          together(program("applets", "bin/pgrep"), fixed(applets...)),
 		"webserver nginx":  webserver("usr/sbin/nginx"),
 		"webserver httpd":  webserver("usr/bin/httpd-foreground"),
 		"predefined-group": fixed(predefinedGroup...),
@@ -74,11 +78,13 @@ func (a *assembly) files(ctx context.Context, layer string) ([]file, error) {
 	return files(ctx, a)
 }
 
-// program is a program that is built, at a path; its mode is 0755 unless another one is given.
-func program(name, path string, mode ...int64) maker {
+// program is a program that is built, at a path.
+func program(name, path string) maker { return programWithMode(name, path, 0o755) }
+
+func programWithMode(name, path string, mode int64) maker {
 	return func(ctx context.Context, a *assembly) ([]file, error) {
 		source, err := a.inputs.program(ctx, name)
-		return []file{{path: path, mode: append(mode, 0o755)[0], source: source}}, err
+		return []file{{path: path, mode: mode, source: source}}, err
 	}
 }
 
@@ -90,8 +96,8 @@ func fixed(files ...file) maker {
 	return func(context.Context, *assembly) ([]file, error) { return files, nil }
 }
 
-// both are the files of several makers.
-func both(makers ...maker) maker {
+// together are the files of several makers.
+func together(makers ...maker) maker {
 	return func(ctx context.Context, a *assembly) ([]file, error) {
 		var all []file
 		for _, maker := range makers {

@@ -37,6 +37,10 @@ var builds = map[string]build{
 	"demo1":     {module: own, pkg: "./e2e/images/demo", flags: "-X main.version=1"},
 	"demo2":     {module: own, pkg: "./e2e/images/demo", flags: "-X main.version=2"},
 
+	"hostpath":      {module: own, pkg: "./e2e/images/hostpath"},
+	"livenessprobe": {module: own, pkg: "./e2e/images/livenessprobe"},
+	"registrar":     {module: own, pkg: "./e2e/images/registrar"},
+
 	"agnhost":           {module: conformance, pkg: kubernetesImages + "agnhost"},
 	"apparmor-loader":   {module: conformance, pkg: kubernetesImages + "apparmor-loader"},
 	"consume-cpu":       {module: conformance, pkg: kubernetesImages + "resource-consumer/consume-cpu"},

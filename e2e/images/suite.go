@@ -145,13 +145,20 @@ var pictureConfig = v1.Config{
 	Cmd:        []string{"test-webserver"},
 }
 
-// storageImages are the sidecars of CSI drivers, as the manifests in e2e.test v1.37.2 name them.
+// storageImages are a CSI driver and the sidecars of drivers, as the manifests in e2e.test v1.37.2 name them.
 var storageImages = []image{
 	sidecar("csi-attacher", "v4.12.0"),
 	sidecar("csi-provisioner", "v6.3.0"),
 	sidecar("csi-resizer", "v2.2.0"),
 	sidecar("csi-snapshotter", "v8.6.0"),
 	sidecar("snapshot-controller", "v8.6.0"),
+	sidecar("csi-node-driver-registrar", "v2.17.0"),
+	sidecar("livenessprobe", "v2.19.0"),
+	{
+		names:  []string{storage + "hostpathplugin:v1.17.1"},
+		layers: []string{"busybox", "hostpathplugin"},
+		config: runs("/hostpathplugin"),
+	},
 }
 
 // sidecar is an image of one program of the image's name.
