@@ -10,6 +10,7 @@ import (
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/internal/kube/review"
 	"github.com/trivet-node/trivet/internal/kube/storage"
+	"github.com/trivet-node/trivet/node/allocation"
 	"github.com/trivet-node/trivet/node/csiplugin"
 	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/imageaccess"
@@ -65,6 +66,8 @@ func (s *surroundings) runParts(parts *parts) error {
 		env:     podenv.Node{Name: s.cfg.NodeName, IPs: s.ips, Allocatable: allocatable},
 		storage: runStorageMeter(s, parts, pods, tree),
 		results: probe.NewResults(pods.List),
+
+		allocations: allocation.New(s.cfg.RootDir, s.log),
 	}
 
 	if in.csi, err = runCSI(s, parts, in); err != nil {

@@ -236,6 +236,7 @@ type Gates struct {
 	Flagz                bool // ComponentFlagz
 	PodCertificates      bool // PodCertificateRequest
 	PodResources         bool // PodLevelResources
+	ResizePods           bool // InPlacePodLevelResourcesVerticalScaling
 	RestartAllContainers bool // RestartAllContainersOnContainerExits
 
 	// All are kubelet's, with what they are set to.

@@ -126,6 +126,7 @@ func gates(k *kubeletconfig.Configuration) Gates {
 		Flagz:                k.Enabled("ComponentFlagz"),
 		PodCertificates:      k.Enabled("PodCertificateRequest"),
 		PodResources:         k.Enabled("PodLevelResources"),
+		ResizePods:           k.Enabled("InPlacePodLevelResourcesVerticalScaling"),
 		RestartAllContainers: k.Enabled("RestartAllContainersOnContainerExits"),
 		All:                  k.Gates(),
 	}
