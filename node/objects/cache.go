@@ -1,8 +1,9 @@
 // Package objects keeps the API objects that this node's pods refer to, and nothing else: ConfigMaps and
 // Secrets are watched one by one (all that the Node authorizer allows), for as long as a pod of this node
-// names them; Services, CSIDrivers and RuntimeClasses by one list-watch each, stripped to what the node
-// needs; claims, volumes and attachments are read when asked for, as the authorizer allows no watch of them.
-// A change is a hint: the pods that refer to the object are enqueued and looked at again.
+// names them, and ClusterTrustBundles likewise or by their signers; Services, CSIDrivers and RuntimeClasses
+// by one list-watch each, stripped to what the node needs; claims, volumes and attachments are read when
+// asked for, as the authorizer allows no watch of them. A change is a hint: the pods that refer to the object
+// are enqueued and looked at again.
 package objects
 
 import (
@@ -22,12 +23,13 @@ import (
 type Cache struct {
 	configMaps *followed[v1.ConfigMap]
 	secrets    *followed[v1.Secret]
+	trust      *trust
 	lists      lists
 	reads      reads
 }
 
 // New returns a cache. notify is called, outside of any lock, with the UID of each registered pod whose
-// ConfigMap or Secret has appeared, changed or gone; it must not block.
+// ConfigMap, Secret or ClusterTrustBundle has appeared, changed or gone; it must not block.
 func New(client *kube.Client, notify func(pod types.UID), log *slog.Logger) *Cache {
 	return &Cache{
 		configMaps: newFollowed(kind[v1.ConfigMap]{
@@ -42,6 +44,7 @@ func New(client *kube.Client, notify func(pod types.UID), log *slog.Logger) *Cac
 			meta:     func(s *v1.Secret) *metav1.ObjectMeta { return &s.ObjectMeta },
 			fixed:    func(s *v1.Secret) bool { return s.Immutable != nil && *s.Immutable },
 		}, notify, log),
+		trust: newTrust(client, notify, log),
 		lists: newLists(client),
 		reads: newReads(client),
 	}
@@ -52,6 +55,7 @@ func (c *Cache) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { c.configMaps.run(ctx) })
 	running.Go(func() { c.secrets.run(ctx) })
+	running.Go(func() { c.trust.run(ctx) })
 	c.lists.run(ctx)
 	running.Wait()
 }
@@ -62,12 +66,14 @@ func (c *Cache) Register(pod *v1.Pod) {
 	named := references(pod)
 	c.configMaps.register(pod.UID, named.configMaps)
 	c.secrets.register(pod.UID, named.secrets)
+	c.trust.register(pod.UID, named.bundles, named.signers)
 }
 
 // Unregister says that the pod has left the node. Objects that no other pod names are dropped.
 func (c *Cache) Unregister(pod types.UID) {
 	c.configMaps.register(pod, nil)
 	c.secrets.register(pod, nil)
+	c.trust.register(pod, nil, nil)
 }
 
 // ConfigMap returns the object as last seen, and waits for the first answer of its watch. It is shared: it

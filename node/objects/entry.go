@@ -3,16 +3,10 @@ package objects
 import (
 	"context"
 	"sync"
-
-	"k8s.io/apimachinery/pkg/types"
 )
 
 // entry is one object that is followed.
 type entry[T any] struct {
-	// users are the pods that name the object. followed.mu guards them, and cancel, which ends the watch.
-	users  map[types.UID]bool
-	cancel context.CancelFunc
-
 	// answered is closed when the server has answered for the first time.
 	answered chan struct{}
 
@@ -30,15 +24,8 @@ type entry[T any] struct {
 
 func newEntry[T any]() *entry[T] {
 	return &entry[T]{
-		users:    map[types.UID]bool{},
 		answered: make(chan struct{}),
 		tried:    make(chan struct{}),
-	}
-}
-
-func (e *entry[T]) stop() {
-	if e.cancel != nil {
-		e.cancel()
 	}
 }
 

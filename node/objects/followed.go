@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
-	"sync"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -33,119 +31,32 @@ type names map[types.NamespacedName]bool
 // followed are the objects of one kind that pods of this node name. Each is followed by a watch of its own.
 type followed[T any] struct {
 	kind[T]
+	shared[types.NamespacedName, *entry[T]]
 	log    *slog.Logger
 	notify func(pod types.UID)
-
-	// mu guards ctx, entries and pods. ctx is that of run, nil while it does not run.
-	mu      sync.Mutex
-	ctx     context.Context
-	entries map[types.NamespacedName]*entry[T]
-	pods    map[types.UID]names
-
-	following sync.WaitGroup
 }
 
 func newFollowed[T any](k kind[T], notify func(types.UID), log *slog.Logger) *followed[T] {
-	return &followed[T]{
-		kind:    k,
-		log:     log,
-		notify:  notify,
-		entries: map[types.NamespacedName]*entry[T]{},
-		pods:    map[types.UID]names{},
+	f := &followed[T]{
+		kind:   k,
+		log:    log,
+		notify: notify,
 	}
-}
-
-// run follows the objects until ctx ends, and returns when all watches have ended.
-func (f *followed[T]) run(ctx context.Context) {
-	f.mu.Lock()
-	f.ctx = ctx
-	for name, e := range f.entries {
-		f.start(name, e)
-	}
-	f.mu.Unlock()
-
-	<-ctx.Done()
-
-	// No watch begins any more; those that have begun are ending.
-	f.mu.Lock()
-	f.ctx = nil
-	f.mu.Unlock()
-	f.following.Wait()
-}
-
-// register says which objects a pod names, none any more if want is empty.
-func (f *followed[T]) register(pod types.UID, want names) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-
-	have := f.pods[pod]
-	for name := range want {
-		if !have[name] {
-			f.hold(name, pod)
-		}
-	}
-
-	for name := range have {
-		if !want[name] {
-			f.release(name, pod)
-		}
-	}
-
-	if len(want) == 0 {
-		delete(f.pods, pod)
-		return
-	}
-
-	f.pods[pod] = want
-}
-
-// hold counts a pod among those that name an object. The caller holds the lock.
-func (f *followed[T]) hold(name types.NamespacedName, pod types.UID) {
-	e := f.entries[name]
-	if e == nil {
-		e = newEntry[T]()
-		f.entries[name] = e
-		f.start(name, e)
-	}
-	e.users[pod] = true
-}
-
-// release ends what hold began. The caller holds the lock.
-func (f *followed[T]) release(name types.NamespacedName, pod types.UID) {
-	e := f.entries[name]
-	delete(e.users, pod)
-	if len(e.users) == 0 {
-		delete(f.entries, name)
-		e.stop()
-	}
-}
-
-// start runs the watch of an entry while run runs. The caller holds the lock.
-func (f *followed[T]) start(name types.NamespacedName, e *entry[T]) {
-	if f.ctx == nil {
-		return
-	}
-
-	ctx, cancel := context.WithCancel(f.ctx)
-	e.cancel = cancel
-	f.following.Go(func() {
-		defer cancel()
-		f.follow(ctx, name, e)
-	})
+	f.open = func(types.NamespacedName) *entry[T] { return newEntry[T]() }
+	f.keep = f.follow
+	return f
 }
 
 // get returns an object as last seen, or reads it if no pod names it.
 func (f *followed[T]) get(ctx context.Context, name types.NamespacedName) (*T, error) {
-	f.mu.Lock()
-	e := f.entries[name]
-	f.mu.Unlock()
-	if e == nil {
+	e, ok := f.find(name)
+	if !ok {
 		return read(ctx, f.source, name.Namespace, name.Name)
 	}
 
 	found, err := e.wait(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", f.resource, name, err)
+		return nil, fmt.Errorf("%s %s: %w", f.resource, strings.TrimPrefix(name.String(), "/"), err)
 	}
 	if found == nil {
 		return nil, apierrors.NewNotFound(v1.Resource(f.resource), name.Name)
@@ -168,7 +79,7 @@ func (f *followed[T]) follow(ctx context.Context, name types.NamespacedName, e *
 	for ctx.Err() == nil {
 		start := time.Now()
 		err := kube.Follow(ctx, f.source, name.Namespace, name.Name, func(object *T) error {
-			return f.see(e, object)
+			return f.see(name, e, object)
 		})
 		if ctx.Err() != nil || errors.Is(err, errImmutable) {
 			return
@@ -189,7 +100,7 @@ func (f *followed[T]) follow(ctx context.Context, name types.NamespacedName, e *
 
 // see records what the server says, nil for no object, and notifies the pods that name the object if that is
 // new to them.
-func (f *followed[T]) see(e *entry[T], object *T) error {
+func (f *followed[T]) see(name types.NamespacedName, e *entry[T], object *T) error {
 	version, fixed := "", false
 	if object != nil {
 		meta := f.meta(object)
@@ -198,7 +109,7 @@ func (f *followed[T]) see(e *entry[T], object *T) error {
 	}
 
 	if e.set(object, version) {
-		for _, uid := range f.users(e) {
+		for _, uid := range f.users(name) {
 			f.notify(uid)
 		}
 	}
@@ -208,13 +119,6 @@ func (f *followed[T]) see(e *entry[T], object *T) error {
 	}
 
 	return nil
-}
-
-// users are the pods that name the entry's object.
-func (f *followed[T]) users(e *entry[T]) []types.UID {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return slices.Collect(maps.Keys(e.users))
 }
 
 // strip drops what the node never reads and what can be larger than the data.

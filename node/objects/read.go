@@ -3,13 +3,9 @@ package objects
 import (
 	"context"
 
-	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/storage"
@@ -22,7 +18,6 @@ type reads struct {
 	attachments kube.Objects[storagev1.VolumeAttachment]
 	drivers     kube.Objects[storagev1.CSIDriver]
 	classes     kube.Objects[nodev1.RuntimeClass]
-	bundles     kube.Objects[certificatesv1.ClusterTrustBundle]
 }
 
 func newReads(c *kube.Client) reads {
@@ -32,18 +27,12 @@ func newReads(c *kube.Client) reads {
 		attachments: storage.Attachments(c),
 		drivers:     storage.CSIDrivers(c),
 		classes:     runtimeClasses(c),
-		bundles:     trustBundles(c),
 	}
 }
 
 func runtimeClasses(c *kube.Client) kube.Objects[nodev1.RuntimeClass] {
 	return kube.Of[nodev1.RuntimeClass, nodev1.RuntimeClassList](
 		c, nodev1.SchemeGroupVersion, "runtimeclasses")
-}
-
-func trustBundles(c *kube.Client) kube.Objects[certificatesv1.ClusterTrustBundle] {
-	return kube.Of[certificatesv1.ClusterTrustBundle, certificatesv1.ClusterTrustBundleList](
-		c, certificatesv1.SchemeGroupVersion, "clustertrustbundles")
 }
 
 // read reads an object of a pod, to which the Node authorizer may not have the pod yet.
@@ -71,34 +60,4 @@ func (c *Cache) PersistentVolume(ctx context.Context, name string) (*v1.Persiste
 // VolumeAttachment reads an attachment from the API server.
 func (c *Cache) VolumeAttachment(ctx context.Context, name string) (*storagev1.VolumeAttachment, error) {
 	return read(ctx, c.reads.attachments, "", name)
-}
-
-// ClusterTrustBundle reads a bundle from the API server.
-func (c *Cache) ClusterTrustBundle(
-	ctx context.Context, name string,
-) (*certificatesv1.ClusterTrustBundle, error) {
-	return read(ctx, c.reads.bundles, "", name)
-}
-
-// ClusterTrustBundles reads the bundles of a signer that the selector selects.
-func (c *Cache) ClusterTrustBundles(
-	ctx context.Context, signer string, selector labels.Selector,
-) ([]certificatesv1.ClusterTrustBundle, error) {
-	options := metav1.ListOptions{
-		FieldSelector: fields.OneTermEqualSelector("spec.signerName", signer).String(),
-		LabelSelector: selector.String(),
-	}
-
-	var found []*certificatesv1.ClusterTrustBundle
-	err := kube.RetryForbidden(ctx, func() (err error) {
-		found, _, err = c.reads.bundles.List(ctx, "", options)
-		return err
-	})
-
-	var out []certificatesv1.ClusterTrustBundle
-	for _, bundle := range found {
-		out = append(out, *bundle)
-	}
-
-	return out, err
 }

@@ -5,11 +5,15 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// refs are the ConfigMaps and Secrets that a pod names.
+// refs are the objects that a pod names.
 type refs struct {
 	namespace  string
 	configMaps names
 	secrets    names
+
+	// bundles are ClusterTrustBundles, and signers those whose bundles the pod selects.
+	bundles names
+	signers map[string]bool
 }
 
 // references returns what a pod names in volumes, environments and pull secrets.
@@ -18,6 +22,8 @@ func references(pod *v1.Pod) refs {
 		namespace:  pod.Namespace,
 		configMaps: names{},
 		secrets:    names{},
+		bundles:    names{},
+		signers:    map[string]bool{},
 	}
 
 	for _, s := range pod.Spec.ImagePullSecrets {
@@ -91,6 +97,19 @@ func (r refs) volume(v *v1.Volume) {
 			if s.Secret != nil {
 				r.secret(s.Secret.Name)
 			}
+			if s.ClusterTrustBundle != nil {
+				r.trust(s.ClusterTrustBundle)
+			}
 		}
+	}
+}
+
+// trust adds the bundle that a source names, or else the signer: without a selector it selects none.
+func (r refs) trust(source *v1.ClusterTrustBundleProjection) {
+	switch {
+	case source.Name != nil:
+		r.bundles[types.NamespacedName{Name: *source.Name}] = true
+	case source.SignerName != nil && source.LabelSelector != nil:
+		r.signers[*source.SignerName] = true
 	}
 }

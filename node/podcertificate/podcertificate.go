@@ -163,28 +163,38 @@ func Shows(v *v1.Volume) bool {
 // ErrNotIssued means that Changed will be called. What is due is returned until there is something newer.
 func (k *Keeper) Volume(ctx context.Context, about *v1.Pod, v *v1.Volume) ([]Credential, error) {
 	r := round{Keeper: k, pod: about, volume: k.hold(about, v)}
-	timeout := time.NewTimer(patience)
-	defer timeout.Stop()
+	patient, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 
 	for {
 		changed := k.beginWait(r.volume)
 		err := r.do(ctx)
-		if !errors.Is(err, ErrNotIssued) || !r.asked {
-			k.endWait(r.volume)
-			return k.collect(r.volume, err)
+		waiting := errors.Is(err, ErrNotIssued)
+		if waiting && r.asked {
+			select {
+			case <-changed:
+			case <-patient.Done():
+			}
 		}
 
-		select {
-		case <-changed:
-			k.endWait(r.volume)
-		case <-timeout.C:
-			// What changes from here on leads to another call.
-			k.endWait(r.volume)
-			return k.collect(r.volume, r.do(ctx))
-		case <-ctx.Done():
-			k.endWait(r.volume)
+		k.endWait(r.volume)
+		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
+
+		// What has changed meanwhile is seen by one more round, what will change leads to another call.
+		if !waiting || !closed(changed) {
+			return k.collect(r.volume, err)
+		}
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

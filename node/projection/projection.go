@@ -29,7 +29,7 @@ type Objects interface {
 		ctx context.Context,
 		signer string,
 		selector labels.Selector,
-	) ([]certificatesv1.ClusterTrustBundle, error)
+	) ([]*certificatesv1.ClusterTrustBundle, error)
 }
 
 // Certificates are those of the podCertificate sources of volumes (podcertificate.Keeper).

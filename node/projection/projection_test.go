@@ -65,9 +65,10 @@ func (a *api) ClusterTrustBundles(
 	_ context.Context,
 	signer string,
 	selector labels.Selector,
-) ([]certificatesv1.ClusterTrustBundle, error) {
-	var matching []certificatesv1.ClusterTrustBundle
-	for _, bundle := range a.bundles {
+) ([]*certificatesv1.ClusterTrustBundle, error) {
+	var matching []*certificatesv1.ClusterTrustBundle
+	for i := range a.bundles {
+		bundle := &a.bundles[i]
 		if bundle.Spec.SignerName == signer && selector.Matches(labels.Set(bundle.Labels)) {
 			matching = append(matching, bundle)
 		}

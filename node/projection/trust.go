@@ -39,7 +39,7 @@ func (p *Projector) trust(
 func (p *Projector) trustBundles(
 	ctx context.Context,
 	src *v1.ClusterTrustBundleProjection,
-) ([]certificatesv1.ClusterTrustBundle, error) {
+) ([]*certificatesv1.ClusterTrustBundle, error) {
 	optional := ptr.Deref(src.Optional, false)
 	switch {
 	case src.Name != nil:
@@ -51,10 +51,10 @@ func (p *Projector) trustBundles(
 			return nil, fmt.Errorf("clustertrustbundle %q: %w", *src.Name, err)
 		}
 
-		return []certificatesv1.ClusterTrustBundle{*bundle}, nil
+		return []*certificatesv1.ClusterTrustBundle{bundle}, nil
 
 	case src.SignerName != nil:
-		var bundles []certificatesv1.ClusterTrustBundle
+		var bundles []*certificatesv1.ClusterTrustBundle
 		selector, err := metav1.LabelSelectorAsSelector(src.LabelSelector)
 
 		// No selector selects nothing, an empty one everything.
@@ -76,7 +76,7 @@ func (p *Projector) trustBundles(
 
 // trustAnchors joins the certificates of all bundles: each one once, without headers and text between them,
 // in an order that does not depend on that of the bundles.
-func trustAnchors(bundles []certificatesv1.ClusterTrustBundle) ([]byte, error) {
+func trustAnchors(bundles []*certificatesv1.ClusterTrustBundle) ([]byte, error) {
 	var all [][]byte
 	for _, b := range bundles {
 		rest := []byte(b.Spec.TrustBundle)

@@ -75,7 +75,9 @@ func (s *signer) Watch(ctx context.Context, seen, _ func(*certificatesv1.PodCert
 	}
 }
 
-func (s *signer) Pod(_ *v1.Pod, _, _, reason, message string) { s.t.Errorf("event %s: %s", reason, message) }
+func (s *signer) Pod(_ *v1.Pod, _, _, reason, message string) {
+	s.t.Errorf("event %s: %s", reason, message)
+}
 
 // newKeeper runs what has the signer issue certificates until the test ends: one life of the agent.
 func newKeeper(t *testing.T, s *signer) *podcertificate.Keeper {

@@ -150,19 +150,8 @@ func TestClaimIsReadOnlyIfAnythingSaysSo(t *testing.T) {
 	}
 }
 
-func TestVolumeIsSetUpAgainForTrustBundlesAndVisits(t *testing.T) {
+func TestVolumeIsSetUpAgainForVisits(t *testing.T) {
 	m := New(Config{})
-	bundle := v1.VolumeProjection{ClusterTrustBundle: &v1.ClusterTrustBundleProjection{}}
-	trusting := &v1.Pod{Spec: v1.PodSpec{Volumes: []v1.Volume{{
-		VolumeSource: v1.VolumeSource{
-			Projected: &v1.ProjectedVolumeSource{Sources: []v1.VolumeProjection{bundle}},
-		},
-	}}}}
-
-	if m.setUpAgain(trusting, &Volumes{}).IsZero() {
-		t.Error("trust bundles are never read again")
-	}
-
 	visited := &Volumes{ByName: map[string]Mounted{"v": {revisit: true}}}
 	if m.setUpAgain(&v1.Pod{}, visited).IsZero() {
 		t.Error("a volume that wants another visit gets none")

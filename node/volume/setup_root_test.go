@@ -79,7 +79,7 @@ func (a *api) ClusterTrustBundles(
 	context.Context,
 	string,
 	labels.Selector,
-) ([]certificatesv1.ClusterTrustBundle, error) {
+) ([]*certificatesv1.ClusterTrustBundle, error) {
 	return nil, nil
 }
 

@@ -255,10 +255,9 @@ func (m *Mounter) mountUsed(ctx context.Context, pod *v1.Pod, volumes *Volumes) 
 const revisitAfter = time.Minute
 
 // setUpAgain returns when the first token or certificate is due for renewal or a volume must be visited, zero
-// for never. Trust bundles are not watched but read again after a while: few pods have them, and they change
-// rarely.
+// for never.
 func (m *Mounter) setUpAgain(pod *v1.Pod, volumes *Volumes) time.Time {
-	revisit := showsTrustBundles(pod)
+	revisit := false
 	for _, mounted := range volumes.ByName {
 		revisit = revisit || mounted.revisit
 	}
@@ -279,21 +278,6 @@ func earlier(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-// showsTrustBundles reports whether a volume of the pod is made of ClusterTrustBundles.
-func showsTrustBundles(pod *v1.Pod) bool {
-	for _, volume := range pod.Spec.Volumes {
-		if volume.Projected == nil {
-			continue
-		}
-		for _, source := range volume.Projected.Sources {
-			if source.ClusterTrustBundle != nil {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // mount mounts one volume by its type.
