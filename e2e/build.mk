@@ -5,6 +5,8 @@ NODES ?= 1
 REFERENCE_NODES ?= 0
 # 1: pods, Services and machines have IPv6 addresses beside those of IPv4
 DUAL_STACK ?= 0
+# In how many zones the nodes are, one after the other
+ZONES ?= 0
 # How many of the NODES, the last ones, have systemd as PID 1 and as cgroup driver; make e2e wants one of each
 # kind.
 SYSTEMD ?= 0
@@ -81,7 +83,7 @@ endif
 
 CLUSTER = bin/trivet-cluster
 SEATS = --nodes=$(NODES) --systemd-nodes=$(SYSTEMD) --reference-nodes=$(REFERENCE_NODES) \
-	$(if $(filter 1,$(DUAL_STACK)),--dual-stack) \
+	$(if $(filter 1,$(DUAL_STACK)),--dual-stack) --zones=$(ZONES) \
 	$(if $(filter 1,$(METRICS)),--metrics-server) $(if $(TRACES),--traces=$(TRACES)) \
 	--agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI) \
 	--node-disk=$(DISK) --image-disk=$(IMAGE_DISK) --disk-inodes=$(INODES) --node-memory=$(MEMORY) \

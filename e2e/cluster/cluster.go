@@ -37,6 +37,9 @@ type Cluster struct {
 	// Stack is which families of addresses Up gives a new cluster.
 	Stack address.Stack
 
+	// Zones is in how many zones Up puts the nodes of a new cluster; 0: in none.
+	Zones int
+
 	start time.Time
 	mu    sync.Mutex // guards Out, so that lines of progress stay whole
 }
@@ -50,6 +53,7 @@ func (c *Cluster) programs() seat.Programs {
 		Ours:      c.Programs,
 		Reference: c.Bin,
 		Stack:     plan.Stack,
+		Zones:     plan.Zones,
 	}
 }
 
@@ -132,7 +136,7 @@ func (c *Cluster) adopt(ctx context.Context, nodes []Node) (Plan, error) {
 	old, err := c.Plan()
 	switch {
 	case err == nil:
-		return old, old.check(nodes, c.Stack)
+		return old, old.check(Plan{Nodes: nodes, Stack: c.Stack, Zones: c.Zones})
 	case !errors.Is(err, fs.ErrNotExist):
 		return old, err
 	}
@@ -153,7 +157,12 @@ func (c *Cluster) adopt(ctx context.Context, nodes []Node) (Plan, error) {
 	}
 
 	// Last, so that a plan is never there without the snapshot to which the host is compared in the end.
-	plan := Plan{Port: port, Nodes: nodes, Stack: c.Stack}
+	plan := Plan{
+		Port:  port,
+		Nodes: nodes,
+		Stack: c.Stack,
+		Zones: c.Zones,
+	}
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return plan, err
 	}

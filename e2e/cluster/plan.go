@@ -83,11 +83,14 @@ type Plan struct {
 
 	// Stack is which families of addresses the cluster has.
 	Stack address.Stack `json:",omitzero"`
+
+	// Zones is in how many zones the nodes are, one after the other; 0: in none.
+	Zones int `json:",omitempty"`
 }
 
-// check returns an error when a cluster with these nodes cannot be the one of the plan.
-func (p Plan) check(nodes []Node, stack address.Stack) error {
-	if !slices.Equal(p.Nodes, nodes) || p.Stack != stack {
+// check returns an error when a cluster of another plan cannot be the one of this plan.
+func (p Plan) check(other Plan) error {
+	if !slices.Equal(p.Nodes, other.Nodes) || p.Stack != other.Stack || p.Zones != other.Zones {
 		return errors.New("a cluster with other nodes is up; take it down first (make down)")
 	}
 	return nil

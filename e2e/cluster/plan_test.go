@@ -46,7 +46,7 @@ func TestImpossibleNumbersOfNodesAreRefused(t *testing.T) {
 
 func TestClusterThatIsUpKeepsItsNodes(t *testing.T) {
 	plan := Plan{Nodes: []Node{{Name: "node1", Seats: seat.Ours}}}
-	if err := plan.check([]Node{{Name: "node1", Seats: seat.Ours}}, plan.Stack); err != nil {
+	if err := plan.check(Plan{Nodes: []Node{{Name: "node1", Seats: seat.Ours}}}); err != nil {
 		t.Error(err)
 	}
 
@@ -55,13 +55,18 @@ func TestClusterThatIsUpKeepsItsNodes(t *testing.T) {
 		{{Name: "node1", Seats: seat.Reference}},
 		{{Name: "node1", Seats: seat.Ours}, {Name: "node2", Seats: seat.Ours}},
 	} {
-		if err := plan.check(others, plan.Stack); err == nil {
+		if err := plan.check(Plan{Nodes: others}); err == nil {
 			t.Errorf("%s passes for %s", seatsOf(others), seatsOf(plan.Nodes))
 		}
 	}
 
-	if err := plan.check(plan.Nodes, address.Stack{Dual: true}); err == nil {
-		t.Error("a cluster with both families passes for one of IPv4")
+	for _, other := range []Plan{
+		{Nodes: plan.Nodes, Stack: address.Stack{Dual: true}},
+		{Nodes: plan.Nodes, Zones: 3},
+	} {
+		if err := plan.check(other); err == nil {
+			t.Errorf("%+v passes for %+v", other, plan)
+		}
 	}
 }
 
@@ -76,7 +81,7 @@ func TestPlanIsReadAsItWasWritten(t *testing.T) {
 	}
 
 	got, err := d.plan()
-	if err != nil || got.Port != 4711 || got.check(nodes, address.Stack{}) != nil {
+	if err != nil || got.Port != 4711 || got.check(Plan{Nodes: nodes}) != nil {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

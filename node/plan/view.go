@@ -163,7 +163,7 @@ func podIPs(sandbox, node []string) []string {
 		ip, err := netip.ParseAddr(text)
 		ip = ip.Unmap()
 		switch {
-		case err != nil:
+		case err != nil, ip.Zone() != "":
 		case ip.Is4() && v4 == nil:
 			v4 = []string{ip.String()}
 		case ip.Is6() && v6 == nil:

@@ -35,7 +35,7 @@ func TestAPodHasOneAddressOfEachFamilyTheNodesFirst(t *testing.T) {
 		},
 		{"only the other family", []string{"fd00::2"}, onV4, []string{"fd00::2"}},
 		{"another form", []string{"fd00:0::0002", "::ffff:10.0.0.2"}, nil, []string{"10.0.0.2", "fd00::2"}},
-		{"no address", []string{"", "pod"}, onV4, nil},
+		{"no address", []string{"", "pod", "fe80::1%eth0"}, onV4, nil},
 		{"none", nil, onV4, nil},
 	} {
 		v := View{Pod: &v1.Pod{}, Sandbox: &Sandbox{Ready: true, IPs: c.sandbox}}

@@ -17,6 +17,9 @@ type Programs struct {
 
 	// Stack is that of the cluster.
 	Stack address.Stack
+
+	// Zones is in how many zones the nodes are; 0: in none.
+	Zones int
 }
 
 // Own is the path of one of trivet's programs.
@@ -76,16 +79,18 @@ func (p Programs) Agent(s Seats, node string, index int) machine.Daemon {
 		ips = append(ips, ip.String())
 	}
 
-	return machine.Daemon{
-		Name: name,
-		Argv: []string{
-			program,
-			"--kubeconfig=/etc/kubernetes/kubelet.conf",
-			"--config=" + kubeletConfigPath,
-			"--hostname-override=" + node,
-			"--node-ip=" + strings.Join(ips, ","),
-		},
+	argv := []string{
+		program,
+		"--kubeconfig=/etc/kubernetes/kubelet.conf",
+		"--config=" + kubeletConfigPath,
+		"--hostname-override=" + node,
+		"--node-ip=" + strings.Join(ips, ","),
 	}
+	if p.Zones > 0 {
+		argv = append(argv, fmt.Sprintf("--node-labels=topology.kubernetes.io/zone=zone%d", index%p.Zones+1))
+	}
+
+	return machine.Daemon{Name: name, Argv: argv}
 }
 
 // Netd is the network daemon of a node with trivet's plugin.

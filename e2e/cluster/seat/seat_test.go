@@ -59,6 +59,7 @@ func TestCrunOfOCI10DoesNotFitContainerd(t *testing.T) {
 func TestCommandLinesFollowTheSeats(t *testing.T) {
 	p := Programs{Ours: "/ours", Reference: "/ref"}
 	dual := Programs{Ours: "/ours", Reference: "/ref", Stack: address.Stack{Dual: true}}
+	zones := Programs{Ours: "/ours", Reference: "/ref", Zones: 3}
 	onSystemd := with(func(s *Seats) { s.Init = machine.Systemd })
 	for _, c := range []struct {
 		daemon machine.Daemon
@@ -79,6 +80,9 @@ func TestCommandLinesFollowTheSeats(t *testing.T) {
 			"/ours/trivet-csi", "--node-name=node1", "--pool-size=5368709120",
 		}},
 		{p.KubeProxy("node1", "/k"), "kube-proxy", []string{"/ref/kube-proxy", "--kubeconfig=/k"}},
+		{zones.Agent(Ours, "node5", 4), "trivet-node", []string{
+			"--node-labels=topology.kubernetes.io/zone=zone2",
+		}},
 		{dual.Agent(Ours, "node1", 0), "trivet-node", []string{"--node-ip=10.99.1.1,fd00:10:99::1:1"}},
 		{dual.Netd("node1"), "trivet-netd", []string{"--cluster-cidr=10.244.0.0/16,fd00:10:244::/48"}},
 		{dual.KubeProxy("node1", "/k"), "kube-proxy", []string{

@@ -116,6 +116,7 @@ func configure(env *program.Env) (*session, error) {
 	systemd := fs.Int("systemd-nodes", 0, "how many of the nodes, the last ones, have systemd as PID 1")
 	metrics := fs.Bool("metrics-server", false, "up: install metrics-server, too")
 	dual := fs.Bool("dual-stack", false, "up: pods, Services and machines have IPv6 addresses, too")
+	zones := fs.Int("zones", 0, "up: in how many zones the nodes are, one after the other; 0: in none")
 	seats := seatFlags(fs)
 	size := sizeFlags(fs)
 	fs.DurationVar(
@@ -152,6 +153,7 @@ func configure(env *program.Env) (*session, error) {
 		Out:           env.Stdout,
 		MetricsServer: *metrics,
 		Stack:         address.Stack{Dual: *dual},
+		Zones:         *zones,
 	}
 
 	s.args, s.oci = fs.Args(), seats.OCI
