@@ -61,7 +61,7 @@ make_disk() {
 	cp -r "$project"/{bin,deploy} "$root/trivet/" && cp -r "$project/.trivet/images" "$root/trivet/.trivet/"
 	mkdir -p "$root/trivet/e2e/scenario"
 	(cd "$project" && go test -c -vet=off -o "$root/trivet/e2e/scenario/" ./e2e/scenario &&
-		go test -c -vet=off -o "$root/trivet/bin/" ./e2e/machine ./node/podcgroup ./cri/cgroupdriver \
+		go test -c -vet=off -o "$root/trivet/bin/" ./e2e/machine ./node/podcgroup ./cri/cgroupdriver ./cri/container \
 			./internal/projectquota ./internal/diskusage)
 	(cd "$project/.trivet/bin" && cp -a controlplane etcd kube-* kubectl coredns "$root/trivet/.trivet/bin/")
 	cat >"$root/init" <<-EOF
