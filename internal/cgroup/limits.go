@@ -141,6 +141,14 @@ func (h *Host) Above(group string, l Limits) (Limits, error) {
 	return out, nil
 }
 
+// MemoryLimit returns how many bytes of memory a group may use now; -1: it has no limit. fs.ErrNotExist when
+// the group is gone.
+func (h *Host) MemoryLimit(group string) (int64, error) {
+	now := current{host: h, group: group}
+	limit := number(now.read("memory", "memory.limit_in_bytes", "memory.max"))
+	return limit, now.err
+}
+
 // current reads the limits that a group has. After the first error it reads nothing more.
 type current struct {
 	host  *Host

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 // State is the state of a container in the runtime.
@@ -52,6 +54,10 @@ type Container struct {
 
 	// Hash is that of the container's spec when the instance was created, from the annotation.
 	Hash string
+
+	// CreatedWith are the resources that it was created with, from an annotation; nil for an instance of
+	// another agent.
+	CreatedWith *podspec.Amounts
 
 	State    State
 	Created  time.Time
@@ -105,8 +111,8 @@ type Observed struct {
 	// are out of date. Containers can start.
 	Mounted bool
 
-	// Logged is, by container name, the attempt that follows those whose logs are there, of a pod of which
-	// the runtime knows nothing.
+	// Logged is, by container name, the attempt that follows those whose logs are there, of a pod of whose
+	// containers the runtime knows nothing.
 	Logged map[string]uint32
 }
 

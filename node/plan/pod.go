@@ -51,10 +51,19 @@ type Pod struct {
 	images   map[string]string
 	hashes   map[string]hashOf
 
+	// removed are the newest instances that were removed to restart all containers, by the name of the
+	// container.
+	removed map[string]*Container
+
 	// stopped are the IDs of the sandboxes whose stop was carried through.
 	stopped map[string]bool
 
 	volumes volumes
+
+	// sizes is what is known of the resources in force, and pending the resize that the pod waits for; nil:
+	// for none.
+	sizes   sizes
+	pending *Pending
 
 	// tornDown means that the volumes are unmounted and the control group is removed.
 	tornDown bool
@@ -198,8 +207,9 @@ func (p *Pod) See(o Observed) View {
 	if p.spec == nil {
 		p.spec = orphan(p.uid, o)
 	}
-	p.view = viewOf(p.spec, p.mask(o))
+	p.view = viewOf(p.spec, p.mask(o), p.removed)
 	p.view.Gone = p.gone
+	p.sizes.see(p.view.Observed.Containers)
 	return p.view
 }
 
@@ -232,6 +242,11 @@ func (p *Pod) Begin(s Step) {
 	switch s.Verb {
 	case Prepare:
 		p.volumes.changed = false
+	case RemoveContainer:
+		if s.KeepLog {
+			p.keepRemoved(s)
+		}
+
 	case Stop:
 		f.patience = s.Grace
 		if grace, _ := p.grace(); grace != nil {
@@ -273,9 +288,10 @@ func (p *Pod) End(s Step, err error, now time.Time) (failed bool) {
 	if s.Verb == Start {
 		// The next start makes sure of the image again.
 		delete(p.images, s.Name)
-		if s.Restart && !cancelled {
-			p.restarts[s.Name] = p.restarts[s.Name].Next(now, p.limit)
-		}
+	}
+
+	if s.Restart && (err == nil || s.Verb == Start && !cancelled) {
+		p.restarts[s.Name] = p.restarts[s.Name].Next(now, p.limit)
 	}
 
 	return err != nil && !cancelled
@@ -288,6 +304,8 @@ func (p *Pod) succeeded(s Step) {
 		p.volumes.fresh = !p.volumes.changed
 	case Pull:
 		p.images[s.Name] = s.Image
+	case Resize:
+		p.sizes.succeeded(s)
 	case StopSandbox:
 		p.stopped[s.ID] = true
 	case Teardown:

@@ -36,8 +36,23 @@ func (t *Tree) Widen(ctx context.Context, pod *v1.Pod) error {
 	return t.ensure(ctx, group, more)
 }
 
-// MemoryUsage returns how many bytes of memory the pod uses, page cache included: what the kernel compares
-// with its limit. It is an error that the pod has no group (yet).
-func (t *Tree) MemoryUsage(pod *v1.Pod) (int64, error) {
-	return t.cfg.Host.MemoryUsage(t.group(pod))
+// Memory is what the group of a pod uses and may use, in bytes.
+type Memory struct {
+	// Used is with the page cache: what the kernel compares with the limit.
+	Used int64
+
+	// Limit is the one that the group has, -1 for none, and Wanted that of the pod's specification, 0 for
+	// none.
+	Limit  int64
+	Wanted int64
+}
+
+// Memory returns the memory of the pod's group. It is an error that the pod has no group (yet).
+func (t *Tree) Memory(pod *v1.Pod) (Memory, error) {
+	used, err := t.cfg.Host.MemoryUsage(t.group(pod))
+	if err != nil {
+		return Memory{}, err
+	}
+	limit, err := t.cfg.Host.MemoryLimit(t.group(pod))
+	return Memory{Used: used, Limit: limit, Wanted: podLimits(pod).Memory}, err
 }

@@ -11,6 +11,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podspec"
 	"github.com/trivet-node/trivet/node/termination"
 )
 
@@ -176,6 +177,10 @@ func container(l *cri.Container, s *cri.ContainerStatus) plan.Container {
 	if u := s.GetUser().GetLinux(); u != nil {
 		out.HasUser, out.UID = true, u.Uid
 		out.GID, out.Groups = u.Gid, u.SupplementalGroups
+	}
+
+	if a, ok := podspec.ParseAmounts(s.Annotations[AnnotationResources]); ok {
+		out.CreatedWith = &a
 	}
 
 	for _, m := range s.Mounts {

@@ -8,6 +8,7 @@ package runtime
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -33,6 +34,9 @@ const (
 	AnnotationPorts         = "io.kubernetes.container.ports"
 	AnnotationDeletionGrace = "io.kubernetes.pod.deletionGracePeriod"
 	AnnotationTermGrace     = "io.kubernetes.pod.terminationGracePeriod"
+
+	// AnnotationResources is not kubelet's: the resources that a container was created with.
+	AnnotationResources = "io.trivet-node.container.resources"
 )
 
 // How long calls may take. The runtime may wait for the network plugin while it makes a sandbox.
@@ -211,4 +215,20 @@ func (r Resizes) UpdateSandbox(ctx context.Context, id string, overhead, resourc
 	}
 
 	return plain(err)
+}
+
+// ContainerMemory returns how many bytes of memory a container uses, page cache included.
+func (r Resizes) ContainerMemory(ctx context.Context, id string) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+
+	answer, err := r.runtime.ContainerStats(ctx, &cri.ContainerStatsRequest{ContainerId: id})
+	if err != nil {
+		return 0, plain(err)
+	}
+	if used := answer.GetStats().GetMemory().GetUsageBytes(); used != nil {
+		return int64(used.Value), nil
+	}
+
+	return 0, fmt.Errorf("the runtime does not know the memory usage of container %s", id)
 }
