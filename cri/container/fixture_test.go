@@ -52,6 +52,9 @@ type groups struct {
 // MemoryUsage returns used.
 func (g *groups) MemoryUsage(string) (int64, error) { return g.used, nil }
 
+// Exists finds none.
+func (g *groups) Exists(string) bool { return false }
+
 // Apply keeps the limits.
 func (g *groups) Apply(_ string, limits cgroup.Limits) error {
 	err := g.refuse

@@ -174,6 +174,11 @@ func (u update) byRuntime(
 		return err
 	}
 
+	// crun has a group of its own below a scope, with all limits.
+	if below := group + "/container"; cfg.Groups.Exists(below) {
+		group = below
+	}
+
 	return cfg.Groups.Apply(group, rest)
 }
 
