@@ -107,12 +107,11 @@ const unlimited = "9223372036854771712"
 func (k kernel) limits() [3]string {
 	k.t.Helper()
 	quota := k.file("cpu", "cpu.cfs_quota_us", "cpu.max")
-	period := ""
-	if k.host.V2 {
-		quota, period, _ = strings.Cut(quota, " ")
-	} else {
-		period = k.file("cpu", "cpu.cfs_period_us", "")
+	if !k.host.V2 {
+		quota += " " + k.file("cpu", "cpu.cfs_period_us", "")
 	}
+	quota, period, _ := strings.Cut(quota, " ")
+
 
 	memory := k.file("memory", "memory.limit_in_bytes", "memory.max")
 	for _, limit := range []*string{&quota, &memory} {

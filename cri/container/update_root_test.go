@@ -129,7 +129,7 @@ func TestSharesAreUpdatedOnTheScaleOfTheVersion(t *testing.T) {
 func TestALimitBelowWhatIsUsedIsRefusedAndNothingElseIsChanged(t *testing.T) {
 	withRuntimes(t, func(t *testing.T, n *nodetest.Node) {
 		pod := podOf(n, "used")
-		hold := "x=$(head -c 30000000 /dev/zero | tr '\\0' x); echo held; read y"
+		hold := "x=$(head -c 8000000 /dev/zero | tr '\\0' x); echo held; read y"
 		id := n.Run(pod, "app", []string{"sh", "-c", hold}, func(c *runtimeapi.ContainerConfig) {
 			c.Stdin = true
 			c.Linux.Resources = &runtimeapi.LinuxContainerResources{
@@ -151,7 +151,7 @@ func TestALimitBelowWhatIsUsedIsRefusedAndNothingElseIsChanged(t *testing.T) {
 			MemoryLimitInBytes: 4 << 20,
 		})
 		if err == nil {
-			t.Error("a limit of 4 MiB is accepted while 30 MB are used")
+			t.Error("a limit of 4 MiB is accepted while 8 MB are used")
 		}
 		t.Log(err)
 
