@@ -112,7 +112,6 @@ func (k kernel) limits() [3]string {
 	}
 	quota, period, _ := strings.Cut(quota, " ")
 
-
 	memory := k.file("memory", "memory.limit_in_bytes", "memory.max")
 	for _, limit := range []*string{&quota, &memory} {
 		if *limit == "max" || *limit == unlimited {
