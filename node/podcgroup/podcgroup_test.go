@@ -298,8 +298,8 @@ func TestMemoryOfAPodIsKeptByItsQualityOfService(t *testing.T) {
 	besteffort := pod(v1.ResourceRequirements{})
 
 	eight, none := int64(8<<20), int64(0)
-	kept := func(min, low *int64, high int64) cgroup.Limits {
-		return cgroup.Limits{MemoryMin: min, MemoryLow: low, MemoryHigh: high}
+	kept := func(hard, soft *int64, high int64) cgroup.Limits {
+		return cgroup.Limits{MemoryMin: hard, MemoryLow: soft, MemoryHigh: high}
 	}
 	tiered, throttled := podspec.MemoryQoS{Tiered: true}, podspec.MemoryQoS{Throttling: 0.5}
 	for name, c := range map[string]struct {
