@@ -31,14 +31,8 @@ func restartsAll(r v1.ContainerRestartRule) bool {
 	return r.Action == v1.ContainerRestartRuleActionRestartAllContainers
 }
 
-// RestartingAll returns the IDs of the instances that ended by a rule to restart all containers, in the order
-// of the spec.
-func (v *View) RestartingAll() (ids []string) {
-	for _, c := range v.triggers() {
-		ids = append(ids, c.ID)
-	}
-	return ids
-}
+// RestartingAll reports whether the containers of the pod are being restarted all at once.
+func (v *View) RestartingAll() bool { return !v.Ending && len(v.triggers()) > 0 }
 
 // triggers are the instances that ended by a rule to restart all containers, in the order of the spec.
 func (v *View) triggers() (out []*Container) {
@@ -82,7 +76,7 @@ func restartShown(pod *v1.Pod) bool {
 }
 
 // Removed is the newest instance of a container that this agent has removed to restart all, nil if there was
-// none. It knows how that ended even if the API was not told in time.
+// none. How that ended is known even if the API has never shown it.
 func (v *View) Removed(container string) *Container { return v.removed[container] }
 
 // restartAll goes on with restarting all containers and reports whether that keeps anything else from being
@@ -151,17 +145,25 @@ func (d *planner) resetAll(triggers []*Container) (left int) {
 			Verb:    RemoveContainer,
 			Name:    c.Name,
 			ID:      c.ID,
-			KeepLog: c == d.latest(c.Name),
+			KeepLog: c == d.newestStarted(c.Name),
 		})
 	}
 
 	return left
 }
 
+// newestStarted is the newest instance that was started, nil if there is none.
+func (v *View) newestStarted(container string) *Container {
+	if all := v.Started(container); len(all) > 0 {
+		return all[0]
+	}
+	return nil
+}
+
 // keepRemoved keeps how an instance ended that is being removed to restart all containers.
 func (p *Pod) keepRemoved(s Step) {
-	last := p.view.latest(s.Name)
-	if last == nil || last.ID != s.ID || last.State == Created {
+	last := p.view.newestStarted(s.Name)
+	if last == nil || last.ID != s.ID {
 		return
 	}
 
