@@ -19,10 +19,13 @@ import (
 	"github.com/trivet-node/trivet/cri/cgroupdriver"
 	"github.com/trivet-node/trivet/cri/event"
 	"github.com/trivet-node/trivet/cri/image"
+	"github.com/trivet-node/trivet/cri/life"
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/cri/record"
 	"github.com/trivet-node/trivet/cri/sandbox"
+	"github.com/trivet-node/trivet/cri/spec"
+	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/keylock"
 )
 
@@ -34,6 +37,9 @@ var (
 
 	// ErrNotRunning is a call that needs a running container.
 	ErrNotRunning = errors.New("container is not running")
+
+	// ErrInUse is a memory limit below what the container uses.
+	ErrInUse = errors.New("memory is in use")
 )
 
 // Processes runs the containers' processes. The monitor does.
@@ -50,7 +56,10 @@ type Processes interface {
 	// Delete kills what is left of a container and forgets it. One that does not exist is success.
 	Delete(ctx context.Context, id string) error
 
+	// Update changes the limits of a container. Once asked for, it is carried out even if ctx ends. On an
+	// error some may have been changed.
 	Update(ctx context.Context, id string, resources *specs.LinuxResources) error
+
 	ReopenLog(ctx context.Context, id string) error
 }
 
@@ -60,6 +69,9 @@ type Inventory interface {
 
 	// Started reports whether the user's program was let run.
 	Started(ctx context.Context, id string) (bool, error)
+
+	// AwaitUpdates waits for updates that an earlier server asked for.
+	AwaitUpdates(ctx context.Context, id string) error
 }
 
 // Bundles makes OCI bundles; see cri/bundle.
@@ -72,6 +84,14 @@ type Bundles interface {
 // Images finds images by name or ID.
 type Images interface {
 	Get(name string) (image.Image, error)
+}
+
+// Groups reads and limits control groups; see internal/cgroup.
+type Groups interface {
+	// MemoryUsage returns how many bytes of memory a group uses.
+	MemoryUsage(group string) (int64, error)
+
+	Apply(group string, limits cgroup.Limits) error
 }
 
 // Config is what a Service needs.
@@ -87,8 +107,9 @@ type Config struct {
 	Handlers  ociruntime.Handlers
 	Driver    cgroupdriver.Driver
 
-	// CgroupV2 says that the node has cgroup v2 alone.
-	CgroupV2 bool
+	// Host is what the machine can do; Groups are its control groups.
+	Host   spec.Host
+	Groups Groups
 
 	// Events gets an event for every change that clients see.
 	Events *event.Hub
@@ -185,6 +206,38 @@ func (c *Service) Of(sandboxID string) []Record {
 
 // Known reports whether there is a container of this ID, also one that is being created.
 func (c *Service) Known(id string) bool { return c.records.Has(id) }
+
+// Running returns a container that runs; the error is ErrNotRunning for one that does not.
+func (c *Service) Running(id string) (Record, error) {
+	r, err := c.Get(id)
+	if err == nil && r.State != life.Running {
+		err = fmt.Errorf("container %s: %w", r.ID, ErrNotRunning)
+	}
+	return r, err
+}
+
+// Process returns the process of a running container, from which an exec takes all but its arguments and
+// terminal.
+func (c *Service) Process(_ context.Context, id string) (specs.Process, error) {
+	r, err := c.Running(id)
+	if err != nil {
+		return specs.Process{}, err
+	}
+	process, err := bundle.Process(c.dir(r.ID))
+	if err != nil {
+		return specs.Process{}, fmt.Errorf("container %s: %w", id, err)
+	}
+	return process, nil
+}
+
+// ReopenLog makes the monitor open the log's path again, after the log was rotated.
+func (c *Service) ReopenLog(ctx context.Context, id string) error {
+	r, err := c.Running(id)
+	if err != nil {
+		return fmt.Errorf("reopen log: %w", err)
+	}
+	return c.cfg.Processes.ReopenLog(ctx, r.ID)
+}
 
 func (c *Service) dir(id string) string { return filepath.Join(c.cfg.Dir, id) }
 

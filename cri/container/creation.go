@@ -136,7 +136,7 @@ func (c *creation) complete() error {
 func (c *creation) namespaces() (map[specs.LinuxNamespaceType]string, error) {
 	cfg := c.containers.cfg
 	all := cfg.Sandboxes.Namespaces(c.pod)
-	if cfg.CgroupV2 && !c.config.GetLinux().GetSecurityContext().GetPrivileged() {
+	if cfg.Host.CgroupV2 && !c.config.GetLinux().GetSecurityContext().GetPrivileged() {
 		all[specs.CgroupNamespace] = ""
 	}
 

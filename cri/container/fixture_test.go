@@ -17,6 +17,8 @@ import (
 	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/cri/sandbox"
 	"github.com/trivet-node/trivet/cri/sandbox/sandboxtest"
+	"github.com/trivet-node/trivet/cri/spec"
+	"github.com/trivet-node/trivet/internal/cgroup"
 )
 
 // fixture is the containers of one pod on a node without a kernel.
@@ -29,6 +31,25 @@ type fixture struct {
 	sandboxes *sandbox.Service
 	pod       string
 	events    <-chan event.Event
+	groups    groups
+}
+
+// groups are control groups without a kernel, of v2 if used is not 0.
+type groups struct {
+	// used is how many bytes of memory each of them uses.
+	used int64
+
+	// applied are the limits that were written last.
+	applied cgroup.Limits
+}
+
+// MemoryUsage returns used.
+func (g *groups) MemoryUsage(string) (int64, error) { return g.used, nil }
+
+// Apply keeps the limits.
+func (g *groups) Apply(_ string, limits cgroup.Limits) error {
+	g.applied = limits
+	return nil
 }
 
 func open(t *testing.T) *fixture {
@@ -67,6 +88,8 @@ func (f *fixture) restart() {
 		Processes: f.node,
 		Inventory: f.node,
 		Handlers:  ociruntime.Handlers{"": {}},
+		Host:      spec.Host{CgroupV2: f.groups.used != 0},
+		Groups:    &f.groups,
 		Events:    hub,
 		Log:       slog.New(slog.DiscardHandler),
 	})

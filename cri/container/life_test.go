@@ -300,34 +300,6 @@ func TestContainerOfASandboxThatIsStoppedMeanwhileIsUndone(t *testing.T) {
 	}
 }
 
-func TestResourcesThatWereUpdatedAreShownWithTheOthers(t *testing.T) {
-	f := open(t)
-	asked := config("app")
-	asked.Linux.Resources = &runtimeapi.LinuxContainerResources{CpuShares: 100, MemoryLimitInBytes: 1 << 20}
-	id, err := f.Create(t.Context(), f.pod, asked)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	change := &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 2 << 20}
-	if err := f.Update(t.Context(), id, change); err != nil {
-		t.Fatal(err)
-	}
-
-	f.restart()
-	got := f.get(id).CurrentResources()
-	if got.CpuShares != 100 || got.MemoryLimitInBytes != 2<<20 {
-		t.Errorf("resources %v", got)
-	}
-
-	if err := f.Stop(t.Context(), id, 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Update(t.Context(), id, change); !errors.Is(err, container.ErrNotRunning) {
-		t.Errorf("update of a container that has ended: %v", err)
-	}
-}
-
 // Kubelet shows these in a pod's status, as image and imageID.
 func TestImageIsNamedAsItWasAskedFor(t *testing.T) {
 	f := open(t)

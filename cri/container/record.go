@@ -55,6 +55,9 @@ type Record struct {
 	// Resources are those that were updated; nil as long as they are those of the configuration.
 	Resources *runtimeapi.LinuxContainerResources
 
+	// Change is an update of them that has begun and not ended; nil if there is none.
+	Change *runtimeapi.LinuxContainerResources `json:",omitempty"`
+
 	// ImageMounts are the IDs under which the images that it mounts are mounted.
 	ImageMounts []string `json:"Volumes"`
 

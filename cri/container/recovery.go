@@ -44,9 +44,27 @@ func (f recovery) reconcile(ctx context.Context, r Record) {
 
 	case life.Adopt:
 		c.ends.expect(r.ID)
+		f.resumeUpdate(ctx, r)
 	case life.AdoptStart:
 		c.ends.expect(r.ID)
 		f.resumeStart(ctx, r.ID)
+		f.resumeUpdate(ctx, r)
+	}
+}
+
+// resumeUpdate finishes an update that was cut off, after the OCI runtime that may still work on it.
+func (f recovery) resumeUpdate(ctx context.Context, r Record) {
+	if r.Change == nil {
+		return
+	}
+
+	c := f.containers
+	err := c.cfg.Inventory.AwaitUpdates(ctx, r.ID)
+	if err == nil {
+		err = update{containers: c, Record: r}.finish(ctx)
+	}
+	if err != nil {
+		c.cfg.Log.Warn("an update that was cut off is not finished", "container", r.ID, "err", err)
 	}
 }
 

@@ -12,17 +12,22 @@ import (
 	"github.com/moby/sys/capability"
 
 	"github.com/trivet-node/trivet/cri/spec"
+	"github.com/trivet-node/trivet/internal/cgroup"
 )
 
-// Probe returns what the machine can do, except for its hostname, which may change. cgroupV2 says which
-// version of cgroups the containers are in.
-func Probe(cgroupV2 bool) (spec.Host, error) {
+// Probe returns what the machine can do, except for its hostname, which may change. groups are the control
+// groups that the containers are in.
+func Probe(groups *cgroup.Host) (spec.Host, error) {
 	caps, err := boundingSet()
 	if err != nil {
 		return spec.Host{}, err
 	}
 
-	h := spec.Host{CgroupV2: cgroupV2, Capabilities: caps.names()}
+	h := spec.Host{
+		Capabilities: caps.names(),
+		CgroupV2:     groups.V2,
+		HugePages:    groups.Controller("hugetlb"),
+	}
 
 	// Without the capability, nobody may set a lower score than the own one.
 	h.OOMScoreMin = -1000

@@ -8,10 +8,17 @@ import (
 	"testing"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/internal/cgroup"
 )
 
 func TestProbeFindsTheCapabilitiesOfTheBoundingSet(t *testing.T) {
-	h, err := Probe(true)
+	groups, err := cgroup.Open()
+	if err != nil {
+		t.Skip("no control groups: ", err)
+	}
+
+	h, err := Probe(groups)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +38,7 @@ func TestProbeFindsTheCapabilitiesOfTheBoundingSet(t *testing.T) {
 		}
 	}
 
-	if !h.CgroupV2 || h.OOMScoreMin < -1000 || h.OOMScoreMin > 1000 {
+	if h.CgroupV2 != groups.V2 || h.OOMScoreMin < -1000 || h.OOMScoreMin > 1000 {
 		t.Errorf("host %+v", h)
 	}
 	if slices.Contains(h.Capabilities, "CAP_SYS_RESOURCE") != (h.OOMScoreMin == -1000) {

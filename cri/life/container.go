@@ -164,6 +164,15 @@ func Started(s State, finished, now time.Time) (State, time.Time) {
 	return Exited, now
 }
 
+// Update reports whether there is a process whose resources UpdateContainerResources changes. One that has
+// ended, or never was, needs none.
+func Update(c Container) (bool, error) {
+	if c.Discarded {
+		return false, ErrDiscarded
+	}
+	return c.State != Exited && !c.Refused, nil
+}
+
 // StopStep is what StopContainer does first.
 type StopStep int
 

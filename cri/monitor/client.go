@@ -109,7 +109,7 @@ func (c *Client) Create(ctx context.Context, container Container) (pid int, err 
 	}
 }
 
-// startLimit bounds what a runtime takes to let a program run that is all prepared.
+// startLimit bounds what a runtime takes to let a program run that is all prepared, or to change its limits.
 const startLimit = 2 * time.Minute
 
 // Start starts the user's program of a created container. A program that runs already is success, because a
@@ -148,7 +148,7 @@ func (c *Client) Started(ctx context.Context, id string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 
-	if err := awaitStarts(ctx, id); err != nil {
+	if err := await(ctx, "start", id); err != nil {
 		return false, err
 	}
 
@@ -156,21 +156,28 @@ func (c *Client) Started(ctx context.Context, id string) (bool, error) {
 	return err == nil && state.Status == specs.StateRunning, err
 }
 
-// awaitStarts waits until no process works on a start of the container.
-func awaitStarts(ctx context.Context, id string) error {
+// AwaitUpdates waits until no runtime works on an update of the container that an earlier process asked for.
+func (c *Client) AwaitUpdates(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	return await(ctx, "update", id)
+}
+
+// await waits until no runtime works on a verb for the container.
+func await(ctx context.Context, verb, id string) error {
 	var working []int
 	for range (retry.Backoff{First: time.Millisecond, Max: 50 * time.Millisecond}).Attempts(ctx) {
 		var err error
-		working, err = ociruntime.Processes("start", id)
+		working, err = ociruntime.Processes(verb, id)
 		if err != nil {
-			return fmt.Errorf("look for a start of container %s: %w", id, err)
+			return fmt.Errorf("look for a runtime that works on container %s: %w", id, err)
 		}
 		if len(working) == 0 {
 			return nil
 		}
 	}
 
-	return fmt.Errorf("processes %v, which start container %s, do not end", working, id)
+	return fmt.Errorf("processes %v of OCI %s of container %s do not end", working, verb, id)
 }
 
 // Kill sends a signal to the container's first process. It is not an error if the container has exited.
@@ -273,12 +280,17 @@ func (c *Client) killAndWait(ctx context.Context, h *container) error {
 	return nil
 }
 
-// Update changes the resources of a live container.
+// Update changes the resources of a live container. Once asked for, it is carried out even if ctx ends: a
+// runtime that is killed may have changed some of them.
 func (c *Client) Update(ctx context.Context, id string, resources *specs.LinuxResources) error {
 	h, err := c.containers.find(id)
 	if err != nil {
 		return err
 	}
+
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
+	defer cancel()
+
 	return c.runner.Update(ctx, h.status.Runtime, id, resources)
 }
 

@@ -121,6 +121,42 @@ func TestSandboxIsMadeStoppedAndRemoved(t *testing.T) {
 	}
 }
 
+func TestResourcesOfAPodAreThoseThatItWasGivenLast(t *testing.T) {
+	f := open(t)
+	id := f.run(sandboxtest.Pod("web", true))
+	f.published()
+	overhead := &runtimeapi.LinuxContainerResources{CpuShares: 10}
+	resources := &runtimeapi.LinuxContainerResources{CpuQuota: 50_000}
+	for _, call := range []struct {
+		overhead, resources *runtimeapi.LinuxContainerResources
+	}{
+		{overhead, nil},
+		{nil, resources},
+		{overhead, resources},
+	} {
+		if err := f.Update(id, call.overhead, call.resources); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	f.restart()
+	r, err := f.Get(id)
+	linux := r.PodConfig().GetLinux()
+	if err != nil || linux.Overhead.GetCpuShares() != 10 || linux.Resources.GetCpuQuota() != 50_000 {
+		t.Errorf("%v, %v", linux, err)
+	}
+	if linux.GetSecurityContext() == nil {
+		t.Error("the rest of the configuration is lost")
+	}
+
+	if got := f.published(); len(got) > 0 {
+		t.Errorf("events %v: nothing has changed that they are of", got)
+	}
+	if err := f.Update("absent", nil, resources); !errors.Is(err, record.ErrNotFound) {
+		t.Errorf("a pod that does not exist: %v", err)
+	}
+}
+
 func TestStepsBeforeOneThatFailsAreUndone(t *testing.T) {
 	for _, step := range []string{
 		"MountShm", "CreateNamespaces", "Create", "PinPID", "Start", "Setup", "InNamespace",

@@ -38,8 +38,32 @@ func (r *Record) decode() error {
 	return proto.Unmarshal(r.Raw, r.config)
 }
 
-// PodConfig returns what the client asked for. It must not be changed.
+// PodConfig returns what the client asked for, with the resources that it was given last. It must not be
+// changed.
 func (r Record) PodConfig() *runtimeapi.PodSandboxConfig { return r.config }
+
+// update changes the resources of the configuration, and reports whether it did.
+func (r *Record) update(overhead, resources *runtimeapi.LinuxContainerResources) bool {
+	config := proto.CloneOf(r.config)
+	if config.Linux == nil {
+		config.Linux = &runtimeapi.LinuxPodSandboxConfig{}
+	}
+	if overhead != nil {
+		config.Linux.Overhead = overhead
+	}
+	if resources != nil {
+		config.Linux.Resources = resources
+	}
+
+	raw, err := proto.Marshal(config)
+	if err != nil || proto.Equal(config, r.config) {
+		return false
+	}
+
+	r.config = config
+	r.Raw = raw
+	return true
+}
 
 // CgroupParent returns the cgroup parent that the client names; it may be empty.
 func (r Record) CgroupParent() string { return r.config.GetLinux().GetCgroupParent() }

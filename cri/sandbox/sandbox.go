@@ -15,6 +15,8 @@ import (
 	"slices"
 	"time"
 
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
 	"github.com/trivet-node/trivet/cri/cgroupdriver"
 	"github.com/trivet-node/trivet/cri/event"
 	"github.com/trivet-node/trivet/cri/life"
@@ -202,6 +204,19 @@ func (s *Service) NetnsOf(id string) (string, error) {
 		return "", err
 	}
 	return s.Netns(r), nil
+}
+
+// Update records what the client has said of the pod since it was made: what it costs beside its containers,
+// and what these may have together. nil says nothing new. The pod's control group is the client's, so nothing
+// else changes.
+func (s *Service) Update(id string, overhead, resources *runtimeapi.LinuxContainerResources) error {
+	r, err := s.Get(id)
+	if err != nil {
+		return err
+	}
+
+	_, err = s.records.Change(r.ID, func(r *Record) bool { return r.update(overhead, resources) })
+	return err
 }
 
 // List returns all sandboxes that are ready or stopped, in no order.

@@ -43,6 +43,7 @@ var errorCodes = []struct {
 	{image.ErrNotFound, codes.NotFound},
 	{registry.ErrNotFound, codes.NotFound},
 	{container.ErrNotRunning, codes.FailedPrecondition},
+	{container.ErrInUse, codes.FailedPrecondition},
 	{sandbox.ErrNotReady, codes.FailedPrecondition},
 	{streaming.ErrTooManyStreams, codes.ResourceExhausted},
 	{errSlow, codes.ResourceExhausted},

@@ -209,11 +209,11 @@ func selectsSandbox(f *runtimeapi.PodSandboxFilter, pod sandbox.Record) bool {
 	return strings.HasPrefix(pod.ID, f.GetId()) && matches(pod.PodConfig().GetLabels(), f.GetLabelSelector())
 }
 
-// UpdatePodSandboxResources changes nothing: it is a notice, kubelet has resized the pod's control group
-// already.
+// UpdatePodSandboxResources is a notice: kubelet has resized the pod's control group itself, or is about to.
+// It shows in the pod's metrics and in its configuration in the verbose status.
 func (s *sandboxCalls) UpdatePodSandboxResources(
 	_ context.Context, r *runtimeapi.UpdatePodSandboxResourcesRequest,
 ) (*runtimeapi.UpdatePodSandboxResourcesResponse, error) {
-	_, err := s.sandboxes.Get(r.PodSandboxId)
+	err := s.sandboxes.Update(r.PodSandboxId, r.Overhead, r.Resources)
 	return &runtimeapi.UpdatePodSandboxResourcesResponse{}, err
 }

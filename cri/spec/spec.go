@@ -24,6 +24,7 @@ type Host struct {
 	Capabilities []string // that containers can be given, as in linux/capability.h
 	OOMScoreMin  int      // lowest oom_score_adj that can be set
 	CgroupV2     bool
+	HugePages    bool // can be limited
 	Seccomp      bool
 	AppArmor     bool
 	SELinux      bool
@@ -103,7 +104,7 @@ func generate(cfg Config) (*specs.Spec, error) {
 		Linux: &specs.Linux{
 			CgroupsPath: cfg.CgroupsPath,
 			Namespaces:  namespaces(cfg),
-			Resources:   Resources(linux.GetResources(), cfg.Host.CgroupV2),
+			Resources:   Resources(linux.GetResources(), cfg.Host),
 		},
 	}
 

@@ -137,7 +137,11 @@ var cases = []struct {
 			"io.kubernetes.cri.untrusted":      "forged",
 		}
 	}},
+	{"huge pages where nothing can limit them", func(c *Config) {
+		c.Container.Linux.Resources.HugepageLimits = []*runtimeapi.HugepageLimit{{PageSize: "2MB"}}
+	}},
 	{"resources on cgroup v1", func(c *Config) {
+		c.Host.HugePages = true
 		c.Container.Linux.Resources = &runtimeapi.LinuxContainerResources{
 			CpuPeriod:              100000,
 			CpuQuota:               50000,

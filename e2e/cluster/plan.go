@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/trivet-node/trivet/e2e/cluster/address"
 	"github.com/trivet-node/trivet/e2e/cluster/seat"
 	"github.com/trivet-node/trivet/e2e/machine"
 )
@@ -79,11 +80,14 @@ func (s Size) disks() []machine.Disk {
 type Plan struct {
 	Port  int // on 127.0.0.1 of the host, for kubectl
 	Nodes []Node
+
+	// Stack is which families of addresses the cluster has.
+	Stack address.Stack `json:",omitzero"`
 }
 
 // check returns an error when a cluster with these nodes cannot be the one of the plan.
-func (p Plan) check(nodes []Node) error {
-	if !slices.Equal(p.Nodes, nodes) {
+func (p Plan) check(nodes []Node, stack address.Stack) error {
+	if !slices.Equal(p.Nodes, nodes) || p.Stack != stack {
 		return errors.New("a cluster with other nodes is up; take it down first (make down)")
 	}
 	return nil

@@ -24,6 +24,23 @@ func Quota(milliCPU int64) int64 {
 	return max(milliCPU*DefaultPeriod/1000, minQuota)
 }
 
+// MilliCPUOfShares is the inverse of Shares: thousandths of a CPU, 0 for less than the kernel's least.
+func MilliCPUOfShares(shares int64) int64 {
+	if shares < minShares {
+		return 0
+	}
+	return (shares*1000 + 1023) / 1024
+}
+
+// MilliCPUOfQuota is the inverse of Quota, for any period in microseconds: thousandths of a CPU, 0 for no
+// limit.
+func MilliCPUOfQuota(quota, period int64) int64 {
+	if quota <= 0 || period <= 0 {
+		return 0
+	}
+	return quota * 1000 / period
+}
+
 // Weight converts v1 cpu.shares (2..262144) to v2 cpu.weight (1..10000) as OCI runtimes and kubelet do since
 // 2025: by a curve through 2 -> 1, 1024 -> 100 and 262144 -> 10000, so that one CPU's shares are the kernel's
 // default weight.

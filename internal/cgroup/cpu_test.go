@@ -50,3 +50,17 @@ func TestWeightIsTheOneOfRuntimesAndKubelet(t *testing.T) {
 		}
 	}
 }
+
+func TestSharesAndQuotasAreTranslatedBack(t *testing.T) {
+	for milli := int64(10); milli < 5000; milli++ {
+		if got := cgroup.MilliCPUOfShares(int64(cgroup.Shares(milli))); got != milli {
+			t.Fatalf("%dm: shares of %dm", milli, got)
+		}
+		if got := cgroup.MilliCPUOfQuota(cgroup.Quota(milli), cgroup.DefaultPeriod); got != milli {
+			t.Fatalf("%dm: quota of %dm", milli, got)
+		}
+	}
+	if got := cgroup.MilliCPUOfQuota(-1, cgroup.DefaultPeriod); got != 0 {
+		t.Errorf("no quota: %dm", got)
+	}
+}

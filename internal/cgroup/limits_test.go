@@ -1,6 +1,9 @@
 package cgroup
 
 import (
+	"errors"
+	"io/fs"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -86,6 +89,91 @@ func TestPageSizesHaveTheKernelsNames(t *testing.T) {
 	} {
 		if got := PageSize(bytes); got != want {
 			t.Errorf("%d bytes: %s, want %s", bytes, got, want)
+		}
+	}
+}
+
+// limited returns hosts with v1 and v2 that show the same limits of the group /g.
+func limited(t *testing.T) map[string]*Host {
+	t.Helper()
+	v1 := tree(t, map[string]string{
+		"cpu/g/cpu.shares":                          "512\n",
+		"cpu/g/cpu.cfs_quota_us":                    "50000\n",
+		"cpu/g/cpu.cfs_period_us":                   "100000\n",
+		"memory/g/memory.limit_in_bytes":            "8388608\n",
+		"pids/g/pids.max":                           "max\n",
+		"hugetlb/g/hugetlb.2MB.limit_in_bytes":      "0\n",
+		"hugetlb/g/hugetlb.1GB.limit_in_bytes":      "9223372036854771712\n",
+		"hugetlb/g/hugetlb.2MB.rsvd.limit_in_bytes": "0\n",
+	})
+	legacy := &Host{controllers: map[string]string{}}
+	for _, controller := range []string{"cpu", "memory", "pids", "hugetlb"} {
+		legacy.controllers[controller] = filepath.Join(v1, controller)
+	}
+
+	unified := &Host{V2: true, hierarchies: []string{tree(t, map[string]string{
+		"g/cpu.weight":      "59\n",
+		"g/cpu.max":         "50000 100000\n",
+		"g/memory.max":      "8388608\n",
+		"g/memory.min":      "0\n",
+		"g/memory.low":      "4096\n",
+		"g/memory.high":     "max\n",
+		"g/pids.max":        "max\n",
+		"g/hugetlb.2MB.max": "0\n",
+		"g/hugetlb.1GB.max": "max\n",
+	})}}
+
+	return map[string]*Host{"v1": legacy, "v2": unified}
+}
+
+// A pod's group is widened before its containers are, and made narrower after them.
+func TestOnlyLimitsThatAllowMoreAreAbove(t *testing.T) {
+	hosts := limited(t)
+	same := Limits{
+		CPUShares: 512,
+		CPUQuota:  50_000,
+		Memory:    8 << 20,
+		PIDs:      -1,
+	}
+	less := Limits{
+		CPUShares: 2,
+		CPUQuota:  1000,
+		Memory:    4096,
+		PIDs:      100,
+	}
+
+	for name, c := range map[string]struct{ want, above Limits }{
+		"nothing":      {Limits{}, Limits{}},
+		"the same":     {same, Limits{}},
+		"less":         {less, Limits{}},
+		"shares":       {Limits{CPUShares: 1024, Memory: 4096}, Limits{CPUShares: 1024}},
+		"quota":        {Limits{CPUQuota: 60_000}, Limits{CPUQuota: 60_000}},
+		"no quota":     {Limits{CPUQuota: -1}, Limits{CPUQuota: -1}},
+		"other period": {Limits{CPUQuota: 60_000, CPUPeriod: 200_000}, Limits{}},
+		"memory":       {Limits{CPUQuota: 1000, Memory: 16 << 20}, Limits{Memory: 16 << 20}},
+		"no limit":     {Limits{Memory: -1}, Limits{Memory: -1}},
+		"huge pages": {
+			Limits{HugePages: map[string]int64{"2MB": 2 << 20, "1GB": 1 << 30, "64KB": 64 << 10}},
+			Limits{HugePages: map[string]int64{"2MB": 2 << 20}},
+		},
+	} {
+		for version, host := range hosts {
+			got, err := host.Above("/g", c.want)
+			if diff := cmp.Diff(c.above, got); diff != "" || err != nil {
+				t.Errorf("%s, %s: %v %s", name, version, err, diff)
+			}
+		}
+	}
+
+	want := Limits{MemoryMin: new(int64(4096)), MemoryLow: new(int64(4096)), MemoryHigh: 4096}
+	got, err := hosts["v2"].Above("/g", want)
+	if diff := cmp.Diff(Limits{MemoryMin: new(int64(4096))}, got); diff != "" || err != nil {
+		t.Errorf("protection: %v %s", err, diff)
+	}
+
+	for version, host := range hosts {
+		if _, err := host.Above("/gone", Limits{Memory: 1}); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v of a group that is gone", version, err)
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +28,22 @@ func (h *Host) Reader(group string, keep bool) *usage.Reader {
 		Dir:       func(controller string) string { return h.Dir(controller, group) },
 		PageSizes: h.pageSizes,
 	}, keep)
+}
+
+// MemoryUsage returns the bytes of memory that a group uses, page cache and the groups below included: what
+// the kernel compares with its limit. It reads one file; fs.ErrNotExist when the group is gone.
+func (h *Host) MemoryUsage(group string) (int64, error) {
+	file := "memory.usage_in_bytes"
+	if h.V2 {
+		file = "memory.current"
+	}
+
+	text, err := contents(h.Dir("memory", group), file)
+	if err != nil {
+		return 0, fmt.Errorf("memory of cgroup %s: %w", group, err)
+	}
+
+	return strconv.ParseInt(strings.TrimSpace(text), 10, 64)
 }
 
 // crunGroup is where crun puts the processes of a container whose scope systemd made.

@@ -79,6 +79,9 @@ func TestUsageIsTheSameOnBothVersions(t *testing.T) {
 			got.RSS != 4096 || got.PageFaults != 70 || got.Swap != 512 || got.PIDs != 5 {
 			t.Errorf("%s: %+v", name, got)
 		}
+		if got, err := h.MemoryUsage("/g"); err != nil || got != 8<<20 {
+			t.Errorf("%s: memory %d, %v", name, got, err)
+		}
 		if kills, err := h.OOMKills("/g"); kills != 3 || err != nil {
 			t.Errorf("%s: %d OOM kills, %v; want 3", name, kills, err)
 		}

@@ -77,11 +77,18 @@ func order(list v1.ResourceList) []v1.ResourceName {
 	})
 }
 
+// inForce counts of each pod the larger one of what it has been given, which its specification has, and what
+// is in force still, which its status shows.
+var inForce = helpers.PodResourcesOptions{
+	UseStatusResources: true,
+	InPlacePodLevelResourcesVerticalScalingEnabled: true,
+}
+
 // requests is what pods have together.
 func requests(pods []*v1.Pod) v1.ResourceList {
 	out := v1.ResourceList{}
 	for _, p := range pods {
-		for name, q := range helpers.PodRequests(p, helpers.PodResourcesOptions{UseStatusResources: true}) {
+		for name, q := range helpers.PodRequests(p, inForce) {
 			sum := out[name]
 			sum.Add(q)
 			out[name] = sum

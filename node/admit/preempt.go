@@ -129,6 +129,5 @@ func frees(pod *v1.Pod, name v1.ResourceName) int64 {
 	if name == v1.ResourcePods {
 		return 1
 	}
-	q := helpers.PodRequests(pod, helpers.PodResourcesOptions{UseStatusResources: true})[name]
-	return units(name, q)
+	return units(name, helpers.PodRequests(pod, inForce)[name])
 }

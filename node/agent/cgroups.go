@@ -15,6 +15,7 @@ import (
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/systemd"
+	"github.com/trivet-node/trivet/node/allocation"
 	"github.com/trivet-node/trivet/node/config"
 	"github.com/trivet-node/trivet/node/eviction"
 	"github.com/trivet-node/trivet/node/machine"
@@ -31,10 +32,20 @@ import (
 // balancedTree keeps the tiers of quality of service in balance when a pod comes.
 type balancedTree struct {
 	*podcgroup.Tree
-	pods *podsource.Source
+	pods        *podsource.Source
+	allocations *allocation.Ledger
 
 	// took is told about work on a pod's group: create, destroy.
 	took func(operation string, took time.Duration)
+}
+
+func newBalancedTree(p podInputs, took func(string, time.Duration)) balancedTree {
+	return balancedTree{
+		Tree:        p.tree,
+		pods:        p.pods,
+		allocations: p.allocations,
+		took:        took,
+	}
 }
 
 // Ensure makes the pod's group with its limits.
@@ -45,7 +56,7 @@ func (t balancedTree) Ensure(ctx context.Context, pod *v1.Pod) error {
 	if err := t.Tree.Ensure(ctx, pod); err != nil {
 		return err
 	}
-	return t.Balance(ctx, t.pods.List())
+	return t.Balance(ctx, t.allocations.All(t.pods.List()))
 }
 
 // Remove removes the pod's group.
@@ -278,7 +289,7 @@ func runEviction(
 			Log:       s.log,
 		},
 		Meter:      eviction.PodMeter{Runtime: s.runtime, Storage: in.storage},
-		Pods:       evictable{Worker: worker, source: in.pods},
+		Pods:       evictable{worker, in.pods, in.allocations},
 		Events:     in.events,
 		Log:        s.log,
 		Containers: reclaim.containers,
@@ -297,15 +308,17 @@ type reclaimers struct{ containers, images eviction.Reclaimer }
 // evictable are the pods that may be evicted.
 type evictable struct {
 	*podworker.Worker
-	source *podsource.Source
+	source      *podsource.Source
+	allocations *allocation.Ledger
 }
 
-// Active returns the pods that have not ended, none before the API server has listed them.
+// Active returns the pods that have not ended, with what they have been given; none before the API server has
+// listed them.
 func (e evictable) Active() []*v1.Pod {
 	if !e.source.Settled(podsource.SourceAPI) {
 		return nil
 	}
-	return slices.DeleteFunc(e.source.List(), func(p *v1.Pod) bool {
+	return e.allocations.All(slices.DeleteFunc(e.source.List(), func(p *v1.Pod) bool {
 		return plan.Terminal(p.Status.Phase)
-	})
+	}))
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -101,13 +102,19 @@ func givenIPs(node config.Node) []string {
 	return out
 }
 
-// declaredFeatures are those that the scheduler looks for on a node and that this agent has (KEP-5328). What
-// is not named here, such as resizing in place, keeps pods that need it away.
+// declaredFeatures are those that the API server and the scheduler look for on a node and that this agent has
+// (KEP-5328), sorted. What is not named here keeps pods that need it away, and refuses resizes that do.
 func declaredFeatures(gates config.Gates) []string {
-	if gates.RestartAllContainers {
-		return []string{"RestartAllContainersOnContainerExits"}
+	out := []string{"InPlacePodVerticalScalingInitContainers"}
+	if gates.ResizePods {
+		out = append(out, "InPlacePodLevelResourcesVerticalScaling")
 	}
-	return nil
+	if gates.RestartAllContainers {
+		out = append(out, "RestartAllContainersOnContainerExits")
+	}
+
+	slices.Sort(out)
+	return out
 }
 
 // maxPods is the number of pods, at most so many for each CPU if that is not zero.

@@ -25,10 +25,14 @@ func TestPodsPerCoreLowersMaxPods(t *testing.T) {
 }
 
 func TestFeaturesAreDeclaredWhenTheirGateIsOn(t *testing.T) {
-	if got := declaredFeatures(config.Gates{RestartAllContainers: true}); len(got) != 1 {
-		t.Errorf("%v", got)
+	all := declaredFeatures(config.Gates{RestartAllContainers: true, ResizePods: true})
+	if len(all) != 3 || !slices.IsSorted(all) {
+		t.Errorf("%v", all)
 	}
-	if got := declaredFeatures(config.Gates{}); len(got) != 0 {
+
+	// This one is locked to on.
+	want := []string{"InPlacePodVerticalScalingInitContainers"}
+	if got := declaredFeatures(config.Gates{}); !slices.Equal(got, want) {
 		t.Errorf("%v, with all gates off", got)
 	}
 }

@@ -9,9 +9,11 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/node/admit"
+	"github.com/trivet-node/trivet/node/allocation"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/imageaccess"
@@ -28,6 +30,7 @@ import (
 	"github.com/trivet-node/trivet/node/podworker"
 	"github.com/trivet-node/trivet/node/probe"
 	"github.com/trivet-node/trivet/node/queue"
+	"github.com/trivet-node/trivet/node/resize"
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/volume"
 )
@@ -44,12 +47,14 @@ type podInputs struct {
 	storage *localstorage.Meter
 	results *probe.Results
 	csi     *csivolume.Mounter
+
+	allocations *allocation.Ledger
 }
 
 // runPods makes and starts what pods are made of, what works on them, and what removes their leftovers.
 func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	// What a pod is made of beside its containers.
-	volumes := s.newVolumes(in)
+	volumes := s.runVolumes(parts, in)
 	if err := s.runRotator(parts); err != nil {
 		return err
 	}
@@ -135,8 +140,10 @@ func (s *surroundings) newWorker(
 		Handlers:    handlersOf(p.status),
 		Admit:       s.admission(p.status, p.env.Allocatable),
 		Refresh:     p.status.Refresh,
+		ResizePods:  s.cfg.Gates.ResizePods,
 	}
 
+	tree := newBalancedTree(p, s.metrics.Pods.Cgroup)
 	writer := mirror.Writer{Pods: kube.Pods(s.client), Source: p.pods, Node: p.status.Node}
 	return podworker.New(cfg, podworker.Deps{
 		Queue:   p.looks,
@@ -144,7 +151,8 @@ func (s *surroundings) newWorker(
 		API:     podAPI{Writer: writer, classes: p.refs},
 		Runtime: s.runtime,
 		Volumes: volumes,
-		Cgroups: balancedTree{Tree: p.tree, pods: p.pods, took: s.metrics.Pods.Cgroup},
+		Cgroups: tree,
+		Resizer: resize.New(resize.Config{Node: node, Cgroups: tree, Runtime: s.runtime}),
 		Objects: p.refs,
 		Probes:  probe.New(s.runtime, p.looks, p.events, p.results),
 		Events:  p.events,
@@ -152,6 +160,8 @@ func (s *surroundings) newWorker(
 		Meter:   s.metrics.Pods,
 		Traces:  s.traces,
 		Log:     s.log,
+
+		Allocations: p.allocations,
 	}), nil
 }
 
@@ -203,6 +213,13 @@ func (s *surroundings) containerConfig() (criconfig.Node, error) {
 		return criconfig.Node{}, err
 	}
 
+	var pages []string
+	if s.cgroups.Controller("hugetlb") {
+		if pages, err = cgroup.PageSizes(); err != nil {
+			return criconfig.Node{}, err
+		}
+	}
+
 	return criconfig.Node{
 		ClusterDNS:     s.cfg.Containers.ClusterDNS,
 		ClusterDomain:  s.cfg.Containers.ClusterDomain,
@@ -213,6 +230,7 @@ func (s *surroundings) containerConfig() (criconfig.Node, error) {
 		CgroupV2:       s.cgroups.V2,
 		SingleOOMKill:  s.cfg.Containers.SingleOOMKill,
 		NoSwap:         forbidSwap(s.machine, s.cgroups.V2),
+		PageSizes:      pages,
 		CPUQuota:       s.cfg.Cgroups.CPUQuota,
 		Memory:         s.cfg.Cgroups.Memory,
 	}, nil

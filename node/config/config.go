@@ -234,7 +234,9 @@ type Gates struct {
 	Checkpoint           bool // ContainerCheckpoint
 	Statusz              bool // ComponentStatusz
 	Flagz                bool // ComponentFlagz
+	PodCertificates      bool // PodCertificateRequest
 	PodResources         bool // PodLevelResources
+	ResizePods           bool // InPlacePodLevelResourcesVerticalScaling
 	RestartAllContainers bool // RestartAllContainersOnContainerExits
 
 	// All are kubelet's, with what they are set to.

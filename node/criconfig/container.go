@@ -11,6 +11,7 @@ import (
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/podlog"
+	"github.com/trivet-node/trivet/node/podspec"
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
@@ -70,7 +71,7 @@ func CreateContainer(node Node, pod *v1.Pod, in Container) (*runtime.ContainerCo
 		StdinOnce:   c.StdinOnce,
 		Tty:         c.TTY,
 		Linux: &cri.LinuxContainerConfig{
-			Resources:       resourcesOf(node, pod, c),
+			Resources:       Resources(node, pod, c),
 			SecurityContext: security,
 		},
 	}
@@ -106,6 +107,7 @@ func containerAnnotations(pod *v1.Pod, c *v1.Container, attempt uint32) (map[str
 		runtime.AnnotationRestartCount:  strconv.FormatUint(uint64(attempt), 10),
 		runtime.AnnotationMessagePath:   path,
 		runtime.AnnotationMessagePolicy: string(c.TerminationMessagePolicy),
+		runtime.AnnotationResources:     podspec.AmountsOf(pod, c).String(),
 	}
 
 	if s := pod.DeletionGracePeriodSeconds; s != nil {

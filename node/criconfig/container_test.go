@@ -117,6 +117,7 @@ func TestAnnotationsAreForThoseWhoFindNoPodInTheAPI(t *testing.T) {
 		runtime.AnnotationMessagePolicy: "FallbackToLogsOnError",
 		runtime.AnnotationDeletionGrace: "5",
 		runtime.AnnotationTermGrace:     "12",
+		runtime.AnnotationResources:     "cpu=0/0 memory=0/0",
 		runtime.AnnotationPreStop:       `{"httpGet":{"path":"/quit","port":"web"}}`,
 		runtime.AnnotationPorts:         `[{"name":"web","containerPort":80}]`,
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -148,7 +149,7 @@ func TestResourcesAndOOMScores(t *testing.T) {
 		Requests: v1.ResourceList{"cpu": resource.MustParse("250m"), "memory": resource.MustParse("1Gi")},
 		Limits:   v1.ResourceList{"cpu": resource.MustParse("1"), "memory": resource.MustParse("2Gi")}}}
 	p := podOf(func(s *v1.PodSpec) { s.Containers = []v1.Container{c} })
-	r := resourcesOf(node, p, &c)
+	r := Resources(node, p, &c)
 	if r.CpuShares != 256 || r.CpuQuota != 100000 || r.MemoryLimitInBytes != 2<<30 || r.OomScoreAdj != 875 {
 		t.Errorf("%+v", r)
 	}
@@ -172,17 +173,87 @@ func TestSwapAndOOMKillsAreAsTheNodeSays(t *testing.T) {
 		unified map[string]string
 		swap    int64
 	}{
-		"cgroup v2":          {Node{CgroupV2: true}, map[string]string{"memory.oom.group": "1"}, 0},
-		"processes go alone": {Node{CgroupV2: true, SingleOOMKill: true}, map[string]string{}, 0},
+		"cgroup v2":          {Node{CgroupV2: true}, files("memory.oom.group", "1"), 0},
+		"processes go alone": {Node{CgroupV2: true, SingleOOMKill: true}, files(), 0},
 		"swap on cgroup v2": {Node{CgroupV2: true, NoSwap: true},
-			map[string]string{"memory.oom.group": "1", "memory.swap.max": "0"}, 0},
+			files("memory.oom.group", "1", "memory.swap.max", "0"), 0},
 		"swap on cgroup v1":    {Node{NoSwap: true}, nil, 1 << 30},
 		"no swap on cgroup v1": {Node{}, nil, 0},
 	} {
-		r := resourcesOf(c.node, p, &p.Spec.Containers[0])
+		r := Resources(c.node, p, &p.Spec.Containers[0])
 		if diff := cmp.Diff(c.unified, r.Unified); diff != "" || r.MemorySwapLimitInBytes != c.swap {
 			t.Errorf("%s: swap %d, want %d; %s", name, r.MemorySwapLimitInBytes, c.swap, diff)
 		}
+	}
+}
+
+func TestLimitsOfThePodAreThoseOfContainersThatHaveNone(t *testing.T) {
+	p := podOf(func(s *v1.PodSpec) {
+		s.Resources = &v1.ResourceRequirements{Limits: v1.ResourceList{
+			"cpu":           resource.MustParse("500m"),
+			"memory":        resource.MustParse("1Gi"),
+			"hugepages-2Mi": resource.MustParse("8Mi"),
+		}}
+		s.Containers = []v1.Container{{Name: "none"}, {Name: "own", Resources: v1.ResourceRequirements{
+			Limits: v1.ResourceList{
+				"cpu":           resource.MustParse("1"),
+				"hugepages-2Mi": resource.MustParse("2Mi"),
+			},
+		}}}
+	})
+
+	on := Node{CPUQuota: true, PageSizes: []string{"2MB", "1GB"}}
+	for i, want := range []*cri.LinuxContainerResources{
+		{CpuShares: 512, CpuQuota: 50_000, HugepageLimits: pages(0, 8<<20)},
+		{CpuShares: 1024, CpuQuota: 100_000, HugepageLimits: pages(0, 2<<20)},
+	} {
+		want.CpuPeriod = 100_000
+		want.MemoryLimitInBytes = 1 << 30
+		want.OomScoreAdj = oomGuaranteed
+		got := Resources(on, p, &p.Spec.Containers[i])
+		if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+			t.Errorf("%s: %s", p.Spec.Containers[i].Name, diff)
+		}
+	}
+}
+
+func pages(gigantic, huge uint64) []*cri.HugepageLimit {
+	return []*cri.HugepageLimit{{PageSize: "1GB", Limit: gigantic}, {PageSize: "2MB", Limit: huge}}
+}
+
+func TestOOMScoresCountWhatThePodRequestsAsAWhole(t *testing.T) {
+	on := Node{MemoryCapacity: 100 << 20}
+	asking := func(memory string) v1.Container {
+		return v1.Container{Resources: v1.ResourceRequirements{
+			Requests: v1.ResourceList{"memory": resource.MustParse(memory)},
+		}}
+	}
+
+	sidecar := asking("1Mi")
+	sidecar.RestartPolicy = new(v1.ContainerRestartPolicyAlways)
+	p := podOf(func(s *v1.PodSpec) {
+		s.InitContainers = []v1.Container{sidecar}
+		s.Containers = []v1.Container{asking("10Mi"), asking("20Mi")}
+	})
+	scores := func() []int64 {
+		return []int64{
+			oomScore(on, p, &p.Spec.InitContainers[0]),
+			oomScore(on, p, &p.Spec.Containers[0]),
+			oomScore(on, p, &p.Spec.Containers[1]),
+		}
+	}
+
+	// The sidecar goes no sooner than the application.
+	if diff := cmp.Diff([]int64{900, 900, 800}, scores()); diff != "" {
+		t.Error(diff)
+	}
+
+	// Each has a third of the 30 MiB that no container requests.
+	p.Spec.Resources = &v1.ResourceRequirements{
+		Requests: v1.ResourceList{"memory": resource.MustParse("61Mi")},
+	}
+	if diff := cmp.Diff([]int64{800, 800, 700}, scores()); diff != "" {
+		t.Errorf("with requests of the pod: %s", diff)
 	}
 }
 

@@ -1,7 +1,8 @@
 package criconfig
 
 import (
-	"math"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -10,45 +11,30 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
-	"github.com/trivet-node/trivet/node/manifest"
 	"github.com/trivet-node/trivet/node/podspec"
+	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// OOM scores (oom_score_adj): the kernel kills the higher ones first.
-const (
-	oomGuaranteed = -997
-	oomBestEffort = 1000
-)
-
-// resourcesOf returns the limits of a container.
-func resourcesOf(node Node, pod *v1.Pod, c *v1.Container) *cri.LinuxContainerResources {
+// Resources returns the limits of a container, those with which it is started and to which it is resized. A
+// limit that it does not have is 0, which a runtime takes for no change when it resizes.
+func Resources(node Node, pod *v1.Pod, c *v1.Container) *runtime.Resources {
+	cpuLimit := podspec.Limit(pod, c, v1.ResourceCPU)
+	memoryLimit := podspec.Limit(pod, c, v1.ResourceMemory)
 	cpuRequest, hasRequest := c.Resources.Requests[v1.ResourceCPU]
-	cpuLimit := c.Resources.Limits[v1.ResourceCPU]
 	if !hasRequest {
 		cpuRequest = cpuLimit
 	}
 
 	// A quota only where CPU limits are enforced: without one the container has its shares alone.
-	out := &cri.LinuxContainerResources{
+	out := &runtime.Resources{
 		CpuPeriod:          cgroup.DefaultPeriod,
 		CpuShares:          int64(cgroup.Shares(cpuRequest.MilliValue())),
-		MemoryLimitInBytes: c.Resources.Limits.Memory().Value(),
+		MemoryLimitInBytes: memoryLimit.Value(),
 		OomScoreAdj:        oomScore(node, pod, c),
+		HugepageLimits:     hugePages(node, pod, c),
 	}
 	if node.CPUQuota {
 		out.CpuQuota = cgroup.Quota(cpuLimit.MilliValue())
-	}
-
-	for name, amount := range c.Resources.Limits {
-		size, ok := strings.CutPrefix(string(name), v1.ResourceHugePagesPrefix)
-		if !ok {
-			continue
-		}
-
-		out.HugepageLimits = append(out.HugepageLimits, &cri.HugepageLimit{
-			PageSize: pageSize(size),
-			Limit:    uint64(amount.Value()),
-		})
 	}
 
 	// As with kubelet, the kernel's OOM killer ends all processes of a container together.
@@ -57,9 +43,7 @@ func resourcesOf(node Node, pod *v1.Pod, c *v1.Container) *cri.LinuxContainerRes
 		if !node.SingleOOMKill {
 			out.Unified["memory.oom.group"] = "1"
 		}
-	}
 
-	if node.CgroupV2 {
 		keepMemory(out, node.Memory, pod, c)
 	}
 	if node.NoSwap {
@@ -69,11 +53,47 @@ func resourcesOf(node Node, pod *v1.Pod, c *v1.Container) *cri.LinuxContainerRes
 	return out
 }
 
-// keepMemory says from where on a container is slowed down, and what of its memory is not reclaimed. A limit
-// of the pod as a whole throttles in the pod's group.
-func keepMemory(out *cri.LinuxContainerResources, qos podspec.MemoryQoS, pod *v1.Pod, c *v1.Container) {
+// hugePages returns the limits of huge pages, of each size that the node has: the container's own, or else
+// the pod's as a whole, or else 0.
+func hugePages(node Node, pod *v1.Pod, c *v1.Container) []*cri.HugepageLimit {
+	limits := map[string]int64{}
+	for _, size := range node.PageSizes {
+		limits[size] = 0
+	}
+	if pod.Spec.Resources != nil {
+		maps.Copy(limits, pageLimits(pod.Spec.Resources.Limits))
+	}
+	maps.Copy(limits, pageLimits(c.Resources.Limits))
+
+	var out []*cri.HugepageLimit
+	for _, size := range slices.Sorted(maps.Keys(limits)) {
+		out = append(out, &cri.HugepageLimit{PageSize: size, Limit: uint64(limits[size])})
+	}
+
+	return out
+}
+
+// pageLimits returns the huge pages of a list in bytes, by the kernel's names of their sizes.
+func pageLimits(list v1.ResourceList) map[string]int64 {
+	out := map[string]int64{}
+	for name, amount := range list {
+		if size, ok := strings.CutPrefix(string(name), v1.ResourceHugePagesPrefix); ok {
+			out[pageSize(size)] = amount.Value()
+		}
+	}
+	return out
+}
+
+// keepMemory says from where on a container is slowed down, and what of its memory is not reclaimed: all
+// three, so that nothing stays of what a container had before a resize. A limit of the pod as a whole
+// throttles in the pod's group.
+func keepMemory(out *runtime.Resources, qos podspec.MemoryQoS, pod *v1.Pod, c *v1.Container) {
 	request := c.Resources.Requests.Memory().Value()
 	limit := c.Resources.Limits.Memory().Value()
+	out.Unified["memory.min"] = "0"
+	out.Unified["memory.low"] = "0"
+	out.Unified["memory.high"] = "max"
+
 	if qos.Tiered && request > 0 {
 		file := "memory.low"
 		if podspec.QOS(pod) == v1.PodQOSGuaranteed {
@@ -96,7 +116,7 @@ func keepMemory(out *cri.LinuxContainerResources, qos podspec.MemoryQoS, pod *v1
 
 // forbidSwap keeps the memory of a container off the disk. On cgroup v1 the limit is of memory and swap
 // together, and only a container with a limit of memory has one.
-func forbidSwap(out *cri.LinuxContainerResources, v2 bool) {
+func forbidSwap(out *runtime.Resources, v2 bool) {
 	if v2 {
 		out.Unified["memory.swap.max"] = "0"
 		return
@@ -107,40 +127,14 @@ func forbidSwap(out *cri.LinuxContainerResources, v2 bool) {
 // pageSize converts "2Mi" to the kernel's "2MB".
 func pageSize(binary string) string { return strings.TrimSuffix(binary, "i") + "B" }
 
-// oomScore returns the oom_score_adj of a container by the quality of service of its pod: the less of the
-// node's memory a burstable one requests, the sooner it is killed.
-func oomScore(node Node, pod *v1.Pod, c *v1.Container) int64 {
-	if critical(pod) {
-		return oomGuaranteed
-	}
-
-	switch podspec.QOS(pod) {
-	case v1.PodQOSGuaranteed:
-		return oomGuaranteed
-	case v1.PodQOSBestEffort:
-		return oomBestEffort
-	}
-
-	if node.MemoryCapacity <= 0 {
-		return 999
-	}
-
-	request := c.Resources.Requests.Memory().Value()
-	score := int64(oomBestEffort - math.Floor(1000*float64(request)/float64(node.MemoryCapacity)))
-	return min(max(score, 1000+oomGuaranteed), oomBestEffort-1)
+// SandboxResources returns what the pod's runtime class costs beside its containers, and the sum of these: of
+// use to runtimes that size a virtual machine by it.
+func SandboxResources(node Node, pod *v1.Pod) (overhead, resources *runtime.Resources) {
+	return overheadOf(node, pod), podResources(node, pod)
 }
 
-// nodeCritical is the priority of the class system-node-critical.
-const nodeCritical = 2_000_001_000
-
-// critical reports whether the node cannot do without the pod: a static one, or one of that priority.
-func critical(pod *v1.Pod) bool {
-	return manifest.IsStatic(pod.Annotations) ||
-		pod.Spec.Priority != nil && *pod.Spec.Priority >= nodeCritical
-}
-
-// overhead is what the pod's runtime class costs beside its containers; nil if it costs nothing.
-func overhead(node Node, pod *v1.Pod) *cri.LinuxContainerResources {
+// overheadOf is what the pod's runtime class costs beside its containers; nil if it costs nothing.
+func overheadOf(node Node, pod *v1.Pod) *runtime.Resources {
 	if len(pod.Spec.Overhead) == 0 {
 		return nil
 	}
@@ -148,13 +142,13 @@ func overhead(node Node, pod *v1.Pod) *cri.LinuxContainerResources {
 }
 
 // podResources is the sum over the pod, for runtimes that size a virtual machine by it.
-func podResources(node Node, pod *v1.Pod) *cri.LinuxContainerResources {
+func podResources(node Node, pod *v1.Pod) *runtime.Resources {
 	options := helpers.PodResourcesOptions{ExcludeOverhead: true}
 	return fromLists(node, helpers.PodRequests(pod, options), helpers.PodLimits(pod, options))
 }
 
-func fromLists(node Node, requests, limits v1.ResourceList) *cri.LinuxContainerResources {
-	out := &cri.LinuxContainerResources{
+func fromLists(node Node, requests, limits v1.ResourceList) *runtime.Resources {
+	out := &runtime.Resources{
 		CpuPeriod:          cgroup.DefaultPeriod,
 		CpuShares:          int64(cgroup.Shares(requests.Cpu().MilliValue())),
 		MemoryLimitInBytes: limits.Memory().Value(),

@@ -33,6 +33,8 @@ type Node struct {
 	SingleOOMKill bool
 	// NoSwap says that swap is on, and containers must not use it.
 	NoSwap bool
+	// PageSizes are the kernel's names of the sizes of huge pages ("2MB") that can be limited.
+	PageSizes []string
 	// CPUQuota enforces CPU limits.
 	CPUQuota bool
 	// Memory is how memory is throttled and kept from being reclaimed on cgroup v2.
@@ -62,7 +64,7 @@ func Sandbox(node Node, pod *v1.Pod, attempt uint32, cgroupParent string) (*runt
 			CgroupParent:    cgroupParent,
 			SecurityContext: sandboxSecurity(pod),
 			Sysctls:         map[string]string{},
-			Overhead:        overhead(node, pod),
+			Overhead:        overheadOf(node, pod),
 			Resources:       podResources(node, pod),
 		},
 	}

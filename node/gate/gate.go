@@ -14,9 +14,18 @@ import (
 	"github.com/trivet-node/trivet/node/podsource"
 )
 
-// Gate is passed by each pod once in the life of an agent.
+// Allocations are what the pods have been given (allocation.Ledger).
+type Allocations interface {
+	// Admit says that a pod is given what this version of it asks for.
+	Admit(pod *v1.Pod)
+	// Of returns the pod with what it has been given in its specification.
+	Of(pod *v1.Pod) *v1.Pod
+}
+
+// Gate is passed by each pod once in the life of an agent, and by each resize.
 type Gate struct {
-	check func(pod *v1.Pod, active []*v1.Pod) admit.Verdict // nil: all are admitted
+	check       func(pod *v1.Pod, active []*v1.Pod) admit.Verdict // nil: all are admitted
+	allocations Allocations
 	// called for a pod that must end for another one
 	preempt func(types.UID)
 
@@ -29,14 +38,19 @@ type Gate struct {
 }
 
 // New returns a gate. preempt is called with locks held: it must not block or call the gate.
-func New(check func(pod *v1.Pod, active []*v1.Pod) admit.Verdict, preempt func(types.UID)) *Gate {
+func New(
+	check func(pod *v1.Pod, active []*v1.Pod) admit.Verdict,
+	allocations Allocations,
+	preempt func(types.UID),
+) *Gate {
 	return &Gate{
-		check:    check,
-		preempt:  preempt,
-		admitted: map[types.UID]bool{},
-		verdicts: map[types.UID]admit.Verdict{},
-		waiting:  map[types.UID]bool{},
-		victims:  map[types.UID]types.UID{},
+		check:       check,
+		allocations: allocations,
+		preempt:     preempt,
+		admitted:    map[types.UID]bool{},
+		verdicts:    map[types.UID]admit.Verdict{},
+		waiting:     map[types.UID]bool{},
+		victims:     map[types.UID]types.UID{},
 	}
 }
 
@@ -72,6 +86,7 @@ func (g *Gate) Ask(pod *v1.Pod, all []*v1.Pod) admit.Verdict {
 	defer g.mu.Unlock()
 
 	if g.check == nil {
+		g.allocations.Admit(pod)
 		return admit.Verdict{}
 	}
 
@@ -125,17 +140,14 @@ func (g *Gate) judge(pod *v1.Pod, all []*v1.Pod) admit.Verdict {
 	switch {
 	case len(verdict.Preempt) > 0:
 		g.waiting[pod.UID] = true
-		for _, victim := range verdict.Preempt {
-			g.victims[victim.UID] = pod.UID
-			g.preempt(victim.UID)
-		}
-
+		g.end(verdict.Preempt, pod)
 		return verdict
 
 	case verdict.Reason == admit.NodeAffinity:
 		return verdict
 	case verdict.Reason == "":
 		g.admitted[pod.UID] = true
+		g.allocations.Admit(pod)
 	}
 
 	delete(g.waiting, pod.UID)
@@ -143,13 +155,39 @@ func (g *Gate) judge(pod *v1.Pod, all []*v1.Pod) admit.Verdict {
 	return verdict
 }
 
+// end makes pods end in favour of a critical one.
+func (g *Gate) end(victims []*v1.Pod, by *v1.Pod) {
+	for _, victim := range victims {
+		g.victims[victim.UID] = by.UID
+		g.preempt(victim.UID)
+	}
+}
+
+// Resize decides about a pod that runs on the node and asks for other resources, with the same checks as for
+// a new one, and calls decided with the verdict before anything else is decided: what is given to this pod
+// counts for the next one. A critical pod waits for those that are preempted in its favour.
+func (g *Gate) Resize(pod *v1.Pod, all []*v1.Pod, decided func(admit.Verdict)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+
+	var verdict admit.Verdict
+	if ending := g.ending(pod, all); len(ending) > 0 {
+		verdict.Preempt = ending
+	} else if g.check != nil {
+		verdict = g.check(pod, g.active(pod, all))
+		g.end(verdict.Preempt, pod)
+	}
+
+	decided(verdict)
+}
+
 // counts reports whether a pod takes up resources of the node.
 func (g *Gate) counts(pod *v1.Pod) bool {
 	return pod.Status.StartTime != nil || g.admitted[pod.UID] || g.waiting[pod.UID]
 }
 
-// active returns the pods beside which a new one must fit. Victims of a critical pod count only for that
-// one, which waits for them.
+// active returns the pods beside which a new one must fit, with what they have been given. Victims of a
+// critical pod count only for that one, which waits for them.
 func (g *Gate) active(pod *v1.Pod, all []*v1.Pod) []*v1.Pod {
 	var out []*v1.Pod
 	for _, o := range all {
@@ -159,7 +197,9 @@ func (g *Gate) active(pod *v1.Pod, all []*v1.Pod) []*v1.Pod {
 		if by, ends := g.victims[o.UID]; ends && by != pod.UID {
 			continue
 		}
-		out = append(out, o)
+
+		out = append(out, g.allocations.Of(o))
 	}
+
 	return out
 }

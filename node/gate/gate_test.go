@@ -27,6 +27,12 @@ func critical(p *v1.Pod) *v1.Pod {
 	return p
 }
 
+// asAsked gives each pod what it asks for.
+type asAsked struct{}
+
+func (asAsked) Admit(*v1.Pod)          {}
+func (asAsked) Of(pod *v1.Pod) *v1.Pod { return pod }
+
 // oneCPU is the gate of a node with one CPU; ended gathers pods that must end.
 func oneCPU(ended *[]types.UID) *Gate {
 	node := admit.Node{
@@ -34,7 +40,7 @@ func oneCPU(ended *[]types.UID) *Gate {
 		Allocatable: v1.ResourceList{"cpu": resource.MustParse("1"), "pods": resource.MustParse("10")},
 	}
 	check := func(pod *v1.Pod, others []*v1.Pod) admit.Verdict { return admit.Check(node, pod, others) }
-	return New(check, func(uid types.UID) { *ended = append(*ended, uid) })
+	return New(check, asAsked{}, func(uid types.UID) { *ended = append(*ended, uid) })
 }
 
 func TestTheOlderPodGetsTheRoom(t *testing.T) {

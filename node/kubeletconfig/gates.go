@@ -25,14 +25,16 @@ type gate struct {
 
 // ServedGates are those that change what the agent does.
 var ServedGates = map[string]string{
-	"ComponentFlagz":                       "off: no /flagz",
-	"ComponentStatusz":                     "off: no /statusz",
-	"ContainerCheckpoint":                  "off: no /checkpoint",
-	"KubeletEnsureSecretPulledImages":      "off: as imagePullCredentialsVerificationPolicy: NeverVerify",
-	"MemoryQoS":                            "off: no memory.min, memory.low and memory.high",
-	"PodLevelResources":                    "off: pods with resources of their own are refused",
-	"RestartAllContainersOnContainerExits": "off: not declared, pods that need it are refused",
-	"RotateKubeletServerCertificate":       "off: serverTLSBootstrap is refused",
+	"ComponentFlagz":                          "off: no /flagz",
+	"ComponentStatusz":                        "off: no /statusz",
+	"ContainerCheckpoint":                     "off: no /checkpoint",
+	"KubeletEnsureSecretPulledImages":         "off: as imagePullCredentialsVerificationPolicy: NeverVerify",
+	"InPlacePodLevelResourcesVerticalScaling": "off: resources of a pod as a whole stay as they are",
+	"MemoryQoS":                               "off: no memory.min, memory.low and memory.high",
+	"PodCertificateRequest":                   "off: volumes with podCertificate sources are refused",
+	"PodLevelResources":                       "off: pods with resources of their own are refused",
+	"RestartAllContainersOnContainerExits":    "off: not declared, pods that need it are refused",
+	"RotateKubeletServerCertificate":          "off: serverTLSBootstrap is refused",
 }
 
 // RefusedGates cannot be switched on: what hardens a pod by them would be missing.

@@ -5,16 +5,20 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 var onlySeed = flag.Int("seed", -1, "the one history to play, with -v step by step")
@@ -24,6 +28,9 @@ type history struct {
 	*world
 	choose func(n int) int // 0 to n-1
 	trace  []string
+
+	// view is that of the last decision.
+	view plan.View
 }
 
 func newHistory(choose func(int) int) *history {
@@ -34,6 +41,13 @@ func newHistory(choose func(int) int) *history {
 	}[choose(3)]
 
 	pod := podOf(policy, "init:i", "sidecar:s", "init:j", "a", "b")
+	for _, c := range []*v1.Container{&pod.Spec.InitContainers[1], &pod.Spec.Containers[0]} {
+		c.ResizePolicy = []v1.ContainerResizePolicy{{
+			ResourceName:  v1.ResourceCPU,
+			RestartPolicy: v1.RestartContainer,
+		}}
+	}
+
 	if choose(3) == 0 {
 		pod.Spec.ActiveDeadlineSeconds = new(int64(60))
 	}
@@ -64,6 +78,7 @@ func (h *history) step(quiet bool) (plan.Decision, error) {
 		}
 	})
 
+	h.view = d.View
 	for _, k := range d.Cancel {
 		h.say("cancel %s", k)
 	}
@@ -74,6 +89,12 @@ func (h *history) step(quiet bool) (plan.Decision, error) {
 
 	if err := h.check(d, before); err != nil {
 		return d, err
+	}
+	if d.Resized != nil {
+		h.say("resized")
+		if err := h.inForce(); err != nil {
+			return d, fmt.Errorf("told too early: %w", err)
+		}
 	}
 
 	h.report(d)
@@ -93,6 +114,7 @@ func (h *history) step(quiet bool) (plan.Decision, error) {
 			h.end(s, context.Canceled)
 		case fate == 2:
 			h.say("fail   %s", s.Key())
+			h.resize(s.Sizes[:len(s.Sizes)/2])
 			h.end(s, errors.New("fails"))
 		case fate == 3:
 			// What it does shows before it has ended.
@@ -141,6 +163,11 @@ func (h *history) disturb() {
 		h.pod.ObjectChanged()
 	}
 
+	if h.often(15) {
+		h.give(h.resources)
+		h.say("resize %s", h.sized())
+	}
+
 	if h.often(60) {
 		h.say("image changes")
 		h.change(func(p *v1.Pod) {
@@ -148,6 +175,28 @@ func (h *history) disturb() {
 			p.Spec.Containers[0].Image += "+"
 		})
 	}
+}
+
+// resources changes those of some container.
+func (h *history) resources(p *v1.Pod) {
+	all := slices.Collect(podspec.Regular(p))
+	c := all[h.choose(len(all))]
+	name := []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory}[h.choose(2)]
+	amount := *resource.NewQuantity(int64(1+h.choose(3)), resource.DecimalSI)
+	c.Resources.Requests = maps.Clone(c.Resources.Requests)
+	if c.Resources.Requests == nil {
+		c.Resources.Requests = v1.ResourceList{}
+	}
+	c.Resources.Requests[name] = amount
+}
+
+// sized is what the containers are given.
+func (h *history) sized() string {
+	var out []string
+	for c := range podspec.Regular(h.api) {
+		out = append(out, c.Name+" "+podspec.AmountsOf(h.api, c).String())
+	}
+	return strings.Join(out, ", ")
 }
 
 func (h *history) pass(d time.Duration) { h.now = h.now.Add(d) }
@@ -193,6 +242,12 @@ func playSeed(seed uint64) (*history, error) {
 		}
 		if round < 80 {
 			h.disturb()
+		}
+	}
+
+	if !h.view.Ending && h.view.Ready() != nil {
+		if err := h.inForce(); err != nil {
+			return h, err
 		}
 	}
 

@@ -22,6 +22,7 @@ func (d *planner) live() {
 	d.removeLeftovers()
 	d.removeSandboxes()
 
+	resizer{d}.plan()
 	d.ephemeral()
 	if d.initialize() {
 		d.applications()
@@ -258,6 +259,8 @@ func (d *planner) keepHealthy(c *v1.Container, cur *Container) bool {
 	switch {
 	case d.pod.changed(c, cur):
 		step.Why = Changed
+	case d.outgrown(c, cur):
+		step.Why = Resized
 	case health.Unhealthy != "":
 		step.Why = health.Unhealthy
 		if health.Grace != nil {
@@ -290,7 +293,7 @@ func (d *planner) restartDue(c *v1.Container, cur *Container) bool {
 	switch {
 	case cur.State == Running || cur.State == Created:
 		return false
-	case d.pod.changed(c, cur):
+	case d.pod.changed(c, cur) || d.StoppedToResize(c, cur):
 		return true
 	case !mayRestart(d.Pod, c, cur):
 		return false
@@ -309,9 +312,10 @@ func (d *planner) restartDue(c *v1.Container, cur *Container) bool {
 // container is on its way. Volumes that are there but cannot be brought up to date (the API server is away,
 // an object was deleted) hold up no restart.
 func (d *planner) start(c *v1.Container, restart bool) bool {
-	if !d.Observed.Mounted || d.pod.images[c.Name] != c.Image {
+	if !d.Observed.Mounted || d.pod.images[c.Name] != c.Image || (resizer{d}).narrow() {
 		return false
 	}
+
 	return d.do(Step{
 		Verb:    Start,
 		Name:    c.Name,

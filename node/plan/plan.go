@@ -13,6 +13,8 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 // State is the state of a container in the runtime.
@@ -53,6 +55,10 @@ type Container struct {
 	// Hash is that of the container's spec when the instance was created, from the annotation.
 	Hash string
 
+	// CreatedWith are the resources that it was created with, from an annotation; nil for an instance of
+	// another agent.
+	CreatedWith *podspec.Amounts
+
 	State    State
 	Created  time.Time
 	Started  time.Time
@@ -76,8 +82,24 @@ type Container struct {
 	Groups  []int64
 	HasUser bool
 
+	// Resources are what the runtime says that the instance may use; nil if it does not say so.
+	Resources *Resources
+
 	// RecursiveReadOnly are the container paths of the mounts that are read-only with all below them.
 	RecursiveReadOnly []string
+}
+
+// Resources are what an instance may use, as a runtime has them. A limit of 0 or less is none.
+type Resources struct {
+	// CPUShares are on the scale of cgroup v1, on v2 as well: 1024 for each CPU that is requested.
+	CPUShares int64
+
+	// CPUQuota and CPUPeriod are in microseconds.
+	CPUQuota  int64
+	CPUPeriod int64
+
+	// Memory is in bytes.
+	Memory int64
 }
 
 // Observed is all that the node has of one pod at one time.

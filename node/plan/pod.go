@@ -60,6 +60,11 @@ type Pod struct {
 
 	volumes volumes
 
+	// sizes is what is known of the resources in force, and pending the resize that the pod waits for; nil:
+	// for none.
+	sizes   sizes
+	pending *Pending
+
 	// tornDown means that the volumes are unmounted and the control group is removed.
 	tornDown bool
 }
@@ -204,6 +209,7 @@ func (p *Pod) See(o Observed) View {
 	}
 	p.view = viewOf(p.spec, p.mask(o), p.removed)
 	p.view.Gone = p.gone
+	p.sizes.see(p.view.Observed.Containers)
 	return p.view
 }
 
@@ -298,6 +304,8 @@ func (p *Pod) succeeded(s Step) {
 		p.volumes.fresh = !p.volumes.changed
 	case Pull:
 		p.images[s.Name] = s.Image
+	case Resize:
+		p.sizes.succeeded(s)
 	case StopSandbox:
 		p.stopped[s.ID] = true
 	case Teardown:

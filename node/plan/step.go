@@ -19,6 +19,7 @@ const (
 	Prepare         Verb = iota // mounts volumes, or brings them up to date
 	CreateSandbox               // Attempt
 	Pull                        // Name, Image
+	Resize                      // ID of the sandbox, Grant, Sizes; changes resources in place
 	Start                       // Name, Attempt, ID of the sandbox, Restart
 	Stop                        // Name, ID, Grace, Why
 	StopSandbox                 // ID
@@ -35,6 +36,7 @@ var verbNames = [verbs]string{
 	Prepare:         "prepare",
 	CreateSandbox:   "create-sandbox",
 	Pull:            "pull",
+	Resize:          "resize",
 	Start:           "start",
 	Stop:            "stop",
 	StopSandbox:     "stop-sandbox",
@@ -50,7 +52,7 @@ func (v Verb) String() string { return verbNames[v] }
 
 // makes reports whether the verb brings a pod up. Such steps are cancelled when the pod must end.
 func (v Verb) makes() bool {
-	return v == Prepare || v == CreateSandbox || v == Pull || v == Start
+	return v == Prepare || v == CreateSandbox || v == Pull || v == Resize || v == Start
 }
 
 // Why a container is stopped.
@@ -59,6 +61,7 @@ const (
 	FailedLiveness = "Liveness"
 	FailedStartup  = "Startup"
 	Changed        = "Changed"              // another image is wanted
+	Resized        = "Resized"              // other resources are given, by its resizePolicy not in place
 	sandboxChanged = "SandboxChanged"       // the sandbox is to be replaced
 	restartAll     = "RestartAllContainers" // by a rule of a container that ended
 	duplicate      = "Duplicate"            // a newer instance of the container runs
@@ -84,6 +87,11 @@ type Step struct {
 
 	// KeepLog means that the log of an instance outlives it.
 	KeepLog bool
+
+	// Grant is the one that a Resize puts in force, and Sizes are the running instances that do not have
+	// their part of it yet.
+	Grant *Grant
+	Sizes []Size
 }
 
 // Key identifies a step among those in flight and those that failed: at most one step of a key runs at once.
@@ -127,6 +135,9 @@ type Decision struct {
 
 	// Ended is set when the agent has just decided that the pod must end, as its deadline is over.
 	Ended *Ending
+
+	// Resized is set when the resources of a grant have just come into force everywhere.
+	Resized *Grant
 
 	// View is what was decided about, for the status and for the steps.
 	View View

@@ -3,7 +3,9 @@ package plan
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -37,6 +39,12 @@ type View struct {
 	// Ended is the agent's own reason for that; nil: it has none.
 	Ended *Ending
 
+	// Pending is why the pod does not have the resources that its specification asks for; nil: it does.
+	Pending *Pending
+
+	// Resizing is the grant that is not in force everywhere yet; nil: there is none.
+	Resizing *Grant
+
 	// instances are those of the runtime, by the name of the container, the newest first.
 	instances map[string][]*Container
 
@@ -51,6 +59,11 @@ type View struct {
 	failures map[Key]backoff.Failure
 	restarts map[string]backoff.Restarts
 	limit    time.Duration
+
+	// grant is the newest one, nil if the pod was never resized, and lagging are the instances that do not
+	// have their part of it.
+	grant   *Grant
+	lagging []Size
 }
 
 // viewOf orders what was observed. What only Decide knows is not in it.
@@ -108,6 +121,8 @@ func (v *View) keep(p *Pod, health map[string]Health, now time.Time) {
 	v.Now = now
 	v.Health = health
 	v.Ended = p.ended
+	v.Pending = p.pending
+	v.grant = p.sizes.grant
 	v.starting = p.startingContainer()
 	v.failures = maps.Clone(p.steps.failures)
 	v.restarts = maps.Clone(p.restarts)
@@ -129,9 +144,38 @@ func (v *View) IPs(node []string) []string {
 		return node
 	}
 	if s := v.Ready(); s != nil {
-		return s.IPs
+		return podIPs(s.IPs, node)
 	}
 	return nil
+}
+
+// podIPs returns the addresses that a status has of those of a sandbox: the first one of each family, the
+// family of the node's first address first. The API refuses two of a family, and what a CNI plugin returns is
+// in no order that counts: the primary address decides which family a pod is reached by. Without an address
+// of the node IPv4 is first.
+func podIPs(sandbox, node []string) []string {
+	if len(sandbox) == 0 {
+		return nil
+	}
+
+	var v4, v6 []string
+	for _, text := range sandbox {
+		ip, err := netip.ParseAddr(text)
+		ip = ip.Unmap()
+		switch {
+		case err != nil:
+		case ip.Is4() && v4 == nil:
+			v4 = []string{ip.String()}
+		case ip.Is6() && v6 == nil:
+			v6 = []string{ip.String()}
+		}
+	}
+
+	if len(node) > 0 && strings.Contains(node[0], ":") {
+		return append(v6, v4...)
+	}
+
+	return append(v4, v6...)
 }
 
 // Instances returns the instances of a container that the runtime has, the newest first.

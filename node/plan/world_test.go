@@ -71,6 +71,13 @@ type world struct {
 	// ended is what the agent has decided about the pod, which is on disk; nil: nothing.
 	ended *plan.Ending
 
+	// grant is that of the resources in the specification, which is on disk; nil: they were never changed.
+	grant *plan.Grant
+
+	// sizes are what instances have, by ID, and group is the grant that the pod's group has.
+	sizes map[string]podspec.Amounts
+	group time.Time
+
 	ids      int
 	attempts map[string]uint32 // those of the next instances, by the name of the container
 	flying   []plan.Step       // in flight, in the order in which they began
@@ -86,6 +93,7 @@ func newWorld(pod *v1.Pod) *world {
 		now:      t0,
 		health:   map[string]plan.Health{},
 		attempts: map[string]uint32{},
+		sizes:    map[string]podspec.Amounts{},
 	}
 	w.restartAgent()
 	return w
@@ -96,6 +104,11 @@ func (w *world) restartAgent() {
 	w.pod = plan.New(w.api.UID, 0)
 	if w.ended != nil {
 		w.pod.Terminate(*w.ended)
+	}
+	if w.grant != nil {
+		recalled := *w.grant
+		recalled.Recalled = true
+		w.grant = &recalled
 	}
 
 	w.flying = nil
@@ -132,6 +145,7 @@ func (w *world) look(during func()) plan.Decision {
 		w.pod.Gone()
 	} else {
 		w.pod.Want(w.api)
+		w.pod.Grant(w.grant)
 	}
 
 	w.pod.See(seen)
@@ -189,6 +203,9 @@ func (w *world) obey(s plan.Step) {
 
 	case plan.Start:
 		w.start(s)
+	case plan.Resize:
+		w.resize(s.Sizes)
+		w.group = s.Grant.At
 	case plan.Stop:
 		w.exit(s.ID, 143)
 	case plan.StopSandbox:
@@ -237,9 +254,48 @@ func (w *world) start(s plan.Step) {
 		Started:   w.now,
 		Hash:      plan.Hash(spec),
 		ImageID:   spec.Image,
+
+		CreatedWith: new(podspec.AmountsOf(w.api, spec)),
 	})
 
+	w.sizes[id] = podspec.AmountsOf(w.api, spec)
+
 	w.health[id] = plan.Health{Started: spec.StartupProbe == nil, Ready: spec.ReadinessProbe == nil}
+}
+
+// resize changes the resources of instances that run.
+func (w *world) resize(sizes []plan.Size) {
+	for _, s := range sizes {
+		w.sizes[s.ID] = s.To
+	}
+}
+
+// give gives the pod other resources.
+func (w *world) give(mod func(*v1.Pod)) {
+	w.change(func(p *v1.Pod) {
+		p.Generation++
+		mod(p)
+	})
+	w.grant = &plan.Grant{Generation: w.api.Generation, At: w.now, Announced: true}
+}
+
+// inForce returns what does not have the resources that the pod has been given, of what runs.
+func (w *world) inForce() error {
+	if w.grant == nil {
+		return nil
+	}
+	if !w.group.Equal(w.grant.At) {
+		return errors.New("the pod's group is not resized")
+	}
+
+	for c := range podspec.Regular(w.api) {
+		want := podspec.AmountsOf(w.api, c)
+		if x := w.running(c.Name); x != nil && w.sizes[x.ID] != want {
+			return fmt.Errorf("%s has %v, and is given %v", x.ID, w.sizes[x.ID], want)
+		}
+	}
+
+	return nil
 }
 
 // exit ends an instance, if it runs.
@@ -304,6 +360,8 @@ func (w *world) check(d plan.Decision, before []plan.Step) error {
 		}
 
 		switch {
+		case s.Why == plan.Resized && !w.mustRestart(s):
+			return fmt.Errorf("%s is restarted to be resized", s.ID)
 		case s.Verb == plan.Start && w.running(s.Name) != nil:
 			return fmt.Errorf("a second instance of %s", s.Name)
 		case s.Verb == plan.Start && s.Attempt < w.attempts[s.Name]:
@@ -326,4 +384,18 @@ func (w *world) check(d plan.Decision, before []plan.Step) error {
 	}
 
 	return nil
+}
+
+// mustRestart reports whether an instance was created with other CPU than it is given, which its resizePolicy
+// does not change in place. In these tests no memory is restarted for.
+func (w *world) mustRestart(s plan.Step) bool {
+	c := podspec.Find(w.api, s.Name)
+	for _, x := range w.node.Containers {
+		if x.ID == s.ID && x.CreatedWith != nil {
+			want := podspec.AmountsOf(w.api, c)
+			cpu := x.CreatedWith.CPURequest != want.CPURequest || x.CreatedWith.CPULimit != want.CPULimit
+			return cpu && len(c.ResizePolicy) > 0
+		}
+	}
+	return false
 }

@@ -135,7 +135,8 @@ func (t *Tree) Bound(ctx context.Context, all cgroup.Limits) (changed bool, err 
 
 // Balance gives the burstable tier the CPU share of all that its pods request, so that each counts with its
 // request beside the guaranteed pods, which are the tier's siblings, and both tiers the memory that they
-// request, if that is kept from being reclaimed. Repeat it when pods come and go.
+// request, if that is kept from being reclaimed. Repeat it when pods come and go and are resized; the pods
+// are to have the resources that are allocated to them.
 func (t *Tree) Balance(ctx context.Context, pods []*v1.Pod) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -173,12 +174,13 @@ func (t *Tree) Protected() (guaranteed, burstable int64) {
 	return t.balanced.guaranteed, t.balanced.burstable
 }
 
-// Ensure makes the pod's group and writes its limits. Repeat it after the pod's resources have changed.
+// Ensure makes the pod's group and gives it exactly the limits that the pod has. Repeat it after the pod's
+// resources have changed; see Widen.
 func (t *Tree) Ensure(ctx context.Context, pod *v1.Pod) error {
 	if err := check(pod.UID); err != nil {
 		return err
 	}
-	limits, err := t.limits(pod)
+	limits, err := groupLimits(t.cfg, pod)
 	if err != nil {
 		return err
 	}
@@ -193,7 +195,7 @@ func (t *Tree) ensure(ctx context.Context, group string, limits cgroup.Limits) e
 			return fmt.Errorf("cgroup %s: systemd does not run on this machine", group)
 		}
 
-		limits = unit.Rounded(limits)
+		limits = asWritten(t.cfg.Driver, limits)
 		properties := unit.Properties(limits, t.cfg.Host.V2)
 		if err := t.cfg.Slices.Ensure(ctx, path.Base(group), properties); err != nil {
 			return fmt.Errorf("cgroup %s: %w", group, err)
@@ -208,6 +210,14 @@ func (t *Tree) ensure(ctx context.Context, group string, limits cgroup.Limits) e
 	}
 
 	return nil
+}
+
+// asWritten returns the limits as a driver writes them.
+func asWritten(driver string, limits cgroup.Limits) cgroup.Limits {
+	if driver == "systemd" {
+		return unit.Rounded(limits)
+	}
+	return limits
 }
 
 // Remove kills what is left in the pod's group, in whichever tier it is, and removes it. A group that is not

@@ -295,21 +295,26 @@ func TestMemoryOfAPodIsKeptByItsQualityOfService(t *testing.T) {
 		Limits:   amounts("2", "16Mi"),
 	}
 
-	eight := int64(8 << 20)
+	besteffort := pod(v1.ResourceRequirements{})
+
+	eight, none := int64(8<<20), int64(0)
+	kept := func(min, low *int64, high int64) cgroup.Limits {
+		return cgroup.Limits{MemoryMin: min, MemoryLow: low, MemoryHigh: high}
+	}
 	tiered, throttled := podspec.MemoryQoS{Tiered: true}, podspec.MemoryQoS{Throttling: 0.5}
 	for name, c := range map[string]struct {
 		pod  *v1.Pod
 		qos  podspec.MemoryQoS
 		want cgroup.Limits
 	}{
-		"nothing is to be kept":              {burstable, podspec.MemoryQoS{}, cgroup.Limits{}},
-		"burstable":                          {burstable, tiered, cgroup.Limits{MemoryLow: &eight}},
-		"guaranteed":                         {guaranteed, tiered, cgroup.Limits{MemoryMin: &eight}},
-		"best effort":                        {pod(v1.ResourceRequirements{}), tiered, cgroup.Limits{}},
-		"its containers are throttled":       {burstable, throttled, cgroup.Limits{}},
-		"the pod has a limit as a whole":     {whole, throttled, cgroup.Limits{MemoryHigh: 12 << 20}},
-		"whole, and guaranteed are not":      {guaranteed, throttled, cgroup.Limits{}},
-		"the pod requests memory as a whole": {whole, tiered, cgroup.Limits{MemoryLow: &eight}},
+		"nothing is to be kept":              {burstable, podspec.MemoryQoS{}, kept(&none, &none, -1)},
+		"burstable":                          {burstable, tiered, kept(&none, &eight, -1)},
+		"guaranteed":                         {guaranteed, tiered, kept(&eight, &none, -1)},
+		"best effort":                        {besteffort, tiered, kept(&none, &none, -1)},
+		"its containers are throttled":       {burstable, throttled, kept(&none, &none, -1)},
+		"the pod has a limit as a whole":     {whole, throttled, kept(&none, &none, 12<<20)},
+		"whole, and guaranteed are not":      {guaranteed, throttled, kept(&none, &none, -1)},
+		"the pod requests memory as a whole": {whole, tiered, kept(&none, &eight, -1)},
 	} {
 		got := cgroup.Limits{}
 		keepMemory(&got, c.qos, c.pod)

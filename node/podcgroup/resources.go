@@ -30,18 +30,21 @@ func Whole(allocatable v1.ResourceList) cgroup.Limits {
 	return out
 }
 
-// limits returns those of the pod's group on this node: with its bound of processes, and without huge pages
-// of a size that the pod did not ask for.
-func (t *Tree) limits(pod *v1.Pod) (cgroup.Limits, error) {
+// groupLimits returns all limits of the pod's group on this node: with its bound of processes, and without
+// huge pages of a size that the pod did not ask for. What the pod does not limit is unlimited.
+func groupLimits(cfg Config, pod *v1.Pod) (cgroup.Limits, error) {
 	out := podLimits(pod)
-	if out.CPUQuota != 0 && !t.cfg.CPUQuota {
+	if out.CPUQuota == 0 || !cfg.CPUQuota {
 		out.CPUQuota = -1
 	}
-	if t.cfg.PodPIDs > 0 {
-		out.PIDs = t.cfg.PodPIDs
+	if out.Memory == 0 {
+		out.Memory = -1
 	}
-	if t.cfg.Host.V2 {
-		keepMemory(&out, t.cfg.Memory, pod)
+	if cfg.PodPIDs > 0 {
+		out.PIDs = cfg.PodPIDs
+	}
+	if cfg.Host.V2 {
+		keepMemory(&out, cfg.Memory, pod)
 	}
 
 	sizes, err := cgroup.PageSizes()
@@ -153,11 +156,15 @@ func unprotected(cfg Config) cgroup.Limits {
 }
 
 // keepMemory adds from where on the pod is slowed down, if it has a limit as a whole, and what of its memory
-// is not reclaimed.
+// is not reclaimed: all three, so that nothing stays of what the pod had before a resize.
 func keepMemory(out *cgroup.Limits, qos podspec.MemoryQoS, pod *v1.Pod) {
 	requests := helpers.PodRequests(pod, helpers.PodResourcesOptions{})
 	limits := helpers.PodLimits(pod, helpers.PodResourcesOptions{})
 	request := requests.Memory().Value()
+	out.MemoryMin = new(int64)
+	out.MemoryLow = new(int64)
+	out.MemoryHigh = -1
+
 	switch {
 	case !qos.Tiered || request == 0:
 	case podspec.QOS(pod) == v1.PodQOSGuaranteed:
@@ -166,8 +173,8 @@ func keepMemory(out *cgroup.Limits, qos podspec.MemoryQoS, pod *v1.Pod) {
 		out.MemoryLow = &request
 	}
 
-	if podspec.LimitsMemory(pod) {
-		out.MemoryHigh = qos.High(request, limits.Memory().Value())
+	if high := qos.High(request, limits.Memory().Value()); high > 0 && podspec.LimitsMemory(pod) {
+		out.MemoryHigh = high
 	}
 }
 

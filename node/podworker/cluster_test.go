@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 
 	"github.com/trivet-node/trivet/node/admit"
+	"github.com/trivet-node/trivet/node/podcgroup"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/podworker"
@@ -261,8 +262,11 @@ func (c *cluster) Teardown(_ context.Context, uid types.UID) error {
 // cgroups makes no control groups.
 type cgroups struct{}
 
-func (cgroups) Ensure(context.Context, *v1.Pod) error   { return nil }
-func (cgroups) Parent(*v1.Pod) string                   { return "/kubepods" }
+func (cgroups) Ensure(context.Context, *v1.Pod) error    { return nil }
+func (cgroups) Parent(*v1.Pod) string                    { return "/kubepods" }
+func (cgroups) Widen(context.Context, *v1.Pod) error     { return nil }
+func (cgroups) Memory(*v1.Pod) (podcgroup.Memory, error) { return podcgroup.Memory{Limit: -1}, nil }
+
 func (cgroups) Remove(context.Context, types.UID) error { return nil }
 
 func (c *cluster) Register(*v1.Pod) {}

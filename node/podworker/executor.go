@@ -67,6 +67,8 @@ func (e *executor) do(ctx context.Context, p *pod, view *plan.View, s plan.Step)
 		return e.createSandbox(ctx, view.Pod, s.Attempt)
 	case plan.Pull:
 		return e.pull(ctx, p, view.Pod, s)
+	case plan.Resize:
+		return e.deps.Resizer.Resize(ctx, view.Pod, s.ID, s.Sizes)
 	case plan.Start:
 		err := e.start(ctx, p, view, s)
 		e.deps.Meter.ContainerStarted(view.Pod, s.Name, reason.Of(err))

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/socket"
+	"github.com/trivet-node/trivet/node/allocation"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/imagepull"
@@ -20,6 +21,7 @@ import (
 	"github.com/trivet-node/trivet/node/podworker"
 	"github.com/trivet-node/trivet/node/probe"
 	"github.com/trivet-node/trivet/node/queue"
+	"github.com/trivet-node/trivet/node/resize"
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/runtime/runtimetest"
 )
@@ -79,11 +81,14 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 		Runtime: rt,
 		Volumes: c,
 		Cgroups: cgroups{},
+		Resizer: resize.New(resize.Config{Cgroups: cgroups{}, Runtime: rt}),
 		Objects: c,
 		Probes:  probes,
 		Events:  c,
 		Images:  c.images(rt, root),
 		Log:     log,
+
+		Allocations: allocation.New(root, log),
 	})
 
 	c.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/trivet-node/trivet/node/allocation"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/podspec"
@@ -49,7 +50,7 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 
 	// Probes are set before the decision: a container without a startup probe counts as started from here on,
 	// and no event will come to say so.
-	view := w.see(p, desired, observed)
+	view := w.see(p, w.resizes.Look(desired), observed)
 	health := w.deps.Probes.Sync(view.Pod, firstIP(view.IPs(w.cfg.HostIPs)), w.probed(p, &view))
 
 	// From here on steps run beside the look.
@@ -129,19 +130,22 @@ func (w *Worker) mayEnd(uid types.UID, observed plan.Observed) *pod {
 	return w.pod(uid)
 }
 
-// see gives the plan what is desired and what the node has.
-func (w *Worker) see(p *pod, desired *v1.Pod, observed plan.Observed) plan.View {
+// see gives the plan what is desired, as far as it is given, and what the node has.
+func (w *Worker) see(p *pod, desired allocation.State, observed plan.Observed) plan.View {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 
-	if desired == nil {
+	if desired.Pod == nil {
 		p.plan.Gone()
 	} else {
-		if p.plan.Want(desired) {
-			w.deps.Objects.Register(desired)
+		if p.plan.Want(desired.Pod) {
+			w.deps.Objects.Register(desired.Pod)
 		}
+
+		p.plan.Grant(desired.Grant)
+		p.plan.Pend(desired.Pending)
 		if p.wasHealth == nil {
-			p.wasHealth = healthShown(desired)
+			p.wasHealth = healthShown(desired.Pod)
 		}
 	}
 
@@ -208,6 +212,10 @@ func (w *Worker) decide(ctx context.Context, p *pod, health map[string]plan.Heal
 	defer p.mu.Unlock()
 
 	d := p.plan.Decide(health, time.Now())
+	if d.Resized != nil {
+		w.resizes.Completed(d.View.Pod, d.Resized)
+	}
+
 	for _, key := range d.Cancel {
 		p.cancels[key]()
 	}

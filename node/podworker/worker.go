@@ -16,9 +16,11 @@ import (
 
 	"github.com/trivet-node/trivet/internal/trace"
 	"github.com/trivet-node/trivet/node/admit"
+	"github.com/trivet-node/trivet/node/allocation"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/gate"
 	"github.com/trivet-node/trivet/node/imagepull"
+	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/podtiming"
@@ -71,6 +73,12 @@ type Cgroups interface {
 	Ensure(ctx context.Context, pod *v1.Pod) error
 	Parent(pod *v1.Pod) string
 	Remove(ctx context.Context, uid types.UID) error
+}
+
+// Resizer changes the resources of pods that run (resize.Resizer).
+type Resizer interface {
+	// Resize gives a pod, its sandbox and these instances what is in the specification.
+	Resize(ctx context.Context, pod *v1.Pod, sandbox string, sizes []plan.Size) error
 }
 
 // Objects are what pods refer to (objects.Cache).
@@ -146,6 +154,10 @@ type Config struct {
 	// admitted.
 	Admit func(pod *v1.Pod, others []*v1.Pod) admit.Verdict
 
+	// ResizePods means that resources of a pod as a whole can be changed while it runs (feature gate
+	// InPlacePodLevelResourcesVerticalScaling).
+	ResizePods bool
+
 	// Refresh gets the newest labels of the node: a pod may have been bound because of one that is not known
 	// yet.
 	Refresh func(ctx context.Context)
@@ -164,12 +176,17 @@ type Deps struct {
 	Probes  *probe.Prober
 	Events  Events
 
+	// Allocations are what the pods have been given, and Resizer puts it in force.
+	Allocations *allocation.Ledger
+	Resizer     Resizer
+
 	// Traces makes the spans of pods' starts and ends; nil: none.
 	Traces *trace.Provider
 
-	// Meter may be nil.
-	Meter Meter
-	Log   *slog.Logger
+	// Meter and ResizeMeter may be nil.
+	Meter       Meter
+	ResizeMeter gate.Meter
+	Log         *slog.Logger
 }
 
 // Worker works on all pods of the node.
@@ -181,6 +198,7 @@ type Worker struct {
 	mirrors  *mirrors
 	names    names
 	endings  *endings
+	resizes  *gate.Resizes
 	executor *executor
 	reporter *reporter
 
@@ -199,7 +217,17 @@ func New(cfg Config, d Deps) *Worker {
 	}
 
 	w := &Worker{cfg: cfg, deps: d, known: map[types.UID]*pod{}}
-	w.gate = gate.New(cfg.Admit, func(uid types.UID) { d.Queue.Look(uid, queue.Preempted) })
+	w.gate = gate.New(cfg.Admit, d.Allocations, func(uid types.UID) { d.Queue.Look(uid, queue.Preempted) })
+	w.resizes = gate.NewResizes(gate.ResizeConfig{
+		Gate:        w.gate,
+		Allocations: d.Allocations,
+		Pods:        d.Pods,
+		Queue:       d.Queue,
+		Events:      d.Events,
+		Meter:       d.ResizeMeter,
+		OfPods:      cfg.ResizePods,
+		Log:         d.Log,
+	})
 	w.endings = &endings{
 		rootDir:   cfg.RootDir,
 		events:    d.Events,
@@ -226,7 +254,7 @@ func New(cfg Config, d Deps) *Worker {
 		meter:  d.Meter,
 		log:    d.Log,
 		steps:  &w.steps,
-		node:   status.Node{IPs: cfg.HostIPs, Runtime: cfg.RuntimeName},
+		node:   status.Node{IPs: cfg.HostIPs, Runtime: cfg.RuntimeName, PodResources: cfg.ResizePods},
 	}
 
 	return w
@@ -292,7 +320,7 @@ func (w *Worker) forget(uid types.UID) {
 	delete(w.known, uid)
 	w.mu.Unlock()
 
-	w.gate.Forget(uid)
+	w.resizes.Forget(uid)
 	w.deps.Objects.Unregister(uid)
 	w.freeName(uid)
 }

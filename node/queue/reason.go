@@ -35,6 +35,8 @@ const (
 	NameFreed
 	// Preempted: the pod must end in favour of a critical one.
 	Preempted
+	// ResizeDue: it was decided about the resources that the pod asks for, or is to be.
+	ResizeDue
 	// Evicted: the pod must end as the node needs what it uses.
 	Evicted
 	// TimerDue: the plan asked for this time: the end of a back-off, a deadline, volumes to be renewed.
@@ -58,6 +60,7 @@ var names = [reasons]string{
 	AdmissionDue:     "admission due",
 	NameFreed:        "name freed",
 	Preempted:        "preempted",
+	ResizeDue:        "resize due",
 	Evicted:          "evicted",
 	TimerDue:         "timer due",
 	Retry:            "retry",

@@ -3,6 +3,7 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -57,6 +58,14 @@ func plainTimeout(err error) error {
 		return fmt.Errorf("%w: %s", ErrTimeout, status.Convert(err).Message())
 	}
 	return plain(err)
+}
+
+// notImplemented reports whether the runtime does not serve the call. containerd 2.2 says so with another
+// code.
+func notImplemented(err error) bool {
+	s := status.Convert(err)
+	return s.Code() == codes.Unimplemented ||
+		s.Code() == codes.Unknown && strings.Contains(s.Message(), "not implemented")
 }
 
 // unlessGone is plain for calls that end or remove something: that it is not there is a success.

@@ -16,26 +16,34 @@ type memory struct {
 	containers map[string]plan.Container
 	// addresses are those of ready sandboxes, by ID.
 	addresses map[string][]string
+
+	// forgotten counts the calls of forgetContainer: what was asked before such a call may be out of date.
+	forgotten int
 }
 
-// container returns what is known of a container that is in this state.
-func (m *memory) container(id string, state plan.State) (plan.Container, bool) {
+// container returns what is known of a container that is in this state, and the present, for keepContainer.
+func (m *memory) container(id string, state plan.State) (c plan.Container, known bool, present int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c, known := m.containers[id]
-	return c, known && c.State == state
+	c, known = m.containers[id]
+	return c, known && c.State == state, m.forgotten
 }
 
-func (m *memory) keepContainer(c plan.Container) {
+// keepContainer remembers a container, unless one was forgotten since the question was asked, then.
+func (m *memory) keepContainer(c plan.Container, then int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.containers[c.ID] = c
+	if then == m.forgotten {
+		m.containers[c.ID] = c
+	}
 }
 
+// forgetContainer forgets a container that has been changed or removed.
 func (m *memory) forgetContainer(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.containers, id)
+	m.forgotten++
 }
 
 // sandbox returns the addresses of a ready sandbox.

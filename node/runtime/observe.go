@@ -11,6 +11,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podspec"
 	"github.com/trivet-node/trivet/node/termination"
 )
 
@@ -122,7 +123,8 @@ func addresses(n *cri.PodSandboxNetworkStatus) []string {
 // containerOf completes a listed container with its status, and with its termination message once it has
 // ended.
 func (d *details) containerOf(ctx context.Context, l *cri.Container) (plan.Container, error) {
-	if known, ok := d.container(l.Id, stateOf(l.State)); ok {
+	known, ok, present := d.container(l.Id, stateOf(l.State))
+	if ok {
 		return known, nil
 	}
 
@@ -137,7 +139,7 @@ func (d *details) containerOf(ctx context.Context, l *cri.Container) (plan.Conta
 	}
 
 	if out.State == plan.Exited || out.State == plan.Running {
-		d.keepContainer(out)
+		d.keepContainer(out, present)
 	}
 
 	return out, nil
@@ -162,6 +164,7 @@ func container(l *cri.Container, s *cri.ContainerStatus) plan.Container {
 		ImageID:   s.ImageRef,
 		PreStop:   s.Annotations[AnnotationPreStop],
 		Ports:     s.Annotations[AnnotationPorts],
+		Resources: resources(s.GetResources().GetLinux()),
 	}
 	if out.ImageID == "" {
 		out.ImageID = s.ImageId
@@ -176,6 +179,10 @@ func container(l *cri.Container, s *cri.ContainerStatus) plan.Container {
 		out.GID, out.Groups = u.Gid, u.SupplementalGroups
 	}
 
+	if a, ok := podspec.ParseAmounts(s.Annotations[AnnotationResources]); ok {
+		out.CreatedWith = &a
+	}
+
 	for _, m := range s.Mounts {
 		if m.RecursiveReadOnly {
 			out.RecursiveReadOnly = append(out.RecursiveReadOnly, m.ContainerPath)
@@ -183,6 +190,18 @@ func container(l *cri.Container, s *cri.ContainerStatus) plan.Container {
 	}
 
 	return out
+}
+
+func resources(r *cri.LinuxContainerResources) *plan.Resources {
+	if r == nil {
+		return nil
+	}
+	return &plan.Resources{
+		CPUShares: r.CpuShares,
+		CPUQuota:  r.CpuQuota,
+		CPUPeriod: r.CpuPeriod,
+		Memory:    r.MemoryLimitInBytes,
+	}
 }
 
 // terminationMessage returns the message of a container that has ended. One that was not made by a node agent

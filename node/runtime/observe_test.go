@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -169,6 +171,48 @@ func TestWhatIsKnownIsNotAskedForAgain(t *testing.T) {
 	asked("running", 1)
 	s.Exit("c", 0)
 	asked("exited", 2)
+}
+
+func TestResourcesAreAskedForAgainAfterAnUpdate(t *testing.T) {
+	s, c := connect(t)
+	sandboxID := sandbox(t, c, "a", 0)
+	id := container(t, c, "a", sandboxID, 0, func(config *cri.ContainerConfig) {
+		config.Linux = &cri.LinuxContainerConfig{Resources: &cri.LinuxContainerResources{
+			CpuShares:          512,
+			CpuPeriod:          100_000,
+			MemoryLimitInBytes: 1 << 20,
+		}}
+	})
+	resources := func(want plan.Resources) {
+		t.Helper()
+		if got := observe(t, c, "a").Containers[0].Resources; got == nil || *got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+
+	want := plan.Resources{CPUShares: 512, CPUPeriod: 100_000, Memory: 1 << 20}
+	resources(want)
+
+	if err := c.UpdateContainer(t.Context(), id, &runtime.Resources{CpuQuota: 50_000}); err != nil {
+		t.Fatal(err)
+	}
+	want.CPUQuota = 50_000
+	resources(want)
+
+	for _, absent := range []error{
+		status.Error(codes.Unimplemented, "method is not served"),
+		status.Error(codes.Unknown, "not implemented yet"),
+	} {
+		s.FailOn("UpdatePodSandboxResources", absent)
+		if err := c.UpdateSandbox(t.Context(), sandboxID, nil, &runtime.Resources{}); err != nil {
+			t.Errorf("a runtime that does not want to know: %v", err)
+		}
+	}
+
+	s.FailOn("UpdatePodSandboxResources", status.Error(codes.Unknown, "refused"))
+	if err := c.UpdateSandbox(t.Context(), sandboxID, nil, &runtime.Resources{}); err == nil {
+		t.Error("what the runtime refuses is a success")
+	}
 }
 
 func TestSandboxThatIsStoppedHasNoAddresses(t *testing.T) {

@@ -8,6 +8,7 @@ package runtime
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -33,6 +34,9 @@ const (
 	AnnotationPorts         = "io.kubernetes.container.ports"
 	AnnotationDeletionGrace = "io.kubernetes.pod.deletionGracePeriod"
 	AnnotationTermGrace     = "io.kubernetes.pod.terminationGracePeriod"
+
+	// AnnotationResources is not kubelet's: the resources that a container was created with.
+	AnnotationResources = "io.trivet-node.container.resources"
 )
 
 // How long calls may take. The runtime may wait for the network plugin while it makes a sandbox.
@@ -43,19 +47,22 @@ const (
 )
 
 // The configurations of sandboxes and containers are made by criconfig and taken by RunSandbox,
-// CreateContainer and Pull. Those who only pass them on know them by these names.
+// CreateContainer and Pull, resources by UpdateContainer and UpdateSandbox. Those who only pass them on know
+// them by these names.
 type (
 	SandboxConfig   = cri.PodSandboxConfig
 	ContainerConfig = cri.ContainerConfig
+	Resources       = cri.LinuxContainerResources
 )
 
 // Client speaks to one CRI runtime, and through Images to its image service. All methods may be called at the
 // same time.
 type Client struct {
 	Images
+	Resizes
 	runtime cri.RuntimeServiceClient
 	log     *slog.Logger
-	details details
+	details *details
 
 	// Relisted is told about each list of everything that Watch makes: when it began and how long it took. It
 	// is set before Watch runs, and may be nil.
@@ -65,17 +72,20 @@ type Client struct {
 // New returns a client on open connections to the runtime service and the image service, which may be one.
 func New(runtime, images grpc.ClientConnInterface, log *slog.Logger) *Client {
 	service := cri.NewRuntimeServiceClient(runtime)
+	known := &details{
+		runtime: service,
+		memory: memory{
+			containers: map[string]plan.Container{},
+			addresses:  map[string][]string{},
+		},
+	}
+
 	return &Client{
 		Images:  Images{service: cri.NewImageServiceClient(images)},
+		Resizes: Resizes{runtime: service, details: known},
 		runtime: service,
 		log:     log,
-		details: details{
-			runtime: service,
-			memory: memory{
-				containers: map[string]plan.Container{},
-				addresses:  map[string][]string{},
-			},
-		},
+		details: known,
 	}
 }
 
@@ -166,3 +176,59 @@ func (c *Client) RemoveContainer(ctx context.Context, id string) error {
 
 // seconds rounds up: CRI counts in whole seconds, and nothing may get less time than it was promised.
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
+
+// Resizes changes what containers and pods may use.
+type Resizes struct {
+	runtime cri.RuntimeServiceClient
+	details *details
+}
+
+// UpdateContainer gives a container that has not ended other resources. Those that are 0 stay as they are,
+// -1 takes the quota or the limit of memory away. It may be repeated; after an error it may have been done in
+// part.
+func (r Resizes) UpdateContainer(ctx context.Context, id string, to *Resources) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+
+	_, err := r.runtime.UpdateContainerResources(
+		ctx,
+		&cri.UpdateContainerResourcesRequest{ContainerId: id, Linux: to},
+	)
+	r.details.forgetContainer(id)
+	return plain(err)
+}
+
+// UpdateSandbox tells the runtime what a pod costs beside its containers, which may be nil, and what these
+// may have together, before the pod's control group is changed. A runtime that does not want to know is a
+// success.
+func (r Resizes) UpdateSandbox(ctx context.Context, id string, overhead, resources *Resources) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+
+	_, err := r.runtime.UpdatePodSandboxResources(ctx, &cri.UpdatePodSandboxResourcesRequest{
+		PodSandboxId: id,
+		Overhead:     overhead,
+		Resources:    resources,
+	})
+	if notImplemented(err) {
+		return nil
+	}
+
+	return plain(err)
+}
+
+// ContainerMemory returns how many bytes of memory a container uses, page cache included.
+func (r Resizes) ContainerMemory(ctx context.Context, id string) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+
+	answer, err := r.runtime.ContainerStats(ctx, &cri.ContainerStatsRequest{ContainerId: id})
+	if err != nil {
+		return 0, plain(err)
+	}
+	if used := answer.GetStats().GetMemory().GetUsageBytes(); used != nil {
+		return int64(used.Value), nil
+	}
+
+	return 0, fmt.Errorf("the runtime does not know the memory usage of container %s", id)
+}

@@ -15,6 +15,7 @@ var owned = map[v1.PodConditionType]bool{
 	v1.PodReady:                  true,
 	v1.PodScheduled:              true,
 	v1.PodResizePending:          true,
+	v1.PodResizeInProgress:       true,
 	v1.AllContainersRestarting:   true,
 }
 
@@ -39,7 +40,7 @@ func foreignIn(a, b *v1.PodStatus) bool {
 // does. Other changes of a pod that is still pending can wait for a moment and are often overtaken: in a
 // burst of starts that saves the API server half of the writes.
 func Urgent(have, want *v1.PodStatus) bool {
-	if have.Phase != want.Phase && want.Phase != v1.PodPending {
+	if have.Phase != want.Phase && want.Phase != v1.PodPending || resized(have, want) {
 		return true
 	}
 	return isTrue(have, v1.PodReady) != isTrue(want, v1.PodReady) ||
@@ -47,6 +48,36 @@ func Urgent(have, want *v1.PodStatus) bool {
 		changedState(have.InitContainerStatuses, want.InitContainerStatuses) ||
 		changedState(have.ContainerStatuses, want.ContainerStatuses) ||
 		changedState(have.EphemeralContainerStatuses, want.EphemeralContainerStatuses)
+}
+
+// resized reports whether a resize has got somewhere: it waits, has failed, or is over. That one goes on is
+// mostly over in a moment.
+func resized(have, want *v1.PodStatus) bool {
+	pending := condition(want.Conditions, v1.PodResizePending)
+	going := condition(want.Conditions, v1.PodResizeInProgress)
+	switch {
+	case pending.Reason != condition(have.Conditions, v1.PodResizePending).Reason && pending.Reason != "":
+		return true
+	case going.Type != "":
+		return going.Reason != "" && going.Reason != condition(have.Conditions, v1.PodResizeInProgress).Reason
+	case condition(have.Conditions, v1.PodResizeInProgress).Type != "":
+		return true
+	}
+	return !equality.Semantic.DeepEqual(have.AllocatedResources, want.AllocatedResources) ||
+		changedResources(have.InitContainerStatuses, want.InitContainerStatuses) ||
+		changedResources(have.ContainerStatuses, want.ContainerStatuses)
+}
+
+// changedResources reports whether a container has other resources than were shown.
+func changedResources(have, want []v1.ContainerStatus) bool {
+	for i := range want {
+		old := find(have, want[i].Name)
+		if old != nil && old.Resources != nil &&
+			!equality.Semantic.DeepEqual(old.Resources, want[i].Resources) {
+			return true
+		}
+	}
+	return false
 }
 
 // isTrue reports whether a condition is there and true.
@@ -87,8 +118,8 @@ func Replacing(view *plan.View) bool {
 		last := all[0]
 		_, unpulled := view.Failed(plan.Pull, spec.Name)
 		_, unstarted := view.Failed(plan.Start, spec.Name)
-		replaced := last.State == plan.Exited && last.Hash != "" && last.Hash != plan.Hash(spec)
-		if replaced && !unpulled && !unstarted {
+		changed := last.Hash != "" && last.Hash != plan.Hash(spec) || view.StoppedToResize(spec, last)
+		if last.State == plan.Exited && changed && !unpulled && !unstarted {
 			return true
 		}
 	}

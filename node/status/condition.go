@@ -35,9 +35,7 @@ func (c *computer) conditions() {
 
 	set.put(v1.PodReady, ready, reason, message)
 
-	// Resources of running containers are not changed in place (yet).
-	const infeasible = "in-place resize is not served by this node agent"
-	set.putWhile(v1.PodResizePending, c.resized, v1.PodReasonInfeasible, infeasible)
+	resourcer{c}.conditions(set)
 	if plan.MayRestartAll(c.Pod) {
 		restarting, reason, message := restartingAll(c.View, c.out.Phase)
 		set.put(v1.AllContainersRestarting, restarting, reason, message)

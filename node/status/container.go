@@ -8,7 +8,6 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/node/plan"
@@ -89,6 +88,7 @@ func (c *computer) container(s subject) v1.ContainerStatus {
 		out.LastTerminationState = c.before(s.old, out.RestartCount)
 	}
 
+	resourcer{c}.container(&out, s, cur)
 	if cur.State == plan.Running {
 		c.running(&out, s, cur)
 	} else {
@@ -249,7 +249,6 @@ func (c *computer) running(out *v1.ContainerStatus, s subject, cur *plan.Contain
 		out.Ready = health.Started && health.Ready
 	}
 
-	c.resources(out, s)
 	if cur.HasUser {
 		out.User = &v1.ContainerUser{Linux: &v1.LinuxContainerUser{
 			UID:                cur.UID,
@@ -268,28 +267,6 @@ func (c *computer) running(out *v1.ContainerStatus, s subject, cur *plan.Contain
 		}
 
 		out.VolumeMounts = append(out.VolumeMounts, mount)
-	}
-}
-
-// resources shows those of the spec for a new instance. A running one keeps what it was started with; if the
-// spec differs by now, the condition PodResizePending says so.
-func (c *computer) resources(out *v1.ContainerStatus, s subject) {
-	spec := &s.spec.Resources
-	if s.old == nil || s.old.ContainerID != out.ContainerID || s.old.Resources == nil {
-		out.AllocatedResources = spec.Requests.DeepCopy()
-		out.Resources = &v1.ResourceRequirements{
-			Limits:   spec.Limits.DeepCopy(),
-			Requests: spec.Requests.DeepCopy(),
-		}
-
-		return
-	}
-
-	out.AllocatedResources = s.old.AllocatedResources.DeepCopy()
-	out.Resources = s.old.Resources.DeepCopy()
-	if !equality.Semantic.DeepEqual(out.Resources.Requests, spec.Requests) ||
-		!equality.Semantic.DeepEqual(out.Resources.Limits, spec.Limits) {
-		c.resized = true
 	}
 }
 

@@ -21,7 +21,7 @@ func Patch(pod *v1.Pod, want *v1.PodStatus) ([]byte, error) {
 		return nil, fmt.Errorf("encode status of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 
-	if s["conditions"], err = conditionsPatch(want.Conditions); err != nil {
+	if s["conditions"], err = conditionsPatch(pod.Status.Conditions, want.Conditions); err != nil {
 		return nil, fmt.Errorf("encode conditions of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 
@@ -51,10 +51,16 @@ func Patch(pod *v1.Pod, want *v1.PodStatus) ([]byte, error) {
 }
 
 // conditionsPatch is the agent's part of the conditions. A condition that has no reason or message any more
-// says so by null: a merge keeps what a patch leaves out.
-func conditionsPatch(all []v1.PodCondition) ([]map[string]any, error) {
+// says so by null, and one that is there no longer is deleted: a merge keeps what a patch leaves out.
+func conditionsPatch(have, want []v1.PodCondition) ([]map[string]any, error) {
 	var patches []map[string]any
-	for _, x := range all {
+	for _, x := range have {
+		if writes(x) && condition(want, x.Type).Type == "" {
+			patches = append(patches, map[string]any{"$patch": "delete", "type": x.Type})
+		}
+	}
+
+	for _, x := range want {
 		if !writes(x) {
 			continue
 		}

@@ -20,6 +20,10 @@ type Node struct {
 
 	// Runtime is the name of the container runtime: the scheme of container IDs.
 	Runtime string
+
+	// PodResources means that the resources of pods as a whole are shown (feature gate
+	// InPlacePodLevelResourcesVerticalScaling).
+	PodResources bool
 }
 
 // Compute returns the whole new status of a pod after a decision. What other writers own (conditions of other
@@ -38,6 +42,7 @@ func Compute(view *plan.View, node Node) v1.PodStatus {
 	c.addresses()
 	c.containers()
 	c.phase()
+	resourcer{c}.pod()
 	c.conditions()
 	return c.out
 }
@@ -47,9 +52,6 @@ type computer struct {
 	*plan.View
 	node Node
 	out  v1.PodStatus
-
-	// resized means that the spec's resources are not those of the running containers.
-	resized bool
 }
 
 // rejected shows a pod that was never admitted: it has nothing but the reason.

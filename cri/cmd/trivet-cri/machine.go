@@ -44,7 +44,7 @@ func inspect(cfg config.Config) (m machine, err error) {
 		}
 	}
 
-	if m.host, err = host.Probe(m.cgroups.V2); err != nil {
+	if m.host, err = host.Probe(m.cgroups); err != nil {
 		return m, fmt.Errorf("look at the machine: %w", err)
 	}
 	m.monitorProgram, err = findMonitor(cfg.Monitor.Program)

@@ -183,7 +183,8 @@ func (p *parts) openContainers(ctx context.Context) (err error) {
 		Inventory: p.monitor,
 		Handlers:  p.handlers,
 		Driver:    p.driver,
-		CgroupV2:  p.host.CgroupV2,
+		Host:      p.host,
+		Groups:    p.cgroups,
 		Events:    &p.events,
 		Log:       p.log,
 	})

@@ -3,6 +3,7 @@
 package containertest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -32,10 +33,12 @@ type Node struct {
 
 	mu        sync.Mutex // guards all below
 	failing   map[string]error
+	once      map[string]error
 	steps     []string
 	processes map[string]monitor.Status
 	started   map[string]bool
 	bundles   map[string]bool
+	updated   map[string][]*specs.LinuxResources
 	ignored   unix.Signal
 }
 
@@ -48,9 +51,11 @@ func NewNode() *Node {
 			Config: imagespec.Image{},
 		},
 		failing:   map[string]error{},
+		once:      map[string]error{},
 		processes: map[string]monitor.Status{},
 		started:   map[string]bool{},
 		bundles:   map[string]bool{},
+		updated:   map[string][]*specs.LinuxResources{},
 	}
 }
 
@@ -59,6 +64,13 @@ func (n *Node) FailOn(operation string, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.failing[operation] = err
+}
+
+// FailOnce makes the next call of an operation fail.
+func (n *Node) FailOnce(operation string, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.once[operation] = err
 }
 
 // Ignore makes processes survive a signal.
@@ -111,7 +123,9 @@ func (n *Node) End(e monitor.Exit) {
 // do notes an operation, and fails if it is to.
 func (n *Node) do(operation string) error {
 	n.steps = append(n.steps, operation)
-	if err := n.failing[operation]; err != nil {
+	err := cmp.Or(n.once[operation], n.failing[operation])
+	delete(n.once, operation)
+	if err != nil {
 		return fmt.Errorf("%s: %w", operation, err)
 	}
 	return nil
@@ -196,11 +210,26 @@ func (n *Node) Delete(_ context.Context, id string) error {
 	return err
 }
 
-// Update changes nothing.
-func (n *Node) Update(context.Context, string, *specs.LinuxResources) error {
+// Update keeps what a process was given; see Updates.
+func (n *Node) Update(_ context.Context, id string, resources *specs.LinuxResources) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.updated[id] = append(n.updated[id], resources)
 	return n.do("Update")
+}
+
+// Updates returns the resources of each Update of a process, also of those that failed.
+func (n *Node) Updates(id string) []*specs.LinuxResources {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.updated[id])
+}
+
+// AwaitUpdates finds none.
+func (n *Node) AwaitUpdates(context.Context, string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.do("AwaitUpdates")
 }
 
 // ReopenLog changes nothing.

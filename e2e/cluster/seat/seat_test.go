@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/trivet-node/trivet/e2e/cluster/address"
 	"github.com/trivet-node/trivet/e2e/machine"
 )
 
@@ -57,6 +58,7 @@ func TestCrunOfOCI10DoesNotFitContainerd(t *testing.T) {
 
 func TestCommandLinesFollowTheSeats(t *testing.T) {
 	p := Programs{Ours: "/ours", Reference: "/ref"}
+	dual := Programs{Ours: "/ours", Reference: "/ref", Stack: address.Stack{Dual: true}}
 	onSystemd := with(func(s *Seats) { s.Init = machine.Systemd })
 	for _, c := range []struct {
 		daemon machine.Daemon
@@ -77,6 +79,11 @@ func TestCommandLinesFollowTheSeats(t *testing.T) {
 			"/ours/trivet-csi", "--node-name=node1", "--pool-size=5368709120",
 		}},
 		{p.KubeProxy("node1", "/k"), "kube-proxy", []string{"/ref/kube-proxy", "--kubeconfig=/k"}},
+		{dual.Agent(Ours, "node1", 0), "trivet-node", []string{"--node-ip=10.99.1.1,fd00:10:99::1:1"}},
+		{dual.Netd("node1"), "trivet-netd", []string{"--cluster-cidr=10.244.0.0/16,fd00:10:244::/48"}},
+		{dual.KubeProxy("node1", "/k"), "kube-proxy", []string{
+			"--cluster-cidr=10.244.0.0/16,fd00:10:244::/48",
+		}},
 	} {
 		if c.daemon.Name != c.name {
 			t.Errorf("daemon %s, want %s", c.daemon.Name, c.name)

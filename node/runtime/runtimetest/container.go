@@ -8,7 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -53,6 +55,7 @@ func (s service) CreateContainer(
 		Labels:      r.Config.Labels,
 		Annotations: r.Config.Annotations,
 		Mounts:      r.Config.Mounts,
+		Resources:   &cri.ContainerResources{Linux: r.Config.GetLinux().GetResources()},
 		LogPath:     filepath.Join(s.logDirs[r.PodSandboxId], r.Config.LogPath),
 	}
 	if err := s.note("CreateContainer", label(c)); err != nil {
@@ -92,6 +95,31 @@ func (s service) StartContainer(
 	}
 
 	return &cri.StartContainerResponse{}, nil
+}
+
+// UpdateContainerResources changes what is not 0 of the resources of a container that has not ended.
+func (s service) UpdateContainerResources(
+	_ context.Context, r *cri.UpdateContainerResourcesRequest,
+) (*cri.UpdateContainerResourcesResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	c := s.containers[r.ContainerId]
+	if c == nil {
+		return nil, notFound("container", r.ContainerId)
+	}
+	if err := s.note("UpdateContainerResources", label(c)); err != nil {
+		return nil, err
+	}
+	if c.State == cri.ContainerState_CONTAINER_EXITED {
+		return nil, status.Errorf(codes.FailedPrecondition, "container %s is not running", c.Id)
+	}
+
+	changed := &cri.LinuxContainerResources{}
+	proto.Merge(changed, c.Resources.GetLinux())
+	proto.Merge(changed, r.Linux)
+	c.Resources = &cri.ContainerResources{Linux: changed}
+	return &cri.UpdateContainerResourcesResponse{}, nil
 }
 
 // exitCodeOf returns the N of an image "exit:N".
@@ -213,6 +241,7 @@ func (s service) ContainerStatus(
 		Labels:      c.Labels,
 		Annotations: c.Annotations,
 		Mounts:      c.Mounts,
+		Resources:   c.Resources,
 		LogPath:     c.LogPath,
 	}}, nil
 }

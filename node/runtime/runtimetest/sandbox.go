@@ -46,6 +46,15 @@ func (s service) RunPodSandbox(
 	return &cri.RunPodSandboxResponse{PodSandboxId: id}, nil
 }
 
+// UpdatePodSandboxResources records the call alone.
+func (s service) UpdatePodSandboxResources(
+	_ context.Context, r *cri.UpdatePodSandboxResourcesRequest,
+) (*cri.UpdatePodSandboxResourcesResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &cri.UpdatePodSandboxResourcesResponse{}, s.note("UpdatePodSandboxResources", r.PodSandboxId)
+}
+
 // StopPodSandbox stops a sandbox and its containers.
 func (s service) StopPodSandbox(
 	_ context.Context, r *cri.StopPodSandboxRequest,

@@ -1,0 +1,141 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/cri/life"
+	"github.com/trivet-node/trivet/cri/spec"
+	"github.com/trivet-node/trivet/internal/cgroup"
+)
+
+// Update changes the resources of a container, all of them or none; those that are 0 stay as they are, -1
+// takes a limit away. One that has ended has none: success. That the memory limit is below what is used is
+// ErrInUse on cgroup v2; on v1 the kernel refuses it.
+func (c *Service) Update(ctx context.Context, id string, asked *runtimeapi.LinuxContainerResources) error {
+	r, unlock, err := c.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	alive, err := life.Update(r.life())
+	if err != nil {
+		return fmt.Errorf("update container %s: %w", r.ID, err)
+	}
+	if !alive || asked == nil {
+		return nil
+	}
+
+	r.Change = spec.Change(r.CurrentResources(), asked)
+	u := update{containers: c, Record: r}
+	if err := u.fits(); err != nil {
+		return fmt.Errorf("update container %s: %w", r.ID, err)
+	}
+
+	// The intent is on disk before the kernel is touched: the next start finishes what a kill cuts off.
+	if err := u.record(r.CurrentResources(), r.Change); err != nil {
+		return err
+	}
+
+	return u.finish(ctx)
+}
+
+// CurrentResources returns the container's resources: as updated, else as asked for. They must not be
+// changed.
+func (r Record) CurrentResources() *runtimeapi.LinuxContainerResources {
+	if r.Resources != nil {
+		return r.Resources
+	}
+	return r.config.GetLinux().GetResources()
+}
+
+// update is the Change of a Record. The caller has the container's lock, or is the only one yet.
+type update struct {
+	containers *Service
+	Record
+}
+
+// group returns the container's control group.
+func (u update) group() (string, error) {
+	box, err := u.containers.cfg.Sandboxes.Get(u.Sandbox)
+	return u.containers.cfg.Driver.Dir(box.CgroupParent(), u.ID), err
+}
+
+// fits returns ErrInUse if the new limit of memory is less than what the container uses: the kernel would
+// kill it.
+func (u update) fits() error {
+	cfg := u.containers.cfg
+	limit := u.Change.MemoryLimitInBytes
+	if !cfg.Host.CgroupV2 || limit <= 0 || limit == u.CurrentResources().GetMemoryLimitInBytes() {
+		return nil
+	}
+
+	group, err := u.group()
+	if err != nil {
+		return err
+	}
+
+	used, err := cfg.Groups.MemoryUsage(group)
+	if err == nil && used >= limit {
+		err = fmt.Errorf("memory limit of %d bytes: %d bytes are in use: %w", limit, used, ErrInUse)
+	}
+
+	return err
+}
+
+// finish carries the change out, or takes it back if that fails.
+func (u update) finish(ctx context.Context) error {
+	current := u.CurrentResources()
+	failed := u.apply(ctx, u.Change)
+	if failed == nil {
+		return u.record(spec.Changed(current, u.Change), nil)
+	}
+
+	// The kernel may have taken a part of it.
+	if err := u.apply(ctx, spec.Revert(current, u.Change)); err != nil {
+		u.containers.cfg.Log.Warn("update of a container is not taken back", "container", u.ID, "err", err)
+	} else if err := u.record(current, nil); err != nil {
+		failed = errors.Join(failed, err)
+	}
+
+	return fmt.Errorf("update container %s: %w", u.ID, failed)
+}
+
+// apply has the OCI runtime change resources.
+func (u update) apply(ctx context.Context, change *runtimeapi.LinuxContainerResources) error {
+	cfg := u.containers.cfg
+	resources := spec.Resources(change, cfg.Host)
+	err := cfg.Processes.Update(ctx, u.ID, resources)
+	if err == nil || cfg.Host.CgroupV2 || change.CpuQuota >= 0 {
+		return err
+	}
+
+	// crun 1.8 writes no quota on v1 as a number without a sign, which the kernel refuses.
+	resources.CPU.Quota = nil
+	if err := cfg.Processes.Update(ctx, u.ID, resources); err != nil {
+		return err
+	}
+	group, err := u.group()
+	if err != nil {
+		return err
+	}
+
+	return cfg.Groups.Apply(group, cgroup.Limits{
+		CPUQuota:  change.CpuQuota,
+		CPUPeriod: uint64(change.CpuPeriod),
+	})
+}
+
+// record notes the resources that are in force, and a change of them that has begun.
+func (u update) record(resources, change *runtimeapi.LinuxContainerResources) error {
+	_, err := u.containers.records.Change(u.ID, func(r *Record) bool {
+		r.Resources = resources
+		r.Change = change
+		return true
+	})
+	return err
+}

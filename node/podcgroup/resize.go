@@ -1,0 +1,58 @@
+package podcgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"reflect"
+
+	v1 "k8s.io/api/core/v1"
+)
+
+// Widen raises the limits of the pod's group to those that the pod has, and lowers none: call it before the
+// limits of containers are changed, as the kernel gives a container no more than its pod has, and Ensure
+// after it. A group that is not there is made.
+func (t *Tree) Widen(ctx context.Context, pod *v1.Pod) error {
+	if err := check(pod.UID); err != nil {
+		return err
+	}
+	limits, err := groupLimits(t.cfg, pod)
+	if err != nil {
+		return err
+	}
+
+	group := t.group(pod)
+	more, err := t.cfg.Host.Above(group, asWritten(t.cfg.Driver, limits))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return t.ensure(ctx, group, limits)
+	case err != nil:
+		return fmt.Errorf("widen: %w", err)
+	case reflect.ValueOf(more).IsZero():
+		return nil
+	}
+
+	return t.ensure(ctx, group, more)
+}
+
+// Memory is what the group of a pod uses and may use, in bytes.
+type Memory struct {
+	// Used is with the page cache: what the kernel compares with the limit.
+	Used int64
+
+	// Limit is the one that the group has, -1 for none, and Wanted that of the pod's specification, 0 for
+	// none.
+	Limit  int64
+	Wanted int64
+}
+
+// Memory returns the memory of the pod's group. It is an error that the pod has no group (yet).
+func (t *Tree) Memory(pod *v1.Pod) (Memory, error) {
+	used, err := t.cfg.Host.MemoryUsage(t.group(pod))
+	if err != nil {
+		return Memory{}, err
+	}
+	limit, err := t.cfg.Host.MemoryLimit(t.group(pod))
+	return Memory{Used: used, Limit: limit, Wanted: podLimits(pod).Memory}, err
+}
