@@ -89,7 +89,7 @@ func (d *planner) restartAll() bool {
 	}
 
 	// What a start in flight makes must be seen before it can be removed.
-	if d.pod.startingRegular() || d.resetAll(triggers) > 0 {
+	if d.startingRegular() || d.resetAll(triggers) > 0 {
 		return true
 	}
 
@@ -145,37 +145,37 @@ func (d *planner) resetAll(triggers []*Container) (left int) {
 			Verb:    RemoveContainer,
 			Name:    c.Name,
 			ID:      c.ID,
-			KeepLog: c == d.newestStarted(c.Name),
+			KeepLog: c == newestStarted(&d.View, c.Name),
 		})
 	}
 
 	return left
 }
 
-// newestStarted is the newest instance that was started, nil if there is none.
-func (v *View) newestStarted(container string) *Container {
+// newestStarted is the newest instance of a container that was started, nil if there is none.
+func newestStarted(v *View, container string) *Container {
 	if all := v.Started(container); len(all) > 0 {
 		return all[0]
 	}
 	return nil
 }
 
-// keepRemoved keeps how an instance ended that is being removed to restart all containers.
-func (p *Pod) keepRemoved(s Step) {
-	last := p.view.newestStarted(s.Name)
+// removed are the newest instances that were removed to restart all containers, by the name of the container.
+type removed map[string]*Container
+
+// keep keeps how an instance ended that is being removed.
+func (r removed) keep(v *View, s Step) {
+	last := newestStarted(v, s.Name)
 	if last == nil || last.ID != s.ID {
 		return
 	}
 
 	kept := *last
-	if stoppedFor(p.view.triggers(), last) {
+	if stoppedFor(v.triggers(), last) {
 		kept.Reason = RestartingAllContainers
 	}
-	if p.removed == nil {
-		p.removed = map[string]*Container{}
-	}
 
-	p.removed[s.Name] = &kept
+	r[s.Name] = &kept
 }
 
 // stoppedFor reports whether an instance has ended because others asked for a restart of all: it is none of
@@ -189,9 +189,9 @@ func stoppedFor(triggers []*Container, c *Container) bool {
 }
 
 // startingRegular reports whether the start of a container other than an ephemeral one is in flight.
-func (p *Pod) startingRegular() bool {
-	for c := range podspec.Regular(p.spec) {
-		if p.steps.busy(Key{Start, c.Name}) {
+func (d *planner) startingRegular() bool {
+	for c := range podspec.Regular(d.Pod) {
+		if d.pod.steps.busy(Key{Start, c.Name}) {
 			return true
 		}
 	}
