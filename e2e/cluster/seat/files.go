@@ -89,14 +89,22 @@ func kubeletConfig(s Seats) string {
 }
 
 func containerdConfig(s Seats) string {
-	out := `version = 3
+	return `version = 3
 
 [plugins.'io.containerd.cri.v1.runtime']
 restrict_oom_score_adj = true
-`
+` + containerdRuntime("runc", s) + containerdRuntime(testHandler, s) + `
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+sandbox = 'registry.k8s.io/pause:3.10.2'
 
-	for _, handler := range []string{"runc", testHandler} {
-		out += fmt.Sprintf(`
+[plugins.'io.containerd.cri.v1.images'.registry]
+config_path = '/etc/containerd/certs.d'
+`
+}
+
+// containerdRuntime is the OCI runtime of the node as a handler of containerd.
+func containerdRuntime(handler string, s Seats) string {
+	return fmt.Sprintf(`
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.%[1]s]
 runtime_type = 'io.containerd.runc.v2'
 
@@ -104,15 +112,6 @@ runtime_type = 'io.containerd.runc.v2'
 BinaryName = '%[2]s'
 SystemdCgroup = %[3]t
 `, handler, s.OCI, s.Init == machine.Systemd)
-	}
-
-	return out + `
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-sandbox = 'registry.k8s.io/pause:3.10.2'
-
-[plugins.'io.containerd.cri.v1.images'.registry]
-config_path = '/etc/containerd/certs.d'
-`
 }
 
 // UpstreamNetwork is the network configuration of the upstream plugins for a node with these ranges of pod
