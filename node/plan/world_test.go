@@ -105,6 +105,7 @@ func (w *world) restartAgent() {
 	if w.ended != nil {
 		w.pod.Terminate(*w.ended)
 	}
+
 	if w.grant != nil {
 		recalled := *w.grant
 		recalled.Recalled = true
@@ -384,18 +385,4 @@ func (w *world) check(d plan.Decision, before []plan.Step) error {
 	}
 
 	return nil
-}
-
-// mustRestart reports whether an instance was created with other CPU than it is given, which its resizePolicy
-// does not change in place. In these tests no memory is restarted for.
-func (w *world) mustRestart(s plan.Step) bool {
-	c := podspec.Find(w.api, s.Name)
-	for _, x := range w.node.Containers {
-		if x.ID == s.ID && x.CreatedWith != nil {
-			want := podspec.AmountsOf(w.api, c)
-			cpu := x.CreatedWith.CPURequest != want.CPURequest || x.CreatedWith.CPULimit != want.CPULimit
-			return cpu && len(c.ResizePolicy) > 0
-		}
-	}
-	return false
 }

@@ -100,17 +100,6 @@ func (s *conditionSet) put(t v1.PodConditionType, on bool, reason, message strin
 	*have = want
 }
 
-// putWhile sets a condition that is not there before it has been true once.
-func (s *conditionSet) putWhile(t v1.PodConditionType, on bool, reason, message string) {
-	if on {
-		s.put(t, true, reason, message)
-		return
-	}
-	if have := s.find(t); have != nil && have.Status == v1.ConditionTrue {
-		s.put(t, false, "", "")
-	}
-}
-
 // scheduled adds the condition to a pod that no scheduler has placed, such as a static one.
 func (s *conditionSet) scheduled() {
 	if have := s.find(v1.PodScheduled); have != nil {
