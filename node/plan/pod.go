@@ -249,7 +249,7 @@ func (p *Pod) Begin(s Step) {
 }
 
 // End says that a step has ended. It reports whether that is a failure that users should see: a step that was
-// cancelled or whose spec has changed meanwhile is none.
+// cancelled or whose spec has changed meanwhile is none, nor is a resize that fails once more.
 func (p *Pod) End(s Step, err error, now time.Time) (failed bool) {
 	key := s.Key()
 	if err == nil && s.Verb == Finalize {
@@ -284,7 +284,9 @@ func (p *Pod) End(s Step, err error, now time.Time) (failed bool) {
 		}
 	}
 
-	return err != nil && !cancelled
+	// A resize that is refused is tried again for as long as it is asked for.
+	told := s.Verb == Resize && p.steps.failures[key].Count > 1
+	return err != nil && !cancelled && !told
 }
 
 // succeeded keeps what a step has made.

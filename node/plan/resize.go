@@ -143,10 +143,11 @@ func (d resizer) plan() {
 	todo := d.missized()
 	if len(todo) > 0 || d.groupMissized() {
 		d.do(Step{
-			Verb:  Resize,
-			ID:    d.Sandbox.ID,
-			Grant: s.grant,
-			Sizes: todo,
+			Verb:    Resize,
+			ID:      d.Sandbox.ID,
+			Grant:   s.grant,
+			Sizes:   todo,
+			Restart: d.anyReplaced(),
 		})
 	}
 }

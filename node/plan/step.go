@@ -81,7 +81,8 @@ type Step struct {
 	Grace   time.Duration
 	Why     string
 
-	// Restart means that the instance replaces one that ended: it counts for the back-off.
+	// Restart means, of a Start, that the instance replaces one that ended: it counts for the back-off; of a
+	// Resize, that instances which were stopped for it wait to be replaced.
 	Restart bool
 
 	// Grant is the one that a Resize puts in force, and Sizes are the running instances that do not have
