@@ -142,6 +142,7 @@ var adrParts = []struct{ prefix, name string }{
 	{"03", "trivet-cri and trivet-monitor"},
 	{"04", "trivet-node"},
 	{"05", "The test cluster"},
+	{"06", "Conformance"},
 }
 
 func TestIndexOfDecisionsIsComplete(t *testing.T) {

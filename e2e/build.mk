@@ -3,6 +3,8 @@
 
 NODES ?= 1
 REFERENCE_NODES ?= 0
+# 1: pods, Services and machines have IPv6 addresses beside those of IPv4
+DUAL_STACK ?= 0
 # How many of the NODES, the last ones, have systemd as PID 1 and as cgroup driver; make e2e wants one of each
 # kind.
 SYSTEMD ?= 0
@@ -12,17 +14,27 @@ NODE ?= trivet
 CRI ?= trivet
 CNI ?= trivet
 # What each node has of its own instead of the host's: a disk, a second one for images and containers, their
-# inodes, memory.
+# inodes, memory, the space of its volumes.
 DISK ?=
 IMAGE_DISK ?=
 INODES ?=
 MEMORY ?=
+VOLUMES ?=
 # Debian 12's crun is too old for containerd 2.4.
 OCI ?= $(if $(filter containerd,$(CRI)),runc,crun)
 
 ref := .trivet/bin
-cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null) e2e/specs/smoke.txt e2e/cluster/controlplane/metrics-server.yaml
+cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null) e2e/specs/smoke.txt e2e/specs/conformance.txt e2e/specs/exceptions/exceptions.txt e2e/cluster/controlplane/metrics-server.yaml
 image_sources := $(shell find e2e/images -name '*.go' -not -name '*_test.go' 2>/dev/null)
+
+# Sets of images (e2e/images/catalog.go), an OCI layout each. The cluster's registry serves those that are there, also one that is built
+# while it is up. A target needs base and what else it names.
+images = .trivet/images/$(1)/index.json
+base_images := $(call images,base)
+metrics_images := $(call images,metrics)
+suite_images := $(call images,suite)
+storage_images := $(call images,storage)
+critest_images := $(call images,critest)
 
 $(ref)/controlplane: e2e/controlplane/go.mod e2e/controlplane/go.sum e2e/controlplane/main.go e2e/build.sh
 	@e2e/build.sh controlplane $(ref)
@@ -34,8 +46,6 @@ $(ref)/cni/bridge: e2e/peers/cni/go.mod e2e/peers/cni/go.sum e2e/build.sh
 	@e2e/build.sh cni $(ref)
 $(ref)/coredns: e2e/peers/coredns/go.mod e2e/peers/coredns/go.sum e2e/build.sh
 	@e2e/build.sh coredns $(ref)
-$(ref)/metrics-server: e2e/peers/metrics-server/go.mod e2e/peers/metrics-server/go.sum e2e/build.sh
-	@e2e/build.sh metrics-server $(ref)
 $(ref)/e2e.test: e2e/conformance/go.mod e2e/conformance/go.sum e2e/conformance/imports.go e2e/build.sh
 	@e2e/build.sh e2e.test $(ref)
 
@@ -47,12 +57,15 @@ bin/trivet-cluster bin/trivet-images bin/trivet-specs &: $(cluster_sources) go.m
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./e2e/cmd/trivet-cluster ./e2e/cmd/trivet-images ./e2e/cmd/trivet-specs
 
 # Not made again with every change of the program that makes them: Debian's packages would be fetched each time.
-.trivet/images/index.json: $(image_sources) e2e/conformance/go.mod $(ref)/coredns $(ref)/metrics-server | bin/trivet-images
-	bin/trivet-images build --out .trivet/images --coredns $(ref)/coredns --metrics-server $(ref)/metrics-server
+.trivet/images/%/index.json: $(image_sources) | bin/trivet-images $(ref)/coredns
+	bin/trivet-images build --set $* --out $(@D) --programs $(ref)
 	@touch $@
+$(suite_images): e2e/conformance/go.mod e2e/controlplane/go.mod
+$(storage_images): e2e/peers/sidecars/go.mod
+$(metrics_images): e2e/peers/metrics-server/go.mod
 
 # What a run needs depends on who sits in the seats.
-references := $(ref)/controlplane $(ref)/coredns $(ref)/metrics-server
+references := $(ref)/controlplane $(ref)/coredns $(base_images) $(if $(filter 1,$(METRICS)),$(metrics_images))
 ifneq ($(filter kubelet,$(NODE)),)
 references += $(ref)/kubelet
 endif
@@ -68,9 +81,11 @@ endif
 
 CLUSTER = bin/trivet-cluster
 SEATS = --nodes=$(NODES) --systemd-nodes=$(SYSTEMD) --reference-nodes=$(REFERENCE_NODES) \
+	$(if $(filter 1,$(DUAL_STACK)),--dual-stack) \
 	$(if $(filter 1,$(METRICS)),--metrics-server) $(if $(TRACES),--traces=$(TRACES)) \
 	--agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI) \
-	--node-disk=$(DISK) --image-disk=$(IMAGE_DISK) --disk-inodes=$(INODES) --node-memory=$(MEMORY)
+	--node-disk=$(DISK) --image-disk=$(IMAGE_DISK) --disk-inodes=$(INODES) --node-memory=$(MEMORY) \
+	--node-volumes=$(VOLUMES)
 # The kernel takes apart what processes leave (mounts, loop devices) after they have ended.
 WAIT = --wait=30s
 # The tests have a cluster of their own: one that is up (make run) is neither tested nor taken down.
@@ -81,10 +96,13 @@ install: ## install what the cluster needs of the host (apt; says what and why)
 	@e2e/install.sh
 
 .PHONY: references
-references: $(ref)/controlplane $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge $(ref)/coredns $(ref)/metrics-server ## build the reference programs (control plane, kubelet, containerd, ...)
+references: $(ref)/controlplane $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge $(ref)/coredns ## build the reference programs (control plane, kubelet, containerd, ...)
+
+.PHONY: images
+images: $(base_images) $(metrics_images) $(suite_images) $(storage_images) $(critest_images) ## build all images of the offline clusters
 
 .PHONY: up
-up: install build bin/trivet-cluster $(references) .trivet/images/index.json ## bring a cluster up: NODES=1 NODE=trivet|kubelet CRI=trivet|containerd CNI=trivet|upstream OCI=crun|runc SYSTEMD=0 METRICS=0
+up: install build bin/trivet-cluster bin/trivet-images $(references) ## bring a cluster up: NODES=1 NODE=trivet|kubelet CRI=trivet|containerd CNI=trivet|upstream OCI=crun|runc SYSTEMD=0 METRICS=0
 	@$(CLUSTER) up $(SEATS)
 
 .PHONY: run
@@ -111,24 +129,49 @@ seats: references ## the demo with every mix of trivet and reference programs in
 
 .PHONY: vm
 vm: SYSTEMD = 1
-vm: install build bin/trivet-cluster $(references) .trivet/images/index.json ## the demo and pods' limits under systemd in a virtual machine with Debian's kernel on cgroup v2, emulated (some 7 minutes)
+vm: install build bin/trivet-cluster bin/trivet-images $(references) ## the demo and pods' limits under systemd in a virtual machine with Debian's kernel on cgroup v2, emulated (some 7 minutes)
 	@e2e/vm.sh .trivet/vm $(SEATS)
 
 .PHONY: critest
-critest: up $(ref)/critest.test ## run the published critest against trivet-cri, over crun and over runc
+critest: up $(ref)/critest.test $(critest_images) ## run the published critest against trivet-cri, over crun and over runc
 	@$(CLUSTER) critest --oci=crun
 	@$(CLUSTER) critest --oci=runc
 
 .PHONY: smoke
-smoke: up bin/trivet-specs $(ref)/e2e.test ## run the smoke set of the published e2e.test on the cluster (best with NODES=2)
+smoke: up bin/trivet-specs $(ref)/e2e.test $(suite_images) ## run the smoke set of the published e2e.test on the cluster (best with NODES=2)
 	@bin/trivet-specs --procs=4
+
+# SET=conformance (710 specs), node, storage, network, smoke, all, or a file with one name a line; SHARD=2/5 is the second of five parts of
+# it. What has a result runs no more, also after a cut, unless the commit, the programs or the seats are others; FRESH=1 begins again.
+# RESULTS=docs/data/conformance keeps the results of a finished run as data, and writes docs/conformance.md.
+SET ?= conformance
+SHARD ?=
+FRESH ?=
+PROCS ?= 10
+# Failed ones run once more in the end, alone, unless there are more.
+AGAIN ?= 40
+CONFORMANCE = .trivet/conformance
+conformance_images := $(or $(strip $(base_images) $(suite_images)),.trivet/images/index.json) $(if $(filter storage all,$(SET)),$(storage_images))
+conformance: NODES = 2
+.PHONY: conformance
+conformance: install build bin/trivet-cluster bin/trivet-specs $(references) $(conformance_images) $(ref)/e2e.test ## run SET=conformance|node|storage|network|all|FILE of the published e2e.test on two nodes of its own; a run that was cut off goes on (NODE=kubelet and other seats, SHARD=2/5, FRESH=1)
+	@bin/trivet-specs --dir=$(CONFORMANCE) --set=$(SET) --shard=$(SHARD) --procs=$(PROCS) --again=$(AGAIN) \
+		--results=$(CONFORMANCE)/results-$(NODE)-$(CRI)-$(CNI)-$(OCI).jsonl $(if $(filter 1,$(FRESH)),--fresh) --data=$(RESULTS) -- $(SEATS)
+
+.PHONY: conformance-names
+conformance-names: bin/trivet-specs $(ref)/e2e.test ## write the names of the conformance set, after a new version of the suite
+	@bin/trivet-specs names
+
+.PHONY: conformance-page
+conformance-page: bin/trivet-specs $(ref)/e2e.test ## write docs/conformance.md from docs/data/conformance
+	@bin/trivet-specs page
 
 # It begins with what a killed run has left. Whatever happens, also Ctrl-C: what failed is said once more at the end and the daemons' logs
 # are saved, the cluster is taken down, and the host is looked over.
 .PHONY: e2e
 e2e: SYSTEMD = 1
 e2e: DISK = 4Gi
-e2e: install build bin/trivet-cluster $(references) $(ref)/kubelet .trivet/images/index.json bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
+e2e: install build bin/trivet-cluster bin/trivet-images $(references) $(ref)/kubelet $(metrics_images) $(suite_images) $(critest_images) bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
 	@set -o pipefail; trap : INT TERM; verdict=0; rm -rf .trivet/failed .trivet/scenario.log; \
 	{ $(CLUSTER) down --dir=$(E2E) && $(CLUSTER) up --dir=$(E2E) $(SEATS) && \
 		TRIVET_E2E=$(CURDIR)/$(E2E) TRIVET_MUST_RUN=1 go test -count=1 -timeout=40m -v ./e2e/scenario | tee .trivet/scenario.log; } || verdict=$$?; \

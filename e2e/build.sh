@@ -54,10 +54,6 @@ coredns)
 	coreflags='-s -w -X github.com/coredns/coredns/coremain.GitCommit=v1.15.0'
 	(cd "$here/peers/coredns" && compile CoreDNS -ldflags "$coreflags" -o "$fresh/coredns" -- \
 		github.com/coredns/coredns) ;;
-metrics-server)
-	metricsflags='-s -w -X k8s.io/client-go/pkg/version.gitVersion=v0.9.0'
-	(cd "$here/peers/metrics-server" && compile metrics-server -ldflags "$metricsflags" \
-		-o "$fresh/metrics-server" -- sigs.k8s.io/metrics-server/cmd/metrics-server) ;;
 *)
 	echo "build.sh: nothing is called $name" >&2; exit 2 ;;
 esac

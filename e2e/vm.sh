@@ -58,7 +58,8 @@ make_disk() {
 	cp /etc/passwd /etc/group /etc/protocols "$root/etc/" 2>/dev/null || true
 	version=$(ls "$vm/kernel/lib/modules")
 	cp -r "$vm/kernel/lib/modules" "$root/lib/" && depmod -b "$root" "$version"
-	cp -r "$project"/{bin,deploy} "$root/trivet/" && cp -r "$project/.trivet/images" "$root/trivet/.trivet/"
+	cp -r "$project"/{bin,deploy} "$root/trivet/"
+	mkdir "$root/trivet/.trivet/images" && cp -r "$project/.trivet/images/base" "$root/trivet/.trivet/images/"
 	mkdir -p "$root/trivet/e2e/scenario"
 	(cd "$project" && go test -c -vet=off -o "$root/trivet/e2e/scenario/" ./e2e/scenario &&
 		go test -c -vet=off -o "$root/trivet/bin/" ./e2e/machine ./node/podcgroup ./cri/cgroupdriver \

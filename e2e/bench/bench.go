@@ -31,6 +31,9 @@ type Bench struct {
 	Command []string
 
 	Readiness *corev1.Probe
+
+	// Change, if it is there, makes what each pod is to be of the one that the fields above describe.
+	Change func(*corev1.Pod)
 }
 
 // Sample is the life of one pod on one node.
@@ -188,6 +191,10 @@ func (b *Bench) create(ctx context.Context, node, name string) error {
 			}},
 			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
 		},
+	}
+
+	if b.Change != nil {
+		b.Change(pod)
 	}
 
 	_, err := b.Client.CoreV1().Pods(b.Namespace).Create(ctx, pod, metav1.CreateOptions{})

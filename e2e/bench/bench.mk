@@ -9,7 +9,7 @@ spans = $(if $(RESULTS),--spans=docs/data/spans-pod.json)
 .PHONY: bench
 bench: bench-pods bench-cni bench-csi bench-pull bench-scrape ## pods, network, volumes, image pulls and scrapes measured beside the real peers, in one run each
 
-bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench bin/stats-bench bin/scrape-bench bin/evict-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/cmd/trivet-bench/*.go e2e/picture/*.go) go.mod
+bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench bin/stats-bench bin/scrape-bench bin/evict-bench bin/resize-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/cmd/trivet-bench/*.go e2e/picture/*.go) go.mod
 	@mkdir -p bin
 	go build -ldflags '$(LDFLAGS)' -o bin/trivet-bench ./e2e/cmd/trivet-bench
 	go build -ldflags '$(LDFLAGS)' -o bin/cni-bench ./e2e/bench/cni
@@ -18,9 +18,10 @@ bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench bin/stats-bench bin/
 	go build -ldflags '$(LDFLAGS)' -o bin/stats-bench ./e2e/bench/stats
 	go build -ldflags '$(LDFLAGS)' -o bin/scrape-bench ./e2e/bench/scrape
 	go build -ldflags '$(LDFLAGS)' -o bin/evict-bench ./e2e/bench/evict
+	go build -ldflags '$(LDFLAGS)' -o bin/resize-bench ./e2e/bench/resize
 
 .PHONY: bench-pods
-bench-pods: bin/trivet-bench ## pods Ready and gone, one by one and 50 at once, and memory: a trivet node beside kubelet + containerd + runc
+bench-pods: bin/trivet-bench $(suite_images) ## pods Ready and gone, one by one and 50 at once, and memory: a trivet node beside kubelet + containerd + runc
 	@$(MAKE) --no-print-directory up NODES=1 REFERENCE_NODES=1
 	@bin/trivet-bench $(call figures,pods) $(spans) || { $(CLUSTER) down; exit 1; }
 	@$(MAKE) --no-print-directory down
@@ -47,7 +48,7 @@ bench-pull: build bin/pull-bench bin/trivet-images $(ref)/containerd ## image pu
 	@bin/pull-bench $(call figures,pull)
 
 .PHONY: bench-stats
-bench-stats: build bin/stats-bench bin/trivet-images .trivet/images/index.json $(ref)/containerd $(ref)/cni/bridge ## statistics and metrics of 100 pods by CRI: trivet-cri beside containerd
+bench-stats: build bin/stats-bench bin/trivet-images $(base_images) $(ref)/containerd $(ref)/cni/bridge ## statistics and metrics of 100 pods by CRI: trivet-cri beside containerd
 	@bin/stats-bench $(call figures,stats)
 
 .PHONY: bench-scrape
@@ -56,9 +57,15 @@ bench-scrape: bin/scrape-bench ## what scrapes take at 110 pods, and what they s
 	@bin/scrape-bench $(call figures,scrape) || { $(CLUSTER) down; exit 1; }
 	@$(MAKE) --no-print-directory down
 
+.PHONY: bench-resize
+bench-resize: bin/resize-bench ## pods resized in place, one and 100 at once, beside kubelet + containerd + runc: time and processor
+	@$(MAKE) --no-print-directory up NODES=1 REFERENCE_NODES=1
+	@bin/resize-bench $(call figures,resize) || { $(CLUSTER) down; exit 1; }
+	@$(MAKE) --no-print-directory down
+
 # Once with images on the disk of everything else, once with a disk of theirs.
 .PHONY: bench-evict
-bench-evict: bin/evict-bench ## what a trivet node evicts beside kubelet + containerd + runc: in which order, after how long, what the API shows
+bench-evict: bin/evict-bench $(suite_images) ## what a trivet node evicts beside kubelet + containerd + runc: in which order, after how long, what the API shows
 	@$(MAKE) --no-print-directory up NODES=1 REFERENCE_NODES=1 DISK=1Gi
 	@bin/evict-bench $(call figures,evict) || { $(CLUSTER) down; exit 1; }
 	@$(MAKE) --no-print-directory down

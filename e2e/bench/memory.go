@@ -48,25 +48,3 @@ func MemoryOf(pids []int) Memory {
 
 	return m
 }
-
-// CPUOf is the processor time that processes have used so far, in clock ticks (proc(5): utime and stime, of
-// which 100 are a second).
-func CPUOf(pids []int) int {
-	ticks := 0
-	for _, pid := range pids {
-		data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-
-		// The name before it may have spaces.
-		_, rest, ok := strings.Cut(string(data), ") ")
-		fields := strings.Fields(rest)
-		if !ok || len(fields) < 13 {
-			continue
-		}
-
-		user, _ := strconv.Atoi(fields[11])
-		system, _ := strconv.Atoi(fields[12])
-		ticks += user + system
-	}
-
-	return ticks
-}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/trivet-node/trivet/e2e/cluster/address"
 	"github.com/trivet-node/trivet/e2e/cluster/apiproxy"
 	"github.com/trivet-node/trivet/e2e/cluster/controlplane"
 	"github.com/trivet-node/trivet/e2e/cluster/seat"
@@ -33,6 +34,9 @@ type Cluster struct {
 	// MetricsServer says whether Up installs metrics-server.
 	MetricsServer bool
 
+	// Stack is which families of addresses Up gives a new cluster.
+	Stack address.Stack
+
 	start time.Time
 	mu    sync.Mutex // guards Out, so that lines of progress stay whole
 }
@@ -40,7 +44,13 @@ type Cluster struct {
 func (c *Cluster) state() stateDir { return stateDir(c.Dir) }
 
 func (c *Cluster) programs() seat.Programs {
-	return seat.Programs{Ours: c.Programs, Reference: c.Bin}
+	// Without a plan there is no daemon yet whose command line depends on it.
+	plan, _ := c.Plan()
+	return seat.Programs{
+		Ours:      c.Programs,
+		Reference: c.Bin,
+		Stack:     plan.Stack,
+	}
 }
 
 // Kubeconfig is the administrator's, good on the host.
@@ -122,7 +132,7 @@ func (c *Cluster) adopt(ctx context.Context, nodes []Node) (Plan, error) {
 	old, err := c.Plan()
 	switch {
 	case err == nil:
-		return old, old.check(nodes)
+		return old, old.check(nodes, c.Stack)
 	case !errors.Is(err, fs.ErrNotExist):
 		return old, err
 	}
@@ -143,7 +153,7 @@ func (c *Cluster) adopt(ctx context.Context, nodes []Node) (Plan, error) {
 	}
 
 	// Last, so that a plan is never there without the snapshot to which the host is compared in the end.
-	plan := Plan{Port: port, Nodes: nodes}
+	plan := Plan{Port: port, Nodes: nodes, Stack: c.Stack}
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return plan, err
 	}

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -38,7 +37,7 @@ func (c *Cluster) startControlPlane(ctx context.Context, plan Plan) error {
 	if err := m.Boot(ctx, config); err != nil {
 		return err
 	}
-	if err := lan.Switch(m.Pid(), address.OnLAN(address.ControlPlane)); err != nil {
+	if err := lan.Switch(m.Pid(), onLAN(plan.Stack.Machine(address.ControlPlane))...); err != nil {
 		return err
 	}
 	if err := startAll(m, c.plane().Base()); err != nil {
@@ -71,9 +70,12 @@ func startAll(m *machine.Machine, daemons []machine.Daemon) error {
 // them. The control plane has no Node of its own, so kube-proxy is given the name of another.
 func (c *Cluster) startServiceProxy(plan Plan) error {
 	// A Service's address is translated on the way out, which a packet without a route never goes.
-	services := netip.MustParsePrefix(address.Services)
-	if err := lan.Route(c.state().controlPlane().Pid(), services, address.Node(0)); err != nil {
-		return err
+	node := plan.Stack.Machine(address.Node(0))
+	for _, services := range address.Prefixes(plan.Stack.Services()) {
+		via := address.Of(services, node)
+		if err := lan.Route(c.state().controlPlane().Pid(), services, via); err != nil {
+			return err
+		}
 	}
 
 	kubeconfig := c.state().pki().Path("proxy.kubeconfig")

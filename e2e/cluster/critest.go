@@ -11,7 +11,8 @@ import (
 	"github.com/trivet-node/trivet/e2e/cluster/seat"
 	"github.com/trivet-node/trivet/e2e/leaks"
 	"github.com/trivet-node/trivet/e2e/machine"
-	"github.com/trivet-node/trivet/e2e/specs"
+	"github.com/trivet-node/trivet/e2e/specs/critest"
+	"github.com/trivet-node/trivet/e2e/specs/suite"
 )
 
 // critestName is the machine on which critest meets a CRI server alone, without an agent that would take its
@@ -35,7 +36,7 @@ func critestNode(oci string) Node {
 
 // Critest runs the published critest against trivet-cri over an OCI runtime, on a machine of its own beside
 // the cluster, and returns one result a spec. What the specs leave behind is an error.
-func (c *Cluster) Critest(ctx context.Context, oci string, procs int) (results []specs.Result, err error) {
+func (c *Cluster) Critest(ctx context.Context, oci string, procs int) (results []suite.Result, err error) {
 	n := critestNode(oci)
 	if err := n.Validate(); err != nil {
 		return nil, err
@@ -53,14 +54,16 @@ func (c *Cluster) Critest(ctx context.Context, oci string, procs int) (results [
 		return nil, fmt.Errorf("machine %s: %w", n.Name, err)
 	}
 
-	results, err = specs.RunCritest(ctx, specs.Critest{
+	run := critest.Run{
 		Suite:     c.programs().Peer("critest.test"),
 		Ginkgo:    c.programs().Peer("critest-ginkgo"),
 		Procs:     procs,
 		Endpoint:  n.CRIEndpoint(),
 		ReportDir: report,
 		Command:   m.Command,
-	}, c.Out)
+	}
+
+	results, err = run.Do(ctx, suite.Print(c.Out, 0))
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +106,7 @@ func bootForCritest(
 	if err := m.Boot(ctx, config); err != nil {
 		return err
 	}
-	if err := plug(state.controlPlane(), m, address.Critest); err != nil {
+	if err := plug(state.controlPlane(), m, address.Stack{}, address.Critest); err != nil {
 		return err
 	}
 

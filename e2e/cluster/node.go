@@ -74,7 +74,7 @@ func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
 	if err := m.Boot(ctx, config); err != nil {
 		return err
 	}
-	if err := plug(c.state().controlPlane(), m, address.Node(i)); err != nil {
+	if err := plug(c.state().controlPlane(), m, c.programs().Stack, address.Node(i)); err != nil {
 		return err
 	}
 
@@ -82,8 +82,18 @@ func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
 }
 
 // plug connects a machine to the LAN, whose switch is on the control plane.
-func plug(plane, m *machine.Machine, ip netip.Addr) error {
-	return lan.Plug(plane.Pid(), m.Pid(), m.Name, address.OnLAN(ip), address.ControlPlane)
+func plug(plane, m *machine.Machine, stack address.Stack, ip netip.Addr) error {
+	addresses := onLAN(stack.Machine(ip))
+	return lan.Plug(plane.Pid(), m.Pid(), m.Name, addresses, stack.Machine(address.ControlPlane))
+}
+
+// onLAN are the addresses of a machine with the lengths of the LAN's prefixes.
+func onLAN(machine []netip.Addr) []netip.Prefix {
+	var all []netip.Prefix
+	for _, a := range machine {
+		all = append(all, address.OnLAN(a))
+	}
+	return all
 }
 
 // writeRuntimeFiles writes what a CRI server needs: its configuration, mirrors, and the CNI plugins.
@@ -108,7 +118,7 @@ func joiners(p seat.Programs, i int, n Node) []machine.Daemon {
 	if n.CNI == "trivet" {
 		daemons = append(daemons, p.Netd(n.Name))
 	}
-	return append(daemons, p.CSI(n.Seats, n.Name))
+	return append(daemons, p.CSI(n.Seats, n.Name, n.Volumes))
 }
 
 // joinNode starts the daemons that watch the API, and waits until the node is Ready.
@@ -152,24 +162,36 @@ func connectNodes(ctx context.Context, client kubernetes.Interface, state stateD
 		return err
 	}
 
-	cidrs := map[string]string{}
+	cidrs := map[string][]string{}
 	for _, n := range list.Items {
-		cidrs[n.Name] = n.Spec.PodCIDR
+		cidrs[n.Name] = n.Spec.PodCIDRs
 	}
 
 	for i, target := range plan.Nodes {
-		cidr, err := netip.ParsePrefix(cidrs[target.Name])
-		if err != nil {
-			return fmt.Errorf("pod CIDR of node %s: %w", target.Name, err)
-		}
+		node := plan.Stack.Machine(address.Node(i))
+		for _, text := range cidrs[target.Name] {
+			cidr, err := netip.ParsePrefix(text)
+			if err != nil {
+				return fmt.Errorf("pod CIDR of node %s: %w", target.Name, err)
+			}
 
-		for _, from := range append([]string{controlplane.Name}, plan.routeless(target.Name)...) {
-			if err := lan.Route(state.machine(from).Pid(), cidr, address.Node(i)); err != nil {
+			from := append([]string{controlplane.Name}, plan.routeless(target.Name)...)
+			if err := routeFrom(state, from, cidr, address.Of(cidr, node)); err != nil {
 				return err
 			}
 		}
 	}
 
+	return nil
+}
+
+// routeFrom makes machines reach a range of pods through a node.
+func routeFrom(state stateDir, machines []string, pods netip.Prefix, node netip.Addr) error {
+	for _, name := range machines {
+		if err := lan.Route(state.machine(name).Pid(), pods, node); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

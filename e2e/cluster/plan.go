@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/trivet-node/trivet/e2e/cluster/address"
 	"github.com/trivet-node/trivet/e2e/cluster/seat"
 	"github.com/trivet-node/trivet/e2e/machine"
 )
@@ -28,6 +29,9 @@ type Size struct {
 
 	// Memory is what all processes of the node may have together.
 	Memory int64 `json:",omitempty"`
+
+	// Volumes is how much its volume driver promises to all volumes together, in a sparse file; 0: 5 GiB.
+	Volumes int64 `json:",omitempty"`
 }
 
 // minDisk is enough for the images of the demo.
@@ -35,7 +39,7 @@ const minDisk = 64 << 20
 
 func (s Size) check() error {
 	switch {
-	case s.Disk < 0 || s.ImageDisk < 0 || s.Inodes < 0 || s.Memory < 0:
+	case s.Disk < 0 || s.ImageDisk < 0 || s.Inodes < 0 || s.Memory < 0 || s.Volumes < 0:
 		return errors.New("no size of a node can be negative")
 	case s.Disk == 0 && (s.ImageDisk > 0 || s.Inodes > 0):
 		return errors.New("a node without a disk has neither a second one nor a number of inodes")
@@ -76,11 +80,14 @@ func (s Size) disks() []machine.Disk {
 type Plan struct {
 	Port  int // on 127.0.0.1 of the host, for kubectl
 	Nodes []Node
+
+	// Stack is which families of addresses the cluster has.
+	Stack address.Stack `json:",omitzero"`
 }
 
 // check returns an error when a cluster with these nodes cannot be the one of the plan.
-func (p Plan) check(nodes []Node) error {
-	if !slices.Equal(p.Nodes, nodes) {
+func (p Plan) check(nodes []Node, stack address.Stack) error {
+	if !slices.Equal(p.Nodes, nodes) || p.Stack != stack {
 		return errors.New("a cluster with other nodes is up; take it down first (make down)")
 	}
 	return nil

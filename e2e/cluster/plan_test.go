@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/trivet-node/trivet/e2e/cluster/address"
 	"github.com/trivet-node/trivet/e2e/cluster/seat"
 )
 
@@ -45,7 +46,7 @@ func TestImpossibleNumbersOfNodesAreRefused(t *testing.T) {
 
 func TestClusterThatIsUpKeepsItsNodes(t *testing.T) {
 	plan := Plan{Nodes: []Node{{Name: "node1", Seats: seat.Ours}}}
-	if err := plan.check([]Node{{Name: "node1", Seats: seat.Ours}}); err != nil {
+	if err := plan.check([]Node{{Name: "node1", Seats: seat.Ours}}, plan.Stack); err != nil {
 		t.Error(err)
 	}
 
@@ -54,9 +55,13 @@ func TestClusterThatIsUpKeepsItsNodes(t *testing.T) {
 		{{Name: "node1", Seats: seat.Reference}},
 		{{Name: "node1", Seats: seat.Ours}, {Name: "node2", Seats: seat.Ours}},
 	} {
-		if err := plan.check(others); err == nil {
+		if err := plan.check(others, plan.Stack); err == nil {
 			t.Errorf("%s passes for %s", seatsOf(others), seatsOf(plan.Nodes))
 		}
+	}
+
+	if err := plan.check(plan.Nodes, address.Stack{Dual: true}); err == nil {
+		t.Error("a cluster with both families passes for one of IPv4")
 	}
 }
 
@@ -71,7 +76,7 @@ func TestPlanIsReadAsItWasWritten(t *testing.T) {
 	}
 
 	got, err := d.plan()
-	if err != nil || got.Port != 4711 || got.check(nodes) != nil {
+	if err != nil || got.Port != 4711 || got.check(nodes, address.Stack{}) != nil {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

@@ -9,15 +9,47 @@ type image struct {
 	names  []string // REGISTRY/REPOSITORY:TAG
 	layers []string // names of layers, from the lowest
 	config v1.Config
+}
 
-	// needs is a program without which there is no image; empty: the image is always there.
-	needs string
+// imageSet is a group of images that are wanted together, and so built together.
+type imageSet struct {
+	name   string
+	images []image
+}
+
+// sets is the catalog. No image is in two sets.
+var sets = []imageSet{
+	// What make run and the tests of this project on a cluster need.
+	{name: "base", images: clusterImages},
+
+	// What e2e/cluster installs when it is asked to.
+	{name: "metrics", images: metricsImages},
+
+	// What the specs of the published e2e.test need, storage's with drivers of their own apart.
+	{name: "suite", images: suiteImages},
+
+	// The CSI drivers of specs of storage, and what is beside a driver in its pod.
+	{name: "storage", images: storageImages},
+
+	// What critest needs beside base.
+	{name: "critest", images: critestImages},
+}
+
+// Sets are the names of the sets.
+func Sets() []string {
+	names := make([]string, len(sets))
+	for i, set := range sets {
+		names[i] = set.name
+	}
+	return names
 }
 
 // The registries of the images that tests pull.
 const (
-	suite = "registry.k8s.io/e2e-test-images/"
-	tools = "gcr.io/k8s-staging-cri-tools/"
+	googleCloud = "registry.k8s.io/cloud-provider-gcp/"
+	suite       = "registry.k8s.io/e2e-test-images/"
+	storage     = "registry.k8s.io/sig-storage/"
+	tools       = "gcr.io/k8s-staging-cri-tools/"
 )
 
 var searchPath = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -25,104 +57,24 @@ var searchPath = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 // shell is the configuration of an image that runs a shell.
 var shell = v1.Config{Env: searchPath, Cmd: []string{"sh"}}
 
-// catalog says what each image consists of: those of a cluster, then those of critest.
-func catalog() []image {
-	var all []image
-	for _, table := range [][]image{clusterImages, suiteImages, demoImages, critestImages, addOnImages} {
-		all = append(all, table...)
-	}
-	return all
+// runs is the configuration of an image with one program.
+func runs(entrypoint ...string) v1.Config {
+	return v1.Config{Env: searchPath, WorkingDir: "/", Entrypoint: entrypoint}
 }
 
-// clusterImages are what pods and their users expect of any registry.
+// clusterImages are what pods and their users expect of any registry, and the demonstration.
 var clusterImages = []image{
 	{
 		names: []string{
 			"docker.io/library/busybox:latest",
 			"docker.io/library/busybox:1.37",
 			suite + "busybox:1.37.0-2",
+			suite + "busybox:1.36.1-1",
 		},
 		layers: []string{"busybox", "bash"},
 		config: shell,
 	},
-	{
-		names: []string{
-			"registry.k8s.io/pause:3.10.2",
-			"registry.k8s.io/pause:3.10.1",
-			"registry.k8s.io/pause:3.10",
-			"registry.k8s.io/pause:3.9",
-			"k8s.gcr.io/pause:3.9",
-		},
-		layers: []string{"pause"},
-		config: v1.Config{
-			Env:        searchPath,
-			User:       "65535:65535",
-			WorkingDir: "/",
-			Entrypoint: []string{"/pause"},
-		},
-	},
-}
-
-// suiteImages are those of the published test suite, in the versions of e2e.test v1.37.2.
-var suiteImages = []image{
-	{
-		names:  []string{suite + "agnhost:2.66.1"},
-		layers: agnhostLayers,
-		config: agnhostConfig("2.66.1"),
-	},
-	{
-		names:  []string{suite + "agnhost:2.55"},
-		layers: agnhostLayers,
-		config: agnhostConfig("2.55"),
-	},
-	{
-		names:  []string{suite + "nonroot:1.5"},
-		layers: []string{"busybox"},
-		config: v1.Config{Env: searchPath, User: "1234", Cmd: []string{"sh"}},
-	},
-	{
-		names:  []string{suite + "nonewprivs:1.4"},
-		layers: []string{"busybox", "nonewprivs"},
-		config: v1.Config{Env: searchPath, Cmd: []string{"/nnp"}},
-	},
-	{
-		names:  []string{suite + "nginx:1.27.0-2"},
-		layers: []string{"busybox", "nginx-1.27"},
-		config: nginxConfig("1.27.0"),
-	},
-	{
-		names:  []string{suite + "nginx:1.28.0-2"},
-		layers: []string{"busybox", "nginx-1.28"},
-		config: nginxConfig("1.28.0"),
-	},
-	{
-		names:  []string{suite + "kitten:1.8"},
-		layers: []string{"busybox", "kitten"},
-		config: pictureConfig,
-	},
-	{
-		names:  []string{suite + "nautilus:1.8"},
-		layers: []string{"busybox", "nautilus"},
-		config: pictureConfig,
-	},
-	{
-		names:  []string{suite + "sample-apiserver:1.29.2"},
-		layers: []string{"sample-apiserver"},
-		config: v1.Config{Env: searchPath, Entrypoint: []string{"/sample-apiserver"}},
-	},
-	{
-		names:  []string{"registry.k8s.io/etcd:3.7.0-0"},
-		layers: []string{"etcd"},
-		config: v1.Config{Env: searchPath, Cmd: []string{"etcd"}},
-	},
-	{
-		names:  []string{suite + "glibc-dns-testing:2.1.1"},
-		layers: []string{"busybox", "names"},
-		config: shell,
-	},
-}
-
-var demoImages = []image{
+	pauseImage,
 	{
 		names:  []string{"docker.io/trivet/demo:1"},
 		layers: []string{"busybox", "demo1"},
@@ -133,26 +85,9 @@ var demoImages = []image{
 		layers: []string{"busybox", "demo2"},
 		config: demoConfig,
 	},
-}
-
-// addOnImages are those of add-ons. Each is there if its program was built.
-var addOnImages = []image{
-	{
-		names:  []string{"registry.k8s.io/metrics-server/metrics-server:v0.9.0"},
-		layers: []string{"busybox", "metrics-server"},
-		needs:  "metrics-server",
-		config: v1.Config{
-			Env:          searchPath,
-			User:         "65534",
-			WorkingDir:   "/",
-			Entrypoint:   []string{"/metrics-server"},
-			ExposedPorts: map[string]struct{}{"10250/tcp": {}},
-		},
-	},
 	{
 		names:  []string{"registry.k8s.io/coredns/coredns:v1.15.0"},
 		layers: []string{"busybox", "coredns"},
-		needs:  "coredns",
 		config: v1.Config{
 			Env:          searchPath,
 			User:         "nonroot:nonroot",
@@ -163,40 +98,21 @@ var addOnImages = []image{
 	},
 }
 
-var agnhostLayers = []string{"busybox", "bash", "netcat", "names", "agnhost"}
-
-// agnhostConfig has the version, or both versions would be one image.
-func agnhostConfig(version string) v1.Config {
-	return v1.Config{
+var pauseImage = image{
+	names: []string{
+		"registry.k8s.io/pause:3.10.2",
+		"registry.k8s.io/pause:3.10.1",
+		"registry.k8s.io/pause:3.10",
+		"registry.k8s.io/pause:3.9",
+		"k8s.gcr.io/pause:3.9",
+	},
+	layers: []string{"pause"},
+	config: v1.Config{
 		Env:        searchPath,
+		User:       "65535:65535",
 		WorkingDir: "/",
-		Entrypoint: []string{"/agnhost"},
-		Cmd:        []string{"pause"},
-		ExposedPorts: map[string]struct{}{
-			"80/tcp":   {},
-			"5000/tcp": {},
-			"8080/tcp": {},
-			"8081/tcp": {},
-			"9376/tcp": {},
-		},
-		Labels: map[string]string{"version": version},
-	}
-}
-
-func nginxConfig(version string) v1.Config {
-	return v1.Config{
-		Env:          append([]string{"NGINX_VERSION=" + version}, searchPath...),
-		Cmd:          []string{"nginx", "-g", "daemon off;"},
-		StopSignal:   "SIGQUIT",
-		ExposedPorts: map[string]struct{}{"80/tcp": {}},
-	}
-}
-
-// pictureConfig is that of the two versions that the specs named Update Demo replace by each other: each
-// serves the name of its picture.
-var pictureConfig = v1.Config{
-	Env: searchPath,
-	Cmd: []string{"sh", "-c", "busybox httpd -f -p 80 -h /"},
+		Entrypoint: []string{"/pause"},
+	},
 }
 
 var demoConfig = v1.Config{
@@ -205,3 +121,49 @@ var demoConfig = v1.Config{
 	Cmd:          []string{"serve"},
 	ExposedPorts: map[string]struct{}{"8080/tcp": {}},
 }
+
+var metricsImages = []image{
+	{
+		names:  []string{"registry.k8s.io/metrics-server/metrics-server:v0.9.0"},
+		layers: []string{"busybox", "metrics-server"},
+		config: v1.Config{
+			Env:          searchPath,
+			User:         "65534",
+			WorkingDir:   "/",
+			Entrypoint:   []string{"/metrics-server"},
+			ExposedPorts: map[string]struct{}{"10250/tcp": {}},
+		},
+	},
+}
+
+// LeftOut are the images that the published e2e.test names and that are not built, with the reason.
+var LeftOut = map[string]string{
+	"invalid.registry.k8s.io/invalid/alpine:3.1": "specs want its registry not to exist",
+
+	"gcr.io/k8s-authenticated-test/agnhost:2.6": "wants credentials of Google Cloud",
+
+	googleCloud + "gcp-compute-persistent-disk-csi-driver:v1.4.0": "needs Google Cloud",
+
+	suite + "node-perf/npb-ep:1.6.0":            noNodeSuite,
+	suite + "node-perf/npb-is:1.7.0":            noNodeSuite,
+	suite + "node-perf/pytorch-wide-deep:1.0.0": noNodeSuite,
+
+	suite + "volume/iscsi:2.7":         "needs LIO, the kernel's iSCSI target, and one for the whole machine",
+	suite + "volume/nfs:1.6.0":         "needs nfsd, the kernel's NFS server",
+	storage + "nfs-provisioner:v4.0.8": notServed,
+
+	storage + "csi-node-driver-registrar:v2.17.0": notServed,
+	storage + "hostpathplugin:v1.17.1":            notServed,
+	storage + "livenessprobe:v2.19.0":             notServed,
+
+	storage + "csi-external-health-monitor-controller:v0.18.0": notServed + "; specs take it out of the pod",
+	storage + "csi-snapshot-metadata:v1.0.0": "its client's module is not on the Go module proxy; " +
+		"specs take it out of the pod",
+	storage + "hello-populator:v1.0.1":              notServed,
+	storage + "volume-data-source-validator:v1.0.0": notServed,
+}
+
+const (
+	noNodeSuite = "a benchmark of e2e_node.test, which starts a kubelet of its own"
+	notServed   = "its module is not on the Go module proxy"
+)

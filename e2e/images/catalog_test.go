@@ -1,13 +1,26 @@
 package images
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-func TestCatalogNamesEachImageOnce(t *testing.T) {
+// catalog is all images of all sets.
+func catalog() []image {
+	var all []image
+	for _, set := range sets {
+		all = append(all, set.images...)
+	}
+	return all
+}
+
+func names(t *testing.T) map[string]bool {
+	t.Helper()
 	seen := map[string]bool{}
 	for _, i := range catalog() {
 		for _, n := range i.names {
@@ -19,6 +32,11 @@ func TestCatalogNamesEachImageOnce(t *testing.T) {
 		}
 	}
 
+	return seen
+}
+
+func TestCatalogNamesEachImageOnce(t *testing.T) {
+	seen := names(t)
 	for _, n := range []string{
 		"registry.k8s.io/pause:3.10.2",
 		"registry.k8s.io/e2e-test-images/agnhost:2.66.1",
@@ -30,46 +48,77 @@ func TestCatalogNamesEachImageOnce(t *testing.T) {
 	}
 }
 
-// fakeInputs has a small file for each program and package.
-func fakeInputs(t *testing.T) inputs {
-	t.Helper()
-	dir := t.TempDir()
-	in := inputs{
-		busybox:  []file{{path: "bin/busybox", mode: 0o755, data: []byte("busybox")}},
-		bash:     []file{{path: "bin/bash", mode: 0o755, data: []byte("bash")}},
-		netcat:   []file{{path: "bin/nc", mode: 0o755, data: []byte("nc")}},
-		programs: programs{},
+// TestEachImageThatTheSuiteNamesIsBuiltOrLeftOutForAReason goes by what e2e.test --list-images prints, which
+// is kept in testdata, and by docs/images.md, which must name what is left out.
+func TestEachImageThatTheSuiteNamesIsBuiltOrLeftOutForAReason(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("testdata", "list-images.txt"))
+	if err != nil {
+		t.Fatal(err)
 	}
 
-	for _, name := range []string{
-		"pause", "names", "applets", "webserver", "demo1", "demo2", "agnhost", "nonewprivs",
-		"sample-apiserver", "etcd", "coredns", "metrics-server", "localhost.crt", "localhost.key",
-	} {
-		in.programs[name] = filepath.Join(dir, name)
-		if err := os.WriteFile(in.programs[name], []byte(name), 0o755); err != nil {
-			t.Fatal(err)
+	document, err := os.ReadFile("../../docs/images.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	built, listed := names(t), map[string]bool{}
+	for name := range strings.FieldsSeq(string(text)) {
+		listed[name] = true
+		if built[name] == (LeftOut[name] != "") {
+			t.Errorf("%s is built: %v, and left out for the reason %q", name, built[name], LeftOut[name])
 		}
 	}
 
-	return in
+	for name := range LeftOut {
+		if !listed[name] || !strings.Contains(string(document), filepath.Base(name)) {
+			t.Errorf("%s is left out: the suite does not name it (%v), or docs/images.md",
+				name, !listed[name])
+		}
+	}
 }
 
-// digests builds the catalog and returns what the builder says: a line for each image.
-func digests(t *testing.T, in inputs) []string {
+func TestEachLayerOfTheCatalogHasAMaker(t *testing.T) {
+	makers, used := layers(), map[string]bool{}
+	for _, image := range catalog() {
+		for _, layer := range image.layers {
+			used[layer] = true
+			if makers[layer] == nil && !strings.HasPrefix(layer, "mark ") {
+				t.Errorf("image %s: nobody makes the layer %q", image.names[0], layer)
+			}
+		}
+	}
+
+	for layer := range makers {
+		if !used[layer] {
+			t.Errorf("no image has the layer %q", layer)
+		}
+	}
+}
+
+// withFakeLayers is an assembly whose layers are one file each.
+func withFakeLayers(say func(string, ...any)) *assembly {
+	makers := map[string]maker{}
+	for name := range layers() {
+		makers[name] = fixed(file{path: "x", mode: 0o644, data: []byte(name)})
+	}
+	return &assembly{makers: makers, say: say}
+}
+
+// digests builds the catalog and returns what is said: a line for each image.
+func digests(t *testing.T) []string {
 	t.Helper()
 	var lines []string
-	b := &Builder{Say: func(_ string, args ...any) {
+	a := withFakeLayers(func(_ string, args ...any) {
 		lines = append(lines, args[0].(string)+" "+args[1].(interface{ String() string }).String())
-	}}
-	if err := b.write(filepath.Join(t.TempDir(), "layout"), catalog(), in); err != nil {
+	})
+	if err := a.write(t.Context(), filepath.Join(t.TempDir(), "layout"), catalog()); err != nil {
 		t.Fatal(err)
 	}
 	return lines
 }
 
 func TestEqualInputsGiveEqualImagesAndNoTwoAreTheSame(t *testing.T) {
-	in := fakeInputs(t)
-	first, second := digests(t, in), digests(t, in)
+	first, second := digests(t), digests(t)
 	if strings.Join(first, "\n") != strings.Join(second, "\n") {
 		t.Errorf("first:\n%s\nthen:\n%s", strings.Join(first, "\n"), strings.Join(second, "\n"))
 	}
@@ -88,18 +137,38 @@ func TestEqualInputsGiveEqualImagesAndNoTwoAreTheSame(t *testing.T) {
 	}
 }
 
-func TestImageWhoseProgramIsMissingIsLeftOut(t *testing.T) {
-	in := fakeInputs(t)
-	in.programs["coredns"] = ""
-	for _, line := range digests(t, in) {
-		if strings.Contains(line, "coredns") {
-			t.Errorf("%s was built", line)
-		}
+func TestLayerThatNobodyMakesIsAnError(t *testing.T) {
+	_, err := withFakeLayers(nil).files(t.Context(), "moon")
+	if err == nil || !strings.Contains(err.Error(), `"moon"`) {
+		t.Errorf("error %v", err)
 	}
 }
 
-func TestLayerThatNobodyMakesIsAnError(t *testing.T) {
-	if _, err := (inputs{}).files("moon"); err == nil || !strings.Contains(err.Error(), `"moon"`) {
+func TestSetThatIsNotThereIsRefusedWithTheNamesOfThoseThatAre(t *testing.T) {
+	err := new(Builder).Build(context.Background(), "moon", t.TempDir())
+	if err == nil || !strings.Contains(err.Error(), "storage") {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestImageIsServedAsTheRegistryOfThePublishedSuiteFindsIt(t *testing.T) {
+	a := withFakeLayers(nil)
+	a.made = map[string]v1.Layer{}
+	files, err := registryOf("pause", pauseImage)(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// The index, the manifest, the configuration and a layer, and the tag that has the digest of the first.
+	byPath := map[string]string{}
+	for _, f := range files {
+		byPath[f.path] = string(f.data)
+	}
+
+	digest := strings.TrimSpace(byPath["var/registry/pause/manifests/testing"])
+	hex := strings.TrimPrefix(digest, "sha256:")
+	index := byPath["var/registry/pause/manifests/sha256/"+hex[:2]+"/"+hex+"/data"]
+	if len(files) != 5 || !strings.Contains(index, `"manifests"`) {
+		t.Errorf("tag %q of the index %q, %d files", digest, index, len(files))
 	}
 }

@@ -1,128 +1,158 @@
 package images
 
 import (
+	"context"
 	"fmt"
+	"os/exec"
 	"strings"
 )
 
-// inputs is what layers are made of: files of Debian's packages and programs that were built.
-type inputs struct {
-	busybox  []file
-	bash     []file
-	netcat   []file
-	programs programs
+// maker makes the files of a layer.
+type maker func(ctx context.Context, a *assembly) ([]file, error)
+
+// layers are the makers by the names that the catalog has. Any layer "mark NAME" is one file.
+func layers() map[string]maker {
+	return map[string]maker{
+		"busybox":    busybox,
+		"bash":       both(packaged(bash), fixed(file{path: "usr/local/bin/sh", link: "/bin/bash"})),
+		"netcat":     packaged(netcat),
+		"names":      both(program("names", "bin/dig"), fixed(file{path: "bin/getent", link: "dig"})),
+		"wget":       program("wget", "bin/wget"),
+		"alpine":     fixed(osRelease),
+		"pause":      program("pause", "pause"),
+		"coredns":    program("coredns", "coredns"),
+		"demo1":      program("demo1", "bin/demo"),
+		"demo2":      program("demo2", "bin/demo"),
+		"etcd":       program("etcd", "usr/local/bin/etcd"),
+		"nginx-1.27": nginx("1.27"),
+		"nginx-1.28": nginx("1.28"),
+
+		"metrics-server":         program("metrics-server", "metrics-server"),
+		"sample-apiserver":       program("sample-apiserver", "sample-apiserver"),
+		"sample-device-plugin":   program("sample-device-plugin", "sampledeviceplugin"),
+		"regression-issue-74839": program("regression-issue-74839", "regression-issue-74839"),
+
+		"agnhost":           both(agnhost, packaged(agnhostTools)),
+		"registry of pause": registryOf("pause", pauseImage),
+		"nonewprivs":        program("nonewprivs", "nnp", 0o4755),
+		"kitten":            fixed(picture("kitten")...),
+		"nautilus":          fixed(picture("nautilus")...),
+		"perl":              packaged(perl),
+		"ipcs":              packaged(ipcs),
+		"iptables":          both(packaged(iptables), fixed(iptablesNames()...)),
+		"apparmor-loader":   both(program("apparmor-loader", "usr/bin/loader"), packaged(apparmor)),
+		"resource-consumer": both(
+			program("resource-consumer", "consumer"),
+			program("consume-cpu", "consume-cpu/consume-cpu"),
+			packaged(stress),
+		),
+
+		"csi-attacher":        program("csi-attacher", "csi-attacher"),
+		"csi-provisioner":     program("csi-provisioner", "csi-provisioner"),
+		"csi-resizer":         program("csi-resizer", "csi-resizer"),
+		"csi-snapshotter":     program("csi-snapshotter", "csi-snapshotter"),
+		"snapshot-controller": program("snapshot-controller", "snapshot-controller"),
+
+		"applets":          both(program("applets", "bin/pgrep"), fixed(applets...)),
+		"webserver nginx":  webserver("usr/sbin/nginx"),
+		"webserver httpd":  webserver("usr/bin/httpd-foreground"),
+		"predefined-group": fixed(predefinedGroup...),
+	}
 }
 
 // files returns the files of a layer by its name in the catalog.
-func (in inputs) files(layer string) ([]file, error) {
+func (a *assembly) files(ctx context.Context, layer string) ([]file, error) {
 	if mark, ok := strings.CutPrefix(layer, "mark "); ok {
 		return []file{{path: mark, mode: 0o644}}, nil
 	}
 
-	switch layer {
-	case "busybox":
-		return in.busybox, nil
-	case "bash":
-		return in.bash, nil
-	case "netcat":
-		return in.netcat, nil
-	case "names":
-		return append(in.program("names", "bin/dig", 0o755), file{path: "bin/getent", link: "dig"}), nil
-	case "applets":
-		return in.applets(), nil
-	case "agnhost":
-		return in.agnhost(), nil
-	case "pause", "coredns", "metrics-server", "sample-apiserver":
-		return in.program(layer, layer, 0o755), nil
-	case "demo1", "demo2":
-		return in.program(layer, "bin/demo", 0o755), nil
-	case "etcd":
-		return in.program("etcd", "usr/local/bin/etcd", 0o755), nil
-	case "nonewprivs":
-		return in.program("nonewprivs", "nnp", 0o4755), nil
-	case "nginx-1.27":
-		return in.nginx("1.27"), nil
-	case "nginx-1.28":
-		return in.nginx("1.28"), nil
-	case "kitten", "nautilus":
-		return picture(layer), nil
-	case "webserver nginx":
-		return in.webserver("usr/sbin/nginx"), nil
-	case "webserver httpd":
-		return in.webserver("usr/bin/httpd-foreground"), nil
-	case "predefined-group":
-		return predefinedGroup(), nil
+	files, ok := a.makers[layer]
+	if !ok {
+		return nil, fmt.Errorf("no layer is called %q", layer)
 	}
 
-	return nil, fmt.Errorf("no layer is called %q", layer)
+	return files(ctx, a)
 }
 
-func (in inputs) program(name, path string, mode int64) []file {
-	return []file{{path: path, mode: mode, source: in.programs[name]}}
-}
-
-// applets replaces the applet sh in /bin, which specs of critest call by that path.
-func (in inputs) applets() []file {
-	return append(in.program("applets", "bin/pgrep", 0o755),
-		file{path: "bin/ipcs", link: "pgrep"},
-		file{path: "bin/sh", link: "pgrep"})
-}
-
-// agnhost has the program under its two names, the user that a test of supplemental groups looks for, and the
-// files that its servers read.
-func (in inputs) agnhost() []file {
-	const (
-		user   = "user-defined-in-image:x:1000:1000::/home/user-defined-in-image:/bin/sh\n"
-		groups = "user-defined-in-image:x:1000:\n" +
-			"group-defined-in-image:x:50000:user-defined-in-image\n"
-	)
-
-	return append([]file{
-		{path: "agnhost", mode: 0o755, source: in.programs["agnhost"]},
-		{path: "agnhost-2", link: "agnhost"},
-		{path: "uploads/", mode: 0o755},
-		{path: "home/user-defined-in-image/", mode: 0o755},
-		{path: "localhost.crt", mode: 0o644, source: in.programs["localhost.crt"]},
-		{path: "localhost.key", mode: 0o644, source: in.programs["localhost.key"]},
-		{path: "etc/passwd", mode: 0o644, data: []byte(passwd + user)},
-		{path: "etc/group", mode: 0o644, data: []byte(group + groups)},
-	}, curlFiles()...)
-}
-
-// nginx is the demo's server under nginx's name, and the page that specs look for.
-func (in inputs) nginx(version string) []file {
-	const page = "<title>Welcome to nginx!</title>\n"
-	return []file{
-		{path: "usr/sbin/nginx", mode: 0o755, source: in.programs["demo1"]},
-		{path: "usr/share/nginx/html/index.html", mode: 0o644, data: []byte(page)},
-		{path: "etc/nginx/version", mode: 0o644, data: []byte(version + "\n")},
+// program is a program that is built, at a path; its mode is 0755 unless another one is given.
+func program(name, path string, mode ...int64) maker {
+	return func(ctx context.Context, a *assembly) ([]file, error) {
+		source, err := a.inputs.program(ctx, name)
+		return []file{{path: path, mode: append(mode, 0o755)[0], source: source}}, err
 	}
 }
 
-func (in inputs) webserver(path string) []file {
-	return []file{
-		{path: "var/run/", mode: 0o755},
-		{path: path, mode: 0o755, source: in.programs["webserver"]},
+func packaged(d debian) maker {
+	return func(ctx context.Context, a *assembly) ([]file, error) { return a.inputs.packaged(ctx, d) }
+}
+
+func fixed(files ...file) maker {
+	return func(context.Context, *assembly) ([]file, error) { return files, nil }
+}
+
+// both are the files of several makers.
+func both(makers ...maker) maker {
+	return func(ctx context.Context, a *assembly) ([]file, error) {
+		var all []file
+		for _, maker := range makers {
+			files, err := maker(ctx, a)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, files...)
+		}
+		return all, nil
 	}
 }
 
-// picture is what an image named after an animal serves.
-func picture(animal string) []file {
-	data := fmt.Sprintf("{\n\"image\": \"%s.jpg\"\n}\n", animal)
-	return []file{
-		{path: "data.json", mode: 0o644, data: []byte(data)},
-		{path: "etc/os-release", mode: 0o644, data: []byte("NAME=" + animal + "\n")},
-	}
-}
+const (
+	passwd = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/false\n" +
+		"nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n" +
+		"nonroot:x:65532:65532::/home/nonroot:/bin/false\n"
+	group    = "root:x:0:\ntty:x:5:\nwww-data:x:33:\nnobody:x:65534:\nnonroot:x:65532:\n"
+	nsswitch = "passwd: files\ngroup: files\nhosts: files dns\n"
+)
 
-// predefinedGroup has a user of the image with a supplemental group of the image.
-func predefinedGroup() []file {
-	const (
-		user   = "default-user:x:1000:1000::/home/default-user:/bin/sh\n"
-		groups = "default-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n"
-	)
-	return []file{
-		{path: "etc/passwd", mode: 0o644, data: []byte(passwd + user)},
-		{path: "etc/group", mode: 0o644, data: []byte(group + groups)},
+// certificates are those of the authorities that the host trusts.
+const certificates = "/etc/ssl/certs/ca-certificates.crt"
+
+// busybox is a small root: Debian's busybox with all its applets, the libraries that it links, users, and the
+// CA certificates. The dynamic busybox is used, because a static glibc cannot be relied upon to resolve
+// names.
+func busybox(ctx context.Context, a *assembly) ([]file, error) {
+	packaged, err := a.inputs.packaged(ctx, debian{
+		packages: []string{"busybox"},
+		programs: map[string]string{"bin/busybox": "busybox"},
+	})
+	if err != nil {
+		return nil, err
 	}
+
+	files := append([]file{
+		{path: "tmp/", mode: 0o1777},
+		{path: "root/", mode: 0o700},
+		{path: "home/", mode: 0o755},
+		{path: "var/tmp/", mode: 0o1777},
+		{path: "etc/passwd", mode: 0o644, data: []byte(passwd)},
+		{path: "etc/group", mode: 0o644, data: []byte(group)},
+		{path: "etc/nsswitch.conf", mode: 0o644, data: []byte(nsswitch)},
+	}, packaged...)
+
+	applets, err := exec.CommandContext(ctx, packaged[0].source, "--list").Output()
+	if err != nil {
+		return nil, err
+	}
+
+	for name := range strings.FieldsSeq(string(applets)) {
+		if name != "busybox" {
+			files = append(files, file{path: "bin/" + name, mode: 0o755, hard: "bin/busybox"})
+		}
+	}
+
+	if fileExists(certificates) {
+		path := strings.TrimPrefix(certificates, "/")
+		files = append(files, file{path: path, mode: 0o644, source: certificates})
+	}
+
+	return files, nil
 }

@@ -16,7 +16,7 @@ func inNetwork(t *testing.T, pid int, f func() error) {
 
 func listenIn(t *testing.T, pid int, address string) (c net.PacketConn) {
 	t.Helper()
-	inNetwork(t, pid, func() (err error) { c, err = net.ListenPacket("udp4", address); return err })
+	inNetwork(t, pid, func() (err error) { c, err = net.ListenPacket("udp", address); return err })
 	t.Cleanup(func() { c.Close() })
 	return c
 }
@@ -24,7 +24,7 @@ func listenIn(t *testing.T, pid int, address string) (c net.PacketConn) {
 func sendFrom(t *testing.T, pid int, address, text string) {
 	t.Helper()
 	inNetwork(t, pid, func() error {
-		c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(address)))
+		c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(address)))
 		if err != nil {
 			return err
 		}

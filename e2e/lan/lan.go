@@ -16,9 +16,9 @@ import (
 
 const bridge = "lan0"
 
-// Switch makes the bridge in the network namespace of process pid and gives it the address, the gateway of
-// the LAN.
-func Switch(pid int, gateway netip.Prefix) error {
+// Switch makes the bridge in the network namespace of process pid and gives it the gateway addresses of the
+// LAN, one of each family.
+func Switch(pid int, gateways ...netip.Prefix) error {
 	return in(pid, func(h *netlink.Handle) error {
 		if err := up(h, "lo"); err != nil {
 			return err
@@ -28,7 +28,7 @@ func Switch(pid int, gateway netip.Prefix) error {
 		if err := h.LinkAdd(link); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("create bridge %s: %w", bridge, err)
 		}
-		if err := address(h, bridge, gateway); err != nil {
+		if err := addresses(h, bridge, gateways); err != nil {
 			return err
 		}
 
@@ -36,9 +36,9 @@ func Switch(pid int, gateway netip.Prefix) error {
 	})
 }
 
-// Plug connects the machine of process pid to the switch: its eth0 gets the address and a default route to
-// the gateway. The port on the switch is named after the machine.
-func Plug(switchPid, pid int, port string, addr netip.Prefix, gateway netip.Addr) error {
+// Plug connects the machine of process pid to the switch: its eth0 gets the addresses and a default route
+// to each of the gateways. The port on the switch is named after the machine.
+func Plug(switchPid, pid int, port string, addrs []netip.Prefix, gateways []netip.Addr) error {
 	err := in(switchPid, func(h *netlink.Handle) error {
 		old, err := h.LinkByName(port)
 		if err == nil {
@@ -59,11 +59,18 @@ func Plug(switchPid, pid int, port string, addr netip.Prefix, gateway netip.Addr
 	}
 
 	return in(pid, func(h *netlink.Handle) error {
-		if err := errors.Join(up(h, "lo"), address(h, "eth0", addr), up(h, "eth0")); err != nil {
+		if err := errors.Join(up(h, "lo"), addresses(h, "eth0", addrs), up(h, "eth0")); err != nil {
 			return err
 		}
 
-		return ignoreExists(h.RouteReplace(&netlink.Route{Gw: net.IP(gateway.AsSlice())}))
+		for _, g := range gateways {
+			err := ignoreExists(h.RouteReplace(&netlink.Route{Gw: net.IP(g.AsSlice())}))
+			if err != nil {
+				return fmt.Errorf("default route to %s: %w", g, err)
+			}
+		}
+
+		return nil
 	})
 }
 
@@ -142,13 +149,22 @@ func up(h *netlink.Handle, name string) error {
 	return h.LinkSetUp(link)
 }
 
-func address(h *netlink.Handle, name string, p netip.Prefix) error {
+// addresses gives them to a link. Nobody else can have them on the LAN, so the kernel need not ask.
+func addresses(h *netlink.Handle, name string, all []netip.Prefix) error {
 	link, err := h.LinkByName(name)
 	if err != nil {
 		return fmt.Errorf("link %s: %w", name, err)
 	}
-	ip := &net.IPNet{IP: net.IP(p.Addr().AsSlice()), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-	return ignoreExists(h.AddrAdd(link, &netlink.Addr{IPNet: ip}))
+
+	for _, p := range all {
+		ip := &net.IPNet{IP: net.IP(p.Addr().AsSlice()), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+		err := ignoreExists(h.AddrAdd(link, &netlink.Addr{IPNet: ip, Flags: unix.IFA_F_NODAD}))
+		if err != nil {
+			return fmt.Errorf("address %s of %s: %w", p, name, err)
+		}
+	}
+
+	return nil
 }
 
 func ignoreExists(err error) error {

@@ -37,8 +37,8 @@ func TestMachinesReachEachOtherUntilTheCableIsCut(t *testing.T) {
 	// repeating is harmless
 	for range 2 {
 		must(t, Switch(sw, netip.PrefixFrom(gateway, 16)))
-		must(t, Plug(sw, a, "a", netip.MustParsePrefix("10.98.0.2/16"), gateway))
-		must(t, Plug(sw, b, "b", netip.MustParsePrefix("10.98.0.3/16"), gateway))
+		must(t, Plug(sw, a, "a", prefixes("10.98.0.2/16"), []netip.Addr{gateway}))
+		must(t, Plug(sw, b, "b", prefixes("10.98.0.3/16"), []netip.Addr{gateway}))
 	}
 
 	server := listenIn(t, b, "10.98.0.3:7")
@@ -74,8 +74,8 @@ func TestMachineIsPluggedInAgainWhileItsOldNetworkIsStillThere(t *testing.T) {
 	before, after := host(t), host(t)
 	must(t, Switch(sw, netip.PrefixFrom(gateway, 16)))
 	addr := netip.MustParsePrefix("10.98.0.2/16")
-	must(t, Plug(sw, before, "a", addr, gateway))
-	must(t, Plug(sw, after, "a", addr, gateway))
+	must(t, Plug(sw, before, "a", []netip.Prefix{addr}, []netip.Addr{gateway}))
+	must(t, Plug(sw, after, "a", []netip.Prefix{addr}, []netip.Addr{gateway}))
 	server := listenIn(t, after, "10.98.0.2:7")
 	for end := time.Now().Add(10 * time.Second); ; {
 		sendFrom(t, sw, "10.98.0.2:7", "hello")
@@ -91,7 +91,7 @@ func TestMachineIsPluggedInAgainWhileItsOldNetworkIsStillThere(t *testing.T) {
 func TestRouteIsReplaced(t *testing.T) {
 	sw, a := host(t), host(t)
 	must(t, Switch(sw, netip.PrefixFrom(gateway, 16)))
-	must(t, Plug(sw, a, "a", netip.MustParsePrefix("10.98.0.2/16"), gateway))
+	must(t, Plug(sw, a, "a", prefixes("10.98.0.2/16"), []netip.Addr{gateway}))
 	pods := netip.MustParsePrefix("10.244.3.0/24")
 	must(t, Route(a, pods, netip.MustParseAddr("10.98.0.3")))
 	must(t, Route(a, pods, netip.MustParseAddr("10.98.0.4")))
@@ -99,6 +99,34 @@ func TestRouteIsReplaced(t *testing.T) {
 		!strings.Contains(err.Error(), pods.String()) {
 		t.Errorf("error %v for a gateway that is not on the LAN, want one that names the network", err)
 	}
+}
+
+func TestMachinesHaveAddressesOfBothFamilies(t *testing.T) {
+	sw, a := host(t), host(t)
+	gateways := prefixes("10.98.0.1/16", "fd00:98::1/64")
+	must(t, Switch(sw, gateways...))
+	must(t, Plug(
+		sw,
+		a,
+		"a",
+		prefixes("10.98.0.2/16", "fd00:98::2/64"),
+		[]netip.Addr{gateways[0].Addr(), gateways[1].Addr()},
+	))
+
+	for _, to := range []string{"10.98.0.1:7", "[fd00:98::1]:7"} {
+		server := listenIn(t, sw, to)
+		sendFrom(t, a, to, "hello")
+		if got := receive(server, 10*time.Second); got != "hello" {
+			t.Errorf("got %q at %s", got, to)
+		}
+	}
+}
+
+func prefixes(texts ...string) (all []netip.Prefix) {
+	for _, text := range texts {
+		all = append(all, netip.MustParsePrefix(text))
+	}
+	return all
 }
 
 func TestUnknownPortIsNamed(t *testing.T) {

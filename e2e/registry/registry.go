@@ -1,4 +1,4 @@
-// Package registry serves an OCI image layout by the distribution protocol (OCI distribution-spec 1.1, pull
+// Package registry serves OCI image layouts by the distribution protocol (OCI distribution-spec 1.1, pull
 // only). One server stands for several registries, as a mirror: an image is found by the repository's path,
 // and by the registry's name where the client sends it (the ns parameter that containerd's hosts.toml mirrors
 // get). Files are served as they lie on disk, with ranges.
@@ -19,8 +19,9 @@ import (
 
 const refName = "org.opencontainers.image.ref.name"
 
-// Handler serves the layout in Dir. The index is read at each request: it is small, and a rebuilt layout is
-// seen at once.
+// Handler serves the layouts that are subdirectories of Dir, and Dir itself if it is one. They are looked
+// for, and their indexes read, at each request: they are small, and a layout that is new or was built again
+// is seen at once.
 type Handler struct{ Dir string }
 
 type descriptor struct {
@@ -85,23 +86,44 @@ func (h Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 }
 
-// images lists the layout's index: name without registry (if ns is empty) or of that registry -> descriptor.
+// layouts are the directories in which layouts may be: a directory may be replaced meanwhile.
+func (h Handler) layouts() []string {
+	var dirs []string
+
+	// A directory that cannot be read has no layouts; that nothing is in this registry is what a client sees.
+	entries, _ := os.ReadDir(h.Dir)
+	for _, e := range entries {
+		if e.IsDir() {
+			dirs = append(dirs, filepath.Join(h.Dir, e.Name()))
+		}
+	}
+
+	return append(dirs, h.Dir)
+}
+
+// images lists what the indexes have: name without registry (if ns is empty) or of that registry ->
+// descriptor. The first layout that has a name wins.
 func (h Handler) images(ns string) (map[string]descriptor, error) {
-	data, err := os.ReadFile(filepath.Join(h.Dir, "index.json"))
-	if err != nil {
-		return nil, err
-	}
-
-	var index struct{ Manifests []descriptor }
-	if err := json.Unmarshal(data, &index); err != nil {
-		return nil, fmt.Errorf("index of %s: %w", h.Dir, err)
-	}
-
 	out := map[string]descriptor{}
-	for _, d := range index.Manifests {
-		registry, name, _ := strings.Cut(d.Annotations[refName], "/")
-		if ns == "" || ns == registry {
-			out[name] = d
+	for _, dir := range h.layouts() {
+		data, err := os.ReadFile(filepath.Join(dir, "index.json"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+
+		var index struct{ Manifests []descriptor }
+		if err := json.Unmarshal(data, &index); err != nil {
+			return nil, fmt.Errorf("index of %s: %w", dir, err)
+		}
+
+		for _, d := range index.Manifests {
+			registry, name, _ := strings.Cut(d.Annotations[refName], "/")
+			if _, there := out[name]; !there && (ns == "" || ns == registry) {
+				out[name] = d
+			}
 		}
 	}
 
@@ -132,17 +154,26 @@ func (h Handler) manifest(w http.ResponseWriter, r *http.Request, repository, re
 
 // mediaType of a manifest that is asked for by digest: it says so itself.
 func (h Handler) mediaType(digest string) string {
-	data, err := os.ReadFile(h.blobPath(digest))
+	f, err := h.open(digest)
 	if err != nil {
 		return ""
 	}
+	defer f.Close()
+
 	var m struct{ MediaType string }
-	_ = json.Unmarshal(data, &m)
+	_ = json.NewDecoder(f).Decode(&m)
 	return m.MediaType
 }
 
-func (h Handler) blobPath(digest string) string {
-	return filepath.Join(h.Dir, "blobs", "sha256", strings.TrimPrefix(digest, "sha256:"))
+// open opens a blob in the first layout that has it.
+func (h Handler) open(digest string) (*os.File, error) {
+	for _, dir := range h.layouts() {
+		f, err := os.Open(filepath.Join(dir, "blobs", "sha256", strings.TrimPrefix(digest, "sha256:")))
+		if !errors.Is(err, fs.ErrNotExist) {
+			return f, err
+		}
+	}
+	return nil, fs.ErrNotExist
 }
 
 func (h Handler) blob(w http.ResponseWriter, r *http.Request, digest, mediaType, unknown string) error {
@@ -150,7 +181,7 @@ func (h Handler) blob(w http.ResponseWriter, r *http.Request, digest, mediaType,
 		return &protocolError{http.StatusBadRequest, "DIGEST_INVALID", digest + " is not a sha256 digest"}
 	}
 
-	f, err := os.Open(h.blobPath(digest))
+	f, err := h.open(digest)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &protocolError{http.StatusNotFound, unknown, digest + " is not in this registry"}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
 )
 
 func serve(t *testing.T) (server *httptest.Server, image v1.Image) {
@@ -40,6 +41,43 @@ func serve(t *testing.T) (server *httptest.Server, image v1.Image) {
 	server = httptest.NewServer(Handler{Dir: dir})
 	t.Cleanup(server.Close)
 	return server, image
+}
+
+func TestEachLayoutInTheDirectoryIsServedAlsoOneThatComesLater(t *testing.T) {
+	dir := t.TempDir()
+	server := httptest.NewServer(Handler{Dir: dir})
+	t.Cleanup(server.Close)
+	host := strings.TrimPrefix(server.URL, "http://")
+
+	for _, set := range []string{"base", "more"} {
+		image, err := random.Image(1000, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		path, err := layout.Write(filepath.Join(dir, set), empty.Index)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		named := layout.WithAnnotations(map[string]string{refName: "docker.io/library/" + set + ":1"})
+		if err := path.AppendImage(image, named); err != nil {
+			t.Fatal(err)
+		}
+
+		ref, err := name.ParseReference(host + "/library/" + set + ":1")
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		got, err := remote.Image(ref)
+		if err != nil {
+			t.Fatalf("%s: %v", set, err)
+		}
+		if err := validate.Image(got); err != nil {
+			t.Errorf("%s: %v", set, err)
+		}
+	}
 }
 
 func TestAnImageIsPulledWholeByTagAndByDigest(t *testing.T) {

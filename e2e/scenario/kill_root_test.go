@@ -47,12 +47,17 @@ func TestAgentKilledWhilePodsEnd(t *testing.T) {
 // killAgent kills the agent at a moment that is another one each time, and starts it again.
 func (c *cluster) killAgent() {
 	c.t.Helper()
-	moment := time.Duration(rand.IntN(300)) * time.Millisecond
-	if err := retry.Sleep(c.t.Context(), moment); err != nil {
-		c.t.Fatal(err)
-	}
+	c.aMoment(300 * time.Millisecond)
 	c.do("kill", c.node, c.agent)
 	c.do("start", c.node, c.agent)
+}
+
+// aMoment passes, another one each time, which is shorter than the limit.
+func (c *cluster) aMoment(limit time.Duration) {
+	c.t.Helper()
+	if err := retry.Sleep(c.t.Context(), rand.N(limit)); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 func TestCRIServerKilled(t *testing.T) {

@@ -1,57 +1,63 @@
 package scenario
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/trivet-node/trivet/e2e/specs"
+	"github.com/trivet-node/trivet/e2e/specs/nodes"
+	"github.com/trivet-node/trivet/e2e/specs/results"
+	"github.com/trivet-node/trivet/e2e/specs/subject"
+	"github.com/trivet-node/trivet/e2e/specs/suite"
 )
 
-// TestSmokeSpecs runs specs of the published e2e.test against the cluster, each shown as a test of its own.
-// Many of them measure time on a machine that does much else meanwhile, so up to three that failed get a
-// second attempt, which is logged.
+// smokeProcs is how many specs run at the same time.
+const smokeProcs = 4
+
+// TestSmokeSpecs runs specs of the published e2e.test against the cluster, each shown as a test of its own:
+// the smoke set, and a sample of all that passed in the last conformance run, others for each commit. Many of
+// them measure time on a machine that does much else meanwhile, so up to three that failed get a second
+// attempt, which is logged.
 func TestSmokeSpecs(t *testing.T) {
 	c := open(t)
 	bin := filepath.Join(c.root, ".trivet", "bin")
-	suite := specs.Config{
-		Suite:      filepath.Join(bin, "e2e.test"),
-		Kubectl:    filepath.Join(bin, "kubectl"),
+	e2e := suite.E2E{
+		Program:    filepath.Join(bin, "e2e.test"),
 		Ginkgo:     filepath.Join(bin, "ginkgo"),
-		Procs:      4,
+		Kubectl:    filepath.Join(bin, "kubectl"),
 		Kubeconfig: filepath.Join(c.dir, "kubeconfig"),
 		ReportDir:  filepath.Join(c.dir, "specs"),
-		Names:      specs.Smoke(),
 	}
 
-	results := runSpecs(t, suite)
-	if len(results) != len(suite.Names) {
-		t.Errorf("%d results of %d specs", len(results), len(suite.Names))
+	watch, err := nodes.New(t.Context(), e2e.Kubeconfig)
+	if err != nil {
+		t.Fatal(err)
 	}
 
-	failed := suite
-	failed.Names = nil
-	failed.Procs = 1
-	failed.ReportDir = suite.ReportDir + "-again"
-	for _, r := range results {
-		if r.Outcome == specs.Failed {
-			failed.Names = append(failed.Names, r.Name)
-		}
+	e2e.Nodes = watch.Count()
+	names := slices.Concat(specs.Smoke(), sample(t, c.root))
+	found := runSpecs(t, e2e, names, smokeProcs)
+	if len(found) != len(names) {
+		t.Errorf("%d results of %d specs", len(found), len(names))
 	}
 
-	again := map[string]specs.Result{}
-	if n := len(failed.Names); n > 0 && n <= 3 {
-		for _, r := range runSpecs(t, failed) {
+	again := map[string]suite.Result{}
+	if failed := failedOf(found); len(failed) > 0 && len(failed) <= 3 {
+		for _, r := range runSpecs(t, e2e, failed, 1) {
 			again[r.Name] = r
 		}
 	}
 
-	for _, r := range results {
+	for _, r := range found {
 		t.Run(r.Name, func(t *testing.T) {
 			second, tried := again[r.Name]
 			switch {
-			case r.Outcome == specs.Passed:
-			case tried && second.Outcome == specs.Passed:
+			case r.Outcome == suite.Passed:
+			case tried && second.Outcome == suite.Passed:
 				t.Logf("passed at the second attempt; the first: %s", r.Message)
 			default:
 				t.Errorf("%s: %s", r.Outcome, r.Message)
@@ -60,11 +66,57 @@ func TestSmokeSpecs(t *testing.T) {
 	}
 }
 
-func runSpecs(t *testing.T, suite specs.Config) []specs.Result {
+// sample are the specs of this commit.
+func sample(t *testing.T, root string) []string {
 	t.Helper()
-	results, err := specs.Run(t.Context(), suite, os.Stdout)
+	_, last, err := results.Read(filepath.Join(
+		root,
+		"docs",
+		"data",
+		"conformance",
+		"conformance-trivet.jsonl",
+	))
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Log("no sample: there are no results of a conformance run")
+		return nil
+	}
+
 	if err != nil {
 		t.Fatal(err)
 	}
-	return results
+
+	passed := specs.Times{}
+	for name, r := range last {
+		if r.State() == results.Passed {
+			passed[name] = r.Took()
+		}
+	}
+
+	commit := subject.Commit(t.Context(), root)
+	names := specs.Sample(commit, passed)
+	t.Logf("the sample of commit %s:", commit)
+	for _, n := range names {
+		t.Logf("sample: %s", n)
+	}
+
+	return names
+}
+
+func failedOf(found []suite.Result) []string {
+	var names []string
+	for _, r := range found {
+		if r.Outcome == suite.Failed {
+			names = append(names, r.Name)
+		}
+	}
+	return names
+}
+
+func runSpecs(t *testing.T, e2e suite.E2E, names []string, procs int) []suite.Result {
+	t.Helper()
+	found, err := e2e.Run(t.Context(), names, procs, suite.Print(os.Stdout, len(names)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
 }

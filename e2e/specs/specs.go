@@ -1,25 +1,43 @@
-// Package specs runs chosen specs of the published Kubernetes end-to-end suite (e2e.test) against a cluster
-// and returns a result for each. The suite is the real one: this package only chooses by exact name,
-// follows the run, and reads its JUnit report.
+// Package specs knows the specs of the published end-to-end suite of Kubernetes (e2e.test) by their names:
+// the sets that are run, how a set is divided between machines, and which of them CI runs.
 package specs
 
 import (
-	"context"
 	_ "embed"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
+	"slices"
 	"strings"
 )
 
-//go:embed smoke.txt
-var smoke string
+var (
+	//go:embed smoke.txt
+	smoke string
+
+	//go:embed conformance.txt
+	conformance string
+)
 
 // Smoke are the names of the smoke set.
 func Smoke() []string { return Parse(smoke) }
+
+// Conformance are the names of all specs with [Conformance] or [NodeConformance], as they were when
+// conformance.txt was written for a version of the suite.
+func Conformance() (version string, names []string) {
+	first, _, _ := strings.Cut(conformance, "\n")
+	return strings.TrimPrefix(first, conformanceHead), Parse(conformance)
+}
+
+// conformanceHead begins conformance.txt, before the version.
+const conformanceHead = "# The specs of e2e.test with [Conformance] or [NodeConformance], written by make " +
+	"conformance-names for "
+
+// FormatConformance returns the text of conformance.txt for a version of the suite with all these specs.
+func FormatConformance(version string, all []string) string {
+	names := slices.DeleteFunc(slices.Clone(all), func(n string) bool { return !IsConformance(n) })
+	slices.Sort(names)
+	return conformanceHead + version + "\n" + strings.Join(names, "\n") + "\n"
+}
 
 // Parse reads one spec name a line; empty lines and lines that start with # are skipped.
 func Parse(text string) []string {
@@ -33,64 +51,89 @@ func Parse(text string) []string {
 	return names
 }
 
-// Config says which suite runs against which cluster.
-type Config struct {
-	Suite      string   // path of the e2e.test binary
-	Ginkgo     string   // path of the ginkgo command; empty runs the suite in one process
-	Procs      int      // parallel processes, used with Ginkgo
-	Kubeconfig string   // an administrator's
-	Kubectl    string   // path of kubectl, which some specs run
-	ReportDir  string   // receives junit_01.xml and e2e.log
-	Names      []string // exact spec names
+// IsConformance reports whether a spec has [Conformance] or [NodeConformance] in its name.
+func IsConformance(name string) bool {
+	return strings.Contains(name, "[Conformance]") || strings.Contains(name, "[NodeConformance]")
 }
 
-// Run runs the named specs and returns one result a name, in their order. The error is about the run itself
-// (the suite cannot start, its report cannot be read); failed specs are results. Progress gets one line for
-// each spec that ends.
-func Run(ctx context.Context, c Config, progress io.Writer) ([]Result, error) {
-	found, err := runSuite(suiteCommand(ctx, c), c.ReportDir, len(c.Names), progress)
+// IsSerial reports whether ginkgo runs a spec after those that run in parallel, alone.
+func IsSerial(name string) bool { return strings.Contains(name, "[Serial]") }
+
+// IsDisruptive reports whether a spec does what disturbs others that run at the same time. Most of them are
+// [Serial], too.
+func IsDisruptive(name string) bool { return strings.Contains(name, "[Disruptive]") }
+
+// isGated reports whether a spec is for a feature that a cluster may not have.
+func isGated(name string) bool {
+	return strings.Contains(name, "[Feature:") || strings.Contains(name, "[FeatureGate:")
+}
+
+// SIG is the group that a spec belongs to, such as "sig-node"; "" if its name does not say so.
+func SIG(name string) string {
+	sig, _, found := strings.Cut(strings.TrimPrefix(name, "["), "]")
+	if !found || !strings.HasPrefix(name, "[sig-") {
+		return ""
+	}
+	return sig
+}
+
+// Sets are the names of the sets, but a file.
+var Sets = []string{"conformance", "node", "storage", "network", "smoke", "all"}
+
+// Select returns the names of a set, or those in a file with one name a line, in the order of all, the specs
+// of the suite. The sets node, storage and network are the specs of that SIG outside of the conformance set
+// that do not depend on a feature.
+func Select(all []string, set string) ([]string, error) {
+	switch set {
+	case "all":
+		return all, nil
+	case "smoke":
+		return named(all, "the smoke set", Smoke())
+	case "conformance":
+		return choose(all, IsConformance), nil
+	case "node", "storage", "network":
+		return choose(all, func(n string) bool {
+			return SIG(n) == "sig-"+set && !IsConformance(n) && !isGated(n)
+		}), nil
+	}
+
+	text, err := os.ReadFile(set)
 	if err != nil {
-		return nil, err
-	}
-	return pick(found, c.Names), nil
-}
-
-// focusOn is a regular expression that matches just the given names.
-func focusOn(names []string) string {
-	quoted := make([]string, len(names))
-	for i, n := range names {
-		quoted[i] = regexp.QuoteMeta(n)
-	}
-	return "(" + strings.Join(quoted, "|") + ")$"
-}
-
-func suiteCommand(ctx context.Context, c Config) *exec.Cmd {
-	focus := "--ginkgo.focus=" + focusOn(c.Names)
-	args := []string{"--provider=skeleton", "--kubeconfig=" + c.Kubeconfig, "--kubectl-path=" + c.Kubectl,
-		"--report-dir=" + c.ReportDir, "--disable-log-dump=true", "--dns-domain=cluster.local"}
-	name := c.Suite
-	if c.Ginkgo == "" {
-		args = append(args, "--ginkgo.no-color", "--ginkgo.v", focus)
-	} else {
-		name = c.Ginkgo
-		args = append([]string{"run", fmt.Sprintf("--procs=%d",
-			max(c.Procs, 1)), "--no-color", "-v", "--keep-going",
-			strings.Replace(focus, "--ginkgo.focus", "--focus", 1), c.Suite, "--"}, args...)
+		return nil, fmt.Errorf("%q is neither a set (%s) nor a file with names of specs: %w",
+			set, strings.Join(Sets, ", "), err)
 	}
 
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), "KUBECACHEDIR="+filepath.Join(filepath.Dir(c.Kubeconfig), "kubectl-cache"))
-	return cmd
+	return named(all, set, Parse(string(text)))
 }
 
-func pick(found map[string]Result, names []string) []Result {
-	out := make([]Result, len(names))
-	for i, n := range names {
-		r, ok := found[n]
-		if !ok {
-			r = Result{Name: n, Outcome: Missing, Message: "the suite has no spec of this name"}
+// choose returns the names that are wanted.
+func choose(all []string, wanted func(string) bool) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(n string) bool { return !wanted(n) })
+}
+
+// named returns those of all that are listed. The list is of another version of the suite, or wrong, if it
+// has one that the suite does not have.
+func named(all []string, where string, listed []string) ([]string, error) {
+	left := map[string]bool{}
+	for _, n := range listed {
+		left[n] = true
+	}
+
+	found := choose(all, func(n string) bool { return left[n] })
+	for _, n := range found {
+		delete(left, n)
+	}
+
+	for _, n := range listed {
+		if left[n] {
+			return nil, fmt.Errorf("%s: the suite has no spec %q (%d names that it does not have)",
+				where, n, len(left))
 		}
-		out[i] = r
 	}
-	return out
+
+	if len(found) == 0 {
+		return nil, fmt.Errorf("%s names no specs", where)
+	}
+
+	return found, nil
 }

@@ -1,9 +1,13 @@
 package specs
 
 import (
+	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestSmokeSetHas158DistinctSpecs(t *testing.T) {
@@ -25,88 +29,134 @@ func TestSmokeSetHas158DistinctSpecs(t *testing.T) {
 	}
 }
 
-func TestFocusMatchesJustTheNames(t *testing.T) {
-	re := regexp.MustCompile(focusOn([]string{"[sig-node] Pods should be updated [Conformance]", "a.b (c)"}))
-	for text, want := range map[string]bool{
-		"[sig-node] Pods should be updated [Conformance]": true,
-		"a.b (c)": true,
-		"axb (c)": false,
-		"[sig-node] Pods should be updated [Conformance] [NodeConformance]": false,
-	} {
-		if re.MatchString(text) != want {
-			t.Errorf("match of %q: %v, want %v", text, !want, want)
+func TestConformanceSetHas710SpecsOfTheSuitesVersion(t *testing.T) {
+	version, names := Conformance()
+	if len(names) != 710 || len(slices.Compact(slices.Clone(names))) != 710 {
+		t.Errorf("%d names, want 710 different ones", len(names))
+	}
+
+	for _, n := range names {
+		if !IsConformance(n) || SIG(n) == "" {
+			t.Errorf("%q is not of the set", n)
 		}
 	}
-}
 
-const report = `<?xml version="1.0"?><testsuites><testsuite>
-<testcase name="[It] [sig-node] A works [Conformance] [sig-node, Conformance]" status="passed" time="1.5">
-</testcase>
-<testcase name="[It] [sig-node] B works [Slow]" status="failed" time="2">
-<failure message="boom&#xA;more" type="x"></failure></testcase>
-<testcase name="[It] [sig-node] B fails" status="failed" time="2">
-<failure type="x">in the text&#xA;more</failure></testcase>
-<testcase name="[It] [sig-node] C works" status="skipped" time="0">
-<skipped message="skipped - no"></skipped></testcase>
-<testcase name="[SynchronizedBeforeSuite]" status="passed" time="0"></testcase>
-</testsuite></testsuites>`
-
-func TestReportGivesOneResultAName(t *testing.T) {
-	found, err := readReport([]byte(report))
+	module, err := os.ReadFile("../conformance/go.mod")
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	names := []string{
-		"[sig-node] A works [Conformance]",
-		"[sig-node] B works [Slow]",
-		"[sig-node] C works",
-		"[sig-node] D works",
+	pinned := regexp.MustCompile(`(?m)^\s*(?:require )?k8s\.io/kubernetes (v\S+)`).FindSubmatch(module)
+	if pinned == nil || string(pinned[1]) != version {
+		t.Errorf("conformance.txt is of %s, and e2e/conformance pins %s: run make conformance-names",
+			version, pinned)
 	}
 
-	want := []Outcome{Passed, Failed, Skipped, Missing}
-	for i, r := range pick(found, names) {
-		if r.Outcome != want[i] || r.Name != names[i] {
-			t.Errorf("result %d is %+v, want %s %s", i, r, want[i], names[i])
+	if FormatConformance(version, names) != conformance {
+		t.Error("conformance.txt is not as the command writes it: run make conformance-names")
+	}
+}
+
+func TestSmokeSpecsAreInTheConformanceSet(t *testing.T) {
+	_, names := Conformance()
+	for _, n := range Smoke() {
+		if IsConformance(n) && !slices.Contains(names, n) {
+			t.Errorf("the suite has no spec %q", n)
+		}
+	}
+}
+
+// suiteSpecs are a suite in small.
+var suiteSpecs = []string{
+	"[sig-network] A [Conformance]",
+	"[sig-network] B",
+	"[sig-network] C [Feature:X]",
+	"[sig-storage] D [NodeConformance] [Serial]",
+	"[sig-storage] E [Serial]",
+	"[sig-node] F [FeatureGate:Y] [Beta]",
+	"[sig-node] G",
+}
+
+func TestSetsAreChosenByName(t *testing.T) {
+	list := filepath.Join(t.TempDir(), "list")
+	if err := os.WriteFile(list, []byte("# mine\n[sig-node] G\n\n[sig-network] B\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	for set, want := range map[string][]string{
+		"conformance": {suiteSpecs[0], suiteSpecs[3]},
+		"network":     {suiteSpecs[1]},
+		"storage":     {suiteSpecs[4]},
+		"node":        {suiteSpecs[6]},
+		"all":         suiteSpecs,
+		list:          {suiteSpecs[1], suiteSpecs[6]},
+	} {
+		got, err := Select(suiteSpecs, set)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("set %s: %q, %v, want %q", set, got, err, want)
+		}
+	}
+}
+
+func TestSetThatIsNotThereIsAnError(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+
+		return path
+	}
+
+	for set, fault := range map[string]string{
+		"conformnace":               "neither a set (conformance, node,",
+		write("wrong", "[sig-x] Q"): `no spec "[sig-x] Q"`,
+		write("empty", "# none\n"):  "names no specs",
+	} {
+		if _, err := Select(suiteSpecs, set); err == nil || !strings.Contains(err.Error(), fault) {
+			t.Errorf("set %s: error %v, want %q", set, err, fault)
+		}
+	}
+}
+
+func TestShardsHaveEachSpecOnceAndTakeAboutTheSameTime(t *testing.T) {
+	_, names := Conformance()
+	times := Times{names[0]: 5 * time.Minute, names[1]: 4 * time.Minute}
+
+	var all []string
+	var loads []time.Duration
+	for n := 1; n <= 5; n++ {
+		mine := Shard{Number: n, Of: 5}.Pick(names, times)
+		all = append(all, mine...)
+
+		var load time.Duration
+		for _, name := range mine {
+			load += times.Of(name)
+		}
+
+		loads = append(loads, load)
+	}
+
+	slices.Sort(all)
+	if !slices.Equal(all, slices.Sorted(slices.Values(names))) {
+		t.Errorf("the shards have %d names, want each of %d once", len(all), len(names))
+	}
+	if spread := slices.Max(loads) - slices.Min(loads); spread > 2*unknownTime {
+		t.Errorf("the shards take %v", loads)
+	}
+}
+
+func TestShardsAreNumbersInTheirRange(t *testing.T) {
+	for text, want := range map[string]Shard{"": {}, "1/1": {1, 1}, "2/5": {2, 5}} {
+		if got, err := ParseShard(text); err != nil || got != want {
+			t.Errorf("%q: %v, %v", text, got, err)
 		}
 	}
 
-	if m := found[names[1]].Message; m != "boom" {
-		t.Errorf("message %q, want the first line", m)
-	}
-	if m := found["[sig-node] B fails"].Message; m != "in the text" {
-		t.Errorf("message %q of a failure without the attribute, want the first line of its text", m)
-	}
-}
-
-func TestSuiteThatDidNotBeginIsAnError(t *testing.T) {
-	_, err := readReport([]byte(`<testsuites><testsuite>
-		<testcase name="[SynchronizedBeforeSuite]" status="failed">
-		<failure message="timed out waiting for 2 pods&#xA;more" type="failed"></failure></testcase>
-		</testsuite></testsuites>`))
-	if err == nil || err.Error() != "the suite did not begin: timed out waiting for 2 pods" {
-		t.Errorf("error %v", err)
-	}
-}
-
-func TestFollowPrintsALineForEachSpecThatEnds(t *testing.T) {
-	out := "noise\n• [2.405 seconds]\n[sig-node] A works\n  detail\n• [FAILED] [12.1 " +
-		"seconds]\n[sig-node] B works\nx\nS [SKIPPED] [0.1 seconds]\n[sig-node] C\n"
-	var got strings.Builder
-	follow(strings.NewReader(out), 3, &got)
-	want := "  1/3 passed   2.405s [sig-node] A works\n  2/3 failed    12.1s [sig-node] B works\n  3/3 " +
-		"skipped    0.1s [sig-node] C\n"
-	if got.String() != want {
-		t.Errorf("progress\n%s\nwant\n%s", got.String(), want)
-	}
-}
-
-func FuzzReport(f *testing.F) {
-	f.Add([]byte(report))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		found, err := readReport(data)
-		if err == nil {
-			pick(found, Smoke())
+	for _, text := range []string{"0/5", "6/5", "2", "a/b", "1/0", "-1/5"} {
+		if _, err := ParseShard(text); err == nil {
+			t.Errorf("%q is not refused", text)
 		}
-	})
+	}
 }

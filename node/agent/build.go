@@ -15,6 +15,7 @@ import (
 	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/objects"
+	"github.com/trivet-node/trivet/node/podcertificate"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/podlog/logrotate"
@@ -176,9 +177,9 @@ func runCSI(s *surroundings, parts *parts, in podInputs) (*csivolume.Mounter, er
 	})
 }
 
-// newVolumes makes what mounts volumes.
-func (s *surroundings) newVolumes(in podInputs) *volume.Mounter {
-	return volume.New(volume.Config{
+// runVolumes makes what mounts volumes, and starts what has certificates issued for them.
+func (s *surroundings) runVolumes(parts *parts, in podInputs) *volume.Mounter {
+	cfg := volume.Config{
 		Root:    s.cfg.RootDir,
 		Node:    in.env,
 		Objects: in.refs,
@@ -186,5 +187,20 @@ func (s *surroundings) newVolumes(in podInputs) *volume.Mounter {
 		CSI:     in.csi,
 		Mounted: s.metrics.Volumes.Mounted,
 		Log:     s.log,
-	})
+	}
+
+	if s.cfg.Gates.PodCertificates {
+		certificates := podcertificate.New(podcertificate.Config{
+			API:     podcertificate.Of(s.client, s.cfg.NodeName, s.log),
+			Node:    in.status.Node,
+			Events:  in.events,
+			Changed: func(pod types.UID) { in.looks.Look(pod, queue.ObjectChanged) },
+			Log:     s.log,
+		})
+		s.metrics.Certificates.Pods = certificates.States
+		parts.runSafe("pod certificates", certificates.Run)
+		cfg.Certificates = certificates
+	}
+
+	return volume.New(cfg)
 }

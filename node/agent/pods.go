@@ -54,7 +54,7 @@ type podInputs struct {
 // runPods makes and starts what pods are made of, what works on them, and what removes their leftovers.
 func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	// What a pod is made of beside its containers.
-	volumes := s.newVolumes(in)
+	volumes := s.runVolumes(parts, in)
 	if err := s.runRotator(parts); err != nil {
 		return err
 	}

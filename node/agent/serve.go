@@ -129,6 +129,7 @@ func (s *surroundings) apiConfig(in podInputs) kubeletapi.Config {
 			Profiling:  !api.Profiling,
 			DebugFlags: !api.DebugFlags,
 		},
+		PodLogDir:      s.logs().Root,
 		LogDir:         "/var/log",
 		StreamIdleTime: api.StreamIdleTime,
 	}
@@ -194,6 +195,7 @@ func metricPages(
 	for _, daemon := range []string{"trivet-cri", "trivet-csi", "trivet-netd"} {
 		pages[daemon] = metric.Relay(filepath.Join(metric.SocketDir, daemon+".sock"), s.log)
 	}
+
 	return pages
 }
 

@@ -234,6 +234,7 @@ type Gates struct {
 	Checkpoint           bool // ContainerCheckpoint
 	Statusz              bool // ComponentStatusz
 	Flagz                bool // ComponentFlagz
+	PodCertificates      bool // PodCertificateRequest
 	PodResources         bool // PodLevelResources
 	ResizePods           bool // InPlacePodLevelResourcesVerticalScaling
 	RestartAllContainers bool // RestartAllContainersOnContainerExits

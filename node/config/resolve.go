@@ -124,6 +124,7 @@ func gates(k *kubeletconfig.Configuration) Gates {
 		Checkpoint:           k.Enabled("ContainerCheckpoint"),
 		Statusz:              k.Enabled("ComponentStatusz"),
 		Flagz:                k.Enabled("ComponentFlagz"),
+		PodCertificates:      k.Enabled("PodCertificateRequest"),
 		PodResources:         k.Enabled("PodLevelResources"),
 		ResizePods:           k.Enabled("InPlacePodLevelResourcesVerticalScaling"),
 		RestartAllContainers: k.Enabled("RestartAllContainersOnContainerExits"),

@@ -103,8 +103,9 @@ func TestADeferredResizeIsGivenWhenAnotherPodEnds(t *testing.T) {
 	r.look("a", 1, "500m")
 	r.look("b", 1, "400m")
 	state := r.look("a", 2, "800m")
-	if has(state) != "500m" || state.Pending == nil || state.Pending.Reason != v1.PodReasonDeferred ||
-		!strings.HasPrefix(state.Pending.Message, "Node didn't have enough resource: cpu, requested: 800, used: 400") {
+	const short = "Node didn't have enough resource: cpu, requested: 800, used: 400, capacity: 1000"
+	if p := state.Pending; has(state) != "500m" || p == nil || p.Reason != v1.PodReasonDeferred ||
+		p.Message != short {
 		t.Errorf("%s, %+v", has(state), state.Pending)
 	}
 	if len(r.events) != 1 || !strings.HasPrefix(r.events[0], "a ResizeDeferred Pod resize OutOfcpu: {") {
@@ -182,7 +183,7 @@ func TestResourcesOfThePodAreInfeasibleWithTheirGateOff(t *testing.T) {
 	asks.Spec.Resources = &v1.ResourceRequirements{Requests: v1.ResourceList{"cpu": resource.MustParse("1")}}
 	r.pods["a"] = &asks
 	state := r.Look(&asks)
-	if state.Pending == nil || state.Pending.Reason != v1.PodReasonInfeasible || state.Pod.Spec.Resources != nil {
+	if p := state.Pending; p == nil || p.Reason != v1.PodReasonInfeasible || state.Pod.Spec.Resources != nil {
 		t.Errorf("%+v", state.Pending)
 	}
 	if len(r.events) != 1 || !strings.HasPrefix(r.events[0], "a ResizeInfeasible Pod resize Infeasible: {") {

@@ -15,6 +15,9 @@ import (
 type lookup struct {
 	pods    Pods
 	runtime *runtime.Client
+
+	// logs is the directory with the logs of pods.
+	logs string
 }
 
 // annotationMirror has, at a mirror pod, the UID that its static pod has at the node.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/podlog/containerlog"
 	"github.com/trivet-node/trivet/node/podspec"
 	"github.com/trivet-node/trivet/node/runtime"
@@ -91,7 +94,13 @@ func (l lookup) logFile(
 	newest := runtime.NewestContainer(found)
 	switch {
 	case newest == nil && previous:
+		// The log of an instance that was removed to restart all containers may be there still.
+		if path, kept := l.keptLog(pod, name); kept {
+			return lastID(pod, name), path, nil
+		}
+
 		return "", "", badRequest("previous terminated container %q in pod %q not found", name, pod.Name)
+
 	case newest == nil:
 		return "", "", badRequest("container %q in pod %q is waiting to start: %s",
 			name, pod.Name, waiting(pod, name))
@@ -106,6 +115,22 @@ func (l lookup) logFile(
 	}
 
 	return newest.ID, status.LogPath, nil
+}
+
+// keptLog returns where the log of the instance before the present one is, if it outlived the instance.
+func (l lookup) keptLog(pod *v1.Pod, name string) (path string, kept bool) {
+	s := statusOf(pod, name)
+	attempt := s.RestartCount
+	if s.State.Waiting == nil {
+		attempt--
+	}
+	if lastID(pod, name) == "" || attempt < 0 {
+		return "", false
+	}
+
+	path = filepath.Join(podlog.Dir(l.logs, pod), podlog.File(name, uint32(attempt)))
+	_, err := os.Stat(path)
+	return path, err == nil
 }
 
 // isRunning reports whether an instance may still write to its log.

@@ -1,7 +1,10 @@
 package kubeletapi
 
 import (
+	"errors"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -91,6 +94,51 @@ func TestWhyAContainerWaits(t *testing.T) {
 
 		if got := waiting(pod, "c"); got != want {
 			t.Errorf("%q: %q, want %q", reason, got, want)
+		}
+	}
+}
+
+func TestTheLogOfAnInstanceThatWasRemovedIsFoundByTheStatus(t *testing.T) {
+	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web", UID: "u"}}
+	root := t.TempDir()
+	dir := filepath.Join(root, "ns_web_u", "c")
+	if err := errors.Join(
+		os.MkdirAll(dir, 0o755),
+		os.WriteFile(filepath.Join(dir, "1.log"), nil, 0o644),
+	); err != nil {
+		t.Fatal(err)
+	}
+
+	waiting := v1.ContainerState{Waiting: &v1.ContainerStateWaiting{}}
+	running := v1.ContainerState{Running: &v1.ContainerStateRunning{}}
+	ended := v1.ContainerState{Terminated: &v1.ContainerStateTerminated{ContainerID: "trivet-cri://id"}}
+	for _, c := range []struct {
+		name   string
+		status v1.ContainerStatus
+		kept   bool
+	}{
+		{
+			"the next one runs",
+			v1.ContainerStatus{RestartCount: 2, State: running, LastTerminationState: ended},
+			true,
+		},
+		{
+			"there is no next one",
+			v1.ContainerStatus{RestartCount: 1, State: waiting, LastTerminationState: ended},
+			true,
+		},
+		{"it is the first one", v1.ContainerStatus{State: running}, false},
+		{
+			"its log is gone",
+			v1.ContainerStatus{RestartCount: 1, State: running, LastTerminationState: ended},
+			false,
+		},
+	} {
+		c.status.Name = "c"
+		pod.Status.ContainerStatuses = []v1.ContainerStatus{c.status}
+		path, kept := lookup{logs: root}.keptLog(pod, "c")
+		if kept != c.kept || kept && path != filepath.Join(dir, "1.log") {
+			t.Errorf("%s: %q, %v", c.name, path, kept)
 		}
 	}
 }

@@ -30,6 +30,7 @@ func (s *Server) Handler() http.Handler {
 	if s.cfg.Count != nil {
 		return s.cfg.Count(guarded)
 	}
+
 	return guarded
 }
 

@@ -57,6 +57,8 @@ type Config struct {
 	Off Off
 	// Configz is the configuration in effect, served as /configz. Nil: 404.
 	Configz any
+	// PodLogDir is where the logs of pods are.
+	PodLogDir string
 	// LogDir is served below /logs/. Empty: 404.
 	LogDir string
 	// CheckpointDir is where the runtime writes checkpoints. Empty: /checkpoint is not served.
@@ -89,7 +91,7 @@ type Server struct {
 
 // New returns a server that does not listen yet.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, find: lookup{pods: cfg.Pods, runtime: cfg.Runtime}}
+	return &Server{cfg: cfg, find: lookup{pods: cfg.Pods, runtime: cfg.Runtime, logs: cfg.PodLogDir}}
 }
 
 // Run serves until ctx ends. Streams that are open then are cut.

@@ -31,6 +31,7 @@ var ServedGates = map[string]string{
 	"KubeletEnsureSecretPulledImages":         "off: as imagePullCredentialsVerificationPolicy: NeverVerify",
 	"InPlacePodLevelResourcesVerticalScaling": "off: resources of a pod as a whole stay as they are",
 	"MemoryQoS":                               "off: no memory.min, memory.low and memory.high",
+	"PodCertificateRequest":                   "off: volumes with podCertificate sources are refused",
 	"PodLevelResources":                       "off: pods with resources of their own are refused",
 	"RestartAllContainersOnContainerExits":    "off: not declared, pods that need it are refused",
 	"RotateKubeletServerCertificate":          "off: serverTLSBootstrap is refused",

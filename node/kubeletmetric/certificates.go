@@ -5,18 +5,27 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/trivet-node/trivet/node/podcertificate"
 )
 
-// Certificates shows how long the node's certificates are still valid, and counts renewals that failed.
+// Certificates shows how long the node's certificates are still valid, counts renewals that failed, and shows
+// the states of the certificates of pods.
 type Certificates struct {
 	group
 	client, server             *prometheus.Desc
 	clientErrors, serverErrors prometheus.Counter
 	rotated                    *prometheus.HistogramVec
 
+	pods *prometheus.Desc
+
 	// Client and Server return when the certificates end, the zero time for never. They are set before the
 	// first scrape; nil: the agent has no such certificate.
 	Client, Server func() time.Time
+
+	// Pods returns how many certificates of pods there are of each kind. It is set before the first scrape;
+	// nil: there are none.
+	Pods func() map[podcertificate.Kind]int
 }
 
 func newCertificates() *Certificates {
@@ -32,6 +41,8 @@ func newCertificates() *Certificates {
 			"How long the node's client certificate is still valid, in seconds; +Inf without one."),
 		server: desc("certificate_manager_server_ttl_seconds",
 			"How long the node's serving certificate is still valid, in seconds; +Inf without one."),
+		pods: desc("podcertificate_states",
+			"Number of certificates of pods, by signer and state.", "signer_name", "state"),
 		clientErrors: errors("certificate_manager_client_expiration_renew_errors", "client"),
 		serverErrors: errors("server_expiration_renew_errors", "serving"),
 	}
@@ -62,6 +73,7 @@ func (c *Certificates) Describe(out chan<- *prometheus.Desc) {
 	c.group.Describe(out)
 	out <- c.client
 	out <- c.server
+	out <- c.pods
 }
 
 // Collect implements prometheus.Collector.
@@ -69,6 +81,12 @@ func (c *Certificates) Collect(out chan<- prometheus.Metric) {
 	c.group.Collect(out)
 	out <- gauge(c.client, left(c.Client))
 	out <- gauge(c.server, left(c.Server))
+	if c.Pods == nil {
+		return
+	}
+	for kind, count := range c.Pods() {
+		out <- gauge(c.pods, float64(count), kind.Signer, kind.State)
+	}
 }
 
 func left(end func() time.Time) float64 {

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/trivet-node/trivet/internal/testenv"
+	"github.com/trivet-node/trivet/node/podcertificate"
 	"github.com/trivet-node/trivet/node/podtiming"
 )
 
@@ -35,6 +36,9 @@ func everything(t *testing.T) *Set {
 	s.Client.Sent("GET", "api", 0)
 	s.Client.Received("GET", "api", 0)
 	s.Certificates.ServerRotated(0)
+	s.Certificates.Pods = func() map[podcertificate.Kind]int {
+		return map[podcertificate.Kind]int{{Signer: "example.com/signer", State: "fresh"}: 1}
+	}
 	s.Requests.Wrap(http.NotFoundHandler()).ServeHTTP(
 		httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
 

@@ -77,19 +77,13 @@ func option(c *v1.Container, words string) error {
 				return err
 			}
 
-			rule := v1.ContainerRestartRule{
-				Action: v1.ContainerRestartRuleActionRestart,
-				ExitCodes: &v1.ContainerRestartRuleOnExitCodes{
-					Operator: v1.ContainerRestartRuleOnExitCodesOpIn,
-					Values:   []int32{int32(code)},
-				},
+			c.RestartPolicyRules = restartAllOn(int32(code))
+			if key == "restart-on" {
+				c.RestartPolicyRules[0].Action = v1.ContainerRestartRuleActionRestart
 			}
-			if key == "restart-all-on" {
-				rule.Action = v1.ContainerRestartRuleActionRestartAllContainers
+			if c.RestartPolicy == nil {
+				c.RestartPolicy = new(v1.ContainerRestartPolicyNever)
 			}
-
-			c.RestartPolicy = new(v1.ContainerRestartPolicyNever)
-			c.RestartPolicyRules = append(c.RestartPolicyRules, rule)
 
 		default:
 			return fmt.Errorf("no such option: %s", key)
@@ -97,4 +91,15 @@ func option(c *v1.Container, words string) error {
 	}
 
 	return nil
+}
+
+// restartAllOn is a rule that restarts all containers of the pod when this one ends with the code.
+func restartAllOn(code int32) []v1.ContainerRestartRule {
+	return []v1.ContainerRestartRule{{
+		Action: v1.ContainerRestartRuleActionRestartAllContainers,
+		ExitCodes: &v1.ContainerRestartRuleOnExitCodes{
+			Operator: v1.ContainerRestartRuleOnExitCodesOpIn,
+			Values:   []int32{code},
+		},
+	}}
 }

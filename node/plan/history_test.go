@@ -39,6 +39,7 @@ func newHistory(choose func(int) int) *history {
 		v1.RestartPolicyOnFailure,
 		v1.RestartPolicyNever,
 	}[choose(3)]
+
 	pod := podOf(policy, "init:i", "sidecar:s", "init:j", "a", "b")
 	for _, c := range []*v1.Container{&pod.Spec.InitContainers[1], &pod.Spec.Containers[0]} {
 		c.ResizePolicy = []v1.ContainerResizePolicy{{
@@ -50,6 +51,12 @@ func newHistory(choose func(int) int) *history {
 	if choose(3) == 0 {
 		pod.Spec.ActiveDeadlineSeconds = new(int64(60))
 	}
+
+	if choose(3) == 0 {
+		restarter := [][]v1.Container{pod.Spec.Containers, pod.Spec.InitContainers}[choose(2)]
+		restarter[choose(len(restarter))].RestartPolicyRules = restartAllOn(1)
+	}
+
 	return &history{world: newWorld(pod), choose: choose}
 }
 

@@ -30,7 +30,7 @@ func (v *View) recall() {
 			}
 
 			lost := ran(&all[i])
-			if lost == nil || v.removed(lost) {
+			if lost == nil || v.wasRemoved(lost) {
 				continue
 			}
 			if v.recalled == nil {
@@ -42,12 +42,21 @@ func (v *View) recall() {
 	}
 }
 
-// removed reports whether an instance that the runtime does not have was removed to restart all containers,
-// so that its container starts from the beginning: then it was of the sandbox that is there. The API's times
-// are whole seconds.
-func (v *View) removed(c *Container) bool {
-	return mayRestartAll(v.Pod) && v.Sandbox != nil &&
-		!c.Started.Before(v.Sandbox.Created.Truncate(time.Second))
+// wasRemoved reports whether an instance that the runtime does not have was removed to restart all
+// containers, or was about to be, so that its container starts from the beginning. If only the API tells, it
+// was of the sandbox that is there, whose time the API has in whole seconds.
+func (v *View) wasRemoved(c *Container) bool {
+	known := v.removed[c.Name]
+	if known != nil && known.Attempt >= c.Attempt || c.Reason == RestartingAllContainers {
+		return true
+	}
+
+	if !MayRestartAll(v.Pod) {
+		return false
+	}
+
+	here := v.Sandbox != nil && !c.Started.Before(v.Sandbox.Created.Truncate(time.Second))
+	return here || restartShown(v.Pod)
 }
 
 // ran is the last instance in a container's status, nil if it has none.
@@ -64,6 +73,7 @@ func ran(s *v1.ContainerStatus) *Container {
 		out.Started = s.State.Running.StartedAt.Time
 	case ended != nil:
 		out.ExitCode = ended.ExitCode
+		out.Reason = ended.Reason
 		out.Started = ended.StartedAt.Time
 		out.Finished = ended.FinishedAt.Time
 

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -129,6 +130,36 @@ func TestWhatWasRemovedFromItsSandboxStartsFromTheBeginning(t *testing.T) {
 	w.now = t0.Add(time.Hour)
 	if started := w.starts(); len(started) != 1 || started[0].ID != "s" {
 		t.Errorf("starts %+v", started)
+	}
+}
+
+// A reboot in the middle of it changes nothing: what the API shows to have ended for good starts, too.
+func TestAllContainersAreRestartedAfterAReboot(t *testing.T) {
+	restarting := v1.PodCondition{Type: v1.AllContainersRestarting, Status: v1.ConditionTrue}
+	for name, shows := range map[string]v1.PodStatus{
+		"the rule fits": {ContainerStatuses: all(shown("a", new(int32(7))), shown("b", new(int32(0))))},
+		"the condition is true": {
+			ContainerStatuses: all(shown("a", nil), shown("b", new(int32(0)))),
+			Conditions:        []v1.PodCondition{restarting},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := podOf("Never", "a", "b")
+			pod.Spec.Containers[0].RestartPolicyRules = restartAllOn(7)
+			pod.Status = shows
+			w := newWorld(pod)
+
+			var got []string
+			for range 5 {
+				for _, s := range w.starts() {
+					got = append(got, describe(s))
+				}
+			}
+
+			if diff := cmp.Diff([]string{"start/a #1", "start/b #1"}, got); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 

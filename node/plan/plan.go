@@ -111,8 +111,8 @@ type Observed struct {
 	// are out of date. Containers can start.
 	Mounted bool
 
-	// Logged is, by container name, the attempt that follows those whose logs are there, of a pod of which
-	// the runtime knows nothing.
+	// Logged is, by container name, the attempt that follows those whose logs are there, of a pod of whose
+	// containers the runtime knows nothing.
 	Logged map[string]uint32
 }
 

@@ -51,6 +51,10 @@ type Pod struct {
 	images   map[string]string
 	hashes   map[string]hashOf
 
+	// removed are the newest instances that were removed to restart all containers, by the name of the
+	// container.
+	removed map[string]*Container
+
 	// stopped are the IDs of the sandboxes whose stop was carried through.
 	stopped map[string]bool
 
@@ -203,7 +207,7 @@ func (p *Pod) See(o Observed) View {
 	if p.spec == nil {
 		p.spec = orphan(p.uid, o)
 	}
-	p.view = viewOf(p.spec, p.mask(o))
+	p.view = viewOf(p.spec, p.mask(o), p.removed)
 	p.view.Gone = p.gone
 	p.sizes.see(p.view.Observed.Containers)
 	return p.view
@@ -238,6 +242,11 @@ func (p *Pod) Begin(s Step) {
 	switch s.Verb {
 	case Prepare:
 		p.volumes.changed = false
+	case RemoveContainer:
+		if s.KeepLog {
+			p.keepRemoved(s)
+		}
+
 	case Stop:
 		f.patience = s.Grace
 		if grace, _ := p.grace(); grace != nil {
@@ -262,7 +271,7 @@ func (p *Pod) End(s Step, err error, now time.Time) (failed bool) {
 	p.steps.landed[key] = true
 
 	// A pull of an image that the spec does not have any more says nothing of the one that it has now.
-	cancelled := errors.Is(err, context.Canceled) || err != nil && s.Verb == Pull && !p.wants(s)
+	cancelled := errors.Is(err, context.Canceled) || err != nil && s.Verb == Pull && !wants(p.spec, s)
 	switch {
 	case err == nil:
 		delete(p.steps.failures, key)
@@ -279,9 +288,10 @@ func (p *Pod) End(s Step, err error, now time.Time) (failed bool) {
 	if s.Verb == Start {
 		// The next start makes sure of the image again.
 		delete(p.images, s.Name)
-		if s.Restart && !cancelled {
-			p.restarts[s.Name] = p.restarts[s.Name].Next(now, p.limit)
-		}
+	}
+
+	if s.Restart && (err == nil || s.Verb == Start && !cancelled) {
+		p.restarts[s.Name] = p.restarts[s.Name].Next(now, p.limit)
 	}
 
 	// A resize that is refused is tried again for as long as it is asked for.
@@ -307,8 +317,8 @@ func (p *Pod) succeeded(s Step) {
 }
 
 // wants reports whether the container of a Pull still has that image in the spec.
-func (p *Pod) wants(s Step) bool {
-	c := podspec.Find(p.spec, s.Name)
+func wants(pod *v1.Pod, s Step) bool {
+	c := podspec.Find(pod, s.Name)
 	return c != nil && c.Image == s.Image
 }
 

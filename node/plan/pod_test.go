@@ -93,7 +93,7 @@ func TestOfTwoSandboxesTheNewestCounts(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			v := viewOf(simplePod(), Observed{Sandboxes: c.all})
+			v := viewOf(simplePod(), Observed{Sandboxes: c.all}, nil)
 			id := ""
 			if s := v.Ready(); s != nil {
 				id = s.ID
@@ -112,7 +112,7 @@ func TestInstancesComeNewestFirst(t *testing.T) {
 		{ID: "3", Name: "c", Attempt: 2, Created: start.Add(time.Second)},
 		{ID: "0", Name: "c"},
 		{ID: "2", Name: "c", Attempt: 2, Created: start},
-	}})
+	}}, nil)
 
 	got := ""
 	for _, c := range v.Instances("c") {
@@ -281,6 +281,7 @@ func TestSoManyOldInstancesAreKept(t *testing.T) {
 				removed++
 			}
 		}
+
 		if removed != want {
 			t.Errorf("%d old ones are kept: %d of 5 are removed, want %d", keep, removed, want)
 		}

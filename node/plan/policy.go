@@ -75,8 +75,11 @@ func matchRule(c *v1.Container, exitCode int32) *v1.ContainerRestartRule {
 }
 
 // finished reports whether the pod is done by itself: all application containers ended for good, or an init
-// container failed for good.
+// container failed for good. While all containers are restarted, none has.
 func (v *View) finished() bool {
+	if len(v.triggers()) > 0 {
+		return false
+	}
 	if v.initFailed() {
 		return true
 	}
@@ -91,7 +94,7 @@ func (v *View) finished() bool {
 			return v.lostSandbox()
 		}
 
-		over := last.State == Exited && !ShouldRestart(v.Pod, c, last.ExitCode)
+		over := last.State == Exited && !ShouldRestart(v.Pod, c, last.ExitCode) && !v.StoppedToResize(c, last)
 		if !over && (last.State == Running || !v.lostSandbox()) {
 			return false
 		}

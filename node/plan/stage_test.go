@@ -239,6 +239,7 @@ func (s *stage) runtimeRestarts([]string) error {
 			s.obey(step)
 			c := s.running(step.Name)
 			c.State, c.Started = plan.Created, time.Time{}
+			s.attempts[c.Name] = c.Attempt
 		}
 		s.end(step, errors.New("connection refused"))
 	}

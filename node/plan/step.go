@@ -23,7 +23,7 @@ const (
 	Start                       // Name, Attempt, ID of the sandbox, Restart
 	Stop                        // Name, ID, Grace, Why
 	StopSandbox                 // ID
-	RemoveContainer             // Name, ID
+	RemoveContainer             // Name, ID, Restart, KeepLog
 	RemoveSandbox               // ID; with its containers
 	Teardown                    // unmounts volumes, removes the pod's directory and control group
 	Finalize                    // deletes the object in the API
@@ -81,9 +81,13 @@ type Step struct {
 	Grace   time.Duration
 	Why     string
 
-	// Restart means, of a Start, that the instance replaces one that ended: it counts for the back-off; of a
-	// Resize, that instances which were stopped for it wait to be replaced.
+	// Restart means that an instance replaces one that ended, or that one which ended is removed for that: it
+	// counts for the back-off. Of a Resize it means that instances which were stopped for it wait to be
+	// replaced.
 	Restart bool
+
+	// KeepLog means that the log of an instance outlives it.
+	KeepLog bool
 
 	// Grant is the one that a Resize puts in force, and Sizes are the running instances that do not have
 	// their part of it yet.

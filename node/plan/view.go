@@ -3,13 +3,14 @@ package plan
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/trivet-node/trivet/node/plan/backoff"
-	"github.com/trivet-node/trivet/node/podspec"
 )
 
 // View is a pod as one look sees it: what is wanted, what the node has, and what was decided. It does not
@@ -50,6 +51,9 @@ type View struct {
 	// recalled are those that only the API knows to have run, by the name of the container.
 	recalled map[string]*Container
 
+	// removed are those that were removed to restart all containers, by the name of the container.
+	removed map[string]*Container
+
 	// starting means that a container's start is in flight.
 	starting bool
 	failures map[Key]backoff.Failure
@@ -63,8 +67,14 @@ type View struct {
 }
 
 // viewOf orders what was observed. What only Decide knows is not in it.
-func viewOf(pod *v1.Pod, o Observed) View {
-	v := View{Pod: pod, Observed: o, instances: make(map[string][]*Container, len(o.Containers))}
+func viewOf(pod *v1.Pod, o Observed, removed map[string]*Container) View {
+	v := View{
+		Pod:       pod,
+		Observed:  o,
+		instances: make(map[string][]*Container, len(o.Containers)),
+		removed:   maps.Clone(removed),
+	}
+
 	for i := range o.Sandboxes {
 		if s := &o.Sandboxes[i]; v.Sandbox == nil || newerSandbox(s, v.Sandbox) {
 			v.Sandbox = s
@@ -134,9 +144,38 @@ func (v *View) IPs(node []string) []string {
 		return node
 	}
 	if s := v.Ready(); s != nil {
-		return s.IPs
+		return podIPs(s.IPs, node)
 	}
 	return nil
+}
+
+// podIPs returns the addresses that a status has of those of a sandbox: the first one of each family, the
+// family of the node's first address first. The API refuses two of a family, and what a CNI plugin returns is
+// in no order that counts: the primary address decides which family a pod is reached by. Without an address
+// of the node IPv4 is first.
+func podIPs(sandbox, node []string) []string {
+	if len(sandbox) == 0 {
+		return nil
+	}
+
+	var v4, v6 []string
+	for _, text := range sandbox {
+		ip, err := netip.ParseAddr(text)
+		ip = ip.Unmap()
+		switch {
+		case err != nil:
+		case ip.Is4() && v4 == nil:
+			v4 = []string{ip.String()}
+		case ip.Is6() && v6 == nil:
+			v6 = []string{ip.String()}
+		}
+	}
+
+	if len(node) > 0 && strings.Contains(node[0], ":") {
+		return append(v6, v4...)
+	}
+
+	return append(v4, v6...)
 }
 
 // Instances returns the instances of a container that the runtime has, the newest first.
@@ -198,22 +237,6 @@ func (v *View) Backoff(c *Container) (delay time.Duration, until time.Time) {
 	return r.Delay, r.Until(c.Finished, v.Now, v.limit)
 }
 
-// RestartingAll returns the IDs of the instances that ended by a rule to restart all containers, in the order
-// of the spec.
-func (v *View) RestartingAll() []string {
-	var out []string
-	for c := range podspec.Regular(v.Pod) {
-		cur := v.current(c.Name)
-		if cur == nil || cur.State != Exited {
-			continue
-		}
-		if rule := matchRule(c, cur.ExitCode); rule != nil && restartsAll(*rule) {
-			out = append(out, cur.ID)
-		}
-	}
-	return out
-}
-
 // applicationsBegun reports whether an application container was created in the current sandbox: then
 // initialization is over.
 func (v *View) applicationsBegun() bool {
@@ -222,7 +245,7 @@ func (v *View) applicationsBegun() bool {
 }
 
 // attempt is the restart count of the next instance: one more than that of the newest one that the runtime or
-// the API knows.
+// the API knows. All instances may have been removed, as all containers of the pod are restarted.
 func (v *View) attempt(name string) uint32 {
 	if last := v.latest(name); last != nil {
 		if last.State == Created {
@@ -232,17 +255,21 @@ func (v *View) attempt(name string) uint32 {
 		return last.Attempt + 1
 	}
 
+	next := v.Observed.Logged[name]
+	if removed := v.removed[name]; removed != nil {
+		next = max(next, removed.Attempt+1)
+	}
+
 	for _, all := range [][]v1.ContainerStatus{
 		v.Pod.Status.InitContainerStatuses,
 		v.Pod.Status.ContainerStatuses,
 	} {
 		for i := range all {
 			if s := &all[i]; s.Name == name && ran(s) != nil {
-				// It has been removed, as all containers of the pod are restarted.
-				return uint32(s.RestartCount) + 1
+				next = max(next, uint32(s.RestartCount)+1)
 			}
 		}
 	}
 
-	return v.Observed.Logged[name]
+	return next
 }

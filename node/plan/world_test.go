@@ -79,6 +79,7 @@ type world struct {
 	group time.Time
 
 	ids      int
+	attempts map[string]uint32 // those of the next instances, by the name of the container
 	flying   []plan.Step       // in flight, in the order in which they began
 	obeyed   map[plan.Key]bool // steps in flight that the node has carried out
 	stopped  map[string]bool   // sandboxes whose stop was carried through in this life of the agent
@@ -88,10 +89,11 @@ type world struct {
 
 func newWorld(pod *v1.Pod) *world {
 	w := &world{
-		api:    pod,
-		now:    t0,
-		health: map[string]plan.Health{},
-		sizes:  map[string]podspec.Amounts{},
+		api:      pod,
+		now:      t0,
+		health:   map[string]plan.Health{},
+		attempts: map[string]uint32{},
+		sizes:    map[string]podspec.Amounts{},
 	}
 	w.restartAgent()
 	return w
@@ -143,7 +145,7 @@ func (w *world) look(during func()) plan.Decision {
 		w.pod.Gone()
 	} else {
 		w.pod.Want(w.api)
-		w.pod.Grant(w.grant)
+		w.pod.Given(w.grant, nil)
 	}
 
 	w.pod.See(seen)
@@ -214,6 +216,7 @@ func (w *world) obey(s plan.Step) {
 		removed := func(x plan.Sandbox) bool { return x.ID == s.ID }
 		w.node.Sandboxes = slices.DeleteFunc(w.node.Sandboxes, removed)
 		w.removeContainers(func(c plan.Container) bool { return c.SandboxID == s.ID })
+
 	case plan.Teardown:
 		w.tornDown, w.node.Mounted = true, false
 	case plan.Finalize:
@@ -239,6 +242,7 @@ func (w *world) start(s plan.Step) {
 	}
 
 	w.ids++
+	w.attempts[s.Name] = s.Attempt + 1
 	id := fmt.Sprintf("%s.%d", s.Name, w.ids)
 	w.node.Containers = append(w.node.Containers, plan.Container{
 		ID:        id,
@@ -257,41 +261,6 @@ func (w *world) start(s plan.Step) {
 	w.sizes[id] = podspec.AmountsOf(w.api, spec)
 
 	w.health[id] = plan.Health{Started: spec.StartupProbe == nil, Ready: spec.ReadinessProbe == nil}
-}
-
-// resize changes the resources of instances that run.
-func (w *world) resize(sizes []plan.Size) {
-	for _, s := range sizes {
-		w.sizes[s.ID] = s.To
-	}
-}
-
-// give gives the pod other resources.
-func (w *world) give(mod func(*v1.Pod)) {
-	w.change(func(p *v1.Pod) {
-		p.Generation++
-		mod(p)
-	})
-	w.grant = &plan.Grant{Generation: w.api.Generation, At: w.now, Announced: true}
-}
-
-// inForce returns what does not have the resources that the pod has been given, of what runs.
-func (w *world) inForce() error {
-	if w.grant == nil {
-		return nil
-	}
-	if !w.group.Equal(w.grant.At) {
-		return errors.New("the pod's group is not resized")
-	}
-
-	for c := range podspec.Regular(w.api) {
-		want := podspec.AmountsOf(w.api, c)
-		if x := w.running(c.Name); x != nil && w.sizes[x.ID] != want {
-			return fmt.Errorf("%s has %v, and is given %v", x.ID, w.sizes[x.ID], want)
-		}
-	}
-
-	return nil
 }
 
 // exit ends an instance, if it runs.
@@ -360,6 +329,8 @@ func (w *world) check(d plan.Decision, before []plan.Step) error {
 			return fmt.Errorf("%s is restarted to be resized", s.ID)
 		case s.Verb == plan.Start && w.running(s.Name) != nil:
 			return fmt.Errorf("a second instance of %s", s.Name)
+		case s.Verb == plan.Start && s.Attempt < w.attempts[s.Name]:
+			return fmt.Errorf("attempt %d of %s is made twice", s.Attempt, s.Name)
 		case s.Verb == plan.Start && !w.ready():
 			return fmt.Errorf("%s is started without a sandbox", s.Name)
 		case s.Verb == plan.CreateSandbox && w.ready():
@@ -378,18 +349,4 @@ func (w *world) check(d plan.Decision, before []plan.Step) error {
 	}
 
 	return nil
-}
-
-// mustRestart reports whether an instance was created with other CPU than it is given, which its resizePolicy
-// does not change in place. In these tests no memory is restarted for.
-func (w *world) mustRestart(s plan.Step) bool {
-	c := podspec.Find(w.api, s.Name)
-	for _, x := range w.node.Containers {
-		if x.ID == s.ID && x.CreatedWith != nil {
-			want := podspec.AmountsOf(w.api, c)
-			cpu := x.CreatedWith.CPURequest != want.CPURequest || x.CreatedWith.CPULimit != want.CPULimit
-			return cpu && len(c.ResizePolicy) > 0
-		}
-	}
-	return false
 }

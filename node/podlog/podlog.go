@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -78,21 +79,43 @@ func (l Logs) Link(i Instance) error {
 
 // NextAttempt returns the attempt that follows those of a container whose logs are there, 0 if there are
 // none. After a reboot neither the runtime nor, for a static pod, the API may know of them.
-func (l Logs) NextAttempt(pod *v1.Pod, container string) uint32 {
-	entries, err := os.ReadDir(filepath.Join(Dir(l.Root, pod), container))
-	if err != nil {
-		return 0
+func (l Logs) NextAttempt(pod *v1.Pod, container string) (next uint32) {
+	for attempt := range l.attempts(Instance{Pod: pod, Container: container}) {
+		next = max(next, attempt+1)
 	}
+	return next
+}
 
-	next := uint32(0)
-	for _, e := range entries {
-		number, _, _ := strings.Cut(e.Name(), suffix)
-		if attempt, err := strconv.ParseUint(number, 10, 31); err == nil {
-			next = max(next, uint32(attempt)+1)
+// RemoveBefore removes the logs of the instances of a container that came before this one. The links to them
+// stay, and lead nowhere.
+func (l Logs) RemoveBefore(i Instance) error {
+	var errs []error
+	for attempt, file := range l.attempts(i) {
+		if attempt < i.Attempt {
+			errs = append(errs, removed(os.Remove(file)))
 		}
 	}
+	return errors.Join(errs...)
+}
 
-	return next
+// attempts yields the log files of a container, rotated ones included, by the attempts that wrote them.
+func (l Logs) attempts(i Instance) iter.Seq2[uint32, string] {
+	dir := filepath.Dir(l.file(i))
+	return func(yield func(uint32, string) bool) {
+		if filepath.Base(i.Container) != i.Container {
+			// A container of a pod cannot have this name, which is from a label.
+			return
+		}
+
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			number, _, _ := strings.Cut(e.Name(), suffix)
+			attempt, err := strconv.ParseUint(number, 10, 31)
+			if err == nil && !yield(uint32(attempt), filepath.Join(dir, e.Name())) {
+				return
+			}
+		}
+	}
 }
 
 // Remove removes the logs of an instance, rotated ones and the link included. What is not there is a success.
@@ -108,12 +131,20 @@ func (l Logs) Remove(i Instance) error {
 	}
 
 	for _, f := range append(files, l.link(i)) {
-		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := removed(os.Remove(f)); err != nil {
 			return err
 		}
 	}
 
 	return nil
+}
+
+// removed is the error of a removal: what was not there is removed.
+func removed(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // RemovePod removes all logs of a pod, and the links to them.

@@ -130,6 +130,22 @@ func TestOnlyTheLogsOfTheInstanceAreRemoved(t *testing.T) {
 	}
 }
 
+func TestLogsOfEarlierInstancesAreRemoved(t *testing.T) {
+	l := newLogs(t)
+	i := podlog.Instance{Pod: newPod("web", "u1"), Container: "app", Attempt: 10}
+	write(t, l, i, "2.log", "9.log", "9.log.20260102-030405.gz", "10.log", "11.log", "notes.txt")
+	for range 2 {
+		if err := l.RemoveBefore(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	left := list(t, filepath.Join(podlog.Dir(l.Root, i.Pod), "app"))
+	if diff := cmp.Diff([]string{"10.log", "11.log", "notes.txt"}, left); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestNothingIsRemovedByANameThatIsNotOfAContainer(t *testing.T) {
 	l := newLogs(t)
 	pod := newPod("web", "u1")

@@ -1,6 +1,10 @@
 package podspec
 
-import v1 "k8s.io/api/core/v1"
+import (
+	"cmp"
+
+	v1 "k8s.io/api/core/v1"
+)
 
 // FSGroup returns the group that the pod's volumes are given to, nil if the pod names none.
 func FSGroup(pod *v1.Pod) *int64 {
@@ -16,6 +20,11 @@ func FSGroupOnRootMismatch(pod *v1.Pod) bool {
 	security := pod.Spec.SecurityContext
 	return security != nil && security.FSGroupChangePolicy != nil &&
 		*security.FSGroupChangePolicy == v1.FSGroupChangeOnRootMismatch
+}
+
+// ServiceAccount returns the name of the service account that the pod runs as.
+func ServiceAccount(pod *v1.Pod) string {
+	return cmp.Or(pod.Spec.ServiceAccountName, "default")
 }
 
 // CommonUser returns the user that all containers of the pod run as, nil if they differ or if the image of

@@ -73,12 +73,13 @@ func (e *executor) do(ctx context.Context, p *pod, view *plan.View, s plan.Step)
 		err := e.start(ctx, p, view, s)
 		e.deps.Meter.ContainerStarted(view.Pod, s.Name, reason.Of(err))
 		return err
+
 	case plan.Stop:
 		return e.stop(ctx, view, s)
 	case plan.StopSandbox:
 		return e.deps.Runtime.StopSandbox(ctx, s.ID)
 	case plan.RemoveContainer:
-		return e.removeContainer(ctx, view, s.ID)
+		return e.removeContainer(ctx, view, s)
 	case plan.RemoveSandbox:
 		return e.deps.Runtime.RemoveSandbox(ctx, s.ID)
 	case plan.Teardown:
@@ -179,13 +180,14 @@ func (e *executor) pull(ctx context.Context, p *pod, pod *v1.Pod, s plan.Step) e
 	return nil
 }
 
-// removeContainer removes an instance with its logs and its termination message.
-func (e *executor) removeContainer(ctx context.Context, view *plan.View, id string) error {
-	if err := e.deps.Runtime.RemoveContainer(ctx, id); err != nil {
+// removeContainer removes an instance with its termination message and its log, or, if that is to be kept,
+// the logs of all instances before it.
+func (e *executor) removeContainer(ctx context.Context, view *plan.View, s plan.Step) error {
+	if err := e.deps.Runtime.RemoveContainer(ctx, s.ID); err != nil {
 		return err
 	}
 
-	at := slices.IndexFunc(view.Observed.Containers, func(c plan.Container) bool { return c.ID == id })
+	at := slices.IndexFunc(view.Observed.Containers, func(c plan.Container) bool { return c.ID == s.ID })
 	if at < 0 {
 		return nil
 	}
@@ -197,7 +199,12 @@ func (e *executor) removeContainer(ctx context.Context, view *plan.View, id stri
 		Attempt:   c.Attempt,
 		ID:        c.ID,
 	}
-	if err := e.cfg.Logs.Remove(instance); err != nil {
+
+	remove := e.cfg.Logs.Remove
+	if s.KeepLog {
+		remove = e.cfg.Logs.RemoveBefore
+	}
+	if err := remove(instance); err != nil {
 		return err
 	}
 

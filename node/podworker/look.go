@@ -142,8 +142,7 @@ func (w *Worker) see(p *pod, desired allocation.State, observed plan.Observed) p
 			w.deps.Objects.Register(desired.Pod)
 		}
 
-		p.plan.Grant(desired.Grant)
-		p.plan.Pend(desired.Pending)
+		p.plan.Given(desired.Grant, desired.Pending)
 		if p.wasHealth == nil {
 			p.wasHealth = healthShown(desired.Pod)
 		}
@@ -157,10 +156,11 @@ func (w *Worker) see(p *pod, desired allocation.State, observed plan.Observed) p
 	return p.plan.See(observed)
 }
 
-// logged returns, for each container of a static pod, the attempt that follows those whose logs are there:
-// after a reboot nothing else may know of them, neither the runtime nor, yet, the API.
+// logged returns, for each container of a static pod and of one whose containers may be restarted all at
+// once, the attempt that follows those whose logs are there: after a reboot, or after the instances were
+// removed, nothing else may know of them, neither the runtime nor, yet, the API.
 func (w *Worker) logged(pod *v1.Pod, observed plan.Observed) map[string]uint32 {
-	if !podsource.Static(pod) || len(observed.Containers) > 0 {
+	if !podsource.Static(pod) && !plan.MayRestartAll(pod) || len(observed.Containers) > 0 {
 		return nil
 	}
 
@@ -259,6 +259,7 @@ func (w *Worker) measure(p *pod, d *plan.Decision, why queue.Reasons, asked, beg
 		Ended: time.Now(),
 		Steps: len(p.cancels),
 	})
+
 	p.mu.Unlock()
 	if over {
 		w.deps.Meter.Worked(round)

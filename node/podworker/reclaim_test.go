@@ -28,6 +28,7 @@ func (c *cluster) reclaimer(s *runtimetest.Server, root string) *containergc.Col
 	if err != nil {
 		c.t.Fatal(err)
 	}
+
 	c.t.Cleanup(func() { conn.Close() })
 
 	return containergc.New(containergc.Config{

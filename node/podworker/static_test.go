@@ -150,12 +150,14 @@ func (c *cluster) waitForCount(event string, count int) {
 	c.waitFor("uid-a", event, func(p *v1.Pod) bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+
 		have := 0
 		for _, e := range c.events {
 			if e == event {
 				have++
 			}
 		}
+
 		return have >= count
 	})
 }

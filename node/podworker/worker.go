@@ -234,6 +234,7 @@ func New(cfg Config, d Deps) *Worker {
 		log:       d.Log,
 		evictions: map[types.UID]bool{},
 	}
+
 	w.executor = newExecutor(cfg, d)
 
 	w.mirrors = &mirrors{

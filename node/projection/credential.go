@@ -3,10 +3,12 @@ package projection
 import (
 	"context"
 	"io/fs"
+	"slices"
 
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/trivet-node/trivet/node/atomicdir"
+	"github.com/trivet-node/trivet/node/podcertificate"
 	"github.com/trivet-node/trivet/node/podspec"
 	"github.com/trivet-node/trivet/node/token"
 )
@@ -31,6 +33,28 @@ func (p *Projector) token(
 		return nil, err
 	}
 	return Files{source.Path: credential(pod, []byte(value), mode)}, nil
+}
+
+// certificate returns the files with a key and the certificate chain for it: in one, in two, or both.
+func certificate(
+	pod *v1.Pod,
+	source *v1.PodCertificateProjection,
+	issued podcertificate.Credential,
+	mode fs.FileMode,
+) Files {
+	contents := map[string][]byte{
+		source.CredentialBundlePath: slices.Concat(issued.Key, issued.Chain),
+		source.KeyPath:              issued.Key,
+		source.CertificateChainPath: issued.Chain,
+	}
+
+	files := Files{}
+	for path, data := range contents {
+		if path != "" {
+			files[path] = credential(pod, data, mode)
+		}
+	}
+	return files
 }
 
 // credential is a file for the pod alone: with a fsGroup or a user that all its containers have in common,

@@ -1,6 +1,6 @@
 // Package projection computes the files of volumes that are made of API objects: configMap, secret,
-// downwardAPI and projected, the last of which joins the others with service account tokens and trust
-// bundles. It reads the objects and writes nothing.
+// downwardAPI and projected, the last of which joins the others with service account tokens, trust bundles
+// and certificates. It reads the objects and writes nothing.
 package projection
 
 import (
@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/trivet-node/trivet/node/atomicdir"
+	"github.com/trivet-node/trivet/node/podcertificate"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/token"
 )
@@ -31,10 +32,19 @@ type Objects interface {
 	) ([]certificatesv1.ClusterTrustBundle, error)
 }
 
+// Certificates are those of the podCertificate sources of volumes (podcertificate.Keeper).
+type Certificates interface {
+	// Volume returns the credentials of a volume by the indexes of its sources.
+	Volume(ctx context.Context, pod *v1.Pod, volume *v1.Volume) ([]podcertificate.Credential, error)
+}
+
 // Projector computes the files of volumes.
 type Projector struct {
 	Objects Objects
 	Tokens  *token.Cache
+
+	// Certificates may be nil: podCertificate sources are refused then.
+	Certificates Certificates
 
 	// Node is what the downward API says about the node.
 	Node podenv.Node
@@ -59,7 +69,7 @@ func (p *Projector) Files(ctx context.Context, pod *v1.Pod, volume *v1.Volume) (
 	case volume.DownwardAPI != nil:
 		return p.downward(pod, volume.DownwardAPI.Items, mode(volume.DownwardAPI.DefaultMode))
 	case volume.Projected != nil:
-		return p.projected(ctx, pod, volume.Projected)
+		return p.projected(ctx, pod, volume)
 	}
 
 	return nil, fmt.Errorf("volume %s is not made of API objects", volume.Name)
@@ -69,11 +79,22 @@ func (p *Projector) Files(ctx context.Context, pod *v1.Pod, volume *v1.Volume) (
 func (p *Projector) projected(
 	ctx context.Context,
 	pod *v1.Pod,
-	volume *v1.ProjectedVolumeSource,
+	volume *v1.Volume,
 ) (Files, error) {
-	joined := Files{}
-	for i := range volume.Sources {
-		part, err := p.source(ctx, pod, &volume.Sources[i], mode(volume.DefaultMode))
+	issued, err := p.issued(ctx, pod, volume)
+	if err != nil {
+		return nil, err
+	}
+
+	joined, fallback := Files{}, mode(volume.Projected.DefaultMode)
+	for i := range volume.Projected.Sources {
+		source := &volume.Projected.Sources[i]
+		if source.PodCertificate != nil {
+			maps.Copy(joined, certificate(pod, source.PodCertificate, issued[i], fallback))
+			continue
+		}
+
+		part, err := p.source(ctx, pod, source, fallback)
 		if errors.Is(err, errUnknownSource) {
 			return nil, fmt.Errorf("projected source %d %w", i, err)
 		}
@@ -87,9 +108,24 @@ func (p *Projector) projected(
 	return joined, nil
 }
 
-var errUnknownSource = errors.New("is of a type that this agent does not serve (podCertificate is not)")
+// issued returns the credentials of the volume's podCertificate sources, by the indexes of all of them.
+func (p *Projector) issued(
+	ctx context.Context,
+	pod *v1.Pod,
+	volume *v1.Volume,
+) ([]podcertificate.Credential, error) {
+	switch {
+	case !podcertificate.Shows(volume):
+		return nil, nil
+	case p.Certificates == nil:
+		return nil, errors.New("certificates of pods are not available on this node")
+	}
+	return p.Certificates.Volume(ctx, pod, volume)
+}
 
-// source returns the files of one source of a projected volume.
+var errUnknownSource = errors.New("is of a type that this agent does not serve")
+
+// source returns the files of one source of a projected volume that is not a podCertificate.
 func (p *Projector) source(
 	ctx context.Context,
 	pod *v1.Pod,

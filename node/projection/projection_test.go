@@ -3,6 +3,7 @@ package projection_test
 import (
 	"context"
 	"encoding/pem"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/trivet-node/trivet/node/podcertificate"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/projection"
 	"github.com/trivet-node/trivet/node/token"
@@ -84,6 +86,24 @@ func (a *api) Token(
 	}}, nil
 }
 
+// issued has a credential for each source of a volume, which tells the source.
+type issued struct{}
+
+func (issued) Volume(
+	_ context.Context,
+	_ *v1.Pod,
+	volume *v1.Volume,
+) ([]podcertificate.Credential, error) {
+	var out []podcertificate.Credential
+	for i := range volume.Projected.Sources {
+		out = append(out, podcertificate.Credential{
+			Key:   fmt.Appendf(nil, "key %d\n", i),
+			Chain: fmt.Appendf(nil, "chain %d\n", i),
+		})
+	}
+	return out, nil
+}
+
 func pod() *v1.Pod {
 	return &v1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Name:      "p",
@@ -98,6 +118,8 @@ func files(a *api, p *v1.Pod, source v1.VolumeSource) (projection.Files, error) 
 		Objects: a,
 		Tokens:  token.NewCache(a, slog.New(slog.DiscardHandler)),
 		Node:    podenv.Node{Name: "n"},
+
+		Certificates: issued{},
 	}
 	return projector.Files(context.Background(), p, &v1.Volume{Name: "v", VolumeSource: source})
 }
@@ -168,6 +190,31 @@ var contents = map[string]struct {
 		}}),
 		map[string]string{"token": "r-- ns/default for vault"},
 	},
+	"certificates are shown in the files that their sources name": {
+		projected(
+			certificateSource("bundle", "", ""),
+			v1.VolumeProjection{ConfigMap: &v1.ConfigMapProjection{LocalObjectReference: ref("m")}},
+			certificateSource("", "key", "chain"),
+			certificateSource("all", "k", ""),
+		),
+		map[string]string{
+			"bundle": "r-- key 0\nchain 0\n",
+			"key":    "r-- key 2\n",
+			"chain":  "r-- chain 2\n",
+			"all":    "r-- key 3\nchain 3\n",
+			"k":      "r-- key 3\n",
+			"b":      "r-- 0",
+		},
+	},
+}
+
+// certificateSource is a podCertificate source that shows these files.
+func certificateSource(bundle, key, chain string) v1.VolumeProjection {
+	return v1.VolumeProjection{PodCertificate: &v1.PodCertificateProjection{
+		CredentialBundlePath: bundle,
+		KeyPath:              key,
+		CertificateChainPath: chain,
+	}}
 }
 
 var podLabels = v1.DownwardAPIVolumeFile{
@@ -222,23 +269,40 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 	}
 }
 
-func TestTokenIsReadableByThePodAlone(t *testing.T) {
-	source := projected(v1.VolumeProjection{
-		ServiceAccountToken: &v1.ServiceAccountTokenProjection{Path: "token"},
-	})
+func TestTokensAndKeysAreReadableByThePodAlone(t *testing.T) {
+	source := projected(
+		v1.VolumeProjection{ServiceAccountToken: &v1.ServiceAccountTokenProjection{Path: "token"}},
+		certificateSource("bundle", "key", "chain"),
+	)
 
 	p := pod()
-	p.Spec.SecurityContext = &v1.PodSecurityContext{FSGroup: new(int64(1234))}
 	p.Spec.Containers = []v1.Container{{Name: "c"}}
-	got, err := files(&api{}, p, source)
-	if err != nil || got["token"].Mode != 0o600 || got["token"].UID != 0 {
-		t.Errorf("with a group: %v %v, want mode 0600 of root", got["token"], err)
+	for what, c := range map[string]struct {
+		context v1.PodSecurityContext
+		user    int
+	}{
+		"with a group": {context: v1.PodSecurityContext{FSGroup: new(int64(1234))}},
+		"with a user":  {context: v1.PodSecurityContext{RunAsUser: new(int64(1000))}, user: 1000},
+	} {
+		p.Spec.SecurityContext = &c.context
+		got, err := files(&api{}, p, source)
+		if err != nil || len(got) != 4 {
+			t.Errorf("%s: %d files, %v", what, len(got), err)
+		}
+		for path, file := range got {
+			if file.Mode != 0o600 || file.UID != c.user {
+				t.Errorf("%s: %s has mode %v and user %d, want 0600 of user %d",
+					what, path, file.Mode, file.UID, c.user)
+			}
+		}
 	}
+}
 
-	p.Spec.SecurityContext = &v1.PodSecurityContext{RunAsUser: new(int64(1000))}
-	got, err = files(&api{}, p, source)
-	if err != nil || got["token"].Mode != 0o600 || got["token"].UID != 1000 {
-		t.Errorf("with a user: %v %v, want mode 0600 of user 1000", got["token"], err)
+func TestWithoutASignerPodCertificatesAreRefused(t *testing.T) {
+	volume := &v1.Volume{VolumeSource: projected(certificateSource("bundle", "", ""))}
+	_, err := (&projection.Projector{}).Files(t.Context(), pod(), volume)
+	if err == nil || !strings.Contains(err.Error(), "not available") {
+		t.Errorf("%v, want that they are not available", err)
 	}
 }
 

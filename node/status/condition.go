@@ -36,7 +36,11 @@ func (c *computer) conditions() {
 	set.put(v1.PodReady, ready, reason, message)
 
 	resourcer{c}.conditions(set)
-	set.putWhile(v1.AllContainersRestarting, len(c.RestartingAll()) > 0 && !c.Ending, "", "")
+	if plan.MayRestartAll(c.Pod) {
+		restarting, reason, message := restartingAll(c.View, c.out.Phase)
+		set.put(v1.AllContainersRestarting, restarting, reason, message)
+	}
+
 	// As with kubelet, not before the containers have ended.
 	if c.Ended != nil && c.Ended.Disruption != "" && c.out.Phase == v1.PodFailed {
 		set.put(v1.DisruptionTarget, true, v1.PodReasonTerminationByKubelet, c.Ended.Disruption)
@@ -140,7 +144,9 @@ func (c *computer) podInitialized() (initialized bool, reason, message string) {
 	if c.out.Phase == v1.PodSucceeded {
 		return true, "PodCompleted", ""
 	}
-	if names := c.incompleteInits(); len(names) > 0 {
+	// A pod stays initialized when its init containers run again.
+	was := condition(c.Pod.Status.Conditions, v1.PodInitialized).Status == v1.ConditionTrue
+	if names := c.incompleteInits(); len(names) > 0 && !was {
 		return false, "ContainersNotInitialized", "containers with incomplete status: " + list(names)
 	}
 	return true, "", ""

@@ -51,7 +51,17 @@ type subject struct {
 func (c *computer) container(s subject) v1.ContainerStatus {
 	out := v1.ContainerStatus{Name: s.spec.Name, Image: s.spec.Image, Started: new(false)}
 	all := c.Started(s.spec.Name)
-	if len(all) == 0 {
+	removed := c.Removed(s.spec.Name)
+	switch {
+	case len(all) == 0 && removed != nil:
+		end := c.terminated(removed)
+		out.RestartCount = int32(removed.Attempt)
+		out.ContainerID = end.ContainerID
+		out.ImageID = removed.ImageID
+		out.State, out.LastTerminationState = restarting(c.View, end, c.waiting(s))
+		return out
+
+	case len(all) == 0:
 		c.unseen(&out, s)
 		return out
 	}
@@ -67,6 +77,8 @@ func (c *computer) container(s subject) v1.ContainerStatus {
 	switch {
 	case len(all) > 1:
 		out.LastTerminationState.Terminated = c.terminated(all[1])
+	case removed != nil && removed.Attempt < cur.Attempt:
+		out.LastTerminationState.Terminated = c.terminated(removed)
 	case s.old != nil:
 		out.LastTerminationState = c.before(s.old, out.RestartCount)
 	}

@@ -11,6 +11,8 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 // Issuer issues tokens of service accounts.
@@ -146,13 +148,8 @@ func (c *Cache) request(ctx context.Context, pod *v1.Pod, request Request) (toke
 		spec.Audiences = []string{request.Audience}
 	}
 
-	account := pod.Spec.ServiceAccountName
-	if account == "" {
-		account = "default"
-	}
-
 	issued := time.Now()
-	answer, err := c.issuer.Token(ctx, pod.Namespace, account, spec)
+	answer, err := c.issuer.Token(ctx, pod.Namespace, podspec.ServiceAccount(pod), spec)
 	if err != nil {
 		return token{}, err
 	}

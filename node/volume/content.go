@@ -23,13 +23,17 @@ const (
 // content writes a volume that is made of API objects, and returns its directory. Volumes that can hold
 // secrets are in memory, never on disk.
 func (m *Mounter) content(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (string, error) {
+	plugin := contentPlugin(vol)
+	dir := m.dirs.volume(pod.UID, plugin, vol.Name)
+	if m.cfg.Certificates != nil {
+		m.cfg.Certificates.Adopt(pod, vol, dir, m.dirs.renewals(pod.UID, vol.Name))
+	}
+
 	files, err := m.projector.Files(ctx, pod, vol)
 	if err != nil {
 		return "", err
 	}
 
-	plugin := contentPlugin(vol)
-	dir := m.dirs.volume(pod.UID, plugin, vol.Name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("make %s: %w", dir, err)
 	}

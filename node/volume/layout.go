@@ -22,6 +22,11 @@ func (l layout) volume(uid types.UID, plugin, name string) string {
 
 func (l layout) subpaths(uid types.UID) string { return filepath.Join(l.pod(uid), "volume-subpaths") }
 
+// renewals is the file that says when the certificates that a projected volume shows are to be renewed.
+func (l layout) renewals(uid types.UID, name string) string {
+	return filepath.Join(l.pod(uid), "plugins", projectedPlugin, name, "renewals.json")
+}
+
 // ready is the file that says that an emptyDir was made and handed to the pod.
 func (l layout) ready(uid types.UID, plugin, name string) string {
 	return filepath.Join(l.pod(uid), "plugins", plugin, name, "ready")

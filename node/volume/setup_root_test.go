@@ -35,6 +35,9 @@ type api struct {
 
 	// life is how long tokens are valid, by default an hour.
 	life time.Duration
+
+	// certificates are those of pods, nil for none.
+	certificates volume.Certificates
 }
 
 // absent is the API server's answer for an object that does not exist.
@@ -109,6 +112,8 @@ func newMounter(t *testing.T, a *api) (*volume.Mounter, string) {
 		Objects: a,
 		Tokens:  a,
 		Log:     slog.New(slog.DiscardHandler),
+
+		Certificates: a.certificates,
 	})
 
 	t.Cleanup(func() {

@@ -28,6 +28,9 @@ func (m *Mounter) Teardown(ctx context.Context, uid types.UID) error {
 	defer unlock()
 
 	m.tokens.Forget(uid)
+	if m.cfg.Certificates != nil {
+		m.cfg.Certificates.Forget(uid)
+	}
 	if _, err := os.Lstat(m.dirs.pod(uid)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

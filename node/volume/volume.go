@@ -44,6 +44,16 @@ type CSI interface {
 	Teardown(ctx context.Context, pod types.UID) error
 }
 
+// Certificates has certificates issued for pods (podcertificate.Keeper).
+type Certificates interface {
+	projection.Certificates
+	// Adopt goes on with what the volume in the directory shows, of an earlier agent.
+	Adopt(pod *v1.Pod, volume *v1.Volume, dir, record string)
+	// NextAt returns when a volume of the pod must be set up again, zero for never.
+	NextAt(pod types.UID) time.Time
+	Forget(pod types.UID)
+}
+
 // Provided is a volume that a CSI driver has made available.
 type Provided struct {
 	// Path is the directory, or the device of a block volume.
@@ -85,6 +95,9 @@ type Config struct {
 	Objects Objects
 	Tokens  token.Issuer
 
+	// Certificates may be nil: podCertificate sources are refused then.
+	Certificates Certificates
+
 	// CSI may be nil: volumes of CSI drivers are refused then.
 	CSI CSI
 
@@ -121,9 +134,10 @@ func New(cfg Config) *Mounter {
 		dirs:   layout{cfg.Root},
 		tokens: tokens,
 		projector: projection.Projector{
-			Objects: cfg.Objects,
-			Tokens:  tokens,
-			Node:    cfg.Node,
+			Objects:      cfg.Objects,
+			Tokens:       tokens,
+			Certificates: cfg.Certificates,
+			Node:         cfg.Node,
 		},
 	}
 }
@@ -156,8 +170,8 @@ type Volumes struct {
 	// Ungrown are volumes that could not be made larger (ResizeFailed); the pod can use them as they are.
 	Ungrown []*reason.Error
 
-	// SetUpAgain is when Setup must be called again, to renew a service account token or for a driver that
-	// wants it; zero for never.
+	// SetUpAgain is when Setup must be called again, to renew a service account token or a certificate, or
+	// for a driver that wants it; zero for never.
 	SetUpAgain time.Time
 }
 
@@ -240,8 +254,9 @@ func (m *Mounter) mountUsed(ctx context.Context, pod *v1.Pod, volumes *Volumes) 
 // kubelet.
 const revisitAfter = time.Minute
 
-// setUpAgain returns when the first token is due for renewal or a volume must be visited, zero for never.
-// Trust bundles are not watched but read again after a while: few pods have them, and they change rarely.
+// setUpAgain returns when the first token or certificate is due for renewal or a volume must be visited, zero
+// for never. Trust bundles are not watched but read again after a while: few pods have them, and they change
+// rarely.
 func (m *Mounter) setUpAgain(pod *v1.Pod, volumes *Volumes) time.Time {
 	revisit := showsTrustBundles(pod)
 	for _, mounted := range volumes.ByName {
@@ -249,10 +264,21 @@ func (m *Mounter) setUpAgain(pod *v1.Pod, volumes *Volumes) time.Time {
 	}
 
 	at := m.tokens.RenewAt(pod.UID)
-	if again := time.Now().Add(revisitAfter); revisit && (at.IsZero() || again.Before(at)) {
-		return again
+	if m.cfg.Certificates != nil {
+		at = earlier(at, m.cfg.Certificates.NextAt(pod.UID))
+	}
+	if revisit {
+		at = earlier(at, time.Now().Add(revisitAfter))
 	}
 	return at
+}
+
+// earlier is the first of two times, of which zero is never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // showsTrustBundles reports whether a volume of the pod is made of ClusterTrustBundles.

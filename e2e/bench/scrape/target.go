@@ -8,12 +8,11 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"k8s.io/client-go/rest"
 
+	"github.com/trivet-node/trivet/e2e/bench"
 	"github.com/trivet-node/trivet/e2e/cluster"
 	"github.com/trivet-node/trivet/e2e/cluster/address"
 	"github.com/trivet-node/trivet/e2e/cluster/controlplane"
@@ -138,39 +137,8 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// daemons are a node's agent, its runtime with what that keeps for containers, and the driver of volumes,
-// which is asked for their use.
-var daemons = []string{
-	"trivet-node", "trivet-cri", "trivet-monitor", "trivet-csi", "kubelet", "containerd",
-	"containerd-shim-runc-v2",
-}
-
 // findDaemons finds the processes that cpu counts.
-func (t *target) findDaemons() {
-	t.daemons = nil
-	for program, pids := range t.machine.Processes() {
-		if slices.Contains(daemons, program) {
-			t.daemons = append(t.daemons, pids...)
-		}
-	}
-}
+func (t *target) findDaemons() { t.daemons = bench.Daemons(t.machine.Processes()) }
 
 // cpu is the processor time that the node's daemons have used so far.
-func (t *target) cpu() time.Duration {
-	var sum time.Duration
-	for _, pid := range t.daemons {
-		sum += cpuOf(pid)
-	}
-	return sum
-}
-
-// cpuOf reads the clock of a process (clock_getcpuclockid(3)), which counts nanoseconds where /proc counts
-// hundredths of a second; zero for one that has ended.
-func cpuOf(pid int) time.Duration {
-	const schedulersCount = 2
-	var ts unix.Timespec
-	if err := unix.ClockGettime(int32(^pid<<3|schedulersCount), &ts); err != nil {
-		return 0
-	}
-	return time.Duration(ts.Nano())
-}
+func (t *target) cpu() time.Duration { return bench.Clock(t.daemons) }

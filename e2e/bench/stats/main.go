@@ -1,5 +1,5 @@
-// Command stats-bench measures what CRI's statistics and metrics of a full node cost, those of trivet-cri
-// beside containerd's, in turns. All of it runs on a machine made of namespaces.
+// Command stats-bench measures what CRI's statistics and metrics of a full node and resizes cost, those of
+// trivet-cri beside containerd's, in turns. All of it runs on a machine made of namespaces.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-const about = `stats-bench measures the CRI calls that monitoring makes, of trivet-cri beside containerd:
+const about = `stats-bench measures the CRI calls that monitoring and resizes make, of trivet-cri beside containerd:
 both have as many pods of one container, on the same network plugin, and are asked in turns, so that the noise
 of the host meets both alike. Between two calls there is time enough that nothing is answered from an earlier
 reading.`
@@ -124,7 +124,7 @@ func (o options) compare(
 			}
 
 			before, start := s.ticks(), time.Now()
-			size, err := c.ask(ctx, s.pods)
+			size, err := c.ask(ctx, s)
 			if err != nil {
 				return fmt.Errorf("%s: %s: %w", s.program, c.name, err)
 			}

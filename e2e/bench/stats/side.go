@@ -23,7 +23,7 @@ import (
 // call is one of those that are measured.
 type call struct {
 	name string
-	ask  func(context.Context, runtimeapi.RuntimeServiceClient) (size int, err error)
+	ask  func(context.Context, *side) (size int, err error)
 
 	// slow is a call for which containerd allows itself ten pods a second.
 	slow bool
@@ -40,26 +40,44 @@ func (c call) rounds(wanted int) int {
 var calls = []call{
 	{
 		name: "ListContainerStats",
-		ask: func(ctx context.Context, c runtimeapi.RuntimeServiceClient) (int, error) {
-			r, err := c.ListContainerStats(ctx, &runtimeapi.ListContainerStatsRequest{})
+		ask: func(ctx context.Context, s *side) (int, error) {
+			r, err := s.pods.ListContainerStats(ctx, &runtimeapi.ListContainerStatsRequest{})
 			return proto.Size(r), err
 		},
 	},
 	{
 		name: "ListPodSandboxStats",
-		ask: func(ctx context.Context, c runtimeapi.RuntimeServiceClient) (int, error) {
-			r, err := c.ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{})
+		ask: func(ctx context.Context, s *side) (int, error) {
+			r, err := s.pods.ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{})
 			return proto.Size(r), err
 		},
 	},
 	{
 		name: "ListPodSandboxMetrics",
 		slow: true,
-		ask: func(ctx context.Context, c runtimeapi.RuntimeServiceClient) (int, error) {
-			r, err := c.ListPodSandboxMetrics(ctx, &runtimeapi.ListPodSandboxMetricsRequest{})
+		ask: func(ctx context.Context, s *side) (int, error) {
+			r, err := s.pods.ListPodSandboxMetrics(ctx, &runtimeapi.ListPodSandboxMetricsRequest{})
 			return proto.Size(r), err
 		},
 	},
+	{name: "UpdateContainerResources", ask: update},
+}
+
+// update resizes one container after the other, to more and less in turns, as kubelet does in place.
+func update(ctx context.Context, s *side) (int, error) {
+	id := s.containers[s.updates%len(s.containers)]
+	half := int64(s.updates / len(s.containers) % 2)
+	s.updates++
+	_, err := s.pods.UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{
+		ContainerId: id,
+		Linux: &runtimeapi.LinuxContainerResources{
+			CpuQuota:           50_000 - 25_000*half,
+			CpuPeriod:          100_000,
+			CpuShares:          102 - 51*half,
+			MemoryLimitInBytes: (64 - 32*half) << 20,
+		},
+	})
+	return 0, err
 }
 
 const (
@@ -163,6 +181,10 @@ type side struct {
 
 	pods   runtimeapi.RuntimeServiceClient
 	images runtimeapi.ImageServiceClient
+
+	// containers are the IDs of those that run; updates is how often one was resized.
+	containers []string
+	updates    int
 }
 
 // name is the side's in the figures.
@@ -282,6 +304,7 @@ func (s *side) run(ctx context.Context, name string, image *runtimeapi.ImageSpec
 		return err
 	}
 
+	s.containers = append(s.containers, created.ContainerId)
 	_, err = s.pods.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId})
 	return err
 }

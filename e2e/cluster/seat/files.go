@@ -3,6 +3,7 @@ package seat
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/trivet-node/trivet/e2e/cluster/address"
 	"github.com/trivet-node/trivet/e2e/machine"
@@ -105,8 +106,15 @@ config_path = '/etc/containerd/certs.d'
 // addresses, and its path. A network add-on would write it.
 func UpstreamNetwork(podCIDRs []string) (path, conflist string) {
 	var ranges [][]map[string]string
+	var routes []map[string]string
 	for _, cidr := range podCIDRs {
 		ranges = append(ranges, []map[string]string{{"subnet": cidr}})
+		everything := "0.0.0.0/0"
+		if strings.Contains(cidr, ":") {
+			everything = "::/0"
+		}
+
+		routes = append(routes, map[string]string{"dst": everything})
 	}
 
 	return conflistPath, mustIndent(map[string]any{
@@ -122,7 +130,7 @@ func UpstreamNetwork(podCIDRs []string) (path, conflist string) {
 				"ipam": map[string]any{
 					"type":   "host-local",
 					"ranges": ranges,
-					"routes": []any{map[string]string{"dst": "0.0.0.0/0"}},
+					"routes": routes,
 				},
 			},
 			map[string]any{

@@ -1,7 +1,10 @@
 package seat
 
 import (
+	"cmp"
+	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/trivet-node/trivet/e2e/cluster/address"
 	"github.com/trivet-node/trivet/e2e/machine"
@@ -11,6 +14,9 @@ import (
 type Programs struct {
 	Ours      string // trivet's
 	Reference string // the control plane and what trivet is compared with
+
+	// Stack is that of the cluster.
+	Stack address.Stack
 }
 
 // Own is the path of one of trivet's programs.
@@ -65,6 +71,11 @@ func (p Programs) Agent(s Seats, node string, index int) machine.Daemon {
 		name, program = "trivet-node", p.Own("trivet-node")
 	}
 
+	var ips []string
+	for _, ip := range p.Stack.Machine(address.Node(index)) {
+		ips = append(ips, ip.String())
+	}
+
 	return machine.Daemon{
 		Name: name,
 		Argv: []string{
@@ -72,7 +83,7 @@ func (p Programs) Agent(s Seats, node string, index int) machine.Daemon {
 			"--kubeconfig=/etc/kubernetes/kubelet.conf",
 			"--config=" + kubeletConfigPath,
 			"--hostname-override=" + node,
-			"--node-ip=" + address.Node(index).String(),
+			"--node-ip=" + strings.Join(ips, ","),
 		},
 	}
 }
@@ -85,7 +96,7 @@ func (p Programs) Netd(node string) machine.Daemon {
 			p.Own("trivet-netd"),
 			"--kubeconfig=/etc/kubernetes/trivet-netd.conf",
 			"--node-name=" + node,
-			"--cluster-cidr=" + address.Pods,
+			"--cluster-cidr=" + p.Stack.Pods(),
 			metricsOf("trivet-netd"),
 		},
 	}
@@ -96,25 +107,26 @@ func metricsOf(daemon string) string {
 	return "--metrics-address=unix:///run/trivet/metrics/" + daemon + ".sock"
 }
 
-// poolSize is the sparse file that a node keeps its volumes in: nodes share the disk of one host, so none may
-// take it all.
-const poolSize = "5Gi"
+// poolSize is the sparse file that a node keeps its volumes in, unless it is said: nodes share the disk of
+// one host, so none may take it all.
+const poolSize = 5 << 30
 
-// CSI is the volume driver of a node.
-func (p Programs) CSI(s Seats, node string) machine.Daemon {
+// CSI is the volume driver of a node, for volumes of so many bytes in all; 0: 5 GiB.
+func (p Programs) CSI(s Seats, node string, volumes int64) machine.Daemon {
 	return machine.Daemon{
 		Name: "trivet-csi",
 		Argv: traced(s,
 			p.Own("trivet-csi"),
 			"--kubeconfig=/etc/kubernetes/trivet-csi.conf",
 			"--node-name="+node,
-			"--pool-size="+poolSize,
+			fmt.Sprint("--pool-size=", cmp.Or(volumes, poolSize)),
 			metricsOf("trivet-csi"),
 		),
 	}
 }
 
-// KubeProxy serves Services on a machine. It waits half a minute for the Node with its name.
+// KubeProxy serves Services on a machine. It waits half a minute for the Node with its name. The limit of
+// tracked connections is the whole kernel's, so a machine leaves it alone; the timeouts are its own.
 func (p Programs) KubeProxy(node, kubeconfig string) machine.Daemon {
 	return machine.Daemon{
 		Name: "kube-proxy",
@@ -123,10 +135,8 @@ func (p Programs) KubeProxy(node, kubeconfig string) machine.Daemon {
 			"--kubeconfig=" + kubeconfig,
 			"--hostname-override=" + node,
 			"--proxy-mode=nftables",
-			"--cluster-cidr=" + address.Pods,
+			"--cluster-cidr=" + p.Stack.Pods(),
 			"--conntrack-max-per-core=0",
-			"--conntrack-tcp-timeout-established=0",
-			"--conntrack-tcp-timeout-close-wait=0",
 			"--healthz-bind-address=127.0.0.1:10256",
 			"--metrics-bind-address=127.0.0.1:10249",
 		},

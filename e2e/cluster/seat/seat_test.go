@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/trivet-node/trivet/e2e/cluster/address"
 	"github.com/trivet-node/trivet/e2e/machine"
 )
 
@@ -57,6 +58,7 @@ func TestCrunOfOCI10DoesNotFitContainerd(t *testing.T) {
 
 func TestCommandLinesFollowTheSeats(t *testing.T) {
 	p := Programs{Ours: "/ours", Reference: "/ref"}
+	dual := Programs{Ours: "/ours", Reference: "/ref", Stack: address.Stack{Dual: true}}
 	onSystemd := with(func(s *Seats) { s.Init = machine.Systemd })
 	for _, c := range []struct {
 		daemon machine.Daemon
@@ -73,8 +75,15 @@ func TestCommandLinesFollowTheSeats(t *testing.T) {
 		}},
 		{p.Agent(Reference, "ref1", 0), "kubelet", []string{"/ref/kubelet", "--node-ip=10.99.1.1"}},
 		{p.Netd("node1"), "trivet-netd", []string{"/ours/trivet-netd", "--cluster-cidr=10.244.0.0/16"}},
-		{p.CSI(Ours, "node1"), "trivet-csi", []string{"/ours/trivet-csi", "--node-name=node1"}},
+		{p.CSI(Ours, "node1", 0), "trivet-csi", []string{
+			"/ours/trivet-csi", "--node-name=node1", "--pool-size=5368709120",
+		}},
 		{p.KubeProxy("node1", "/k"), "kube-proxy", []string{"/ref/kube-proxy", "--kubeconfig=/k"}},
+		{dual.Agent(Ours, "node1", 0), "trivet-node", []string{"--node-ip=10.99.1.1,fd00:10:99::1:1"}},
+		{dual.Netd("node1"), "trivet-netd", []string{"--cluster-cidr=10.244.0.0/16,fd00:10:244::/48"}},
+		{dual.KubeProxy("node1", "/k"), "kube-proxy", []string{
+			"--cluster-cidr=10.244.0.0/16,fd00:10:244::/48",
+		}},
 	} {
 		if c.daemon.Name != c.name {
 			t.Errorf("daemon %s, want %s", c.daemon.Name, c.name)
@@ -160,7 +169,7 @@ func TestTracedProgramsKnowWhereSpansGo(t *testing.T) {
 	theirs, ours := Reference, Ours
 	theirs.Traces, ours.Traces = "192.0.2.1:4317", "192.0.2.1:4317"
 	p := Programs{Ours: "/ours", Reference: "/reference"}
-	for _, argv := range [][]string{p.CRIServer(ours).Argv, p.CSI(ours, "node1").Argv} {
+	for _, argv := range [][]string{p.CRIServer(ours).Argv, p.CSI(ours, "node1", 0).Argv} {
 		if !slices.Contains(argv, "--tracing-endpoint=192.0.2.1:4317") {
 			t.Errorf("command line %q", argv)
 		}
@@ -177,6 +186,7 @@ func TestTracedProgramsKnowWhereSpansGo(t *testing.T) {
 			t.Errorf("configuration of %s: %s", s.Agent, config)
 		}
 	}
+
 	if config := AgentFiles(Ours)[kubeletConfigPath]; strings.Contains(config, "tracing") {
 		t.Errorf("configuration without traces: %s", config)
 	}

@@ -13,12 +13,13 @@ import (
 	"time"
 
 	"github.com/trivet-node/trivet/e2e/cluster"
+	"github.com/trivet-node/trivet/e2e/cluster/address"
 	"github.com/trivet-node/trivet/e2e/cluster/apiproxy"
 	"github.com/trivet-node/trivet/e2e/cluster/controlplane"
 	"github.com/trivet-node/trivet/e2e/cluster/seat"
 	"github.com/trivet-node/trivet/e2e/demo"
 	"github.com/trivet-node/trivet/e2e/machine"
-	"github.com/trivet-node/trivet/e2e/specs"
+	"github.com/trivet-node/trivet/e2e/specs/critest"
 	"github.com/trivet-node/trivet/internal/program"
 )
 
@@ -114,6 +115,7 @@ func configure(env *program.Env) (*session, error) {
 		0, "number of nodes beside them with kubelet, containerd, runc and the upstream plugins: ref1, ...")
 	systemd := fs.Int("systemd-nodes", 0, "how many of the nodes, the last ones, have systemd as PID 1")
 	metrics := fs.Bool("metrics-server", false, "up: install metrics-server, too")
+	dual := fs.Bool("dual-stack", false, "up: pods, Services and machines have IPv6 addresses, too")
 	seats := seatFlags(fs)
 	size := sizeFlags(fs)
 	fs.DurationVar(
@@ -149,6 +151,7 @@ func configure(env *program.Env) (*session, error) {
 		Deploy:        *deploy,
 		Out:           env.Stdout,
 		MetricsServer: *metrics,
+		Stack:         address.Stack{Dual: *dual},
 	}
 
 	s.args, s.oci = fs.Args(), seats.OCI
@@ -252,7 +255,7 @@ func (s *session) critest(ctx context.Context) error {
 		return err
 	}
 
-	verdict := specs.Judge(results)
+	verdict := critest.Judge(results)
 	verdict.Print(s.Stdout, s.oci)
 	if err := verdict.Err(); err != nil {
 		report := filepath.Join(s.Dir, "critest", s.oci, "e2e.log")

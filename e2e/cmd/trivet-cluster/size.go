@@ -23,6 +23,13 @@ func sizeFlags(fs *flag.FlagSet) *cluster.Size {
 	quantity(fs, &size.Inodes, "disk-inodes", "inodes of each of them; without it as many as ext4 has for "+
 		"their size")
 	quantity(fs, &size.Memory, "node-memory", "memory that all processes of a node together may have")
+	quantity(
+		fs,
+		&size.Volumes,
+		"node-volumes",
+		"how much each node's volumes may have together; without it 5Gi",
+	)
+
 	return size
 }
 

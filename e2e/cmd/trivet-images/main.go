@@ -18,9 +18,9 @@ import (
 
 const about = `trivet-images builds the images of a cluster without internet, and serves them as a registry.
 
-  build --out DIR [--source REPOSITORY] [--coredns PROGRAM] [--metrics-server PROGRAM]
-                                       write an OCI image layout
-  serve --dir DIR [--listen ADDRESS]   serve it by the OCI distribution protocol`
+  build --set SET [--out DIR] [--source REPOSITORY] [--programs DIR]
+                                       write a set of images as an OCI image layout
+  serve --dir DIR [--listen ADDRESS]   serve the layouts in the directory by the OCI distribution protocol`
 
 func main() { program.Tool("trivet-images", run) }
 
@@ -31,11 +31,11 @@ func run(ctx context.Context, env *program.Env) error {
 	}
 
 	fs := env.Flags(about)
-	out := fs.String("out", ".trivet/images", "build: directory to replace with the layout")
+	set := fs.String("set", "base", "build: "+strings.Join(images.Sets(), ", "))
+	out := fs.String("out", "", "build: directory to replace with the layout (default .trivet/images/SET)")
 	source := fs.String("source", ".", "build: root of the repository")
-	coredns := fs.String("coredns", "", "build: the CoreDNS program; without it, there is no image of it")
-	metricsServer := fs.String("metrics-server", "", "build: the same of metrics-server")
-	dir := fs.String("dir", ".trivet/images", "serve: directory of the layout")
+	programs := fs.String("programs", ".trivet/bin", "build: directory with CoreDNS, which is built already")
+	dir := fs.String("dir", ".trivet/images", "serve: a layout, or a directory of them")
 	listen := fs.String("listen", "127.0.0.1:5000", "serve: address")
 	if err := env.Parse(fs); err != nil {
 		return err
@@ -43,8 +43,12 @@ func run(ctx context.Context, env *program.Env) error {
 
 	switch verb {
 	case "build":
-		b := images.Builder{Source: *source, CoreDNS: *coredns, MetricsServer: *metricsServer}
-		return build(ctx, env, b, *out)
+		if *out == "" {
+			*out = filepath.Join(".trivet/images", *set)
+		}
+
+		return build(ctx, env, images.Builder{Source: *source, Programs: *programs}, *set, *out)
+
 	case "serve":
 		return serve(ctx, env, *dir, *listen)
 	}
@@ -54,13 +58,9 @@ func run(ctx context.Context, env *program.Env) error {
 	}
 }
 
-// build builds what b says; its paths and out may be relative.
-func build(ctx context.Context, env *program.Env, b images.Builder, out string) error {
-	for _, p := range []*string{&b.Source, &out, &b.CoreDNS, &b.MetricsServer} {
-		if *p == "" {
-			continue
-		}
-
+// build builds a set; the paths of b and out may be relative.
+func build(ctx context.Context, env *program.Env, b images.Builder, set, out string) error {
+	for _, p := range []*string{&b.Source, &b.Programs, &out} {
 		abs, err := filepath.Abs(*p)
 		if err != nil {
 			return err
@@ -70,7 +70,7 @@ func build(ctx context.Context, env *program.Env, b images.Builder, out string) 
 	}
 
 	b.Say = func(format string, args ...any) { fmt.Fprintf(env.Stdout, format+"\n", args...) }
-	return b.Build(ctx, out)
+	return b.Build(ctx, set, out)
 }
 
 func serve(ctx context.Context, env *program.Env, dir, listen string) error {

@@ -1,113 +1,204 @@
-// Command trivet-specs runs chosen specs of the published Kubernetes end-to-end suite against a cluster and
-// prints what passed.
+// Command trivet-specs runs specs of the published Kubernetes end-to-end suite against a cluster and prints
+// what passed.
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/trivet-node/trivet/e2e/specs"
+	"github.com/trivet-node/trivet/e2e/specs/exceptions"
+	"github.com/trivet-node/trivet/e2e/specs/nodes"
+	"github.com/trivet-node/trivet/e2e/specs/results"
+	"github.com/trivet-node/trivet/e2e/specs/run"
+	"github.com/trivet-node/trivet/e2e/specs/suite"
+	"github.com/trivet-node/trivet/e2e/specs/verdict"
+	"github.com/trivet-node/trivet/internal/lockfile"
 	"github.com/trivet-node/trivet/internal/program"
 )
 
 const about = `trivet-specs runs specs of the published Kubernetes end-to-end suite (e2e.test) against a
-running cluster, follows the run, and prints one line for each spec. It ends with an error unless every one of
-them passed.`
+cluster that is up, follows the run, prints one line for each spec, and then what did not pass. It ends
+with an error unless each spec passed, was skipped by the suite, or is a known exception.
 
-func main() { program.Tool("trivet-specs", run) }
+  trivet-specs [flags]                 on the cluster in --dir, which is up
+  trivet-specs [flags] -- UP-FLAGS...  on one that it brings up in --dir by trivet-cluster with these
+                                       flags (such as --nodes=2 --agent=kubelet), and takes down again
+  trivet-specs names                   write e2e/specs/conformance.txt, the names of the conformance set
+  trivet-specs page                    write docs/conformance.md and docs/conformance-outside.md from
+                                       the results in docs/data/conformance
 
-func run(ctx context.Context, env *program.Env) error {
-	c, list, err := configure(env)
+With --results, what ended is kept in that file as it ends, and what is there already is not run again, unless
+it is of another commit, other programs or other seats. So a run that was cut off goes on where it was.`
+
+func main() { program.Tool("trivet-specs", do) }
+
+func do(ctx context.Context, env *program.Env) error {
+	verb := ""
+	if len(env.Args) > 0 && (env.Args[0] == "names" || env.Args[0] == "page") {
+		verb, env.Args = env.Args[0], env.Args[1:]
+	}
+
+	o, err := configure(env)
 	if err != nil {
 		return err
 	}
 
-	c.Names = specs.Smoke()
-	if list != "" {
-		text, err := os.ReadFile(list)
-		if err != nil {
-			return &program.UsageError{Err: err}
+	switch verb {
+	case "names":
+		return o.writeNames(ctx)
+	case "page":
+		return writePages(dataDir)
+	}
+
+	if err := os.MkdirAll(o.dir, 0o755); err != nil {
+		return err
+	}
+
+	// Both the cluster and the reports are those of one run at a time.
+	lock := o.suite.ReportDir + ".lock"
+	what := fmt.Sprintf("report directory %s (--report-dir)", o.suite.ReportDir)
+	if err := lockfile.Hold(ctx, lock, what); err != nil {
+		return err
+	}
+
+	names, err := o.names(ctx)
+	if err != nil {
+		return err
+	}
+
+	if len(o.up) == 0 {
+		return o.run(ctx, names)
+	}
+
+	return o.onOwnCluster(ctx, func() error { return o.run(ctx, names) })
+}
+
+// names are those of the shard of the set.
+func (o *options) names(ctx context.Context) ([]string, error) {
+	all, err := o.suite.Names(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.checkNames(ctx, all); err != nil {
+		return nil, err
+	}
+
+	names, err := specs.Select(all, o.set)
+	if err != nil {
+		return nil, &program.UsageError{Err: err}
+	}
+
+	return o.shard.Pick(names, o.times), nil
+}
+
+// run runs the specs on the cluster that is up.
+func (o *options) run(ctx context.Context, names []string) error {
+	watch, err := nodes.New(ctx, o.suite.Kubeconfig)
+	if err != nil {
+		return &program.CantRunError{
+			What: fmt.Sprintf("no cluster answers by %s: %v", o.suite.Kubeconfig, err),
+			Do:   "bring one up (make up), or name another one with --dir",
 		}
-
-		c.Names = specs.Parse(string(text))
 	}
 
-	if len(c.Names) == 0 {
-		return &program.UsageError{Err: errors.New("no specs are named")}
-	}
-
-	start := time.Now()
-	fmt.Fprintf(env.Stdout, "%d specs of %s\n", len(c.Names), c.Suite)
-	results, err := specs.Run(ctx, c, env.Stdout)
+	tested, err := o.subject(ctx, watch.Count())
 	if err != nil {
 		return err
 	}
 
-	passed := summarize(env.Stdout, results)
+	log, err := o.open(tested)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+
 	fmt.Fprintf(
-		env.Stdout,
-		"%d of %d specs passed in %s; report in %s\n",
-		passed,
-		len(results),
-		time.Since(start).Round(time.Second),
-		c.ReportDir,
+		o.env.Stdout,
+		"%s, e2e.test %s: commit %s, %d nodes with %s\n",
+		o.set,
+		tested.Suite,
+		tested.Commit,
+		tested.Nodes,
+		tested.Seats,
 	)
-	if passed != len(results) {
-		return fmt.Errorf("%d of %d specs did not pass", len(results)-passed, len(results))
+
+	o.suite.Nodes = watch.Count()
+	err = run.New(run.Config{
+		Suite: o.suite,
+		Log:   log,
+		Names: names,
+		Times: o.times,
+		Procs: o.procs,
+		Again: o.again,
+		Nodes: watch.Fit,
+		Out:   o.env.Stdout,
+	}).Do(ctx)
+	if err != nil {
+		return o.cutOff(ctx, err)
 	}
 
-	return nil
+	return o.conclude(tested, log.Set(), names)
 }
 
-func configure(env *program.Env) (specs.Config, string, error) {
-	var c specs.Config
-	fs := env.Flags(about)
-	bin := fs.String("bin-dir", ".trivet/bin", "directory with e2e.test, ginkgo and kubectl")
-	fs.IntVar(&c.Procs, "procs", 4, "specs that run at the same time; 1 runs the suite in one process")
-	fs.StringVar(&c.Kubeconfig, "kubeconfig", ".trivet/kubeconfig", "kubeconfig of an administrator")
-	fs.StringVar(&c.ReportDir, "report-dir", ".trivet/specs", "directory for the JUnit report and the log")
-	list := fs.String("list", "", "file with one exact spec name a line; empty: the smoke set")
-	if err := env.Parse(fs); err != nil {
-		return c, "", err
+// open opens the log, and says what it begins with.
+func (o *options) open(tested results.Subject) (*results.Log, error) {
+	if o.results == "" {
+		return results.InMemory(), suite.Clear(o.suite.ReportDir)
 	}
 
-	c.Suite, c.Kubectl = filepath.Join(*bin, "e2e.test"), filepath.Join(*bin, "kubectl")
-	if c.Procs > 1 {
-		c.Ginkgo = filepath.Join(*bin, "ginkgo")
+	log, err := results.Open(o.results, tested, o.fresh)
+	if err != nil {
+		return nil, err
 	}
 
-	for _, p := range []*string{&c.Suite, &c.Kubectl, &c.Kubeconfig, &c.ReportDir, &c.Ginkgo} {
-		if *p == "" {
-			continue
-		}
-
-		abs, err := filepath.Abs(*p)
-		if err != nil {
-			return c, "", err
-		}
-
-		*p = abs
+	if old := log.Old(); old != nil {
+		fmt.Fprintf(o.env.Stdout, "begins again; the results of commit %s with %s are in %s.old\n",
+			old.Commit, old.Seats, o.results)
 	}
 
-	if _, err := os.Stat(c.Suite); err != nil {
-		return c, "", &program.CantRunError{What: err.Error(), Do: "run make e2e, which builds it"}
+	if len(log.Set()) == 0 {
+		err = suite.Clear(o.suite.ReportDir)
 	}
 
-	return c, *list, nil
+	return log, err
 }
 
-func summarize(out io.Writer, results []specs.Result) (passed int) {
-	for _, r := range results {
-		if r.Outcome == specs.Passed {
-			passed++
-			continue
-		}
-		fmt.Fprintf(out, "%-7s %s\n        %s\n", r.Outcome, r.Name, r.Message)
+// cutOff adds to the error of a run how to go on.
+func (o *options) cutOff(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		err = errors.New("interrupted")
 	}
-	return passed
+	if o.results == "" {
+		return err
+	}
+	return fmt.Errorf("%w; the results so far are in %s, the same command goes on", err, o.results)
+}
+
+// conclude prints the verdict on the set, and writes its results as data.
+func (o *options) conclude(tested results.Subject, all results.Set, names []string) error {
+	reasons, err := exceptions.Committed()
+	if err != nil {
+		return err
+	}
+
+	set := all.Of(names)
+	v := verdict.Judge(set.Sorted(), reasons)
+	v.Print(o.env.Stdout)
+	fmt.Fprintf(
+		o.env.Stdout,
+		"the output of the suite is in %s\n",
+		filepath.Join(o.suite.ReportDir, "e2e.log"),
+	)
+
+	if o.data != "" {
+		if err := o.writeData(tested, set); err != nil {
+			return err
+		}
+	}
+
+	return v.Err()
 }

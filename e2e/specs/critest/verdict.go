@@ -1,10 +1,12 @@
-package specs
+package critest
 
 import (
 	"fmt"
 	"io"
 	"maps"
 	"slices"
+
+	"github.com/trivet-node/trivet/e2e/specs/suite"
 )
 
 // critestSpecs is how many specs critest v1.37.0 has, without those that are left out. How many of them pass
@@ -15,18 +17,18 @@ const critestSpecs = 136
 type Verdict struct {
 	Passed  int
 	Skipped map[string]int // for reasons that are known, with our explanation
-	Bad     []Result       // failed, or skipped for another reason
+	Bad     []suite.Result // failed, or skipped for another reason
 }
 
-// Judge sums up the results of RunCritest.
-func Judge(results []Result) Verdict {
+// Judge sums up the results of Run.Do.
+func Judge(results []suite.Result) Verdict {
 	v := Verdict{Skipped: map[string]int{}}
 	for _, r := range results {
 		why := whySkipped(r)
 		switch {
-		case r.Outcome == Passed:
+		case r.Outcome == suite.Passed:
 			v.Passed++
-		case r.Outcome == Skipped && why != "":
+		case r.Outcome == suite.Skipped && why != "":
 			v.Skipped[why]++
 		default:
 			v.Bad = append(v.Bad, r)

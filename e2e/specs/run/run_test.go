@@ -1,0 +1,212 @@
+package run_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/trivet-node/trivet/e2e/specs/results"
+	"github.com/trivet-node/trivet/e2e/specs/run"
+	"github.com/trivet-node/trivet/e2e/specs/suite"
+)
+
+// fake is a suite whose specs take a minute each, one after the other. Those in fails fail as many times as
+// it says.
+type fake struct {
+	fails map[string]int
+	calls [][]string
+
+	// silent has results seen only in the report.
+	silent bool
+}
+
+func (f *fake) Run(
+	ctx context.Context, names []string, procs int, ended func(suite.Result),
+) ([]suite.Result, error) {
+	f.calls = append(f.calls, names)
+	var all []suite.Result
+	for _, n := range names {
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(time.Minute):
+		}
+
+		r := suite.Result{Name: n, Outcome: suite.Passed, Took: time.Minute}
+		if f.fails[n] > 0 {
+			f.fails[n]--
+			r.Outcome, r.Message = suite.Failed, "boom"
+		}
+
+		all = append(all, r)
+		if procs > 1 && !f.silent {
+			ended(r)
+		}
+	}
+
+	return all, nil
+}
+
+// states are those of all specs in a log.
+func states(log *results.Log) map[string]results.State {
+	all := map[string]results.State{}
+	for name, r := range log.Set() {
+		all[name] = r.State()
+	}
+	return all
+}
+
+func do(t *testing.T, f *fake, log run.Log, change func(*run.Config)) (string, error) {
+	t.Helper()
+	var out strings.Builder
+	cfg := run.Config{
+		Suite: f,
+		Log:   log,
+		Names: []string{"a", "b", "c", "d [Serial] [Disruptive]", "e [Disruptive]"},
+		Procs: 2,
+		Again: 2,
+		Out:   &out,
+	}
+	if change != nil {
+		change(&cfg)
+	}
+
+	err := run.New(cfg).Do(t.Context())
+	return out.String(), err
+}
+
+func TestFailedSpecsRunAgainAloneAfterAllOthers(t *testing.T) {
+	for _, silent := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			log := results.InMemory()
+			f := &fake{fails: map[string]int{"a": 1, "c": 2}, silent: silent}
+			if _, err := do(t, f, log, nil); err != nil {
+				t.Fatal(err)
+			}
+
+			want := []string{"a b c d [Serial] [Disruptive]", "e [Disruptive]", "a", "c"}
+			var calls []string
+			for _, names := range f.calls {
+				calls = append(calls, strings.Join(names, " "))
+			}
+
+			if !slices.Equal(calls, want) {
+				t.Errorf("calls of the suite %q, want %q", calls, want)
+			}
+
+			got := states(log)
+			if got["a"] != results.Flaky || got["b"] != results.Passed || got["c"] != results.Failed {
+				t.Errorf("states %v", got)
+			}
+		})
+	}
+}
+
+func TestManyFailuresAreNotRunAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{fails: map[string]int{"a": 1, "b": 1, "c": 1}}
+		out, err := do(t, f, results.InMemory(), nil)
+		if err != nil || len(f.calls) != 2 {
+			t.Errorf("%d calls, %v", len(f.calls), err)
+		}
+		if !strings.Contains(out, "3 specs failed, more than 2: they are not run again") {
+			t.Errorf("output:\n%s", out)
+		}
+	})
+}
+
+func TestSpecsWithAResultDoNotRunAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := results.InMemory()
+		for _, r := range []suite.Result{
+			{Name: "a", Outcome: suite.Passed},
+			{Name: "b", Outcome: suite.Failed},
+			{Name: "c", Outcome: suite.Skipped},
+			{Name: "e [Disruptive]", Outcome: suite.Failed},
+		} {
+			if err := log.Add(r, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		if err := log.Add(suite.Result{Name: "b", Outcome: suite.Failed}, true); err != nil {
+			t.Fatal(err)
+		}
+
+		f := &fake{}
+		if _, err := do(t, f, log, nil); err != nil {
+			t.Fatal(err)
+		}
+
+		if len(f.calls) != 2 || f.calls[0][0] != "d [Serial] [Disruptive]" ||
+			f.calls[1][0] != "e [Disruptive]" {
+			t.Errorf("calls of the suite %q", f.calls)
+		}
+	})
+}
+
+func TestADeadNodeEndsTheRunAndItsFailuresDoNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		log := results.InMemory()
+		f := &fake{fails: map[string]int{"b": 1, "c": 1}}
+		_, err := do(t, f, log, func(cfg *run.Config) {
+			cfg.Nodes = func(context.Context) error {
+				if time.Since(begun) > 110*time.Second {
+					return errors.New("node node1 is not Ready")
+				}
+
+				return nil
+			}
+		})
+
+		if _, ok := errors.AsType[*run.DeadNodeError](err); !ok || !strings.Contains(err.Error(), "node1") {
+			t.Errorf("error %v", err)
+		}
+		if got := states(log); len(got) != 1 || got["a"] != results.Passed {
+			t.Errorf("states %v, want only what passed", got)
+		}
+	})
+}
+
+func TestANodeThatComesBackDoesNotEndTheRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		log := results.InMemory()
+		f := &fake{fails: map[string]int{"b": 1}}
+		_, err := do(t, f, log, func(cfg *run.Config) {
+			cfg.Nodes = func(context.Context) error {
+				if since := time.Since(begun); since > 110*time.Second && since < 140*time.Second {
+					return errors.New("node node1 is not Ready")
+				}
+
+				return nil
+			}
+		})
+
+		if got := states(log); err != nil || got["b"] != results.Flaky {
+			t.Errorf("%v, states %v", err, got)
+		}
+	})
+}
+
+// full is a log on a full disk.
+type full struct{ *results.Log }
+
+func (full) Add(suite.Result, bool) error {
+	return errors.New("keep a result: no space left on device")
+}
+
+func TestAResultThatCannotBeKeptEndsTheRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		_, err := do(t, f, full{results.InMemory()}, nil)
+		if err == nil || !strings.Contains(err.Error(), "no space left") || len(f.calls) != 1 {
+			t.Errorf("%v after %d calls", err, len(f.calls))
+		}
+	})
+}

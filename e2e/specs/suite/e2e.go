@@ -1,0 +1,173 @@
+package suite
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+)
+
+// E2E is the published end-to-end suite of Kubernetes, with the cluster against which it runs.
+type E2E struct {
+	// Program is the path of e2e.test, Ginkgo that of the ginkgo command, which runs it in several processes.
+	Program string
+	Ginkgo  string
+
+	// Kubeconfig is an administrator's; Kubectl is the program that some specs run.
+	Kubeconfig string
+	Kubectl    string
+
+	// Nodes is how many nodes the cluster has. A suite in several processes that is not told skips what needs
+	// two of them.
+	Nodes int
+
+	// ReportDir receives junit_01.xml, e2e.log, and what specs say about their failures.
+	ReportDir string
+}
+
+// Names returns the names of all specs that the suite has.
+func (e E2E) Names(ctx context.Context) ([]string, error) {
+	out, err := exec.CommandContext(ctx, e.Program, "--list-tests").Output()
+	if err != nil {
+		return nil, fmt.Errorf("list the specs of %s: %w", e.Program, err)
+	}
+
+	names := listed(string(out))
+	if len(names) == 0 {
+		return nil, fmt.Errorf("list the specs of %s: there are none", e.Program)
+	}
+
+	return names, nil
+}
+
+// listed returns the names in the output of e2e.test --list-tests: lines such as
+// "    k8s.io/kubernetes@v1.37.2/test/e2e/network/dns.go:44: [sig-network] DNS should provide DNS".
+func listed(out string) []string {
+	var names []string
+	for line := range strings.Lines(out) {
+		where, name, found := strings.Cut(strings.TrimSpace(line), ": ")
+		if found && strings.Contains(where, ".go:") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Version returns the version of the suite, such as "v1.37.2".
+func (e E2E) Version(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, e.Program, "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("version of %s: %w", e.Program, err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// Run runs the named specs, as many at the same time as procs says, and returns one result a name, in their
+// order. Those that are marked as [Serial] run after all others, alone. With 1 the suite runs in one process,
+// without Ginkgo, and ended is not called: what it prints does not show where a spec ends. Otherwise ended is
+// called for each spec as it ends, in the goroutine of the caller; the result that is returned may have a
+// longer message.
+//
+// The error is about the run itself (the suite cannot start, its report cannot be read); failed specs are
+// results. The end of ctx ends the suite.
+func (e E2E) Run(ctx context.Context, names []string, procs int, ended func(Result)) ([]Result, error) {
+	found, err := Execute(e.command(ctx, names, procs), e.ReportDir, ended)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+
+	results, err := pick(found, names)
+	if err != nil {
+		return nil, fmt.Errorf("%w; its output is in %s", err, filepath.Join(e.ReportDir, logName))
+	}
+
+	return results, nil
+}
+
+// command is that of the suite. It and all that it starts end with this process, even one that is killed:
+// specs that went on would disturb those of the next run.
+func (e E2E) command(ctx context.Context, names []string, procs int) *exec.Cmd {
+	name, args := e.line(names, procs)
+	cmd := exec.CommandContext(ctx, name, args...)
+	cache := filepath.Join(filepath.Dir(e.Kubeconfig), "kubectl-cache")
+	cmd.Env = append(os.Environ(), "KUBECACHEDIR="+cache)
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags: syscall.CLONE_NEWPID,
+			Pdeathsig:  syscall.SIGKILL,
+		}
+	}
+
+	return cmd
+}
+
+// line is the command line.
+func (e E2E) line(names []string, procs int) (program string, args []string) {
+	own := []string{
+		"--provider=skeleton",
+		"--kubeconfig=" + e.Kubeconfig,
+		"--kubectl-path=" + e.Kubectl,
+		"--report-dir=" + e.ReportDir,
+		"--disable-log-dump=true",
+		"--dns-domain=cluster.local",
+		fmt.Sprintf("--num-nodes=%d", e.Nodes),
+	}
+	if procs <= 1 {
+		return e.Program, append(own, "--ginkgo.no-color", "--ginkgo.v", "--ginkgo.focus="+focusOn(names))
+	}
+
+	// The time that ginkgo gives a whole suite is an hour, unless it is told.
+	args = []string{
+		"run",
+		fmt.Sprintf("--procs=%d", procs),
+		"--no-color",
+		"-v",
+		"--keep-going",
+		"--timeout=48h",
+		"--focus=" + focusOn(names),
+		e.Program,
+		"--",
+	}
+
+	return e.Ginkgo, append(args, own...)
+}
+
+// focusOn is a regular expression that matches just the given names. Ginkgo matches it with the name of the
+// suite before that of the spec.
+func focusOn(names []string) string {
+	quoted := make([]string, len(names))
+	for i, n := range names {
+		quoted[i] = regexp.QuoteMeta(n)
+	}
+	return "(" + strings.Join(quoted, "|") + ")$"
+}
+
+// pick returns the results of the names. It is an error if the suite ended before all of them had run.
+func pick(found map[string]Result, names []string) ([]Result, error) {
+	notRun := 0
+	out := make([]Result, len(names))
+	for i, n := range names {
+		r, ok := found[n]
+		switch {
+		case !ok:
+			r = Result{Name: n, Outcome: Missing, Message: "the suite has no spec of this name"}
+		case r.LeftOut():
+			notRun++
+		}
+
+		out[i] = r
+	}
+
+	if notRun > 0 {
+		return out, fmt.Errorf("the suite ended before %d of %d specs had run", notRun, len(names))
+	}
+
+	return out, nil
+}
