@@ -51,9 +51,7 @@ type Pod struct {
 	images   map[string]string
 	hashes   map[string]hashOf
 
-	// removed are the newest instances that were removed to restart all containers, by the name of the
-	// container.
-	removed map[string]*Container
+	removed removed
 
 	// stopped are the IDs of the sandboxes whose stop was carried through.
 	stopped map[string]bool
@@ -118,6 +116,7 @@ func New(uid types.UID, limit time.Duration) *Pod {
 		images:   map[string]string{},
 		hashes:   map[string]hashOf{},
 		stopped:  map[string]bool{},
+		removed:  removed{},
 	}
 }
 
@@ -244,7 +243,7 @@ func (p *Pod) Begin(s Step) {
 		p.volumes.changed = false
 	case RemoveContainer:
 		if s.KeepLog {
-			p.keepRemoved(s)
+			p.removed.keep(&p.view, s)
 		}
 
 	case Stop:

@@ -178,6 +178,7 @@ func (d resizer) missized() []Size {
 		case a.Shrinks:
 			return -1
 		}
+
 		return 1
 	})
 

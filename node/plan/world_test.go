@@ -105,6 +105,7 @@ func (w *world) restartAgent() {
 	if w.ended != nil {
 		w.pod.Terminate(*w.ended)
 	}
+
 	if w.grant != nil {
 		recalled := *w.grant
 		recalled.Recalled = true
