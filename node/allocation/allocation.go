@@ -195,7 +195,7 @@ func (l *Ledger) See(pod *v1.Pod, now time.Time) Seen {
 
 	_, known := l.pods[pod.UID]
 	e := l.open(pod)
-	seen := Seen{Over: pod.DeletionTimestamp != nil || plan.Terminal(pod.Status.Phase)}
+	seen := Seen{Over: over(pod)}
 	if !seen.Over && !e.given.fits(pod) {
 		before := e.ask(pod, now)
 		seen.Due = e.pending == nil || e.pending.Generation != pod.Generation
@@ -218,6 +218,11 @@ func (l *Ledger) See(pod *v1.Pod, now time.Time) Seen {
 	}
 
 	return seen
+}
+
+// over reports whether a pod ends: it is not given anything any more.
+func over(pod *v1.Pod) bool {
+	return pod.DeletionTimestamp != nil || plan.Terminal(pod.Status.Phase)
 }
 
 // ask keeps the newest version of a pod that asks for other resources, and returns the one before.
@@ -263,7 +268,7 @@ func (l *Ledger) Keep(pod *v1.Pod) (State, error) {
 
 	// Of one pod there is one look at a time, so that nobody else writes its record.
 	e := l.open(pod)
-	for e.kept.grant != e.given.grant {
+	for e.kept.grant != e.given.grant && !over(pod) {
 		given := e.given
 		if err := l.writeUnlocked(pod.UID, given); err != nil {
 			return State{
