@@ -146,7 +146,6 @@ func (l *Ledger) recall(pod *v1.Pod) *entry {
 	return newEntry(given, &plan.Grant{
 		Generation: r.Generation,
 		At:         r.At,
-		Recalled:   true,
 		Announced:  unfinished(pod, r.Generation),
 	})
 }

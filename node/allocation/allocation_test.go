@@ -91,7 +91,7 @@ func TestAResizeActsWhenItIsGivenAndOnDisk(t *testing.T) {
 	}
 
 	state, _ := next.Keep(asked)
-	if g := state.Grant; g == nil || !g.Recalled || g.Generation != 2 {
+	if g := state.Grant; g == nil || g.Announced || g.Generation != 2 {
 		t.Errorf("%+v", g)
 	}
 }

@@ -206,3 +206,20 @@ func TestAFailedResizeIsToldOnceAndHoldsUpNoStart(t *testing.T) {
 		t.Errorf("%+v", d.View.Resizing)
 	}
 }
+
+func TestWhatAnotherAgentMayHaveResizedIsResizedAnyway(t *testing.T) {
+	w := newWorld(podOf(v1.RestartPolicyAlways, "a"))
+	w.settle()
+
+	// kubelet has resized it, which leaves no record here, and is replaced.
+	w.now = w.now.Add(time.Second)
+	w.sizes[w.running("a").ID] = podspec.Amounts{CPURequest: 2000}
+	w.restartAgent()
+	w.settle()
+
+	w.give(func(*v1.Pod) {})
+	w.settle()
+	if err := w.inForce(); err != nil {
+		t.Error(err)
+	}
+}
