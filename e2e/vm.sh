@@ -62,7 +62,7 @@ make_disk() {
 	mkdir "$root/trivet/.trivet/images" && cp -r "$project/.trivet/images/base" "$root/trivet/.trivet/images/"
 	mkdir -p "$root/trivet/e2e/scenario"
 	(cd "$project" && go test -c -vet=off -o "$root/trivet/e2e/scenario/" ./e2e/scenario &&
-		go test -c -vet=off -o "$root/trivet/bin/" ./e2e/machine ./node/podcgroup ./cri/cgroupdriver \
+		go test -c -vet=off -o "$root/trivet/bin/" ./e2e/machine ./node/podcgroup ./cri/cgroupdriver ./cri/container \
 			./internal/projectquota ./internal/diskusage)
 	(cd "$project/.trivet/bin" && cp -a controlplane etcd kube-* kubectl coredns "$root/trivet/.trivet/bin/")
 	cat >"$root/init" <<-EOF

@@ -91,6 +91,7 @@ type Groups interface {
 	// MemoryUsage returns how many bytes of memory a group uses.
 	MemoryUsage(group string) (int64, error)
 
+	Exists(group string) bool
 	Apply(group string, limits cgroup.Limits) error
 }
 

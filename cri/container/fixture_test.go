@@ -32,6 +32,9 @@ type fixture struct {
 	pod       string
 	events    <-chan event.Event
 	groups    groups
+
+	// runtime is the path of the OCI runtime after restart.
+	runtime string
 }
 
 // groups are control groups without a kernel, of v2 if used is not 0.
@@ -41,15 +44,22 @@ type groups struct {
 
 	// applied are the limits that were written last.
 	applied cgroup.Limits
+
+	// refuse is the error of the next limits.
+	refuse error
 }
 
 // MemoryUsage returns used.
 func (g *groups) MemoryUsage(string) (int64, error) { return g.used, nil }
 
+// Exists finds none.
+func (g *groups) Exists(string) bool { return false }
+
 // Apply keeps the limits.
 func (g *groups) Apply(_ string, limits cgroup.Limits) error {
-	g.applied = limits
-	return nil
+	err := g.refuse
+	g.applied, g.refuse = limits, nil
+	return err
 }
 
 func open(t *testing.T) *fixture {
@@ -87,7 +97,7 @@ func (f *fixture) restart() {
 		Bundles:   f.node,
 		Processes: f.node,
 		Inventory: f.node,
-		Handlers:  ociruntime.Handlers{"": {}},
+		Handlers:  ociruntime.Handlers{"": {Runtime: ociruntime.Runtime{Program: f.runtime}}},
 		Host:      spec.Host{CgroupV2: f.groups.used != 0},
 		Groups:    &f.groups,
 		Events:    hub,

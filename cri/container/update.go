@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"path"
+	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -59,12 +62,6 @@ type update struct {
 	Record
 }
 
-// group returns the container's control group.
-func (u update) group() (string, error) {
-	box, err := u.containers.cfg.Sandboxes.Get(u.Sandbox)
-	return u.containers.cfg.Driver.Dir(box.CgroupParent(), u.ID), err
-}
-
 // fits returns ErrInUse if the new limit of memory is less than what the container uses: the kernel would
 // kill it.
 func (u update) fits() error {
@@ -74,12 +71,12 @@ func (u update) fits() error {
 		return nil
 	}
 
-	group, err := u.group()
+	box, err := cfg.Sandboxes.Get(u.Sandbox)
 	if err != nil {
 		return err
 	}
 
-	used, err := cfg.Groups.MemoryUsage(group)
+	used, err := cfg.Groups.MemoryUsage(cfg.Driver.Dir(box.CgroupParent(), u.ID))
 	if err == nil && used >= limit {
 		err = fmt.Errorf("memory limit of %d bytes: %d bytes are in use: %w", limit, used, ErrInUse)
 	}
@@ -105,29 +102,96 @@ func (u update) finish(ctx context.Context) error {
 	return fmt.Errorf("update container %s: %w", u.ID, failed)
 }
 
-// apply has the OCI runtime change resources.
+// apply changes resources: crun's by its own hand, others by their OCI runtime.
 func (u update) apply(ctx context.Context, change *runtimeapi.LinuxContainerResources) error {
 	cfg := u.containers.cfg
-	resources := spec.Resources(change, cfg.Host)
-	err := cfg.Processes.Update(ctx, u.ID, resources)
-	if err == nil || cfg.Host.CgroupV2 || change.CpuQuota >= 0 {
+	box, err := cfg.Sandboxes.Get(u.Sandbox)
+	if err != nil {
 		return err
 	}
-
-	// crun 1.8 writes no quota on v1 as a number without a sign, which the kernel refuses.
-	resources.CPU.Quota = nil
-	if err := cfg.Processes.Update(ctx, u.ID, resources); err != nil {
-		return err
-	}
-	group, err := u.group()
+	handler, err := cfg.Handlers.Find(box.Handler)
 	if err != nil {
 		return err
 	}
 
-	return cfg.Groups.Apply(group, cgroup.Limits{
+	group := cfg.Driver.Dir(box.CgroupParent(), u.ID)
+	limits, known := filesOf(change, u.CurrentResources(), cfg.Host)
+	if known && !cfg.Driver.Systemd && path.Base(handler.Runtime.Program) == "crun" {
+		return cfg.Groups.Apply(group, limits)
+	}
+
+	return u.byRuntime(ctx, change, group)
+}
+
+// filesOf returns a change as the files of a control group. It returns false for what only the OCI runtime
+// does as it did at the start: on v2 it converts shares by its own formula, CPUs are those of the groups
+// above, and a file may have several lines.
+func filesOf(change, current *runtimeapi.LinuxContainerResources, host spec.Host) (cgroup.Limits, bool) {
+	out := cgroup.Limits{
+		CPUShares: uint64(change.CpuShares),
 		CPUQuota:  change.CpuQuota,
 		CPUPeriod: uint64(change.CpuPeriod),
-	})
+		Memory:    change.MemoryLimitInBytes,
+		Swap:      change.MemorySwapLimitInBytes,
+		HugePages: pagesOf(change, host),
+	}
+	if host.CgroupV2 && change.CpuShares == current.GetCpuShares() {
+		out.CPUShares = 0
+	}
+	if change.CpusetCpus != "" || change.CpusetMems != "" || host.CgroupV2 && out.CPUShares != 0 {
+		return out, false
+	}
+
+	if host.CgroupV2 {
+		out.Files = change.Unified
+	}
+	for file := range out.Files {
+		if !strings.HasPrefix(file, "memory.") || strings.Contains(file, "/") {
+			return out, false
+		}
+	}
+
+	return out, true
+}
+
+// byRuntime has the OCI runtime change resources, and writes what runtimes do not: runc has no update of huge
+// pages, and crun 1.8 writes no quota on v1 as a number without a sign, which the kernel refuses.
+func (u update) byRuntime(
+	ctx context.Context, change *runtimeapi.LinuxContainerResources, group string,
+) error {
+	cfg := u.containers.cfg
+	resources := spec.Resources(change, cfg.Host)
+	rest := cgroup.Limits{HugePages: pagesOf(change, cfg.Host)}
+	err := cfg.Processes.Update(ctx, u.ID, resources)
+	if err != nil && !cfg.Host.CgroupV2 && change.CpuQuota < 0 {
+		resources.CPU.Quota = nil
+		rest.CPUQuota = change.CpuQuota
+		rest.CPUPeriod = uint64(change.CpuPeriod)
+		err = cfg.Processes.Update(ctx, u.ID, resources)
+	}
+
+	if err != nil {
+		return err
+	}
+
+	// crun has a group of its own below a scope, with all limits.
+	if below := group + "/container"; cfg.Groups.Exists(below) {
+		group = below
+	}
+
+	return cfg.Groups.Apply(group, rest)
+}
+
+// pagesOf returns the limits of huge pages in bytes, by the sizes of pages.
+func pagesOf(change *runtimeapi.LinuxContainerResources, host spec.Host) map[string]int64 {
+	if !host.HugePages || len(change.HugepageLimits) == 0 {
+		return nil
+	}
+	out := map[string]int64{}
+	for _, l := range change.HugepageLimits {
+		out[l.PageSize] = int64(min(l.Limit, math.MaxInt64))
+	}
+	return out
 }
 
 // record notes the resources that are in force, and a change of them that has begun.

@@ -3,7 +3,6 @@ package container_test
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,62 +14,7 @@ import (
 
 	"github.com/trivet-node/trivet/cri/nodetest"
 	"github.com/trivet-node/trivet/internal/cgroup"
-	"github.com/trivet-node/trivet/internal/testenv"
 )
-
-// kernel is what the kernel has of a container.
-type kernel struct {
-	t     *testing.T
-	host  *cgroup.Host
-	group string
-}
-
-func kernelOf(t *testing.T, n *nodetest.Node, id string) kernel {
-	t.Helper()
-	host, err := cgroup.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kernel{t, host, n.Group() + "/" + id}
-}
-
-// file reads a file of the container's group: v1's name, or v2's.
-func (k kernel) file(controller, v1, v2 string) string {
-	k.t.Helper()
-	name := v1
-	if k.host.V2 {
-		name = v2
-	}
-	data, err := os.ReadFile(filepath.Join(k.host.Dir(controller, k.group), name))
-	if err != nil {
-		k.t.Error(err)
-	}
-	return strings.TrimSpace(string(data))
-}
-
-// unlimited is what v1 shows of a limit of memory that there is not.
-const unlimited = "9223372036854771712"
-
-// limits returns the container's limits as on v1, -1 for one that it does not have: quota, period, memory.
-func (k kernel) limits() [3]string {
-	k.t.Helper()
-	quota := k.file("cpu", "cpu.cfs_quota_us", "cpu.max")
-	period := ""
-	if k.host.V2 {
-		quota, period, _ = strings.Cut(quota, " ")
-	} else {
-		period = k.file("cpu", "cpu.cfs_period_us", "")
-	}
-
-	memory := k.file("memory", "memory.limit_in_bytes", "memory.max")
-	for _, limit := range []*string{&quota, &memory} {
-		if *limit == "max" || *limit == unlimited {
-			*limit = "-1"
-		}
-	}
-
-	return [3]string{quota, period, memory}
-}
 
 // shownAs returns resources as limits does.
 func shownAs(r *runtimeapi.LinuxContainerResources) [3]string {
@@ -87,29 +31,41 @@ func update(t *testing.T, n *nodetest.Node, id string, r *runtimeapi.LinuxContai
 	return err
 }
 
-// withRuntimes runs a test on nodes with crun and with runc, where it is installed.
-func withRuntimes(t *testing.T, test func(t *testing.T, n *nodetest.Node)) {
-	for _, name := range []string{"crun", "runc"} {
-		t.Run(name, func(t *testing.T) {
-			testenv.Program(t, name, name)
-			n := nodetest.New(t)
-			n.Kill()
-			n.Config = "oci_runtime = \"" + name + "\"\n"
-			n.Start()
-			n.Pull()
-			test(t, n)
-		})
-	}
-}
-
 // resourcesOf are the resources that a container of these tests starts with.
 func resourcesOf(r *runtimeapi.LinuxContainerResources) func(*runtimeapi.ContainerConfig) {
 	return func(c *runtimeapi.ContainerConfig) { c.Linux.Resources = r }
 }
 
+// changes are made one after the other; want is what limits returns after each.
+var changes = []struct {
+	name   string
+	change *runtimeapi.LinuxContainerResources
+	want   [3]string
+}{
+	{"nothing", &runtimeapi.LinuxContainerResources{}, [3]string{"50000", "100000", "67108864"}},
+	{"quota", &runtimeapi.LinuxContainerResources{CpuQuota: 20_000, CpuPeriod: 100_000},
+		[3]string{"20000", "100000", "67108864"}},
+	{"memory", &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 128 << 20},
+		[3]string{"20000", "100000", "134217728"}},
+	{"less memory", &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 32 << 20},
+		[3]string{"20000", "100000", "33554432"}},
+	{"no quota", &runtimeapi.LinuxContainerResources{CpuQuota: -1, CpuPeriod: 100_000},
+		[3]string{"-1", "100000", "33554432"}},
+	{"no memory limit", &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: -1},
+		[3]string{"-1", "100000", "-1"}},
+	{"OOM score", &runtimeapi.LinuxContainerResources{OomScoreAdj: 1000},
+		[3]string{"-1", "100000", "-1"}},
+	{"all", &runtimeapi.LinuxContainerResources{
+		CpuShares:          1024,
+		CpuQuota:           40_000,
+		CpuPeriod:          20_000,
+		MemoryLimitInBytes: 16 << 20,
+	}, [3]string{"40000", "20000", "16777216"}},
+}
+
 func TestUpdatesAreInForceAndShownAsSuch(t *testing.T) {
 	withRuntimes(t, func(t *testing.T, n *nodetest.Node) {
-		pod := n.Sandbox("update", nil)
+		pod := podOf(n, "update")
 		id := n.Run(pod, "app", []string{"sleep", "1000"}, resourcesOf(&runtimeapi.LinuxContainerResources{
 			CpuShares:          512,
 			CpuQuota:           50_000,
@@ -119,31 +75,7 @@ func TestUpdatesAreInForceAndShownAsSuch(t *testing.T) {
 		}))
 		k := kernelOf(t, n, id)
 
-		for _, c := range []struct {
-			name   string
-			change *runtimeapi.LinuxContainerResources
-			want   [3]string
-		}{
-			{"nothing", &runtimeapi.LinuxContainerResources{}, [3]string{"50000", "100000", "67108864"}},
-			{"quota", &runtimeapi.LinuxContainerResources{CpuQuota: 20_000, CpuPeriod: 100_000},
-				[3]string{"20000", "100000", "67108864"}},
-			{"memory", &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 128 << 20},
-				[3]string{"20000", "100000", "134217728"}},
-			{"less memory", &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 32 << 20},
-				[3]string{"20000", "100000", "33554432"}},
-			{"no quota", &runtimeapi.LinuxContainerResources{CpuQuota: -1, CpuPeriod: 100_000},
-				[3]string{"-1", "100000", "33554432"}},
-			{"no memory limit", &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: -1},
-				[3]string{"-1", "100000", "-1"}},
-			{"OOM score", &runtimeapi.LinuxContainerResources{OomScoreAdj: 1000},
-				[3]string{"-1", "100000", "-1"}},
-			{"all", &runtimeapi.LinuxContainerResources{
-				CpuShares:          1024,
-				CpuQuota:           40_000,
-				CpuPeriod:          20_000,
-				MemoryLimitInBytes: 16 << 20,
-			}, [3]string{"40000", "20000", "16777216"}},
-		} {
+		for _, c := range changes {
 			if err := update(t, n, id, c.change); err != nil {
 				t.Errorf("%s: %v", c.name, err)
 			}
@@ -157,6 +89,14 @@ func TestUpdatesAreInForceAndShownAsSuch(t *testing.T) {
 			}
 		}
 
+		// Systemd writes what it knows of a scope.
+		if driver.Systemd {
+			systemctl(t, "daemon-reload")
+			if got, want := k.limits(), shownAs(n.Status(id).Resources.Linux); got != want {
+				t.Errorf("after a reload of systemd: the kernel has %q, want %q", got, want)
+			}
+		}
+
 		n.Kill()
 		n.Start()
 		if got := n.Status(id).Resources.Linux; got.CpuShares != 1024 || got.MemoryLimitInBytes != 16<<20 {
@@ -167,7 +107,7 @@ func TestUpdatesAreInForceAndShownAsSuch(t *testing.T) {
 
 func TestSharesAreUpdatedOnTheScaleOfTheVersion(t *testing.T) {
 	withRuntimes(t, func(t *testing.T, n *nodetest.Node) {
-		pod := n.Sandbox("shares", nil)
+		pod := podOf(n, "shares")
 		sleep := []string{"sleep", "1000"}
 		fresh := n.Run(pod, "fresh", sleep, resourcesOf(&runtimeapi.LinuxContainerResources{CpuShares: 512}))
 		id := n.Run(pod, "app", sleep, resourcesOf(&runtimeapi.LinuxContainerResources{CpuShares: 100}))
@@ -188,7 +128,7 @@ func TestSharesAreUpdatedOnTheScaleOfTheVersion(t *testing.T) {
 
 func TestALimitBelowWhatIsUsedIsRefusedAndNothingElseIsChanged(t *testing.T) {
 	withRuntimes(t, func(t *testing.T, n *nodetest.Node) {
-		pod := n.Sandbox("used", nil)
+		pod := podOf(n, "used")
 		hold := "x=$(head -c 30000000 /dev/zero | tr '\\0' x); echo held; read y"
 		id := n.Run(pod, "app", []string{"sh", "-c", hold}, func(c *runtimeapi.ContainerConfig) {
 			c.Stdin = true
@@ -229,7 +169,7 @@ func TestALimitBelowWhatIsUsedIsRefusedAndNothingElseIsChanged(t *testing.T) {
 
 func TestMemoryThatMustNotBeSwappedStaysSoInBothDirections(t *testing.T) {
 	withRuntimes(t, func(t *testing.T, n *nodetest.Node) {
-		pod := n.Sandbox("swap", nil)
+		pod := podOf(n, "swap")
 		id := n.Run(pod, "app", []string{"sleep", "1000"}, resourcesOf(&runtimeapi.LinuxContainerResources{
 			MemoryLimitInBytes:     64 << 20,
 			MemorySwapLimitInBytes: 64 << 20,
@@ -290,7 +230,7 @@ func TestCPUsAndHugePagesAreUpdated(t *testing.T) {
 			change.Unified = map[string]string{"memory.high": "33554432"}
 		}
 
-		pod := n.Sandbox("pages", nil)
+		pod := podOf(n, "pages")
 		id := n.Run(pod, "app", []string{"sleep", "1000"}, nil)
 		for range 2 {
 			if err := update(t, n, id, change); err != nil {
@@ -321,7 +261,7 @@ func TestCPUsAndHugePagesAreUpdated(t *testing.T) {
 
 func TestUpdatesComeAtAnyTimeOfALife(t *testing.T) {
 	withRuntimes(t, func(t *testing.T, n *nodetest.Node) {
-		pod := n.Sandbox("times", nil)
+		pod := podOf(n, "times")
 		change := &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 64 << 20}
 		id := n.Create(pod, "app", []string{"sleep", "1000"}, nil)
 		if err := update(t, n, id, change); err != nil {

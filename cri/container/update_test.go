@@ -150,3 +150,57 @@ func TestQuotaIsTakenAwayOnV1WhereTheRuntimeFailsTo(t *testing.T) {
 		t.Errorf("written: %+v", f.groups.applied)
 	}
 }
+
+func TestLimitsOfCrunsContainersAreWrittenWithoutIt(t *testing.T) {
+	f := open(t)
+	f.runtime = "/usr/bin/crun"
+	f.restart()
+	id := f.limited("app")
+	if err := f.Update(t.Context(), id, twoMiB); err != nil {
+		t.Fatal(err)
+	}
+
+	f.has(id, 100, 2)
+	if f.groups.applied.Memory != 2<<20 || len(f.node.Updates(id)) > 0 {
+		t.Errorf("written %+v; crun was asked for %v", f.groups.applied, f.node.Updates(id))
+	}
+
+	f.groups.refuse = errors.New("busy")
+	err := f.Update(t.Context(), id, &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 1 << 20})
+	if err == nil || f.groups.applied.Memory != 2<<20 {
+		t.Errorf("%v; not taken back: %+v", err, f.groups.applied)
+	}
+	f.has(id, 100, 2)
+
+	cpus := &runtimeapi.LinuxContainerResources{CpusetCpus: "0"}
+	if err := f.Update(t.Context(), id, cpus); err != nil || len(f.node.Updates(id)) != 1 {
+		t.Errorf("%v; crun was asked for %v", err, f.node.Updates(id))
+	}
+}
+
+func TestSharesOnV2AreConvertedByTheRuntime(t *testing.T) {
+	f := open(t)
+	f.runtime = "/usr/bin/crun"
+	f.groups.used = 1
+	f.restart()
+	id := f.limited("app")
+	same := &runtimeapi.LinuxContainerResources{
+		CpuShares:      100,
+		CpuQuota:       5000,
+		Unified:        map[string]string{"memory.high": "max"},
+		HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB"}},
+	}
+	if err := f.Update(t.Context(), id, same); err != nil {
+		t.Fatal(err)
+	}
+
+	want := cgroup.Limits{CPUQuota: 5000, CPUPeriod: 100_000, Files: same.Unified}
+	if !reflect.DeepEqual(f.groups.applied, want) || len(f.node.Updates(id)) > 0 {
+		t.Errorf("written %+v; crun was asked for %v", f.groups.applied, f.node.Updates(id))
+	}
+
+	more := &runtimeapi.LinuxContainerResources{CpuShares: 200}
+	if err := f.Update(t.Context(), id, more); err != nil || len(f.node.Updates(id)) != 1 {
+		t.Errorf("%v; crun was asked for %v", err, f.node.Updates(id))
+	}
+}

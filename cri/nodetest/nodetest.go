@@ -15,22 +15,28 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// programs are built by the first test of the process that needs them.
+// programs are built by the first test of the process that needs them, or found built in the directory
+// TRIVET_TESTS where there is no Go.
 var programs struct {
 	once sync.Once
 	dir  string
 	err  error
+
+	// own is dir if it is to be removed.
+	own string
 }
 
 // Main runs the tests in a mount namespace of their own, cleans up, and returns the exit code. Call it from
 // TestMain.
 func Main(m *testing.M) int {
 	return testenv.InOwnMounts(func() int {
-		defer func() { os.RemoveAll(programs.dir) }()
+		defer func() { os.RemoveAll(programs.own) }()
 		return m.Run()
 	})
 }
@@ -39,7 +45,11 @@ func Main(m *testing.M) int {
 func built(tb testing.TB) string {
 	tb.Helper()
 	programs.once.Do(func() {
-		programs.dir, programs.err = build()
+		programs.dir = os.Getenv("TRIVET_TESTS")
+		if programs.dir == "" {
+			programs.dir, programs.err = build()
+			programs.own = programs.dir
+		}
 	})
 	if programs.err != nil {
 		tb.Fatal(programs.err)
@@ -118,10 +128,22 @@ func link(tb testing.TB, dir string) {
 		tb.Fatal(err)
 	}
 	for _, p := range []string{"trivet-cri", "trivet-monitor"} {
-		if err := os.Link(filepath.Join(from, p), filepath.Join(dir, p)); err != nil {
+		err := os.Link(filepath.Join(from, p), filepath.Join(dir, p))
+		if errors.Is(err, unix.EXDEV) {
+			err = copyProgram(filepath.Join(from, p), filepath.Join(dir, p))
+		}
+		if err != nil {
 			tb.Fatal(err)
 		}
 	}
+}
+
+func copyProgram(from, to string) error {
+	program, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, program, 0o755)
 }
 
 const (

@@ -96,6 +96,7 @@ func TestPodGroupsOnSystemd(t *testing.T) {
 		t,
 		"./node/podcgroup",
 		"TestPodLimitsAreInForceUnderSystemd",
+		"TestASliceIsWidenedBeforeItsContainersAndNarrowedAfterThem",
 		"TestSlicesOfPodsThatAreGoneGo",
 		"TestSlicesGoWithTheUnitsThatHaveFailedInThem",
 		"TestSystemdMayBeRestartedBetweenCalls",
@@ -110,25 +111,39 @@ func TestScopesOfContainersOnSystemd(t *testing.T) {
 		"TestFailedScopesOfUnknownContainersAreForgotten", "TestScopesAreCollectedEvenWhenTheyFail")
 }
 
+// They run trivet-cri and trivet-monitor.
+func TestUpdatesOfContainersOnSystemd(t *testing.T) {
+	runOnSystemd(t, "./cri/container", "TestUpdatesAreInForceAndShownAsSuch",
+		"TestSharesAreUpdatedOnTheScaleOfTheVersion",
+		"TestALimitBelowWhatIsUsedIsRefusedAndNothingElseIsChanged",
+		"TestMemoryThatMustNotBeSwappedStaysSoInBothDirections",
+		"TestCPUsAndHugePagesAreUpdated",
+		"TestUpdatesComeAtAnyTimeOfALife")
+}
+
 // runOnSystemd runs tests of a package in a machine whose PID 1 is systemd. They are built, or found built in
 // the directory TRIVET_TESTS where there is no Go (make vm).
 func runOnSystemd(t *testing.T, pkg string, tests ...string) {
 	t.Helper()
 	m := bootSystemd(t)
 	name := path.Base(pkg) + ".test"
-	binary := m.path(name)
-	prepare := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-o", binary, pkg)
-	prepare.Dir = "../.."
+	dir := m.path("tests")
+	prepare := "mkdir " + dir + " && go test -c -vet=off -o " + dir + "/" + name + " " + pkg +
+		" && go build -o " + dir + " ./cri/cmd/trivet-cri ./cri/cmd/trivet-monitor"
 	if built := os.Getenv("TRIVET_TESTS"); built != "" {
-		prepare = exec.CommandContext(t.Context(), "cp", path.Join(built, name), binary)
+		prepare = "mkdir " + dir + " && cp " + built + "/{" + name + ",trivet-cri,trivet-monitor} " + dir
 	}
-	if out, err := prepare.CombinedOutput(); err != nil {
+
+	get := exec.CommandContext(t.Context(), "bash", "-c", prepare)
+	get.Dir = "../.."
+	if out, err := get.CombinedOutput(); err != nil {
 		t.Fatalf("get the tests: %v: %s", err, out)
 	}
 
-	out := inside(t, m, "TRIVET_SYSTEMD=1 TRIVET_MUST_RUN=1 "+binary+
-		" -test.v -test.timeout=2m -test.run='^("+strings.Join(tests, "|")+")$' 2>&1; true")
-	if strings.Count(out, "--- PASS: ") != len(tests) || !strings.HasSuffix(out, "PASS") {
+	out := inside(t, m, "cd "+dir+" && TRIVET_SYSTEMD=1 TRIVET_MUST_RUN=1 TRIVET_TESTS="+dir+" ./"+name+
+		" -test.v -test.timeout=5m -test.run='^("+strings.Join(tests, "|")+")$' 2>&1; true")
+	passed := strings.Count("\n"+out, "\n--- PASS: ")
+	if passed != len(tests) || !strings.HasSuffix(out, "PASS") {
 		t.Errorf("not all of the %d tests passed:\n%s", len(tests), out)
 	}
 }

@@ -4,10 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Limits are what a group may use. A field of 0 is left as it is; -1 means unlimited.
@@ -19,8 +23,10 @@ type Limits struct {
 	CPUQuota int64
 	// CPUPeriod is in microseconds; 0 with a quota means DefaultPeriod.
 	CPUPeriod uint64
-	// Memory is in bytes.
+	// Memory is in bytes. Swap is of memory and swap together, and needs Memory; it is skipped where the host
+	// does not count swap.
 	Memory int64
+	Swap   int64
 	// MemoryMin is what the kernel never reclaims of the group, MemoryLow what it reclaims last, in bytes;
 	// nil is left as it is. MemoryHigh is from where on the group is slowed down. They are v2's only.
 	MemoryMin  *int64
@@ -30,6 +36,8 @@ type Limits struct {
 	// HugePages are bytes by the kernel's name of the page size ("2MB"). Sizes that the host does not have
 	// are skipped.
 	HugePages map[string]int64
+	// Files are further values by the names of v2's files, such as memory.oom.group. v1 has none.
+	Files map[string]string
 }
 
 // DefaultPeriod is the period of CPU quotas, in microseconds, where none is given.
@@ -43,18 +51,13 @@ func (l Limits) Period() uint64 {
 	return l.CPUPeriod
 }
 
-// Apply writes the limits of an existing group.
+// Apply writes the limits of an existing group. After an error some may have been written.
 func (h *Host) Apply(group string, l Limits) error {
+	var refused []setting
 	for _, s := range settings(l, h.V2) {
-		dir := h.Dir(s.controller, group)
-		if dir == "" {
-			// The controller is not mounted on this host.
-			continue
-		}
-
-		err := write(dir, s.file, s.value)
-		if s.controller == "hugetlb" && errors.Is(err, fs.ErrNotExist) {
-			// The host does not have the page size or, on v2, the controller.
+		err := h.apply(group, s)
+		if errors.Is(err, unix.EINVAL) {
+			refused = append(refused, s)
 			continue
 		}
 
@@ -63,7 +66,30 @@ func (h *Host) Apply(group string, l Limits) error {
 		}
 	}
 
+	// A limit may be refused because of another one that was the old one still: memory above that of memory
+	// and swap, a quota above that of the parent in the old period.
+	for _, s := range refused {
+		if err := h.apply(group, s); err != nil {
+			return fmt.Errorf("limit cgroup %s: %w", filepath.Join("/", group), err)
+		}
+	}
+
 	return nil
+}
+
+// apply writes a setting, if the host has that controller.
+func (h *Host) apply(group string, s setting) error {
+	dir := h.Dir(s.controller, group)
+	if dir == "" {
+		return nil
+	}
+
+	err := write(dir, s.file, s.value)
+	if s.optional() && errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+
+	return err
 }
 
 // Above returns those of the limits that allow more than an existing group has now, so that applying them
@@ -202,10 +228,22 @@ func number(text string) int64 {
 // setting is a value for a file of a controller.
 type setting struct{ controller, file, value string }
 
+// optional reports whether a host may not have the file: it lacks the page size, the controller on v2, or
+// does not count swap.
+func (s setting) optional() bool {
+	return s.controller == "hugetlb" || s.file == swapV1 || s.file == swapV2
+}
+
+// The files of the limit of swap: v1's is of memory and swap together.
+const (
+	swapV1 = "memory.memsw.limit_in_bytes"
+	swapV2 = "memory.swap.max"
+)
+
 // settings returns what limits are in the files of v1 or v2, in the order in which they are to be written.
 func settings(l Limits, v2 bool) []setting {
 	if v2 {
-		return append(settingsV2(l), hugePages(l, ".max")...)
+		return slices.Concat(settingsV2(l), hugePages(l, ".max"), files(l))
 	}
 	return append(settingsV1(l), hugePages(l, ".limit_in_bytes")...)
 }
@@ -224,6 +262,9 @@ func settingsV1(l Limits) []setting {
 
 	if l.Memory != 0 {
 		out = append(out, setting{"memory", "memory.limit_in_bytes", strconv.FormatInt(l.Memory, 10)})
+	}
+	if l.Swap != 0 {
+		out = append(out, setting{"memory", swapV1, strconv.FormatInt(l.Swap, 10)})
 	}
 	if l.PIDs != 0 {
 		out = append(out, setting{"pids", "pids.max", orMax(l.PIDs)})
@@ -246,6 +287,9 @@ func settingsV2(l Limits) []setting {
 	if l.Memory != 0 {
 		out = append(out, setting{"memory", "memory.max", orMax(l.Memory)})
 	}
+	if l.Swap != 0 {
+		out = append(out, setting{"memory", swapV2, orMax(swapAlone(l))})
+	}
 	if l.MemoryMin != nil {
 		out = append(out, setting{"memory", "memory.min", orMax(*l.MemoryMin)})
 	}
@@ -262,6 +306,14 @@ func settingsV2(l Limits) []setting {
 	return out
 }
 
+// swapAlone returns the limit of swap without memory.
+func swapAlone(l Limits) int64 {
+	if l.Swap < 0 || l.Memory < 0 {
+		return -1
+	}
+	return max(l.Swap-l.Memory, 0)
+}
+
 // hugePages bounds the use of huge pages, and since Linux 5.7 their reservation.
 func hugePages(l Limits, suffix string) []setting {
 	var out []setting
@@ -270,6 +322,15 @@ func hugePages(l Limits, suffix string) []setting {
 		out = append(out,
 			setting{"hugetlb", "hugetlb." + size + suffix, value},
 			setting{"hugetlb", "hugetlb." + size + ".rsvd" + suffix, value})
+	}
+	return out
+}
+
+// files are in the directory of all controllers of v2.
+func files(l Limits) []setting {
+	var out []setting
+	for _, file := range slices.Sorted(maps.Keys(l.Files)) {
+		out = append(out, setting{"", file, l.Files[file]})
 	}
 	return out
 }

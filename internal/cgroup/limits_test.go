@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -48,6 +49,27 @@ func TestLimitsAreWrittenInTheFilesOfTheVersion(t *testing.T) {
 		{"hugetlb", "hugetlb.2MB.rsvd.max", "4194304"},
 	}
 	written(t, limits, v1, v2)
+}
+
+func TestSwapIsLimitedWithMemoryOnV1AndBesideItOnV2(t *testing.T) {
+	for _, c := range []struct {
+		limits Limits
+		v2     string
+	}{
+		{Limits{Memory: 64, Swap: 100}, "36"},
+		{Limits{Memory: 64, Swap: 64}, "0"},
+		{Limits{Memory: 64, Swap: -1}, "max"},
+	} {
+		v1 := []setting{
+			{"memory", "memory.limit_in_bytes", "64"},
+			{"memory", "memory.memsw.limit_in_bytes", strconv.FormatInt(c.limits.Swap, 10)},
+		}
+		v2 := []setting{{"memory", "memory.max", "64"}, {"memory", "memory.swap.max", c.v2}}
+		written(t, c.limits, v1, v2)
+	}
+
+	other := Limits{Files: map[string]string{"memory.high": "max", "memory.oom.group": "1"}}
+	written(t, other, nil, []setting{{"", "memory.high", "max"}, {"", "memory.oom.group", "1"}})
 }
 
 func TestMemoryIsProtectedAndThrottledOnV2(t *testing.T) {

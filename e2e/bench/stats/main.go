@@ -17,10 +17,10 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-const about = `stats-bench measures the CRI calls that monitoring and resizes make, of trivet-cri beside containerd:
-both have as many pods of one container, on the same network plugin, and are asked in turns, so that the noise
-of the host meets both alike. Between two calls there is time enough that nothing is answered from an earlier
-reading.`
+const about = `stats-bench measures the CRI calls that monitoring and resizes make, of trivet-cri beside
+containerd: both have as many pods of one container, on the same network plugin, and are asked in turns, so
+that the noise of the host meets both alike. Between two calls there is time enough that nothing is answered
+from an earlier reading.`
 
 func main() { program.Main("stats-bench", run) }
 
