@@ -21,8 +21,8 @@ type Meter interface {
 	// Asked is called for each version of a pod that asks for other resources than the one before.
 	Asked(before, now *v1.Pod)
 	Infeasible(reason string)
-	// Waits is called when a pod begins to wait, for a reason of the API; with no reason, when it waits no
-	// longer.
+	// Waits is called when a pod waits, for a reason of the API, and may be called again; with no reason, when
+	// it waits no longer.
 	Waits(pod *v1.Pod, reason string)
 	// Decided is called when a pod that was deferred is so no longer, by resolution and, if it is accepted,
 	// by what has led to the decision.
@@ -189,6 +189,7 @@ func (r *Resizes) decide(request *allocation.Request, verdict admit.Verdict, tri
 		return true
 	}
 
+	r.cfg.Meter.Waits(pod, pending.Reason)
 	if !r.cfg.Allocations.Refuse(pod, pending) {
 		return false
 	}
@@ -199,7 +200,6 @@ func (r *Resizes) decide(request *allocation.Request, verdict admit.Verdict, tri
 		r.cfg.Meter.Infeasible(label)
 	}
 
-	r.cfg.Meter.Waits(pod, pending.Reason)
 	message := allocation.Event("Pod resize "+what, pod, pod.Generation, pending.Message)
 	r.cfg.Events.Pod(pod, "", v1.EventTypeWarning, event, message)
 	return true
