@@ -48,8 +48,10 @@ type entry struct {
 	// since is when it began to wait, for the order of requests.
 	since time.Time
 
-	// pending is the newest decision not to give what is asked for; nil: it is not decided about yet.
+	// pending is the newest decision not to give what is asked for, which was made at decided; nil: it is not
+	// decided about yet.
 	pending *plan.Pending
+	decided time.Time
 }
 
 // New returns a ledger of the pods below rootDir, kubelet's root directory.
@@ -175,9 +177,11 @@ type Seen struct {
 	// Before is the version before, if this one asks for other resources; nil otherwise.
 	Before *v1.Pod
 
-	// Due means that it is not decided yet about what the pod asks for, and Waits that it was refused before.
-	Due   bool
-	Waits bool
+	// Due means that it is not decided yet about what the pod asks for, and Waits that it was deferred, at
+	// Decided.
+	Due     bool
+	Waits   bool
+	Decided time.Time
 
 	// Dropped is a request that was pending and is there no longer, and Over means that its pod ends.
 	Dropped *Request
@@ -198,7 +202,8 @@ func (l *Ledger) See(pod *v1.Pod, now time.Time) Seen {
 	if !seen.Over && !e.given.fits(pod) {
 		before := e.ask(pod, now)
 		seen.Due = e.pending == nil || e.pending.Generation != pod.Generation
-		seen.Waits = !seen.Due
+		seen.Waits = !seen.Due && e.pending.Reason == v1.PodReasonDeferred
+		seen.Decided = e.decided
 		if known && before.Generation != pod.Generation {
 			seen.Before = before
 		}
