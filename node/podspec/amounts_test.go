@@ -34,7 +34,14 @@ func TestAmountsAreReadAsTheyAreWritten(t *testing.T) {
 	if got, ok := ParseAmounts(want.String()); !ok || got != want {
 		t.Errorf("%v, %t", got, ok)
 	}
-	for _, text := range []string{"", "cpu=1/2", "cpu=1/2 memory=3/4 ", "cpu=01/2 memory=3/4", want.String() + "0/"} {
+
+	for _, text := range []string{
+		"",
+		"cpu=1/2",
+		"cpu=1/2 memory=3/4 ",
+		"cpu=01/2 memory=3/4",
+		want.String() + "0/",
+	} {
 		if got, ok := ParseAmounts(text); ok {
 			t.Errorf("%q is read as %v", text, got)
 		}
