@@ -30,7 +30,12 @@ func TestALimitOfThePodIsThatOfContainersWithoutOne(t *testing.T) {
 }
 
 func TestAmountsAreReadAsTheyAreWritten(t *testing.T) {
-	want := Amounts{CPURequest: 1, CPULimit: 20, MemoryRequest: 300, MemoryLimit: 4 << 40}
+	want := Amounts{
+		CPURequest:    1,
+		CPULimit:      20,
+		MemoryRequest: 300,
+		MemoryLimit:   4 << 40,
+	}
 	if got, ok := ParseAmounts(want.String()); !ok || got != want {
 		t.Errorf("%v, %t", got, ok)
 	}
