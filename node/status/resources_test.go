@@ -47,12 +47,22 @@ func TestAContainerShowsWhatTheRuntimeHasInForce(t *testing.T) {
 	}{
 		"as given": {
 			amounts("100m", "32Mi"), amounts("200m", "64Mi"),
-			&plan.Resources{CPUShares: 102, CPUQuota: 20_000, CPUPeriod: 100_000, Memory: 64 << 20},
+			&plan.Resources{
+				CPUShares: 102,
+				CPUQuota:  20_000,
+				CPUPeriod: 100_000,
+				Memory:    64 << 20,
+			},
 			amounts("100m", "32Mi"), amounts("200m", "64Mi"),
 		},
 		"not yet": {
 			amounts("100m", "32Mi"), amounts("200m", "64Mi"),
-			&plan.Resources{CPUShares: 51, CPUQuota: 10_000, CPUPeriod: 100_000, Memory: 32 << 20},
+			&plan.Resources{
+				CPUShares: 51,
+				CPUQuota:  10_000,
+				CPUPeriod: 100_000,
+				Memory:    32 << 20,
+			},
 			amounts("50m", "32Mi"), amounts("100m", "32Mi"),
 		},
 		"less than the kernel has": {
