@@ -162,7 +162,8 @@ func TestTheTimeOfAResizeConditionIsThatOfItsReason(t *testing.T) {
 
 	less := &plan.Pending{Reason: v1.PodReasonDeferred, Message: "less room", Generation: 5}
 	s := of(p, o, func(known *plan.Pod) { known.Given(grant, less) })
-	if c := condition(s.Conditions, v1.PodResizePending); !c.LastTransitionTime.Time.Equal(now.Add(-time.Hour)) {
+	c := condition(s.Conditions, v1.PodResizePending)
+	if !c.LastTransitionTime.Time.Equal(now.Add(-time.Hour)) {
 		t.Errorf("another message: %+v", c)
 	}
 }
