@@ -141,7 +141,7 @@ func runOnSystemd(t *testing.T, pkg string, tests ...string) {
 	}
 
 	out := inside(t, m, "cd "+dir+" && TRIVET_SYSTEMD=1 TRIVET_MUST_RUN=1 TRIVET_TESTS="+dir+" ./"+name+
-		" -test.v -test.timeout=5m -test.run='^("+strings.Join(tests, "|")+")$' 2>&1; true")
+		" -test.v -test.timeout=10m -test.run='^("+strings.Join(tests, "|")+")$' 2>&1; true")
 	passed := strings.Count("\n"+out, "\n--- PASS: ")
 	if passed != len(tests) || !strings.HasSuffix(out, "PASS") {
 		t.Errorf("not all of the %d tests passed:\n%s", len(tests), out)
