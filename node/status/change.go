@@ -63,7 +63,8 @@ func resized(have, want *v1.PodStatus) bool {
 	case condition(have.Conditions, v1.PodResizeInProgress).Type != "":
 		return true
 	}
-	return !equality.Semantic.DeepEqual(have.AllocatedResources, want.AllocatedResources) ||
+	return have.AllocatedResources != nil &&
+		!equality.Semantic.DeepEqual(have.AllocatedResources, want.AllocatedResources) ||
 		changedResources(have.InitContainerStatuses, want.InitContainerStatuses) ||
 		changedResources(have.ContainerStatuses, want.ContainerStatuses)
 }
