@@ -152,7 +152,7 @@ func (s *surroundings) newWorker(
 		Runtime: s.runtime,
 		Volumes: volumes,
 		Cgroups: tree,
-		Resizer: resize.New(resize.Config{Node: node, Cgroups: tree, Runtime: s.runtime}),
+		Resizer: newResizer(s, node, tree),
 		Objects: p.refs,
 		Probes:  probe.New(s.runtime, p.looks, p.events, p.results),
 		Events:  p.events,
@@ -162,7 +162,18 @@ func (s *surroundings) newWorker(
 		Log:     s.log,
 
 		Allocations: p.allocations,
+		ResizeMeter: s.metrics.Resizes,
 	}), nil
+}
+
+// newResizer makes what changes the resources of pods that run.
+func newResizer(s *surroundings, node criconfig.Node, tree balancedTree) *resize.Resizer {
+	return resize.New(resize.Config{
+		Node:    node,
+		Cgroups: tree,
+		Runtime: s.runtime,
+		Took:    s.metrics.Resizes.Took,
+	})
 }
 
 // newPuller makes what pulls the images of pods.

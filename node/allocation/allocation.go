@@ -127,24 +127,28 @@ func (l *Ledger) recall(pod *v1.Pod) *entry {
 		return newEntry(pod, nil)
 	}
 
-	if r, found := l.read(pod.UID); found {
-		given := r.Resources.In(pod)
+	r, found := l.read(pod.UID)
+	given := pod
+	switch {
+	case found && (waits(pod) || r.Generation >= pod.Status.ObservedGeneration):
+		given = r.Resources.In(pod)
 		given.Generation = r.Generation
-		return newEntry(given, &plan.Grant{
-			Generation: r.Generation,
-			At:         r.At,
-			Recalled:   true,
-			Announced:  unfinished(pod, r.Generation),
-		})
+	case waits(pod):
+		given = shown(pod).In(pod)
+		given.Generation = noGeneration
 	}
 
-	if waits(pod) {
-		given := shown(pod).In(pod)
-		given.Generation = noGeneration
+	// Where the API shows a newer one as given, the newest record was lost.
+	if !found {
 		return newEntry(given, nil)
 	}
 
-	return newEntry(pod, nil)
+	return newEntry(given, &plan.Grant{
+		Generation: r.Generation,
+		At:         r.At,
+		Recalled:   true,
+		Announced:  unfinished(pod, r.Generation),
+	})
 }
 
 // unfinished reports whether the API shows that the resize of that generation goes on, or nothing of it yet.

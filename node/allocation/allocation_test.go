@@ -85,6 +85,7 @@ func TestAResizeActsWhenItIsGivenAndOnDisk(t *testing.T) {
 	// Another agent finds it, even if the API asks for something else by now.
 	next := newLedger(root)
 	asked := pod("u", 3, "4")
+	asked.Status.ObservedGeneration = 2
 	if got := cpu(t, next, asked); got != "2" {
 		t.Errorf("in the next life of the agent: %s", got)
 	}
@@ -92,6 +93,21 @@ func TestAResizeActsWhenItIsGivenAndOnDisk(t *testing.T) {
 	state, _ := next.Keep(asked)
 	if g := state.Grant; g == nil || !g.Recalled || g.Generation != 2 {
 		t.Errorf("%+v", g)
+	}
+}
+
+func TestAnOldRecordDoesNotCountWhereTheAPIShowsThatMoreWasGiven(t *testing.T) {
+	root := t.TempDir()
+	l := newLedger(root)
+	l.See(pod("u", 1, "1"), t0)
+	bigger := pod("u", 2, "2")
+	l.See(bigger, t0)
+	l.Grant(bigger, t0)
+	cpu(t, l, bigger)
+
+	// The record of this one was lost, with the power.
+	if got := cpu(t, newLedger(root), pod("u", 3, "4")); got != "4" {
+		t.Error(got)
 	}
 }
 

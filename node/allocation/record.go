@@ -36,7 +36,8 @@ func (l *Ledger) path(uid types.UID, file string) string {
 	return filepath.Join(l.rootDir, "pods", string(uid), file)
 }
 
-// write writes the record of a pod.
+// write writes the record of a pod. It need not survive a power loss: then what the API shows counts, which
+// shows nothing before it is written.
 func (l *Ledger) write(r record) error {
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -48,7 +49,7 @@ func (l *Ledger) write(r record) error {
 		return err
 	}
 
-	return durable.WriteFile(path, data, 0o600)
+	return durable.WriteVolatile(path, data, 0o600)
 }
 
 // read reads the record of a pod. One that is torn, or another pod's, is set aside and reported, and counts

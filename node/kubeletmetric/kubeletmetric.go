@@ -41,6 +41,7 @@ type Set struct {
 
 	Runtime      *Runtime
 	Pods         *Pods
+	Resizes      *Resizes
 	Volumes      *Volumes
 	Images       *Images
 	Requests     *Requests
@@ -55,6 +56,7 @@ func New(cfg Config) *Set {
 		Registry:     metric.NewRegistry("trivet-node"),
 		Runtime:      newRuntime(),
 		Pods:         newPods(),
+		Resizes:      newResizes(),
 		Volumes:      newVolumes(),
 		Images:       newImages(),
 		Requests:     newRequests(),
@@ -67,6 +69,7 @@ func New(cfg Config) *Set {
 		newNode(cfg),
 		s.Runtime,
 		s.Pods,
+		s.Resizes,
 		s.Volumes,
 		s.Images,
 		s.Requests,

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/trivet-node/trivet/internal/testenv"
 	"github.com/trivet-node/trivet/node/podcertificate"
@@ -54,6 +55,15 @@ func everything(t *testing.T) *Set {
 	s.Pods.Evicted("memory.available")
 	s.Pods.Chosen("memory.available", 0)
 	s.Pods.Cgroup("create", 0)
+
+	bigger := pod.DeepCopy()
+	bigger.Spec.Containers[0].Resources.Limits = v1.ResourceList{"cpu": resource.MustParse("1")}
+	s.Resizes.Asked(pod, bigger)
+	s.Resizes.Infeasible("plr_feature_gate_off")
+	s.Resizes.Waits(bigger, "Deferred")
+	s.Resizes.Decided(bigger, 0, "accepted", "pod_updated")
+	s.Resizes.GoesOn("u", true)
+	s.Resizes.Took(0, nil)
 	return s
 }
 

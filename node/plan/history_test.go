@@ -90,6 +90,7 @@ func (h *history) step(quiet bool) (plan.Decision, error) {
 	if err := h.check(d, before); err != nil {
 		return d, err
 	}
+
 	if d.Resized != nil {
 		h.say("resized")
 		if err := h.inForce(); err != nil {
@@ -116,6 +117,7 @@ func (h *history) step(quiet bool) (plan.Decision, error) {
 			h.say("fail   %s", s.Key())
 			h.resize(s.Sizes[:len(s.Sizes)/2])
 			h.end(s, errors.New("fails"))
+
 		case fate == 3:
 			// What it does shows before it has ended.
 			h.obey(s)

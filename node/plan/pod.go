@@ -51,9 +51,7 @@ type Pod struct {
 	images   map[string]string
 	hashes   map[string]hashOf
 
-	// removed are the newest instances that were removed to restart all containers, by the name of the
-	// container.
-	removed map[string]*Container
+	removed removed
 
 	// stopped are the IDs of the sandboxes whose stop was carried through.
 	stopped map[string]bool
@@ -118,6 +116,7 @@ func New(uid types.UID, limit time.Duration) *Pod {
 		images:   map[string]string{},
 		hashes:   map[string]hashOf{},
 		stopped:  map[string]bool{},
+		removed:  removed{},
 	}
 }
 
@@ -244,7 +243,7 @@ func (p *Pod) Begin(s Step) {
 		p.volumes.changed = false
 	case RemoveContainer:
 		if s.KeepLog {
-			p.keepRemoved(s)
+			p.removed.keep(&p.view, s)
 		}
 
 	case Stop:
@@ -258,7 +257,7 @@ func (p *Pod) Begin(s Step) {
 }
 
 // End says that a step has ended. It reports whether that is a failure that users should see: a step that was
-// cancelled or whose spec has changed meanwhile is none.
+// cancelled or whose spec has changed meanwhile is none, nor is a resize that fails once more.
 func (p *Pod) End(s Step, err error, now time.Time) (failed bool) {
 	key := s.Key()
 	if err == nil && s.Verb == Finalize {
@@ -271,7 +270,7 @@ func (p *Pod) End(s Step, err error, now time.Time) (failed bool) {
 	p.steps.landed[key] = true
 
 	// A pull of an image that the spec does not have any more says nothing of the one that it has now.
-	cancelled := errors.Is(err, context.Canceled) || err != nil && s.Verb == Pull && !p.wants(s)
+	cancelled := errors.Is(err, context.Canceled) || err != nil && s.Verb == Pull && !wants(p.spec, s)
 	switch {
 	case err == nil:
 		delete(p.steps.failures, key)
@@ -294,7 +293,9 @@ func (p *Pod) End(s Step, err error, now time.Time) (failed bool) {
 		p.restarts[s.Name] = p.restarts[s.Name].Next(now, p.limit)
 	}
 
-	return err != nil && !cancelled
+	// A resize that is refused is tried again for as long as it is asked for.
+	told := s.Verb == Resize && p.steps.failures[key].Count > 1
+	return err != nil && !cancelled && !told
 }
 
 // succeeded keeps what a step has made.
@@ -315,8 +316,8 @@ func (p *Pod) succeeded(s Step) {
 }
 
 // wants reports whether the container of a Pull still has that image in the spec.
-func (p *Pod) wants(s Step) bool {
-	c := podspec.Find(p.spec, s.Name)
+func wants(pod *v1.Pod, s Step) bool {
+	c := podspec.Find(pod, s.Name)
 	return c != nil && c.Image == s.Image
 }
 

@@ -94,7 +94,7 @@ func (v *View) finished() bool {
 			return v.lostSandbox()
 		}
 
-		over := last.State == Exited && !ShouldRestart(v.Pod, c, last.ExitCode)
+		over := last.State == Exited && !ShouldRestart(v.Pod, c, last.ExitCode) && !v.StoppedToResize(c, last)
 		if !over && (last.State == Running || !v.lostSandbox()) {
 			return false
 		}

@@ -70,9 +70,10 @@ type sizes struct {
 	open bool
 }
 
-// Grant takes the newest grant of the pod, nil if it was never resized. The same grant may be given again.
-// With a new one, what failed may succeed, and volumes may show other resources.
-func (p *Pod) Grant(g *Grant) {
+// Given takes the newest grant of the pod, nil if it was never resized, and why it waits for another one, nil
+// if it does not. With a new grant, what failed may succeed, and volumes may show other resources.
+func (p *Pod) Given(g *Grant, pending *Pending) {
+	p.pending = pending
 	if g == p.sizes.grant || g == nil {
 		return
 	}
@@ -82,9 +83,6 @@ func (p *Pod) Grant(g *Grant) {
 	clear(p.steps.failures)
 	p.outdate()
 }
-
-// Pend takes why the pod waits for resources, nil if it does not.
-func (p *Pod) Pend(pending *Pending) { p.pending = pending }
 
 // see keeps which instances there were when this agent saw a resized pod first, and forgets those that have
 // gone.
@@ -143,10 +141,11 @@ func (d resizer) plan() {
 	todo := d.missized()
 	if len(todo) > 0 || d.groupMissized() {
 		d.do(Step{
-			Verb:  Resize,
-			ID:    d.Sandbox.ID,
-			Grant: s.grant,
-			Sizes: todo,
+			Verb:    Resize,
+			ID:      d.Sandbox.ID,
+			Grant:   s.grant,
+			Sizes:   todo,
+			Restart: d.anyReplaced(),
 		})
 	}
 }
@@ -179,6 +178,7 @@ func (d resizer) missized() []Size {
 		case a.Shrinks:
 			return -1
 		}
+
 		return 1
 	})
 

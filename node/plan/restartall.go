@@ -31,14 +31,8 @@ func restartsAll(r v1.ContainerRestartRule) bool {
 	return r.Action == v1.ContainerRestartRuleActionRestartAllContainers
 }
 
-// RestartingAll returns the IDs of the instances that ended by a rule to restart all containers, in the order
-// of the spec.
-func (v *View) RestartingAll() (ids []string) {
-	for _, c := range v.triggers() {
-		ids = append(ids, c.ID)
-	}
-	return ids
-}
+// RestartingAll reports whether the containers of the pod are being restarted all at once.
+func (v *View) RestartingAll() bool { return !v.Ending && len(v.triggers()) > 0 }
 
 // triggers are the instances that ended by a rule to restart all containers, in the order of the spec.
 func (v *View) triggers() (out []*Container) {
@@ -82,7 +76,7 @@ func restartShown(pod *v1.Pod) bool {
 }
 
 // Removed is the newest instance of a container that this agent has removed to restart all, nil if there was
-// none. It knows how that ended even if the API was not told in time.
+// none. How that ended is known even if the API has never shown it.
 func (v *View) Removed(container string) *Container { return v.removed[container] }
 
 // restartAll goes on with restarting all containers and reports whether that keeps anything else from being
@@ -95,7 +89,7 @@ func (d *planner) restartAll() bool {
 	}
 
 	// What a start in flight makes must be seen before it can be removed.
-	if d.pod.startingRegular() || d.resetAll(triggers) > 0 {
+	if d.startingRegular() || d.resetAll(triggers) > 0 {
 		return true
 	}
 
@@ -151,29 +145,37 @@ func (d *planner) resetAll(triggers []*Container) (left int) {
 			Verb:    RemoveContainer,
 			Name:    c.Name,
 			ID:      c.ID,
-			KeepLog: c == d.latest(c.Name),
+			KeepLog: c == newestStarted(&d.View, c.Name),
 		})
 	}
 
 	return left
 }
 
-// keepRemoved keeps how an instance ended that is being removed to restart all containers.
-func (p *Pod) keepRemoved(s Step) {
-	last := p.view.latest(s.Name)
-	if last == nil || last.ID != s.ID || last.State == Created {
+// newestStarted is the newest instance of a container that was started, nil if there is none.
+func newestStarted(v *View, container string) *Container {
+	if all := v.Started(container); len(all) > 0 {
+		return all[0]
+	}
+	return nil
+}
+
+// removed are the newest instances that were removed to restart all containers, by the name of the container.
+type removed map[string]*Container
+
+// keep keeps how an instance ended that is being removed.
+func (r removed) keep(v *View, s Step) {
+	last := newestStarted(v, s.Name)
+	if last == nil || last.ID != s.ID {
 		return
 	}
 
 	kept := *last
-	if stoppedFor(p.view.triggers(), last) {
+	if stoppedFor(v.triggers(), last) {
 		kept.Reason = RestartingAllContainers
 	}
-	if p.removed == nil {
-		p.removed = map[string]*Container{}
-	}
 
-	p.removed[s.Name] = &kept
+	r[s.Name] = &kept
 }
 
 // stoppedFor reports whether an instance has ended because others asked for a restart of all: it is none of
@@ -187,9 +189,9 @@ func stoppedFor(triggers []*Container, c *Container) bool {
 }
 
 // startingRegular reports whether the start of a container other than an ephemeral one is in flight.
-func (p *Pod) startingRegular() bool {
-	for c := range podspec.Regular(p.spec) {
-		if p.steps.busy(Key{Start, c.Name}) {
+func (d *planner) startingRegular() bool {
+	for c := range podspec.Regular(d.Pod) {
+		if d.pod.steps.busy(Key{Start, c.Name}) {
 			return true
 		}
 	}

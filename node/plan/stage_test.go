@@ -252,3 +252,16 @@ func (s *stage) nodeReboots([]string) error {
 	s.restartAgent()
 	return nil
 }
+
+// mustRestart reports whether the resizePolicy of a container restarts it for CPU, here never for memory.
+func (w *world) mustRestart(s plan.Step) bool {
+	c := podspec.Find(w.api, s.Name)
+	for _, x := range w.node.Containers {
+		if x.ID == s.ID && x.CreatedWith != nil {
+			want := podspec.AmountsOf(w.api, c)
+			cpu := x.CreatedWith.CPURequest != want.CPURequest || x.CreatedWith.CPULimit != want.CPULimit
+			return cpu && len(c.ResizePolicy) > 0
+		}
+	}
+	return false
+}

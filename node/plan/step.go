@@ -82,7 +82,8 @@ type Step struct {
 	Why     string
 
 	// Restart means that an instance replaces one that ended, or that one which ended is removed for that: it
-	// counts for the back-off.
+	// counts for the back-off. Of a Resize it means that instances which were stopped for it wait to be
+	// replaced.
 	Restart bool
 
 	// KeepLog means that the log of an instance outlives it.

@@ -51,8 +51,7 @@ type View struct {
 	// recalled are those that only the API knows to have run, by the name of the container.
 	recalled map[string]*Container
 
-	// removed are those that were removed to restart all containers, by the name of the container.
-	removed map[string]*Container
+	removed removed
 
 	// starting means that a container's start is in flight.
 	starting bool
@@ -67,12 +66,12 @@ type View struct {
 }
 
 // viewOf orders what was observed. What only Decide knows is not in it.
-func viewOf(pod *v1.Pod, o Observed, removed map[string]*Container) View {
+func viewOf(pod *v1.Pod, o Observed, gone removed) View {
 	v := View{
 		Pod:       pod,
 		Observed:  o,
 		instances: make(map[string][]*Container, len(o.Containers)),
-		removed:   maps.Clone(removed),
+		removed:   maps.Clone(gone),
 	}
 
 	for i := range o.Sandboxes {
@@ -83,6 +82,11 @@ func viewOf(pod *v1.Pod, o Observed, removed map[string]*Container) View {
 
 	for i := range o.Containers {
 		c := &o.Containers[i]
+		if gone := v.removed[c.Name]; gone != nil && gone.ID != c.ID && newer(gone, c) {
+			// It is removed after a newer one.
+			continue
+		}
+
 		all := v.instances[c.Name]
 		place := slices.IndexFunc(all, func(old *Container) bool { return newer(c, old) })
 		if place < 0 {

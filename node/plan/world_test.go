@@ -105,6 +105,7 @@ func (w *world) restartAgent() {
 	if w.ended != nil {
 		w.pod.Terminate(*w.ended)
 	}
+
 	if w.grant != nil {
 		recalled := *w.grant
 		recalled.Recalled = true
@@ -145,7 +146,7 @@ func (w *world) look(during func()) plan.Decision {
 		w.pod.Gone()
 	} else {
 		w.pod.Want(w.api)
-		w.pod.Grant(w.grant)
+		w.pod.Given(w.grant, nil)
 	}
 
 	w.pod.See(seen)
@@ -263,41 +264,6 @@ func (w *world) start(s plan.Step) {
 	w.health[id] = plan.Health{Started: spec.StartupProbe == nil, Ready: spec.ReadinessProbe == nil}
 }
 
-// resize changes the resources of instances that run.
-func (w *world) resize(sizes []plan.Size) {
-	for _, s := range sizes {
-		w.sizes[s.ID] = s.To
-	}
-}
-
-// give gives the pod other resources.
-func (w *world) give(mod func(*v1.Pod)) {
-	w.change(func(p *v1.Pod) {
-		p.Generation++
-		mod(p)
-	})
-	w.grant = &plan.Grant{Generation: w.api.Generation, At: w.now, Announced: true}
-}
-
-// inForce returns what does not have the resources that the pod has been given, of what runs.
-func (w *world) inForce() error {
-	if w.grant == nil {
-		return nil
-	}
-	if !w.group.Equal(w.grant.At) {
-		return errors.New("the pod's group is not resized")
-	}
-
-	for c := range podspec.Regular(w.api) {
-		want := podspec.AmountsOf(w.api, c)
-		if x := w.running(c.Name); x != nil && w.sizes[x.ID] != want {
-			return fmt.Errorf("%s has %v, and is given %v", x.ID, w.sizes[x.ID], want)
-		}
-	}
-
-	return nil
-}
-
 // exit ends an instance, if it runs.
 func (w *world) exit(id string, code int32) {
 	for i := range w.node.Containers {
@@ -384,18 +350,4 @@ func (w *world) check(d plan.Decision, before []plan.Step) error {
 	}
 
 	return nil
-}
-
-// mustRestart reports whether an instance was created with other CPU than it is given, which its resizePolicy
-// does not change in place. In these tests no memory is restarted for.
-func (w *world) mustRestart(s plan.Step) bool {
-	c := podspec.Find(w.api, s.Name)
-	for _, x := range w.node.Containers {
-		if x.ID == s.ID && x.CreatedWith != nil {
-			want := podspec.AmountsOf(w.api, c)
-			cpu := x.CreatedWith.CPURequest != want.CPURequest || x.CreatedWith.CPULimit != want.CPULimit
-			return cpu && len(c.ResizePolicy) > 0
-		}
-	}
-	return false
 }

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -184,7 +185,19 @@ func (t *Tree) Ensure(ctx context.Context, pod *v1.Pod) error {
 	if err != nil {
 		return err
 	}
-	return t.ensure(ctx, t.group(pod), limits)
+
+	group := t.group(pod)
+	err = t.ensure(ctx, group, limits)
+	if limits.CPUQuota > 0 && !t.cfg.Host.V2 && errors.Is(err, unix.EINVAL) {
+		// Runtimes keep the groups of containers that have ended.
+		if err := unbind(t.cfg.Host, group); err != nil {
+			return err
+		}
+
+		err = t.ensure(ctx, group, limits)
+	}
+
+	return err
 }
 
 // ensure makes a group and limits it. With systemd the files are written as well: the limits hold at once

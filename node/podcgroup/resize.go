@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"reflect"
 
 	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/internal/cgroup"
 )
 
 // Widen raises the limits of the pod's group to those that the pod has, and lowers none: call it before the
@@ -55,4 +58,32 @@ func (t *Tree) Memory(pod *v1.Pod) (Memory, error) {
 	}
 	limit, err := t.cfg.Host.MemoryLimit(t.group(pod))
 	return Memory{Used: used, Limit: limit, Wanted: podLimits(pod).Memory}, err
+}
+
+// unbind takes the quotas of CPU from the groups below in which nothing runs. On cgroup v1 the kernel refuses
+// a quota that is less than that of a group below, even if that one is not used any more.
+func unbind(host *cgroup.Host, group string) error {
+	children, err := host.Children(group)
+	if err != nil {
+		return err
+	}
+
+	for _, name := range children {
+		child := path.Join(group, name)
+		procs, err := host.Procs(child)
+		if err != nil || len(procs) > 0 {
+			continue
+		}
+
+		if err := unbind(host, child); err != nil {
+			return err
+		}
+
+		err = host.Apply(child, cgroup.Limits{CPUQuota: -1})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+
+	return nil
 }

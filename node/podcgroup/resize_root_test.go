@@ -112,3 +112,49 @@ func resizes(t *testing.T, tree *Tree, host *cgroup.Host) {
 		}
 	}
 }
+
+func TestAContainerThatHasEndedDoesNotKeepAPodFromBeingNarrowed(t *testing.T) {
+	host, root := ownRoot(t)
+	tree, err := New(Config{
+		Host:     host,
+		Root:     root,
+		Driver:   "cgroupfs",
+		CPUQuota: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Setup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	p := pod(v1.ResourceRequirements{Limits: amounts("2", "40Mi")})
+	t.Cleanup(func() {
+		if err := tree.Remove(context.WithoutCancel(t.Context()), p.UID); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := tree.Ensure(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+
+	// What the runtime keeps of it, with a group below as crun makes it.
+	ended := tree.group(p) + "/ended"
+	for _, group := range []string{ended, ended + "/container"} {
+		if err := host.Create(group); err != nil {
+			t.Fatal(err)
+		}
+		if err := host.Apply(group, cgroup.Limits{CPUQuota: 200_000}); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	smaller := pod(v1.ResourceRequirements{Limits: amounts("1", "40Mi")})
+	smaller.UID = p.UID
+	if err := tree.Ensure(t.Context(), smaller); err != nil {
+		t.Error(err)
+	}
+	if got := limitsOf(t, host, tree.group(p))["quota"]; got != "100000" {
+		t.Errorf("quota %s", got)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/node/plan"
@@ -32,7 +33,7 @@ func TestAFailedStepIsToldInKubeletsWords(t *testing.T) {
 		{plan.Teardown, err, nil},
 	} {
 		var got []string
-		for _, e := range failures(plan.Step{Verb: c.verb}, c.err) {
+		for _, e := range failures(&v1.Pod{}, plan.Step{Verb: c.verb}, c.err) {
 			got = append(got, e.Reason+": "+e.Message)
 		}
 

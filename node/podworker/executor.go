@@ -68,7 +68,7 @@ func (e *executor) do(ctx context.Context, p *pod, view *plan.View, s plan.Step)
 	case plan.Pull:
 		return e.pull(ctx, p, view.Pod, s)
 	case plan.Resize:
-		return e.deps.Resizer.Resize(ctx, view.Pod, s.ID, s.Sizes)
+		return e.deps.Resizer.Resize(ctx, view.Pod, s)
 	case plan.Start:
 		err := e.start(ctx, p, view, s)
 		e.deps.Meter.ContainerStarted(view.Pod, s.Name, reason.Of(err))

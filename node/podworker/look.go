@@ -142,8 +142,7 @@ func (w *Worker) see(p *pod, desired allocation.State, observed plan.Observed) p
 			w.deps.Objects.Register(desired.Pod)
 		}
 
-		p.plan.Grant(desired.Grant)
-		p.plan.Pend(desired.Pending)
+		p.plan.Given(desired.Grant, desired.Pending)
 		if p.wasHealth == nil {
 			p.wasHealth = healthShown(desired.Pod)
 		}

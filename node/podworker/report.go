@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/trivet-node/trivet/node/allocation"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/queue"
@@ -243,7 +244,7 @@ func (r *reporter) announce(pod *v1.Pod, want *v1.PodStatus) {
 
 // reportFailure sends the events of a failed step, with kubelet's reasons, and logs it.
 func (w *Worker) reportFailure(pod *v1.Pod, s plan.Step, err error) {
-	for _, e := range failures(s, err) {
+	for _, e := range failures(pod, s, err) {
 		w.deps.Events.Pod(pod, s.Name, v1.EventTypeWarning, e.Reason, e.Message)
 	}
 
@@ -257,7 +258,7 @@ func (w *Worker) reportFailure(pod *v1.Pod, s plan.Step, err error) {
 
 // failures returns the events of a failed step: first that of the error itself, if it has one, then that of
 // the step.
-func failures(s plan.Step, err error) (out []reason.Event) {
+func failures(pod *v1.Pod, s plan.Step, err error) (out []reason.Event) {
 	if e := reason.EventOf(err); e != nil {
 		out = append(out, *e)
 	}
@@ -276,6 +277,9 @@ func failures(s plan.Step, err error) (out []reason.Event) {
 		out = append(out, reason.Event{Reason: "Failed", Message: "Error: " + reason.Of(err)})
 	case plan.Start:
 		out = append(out, reason.Event{Reason: "Failed", Message: fmt.Sprintf("Error: %v", err)})
+	case plan.Resize:
+		message := allocation.Event("Pod resize error", pod, s.Grant.Generation, err.Error())
+		out = append(out, reason.Event{Reason: "ResizeError", Message: message})
 	}
 
 	return out

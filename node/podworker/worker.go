@@ -77,8 +77,8 @@ type Cgroups interface {
 
 // Resizer changes the resources of pods that run (resize.Resizer).
 type Resizer interface {
-	// Resize gives a pod, its sandbox and these instances what is in the specification.
-	Resize(ctx context.Context, pod *v1.Pod, sandbox string, sizes []plan.Size) error
+	// Resize gives a pod, its sandbox and the instances of a step what is in the specification.
+	Resize(ctx context.Context, pod *v1.Pod, s plan.Step) error
 }
 
 // Objects are what pods refer to (objects.Cache).

@@ -52,39 +52,43 @@ type Resizer struct{ cfg Config }
 // New returns a Resizer.
 func New(cfg Config) *Resizer { return &Resizer{cfg: cfg} }
 
-// Resize gives the pod's group, its sandbox and these instances the resources in the pod's specification. The
-// group is made wider first and narrower last, as the kernel gives a container no more than its pod has. A
-// limit of memory that is less than what is used is refused, with kubelet's text, before any container is
-// changed: the kernel would kill processes, or refuse it half-way.
-func (r *Resizer) Resize(ctx context.Context, pod *v1.Pod, sandbox string, sizes []plan.Size) error {
+// Resize gives the pod's group, its sandbox and the instances of a step the resources in the pod's
+// specification. The group is made wider first and narrower last, as the kernel gives a container no more than
+// its pod has. A limit of memory that is less than what is used is refused, with kubelet's text, before any
+// container is changed: the kernel would kill processes, or refuse it half-way.
+func (r *Resizer) Resize(ctx context.Context, pod *v1.Pod, s plan.Step) error {
 	began := time.Now()
-	err := r.resize(ctx, pod, sandbox, sizes)
+	err := r.resize(ctx, pod, s)
 	if r.cfg.Took != nil && ctx.Err() == nil {
 		r.cfg.Took(time.Since(began), err)
 	}
 	return err
 }
 
-func (r *Resizer) resize(ctx context.Context, pod *v1.Pod, sandbox string, sizes []plan.Size) error {
-	refused, err := r.check(ctx, pod, sizes)
+func (r *Resizer) resize(ctx context.Context, pod *v1.Pod, s plan.Step) error {
+	refused, err := r.check(ctx, pod, s.Sizes)
 	if err != nil {
 		return err
 	}
-	if len(refused) > 0 {
-		// Containers that have ended are started with what they are given all the same.
+
+	if len(refused) > 0 && s.Restart {
+		// Containers that were stopped are started with what they are given all the same.
 		return errors.Join(refusal(refused), r.cfg.Cgroups.Widen(ctx, pod))
+	}
+	if len(refused) > 0 {
+		return refusal(refused)
 	}
 
 	// A runtime may refuse, so it is asked first.
 	overhead, resources := criconfig.SandboxResources(r.cfg.Node, pod)
-	if err := r.cfg.Runtime.UpdateSandbox(ctx, sandbox, overhead, resources); err != nil {
+	if err := r.cfg.Runtime.UpdateSandbox(ctx, s.ID, overhead, resources); err != nil {
 		return fmt.Errorf("resize sandbox: %w", err)
 	}
 	if err := r.cfg.Cgroups.Widen(ctx, pod); err != nil {
 		return err
 	}
 
-	for _, size := range sizes {
+	for _, size := range s.Sizes {
 		c := podspec.Find(pod, size.Name)
 		if c == nil {
 			continue

@@ -52,6 +52,11 @@ func (c *computer) container(s subject) v1.ContainerStatus {
 	out := v1.ContainerStatus{Name: s.spec.Name, Image: s.spec.Image, Started: new(false)}
 	all := c.Started(s.spec.Name)
 	removed := c.Removed(s.spec.Name)
+	if removed != nil && s.old != nil && s.old.RestartCount > int32(removed.Attempt) {
+		// The API has it as the last state, or something newer.
+		removed = nil
+	}
+
 	switch {
 	case len(all) == 0 && removed != nil:
 		end := c.terminated(removed)
@@ -77,7 +82,7 @@ func (c *computer) container(s subject) v1.ContainerStatus {
 	switch {
 	case len(all) > 1:
 		out.LastTerminationState.Terminated = c.terminated(all[1])
-	case removed != nil && removed.Attempt < cur.Attempt:
+	case removed != nil && removed.ID != cur.ID:
 		out.LastTerminationState.Terminated = c.terminated(removed)
 	case s.old != nil:
 		out.LastTerminationState = c.before(s.old, out.RestartCount)

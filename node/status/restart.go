@@ -13,7 +13,7 @@ func restartingAll(view *plan.View, phase v1.PodPhase) (restarting bool, reason,
 		return false, "PodCompleted", ""
 	case phase == v1.PodFailed:
 		return false, "PodFailed", ""
-	case view.Ending || len(view.RestartingAll()) == 0:
+	case !view.RestartingAll():
 		return false, "", ""
 	}
 	return true, "RestartAllContainersStarted", "container exited with restart policy rule"
@@ -30,7 +30,7 @@ func restarting(
 		return v1.ContainerState{Terminated: end}, v1.ContainerState{}
 	}
 
-	if len(view.RestartingAll()) > 0 {
+	if view.RestartingAll() {
 		waiting = &v1.ContainerStateWaiting{
 			Reason:  plan.RestartingAllContainers,
 			Message: "The container is removed because RestartAllContainers in place",

@@ -13,8 +13,12 @@ import (
 const (
 	kubeletConfigPath    = "/etc/trivet/kubelet.json"
 	containerdConfigPath = "/etc/trivet/containerd.toml"
+	criConfigPath        = "/etc/trivet/cri.toml"
 	conflistPath         = "/etc/cni/net.d/10-pods.conflist"
 )
+
+// testHandler is the handler of the RuntimeClasses of the published suite: the OCI runtime of the node.
+const testHandler = "test-handler"
 
 // mirrored are the registries that the one on the LAN stands for, with their servers.
 var mirrored = map[string]string{
@@ -26,7 +30,10 @@ var mirrored = map[string]string{
 
 // RuntimeFiles are what a CRI server reads, path -> content: its own configuration, and the mirrors.
 func RuntimeFiles(s Seats) map[string]string {
-	files := map[string]string{containerdConfigPath: containerdConfig(s)}
+	files := map[string]string{
+		containerdConfigPath: containerdConfig(s),
+		criConfigPath:        fmt.Sprintf("[runtimes.%s]\nprogram = %q\n", testHandler, s.OCI),
+	}
 	for name, server := range mirrored {
 		files["/etc/containerd/certs.d/"+name+"/hosts.toml"] = fmt.Sprintf(
 			"server = %q\n\n[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n",
@@ -82,24 +89,30 @@ func kubeletConfig(s Seats) string {
 }
 
 func containerdConfig(s Seats) string {
-	return fmt.Sprintf(`version = 3
+	out := `version = 3
 
 [plugins.'io.containerd.cri.v1.runtime']
 restrict_oom_score_adj = true
+`
 
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+	for _, handler := range []string{"runc", testHandler} {
+		out += fmt.Sprintf(`
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.%[1]s]
 runtime_type = 'io.containerd.runc.v2'
 
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
-BinaryName = '%s'
-SystemdCgroup = %t
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.%[1]s.options]
+BinaryName = '%[2]s'
+SystemdCgroup = %[3]t
+`, handler, s.OCI, s.Init == machine.Systemd)
+	}
 
+	return out + `
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
 sandbox = 'registry.k8s.io/pause:3.10.2'
 
 [plugins.'io.containerd.cri.v1.images'.registry]
 config_path = '/etc/containerd/certs.d'
-`, s.OCI, s.Init == machine.Systemd)
+`
 }
 
 // UpstreamNetwork is the network configuration of the upstream plugins for a node with these ranges of pod

@@ -124,6 +124,16 @@ func TestAgentAndRuntimeAgreeOnSocketAndCgroupDriver(t *testing.T) {
 	}
 }
 
+func TestEveryRuntimeHasTheHandlerOfThePublishedSuite(t *testing.T) {
+	ours, theirs := RuntimeFiles(Ours)[criConfigPath], RuntimeFiles(Reference)[containerdConfigPath]
+	if want := "[runtimes.test-handler]\nprogram = \"crun\"\n"; ours != want {
+		t.Errorf("trivet-cri: %q, want %q", ours, want)
+	}
+	if !strings.Contains(theirs, ".runtimes.test-handler]") || !strings.Contains(theirs, ".runtimes.runc]") {
+		t.Errorf("containerd: %s", theirs)
+	}
+}
+
 func TestEveryRegistryIsMirroredByTheOneOnTheLAN(t *testing.T) {
 	files := RuntimeFiles(Ours)
 	for _, registry := range []string{"docker.io", "registry.k8s.io", "k8s.gcr.io", "gcr.io"} {
