@@ -2,7 +2,6 @@ package container
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"path"
@@ -33,14 +32,21 @@ func (c *Service) Update(ctx context.Context, id string, asked *runtimeapi.Linux
 		return nil
 	}
 
-	r.Change = spec.Change(r.CurrentResources(), asked)
 	u := update{containers: c, Record: r}
+	if r.Change != nil {
+		// An earlier one that could be neither done nor taken back.
+		if err := u.takeBack(ctx); err != nil {
+			return fmt.Errorf("update container %s: %w", r.ID, err)
+		}
+	}
+
+	u.Change = spec.Change(r.CurrentResources(), asked)
 	if err := u.fits(); err != nil {
 		return fmt.Errorf("update container %s: %w", r.ID, err)
 	}
 
 	// The intent is on disk before the kernel is touched: the next start finishes what a kill cuts off.
-	if err := u.record(r.CurrentResources(), r.Change); err != nil {
+	if err := u.record(r.CurrentResources(), u.Change); err != nil {
 		return err
 	}
 
@@ -87,36 +93,41 @@ func (u update) fits() error {
 // finish carries the change out, or takes it back if that fails.
 func (u update) finish(ctx context.Context) error {
 	current := u.CurrentResources()
-	failed := u.apply(ctx, u.Change)
+	failed := u.apply(ctx, u.Change, current)
 	if failed == nil {
 		return u.record(spec.Changed(current, u.Change), nil)
 	}
 
 	// The kernel may have taken a part of it.
-	if err := u.apply(ctx, spec.Revert(current, u.Change)); err != nil {
+	if err := u.takeBack(ctx); err != nil {
 		u.containers.cfg.Log.Warn("update of a container is not taken back", "container", u.ID, "err", err)
-	} else if err := u.record(current, nil); err != nil {
-		failed = errors.Join(failed, err)
 	}
 
 	return fmt.Errorf("update container %s: %w", u.ID, failed)
 }
 
-// apply changes resources: crun's by its own hand, others by their OCI runtime.
-func (u update) apply(ctx context.Context, change *runtimeapi.LinuxContainerResources) error {
+// takeBack restores what the container had before the change.
+func (u update) takeBack(ctx context.Context) error {
+	current := u.CurrentResources()
+	if err := u.apply(ctx, spec.Revert(current, u.Change), nil); err != nil {
+		return fmt.Errorf("take an update back: %w", err)
+	}
+	return u.record(current, nil)
+}
+
+// apply changes resources: crun's by its own hand, others by their OCI runtime. inForce are those that the
+// kernel has now, nil if that is not known.
+func (u update) apply(ctx context.Context, change, inForce *runtimeapi.LinuxContainerResources) error {
 	cfg := u.containers.cfg
 	box, err := cfg.Sandboxes.Get(u.Sandbox)
 	if err != nil {
 		return err
 	}
-	handler, err := cfg.Handlers.Find(box.Handler)
-	if err != nil {
-		return err
-	}
 
 	group := cfg.Driver.Dir(box.CgroupParent(), u.ID)
-	limits, known := filesOf(change, u.CurrentResources(), cfg.Host)
-	if known && !cfg.Driver.Systemd && path.Base(handler.Runtime.Program) == "crun" {
+	handler, err := cfg.Handlers.Find(box.Handler)
+	byCrun := err == nil && path.Base(handler.Runtime.Program) == "crun"
+	if limits, known := filesOf(change, inForce, cfg.Host); known && byCrun && !cfg.Driver.Systemd {
 		return cfg.Groups.Apply(group, limits)
 	}
 
@@ -126,7 +137,7 @@ func (u update) apply(ctx context.Context, change *runtimeapi.LinuxContainerReso
 // filesOf returns a change as the files of a control group. It returns false for what only the OCI runtime
 // does as it did at the start: on v2 it converts shares by its own formula, CPUs are those of the groups
 // above, and a file may have several lines.
-func filesOf(change, current *runtimeapi.LinuxContainerResources, host spec.Host) (cgroup.Limits, bool) {
+func filesOf(change, inForce *runtimeapi.LinuxContainerResources, host spec.Host) (cgroup.Limits, bool) {
 	out := cgroup.Limits{
 		CPUShares: uint64(change.CpuShares),
 		CPUQuota:  change.CpuQuota,
@@ -135,7 +146,7 @@ func filesOf(change, current *runtimeapi.LinuxContainerResources, host spec.Host
 		Swap:      change.MemorySwapLimitInBytes,
 		HugePages: pagesOf(change, host),
 	}
-	if host.CgroupV2 && change.CpuShares == current.GetCpuShares() {
+	if host.CgroupV2 && change.CpuShares == inForce.GetCpuShares() {
 		out.CPUShares = 0
 	}
 	if change.CpusetCpus != "" || change.CpusetMems != "" || host.CgroupV2 && out.CPUShares != 0 {

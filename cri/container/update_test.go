@@ -84,6 +84,26 @@ func TestUpdateThatFailsIsTakenBack(t *testing.T) {
 	}
 }
 
+func TestUpdateThatIsNeitherDoneNorTakenBackIsTakenBackByTheNextOne(t *testing.T) {
+	f := open(t)
+	id := f.limited("app")
+	f.node.FailOn("Update", errors.New("broken"))
+	if err := f.Update(t.Context(), id, twoMiB); err == nil {
+		t.Fatal("a success")
+	}
+
+	f.node.FailOn("Update", nil)
+	if err := f.Update(t.Context(), id, &runtimeapi.LinuxContainerResources{CpuShares: 200}); err != nil {
+		t.Fatal(err)
+	}
+
+	f.has(id, 200, 1)
+	updates := f.node.Updates(id)
+	if len(updates) != 4 || *updates[2].Memory.Limit != 1<<20 || *updates[3].CPU.Shares != 200 {
+		t.Errorf("updates %v", updates)
+	}
+}
+
 // The kernel has the old limits, the new ones or some of both when the server is killed.
 func TestUpdateThatAKillHasCutOffIsFinishedByTheNextServer(t *testing.T) {
 	f := open(t)

@@ -45,7 +45,7 @@ func (r *Runner) Update(ctx context.Context, rt Runtime, id string, resources *s
 
 	_, err = r.run(ctx, rt, command{
 		verb:  "update",
-		flags: []string{"--resources", "-"},
+		flags: []string{"--resources", "/proc/self/fd/0"},
 		id:    id,
 		stdin: data,
 	})
