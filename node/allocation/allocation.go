@@ -48,8 +48,10 @@ type entry struct {
 	// since is when it began to wait, for the order of requests.
 	since time.Time
 
-	// pending is the newest decision not to give what is asked for; nil: it is not decided about yet.
+	// pending is the newest decision not to give what is asked for, which was made at decided; nil: it is not
+	// decided about yet.
 	pending *plan.Pending
+	decided time.Time
 }
 
 // New returns a ledger of the pods below rootDir, kubelet's root directory.
@@ -146,7 +148,6 @@ func (l *Ledger) recall(pod *v1.Pod) *entry {
 	return newEntry(given, &plan.Grant{
 		Generation: r.Generation,
 		At:         r.At,
-		Recalled:   true,
 		Announced:  unfinished(pod, r.Generation),
 	})
 }
@@ -176,9 +177,11 @@ type Seen struct {
 	// Before is the version before, if this one asks for other resources; nil otherwise.
 	Before *v1.Pod
 
-	// Due means that it is not decided yet about what the pod asks for, and Waits that it was refused before.
-	Due   bool
-	Waits bool
+	// Due means that it is not decided yet about what the pod asks for, and Waits that it was deferred, at
+	// Decided.
+	Due     bool
+	Waits   bool
+	Decided time.Time
 
 	// Dropped is a request that was pending and is there no longer, and Over means that its pod ends.
 	Dropped *Request
@@ -195,11 +198,12 @@ func (l *Ledger) See(pod *v1.Pod, now time.Time) Seen {
 
 	_, known := l.pods[pod.UID]
 	e := l.open(pod)
-	seen := Seen{Over: pod.DeletionTimestamp != nil || plan.Terminal(pod.Status.Phase)}
+	seen := Seen{Over: over(pod)}
 	if !seen.Over && !e.given.fits(pod) {
 		before := e.ask(pod, now)
 		seen.Due = e.pending == nil || e.pending.Generation != pod.Generation
-		seen.Waits = !seen.Due
+		seen.Waits = !seen.Due && e.pending.Reason == v1.PodReasonDeferred
+		seen.Decided = e.decided
 		if known && before.Generation != pod.Generation {
 			seen.Before = before
 		}
@@ -218,6 +222,11 @@ func (l *Ledger) See(pod *v1.Pod, now time.Time) Seen {
 	}
 
 	return seen
+}
+
+// over reports whether a pod ends: it is not given anything any more.
+func over(pod *v1.Pod) bool {
+	return pod.DeletionTimestamp != nil || plan.Terminal(pod.Status.Phase)
 }
 
 // ask keeps the newest version of a pod that asks for other resources, and returns the one before.
@@ -263,7 +272,7 @@ func (l *Ledger) Keep(pod *v1.Pod) (State, error) {
 
 	// Of one pod there is one look at a time, so that nobody else writes its record.
 	e := l.open(pod)
-	for e.kept.grant != e.given.grant {
+	for e.kept.grant != e.given.grant && !over(pod) {
 		given := e.given
 		if err := l.writeUnlocked(pod.UID, given); err != nil {
 			return State{

@@ -91,7 +91,7 @@ func TestAResizeActsWhenItIsGivenAndOnDisk(t *testing.T) {
 	}
 
 	state, _ := next.Keep(asked)
-	if g := state.Grant; g == nil || !g.Recalled || g.Generation != 2 {
+	if g := state.Grant; g == nil || g.Announced || g.Generation != 2 {
 		t.Errorf("%+v", g)
 	}
 }
@@ -185,7 +185,7 @@ func TestARequestThatIsRevertedIsDropped(t *testing.T) {
 	l.See(pod("u", 1, "1"), t0)
 	bigger := pod("u", 2, "2")
 	l.See(bigger, t0)
-	l.Refuse(bigger, plan.Pending{Reason: v1.PodReasonDeferred, Generation: 2})
+	l.Refuse(bigger, plan.Pending{Reason: v1.PodReasonDeferred, Generation: 2}, t0)
 
 	seen := l.See(pod("u", 3, "1"), t0)
 	if seen.Dropped == nil || seen.Dropped.Pending == nil || seen.Over || l.Waiting() {
@@ -215,15 +215,15 @@ func TestRefusalsAreNewsByReasonAndGeneration(t *testing.T) {
 	l.See(bigger, t0)
 
 	deferred := plan.Pending{Reason: v1.PodReasonDeferred, Message: "no room", Generation: 2}
-	if !l.Refuse(bigger, deferred) {
+	if !l.Refuse(bigger, deferred, t0) {
 		t.Error("the first is no news")
 	}
 
 	deferred.Message = "less room"
-	if l.Refuse(bigger, deferred) {
+	if l.Refuse(bigger, deferred, t0) {
 		t.Error("a message is news")
 	}
-	if !l.Refuse(bigger, plan.Pending{Reason: v1.PodReasonInfeasible, Generation: 2}) {
+	if !l.Refuse(bigger, plan.Pending{Reason: v1.PodReasonInfeasible, Generation: 2}, t0) {
 		t.Error("another reason is no news")
 	}
 	if requests := l.Requests(); len(requests) != 0 {

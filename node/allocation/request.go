@@ -132,7 +132,7 @@ func (l *Ledger) Grant(pod *v1.Pod, now time.Time) {
 
 // Refuse keeps why a pod is not given what this version of it asks for. It reports whether that is news: a
 // message alone is none.
-func (l *Ledger) Refuse(pod *v1.Pod, p plan.Pending) (news bool) {
+func (l *Ledger) Refuse(pod *v1.Pod, p plan.Pending, now time.Time) (news bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 
@@ -143,6 +143,7 @@ func (l *Ledger) Refuse(pod *v1.Pod, p plan.Pending) (news bool) {
 
 	old := e.pending
 	e.pending = &p
+	e.decided = now
 	if shown := find(e.asked, v1.PodResizePending); old == nil && shown != nil {
 		// An earlier agent has said so.
 		return shown.Reason != p.Reason || shown.ObservedGeneration != p.Generation

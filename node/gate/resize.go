@@ -21,8 +21,8 @@ type Meter interface {
 	// Asked is called for each version of a pod that asks for other resources than the one before.
 	Asked(before, now *v1.Pod)
 	Infeasible(reason string)
-	// Waits is called when a pod begins to wait, for a reason of the API; with no reason, when it waits no
-	// longer.
+	// Waits is called when a pod waits, for a reason of the API, and may be called again; with no reason,
+	// when it waits no longer.
 	Waits(pod *v1.Pod, reason string)
 	// Decided is called when a pod that was deferred is so no longer, by resolution and, if it is accepted,
 	// by what has led to the decision.
@@ -68,8 +68,8 @@ const (
 	terminated = "terminated"
 )
 
-// resizeRetry is how long after a look the resizes are decided about again for which there was no room, if
-// nothing has made room before.
+// resizeRetry is how long after a decision the resizes are decided about again for which there was no room,
+// if nothing has made room before.
 const resizeRetry = 3 * time.Minute
 
 // ResizeConfig is what Resizes work with.
@@ -138,8 +138,11 @@ func (r *Resizes) see(pod *v1.Pod) {
 	switch {
 	case seen.Due:
 		r.retry(podUpdated, pod.UID)
-	case seen.Waits:
+	case seen.Waits && time.Since(seen.Decided) >= resizeRetry:
+		r.retry(periodic, pod.UID)
 		r.cfg.Queue.LookAfter(pod.UID, resizeRetry, queue.ResizeDue)
+	case seen.Waits:
+		r.cfg.Queue.LookAfter(pod.UID, resizeRetry-time.Since(seen.Decided), queue.ResizeDue)
 	case seen.Freed && seen.Over:
 		r.retry(podTerminated, pod.UID)
 	case seen.Freed:
@@ -189,7 +192,8 @@ func (r *Resizes) decide(request *allocation.Request, verdict admit.Verdict, tri
 		return true
 	}
 
-	if !r.cfg.Allocations.Refuse(pod, pending) {
+	r.cfg.Meter.Waits(pod, pending.Reason)
+	if !r.cfg.Allocations.Refuse(pod, pending, time.Now()) {
 		return false
 	}
 
@@ -199,7 +203,6 @@ func (r *Resizes) decide(request *allocation.Request, verdict admit.Verdict, tri
 		r.cfg.Meter.Infeasible(label)
 	}
 
-	r.cfg.Meter.Waits(pod, pending.Reason)
 	message := allocation.Event("Pod resize "+what, pod, pod.Generation, pending.Message)
 	r.cfg.Events.Pod(pod, "", v1.EventTypeWarning, event, message)
 	return true

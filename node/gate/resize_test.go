@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -132,6 +133,30 @@ func TestADeferredResizeIsGivenWhenAnotherPodEnds(t *testing.T) {
 	if len(r.trigger) != 1 || r.trigger[0] != "accepted pod_terminated" || r.waits["a"] != "" {
 		t.Errorf("%v, %v", r.trigger, r.waits)
 	}
+}
+
+func TestADeferredResizeIsDecidedAboutAgainPeriodically(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newResizing(t, true)
+		r.look("a", 1, "500m")
+		r.look("b", 1, "400m")
+		r.look("a", 2, "800m")
+
+		// Nobody has said that there is room.
+		delete(r.pods, "b")
+		time.Sleep(resizeRetry - time.Second)
+		if state := r.look("a", 2, "800m"); has(state) != "500m" {
+			t.Errorf("before its time: %s", has(state))
+		}
+
+		time.Sleep(time.Second)
+		if state := r.look("a", 2, "800m"); has(state) != "800m" {
+			t.Errorf("when it is due: %s", has(state))
+		}
+		if len(r.trigger) != 1 || r.trigger[0] != "accepted periodic_retry" {
+			t.Errorf("%v", r.trigger)
+		}
+	})
 }
 
 func TestADeferredResizeIsGivenWhenAnotherPodShrinks(t *testing.T) {

@@ -20,6 +20,10 @@ type planner struct {
 // Decide returns what to do now, by what See has seen and the probes found since. The caller gives each of
 // the steps to Begin, and to End when it has ended.
 func (p *Pod) Decide(health map[string]Health, now time.Time) Decision {
+	if p.sizes.since.IsZero() {
+		p.sizes.since = now
+	}
+
 	d := &planner{View: p.view, pod: p}
 	d.keep(p, health, now)
 

@@ -25,9 +25,6 @@ type Grant struct {
 	// At is when they were given. It tells one grant of a pod from the next.
 	At time.Time
 
-	// Recalled means that an earlier agent has given them: how far they are in force is not known.
-	Recalled bool
-
 	// Announced means that the end of the resize is to be told: the API does not show it yet.
 	Announced bool
 }
@@ -63,8 +60,9 @@ type sizes struct {
 	// applied is what instances were resized to, by ID.
 	applied map[string]podspec.Amounts
 
-	// inherited are the instances that an earlier agent may have resized; nil: not seen yet.
-	inherited map[string]bool
+	// since is when this agent decided about the pod first: what others may have resized the instances before
+	// to is not known.
+	since time.Time
 
 	// open means that the end of the resize is still to be told.
 	open bool
@@ -84,25 +82,11 @@ func (p *Pod) Given(g *Grant, pending *Pending) {
 	p.outdate()
 }
 
-// see keeps which instances there were when this agent saw a resized pod first, and forgets those that have
-// gone.
+// see forgets what instances were resized to that have gone.
 func (s *sizes) see(all []Container) {
-	if s.grant == nil {
-		return
-	}
-
-	if s.inherited == nil {
-		s.inherited = map[string]bool{}
-		for i := range all {
-			s.inherited[all[i].ID] = s.grant.Recalled
-		}
-	}
-
-	gone := func(id string) bool {
+	maps.DeleteFunc(s.applied, func(id string, _ podspec.Amounts) bool {
 		return !slices.ContainsFunc(all, func(c Container) bool { return c.ID == id })
-	}
-	maps.DeleteFunc(s.applied, func(id string, _ podspec.Amounts) bool { return gone(id) })
-	maps.DeleteFunc(s.inherited, func(id string, _ bool) bool { return gone(id) })
+	})
 }
 
 // succeeded keeps what a Resize has put in force.
@@ -121,7 +105,7 @@ func (s *sizes) of(c *Container) *podspec.Amounts {
 	if a, known := s.applied[c.ID]; known {
 		return &a
 	}
-	if s.inherited[c.ID] {
+	if c.Created.Before(s.since) {
 		return nil
 	}
 	return c.CreatedWith

@@ -53,20 +53,6 @@ func (w *world) inForce() error {
 	return nil
 }
 
-// mustRestart reports whether an instance was created with other CPU than it is given, which its resizePolicy
-// does not change in place. In these tests no memory is restarted for.
-func (w *world) mustRestart(s plan.Step) bool {
-	c := podspec.Find(w.api, s.Name)
-	for _, x := range w.node.Containers {
-		if x.ID == s.ID && x.CreatedWith != nil {
-			want := podspec.AmountsOf(w.api, c)
-			cpu := x.CreatedWith.CPURequest != want.CPURequest || x.CreatedWith.CPULimit != want.CPULimit
-			return cpu && len(c.ResizePolicy) > 0
-		}
-	}
-	return false
-}
-
 // settle looks and lets every step succeed until nothing is to be done, and returns the verbs.
 func (w *world) settle() (verbs []string, last plan.Decision) {
 	for range 20 {
@@ -218,5 +204,22 @@ func TestAFailedResizeIsToldOnceAndHoldsUpNoStart(t *testing.T) {
 	d = w.look(nil)
 	if _, failed := d.View.Failed(plan.Resize, ""); !failed || d.View.Resizing == nil {
 		t.Errorf("%+v", d.View.Resizing)
+	}
+}
+
+func TestWhatAnotherAgentMayHaveResizedIsResizedAnyway(t *testing.T) {
+	w := newWorld(podOf(v1.RestartPolicyAlways, "a"))
+	w.settle()
+
+	// kubelet has resized it, which leaves no record here, and is replaced.
+	w.now = w.now.Add(time.Second)
+	w.sizes[w.running("a").ID] = podspec.Amounts{CPURequest: 2000}
+	w.restartAgent()
+	w.settle()
+
+	w.give(func(*v1.Pod) {})
+	w.settle()
+	if err := w.inForce(); err != nil {
+		t.Error(err)
 	}
 }

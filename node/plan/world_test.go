@@ -108,7 +108,6 @@ func (w *world) restartAgent() {
 
 	if w.grant != nil {
 		recalled := *w.grant
-		recalled.Recalled = true
 		w.grant = &recalled
 	}
 

@@ -218,11 +218,7 @@ func (t *Tree) ensure(ctx context.Context, group string, limits cgroup.Limits) e
 	if err := t.cfg.Host.Create(group); err != nil {
 		return fmt.Errorf("cgroup %s: %w", group, err)
 	}
-	if err := t.cfg.Host.Apply(group, limits); err != nil {
-		return fmt.Errorf("cgroup %s: %w", group, err)
-	}
-
-	return nil
+	return t.cfg.Host.Apply(group, limits)
 }
 
 // asWritten returns the limits as a driver writes them.

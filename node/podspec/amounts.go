@@ -2,6 +2,8 @@ package podspec
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 )
@@ -27,19 +29,26 @@ func AmountsOf(pod *v1.Pod, c *v1.Container) Amounts {
 	}
 }
 
-// amountsText is how amounts are written into annotations.
-const amountsText = "cpu=%d/%d memory=%d/%d"
-
 // String returns the amounts as ParseAmounts reads them: each request before its limit.
 func (a Amounts) String() string {
-	return fmt.Sprintf(amountsText, a.CPURequest, a.CPULimit, a.MemoryRequest, a.MemoryLimit)
+	return fmt.Sprintf("cpu=%d/%d memory=%d/%d", a.CPURequest, a.CPULimit, a.MemoryRequest, a.MemoryLimit)
 }
 
 // ParseAmounts reads what String has written. It reports false for any other text.
 func ParseAmounts(text string) (a Amounts, ok bool) {
-	_, err := fmt.Sscanf(text, amountsText, &a.CPURequest, &a.CPULimit, &a.MemoryRequest, &a.MemoryLimit)
-	if err != nil || a.String() != text {
+	cpu, memory, _ := strings.Cut(strings.TrimPrefix(text, "cpu="), " memory=")
+	a.CPURequest, a.CPULimit = pair(cpu)
+	a.MemoryRequest, a.MemoryLimit = pair(memory)
+	if a.String() != text {
 		return Amounts{}, false
 	}
 	return a, true
+}
+
+// pair reads "1/2". What is not a number is 0.
+func pair(text string) (request, limit int64) {
+	first, second, _ := strings.Cut(text, "/")
+	request, _ = strconv.ParseInt(first, 10, 64)
+	limit, _ = strconv.ParseInt(second, 10, 64)
+	return request, limit
 }

@@ -29,6 +29,30 @@ func TestALimitOfThePodIsThatOfContainersWithoutOne(t *testing.T) {
 	}
 }
 
+func TestAmountsAreReadAsTheyAreWritten(t *testing.T) {
+	want := Amounts{
+		CPURequest:    1,
+		CPULimit:      20,
+		MemoryRequest: 300,
+		MemoryLimit:   4 << 40,
+	}
+	if got, ok := ParseAmounts(want.String()); !ok || got != want {
+		t.Errorf("%v, %t", got, ok)
+	}
+
+	for _, text := range []string{
+		"",
+		"cpu=1/2",
+		"cpu=1/2 memory=3/4 ",
+		"cpu=01/2 memory=3/4",
+		want.String() + "0/",
+	} {
+		if got, ok := ParseAmounts(text); ok {
+			t.Errorf("%q is read as %v", text, got)
+		}
+	}
+}
+
 func FuzzParseAmounts(f *testing.F) {
 	f.Add("cpu=1/2 memory=3/4")
 	f.Add("cpu=-1/2 memory=3/9223372036854775808")

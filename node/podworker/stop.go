@@ -53,6 +53,8 @@ func stopMessage(s plan.Step) string {
 		return fmt.Sprintf("Container %s failed startup probe, will be restarted", s.Name)
 	case plan.Changed:
 		return fmt.Sprintf("Container %s definition changed, will be restarted", s.Name)
+	case plan.Resized:
+		return fmt.Sprintf("Container %s resize requires restart", s.Name)
 	}
 	return fmt.Sprintf("Stopping container %s", s.Name)
 }

@@ -53,9 +53,9 @@ type Resizer struct{ cfg Config }
 func New(cfg Config) *Resizer { return &Resizer{cfg: cfg} }
 
 // Resize gives the pod's group, its sandbox and the instances of a step the resources in the pod's
-// specification. The group is made wider first and narrower last, as the kernel gives a container no more than
-// its pod has. A limit of memory that is less than what is used is refused, with kubelet's text, before any
-// container is changed: the kernel would kill processes, or refuse it half-way.
+// specification. The group is made wider first and narrower last, as the kernel gives a container no more
+// than its pod has. A limit of memory that is less than what is used is refused, with kubelet's text, before
+// any container is changed: the kernel would kill processes, or refuse it half-way.
 func (r *Resizer) Resize(ctx context.Context, pod *v1.Pod, s plan.Step) error {
 	began := time.Now()
 	err := r.resize(ctx, pod, s)
