@@ -17,6 +17,7 @@ func TestCasesAskForWhatTheKernelShowsAgain(t *testing.T) {
 			if r.Limits.Cpu().MilliValue() < 10 || r.Requests.Cpu().MilliValue() < 2 {
 				t.Errorf("%s: %s of a processor is rounded", c.name, s.cpu)
 			}
+
 			for name, limit := range r.Limits {
 				if request := r.Requests[name]; limit.Cmp(request) <= 0 {
 					t.Errorf("%s: limit of %s is not above the request", c.name, name)

@@ -150,7 +150,7 @@ func (r *comparison) oneByOne(ctx context.Context, chosen *regexp.Regexp) error 
 
 		took, err := r.rounded(ctx, c)
 		if err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
+			return errors.Join(w.Flush(), fmt.Errorf("%s: %w", c.name, err))
 		}
 
 		r.timeRows(w, c, took)
@@ -158,6 +158,10 @@ func (r *comparison) oneByOne(ctx context.Context, chosen *regexp.Regexp) error 
 
 	return w.Flush()
 }
+
+// maxRestarts is how many rounds a pod may be restarted twice in: a kubelet counts these restarts, too, and
+// then waits for minutes with the next one (CrashLoopBackOff).
+const maxRestarts = 1
 
 // rounded resizes a pod of a case on each node up and down, the nodes in turns.
 func (r *comparison) rounded(ctx context.Context, c testCase) ([]times, error) {
@@ -168,7 +172,12 @@ func (r *comparison) rounded(ctx context.Context, c testCase) ([]times, error) {
 		}
 	}
 
-	for round := range r.rounds {
+	rounds := r.rounds
+	if c.restarts {
+		rounds = min(rounds, maxRestarts)
+	}
+
+	for round := range rounds {
 		for n := range r.sides {
 			i := (n + round) % len(r.sides)
 			s := r.sides[i]
