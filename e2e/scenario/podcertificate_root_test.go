@@ -3,9 +3,7 @@ package scenario
 import (
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -147,27 +145,4 @@ func TestCertificatesOutliveTheAgent(t *testing.T) {
 	if n := c.asked("p"); n != 2 {
 		t.Errorf("%d requests, want 2", n)
 	}
-}
-
-var errSame = errors.New("the certificate is the same")
-
-// TestCertificatesAreRenewed takes ten minutes, as the API allows no certificate with an earlier renewal.
-func TestCertificatesAreRenewed(t *testing.T) {
-	if os.Getenv("TRIVET_SLOW") == "" {
-		t.Skip("takes ten minutes (TRIVET_SLOW is not set)")
-	}
-
-	c := open(t)
-	s := c.signs()
-	c.account("p")
-	c.certified("p", s, "short")
-	c.awaitReady(time.Minute, "p")
-	first := c.bundle("p", "0.pem")
-	c.eventually(13*time.Minute, "renewal", func() error {
-		if c.bundle("p", "0.pem") == first {
-			return errSame
-		}
-		return nil
-	})
-	c.neverRestarted("p")
 }
