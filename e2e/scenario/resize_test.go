@@ -115,16 +115,16 @@ func (c *cluster) inGroups(name string, a amount) {
 }
 
 // groups are the first fields of files in the control groups of a pod's only container, and behind ../ of the
-// pod itself, on cgroup v1 or v2.
+// pod itself, on cgroup v1 or v2. In a scope of systemd's, crun sets the limits of the group below it.
 func (c *cluster) groups(name string) map[string]string {
 	c.t.Helper()
 	id := c.kubectl("get", "pod", name, "-o", "jsonpath={.status.containerStatuses[0].containerID}")
 	_, id, _ = strings.Cut(id, "://")
 	out := c.onNode("", `for d in $(find /sys/fs/cgroup -type d -name '*%s*'); do
+		own=$d; [ ! -d $d/container ] || own=$d/container
 		for f in cpu.shares cpu.cfs_quota_us cpu.max memory.limit_in_bytes memory.max; do
-			for p in $f ../$f; do
-				[ ! -e $d/$p ] || echo $p $(cat $d/$p)
-			done
+			[ ! -e $own/$f ] || echo $f $(cat $own/$f)
+			[ ! -e $d/../$f ] || echo ../$f $(cat $d/../$f)
 		done
 	done`, id)
 
