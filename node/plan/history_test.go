@@ -258,7 +258,7 @@ func playSeed(seed uint64) (*history, error) {
 }
 
 func TestEveryHistoryConverges(t *testing.T) {
-	for seed := range uint64(400) {
+	for seed := range uint64(600) {
 		if *onlySeed >= 0 && seed != uint64(*onlySeed) {
 			continue
 		}

@@ -86,6 +86,9 @@ type flight struct {
 	// patience is how long the container has at most to end, of a Stop.
 	patience time.Duration
 
+	// grant is the newest one of the pod when the step began.
+	grant *Grant
+
 	cancelled bool
 }
 
@@ -237,7 +240,7 @@ func (p *Pod) mask(o Observed) Observed {
 
 // Begin says that a step of the last decision is being done from here on.
 func (p *Pod) Begin(s Step) {
-	f := &flight{}
+	f := &flight{grant: p.sizes.grant}
 	switch s.Verb {
 	case Prepare:
 		p.volumes.changed = false

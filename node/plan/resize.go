@@ -258,7 +258,7 @@ func (d resizer) progress() {
 		s.open = false
 	case d.Ready() == nil:
 		// Without a sandbox nothing can have them.
-	case d.groupMissized() || len(d.lagging) > 0 || d.anyReplaced():
+	case d.groupMissized() || len(d.lagging) > 0 || d.anyReplaced() || d.anyStartedBefore():
 		d.Resizing = s.grant
 	case s.open:
 		s.open = false
@@ -275,6 +275,22 @@ func (d resizer) anyReplaced() bool {
 			continue
 		}
 		if last := all[0]; last.State == Running && d.outgrown(c, last) || d.StoppedToResize(c, last) {
+			return true
+		}
+	}
+	return false
+}
+
+// anyStartedBefore reports whether a start is in flight, or has just ended, that began before the newest
+// grant: what it starts is not seen yet, and is to be resized.
+func (d resizer) anyStartedBefore() bool {
+	for key, f := range d.pod.steps.inFlight {
+		if key.Verb == Start && f.grant != d.pod.sizes.grant {
+			return true
+		}
+	}
+	for key := range d.pod.steps.landed {
+		if key.Verb == Start {
 			return true
 		}
 	}

@@ -251,15 +251,15 @@ func (v *View) applicationsBegun() bool {
 // attempt is the restart count of the next instance: one more than that of the newest one that the runtime or
 // the API knows. All instances may have been removed, as all containers of the pod are restarted.
 func (v *View) attempt(name string) uint32 {
+	next := v.Observed.Logged[name]
 	if last := v.latest(name); last != nil {
 		if last.State == Created {
 			return last.Attempt
 		}
 
-		return last.Attempt + 1
+		next = max(next, last.Attempt+1)
 	}
 
-	next := v.Observed.Logged[name]
 	if removed := v.removed[name]; removed != nil {
 		next = max(next, removed.Attempt+1)
 	}

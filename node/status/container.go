@@ -72,7 +72,7 @@ func (c *computer) container(s subject) v1.ContainerStatus {
 	}
 
 	cur := all[0]
-	out.RestartCount = int32(cur.Attempt)
+	out.RestartCount = c.count(s, cur)
 	out.ContainerID = c.node.Runtime + "://" + cur.ID
 	out.ImageID = cur.ImageID
 	if cur.Image != "" {
@@ -96,6 +96,15 @@ func (c *computer) container(s subject) v1.ContainerStatus {
 	}
 
 	return out
+}
+
+// count is the restart count of a container. It does not go back: a newer instance than those that the
+// runtime has may have been removed.
+func (c *computer) count(s subject, cur *plan.Container) int32 {
+	if s.old != nil {
+		return max(s.old.RestartCount, int32(cur.Attempt))
+	}
+	return int32(cur.Attempt)
 }
 
 // unseen shows a container of which the runtime has no instance.

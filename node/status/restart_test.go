@@ -94,3 +94,17 @@ func TestConditionsShowThatAllContainersAreRestarted(t *testing.T) {
 		t.Errorf("at the end: %q", got)
 	}
 }
+
+// The newest instance may have been removed, and the one before it not.
+func TestTheRestartCountDoesNotGoBack(t *testing.T) {
+	p := podOf("Always", nil, []string{"a"})
+	p.Status.ContainerStatuses = []v1.ContainerStatus{{Name: "a", RestartCount: 4}}
+	o := plan.Observed{
+		Sandboxes:  up(),
+		Containers: []plan.Container{instance("a", 3, plan.Exited, 1)},
+	}
+
+	if c := compute(p, o, nil).ContainerStatuses[0]; c.RestartCount != 4 {
+		t.Errorf("restart count %d, want 4", c.RestartCount)
+	}
+}
