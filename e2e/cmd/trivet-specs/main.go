@@ -110,6 +110,11 @@ func (o *options) run(ctx context.Context, names []string) error {
 		return err
 	}
 
+	reasons, err := exceptions.Committed()
+	if err != nil {
+		return err
+	}
+
 	log, err := o.open(tested)
 	if err != nil {
 		return err
@@ -136,12 +141,14 @@ func (o *options) run(ctx context.Context, names []string) error {
 		Again: o.again,
 		Nodes: watch.Fit,
 		Out:   o.env.Stdout,
+
+		Excepted: reasons,
 	}).Do(ctx)
 	if err != nil {
 		return o.cutOff(ctx, err)
 	}
 
-	return o.conclude(tested, log.Set(), names)
+	return o.conclude(tested, log.Set(), names, reasons)
 }
 
 // open opens the log, and says what it begins with.
@@ -179,12 +186,9 @@ func (o *options) cutOff(ctx context.Context, err error) error {
 }
 
 // conclude prints the verdict on the set, and writes its results as data.
-func (o *options) conclude(tested results.Subject, all results.Set, names []string) error {
-	reasons, err := exceptions.Committed()
-	if err != nil {
-		return err
-	}
-
+func (o *options) conclude(
+	tested results.Subject, all results.Set, names []string, reasons exceptions.Exceptions,
+) error {
 	set := all.Of(names)
 	v := verdict.Judge(set.Sorted(), reasons)
 	v.Print(o.env.Stdout)

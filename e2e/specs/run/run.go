@@ -47,6 +47,9 @@ type Config struct {
 	// that they fail, and none is.
 	Again int
 
+	// Excepted are specs that are known to fail, by their names: they are not run again.
+	Excepted map[string]string
+
 	// Nodes returns an error while a node of the cluster is not fit to run pods; nil: nobody looks.
 	Nodes func(ctx context.Context) error
 
@@ -145,11 +148,11 @@ func divide(names []string, procs int) (together, alone []string) {
 	return together, alone
 }
 
-// failed are the specs that have failed once.
+// failed are the specs that have failed once, without a reason that is known.
 func (r *Run) failed() []string {
 	return slices.DeleteFunc(slices.Clone(r.cfg.Names), func(n string) bool {
 		record, ran := r.cfg.Log.Set()[n]
-		return !ran || record.State() != results.Failed || record.Second != nil
+		return !ran || record.State() != results.Failed || record.Second != nil || r.cfg.Excepted[n] != ""
 	})
 }
 

@@ -119,6 +119,18 @@ func TestManyFailuresAreNotRunAgain(t *testing.T) {
 	})
 }
 
+func TestExceptionsAreNotRunAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{fails: map[string]int{"a": 2, "b": 2, "c": 2}}
+		out, err := do(t, f, results.InMemory(), func(c *run.Config) {
+			c.Excepted = map[string]string{"a": "kernel: it lacks a", "b": "kernel: it lacks b"}
+		})
+		if err != nil || len(f.calls) != 3 || !slices.Equal(f.calls[2], []string{"c"}) {
+			t.Errorf("calls %v, %v, output:\n%s", f.calls, err, out)
+		}
+	})
+}
+
 func TestSpecsWithAResultDoNotRunAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := results.InMemory()
