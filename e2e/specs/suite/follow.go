@@ -109,9 +109,14 @@ func nameOf(line string) string {
 	return withoutLabels(failedNode.ReplaceAllString(line, ""))
 }
 
-// withoutLabels drops what ginkgo appends to a name: the labels, in brackets and separated by commas. A spec
-// of e2e.test has one label at least, that of its SIG, which begins its name, too.
+// versions are the versions of components that a spec needs, which ginkgo appends to its name behind the
+// labels: " [kubelet: [>=1.36]]".
+var versions = regexp.MustCompile(`( \[([\w.-]+: \[[^][]*](, )?)+])$`)
+
+// withoutLabels drops what ginkgo appends to a name: the labels, in brackets and separated by commas, and
+// versions. A spec of e2e.test has one label at least, that of its SIG, which begins its name, too.
 func withoutLabels(name string) string {
+	name = versions.ReplaceAllString(name, "")
 	i := strings.LastIndex(name, " [")
 	if i < 0 || !strings.HasSuffix(name, "]") {
 		return name

@@ -27,7 +27,7 @@ func TestFocusMatchesJustTheNames(t *testing.T) {
 }
 
 const report = `<?xml version="1.0"?><testsuites><testsuite>
-<testcase name="[It] [sig-node] A works [Conformance] [sig-node, Conformance]" status="passed" time="1.5">
+<testcase name="[It] [sig-node] A works [Conformance] [sig-node, Slow] [a: [>=1.36]]" status="passed" time="1.5">
 </testcase>
 <testcase name="[It] [sig-node] B works [Slow]" status="failed" time="2">
 <failure message="boom&#xA;more" type="x"></failure></testcase>
@@ -90,7 +90,7 @@ const output = `Running Suite: Kubernetes e2e suite
 SSSSSS
 ------------------------------
 • [2.405 seconds]
-[sig-node] A works [Conformance] [sig-node, Conformance]
+[sig-node] A works [Conformance] [sig-node, Conformance] [kubelet: [>=1.36]]
 k8s.io/kubernetes@v1.37.2/test/e2e/common/node/pods.go:1
 
   Timeline >>
