@@ -27,7 +27,8 @@ func TestFocusMatchesJustTheNames(t *testing.T) {
 }
 
 const report = `<?xml version="1.0"?><testsuites><testsuite>
-<testcase name="[It] [sig-node] A works [Conformance] [sig-node, Slow] [a: [>=1.36]]" status="passed" time="1.5">
+<testcase name="[It] [sig-node] A works [Conformance] [sig-node, Slow] [a: [>=1.36]]" status="passed"
+	time="1.5">
 </testcase>
 <testcase name="[It] [sig-node] B works [Slow]" status="failed" time="2">
 <failure message="boom&#xA;more" type="x"></failure></testcase>
