@@ -1,6 +1,8 @@
 package allocation
 
 import (
+	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -56,7 +58,7 @@ func TestAPodThatIsNotResizedIsNotCopiedAndHasNoRecord(t *testing.T) {
 	if err != nil || state.Pod != p || state.Grant != nil || l.Of(p) != p {
 		t.Errorf("%+v, %v", state, err)
 	}
-	if _, err := os.Stat(filepath.Join(root, "pods")); !os.IsNotExist(err) {
+	if _, err := os.Stat(filepath.Join(root, "pods")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("something was written: %v", err)
 	}
 }
