@@ -10,12 +10,13 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 func TestProbeFindsTheCapabilitiesOfTheBoundingSet(t *testing.T) {
 	groups, err := cgroup.Open()
 	if err != nil {
-		t.Skip("no control groups: ", err)
+		testenv.Skip(t, "no control groups: %v", err)
 	}
 
 	h, err := Probe(groups)

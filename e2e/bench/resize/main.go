@@ -9,9 +9,6 @@ import (
 	"io"
 	"regexp"
 
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
-
 	"github.com/trivet-node/trivet/e2e/bench"
 	"github.com/trivet-node/trivet/e2e/bench/figure"
 	"github.com/trivet-node/trivet/e2e/cluster"
@@ -83,13 +80,7 @@ func (r *comparison) connect(c *cluster.Cluster, only string) error {
 		return err
 	}
 
-	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig())
-	if err != nil {
-		return err
-	}
-
-	config.QPS, config.Burst = 1000, 1000
-	client, err := kubernetes.NewForConfig(config)
+	client, err := bench.Connect(c.Kubeconfig())
 	if err != nil {
 		return err
 	}

@@ -8,9 +8,6 @@ import (
 	"fmt"
 	"io"
 
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
-
 	"github.com/trivet-node/trivet/e2e/bench"
 	"github.com/trivet-node/trivet/e2e/bench/figure"
 	"github.com/trivet-node/trivet/e2e/cluster"
@@ -85,13 +82,7 @@ func run(ctx context.Context, env *program.Env) error {
 		return err
 	}
 
-	config, err := clientcmd.BuildConfigFromFlags("", r.cluster.Kubeconfig())
-	if err != nil {
-		return err
-	}
-
-	config.QPS, config.Burst = 1000, 1000
-	client, err := kubernetes.NewForConfig(config)
+	client, err := bench.Connect(r.cluster.Kubeconfig())
 	if err != nil {
 		return err
 	}

@@ -6,12 +6,13 @@ import (
 	"testing"
 
 	"github.com/trivet-node/trivet/e2e/specs/suite"
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 func TestNothingIsAddedAfterAWriteThatFailed(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
-		t.Skip("there is no /dev/full:", err)
+		testenv.Skip(t, "there is no /dev/full: %v", err)
 	}
 	defer full.Close()
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 func TestFocusMatchesJustTheNames(t *testing.T) {
@@ -199,7 +201,7 @@ func TestNamesAreThoseOfTheListing(t *testing.T) {
 func TestSuiteIsFollowedWhenItsOutputCannotBeKept(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
-		t.Skip("there is no /dev/full:", err)
+		testenv.Skip(t, "there is no /dev/full: %v", err)
 	}
 	defer full.Close()
 
