@@ -114,7 +114,11 @@ func failedOf(found []suite.Result) []string {
 
 func runSpecs(t *testing.T, e2e suite.E2E, names []string, procs int) []suite.Result {
 	t.Helper()
-	found, err := e2e.Run(t.Context(), names, procs, suite.Print(os.Stdout, len(names)))
+	found, err := e2e.Run(
+		t.Context(),
+		suite.Batch{Specs: names, Procs: procs},
+		suite.Print(os.Stdout, len(names)),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/trivet-node/trivet/e2e/specs"
 	"github.com/trivet-node/trivet/e2e/specs/exceptions"
@@ -192,11 +191,7 @@ func (o *options) conclude(
 	set := all.Of(names)
 	v := verdict.Judge(set.Sorted(), reasons)
 	v.Print(o.env.Stdout)
-	fmt.Fprintf(
-		o.env.Stdout,
-		"the output of the suite is in %s\n",
-		filepath.Join(o.suite.ReportDir, "e2e.log"),
-	)
+	fmt.Fprintf(o.env.Stdout, "the output of the suite is in %s\n", o.suite.ReportDir)
 
 	if o.data == "" {
 		return v.Err()

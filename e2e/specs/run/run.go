@@ -1,5 +1,5 @@
-// Package run brings a set of specs to its end: what has no result yet runs, in parallel as far as that is
-// possible, then what has failed runs once more, alone. Each result is kept as it comes, so that a run that
+// Package run brings a set of specs to its end: what has no result yet runs, in stages, in parallel as far as
+// that is possible, then what has failed runs once more, alone. Each result is kept as it comes, so that a run that
 // was cut off goes on where it was.
 package run
 
@@ -20,9 +20,9 @@ import (
 
 // Suite runs specs.
 type Suite interface {
-	// Run runs the named specs and returns a result for each. ended is called for those that end earlier than
-	// all of them do.
-	Run(ctx context.Context, names []string, procs int, ended func(suite.Result)) ([]suite.Result, error)
+	// Run runs the specs of a batch and returns a result for each. ended is called for those that end earlier
+	// than all of them do. Batches run at the same time.
+	Run(ctx context.Context, b suite.Batch, ended func(suite.Result)) ([]suite.Result, error)
 }
 
 // Log keeps results.
@@ -104,14 +104,7 @@ func (r *Run) Do(ctx context.Context) error {
 		fmt.Fprintln(r.cfg.Out, "FRESH=1 (--fresh) runs all of them again")
 	}
 
-	together, alone := divide(left, r.cfg.Procs)
-	if len(together) > 0 {
-		if err := r.round(ctx, together, r.cfg.Procs); err != nil {
-			return err
-		}
-	}
-
-	if err := r.each(ctx, alone); err != nil {
+	if err := r.all(ctx, stages(left, r.cfg.Times, r.cfg.Procs)); err != nil {
 		return err
 	}
 
@@ -132,20 +125,7 @@ func (r *Run) Do(ctx context.Context) error {
 	}
 
 	r.again = true
-	return r.each(ctx, failed)
-}
-
-// divide parts the specs into those that ginkgo can run together, which keeps those that are [Serial] for the
-// end, and those that need to run by themselves.
-func divide(names []string, procs int) (together, alone []string) {
-	for _, n := range names {
-		if procs <= 1 || specs.IsDisruptive(n) && !specs.IsSerial(n) {
-			alone = append(alone, n)
-		} else {
-			together = append(together, n)
-		}
-	}
-	return together, alone
+	return r.all(ctx, each(failed))
 }
 
 // failed are the specs that have failed once, without a reason that is known.
@@ -156,25 +136,44 @@ func (r *Run) failed() []string {
 	})
 }
 
-// each runs specs one after the other.
-func (r *Run) each(ctx context.Context, names []string) error {
-	for _, n := range names {
-		if err := r.round(ctx, []string{n}, 1); err != nil {
+// all runs stages one after the other.
+func (r *Run) all(ctx context.Context, stages []stage) error {
+	for _, s := range stages {
+		if err := r.stage(ctx, s); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// round runs specs in one call of the suite, while somebody looks at the nodes.
-func (r *Run) round(ctx context.Context, names []string, procs int) error {
+// stage runs batches at the same time, while somebody looks at the nodes.
+func (r *Run) stage(ctx context.Context, batches stage) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 
 	watched, done := context.WithCancel(ctx)
-	var watch sync.WaitGroup
+	var watch, calls sync.WaitGroup
 	watch.Go(func() { r.watch(watched, stop) })
+	for _, b := range batches {
+		calls.Go(func() {
+			if err := r.batch(ctx, stop, b); err != nil {
+				stop(err)
+			}
+		})
+	}
 
+	calls.Wait()
+	done()
+	watch.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+
+	return r.settle(ctx)
+}
+
+// batch runs one call of the suite. A result that cannot be kept ends the stage by stop.
+func (r *Run) batch(ctx context.Context, stop context.CancelCauseFunc, b suite.Batch) error {
 	seen := map[string]bool{}
 	ended := func(result suite.Result) {
 		// A spec that fails because the suite was told to end has not come to its end.
@@ -188,9 +187,7 @@ func (r *Run) round(ctx context.Context, names []string, procs int) error {
 		}
 	}
 
-	all, err := r.cfg.Suite.Run(ctx, names, procs, ended)
-	done()
-	watch.Wait()
+	all, err := r.cfg.Suite.Run(ctx, b, ended)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -202,11 +199,7 @@ func (r *Run) round(ctx context.Context, names []string, procs int) error {
 		}
 	}
 
-	if err != nil {
-		return err
-	}
-
-	return r.settle(ctx)
+	return err
 }
 
 // take keeps a result. A failure waits until the nodes have been looked at.

@@ -5,50 +5,74 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/trivet-node/trivet/e2e/specs"
 	"github.com/trivet-node/trivet/e2e/specs/results"
 	"github.com/trivet-node/trivet/e2e/specs/run"
 	"github.com/trivet-node/trivet/e2e/specs/suite"
 )
 
+var errBroken = errors.New("the suite cannot start")
+
 // fake is a suite whose specs take a minute each, one after the other. Those in fails fail as many times as
 // it says.
 type fake struct {
-	fails map[string]int
-	calls [][]string
-
-	// silent has results seen only in the report.
+	// silent has results seen only in the report; breaks is a batch that cannot run.
 	silent bool
+	breaks string
+
+	// mu guards what follows: batches run at the same time.
+	mu    sync.Mutex
+	fails map[string]int
+	calls []string
 }
 
 func (f *fake) Run(
-	ctx context.Context, names []string, procs int, ended func(suite.Result),
+	ctx context.Context, b suite.Batch, ended func(suite.Result),
 ) ([]suite.Result, error) {
-	f.calls = append(f.calls, names)
+	f.begin(b)
+	if b.Name == f.breaks {
+		return nil, errBroken
+	}
+
 	var all []suite.Result
-	for _, n := range names {
+	for _, n := range b.Specs {
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		case <-time.After(time.Minute):
 		}
 
-		r := suite.Result{Name: n, Outcome: suite.Passed, Took: time.Minute}
-		if f.fails[n] > 0 {
-			f.fails[n]--
-			r.Outcome, r.Message = suite.Failed, "boom"
-		}
-
+		r := f.end(n)
 		all = append(all, r)
-		if procs > 1 && !f.silent {
+		if b.Procs > 1 && !f.silent {
 			ended(r)
 		}
 	}
 
 	return all, nil
+}
+
+func (f *fake) begin(b suite.Batch) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, b.Name+": "+strings.Join(b.Specs, ", "))
+}
+
+func (f *fake) end(name string) suite.Result {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := suite.Result{Name: name, Outcome: suite.Passed, Took: time.Minute}
+	if f.fails[name] > 0 {
+		f.fails[name]--
+		r.Outcome, r.Message = suite.Failed, "boom"
+	}
+
+	return r
 }
 
 // states are those of all specs in a log.
@@ -88,14 +112,15 @@ func TestFailedSpecsRunAgainAloneAfterAllOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			want := []string{"a b c d [Serial] [Disruptive]", "e [Disruptive]", "a", "c"}
-			var calls []string
-			for _, names := range f.calls {
-				calls = append(calls, strings.Join(names, " "))
+			want := []string{
+				"together: a, b, c",
+				"serial: d [Serial] [Disruptive]",
+				"alone: e [Disruptive]",
+				"alone: a",
+				"alone: c",
 			}
-
-			if !slices.Equal(calls, want) {
-				t.Errorf("calls of the suite %q, want %q", calls, want)
+			if !slices.Equal(f.calls, want) {
+				t.Errorf("calls of the suite %q, want %q", f.calls, want)
 			}
 
 			got := states(log)
@@ -106,11 +131,53 @@ func TestFailedSpecsRunAgainAloneAfterAllOthers(t *testing.T) {
 	}
 }
 
+func TestLongSpecsBeginWithTheFirstAndSerialOnesWaitForThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		begun := time.Now()
+		_, err := do(t, f, results.InMemory(), func(c *run.Config) {
+			c.Times = specs.Times{"b": 5 * time.Minute}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		// Two of three specs run one after the other, beside the long one.
+		if took := time.Since(begun); took != 4*time.Minute {
+			t.Errorf("the run took %v, want 4m", took)
+		}
+
+		slices.Sort(f.calls[:2])
+		want := []string{
+			"long: b",
+			"together: a, c",
+			"serial: d [Serial] [Disruptive]",
+			"alone: e [Disruptive]",
+		}
+		if !slices.Equal(f.calls, want) {
+			t.Errorf("calls of the suite %q, want %q", f.calls, want)
+		}
+	})
+}
+
+func TestAFaultOfOneBatchEndsTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{breaks: "long"}
+		begun := time.Now()
+		_, err := do(t, f, results.InMemory(), func(c *run.Config) {
+			c.Times = specs.Times{"b": 5 * time.Minute}
+		})
+		if !errors.Is(err, errBroken) || time.Since(begun) != 0 {
+			t.Errorf("%v after %v, want that of the batch at once", err, time.Since(begun))
+		}
+	})
+}
+
 func TestManyFailuresAreNotRunAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{fails: map[string]int{"a": 1, "b": 1, "c": 1}}
 		out, err := do(t, f, results.InMemory(), nil)
-		if err != nil || len(f.calls) != 2 {
+		if err != nil || len(f.calls) != 3 {
 			t.Errorf("%d calls, %v", len(f.calls), err)
 		}
 		if !strings.Contains(out, "3 specs failed, more than 2: they are not run again") {
@@ -125,7 +192,7 @@ func TestExceptionsAreNotRunAgain(t *testing.T) {
 		out, err := do(t, f, results.InMemory(), func(c *run.Config) {
 			c.Excepted = map[string]string{"a": "kernel: it lacks a", "b": "kernel: it lacks b"}
 		})
-		if err != nil || len(f.calls) != 3 || !slices.Equal(f.calls[2], []string{"c"}) {
+		if err != nil || len(f.calls) != 4 || f.calls[3] != "alone: c" {
 			t.Errorf("calls %v, %v, output:\n%s", f.calls, err, out)
 		}
 	})
@@ -154,9 +221,9 @@ func TestSpecsWithAResultDoNotRunAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		if len(f.calls) != 2 || f.calls[0][0] != "d [Serial] [Disruptive]" ||
-			f.calls[1][0] != "e [Disruptive]" {
-			t.Errorf("calls of the suite %q", f.calls)
+		want := []string{"serial: d [Serial] [Disruptive]", "alone: e [Disruptive]"}
+		if !slices.Equal(f.calls, want) {
+			t.Errorf("calls of the suite %q, want %q", f.calls, want)
 		}
 	})
 }

@@ -25,8 +25,23 @@ type E2E struct {
 	// two of them.
 	Nodes int
 
-	// ReportDir receives junit_01.xml, e2e.log, and what specs say about their failures.
+	// ReportDir receives junit_01.xml, e2e.log, and what specs say about their failures, of each batch in a
+	// directory of its own if it has a name.
 	ReportDir string
+}
+
+// Batch are specs that run in one call of the suite.
+type Batch struct {
+	// Name is that of the directory in ReportDir for what this call writes; without it, it is ReportDir
+	// itself. Batches that run at the same time have different ones.
+	Name string
+
+	// Specs are the names of the specs.
+	Specs []string
+
+	// Procs is how many of them run at the same time. Those that are marked as [Serial] run after all others
+	// of the batch, alone.
+	Procs int
 }
 
 // Names returns the names of all specs that the suite has.
@@ -66,15 +81,15 @@ func (e E2E) Version(ctx context.Context) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// Run runs the named specs, as many at the same time as procs says, and returns one result a name, in their
-// order. Those that are marked as [Serial] run after all others, alone. ended is called for specs as they
-// end, in the goroutine of the caller, but not for all: with 1 the suite runs in one process, without Ginkgo,
-// and what it prints does not show the end of each.
+// Run runs a batch and returns one result a spec, in their order. ended is called for specs as they end, in
+// the goroutine of the caller, but not for all: one at a time they run in one process, without Ginkgo, and
+// what that prints does not show the end of each.
 //
 // The error is about the run itself (the suite cannot start, its report cannot be read); failed specs are
 // results. The end of ctx ends the suite.
-func (e E2E) Run(ctx context.Context, names []string, procs int, ended func(Result)) ([]Result, error) {
-	found, err := Execute(e.command(ctx, names, procs), e.ReportDir, ended)
+func (e E2E) Run(ctx context.Context, b Batch, ended func(Result)) ([]Result, error) {
+	e.ReportDir = filepath.Join(e.ReportDir, b.Name)
+	found, err := Execute(e.command(ctx, b), e.ReportDir, ended)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -82,7 +97,7 @@ func (e E2E) Run(ctx context.Context, names []string, procs int, ended func(Resu
 		return nil, err
 	}
 
-	results, err := pick(found, names)
+	results, err := pick(found, b.Specs)
 	if err != nil {
 		return nil, fmt.Errorf("%w; its output is in %s", err, filepath.Join(e.ReportDir, logName))
 	}
@@ -92,8 +107,8 @@ func (e E2E) Run(ctx context.Context, names []string, procs int, ended func(Resu
 
 // command is that of the suite. It and all that it starts end with this process, even one that is killed:
 // specs that went on would disturb those of the next run.
-func (e E2E) command(ctx context.Context, names []string, procs int) *exec.Cmd {
-	name, args := e.line(names, procs)
+func (e E2E) command(ctx context.Context, b Batch) *exec.Cmd {
+	name, args := e.line(b)
 	cmd := exec.CommandContext(ctx, name, args...)
 	cache := filepath.Join(filepath.Dir(e.Kubeconfig), "kubectl-cache")
 	cmd.Env = append(os.Environ(), "KUBECACHEDIR="+cache)
@@ -108,7 +123,7 @@ func (e E2E) command(ctx context.Context, names []string, procs int) *exec.Cmd {
 }
 
 // line is the command line.
-func (e E2E) line(names []string, procs int) (program string, args []string) {
+func (e E2E) line(b Batch) (program string, args []string) {
 	own := []string{
 		"--provider=skeleton",
 		"--kubeconfig=" + e.Kubeconfig,
@@ -118,19 +133,19 @@ func (e E2E) line(names []string, procs int) (program string, args []string) {
 		"--dns-domain=cluster.local",
 		fmt.Sprintf("--num-nodes=%d", e.Nodes),
 	}
-	if procs <= 1 {
-		return e.Program, append(own, "--ginkgo.no-color", "--ginkgo.v", "--ginkgo.focus="+focusOn(names))
+	if b.Procs <= 1 {
+		return e.Program, append(own, "--ginkgo.no-color", "--ginkgo.v", "--ginkgo.focus="+focusOn(b.Specs))
 	}
 
 	// The time that ginkgo gives a whole suite is an hour, unless it is told.
 	args = []string{
 		"run",
-		fmt.Sprintf("--procs=%d", procs),
+		fmt.Sprintf("--procs=%d", b.Procs),
 		"--no-color",
 		"-v",
 		"--keep-going",
 		"--timeout=48h",
-		"--focus=" + focusOn(names),
+		"--focus=" + focusOn(b.Specs),
 		e.Program,
 		"--",
 	}

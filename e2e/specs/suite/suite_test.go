@@ -221,7 +221,7 @@ func TestSuiteIsFollowedWhenItsOutputCannotBeKept(t *testing.T) {
 func TestSuiteIsToldHowManyNodesThereAre(t *testing.T) {
 	e2e := E2E{Program: "e2e.test", Ginkgo: "ginkgo", Nodes: 2}
 	for procs, want := range map[int]string{1: "e2e.test", 4: "ginkgo"} {
-		program, args := e2e.line([]string{"A"}, procs)
+		program, args := e2e.line(Batch{Specs: []string{"A"}, Procs: procs})
 		if program != want || !slices.Contains(args, "--num-nodes=2") {
 			t.Errorf("%d processes: %s %q", procs, program, args)
 		}
