@@ -1,6 +1,6 @@
-// Package run brings a set of specs to its end: what has no result yet runs, in stages, in parallel as far as
-// that is possible, then what has failed runs once more, alone. Each result is kept as it comes, so that a run that
-// was cut off goes on where it was.
+// Package run brings a set of specs to its end: what has no result yet runs in stages, in parallel as far as
+// that is possible; then what has failed runs once more, alone. Each result is kept as it comes, so that a
+// run that was cut off goes on where it was.
 package run
 
 import (
