@@ -10,50 +10,72 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // WriteFile replaces path with data: it writes a temporary file in the same directory, syncs it, renames it
 // and syncs the directory. When it returns nil, the new content survives a power loss.
 func WriteFile(path string, data []byte, mode fs.FileMode) error {
-	return write(path, data, mode, true)
+	return write(path, data, mode, putSynced)
 }
 
 // WriteVolatile is WriteFile without syncs: the content survives the end of the writer, but not a power loss.
 // It is for files that are of no use after a reboot, as those in /run.
 func WriteVolatile(path string, data []byte, mode fs.FileMode) error {
-	return write(path, data, mode, false)
+	return write(path, data, mode, put)
 }
 
-func write(path string, data []byte, mode fs.FileMode, sync bool) (err error) {
+// WriteUnflushed is WriteVolatile where even what a file system does by itself takes too long: ext4 writes
+// out what is renamed over another file, which waits for the syncs of others. After a power loss the file may
+// be empty.
+func WriteUnflushed(path string, data []byte, mode fs.FileMode) error {
+	return write(path, data, mode, putInExchange)
+}
+
+// write writes a temporary file and has it put in the place of path.
+func write(path string, data []byte, mode fs.FileMode, put func(temp *os.File, path string) error) error {
 	f, err := writeTemp(path, data, mode)
 	if err != nil {
 		return err
 	}
 
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-
-	if sync {
-		if err = f.Sync(); err != nil {
-			return err
-		}
-	}
-
-	if err = f.Close(); err != nil {
+	if err := put(f, path); err != nil {
+		f.Close()
+		os.Remove(f.Name())
 		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	if sync {
-		return SyncDir(filepath.Dir(path))
 	}
 
 	return nil
+}
+
+// putSynced syncs the file, renames it and syncs the directory.
+func putSynced(temp *os.File, path string) error {
+	if err := temp.Sync(); err != nil {
+		return err
+	}
+	if err := put(temp, path); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// put renames the file.
+func put(temp *os.File, path string) error {
+	if err := temp.Close(); err != nil {
+		return err
+	}
+	return os.Rename(temp.Name(), path)
+}
+
+// putInExchange exchanges the file with the one that has its name, if there is one, and removes that.
+func putInExchange(temp *os.File, path string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, temp.Name(), unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
+	if err != nil {
+		// There is none, or the file system cannot do it.
+		return put(temp, path)
+	}
+	return errors.Join(temp.Close(), os.Remove(temp.Name()))
 }
 
 // writeTemp writes data into a new temporary file beside path, which the caller closes.

@@ -205,6 +205,29 @@ func TestRecordIsWrittenOverWithinItsFile(t *testing.T) {
 	}
 }
 
+func TestAnUnflushedFileReplacesAnother(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	for _, data := range []string{"first", "second"} {
+		if err := WriteUnflushed(path, []byte(data), 0o640); err != nil {
+			t.Fatal(err)
+		}
+
+		got, err := os.ReadFile(path)
+		if err != nil || string(got) != data {
+			t.Errorf("%q, %v, want %q", got, err, data)
+		}
+	}
+
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v: want only the file", entries, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o640 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
 func TestQuarantinedRecordIsFoundAndDiscarded(t *testing.T) {
 	dir := t.TempDir()
 	s, err := OpenStore[record](dir, false)

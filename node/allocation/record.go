@@ -37,7 +37,7 @@ func (l *Ledger) path(uid types.UID, file string) string {
 }
 
 // write writes the record of a pod. It need not survive a power loss: then what the API shows counts, which
-// shows nothing before it is written.
+// shows nothing before it is written. A resize waits for it, so it does not wait for the disk.
 func (l *Ledger) write(r record) error {
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -49,7 +49,7 @@ func (l *Ledger) write(r record) error {
 		return err
 	}
 
-	return durable.WriteVolatile(path, data, 0o600)
+	return durable.WriteUnflushed(path, data, 0o600)
 }
 
 // read reads the record of a pod. One that is torn, or another pod's, is set aside and reported, and counts

@@ -41,6 +41,7 @@ type Config struct {
 // Tree is the node's tree of pod groups.
 type Tree struct {
 	cfg      Config
+	groups   driver
 	names    naming
 	inactive []naming // of the driver that is not in use, but may have been
 
@@ -52,24 +53,36 @@ type Tree struct {
 
 // New returns the tree. It makes no group.
 func New(cfg Config) (*Tree, error) {
+	t := &Tree{
+		cfg: cfg,
+		groups: driver{
+			host:    cfg.Host,
+			slices:  cfg.Slices,
+			systemd: cfg.Driver == "systemd",
+		},
+	}
+
 	byPath := newPaths(cfg.Root)
 	bySlice, err := newSlices(cfg.Root)
 
 	switch cfg.Driver {
 	case "cgroupfs":
-		if err != nil {
-			// systemd has never had this root
-			return &Tree{cfg: cfg, names: byPath}, nil
+		t.names = byPath
+		if err == nil {
+			t.inactive = []naming{bySlice}
 		}
 
-		return &Tree{cfg: cfg, names: byPath, inactive: []naming{bySlice}}, nil
+		// Else systemd has never had this root.
+		return t, nil
 
 	case "systemd":
 		if err != nil {
 			return nil, fmt.Errorf("cgroupRoot %q with the cgroup driver systemd: %w", cfg.Root, err)
 		}
 
-		return &Tree{cfg: cfg, names: bySlice, inactive: []naming{byPath}}, nil
+		t.names = bySlice
+		t.inactive = []naming{byPath}
+		return t, nil
 	}
 
 	return nil, fmt.Errorf("cgroup driver %q: must be cgroupfs or systemd", cfg.Driver)
@@ -98,14 +111,14 @@ func check(uid types.UID) error {
 // until Balance is called.
 func (t *Tree) Setup(ctx context.Context) error {
 	nothing := unprotected(t.cfg)
-	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), nothing); err != nil {
+	if err := t.groups.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), nothing); err != nil {
 		return err
 	}
 	least := cgroup.Limits{CPUShares: cgroup.Shares(0)}
-	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSBestEffort)...), least); err != nil {
+	if err := t.groups.ensure(ctx, t.names.group(tier(v1.PodQOSBestEffort)...), least); err != nil {
 		return err
 	}
-	return t.ensure(ctx, t.names.group(tier(v1.PodQOSBurstable)...), nothing)
+	return t.groups.ensure(ctx, t.names.group(tier(v1.PodQOSBurstable)...), nothing)
 }
 
 // Names returns the names from the root to the group that all pods are in, as kubelet's messages have them.
@@ -127,7 +140,7 @@ func (t *Tree) Bound(ctx context.Context, all cgroup.Limits) (changed bool, err 
 	if t.bounded {
 		return false, nil
 	}
-	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), all); err != nil {
+	if err := t.groups.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), all); err != nil {
 		return false, fmt.Errorf("bound all pods: %w", err)
 	}
 	t.bounded = true
@@ -152,14 +165,14 @@ func (t *Tree) Balance(ctx context.Context, pods []*v1.Pod) error {
 	burstable := cgroup.Limits{CPUShares: want.shares}
 	if protect {
 		all := cgroup.Limits{MemoryMin: new(want.guaranteed + want.burstable), MemoryLow: &want.burstable}
-		if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), all); err != nil {
+		if err := t.groups.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), all); err != nil {
 			return fmt.Errorf("balance pods: %w", err)
 		}
 
 		burstable.MemoryLow = &want.burstable
 	}
 
-	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSBurstable)...), burstable); err != nil {
+	if err := t.groups.ensure(ctx, t.names.group(tier(v1.PodQOSBurstable)...), burstable); err != nil {
 		return fmt.Errorf("balance pods: %w", err)
 	}
 
@@ -175,9 +188,15 @@ func (t *Tree) Protected() (guaranteed, burstable int64) {
 	return t.balanced.guaranteed, t.balanced.burstable
 }
 
-// Ensure makes the pod's group and gives it exactly the limits that the pod has. Repeat it after the pod's
-// resources have changed; see Widen.
+// Ensure makes the pod's group and gives it exactly the limits that the pod has.
 func (t *Tree) Ensure(ctx context.Context, pod *v1.Pod) error {
+	return t.set(ctx, pod, t.groups.ensure)
+}
+
+// set gives the pod's group all limits that the pod has.
+func (t *Tree) set(
+	ctx context.Context, pod *v1.Pod, apply func(context.Context, string, cgroup.Limits) error,
+) error {
 	if err := check(pod.UID); err != nil {
 		return err
 	}
@@ -187,46 +206,17 @@ func (t *Tree) Ensure(ctx context.Context, pod *v1.Pod) error {
 	}
 
 	group := t.group(pod)
-	err = t.ensure(ctx, group, limits)
+	err = apply(ctx, group, limits)
 	if limits.CPUQuota > 0 && !t.cfg.Host.V2 && errors.Is(err, unix.EINVAL) {
 		// Runtimes keep the groups of containers that have ended.
 		if err := unbind(t.cfg.Host, group); err != nil {
 			return err
 		}
 
-		err = t.ensure(ctx, group, limits)
+		err = apply(ctx, group, limits)
 	}
 
 	return err
-}
-
-// ensure makes a group and limits it. With systemd the files are written as well: the limits hold at once
-// then, and in hierarchies that systemd does not know.
-func (t *Tree) ensure(ctx context.Context, group string, limits cgroup.Limits) error {
-	if t.cfg.Driver == "systemd" {
-		if t.cfg.Slices == nil {
-			return fmt.Errorf("cgroup %s: systemd does not run on this machine", group)
-		}
-
-		limits = asWritten(t.cfg.Driver, limits)
-		properties := unit.Properties(limits, t.cfg.Host.V2)
-		if err := t.cfg.Slices.Ensure(ctx, path.Base(group), properties); err != nil {
-			return fmt.Errorf("cgroup %s: %w", group, err)
-		}
-	}
-
-	if err := t.cfg.Host.Create(group); err != nil {
-		return fmt.Errorf("cgroup %s: %w", group, err)
-	}
-	return t.cfg.Host.Apply(group, limits)
-}
-
-// asWritten returns the limits as a driver writes them.
-func asWritten(driver string, limits cgroup.Limits) cgroup.Limits {
-	if driver == "systemd" {
-		return unit.Rounded(limits)
-	}
-	return limits
 }
 
 // Remove kills what is left in the pod's group, in whichever tier it is, and removes it. A group that is not
@@ -239,66 +229,26 @@ func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
 
 	for _, qos := range tiers {
 		group := podGroup(t.names, qos, uid)
-		if !t.cfg.Host.Exists(group) && !t.isUnit(group) {
+		if !t.cfg.Host.Exists(group) && !t.groups.isUnit(group) {
 			continue
 		}
 		if err := t.cfg.Host.Kill(ctx, group); err != nil {
 			return fmt.Errorf("kill what is left of pod %s in cgroup %s: %w", uid, group, err)
 		}
-		if err := t.remove(ctx, group); err != nil {
+		if err := t.groups.remove(ctx, group); err != nil {
 			return fmt.Errorf("cgroup of pod %s: %w", uid, err)
 		}
 	}
 
 	for _, names := range t.inactive {
 		for _, qos := range tiers {
-			if err := t.removeIdle(ctx, podGroup(names, qos, uid)); err != nil {
+			if err := t.groups.removeIdle(ctx, podGroup(names, qos, uid)); err != nil {
 				return fmt.Errorf("cgroup of pod %s: %w", uid, err)
 			}
 		}
 	}
 
 	return nil
-}
-
-// sliceOf returns the name of the slice whose group this is. A directory that is only named like a slice is
-// not one.
-func (t *Tree) sliceOf(group string) (name string, isSlice bool) {
-	if t.cfg.Slices == nil {
-		return "", false
-	}
-	name = path.Base(group)
-	at, err := systemd.SlicePath(name)
-	return name, err == nil && at == group
-}
-
-// isUnit reports whether the group is a slice that systemd knows, which it may do longer than there is a
-// directory: an earlier removal was cut off, or a unit that has failed is in the slice.
-func (t *Tree) isUnit(group string) bool {
-	name, isSlice := t.sliceOf(group)
-	return isSlice && systemd.Transient(name)
-}
-
-// remove removes a group in which nothing runs.
-func (t *Tree) remove(ctx context.Context, group string) error {
-	if name, isSlice := t.sliceOf(group); isSlice {
-		if err := t.cfg.Slices.Stop(ctx, name); err != nil {
-			return err
-		}
-	}
-	return t.cfg.Host.Remove(ctx, group)
-}
-
-// removeIdle removes a group if nothing runs in it.
-func (t *Tree) removeIdle(ctx context.Context, group string) error {
-	if !t.cfg.Host.Exists(group) && !t.isUnit(group) {
-		return nil
-	}
-	pids, err := t.cfg.Host.Procs(group)
-	if err != nil || len(pids) > 0 {
-		return err
-	}
-	return t.remove(ctx, group)
 }
 
 // Pods returns the UIDs that have a group in any hierarchy, of either driver, or a slice that systemd knows,
@@ -334,7 +284,7 @@ func (t *Tree) children(group string) ([]string, error) {
 	}
 	units, err := systemd.TransientUnits()
 	for _, unit := range units {
-		if _, isSlice := t.sliceOf(path.Join(group, unit)); isSlice {
+		if _, isSlice := t.groups.sliceOf(path.Join(group, unit)); isSlice {
 			children = append(children, unit)
 		}
 	}
@@ -352,7 +302,7 @@ func (t *Tree) Retire(ctx context.Context) error {
 		}
 
 		for _, qos := range []v1.PodQOSClass{v1.PodQOSBurstable, v1.PodQOSBestEffort, v1.PodQOSGuaranteed} {
-			errs = append(errs, t.removeIdle(ctx, names.group(tier(qos)...)))
+			errs = append(errs, t.groups.removeIdle(ctx, names.group(tier(qos)...)))
 		}
 	}
 

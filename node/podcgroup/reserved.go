@@ -25,7 +25,7 @@ func (t *Tree) Enforce(ctx context.Context, name string, limits cgroup.Limits) e
 	if err := checkReserved(t.cfg.Host, names, group, limits); err != nil {
 		return err
 	}
-	return t.ensure(ctx, group, limits)
+	return t.groups.ensure(ctx, group, limits)
 }
 
 // reservedNames returns the names from the root to the group, as kubelet's messages have them.

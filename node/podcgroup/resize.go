@@ -14,7 +14,7 @@ import (
 )
 
 // Widen raises the limits of the pod's group to those that the pod has, and lowers none: call it before the
-// limits of containers are changed, as the kernel gives a container no more than its pod has, and Ensure
+// limits of containers are changed, as the kernel gives a container no more than its pod has, and Narrow
 // after it. A group that is not there is made.
 func (t *Tree) Widen(ctx context.Context, pod *v1.Pod) error {
 	if err := check(pod.UID); err != nil {
@@ -26,18 +26,21 @@ func (t *Tree) Widen(ctx context.Context, pod *v1.Pod) error {
 	}
 
 	group := t.group(pod)
-	more, err := t.cfg.Host.Above(group, asWritten(t.cfg.Driver, limits))
+	more, err := t.cfg.Host.Above(group, t.groups.asWritten(limits))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return t.ensure(ctx, group, limits)
+		return t.groups.ensure(ctx, group, limits)
 	case err != nil:
 		return fmt.Errorf("widen: %w", err)
 	case reflect.ValueOf(more).IsZero():
 		return nil
 	}
 
-	return t.ensure(ctx, group, more)
+	return t.groups.limit(ctx, group, more)
 }
+
+// Narrow gives the pod's group, which is there, the limits that the pod has.
+func (t *Tree) Narrow(ctx context.Context, pod *v1.Pod) error { return t.set(ctx, pod, t.groups.limit) }
 
 // Memory is what the group of a pod uses and may use, in bytes.
 type Memory struct {

@@ -263,6 +263,7 @@ func (c *cluster) Teardown(_ context.Context, uid types.UID) error {
 type cgroups struct{}
 
 func (cgroups) Ensure(context.Context, *v1.Pod) error    { return nil }
+func (cgroups) Narrow(context.Context, *v1.Pod) error    { return nil }
 func (cgroups) Parent(*v1.Pod) string                    { return "/kubepods" }
 func (cgroups) Widen(context.Context, *v1.Pod) error     { return nil }
 func (cgroups) Memory(*v1.Pod) (podcgroup.Memory, error) { return podcgroup.Memory{Limit: -1}, nil }

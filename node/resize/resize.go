@@ -22,8 +22,8 @@ import (
 type Cgroups interface {
 	// Widen raises the limits of the pod's group to those that the pod has, and lowers none.
 	Widen(ctx context.Context, pod *v1.Pod) error
-	// Ensure gives the pod's group the limits that the pod has.
-	Ensure(ctx context.Context, pod *v1.Pod) error
+	// Narrow gives the pod's group, which is there, the limits that the pod has.
+	Narrow(ctx context.Context, pod *v1.Pod) error
 	// Memory returns what the pod's group uses and may use.
 	Memory(pod *v1.Pod) (podcgroup.Memory, error)
 }
@@ -100,7 +100,7 @@ func (r *Resizer) resize(ctx context.Context, pod *v1.Pod, s plan.Step) error {
 		}
 	}
 
-	return r.cfg.Cgroups.Ensure(ctx, pod)
+	return r.cfg.Cgroups.Narrow(ctx, pod)
 }
 
 // check returns which limits of memory cannot be lowered.

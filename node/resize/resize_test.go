@@ -36,7 +36,7 @@ func (n *node) call(name string) error {
 }
 
 func (n *node) Widen(context.Context, *v1.Pod) error                   { return n.call("widen") }
-func (n *node) Ensure(context.Context, *v1.Pod) error                  { return n.call("narrow") }
+func (n *node) Narrow(context.Context, *v1.Pod) error                  { return n.call("narrow") }
 func (n *node) Memory(*v1.Pod) (podcgroup.Memory, error)               { return n.memory, nil }
 func (n *node) ContainerMemory(context.Context, string) (int64, error) { return n.used, nil }
 

@@ -40,6 +40,10 @@ const (
 	rememberFor = 10 * time.Minute
 	sendTimeout = 10 * time.Second
 
+	// courtesy is how long an event gives way to what it is about: a status that is written right after it
+	// would wait until the server has stored it.
+	courtesy = 100 * time.Millisecond
+
 	// The API refuses longer messages.
 	maxMessage = 1024
 )
@@ -80,6 +84,9 @@ type record struct {
 
 	// once means that the API keeps one event of that name, however often it is sent.
 	once bool
+
+	// due is when it may be sent.
+	due time.Time
 }
 
 // Object refers to an object of the core group by its metadata.
@@ -171,8 +178,9 @@ func (r *Recorder) event(
 	}
 }
 
-// add queues an event, unless the queue is full.
+// add queues an event to be sent a moment later, unless the queue is full.
 func (r *Recorder) add(e record) {
+	e.due = time.Now().Add(courtesy)
 	select {
 	case r.queue <- e:
 	default:
@@ -206,13 +214,26 @@ func (r *Recorder) Run(ctx context.Context) {
 				continue
 			}
 
-			if r.pace != nil && r.pace.Wait(ctx) != nil {
-				// ctx has ended
+			if !r.await(ctx, e.due) {
 				return
 			}
 
 			r.send(ctx, memory, e)
 		}
+	}
+}
+
+// await returns when the next event may be sent. It returns false when ctx has ended before.
+func (r *Recorder) await(ctx context.Context, due time.Time) bool {
+	if r.pace != nil && r.pace.Wait(ctx) != nil {
+		return false
+	}
+
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(time.Until(due)):
+		return true
 	}
 }
 

@@ -89,6 +89,33 @@ func start(t *testing.T, sink Sink, cfg Config) *Recorder {
 	return r
 }
 
+// settle waits until everything that was recorded is sent.
+func settle() {
+	time.Sleep(courtesy)
+	synctest.Wait()
+}
+
+func TestEventsGiveWayToWhatTheyAreAbout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &fakeSink{}
+		r := start(t, sink, testConfig())
+		for i, want := range []int{0, 1, 2} {
+			r.Pod(testPod(), "", corev1.EventTypeNormal, "Pulled", strings.Repeat("x", i+1))
+			synctest.Wait()
+			if n := sink.sent(); n != want {
+				t.Errorf("%d events were sent, want %d", n, want)
+			}
+
+			time.Sleep(courtesy)
+		}
+
+		synctest.Wait()
+		if n := sink.sent(); n != 3 {
+			t.Errorf("%d events were sent, want 3", n)
+		}
+	})
+}
+
 func TestRepeatedEventsRaiseACount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := &fakeSink{}
@@ -97,7 +124,7 @@ func TestRepeatedEventsRaiseACount(t *testing.T) {
 			r.Pod(testPod(), "i", corev1.EventTypeWarning, "Unhealthy", "no")
 		}
 
-		synctest.Wait()
+		settle()
 		if len(sink.created) != 1 || len(sink.patches) != 2 ||
 			!strings.Contains(sink.patches[1], `"count":3`) {
 			t.Fatalf("created %d, patches %v", len(sink.created), sink.patches)
@@ -111,7 +138,7 @@ func TestRepeatedEventsRaiseACount(t *testing.T) {
 
 		sink.forget()
 		r.Pod(testPod(), "i", corev1.EventTypeWarning, "Unhealthy", "no")
-		synctest.Wait()
+		settle()
 		if len(sink.created) != 2 || sink.created[1].Count != 4 {
 			t.Errorf("an expired event was not made again: %d", len(sink.created))
 		}
@@ -141,7 +168,7 @@ func TestAnEventThatIsKeptOnceIsNotCountedWhenItIsSentAgain(t *testing.T) {
 				r.PodOnce(testPod(), corev1.EventTypeWarning, "Evicted", "low", about)
 			}
 
-			synctest.Wait()
+			settle()
 		}
 
 		if len(sink.created) != 1 || len(sink.patches) != 0 ||
@@ -153,7 +180,7 @@ func TestAnEventThatIsKeptOnceIsNotCountedWhenItIsSentAgain(t *testing.T) {
 		other.UID = "another of that name"
 		r := start(t, sink, testConfig())
 		r.PodOnce(other, corev1.EventTypeWarning, "Evicted", "low", nil)
-		synctest.Wait()
+		settle()
 		if len(sink.created) != 2 {
 			t.Errorf("created %v", sink.created)
 		}
@@ -167,7 +194,7 @@ func TestARepetitionAfterALongTimeIsANewEvent(t *testing.T) {
 		r.Record(Node("node1"), corev1.EventTypeNormal, "Starting", "now")
 		time.Sleep(2*rememberFor + time.Second)
 		r.Record(Node("node1"), corev1.EventTypeNormal, "Starting", "now")
-		synctest.Wait()
+		settle()
 		if len(sink.created) != 2 || sink.created[1].Count != 1 {
 			t.Errorf("created %v, patches %v", sink.created, sink.patches)
 		}
@@ -182,7 +209,7 @@ func TestAnObjectWithManyEventsIsRationedAndLongTextsAreCut(t *testing.T) {
 			r.Pod(testPod(), "", corev1.EventTypeNormal, "X", strings.Repeat("x", 2000+i))
 		}
 
-		synctest.Wait()
+		settle()
 		if n := sink.sent(); n != burst {
 			t.Errorf("%d events were sent, want %d", n, burst)
 		}
@@ -195,7 +222,7 @@ func TestAnObjectWithManyEventsIsRationedAndLongTextsAreCut(t *testing.T) {
 			r.Pod(testPod(), "", corev1.EventTypeNormal, "Y", "y")
 		}
 
-		synctest.Wait()
+		settle()
 		if n := sink.sent(); n != burst+1 {
 			t.Errorf("%d events after %v, want one more", n, refill)
 		}
@@ -227,7 +254,7 @@ func TestEventsAreSentAtTheConfiguredPace(t *testing.T) {
 		for _, c := range []struct {
 			after time.Duration
 			want  int
-		}{{0, 3}, {time.Second, 5}, {time.Second, 7}} {
+		}{{courtesy, 3}, {time.Second, 5}, {time.Second, 7}} {
 			// of synctest: no time passes
 			time.Sleep(c.after)
 			synctest.Wait()
