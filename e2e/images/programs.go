@@ -66,7 +66,7 @@ var builds = map[string]build{
 	"csi-provisioner": {
 		module: sidecars,
 		pkg:    csi + "external-provisioner/v6/cmd/csi-provisioner",
-		flags:  "-X main.version=v6.3.0",
+		flags:  "-X main.version=v6.4.0",
 	},
 	"csi-resizer": {
 		module: sidecars,
