@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -21,16 +22,13 @@ func (c *Client) Observe(ctx context.Context, uid string) (plan.Observed, error)
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 
-	label := map[string]string{LabelPodUID: uid}
-	sandboxes, err := c.runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{
-		Filter: &cri.PodSandboxFilter{LabelSelector: label},
-	})
+	sandboxes, containers, err := c.details.lists(ctx, uid)
 	if err != nil {
-		return plan.Observed{}, plain(err)
+		return plan.Observed{}, err
 	}
 
 	var out plan.Observed
-	for _, s := range sandboxes.Items {
+	for _, s := range sandboxes {
 		seen, err := c.details.sandboxOf(ctx, s)
 		if err != nil {
 			return plan.Observed{}, err
@@ -44,14 +42,7 @@ func (c *Client) Observe(ctx context.Context, uid string) (plan.Observed, error)
 		return out, nil
 	}
 
-	containers, err := c.runtime.ListContainers(ctx, &cri.ListContainersRequest{
-		Filter: &cri.ContainerFilter{LabelSelector: label},
-	})
-	if err != nil {
-		return plan.Observed{}, plain(err)
-	}
-
-	for _, l := range containers.Containers {
+	for _, l := range containers {
 		seen, err := c.details.containerOf(ctx, l)
 		if errors.Is(err, ErrNotFound) {
 			// It has been removed since it was listed.
@@ -73,6 +64,35 @@ func (c *Client) Observe(ctx context.Context, uid string) (plan.Observed, error)
 type details struct {
 	memory
 	runtime cri.RuntimeServiceClient
+}
+
+// lists lists the sandboxes and the containers of one pod at the same time. What is made of one kind while
+// the other is listed is of a step that goes on, and is seen when that ends.
+func (d *details) lists(ctx context.Context, uid string) ([]*cri.PodSandbox, []*cri.Container, error) {
+	label := map[string]string{LabelPodUID: uid}
+	var sandboxes *cri.ListPodSandboxResponse
+	var containers *cri.ListContainersResponse
+	var both errgroup.Group
+
+	both.Go(func() (err error) {
+		sandboxes, err = d.runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{
+			Filter: &cri.PodSandboxFilter{LabelSelector: label},
+		})
+		return err
+	})
+
+	both.Go(func() (err error) {
+		containers, err = d.runtime.ListContainers(ctx, &cri.ListContainersRequest{
+			Filter: &cri.ContainerFilter{LabelSelector: label},
+		})
+		return err
+	})
+
+	if err := both.Wait(); err != nil {
+		return nil, nil, plain(err)
+	}
+
+	return sandboxes.Items, containers.Containers, nil
 }
 
 // sandboxOf completes a listed sandbox with its addresses.
