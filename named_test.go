@@ -29,7 +29,7 @@ func TestSupportPageNamesTestsThatAreThere(t *testing.T) {
 }
 
 // suites are what shows a feature beside tests: sets of specs, and of seats, that CI or a person runs.
-var suites = regexp.MustCompile(`\b(e2e\.test|critest|csi-sanity|make seats)\b`)
+var suites = regexp.MustCompile(`\b(e2e\.test|critest|csi-sanity|make seats|make conformance)\b`)
 
 func TestFeaturesAreShownBySomething(t *testing.T) {
 	for i, line := range strings.Split(readText(t, "docs/support.md"), "\n") {
