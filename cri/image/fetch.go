@@ -39,7 +39,7 @@ func (j layerJob) below() []string { return j.chain[:len(j.chain)-1] }
 func (p *pull) fetchLayer(ctx context.Context, job layerJob, slots chan struct{}) error {
 	for {
 		work := func(ctx context.Context) (layerInfo, error) { return p.bringIn(ctx, job, slots) }
-		_, joined, err := p.store.fetches.Do(ctx, job.name(), work)
+		_, joined, err := p.store.fetches.Do(ctx, p.circle+job.name(), work)
 		if err == nil || !joined || ctx.Err() != nil {
 			return err
 		}

@@ -89,13 +89,6 @@ func (r *record) isFrom(name string) bool {
 	})
 }
 
-// names are what an image is called when it has been pulled or imported.
-type names struct {
-	tags    []string
-	digests []string
-	pinned  bool
-}
-
 // index finds images by ID, tag and digest. It is not safe for concurrent use: Store.mu guards it.
 type index struct {
 	records  *durable.Store[record]

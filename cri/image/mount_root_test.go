@@ -263,7 +263,7 @@ func TestExportedImageIsTheSameElsewhere(t *testing.T) {
 
 	from, to := openStore(t, t.TempDir()), openStore(t, t.TempDir())
 	saved := dockerArchive(t, map[string]v1.Image{"one:1": img})
-	before, err := from.Import(t.Context(), bytes.NewReader(saved), false)
+	before, err := from.Import(t.Context(), bytes.NewReader(saved), image.ImportOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +273,7 @@ func TestExportedImageIsTheSameElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	after, err := to.Import(t.Context(), &data, false)
+	after, err := to.Import(t.Context(), &data, image.ImportOptions{})
 	if err != nil || len(after) != 1 {
 		t.Fatalf("%d images, %v", len(after), err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -22,13 +23,16 @@ type store struct {
 	// reading is closed when an import has read something.
 	reading chan struct{}
 
-	pinned  bool
+	options image.ImportOptions
 	partial bool
+
+	// tagged is what it was last told of names.
+	tagged string
 }
 
 const prefix = "archive of "
 
-func (s *store) Import(_ context.Context, archive io.Reader, pinned bool) ([]image.Image, error) {
+func (s *store) Import(_ context.Context, archive io.Reader, o image.ImportOptions) ([]image.Image, error) {
 	head := make([]byte, len(prefix))
 	if _, err := io.ReadFull(archive, head); err != nil {
 		return nil, err
@@ -43,7 +47,7 @@ func (s *store) Import(_ context.Context, archive io.Reader, pinned bool) ([]ima
 		return nil, errors.New("not an archive")
 	}
 
-	s.pinned = pinned
+	s.options = o
 	return []image.Image{{ID: "sha256:1", Tags: []string{string(name)}}}, nil
 }
 
@@ -85,12 +89,26 @@ func serve(t *testing.T, s *store) (socket string, end func()) {
 	return socket, end
 }
 
+func (s *store) Tag(name string, further []string, move bool) error {
+	s.tagged = fmt.Sprint(name, further, move)
+	return nil
+}
+
+func (s *store) Untag(name string) error {
+	if name == "absent:1" {
+		return errors.New("absent:1: not found")
+	}
+	s.tagged = "not " + name
+	return nil
+}
+
 func TestImagesAreImportedAndExported(t *testing.T) {
 	s := &store{}
 	socket, _ := serve(t, s)
-	images, err := importer.Send(t.Context(), socket, strings.NewReader(prefix+"app:1"), true)
-	if err != nil || len(images) != 1 || images[0].Tags[0] != "app:1" || !s.pinned {
-		t.Errorf("imported %v, pinned %t, %v", images, s.pinned, err)
+	o := image.ImportOptions{Platform: "linux/arm64", Pinned: true}
+	images, err := importer.Send(t.Context(), socket, strings.NewReader(prefix+"app:1"), o)
+	if err != nil || len(images) != 1 || images[0].Tags[0] != "app:1" || s.options != o {
+		t.Errorf("imported %v as %+v, %v", images, s.options, err)
 	}
 
 	var archive bytes.Buffer
@@ -108,7 +126,7 @@ func TestErrorOfTheStoreReachesTheClient(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "absent:1") {
 		t.Errorf("export: %v", err)
 	}
-	_, err = importer.Send(t.Context(), socket, strings.NewReader("something else"), false)
+	_, err = importer.Send(t.Context(), socket, strings.NewReader("something else"), image.ImportOptions{})
 	if err == nil || !strings.Contains(err.Error(), "not an archive") {
 		t.Errorf("import: %v", err)
 	}
@@ -128,7 +146,7 @@ func TestServerEndsThoughAClientStalls(t *testing.T) {
 	stalled, begin := io.Pipe()
 	sent := make(chan error, 1)
 	go func() {
-		_, err := importer.Send(context.Background(), socket, stalled, false)
+		_, err := importer.Send(context.Background(), socket, stalled, image.ImportOptions{})
 		sent <- err
 	}()
 
@@ -148,7 +166,7 @@ func TestClientThatGivesUpEndsItsImport(t *testing.T) {
 	socket, end := serve(t, &store{})
 	broken := errors.New("broken")
 	archive := io.MultiReader(strings.NewReader(prefix), failing{broken})
-	if _, err := importer.Send(t.Context(), socket, archive, false); !errors.Is(err, broken) {
+	if _, err := importer.Send(t.Context(), socket, archive, image.ImportOptions{}); !errors.Is(err, broken) {
 		t.Errorf("error %v", err)
 	}
 	end()

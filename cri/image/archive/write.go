@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -80,17 +81,40 @@ func (w *Writer) Add(ctx context.Context, names []string, config []byte, layers 
 	}
 
 	w.docker = append(w.docker, image)
+	if d.Platform, err = platformOf(config); err != nil {
+		return err
+	}
 	if len(names) == 0 {
 		w.index.Manifests = append(w.index.Manifests, d)
 	}
 
 	for _, name := range names {
-		named := d
-		named.Annotations = map[string]string{containerdName: name}
-		w.index.Manifests = append(w.index.Manifests, named)
+		d.Annotations = annotations(name)
+		w.index.Manifests = append(w.index.Manifests, d)
 	}
 
 	return nil
+}
+
+// platformOf returns what a configuration says that its image is for; nil if it says nothing.
+func platformOf(config []byte) (*ocispec.Platform, error) {
+	var image ocispec.Image
+	if err := json.Unmarshal(config, &image); err != nil {
+		return nil, fmt.Errorf("image configuration: %w", err)
+	}
+	if image.OS == "" || image.Architecture == "" {
+		return nil, nil
+	}
+	return &image.Platform, nil
+}
+
+// annotations are those of a name in an index: containerd and docker read the whole name, others the tag.
+func annotations(name string) map[string]string {
+	all := map[string]string{containerdName: name}
+	if at := strings.LastIndex(name, ":"); at > strings.LastIndex(name, "/") {
+		all[ocispec.AnnotationRefName] = name[at+1:]
+	}
+	return all
 }
 
 // withLayers replaces the layers that a configuration names.
