@@ -10,6 +10,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/trivet-node/trivet/cri/image"
@@ -22,6 +23,7 @@ import (
 type store struct {
 	// reading is closed when an import has read something.
 	reading chan struct{}
+	once    sync.Once
 
 	options image.ImportOptions
 	partial bool
@@ -30,7 +32,10 @@ type store struct {
 	tagged string
 }
 
-const prefix = "archive of "
+const (
+	prefix  = "archive of "
+	refused = "refused one"
+)
 
 func (s *store) Import(_ context.Context, archive io.Reader, o image.ImportOptions) ([]image.Image, error) {
 	head := make([]byte, len(prefix))
@@ -38,7 +43,11 @@ func (s *store) Import(_ context.Context, archive io.Reader, o image.ImportOptio
 		return nil, err
 	}
 
-	close(s.reading)
+	s.once.Do(func() { close(s.reading) })
+	if string(head) == refused {
+		return nil, errors.New("refused at once")
+	}
+
 	name, err := io.ReadAll(archive)
 	if err != nil {
 		return nil, err
@@ -129,6 +138,41 @@ func TestErrorOfTheStoreReachesTheClient(t *testing.T) {
 	_, err = importer.Send(t.Context(), socket, strings.NewReader("something else"), image.ImportOptions{})
 	if err == nil || !strings.Contains(err.Error(), "not an archive") {
 		t.Errorf("import: %v", err)
+	}
+}
+
+// The client sends much more than a connection holds, and nobody reads it.
+func TestReasonReachesAClientThatStillSends(t *testing.T) {
+	socket, _ := serve(t, &store{})
+	archive := io.MultiReader(strings.NewReader(refused), io.LimitReader(zeros{}, 64<<20))
+	_, err := importer.Send(t.Context(), socket, archive, image.ImportOptions{})
+	if err == nil || err.Error() != "refused at once" {
+		t.Errorf("error %v", err)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+func TestNamesAreGivenAndTaken(t *testing.T) {
+	s := &store{}
+	socket, _ := serve(t, s)
+	if err := importer.Tag(t.Context(), socket, "a:1", []string{"b:1", "c:1"}, true); err != nil {
+		t.Error(err)
+	}
+	if want := "a:1[b:1 c:1] true"; s.tagged != want {
+		t.Errorf("the store was told %s, want %s", s.tagged, want)
+	}
+
+	if err := importer.Untag(t.Context(), socket, "a:1"); err != nil || s.tagged != "not a:1" {
+		t.Errorf("the store was told %s, %v", s.tagged, err)
+	}
+	if err := importer.Untag(t.Context(), socket, "absent:1"); err == nil || err.Error() != "absent:1: not found" {
+		t.Errorf("error %v", err)
 	}
 }
 
