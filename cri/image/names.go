@@ -14,6 +14,9 @@ type names struct {
 	tags    []string
 	digests []string
 	pinned  bool
+
+	// archived says that the digests are those of an archive, whose manifest no registry may know.
+	archived bool
 }
 
 // add adds a name, with its digest if it has one.

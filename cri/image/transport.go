@@ -151,7 +151,7 @@ func (i *importing) image(ctx context.Context, img archive.Image) (id string, er
 		arrived:  func(*record) {},
 	}
 	return p.run(ctx, func(top digest.Digest) names {
-		n := names{pinned: i.pinned}
+		n := names{pinned: i.pinned, archived: true}
 		for _, ref := range refs {
 			if ref.Tag != "" {
 				n.tags = append(n.tags, ref.String())
@@ -180,7 +180,8 @@ func (i *importing) makeSafe() error {
 }
 
 // Export writes images into an archive, each with the names by which it is asked for; an ID or a digest brings
-// all its tags. Their layers are packed again, so digests and IDs are different where they are imported.
+// all its tags. The images keep their IDs, but not the digests of registries, whose manifests name compressed
+// layers.
 func (s *Store) Export(ctx context.Context, names []string, to io.Writer) (err error) {
 	owner := "export:" + time.Now().String()
 	defer func() { err = errors.Join(err, s.Drop(owner)) }()
@@ -205,7 +206,7 @@ func (s *Store) Export(ctx context.Context, names []string, to io.Writer) (err e
 
 	w := archive.NewWriter(to)
 	for _, e := range list {
-		if err := w.Add(ctx, e.tags, e.RawConfig, e.Layers); err != nil {
+		if err := w.Add(ctx, e.tags, e.RawConfig, e.unpacked()); err != nil {
 			return fmt.Errorf("export %s: %w", e.asked, err)
 		}
 	}
@@ -218,6 +219,18 @@ type exported struct {
 	Image
 	asked string
 	tags  []string
+}
+
+// unpacked returns the image's layers, the lowest first.
+func (e exported) unpacked() (layers []archive.Layer) {
+	for i, dir := range e.Layers {
+		layers = append(layers, archive.Layer{
+			Dir:  dir,
+			Tape: filepath.Join(filepath.Dir(dir), tapeFile),
+			Diff: e.Config.RootFS.DiffIDs[i],
+		})
+	}
+	return layers
 }
 
 // withName adds the image that was asked for by a name to a list that may have it already.
