@@ -26,17 +26,21 @@ func taped(t *testing.T, stream []byte) (dir string, result Result) {
 	}
 	defer file.Close()
 
-	result, err = Unpack(t.Context(), filepath.Join(dir, "fs"), Source{
-		Blob:   bytes.NewReader(stream),
-		Digest: digest.FromBytes(stream),
-		DiffID: digest.FromBytes(stream),
-		Tape:   file,
-	})
+	result, err = Unpack(t.Context(), filepath.Join(dir, "fs"), tapedSource(stream, file))
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	return dir, result
+}
+
+func tapedSource(stream []byte, to io.Writer) Source {
+	return Source{
+		Blob:   bytes.NewReader(stream),
+		Digest: digest.FromBytes(stream),
+		DiffID: digest.FromBytes(stream),
+		Tape:   to,
+	}
 }
 
 // played returns what is made of a tape.
