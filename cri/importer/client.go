@@ -127,6 +127,12 @@ func explain(err error, socket string) error {
 }
 
 func decode(response *http.Response) ([]Image, error) {
+	// Both are answers of net/http itself.
+	switch response.StatusCode {
+	case http.StatusNotFound, http.StatusMethodNotAllowed:
+		return nil, errors.New("the trivet-cri that runs does not know the call: it is older than this program")
+	}
+
 	var a answer
 	if err := json.NewDecoder(response.Body).Decode(&a); err != nil {
 		return nil, fmt.Errorf("answer of trivet-cri (%s): %w", response.Status, err)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -174,6 +175,24 @@ func TestNamesAreGivenAndTaken(t *testing.T) {
 	if err := importer.Untag(t.Context(), socket, "absent:1"); err == nil || err.Error() != "absent:1: not found" {
 		t.Errorf("error %v", err)
 	}
+}
+
+func TestServerThatIsOlderIsNamed(t *testing.T) {
+	socket := filepath.Join(testenv.ShortDir(t), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	server := &http.Server{Handler: http.NotFoundHandler()}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	if err := importer.Untag(t.Context(), socket, "a:1"); err == nil || !strings.Contains(err.Error(), "older") {
+		t.Errorf("error %v", err)
+	}
+
+	server.Close()
+	<-ended
 }
 
 func TestArchiveThatIsNotWholeIsAnError(t *testing.T) {
