@@ -218,7 +218,8 @@ func TestHostileArchivesLeaveNothing(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			dir := t.TempDir()
 			s := openStore(t, dir)
-			if images, err := s.Import(t.Context(), bytes.NewReader(data), image.ImportOptions{}); err == nil {
+			images, err := s.Import(t.Context(), bytes.NewReader(data), image.ImportOptions{})
+			if err == nil {
 				t.Errorf("imported %v", images)
 			}
 
@@ -294,8 +295,12 @@ func contents(t *testing.T, dir string) (list []string) {
 			}
 
 		case unix.S_IFDIR:
-			// Some filesystems count links of directories.
+			// Some filesystems count links of directories. One without an entry has the time of its unpacking.
 			links = 0
+			if time.Since(time.Unix(st.Mtim.Sec, 0)) < time.Hour {
+				st.Mtim.Sec = 0
+			}
+
 		case unix.S_IFCHR:
 			// The time of a whiteout is not kept.
 			st.Mtim.Sec = 0

@@ -304,7 +304,8 @@ func TestExportedImageIsTheSameElsewhere(t *testing.T) {
 func TestImageWithoutTapesIsTheSameElsewhereUnderAnotherID(t *testing.T) {
 	testenv.Root(t)
 	h, from := newHub(t), openStore(t, t.TempDir())
-	_, img := h.push(t, "unused:1", map[string]string{"a": "1", "d/gone": "2"}, map[string]string{"d/.wh.gone": ""})
+	lower := map[string]string{"a": "1", "d/gone": "2"}
+	_, img := h.push(t, "unused:1", lower, map[string]string{"d/.wh.gone": ""})
 	before := importInto(t, from, dockerArchive(t, map[string]v1.Image{"one:1": img}))[0]
 	for _, dir := range before.Layers {
 		if err := os.Remove(filepath.Join(filepath.Dir(dir), "tape")); err != nil {

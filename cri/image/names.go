@@ -93,26 +93,25 @@ func (r *record) hasDigest(d digest.Digest) bool {
 // Untag takes a name from an image. The image goes with its last tag or, if it has none, with its last
 // digest; an ID takes all its names at once. It is an error if there is no such image.
 func (s *Store) Untag(text string) error {
-	if err := s.untag(text); err != nil {
+	s.mu.Lock()
+	err := s.images.untag(text)
+	s.mu.Unlock()
+	if err != nil {
 		return err
 	}
+
 	return s.Collect()
 }
 
-func (s *Store) untag(text string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-
-	r := s.images.find(text)
+func (x *index) untag(text string) error {
+	r := x.find(text)
 	if r == nil {
 		return fmt.Errorf("%s: %w", text, ErrNotFound)
 	}
-
 	if left := r.without(text); left != nil {
-		return s.images.put(left)
+		return x.put(left)
 	}
-
-	return s.images.remove(r)
+	return x.remove(r)
 }
 
 // without returns the record of an image without a name; nil if that is the last one, or the image's ID.
@@ -144,18 +143,20 @@ func (r *record) without(text string) *record {
 // Remove forgets an image with all its names and frees the layers that nothing else needs. Containers that
 // hold layers keep them. An image that is not there is success.
 func (s *Store) Remove(text string) error {
-	if err := s.forget(text); err != nil {
+	s.mu.Lock()
+	err := s.images.forget(text)
+	s.mu.Unlock()
+	if err != nil {
 		return err
 	}
+
 	return s.Collect()
 }
 
-func (s *Store) forget(text string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.images.find(text)
+func (x *index) forget(text string) error {
+	r := x.find(text)
 	if r == nil {
 		return nil
 	}
-	return s.images.remove(r)
+	return x.remove(r)
 }

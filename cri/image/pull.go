@@ -78,7 +78,8 @@ type pull struct {
 	// platform is what the image has to be for.
 	platform ocispec.Platform
 
-	// circle names those who share the work of a layer: who has it in an archive must not wait for a registry.
+	// circle names those who share the work of a layer: a pull that has it in an archive must not wait for
+	// one that has to ask a registry.
 	circle string
 
 	// arrived makes sure that an image which was not here before becomes safe on the disk.

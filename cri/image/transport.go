@@ -179,9 +179,9 @@ func (i *importing) makeSafe() error {
 	return i.store.sync(unsafe...)
 }
 
-// Export writes images into an archive, each with the names by which it is asked for; an ID or a digest brings
-// all its tags. The images keep their IDs, but not the digests of registries, whose manifests name compressed
-// layers.
+// Export writes images into an archive, each with the names by which it is asked for; an ID or a digest
+// brings all its tags. The images keep their IDs, but not the digests of registries, whose manifests name
+// compressed layers.
 func (s *Store) Export(ctx context.Context, names []string, to io.Writer) (err error) {
 	owner := "export:" + time.Now().String()
 	defer func() { err = errors.Join(err, s.Drop(owner)) }()

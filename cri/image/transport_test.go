@@ -28,15 +28,6 @@ func importInto(t *testing.T, s *image.Store, data []byte) []image.Image {
 	return images
 }
 
-func export(t *testing.T, s *image.Store, names ...string) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	if err := s.Export(t.Context(), names, &b); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
 func TestImageForAnotherPlatformIsImportedIfItIsAskedFor(t *testing.T) {
 	h, s := newHub(t), openStore(t, t.TempDir())
 	theirs := forPlatform(t, h, "s390x", "theirs")
@@ -276,41 +267,5 @@ func TestNoPartOfAnArchiveIsTakenForTheWhole(t *testing.T) {
 			s.Close()
 			nothingLeft(t, dir)
 		})
-	}
-}
-
-func TestExportIsTheSameEachTime(t *testing.T) {
-	h, s := newHub(t), openStore(t, t.TempDir())
-	_, img := h.push(t, "unused:1", map[string]string{"a": "1", "d/b": "2"}, map[string]string{"d/.wh.b": ""})
-	importInto(t, s, dockerArchive(t, map[string]v1.Image{"one:1": img, "two:2": img}))
-	first := export(t, s, "one:1", "two:2")
-	if again := export(t, s, "one:1", "two:2"); !bytes.Equal(first, again) {
-		t.Error("a second export differs")
-	}
-
-	// What was exported has digests of its own, which stay.
-	other := openStore(t, t.TempDir())
-	there := importInto(t, other, first)
-	if again := export(t, other, "two:2", "one:1"); !bytes.Equal(first, again) {
-		t.Error("the export of what was exported differs")
-	}
-	if len(there) != 1 || len(there[0].Tags) != 2 || len(there[0].Digests) != 2 {
-		t.Errorf("imported %+v", there)
-	}
-}
-
-func TestExportHasTheNamesThatWereAskedFor(t *testing.T) {
-	h, s := newHub(t), openStore(t, t.TempDir())
-	img := forPlatform(t, h, runtime.GOARCH, "x")
-	id := importInto(t, s, dockerArchive(t, map[string]v1.Image{"one:1": img, "two:2": img}))[0].ID
-
-	for name, want := range map[string]string{
-		"one:1": "docker.io/library/one:1",
-		id:      "docker.io/library/one:1 docker.io/library/two:2",
-	} {
-		there := importInto(t, openStore(t, t.TempDir()), export(t, s, name))
-		if len(there) != 1 || strings.Join(there[0].Tags, " ") != want {
-			t.Errorf("export of %s has %v, want %s", name, there, want)
-		}
 	}
 }

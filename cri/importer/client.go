@@ -130,7 +130,7 @@ func decode(response *http.Response) ([]Image, error) {
 	// Both are answers of net/http itself.
 	switch response.StatusCode {
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
-		return nil, errors.New("the trivet-cri that runs does not know the call: it is older than this program")
+		return nil, errors.New("the running trivet-cri is older than this program: it does not know the call")
 	}
 
 	var a answer

@@ -29,7 +29,7 @@ type store struct {
 	options image.ImportOptions
 	partial bool
 
-	// tagged is what it was last told of names.
+	// tagged is what it has heard last about names.
 	tagged string
 }
 
@@ -172,7 +172,8 @@ func TestNamesAreGivenAndTaken(t *testing.T) {
 	if err := importer.Untag(t.Context(), socket, "a:1"); err != nil || s.tagged != "not a:1" {
 		t.Errorf("the store was told %s, %v", s.tagged, err)
 	}
-	if err := importer.Untag(t.Context(), socket, "absent:1"); err == nil || err.Error() != "absent:1: not found" {
+	err := importer.Untag(t.Context(), socket, "absent:1")
+	if err == nil || err.Error() != "absent:1: not found" {
 		t.Errorf("error %v", err)
 	}
 }
@@ -187,7 +188,8 @@ func TestServerThatIsOlderIsNamed(t *testing.T) {
 	server := &http.Server{Handler: http.NotFoundHandler()}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l) }()
-	if err := importer.Untag(t.Context(), socket, "a:1"); err == nil || !strings.Contains(err.Error(), "older") {
+	err = importer.Untag(t.Context(), socket, "a:1")
+	if err == nil || !strings.Contains(err.Error(), "older") {
 		t.Errorf("error %v", err)
 	}
 

@@ -27,7 +27,8 @@ func asOnANode(t *testing.T, n *nodetest.Node) {
 	if err := os.WriteFile(filepath.Join(above, "trivet/cri.toml"), []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("overlay", "/etc", "overlay", unix.MS_RDONLY, "lowerdir="+above+":/etc"); err != nil {
+	lower := "lowerdir=" + above + ":/etc"
+	if err := unix.Mount("overlay", "/etc", "overlay", unix.MS_RDONLY, lower); err != nil {
 		t.Fatal(err)
 	}
 
@@ -79,7 +80,8 @@ func TestNodeAnswersKind(t *testing.T) {
 	if err != nil {
 		t.Errorf("tag: %s, %v", out, err)
 	}
-	if tags := strings.Join(status(t, n, image.Id).RepoTags, " "); tags != "docker.io/library/again:1 "+imported {
+	tags := strings.Join(status(t, n, image.Id).RepoTags, " ")
+	if tags != "docker.io/library/again:1 "+imported {
 		t.Errorf("tags %s", tags)
 	}
 

@@ -75,7 +75,8 @@ func TestNamesAreTakenOneByOne(t *testing.T) {
 	if got := status(t, n, "a:2"); got == nil || len(got.RepoTags) != 1 {
 		t.Errorf("what is left: %v", got)
 	}
-	if out, err := command(t, n, nil, "tag", "absent:1", "a:3"); err == nil || !strings.Contains(out, "absent:1") {
+	out, err := command(t, n, nil, "tag", "absent:1", "a:3")
+	if err == nil || !strings.Contains(out, "absent:1") {
 		t.Errorf("tag of an absent image: %s, %v", out, err)
 	}
 }

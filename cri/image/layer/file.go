@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cri/image/tape"
 )
 
 const (
@@ -41,7 +43,7 @@ func (t *tree) file(parent openDirectory, base string, h *tar.Header, content io
 	if n != h.Size {
 		return fmt.Errorf("%d bytes, want %d", n, h.Size)
 	}
-	if err := t.tapeFile(fd, n); err != nil {
+	if err := endFile(t.tape, fd, n); err != nil {
 		return err
 	}
 
@@ -50,9 +52,9 @@ func (t *tree) file(parent openDirectory, base string, h *tar.Header, content io
 	return t.describeFile(fd, h)
 }
 
-// tapeFile notes on the tape where the file is whose content has just been read.
-func (t *tree) tapeFile(fd int, size int64) error {
-	if t.tape == nil {
+// endFile notes on a tape where the file is whose content has just been read.
+func endFile(to *tape.Recorder, fd int, size int64) error {
+	if to == nil {
 		return nil
 	}
 
@@ -61,7 +63,7 @@ func (t *tree) tapeFile(fd int, size int64) error {
 		return os.NewSyscallError("fstat", err)
 	}
 
-	t.tape.EndFile(st.Ino, size)
+	to.EndFile(st.Ino, size)
 	return nil
 }
 

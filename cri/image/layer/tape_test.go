@@ -103,13 +103,14 @@ func TestStreamOfALayerIsMadeAgain(t *testing.T) {
 		own(tar.TypeReg, ".wh..wh..opq", 0),
 		own(tar.TypeFifo, "fifo", 0),
 	}
-	pax := own(tar.TypeReg, strings.Repeat("long/", 60)+"name", 5)
+	long := strings.Repeat("n", 200)
+	pax := own(tar.TypeReg, strings.Repeat("long/", 60)+long, 5)
 	pax.PAXRecords = map[string]string{"SCHILY.xattr.user.note": "n", "VENDOR.key": "value"}
 
 	tail := append(bytes.Repeat([]byte{0}, 10_000), "what follows the end"...)
 	for name, want := range map[string][]byte{
 		"ustar":        stream(t, tar.FormatUSTAR, headers...),
-		"GNU":          stream(t, tar.FormatGNU, append(headers, own(tar.TypeReg, strings.Repeat("n", 200), 5))...),
+		"GNU":          stream(t, tar.FormatGNU, append(headers, own(tar.TypeReg, long, 5))...),
 		"PAX":          stream(t, tar.FormatPAX, append(headers, pax)...),
 		"with a tail":  append(stream(t, tar.FormatPAX, headers...), tail...),
 		"without end":  stream(t, tar.FormatPAX, headers[0])[:512],
@@ -128,7 +129,7 @@ func TestStreamOfALayerIsMadeAgain(t *testing.T) {
 }
 
 func TestStreamWhoseFilesAreReplacedIsNotMadeAgain(t *testing.T) {
-	again := stream(t, tar.FormatPAX, own(tar.TypeReg, "a", 10), own(tar.TypeReg, "a", 700))
+	again := archive(t, file("a", "one"), file("a", "two"))
 	dir, _ := taped(t, again)
 	if got, err := played(t, dir); err == nil && bytes.Equal(got, again) {
 		t.Error("the content of a file that is gone was found")
@@ -149,18 +150,14 @@ func holed(t *testing.T) []byte {
 	}
 
 	plain := stream(t, tar.FormatPAX, h)
-	pieces := append([]byte("1\n4096\n512\n"), make([]byte, 500)...)
+	pieces := append([]byte("1\n4096\n512\n"), make([]byte, 501)...)
 	data := bytes.ReplaceAll(plain, []byte("GNU.xparse"), []byte("GNU.sparse"))
 	return bytes.Replace(data, bytes.Repeat([]byte("x"), 512), pieces, 1)
 }
 
 func TestSparseStreamHasNoTape(t *testing.T) {
-	dir, result := taped(t, holed(t))
-	if result.Taped {
+	if _, result := taped(t, holed(t)); result.Taped {
 		t.Error("the stream has a tape")
-	}
-	if _, err := played(t, dir); err == nil {
-		t.Error("the tape is played as if it were whole")
 	}
 }
 

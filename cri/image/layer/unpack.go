@@ -71,7 +71,7 @@ func Unpack(ctx context.Context, dir string, source Source) (result Result, err 
 	}
 	defer t.close()
 
-	if err := t.unpackTaped(ctx, content, source.Tape); err != nil {
+	if err := unpackTaped(ctx, t, content, source.Tape); err != nil {
 		return result, err
 	}
 
@@ -137,7 +137,7 @@ const (
 )
 
 // unpackTaped unpacks a stream, and records it if there is something to record it to.
-func (t *tree) unpackTaped(ctx context.Context, content io.Reader, to io.Writer) error {
+func unpackTaped(ctx context.Context, t *tree, content io.Reader, to io.Writer) error {
 	if to == nil {
 		return t.unpack(ctx, tar.NewReader(content))
 	}

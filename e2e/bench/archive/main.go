@@ -1,6 +1,6 @@
-// Command archive-bench measures imports of image archives by trivet-cri beside containerd's ctr, in turns, on
-// a machine made of namespaces, whose /var/lib is on this machine's disk. It also passes archives to and fro
-// between the two, which must agree on what image each has.
+// Command archive-bench measures imports of image archives by trivet-cri beside containerd's ctr, in turns,
+// on a machine made of namespaces, whose /var/lib is on this machine's disk. It also passes archives to and
+// fro between the two, which must agree on what image each has.
 package main
 
 import (
@@ -18,9 +18,9 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-const about = `archive-bench measures imports of image archives, as docker save writes them, by trivet-cri beside
-containerd's ctr: the same archive, removed after its import, in turns. Then each exports the image, the other
-imports it, and it is an error if its ID is another one there.`
+const about = `archive-bench measures imports of image archives, as docker save writes them, by trivet-cri
+beside containerd's ctr: the same archive, removed after its import, in turns. Then each exports the image,
+the other imports it, and it is an error if its ID is another one there.`
 
 func main() { program.Main("archive-bench", run) }
 
