@@ -123,8 +123,8 @@ func write(file, reference string, layer []byte) (id string, err error) {
 type load struct {
 	took, cpu time.Duration
 
-	// server and client are the most that they had in memory, in bytes.
-	server, client int64
+	// peak is the most that the server had in memory, in bytes.
+	peak int64
 }
 
 func figuresOf(archive, side string, all []load) []figure.Figure {
@@ -137,10 +137,10 @@ func figuresOf(archive, side string, all []load) []figure.Figure {
 		figure.Of("archive", archive, side, took),
 		{
 			Bench:  "archive",
-			What:   archive + ": peak RSS of server and client",
+			What:   archive + ": peak RSS of the server",
 			Side:   side,
 			Unit:   "MiB",
-			Median: mebibytes(median(all, func(l load) int64 { return l.server + l.client })),
+			Median: mebibytes(median(all, func(l load) int64 { return l.peak })),
 			Count:  len(all),
 		},
 	}
@@ -161,9 +161,8 @@ func mebibytes(bytes int64) float64 { return float64(bytes>>10) / 1024 }
 func row(all []load) string {
 	took := slices.SortedFunc(slices.Values(all), func(a, b load) int { return int(a.took - b.took) })
 	cpu := median(all, func(l load) int64 { return int64(l.cpu) })
-	server := median(all, func(l load) int64 { return l.server })
-	client := median(all, func(l load) int64 { return l.client })
-	return fmt.Sprintf("%.2f (%.2f, %.2f) | %.2f | %.1f, %.1f",
+	peak := median(all, func(l load) int64 { return l.peak })
+	return fmt.Sprintf("%.2f (%.2f, %.2f) | %.2f | %.1f",
 		took[len(took)/2].took.Seconds(), took[0].took.Seconds(), took[len(took)-1].took.Seconds(),
-		time.Duration(cpu).Seconds(), mebibytes(server), mebibytes(client))
+		time.Duration(cpu).Seconds(), mebibytes(peak))
 }

@@ -90,8 +90,8 @@ func (o options) measure(ctx context.Context, env *program.Env) (err error) {
 		return err
 	}
 
-	fmt.Fprintf(env.Stdout, "| %d imports each, in turns | side | p50 (min, max) s | CPU s | peak RSS, MiB: "+
-		"server, client |\n|---|---|---|---|---|\n", o.rounds)
+	fmt.Fprintf(env.Stdout, "| %d imports each, in turns | side | p50 (min, max) s | CPU s | "+
+		"peak RSS of the server, MiB |\n|---|---|---|---|---|\n", o.rounds)
 
 	figures := figure.NewWriter(o.json)
 	for _, a := range list {
@@ -171,10 +171,9 @@ func (s *side) measure(ctx context.Context, a saved) (load, error) {
 	}
 
 	l := load{
-		took:   time.Since(start),
-		cpu:    s.cpu() - before + s.client.cpu,
-		server: s.peak(),
-		client: s.client.peak,
+		took: time.Since(start),
+		cpu:  s.cpu() - before + s.client,
+		peak: s.peak(),
 	}
 	id, err := s.id(ctx, a.name)
 	if err != nil {

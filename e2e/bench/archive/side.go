@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -78,11 +77,8 @@ type side struct {
 	out           []string // before the name of the file of an export
 	images        runtimeapi.ImageServiceClient
 
-	// client is what the last command took.
-	client struct {
-		cpu  time.Duration
-		peak int64 // bytes
-	}
+	// client is the processor time of the last command.
+	client time.Duration
 }
 
 // connect waits until the server answers.
@@ -126,8 +122,7 @@ func (s *side) do(ctx context.Context, args ...string) error {
 		return fmt.Errorf("%s: %w: %s", strings.Join(line, " "), err, out.Bytes())
 	}
 
-	s.client.cpu = cmd.ProcessState.SystemTime() + cmd.ProcessState.UserTime()
-	s.client.peak = cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	s.client = cmd.ProcessState.SystemTime() + cmd.ProcessState.UserTime()
 	return nil
 }
 
