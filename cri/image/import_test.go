@@ -295,7 +295,7 @@ func contents(t *testing.T, dir string) (list []string) {
 			}
 
 		case unix.S_IFDIR:
-			// Some filesystems count links of directories. One without an entry has the time of its unpacking.
+			// Some filesystems count links of directories. One without an entry has the time of its making.
 			links = 0
 			if time.Since(time.Unix(st.Mtim.Sec, 0)) < time.Hour {
 				st.Mtim.Sec = 0

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// maxTape bounds a tape, in bytes: those of real layers have some 40 for each file.
+	// maxTape bounds a tape, in bytes: those of real layers have some tens for each file.
 	maxTape = 16 << 20
 
 	// pieceSize is about how many bytes of the stream make a piece.
