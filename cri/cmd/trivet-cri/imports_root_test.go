@@ -40,8 +40,13 @@ func TestImportedImageIsThereByTagAndDigest(t *testing.T) {
 	if out, err := command(t, n, nil, "export", "-o", archive, imported); err != nil {
 		t.Fatalf("export: %s, %v", out, err)
 	}
-	if out, err := command(t, n, nil, "import", archive); err != nil {
-		t.Fatalf("import: %s, %v", out, err)
+
+	pulled := status(t, n, imported).Id
+	if out, err := command(t, n, nil, "remove", pulled); err != nil {
+		t.Fatalf("remove: %s, %v", out, err)
+	}
+	if out, err := command(t, n, nil, "import", archive); err != nil || !strings.Contains(out, pulled) {
+		t.Fatalf("import: %s, %v; want %s", out, err, pulled)
 	}
 
 	got := status(t, n, imported)
