@@ -25,7 +25,15 @@ func Send(
 		"pin":      {strconv.FormatBool(o.Pinned)},
 		"platform": {o.Platform},
 	}
-	response, err := call(ctx, socket, http.MethodPost, imagesPath, query, io.NopCloser(archive))
+
+	// What the archive is read from may give nothing for long, which must not hold back the end of the call.
+	body, feed := io.Pipe()
+	go func() {
+		_, err := io.Copy(feed, archive)
+		feed.CloseWithError(err)
+	}()
+
+	response, err := call(ctx, socket, http.MethodPost, imagesPath, query, &upload{body: body, feed: feed})
 	if err != nil {
 		return nil, err
 	}
@@ -81,17 +89,27 @@ func order(ctx context.Context, socket, method string, query url.Values) error {
 	return err
 }
 
+// call makes a request, which sends nothing if up is nil.
 func call(
-	ctx context.Context, socket, method, path string, query url.Values, body io.Reader,
+	ctx context.Context, socket, method, path string, query url.Values, up *upload,
 ) (*http.Response, error) {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+		if err != nil || up == nil {
+			return conn, err
+		}
+
+		return &sending{Conn: conn, up: up}, nil
 	}
 	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 	target := "http://trivet-cri" + path + "?" + query.Encode()
-	request, err := http.NewRequestWithContext(ctx, method, target, body)
+	request, err := http.NewRequestWithContext(ctx, method, target, http.NoBody)
 	if err != nil {
 		return nil, err
+	}
+	if up != nil {
+		request.Body = up.body
+		request.ContentLength = -1
 	}
 
 	response, err := client.Do(request)
@@ -100,6 +118,31 @@ func call(
 	}
 
 	return response, nil
+}
+
+// upload is a body that is sent: what is written to feed.
+type upload struct {
+	body *io.PipeReader
+	feed *io.PipeWriter
+}
+
+// errEnded is that of an upload whose connection has ended.
+var errEnded = errors.New("the connection has ended")
+
+// sending is a connection with an upload, which ends with it: net/http waits for a read of the body to end
+// before it says that the connection has.
+type sending struct {
+	net.Conn
+	up *upload
+}
+
+// Read reads from the connection, and ends the upload with it.
+func (s *sending) Read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p)
+	if err != nil {
+		s.up.feed.CloseWithError(errEnded)
+	}
+	return n, err
 }
 
 // explain says what the error of a call means to a user.
@@ -119,7 +162,7 @@ func explain(err error, socket string) error {
 	if of, ok := errors.AsType[*url.Error](err); ok {
 		err = of.Err
 	}
-	if errors.Is(err, io.EOF) || op != nil {
+	if errors.Is(err, io.EOF) || errors.Is(err, errEnded) || op != nil {
 		return fmt.Errorf("trivet-cri has ended in the middle of the call, which may be repeated: %w", err)
 	}
 

@@ -237,6 +237,61 @@ func TestClientThatGivesUpEndsItsImport(t *testing.T) {
 	end()
 }
 
+// The archive is a pipe whose writer has stopped for a while.
+func TestClientEndsWithTheServerThoughItsArchiveStalls(t *testing.T) {
+	socket := filepath.Join(testenv.ShortDir(t), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+
+	stalled, begin := io.Pipe()
+	defer begin.Close()
+	sent := make(chan error, 1)
+	go func() {
+		_, err := importer.Send(context.Background(), socket, stalled, image.ImportOptions{})
+		sent <- err
+	}()
+
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(begin, prefix); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.Read(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+
+	server.Close()
+	if err := <-sent; err == nil || !strings.Contains(err.Error(), "trivet-cri has ended") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestClientEndsWhenItIsToldToThoughItsArchiveStalls(t *testing.T) {
+	socket, _ := serve(t, &store{})
+	stalled, begin := io.Pipe()
+	defer begin.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	sent := make(chan error, 1)
+	go func() {
+		_, err := importer.Send(ctx, socket, stalled, image.ImportOptions{})
+		sent <- err
+	}()
+
+	if _, err := io.WriteString(begin, prefix); err != nil {
+		t.Fatal(err)
+	}
+
+	cancel()
+	if err := <-sent; !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
+
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
