@@ -39,7 +39,7 @@ func (j layerJob) below() []string { return j.chain[:len(j.chain)-1] }
 func (p *pull) fetchLayer(ctx context.Context, job layerJob, slots chan struct{}) error {
 	for {
 		work := func(ctx context.Context) (layerInfo, error) { return p.bringIn(ctx, job, slots) }
-		_, joined, err := p.store.fetches.Do(ctx, job.name(), work)
+		_, joined, err := p.store.fetches.Do(ctx, p.circle+job.name(), work)
 		if err == nil || !joined || ctx.Err() != nil {
 			return err
 		}
@@ -62,7 +62,7 @@ func (p *pull) bringIn(ctx context.Context, job layerJob, slots chan struct{}) (
 	defer func() { err = errors.Join(err, removal.Tree(temp)) }()
 
 	files := filepath.Join(temp, "fs")
-	result, err := p.unpack(ctx, files, job, slots)
+	result, err := p.unpack(ctx, temp, job, slots)
 	if err != nil {
 		return info, fmt.Errorf("layer %s: %w", job.blob.Digest, err)
 	}
@@ -91,8 +91,9 @@ func (p *pull) bringIn(ctx context.Context, job layerJob, slots chan struct{}) (
 	return info, s.commitLayer(temp, job.name(), info)
 }
 
+// unpack fetches and unpacks a layer into the directory temp: its files into fs, and tape beside them.
 func (p *pull) unpack(
-	ctx context.Context, dir string, job layerJob, slots chan struct{},
+	ctx context.Context, temp string, job layerJob, slots chan struct{},
 ) (layer.Result, error) {
 	// A layer that waits for those below keeps no slot: only fetching is limited.
 	select {
@@ -115,11 +116,42 @@ func (p *pull) unpack(
 		Digest:    job.blob.Digest,
 		DiffID:    job.diff,
 	}
+	files := filepath.Join(temp, "fs")
 	if job.file != "" {
-		return layer.UnpackFile(ctx, dir, job.file, from)
+		return layer.UnpackFile(ctx, files, job.file, from)
 	}
 
-	return layer.Unpack(ctx, dir, from)
+	return unpackTaped(ctx, files, filepath.Join(temp, tapeFile), from)
+}
+
+// tapeFile is the name of a layer's tape, beside fs.
+const tapeFile = "tape"
+
+// unpackTaped unpacks a layer and keeps its tape, if there is one.
+func unpackTaped(ctx context.Context, dir, file string, from layer.Source) (result layer.Result, err error) {
+	tape, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return result, err
+	}
+	defer func() { err = errors.Join(err, tape.Close()) }()
+
+	from.Tape = tape
+	result, err = layer.Unpack(ctx, dir, from)
+	if err != nil {
+		return result, err
+	}
+	if !result.Taped {
+		return result, os.Remove(file)
+	}
+
+	info, err := tape.Stat()
+	if err != nil {
+		return result, err
+	}
+
+	result.Bytes += info.Size()
+	result.Inodes++
+	return result, nil
 }
 
 // commitLayer puts an unpacked layer, the directory temp, in place.

@@ -74,8 +74,17 @@ func (r *record) parse() error {
 // maxDigests bounds the names that an image gets when a registry says another digest at each pull.
 const maxDigests = 64
 
-// addDigest makes name the last of the digests.
-func (r *record) addDigest(name string) {
+// addDigest makes name the last of the digests. One from an archive goes before those that the image has from
+// the same repository.
+func (r *record) addDigest(name string, archived bool) {
+	if archived && r.isFrom(name) {
+		if !slices.Contains(r.Digests, name) && len(r.Digests) < maxDigests {
+			r.Digests = slices.Insert(r.Digests, 0, name)
+		}
+
+		return
+	}
+
 	r.Digests = slices.DeleteFunc(r.Digests, func(other string) bool { return other == name })
 	r.Digests = append(r.Digests, name)
 	r.Digests = r.Digests[max(0, len(r.Digests)-maxDigests):]
@@ -87,13 +96,6 @@ func (r *record) isFrom(name string) bool {
 	return slices.ContainsFunc(r.Digests, func(known string) bool {
 		return strings.HasPrefix(known, repository+"@")
 	})
-}
-
-// names are what an image is called when it has been pulled or imported.
-type names struct {
-	tags    []string
-	digests []string
-	pinned  bool
 }
 
 // index finds images by ID, tag and digest. It is not safe for concurrent use: Store.mu guards it.
@@ -256,7 +258,7 @@ func (x *index) add(r *record, n names) (stored *record, isNew bool, err error) 
 	}
 
 	for _, name := range n.digests {
-		next.addDigest(name)
+		next.addDigest(name, n.archived)
 	}
 
 	if err := x.put(next); err != nil {

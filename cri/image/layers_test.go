@@ -186,7 +186,7 @@ func TestATagBelongsToTheImageThatGotItLast(t *testing.T) {
 		err := s.add(&record{ID: id, Config: []byte("{}")}, names{
 			tags:    []string{"docker.io/library/a:1"},
 			digests: []string{"docker.io/library/a@sha256:" + strings.Repeat(id[7:], 32)},
-		})
+		}, s.syncLater)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,12 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime"
 	"strconv"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/trivet-node/trivet/cri/image/platform"
 )
 
 // manifest is an image manifest, an index, or one of Docker's schema 2 forms of the two, whose fields have
@@ -76,14 +77,17 @@ func checkDescriptor(d ocispec.Descriptor) error {
 }
 
 // parseConfig reads an image's configuration and returns the names of its layers: the hex of their chain IDs,
-// because the files of a layer directory depend on the layers below.
-func parseConfig(content []byte, layers int) (config ocispec.Image, chain []string, err error) {
+// because the files of a layer directory depend on the layers below. The image must be for the platform want.
+func parseConfig(
+	content []byte, layers int, want ocispec.Platform,
+) (config ocispec.Image, chain []string, err error) {
 	if err := json.Unmarshal(content, &config); err != nil {
 		return config, nil, fmt.Errorf("image configuration: %w", err)
 	}
 
-	if p := normalize(config.Platform); p.OS != "linux" || p.Architecture != runtime.GOARCH {
-		err := fmt.Errorf("image is for %s, this node is linux/%s", platformName(p), runtime.GOARCH)
+	p := platform.Normalize(config.Platform)
+	if p.OS != want.OS || p.Architecture != want.Architecture {
+		err := fmt.Errorf("image is for %s, not for %s", platform.Name(p), platform.Name(want))
 		return config, nil, err
 	}
 

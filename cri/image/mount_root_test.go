@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -263,7 +265,7 @@ func TestExportedImageIsTheSameElsewhere(t *testing.T) {
 
 	from, to := openStore(t, t.TempDir()), openStore(t, t.TempDir())
 	saved := dockerArchive(t, map[string]v1.Image{"one:1": img})
-	before, err := from.Import(t.Context(), bytes.NewReader(saved), false)
+	before, err := from.Import(t.Context(), bytes.NewReader(saved), image.ImportOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +275,7 @@ func TestExportedImageIsTheSameElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	after, err := to.Import(t.Context(), &data, false)
+	after, err := to.Import(t.Context(), &data, image.ImportOptions{})
 	if err != nil || len(after) != 1 {
 		t.Fatalf("%d images, %v", len(after), err)
 	}
@@ -282,6 +284,10 @@ func TestExportedImageIsTheSameElsewhere(t *testing.T) {
 	}
 	if diff := cmp.Diff(before[0].Config.Config, after[0].Config.Config); diff != "" {
 		t.Errorf("configuration (-before +after):\n%s", diff)
+	}
+
+	if before[0].ID != after[0].ID {
+		t.Errorf("the image's ID is %s, and was %s", after[0].ID, before[0].ID)
 	}
 
 	for i := range before[0].Layers {
@@ -293,4 +299,69 @@ func TestExportedImageIsTheSameElsewhere(t *testing.T) {
 	if err := from.Export(t.Context(), []string{"absent:1"}, &data); !errors.Is(err, image.ErrNotFound) {
 		t.Errorf("export of an absent image: %v", err)
 	}
+}
+
+func TestImageWithoutTapesIsTheSameElsewhereUnderAnotherID(t *testing.T) {
+	testenv.Root(t)
+	h, from := newHub(t), openStore(t, t.TempDir())
+	lower := map[string]string{"a": "1", "d/gone": "2"}
+	_, img := h.push(t, "unused:1", lower, map[string]string{"d/.wh.gone": ""})
+	before := importInto(t, from, dockerArchive(t, map[string]v1.Image{"one:1": img}))[0]
+	for _, dir := range before.Layers {
+		if err := os.Remove(filepath.Join(filepath.Dir(dir), "tape")); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	after := importInto(t, openStore(t, t.TempDir()), export(t, from, "one:1"))[0]
+	if after.ID == before.ID {
+		t.Error("layers that are packed in another way have the same digests")
+	}
+	for i := range before.Layers {
+		if diff := cmp.Diff(contents(t, before.Layers[i]), contents(t, after.Layers[i])); diff != "" {
+			t.Errorf("layer %d (-before +after):\n%s", i, diff)
+		}
+	}
+}
+
+func TestFullDiskFailsTheImportAndLeavesNothing(t *testing.T) {
+	testenv.Root(t)
+	h, dir := newHub(t), testenv.ShortDir(t)
+	if err := mount.Tmpfs(dir, "size=8m"); err != nil {
+		t.Fatal(err)
+	}
+
+	t.Cleanup(func() {
+		if err := mount.Unmount(dir); err != nil {
+			t.Error(err)
+		}
+	})
+
+	// The archive alone fits: its layer beside it does not. The second is too large by itself.
+	s := openStore(t, dir)
+	for _, blocks := range []int{5 << 8, 16 << 8} {
+		_, img := h.push(t, "unused:1", map[string]string{"b": noise(blocks << 12)})
+		data := dockerArchive(t, map[string]v1.Image{"big:1": img})
+		_, err := s.Import(t.Context(), bytes.NewReader(data), image.ImportOptions{})
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("error %v, want one that says that there is no space", err)
+		}
+	}
+
+	importInto(t, s, dockerArchive(t, map[string]v1.Image{"small:1": forPlatform(t, h, runtime.GOARCH, "x")}))
+	if err := s.Remove("small:1"); err != nil {
+		t.Error(err)
+	}
+
+	s.Close()
+	nothingLeft(t, dir)
+}
+
+// noise is text of that many bytes which cannot be compressed.
+func noise(size int) string {
+	data := make([]byte, size)
+	for i := range data {
+		data[i] = byte(rand.Uint32())
+	}
+	return string(data)
 }

@@ -43,10 +43,20 @@ func TestReferenceIsThatOfTheNameAskedFor(t *testing.T) {
 func TestDigestsOfARecordAreBoundedAndTheLastPulledIsLast(t *testing.T) {
 	var r record
 	for i := range 1000 {
-		r.addDigest(fmt.Sprint("a@", i))
+		r.addDigest(fmt.Sprint("a@", i), false)
 	}
-	r.addDigest("a@990")
+	r.addDigest("a@990", false)
 	if n := len(r.Digests); n != maxDigests || r.Digests[n-1] != "a@990" || r.Digests[n-2] != "a@999" {
 		t.Errorf("%d digests, the last ones are %q", n, r.Digests[n-2:])
+	}
+}
+
+func TestDigestOfAnArchiveComesAfterThoseOfTheRepository(t *testing.T) {
+	var r record
+	for _, archived := range []bool{true, false, true, true} {
+		r.addDigest(fmt.Sprintf("a@%t%d", archived, len(r.Digests)), archived)
+	}
+	if got := strings.Join(r.Digests, " "); got != "a@true3 a@true2 a@true0 a@false1" {
+		t.Errorf("the last is not that of the registry: %s", got)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/trivet-node/trivet/cri/image/platform"
 	"github.com/trivet-node/trivet/cri/registry"
 )
 
@@ -46,7 +47,12 @@ func (s *Store) pullFromRegistry(
 		return "", err
 	}
 
-	p := &pull{store: s, from: from}
+	p := &pull{
+		store:    s,
+		from:     from,
+		platform: platform.Host(),
+		arrived:  s.syncLater,
+	}
 	return p.run(ctx, func(top digest.Digest) names {
 		n := names{digests: []string{ref.Name() + "@" + top.String()}}
 		if ref.Tag != "" {
@@ -68,6 +74,16 @@ type source interface {
 type pull struct {
 	store *Store
 	from  source
+
+	// platform is what the image has to be for.
+	platform ocispec.Platform
+
+	// circle names those who share the work of a layer: a pull that has it in an archive must not wait for
+	// one that has to ask a registry.
+	circle string
+
+	// arrived makes sure that an image which was not here before becomes safe on the disk.
+	arrived func(*record)
 }
 
 // run brings the image in. namesOf returns its names, given the digest of the manifest or index that the
@@ -102,7 +118,7 @@ func (p *pull) run(ctx context.Context, namesOf func(top digest.Digest) names) (
 		return "", err
 	}
 
-	return r.ID, p.store.add(r, n)
+	return r.ID, p.store.add(r, n, p.arrived)
 }
 
 // mayRename reports whether an image that is here need not be fetched again. The digest of its configuration
@@ -146,7 +162,7 @@ func (p *pull) resolve(ctx context.Context) (top digest.Digest, m manifest, err 
 			return top, m, nil
 		}
 
-		d, err := choose(m.Manifests)
+		d, err := platform.Choose(m.Manifests, p.platform)
 		if err != nil {
 			return "", m, err
 		}
@@ -178,7 +194,7 @@ func (p *pull) describe(ctx context.Context, m manifest, r *record) (jobs []laye
 		return nil, err
 	}
 
-	config, chain, err := parseConfig(r.Config, len(m.Layers))
+	config, chain, err := parseConfig(r.Config, len(m.Layers), p.platform)
 	if err != nil {
 		return nil, err
 	}

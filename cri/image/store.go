@@ -39,7 +39,7 @@ type Config struct {
 type Store struct {
 	cfg     Config
 	pulls   flight.Group[string]    // image ID, by reference and credentials
-	fetches flight.Group[layerInfo] // by chain ID
+	fetches flight.Group[layerInfo] // by circle and chain ID
 	syncing sync.WaitGroup
 
 	// mu guards all below, and the presence of layer directories.
@@ -223,25 +223,6 @@ func (s *Store) image(r *record) (Image, error) {
 	return i, nil
 }
 
-// Remove forgets an image with all its names and frees the layers that nothing else needs. Containers that
-// hold layers keep them. An image that is not there is success.
-func (s *Store) Remove(text string) error {
-	if err := s.forget(text); err != nil {
-		return err
-	}
-	return s.Collect()
-}
-
-func (s *Store) forget(text string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.images.find(text)
-	if r == nil {
-		return nil
-	}
-	return s.images.remove(r)
-}
-
 // Hold keeps layers (Image.Chain) for owner, whatever happens to the image, until Drop. It fails if one is
 // already gone.
 func (s *Store) Hold(owner string, chain []string) error {
@@ -304,8 +285,9 @@ func (s *Store) Close() {
 	s.syncing.Wait()
 }
 
-// add records an image whose layers are all in place, with its new names.
-func (s *Store) add(r *record, n names) error {
+// add records an image whose layers are all in place, with its new names. It calls arrived for one that was
+// not here before: its layers are not yet safe on the disk.
+func (s *Store) add(r *record, n names, arrived func(*record)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
@@ -318,7 +300,7 @@ func (s *Store) add(r *record, n names) error {
 
 	stored, isNew, err := s.images.add(r, n)
 	if isNew {
-		s.syncLater(stored)
+		arrived(stored)
 	}
 
 	return err
@@ -328,7 +310,7 @@ func (s *Store) add(r *record, n names) error {
 // here.
 func (s *Store) rename(id string, n names) bool {
 	r := s.record(id)
-	return r != nil && s.add(r, n) == nil
+	return r != nil && s.add(r, n, s.syncLater) == nil
 }
 
 // record returns the record of an image; nil if it is not here.
@@ -350,8 +332,8 @@ func (s *Store) syncLater(r *record) {
 	})
 }
 
-// sync makes the layers of an image safe on the disk, and marks it so.
-func (s *Store) sync(added *record) error {
+// sync makes the layers of images safe on the disk, and marks them so.
+func (s *Store) sync(added ...*record) (err error) {
 	dir, err := os.Open(s.cfg.Dir)
 	if err != nil {
 		return err
@@ -365,7 +347,11 @@ func (s *Store) sync(added *record) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	return s.images.setSynced(added)
+	for _, r := range added {
+		err = errors.Join(err, s.images.setSynced(r))
+	}
+
+	return err
 }
 
 // hasLayer reports whether a layer is in place.

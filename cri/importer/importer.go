@@ -1,9 +1,10 @@
-// Package importer brings archives of images into a running trivet-cri and gets them out again, since CRI has
-// no calls for it: HTTP on a unix socket that only root may use. The server reads an archive as it comes, so
-// that the image store has one owner.
+// Package importer brings archives of images into a running trivet-cri, gets them out again, and gives and
+// takes names, since CRI has no calls for it: HTTP on a unix socket that only root may use. The server reads
+// an archive as it comes, so that the image store has one owner.
 package importer
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,10 +21,16 @@ import (
 // Images is the image store.
 type Images interface {
 	// Import reads an archive, and returns what it has imported, also beside an error.
-	Import(ctx context.Context, archive io.Reader, pinned bool) ([]image.Image, error)
+	Import(ctx context.Context, archive io.Reader, o image.ImportOptions) ([]image.Image, error)
 
 	// Export writes an archive of images.
 	Export(ctx context.Context, names []string, to io.Writer) error
+
+	// Tag gives an image further names, with move also those of other images.
+	Tag(name string, further []string, move bool) error
+
+	// Untag takes a name from an image, which goes with the last one.
+	Untag(name string) error
 }
 
 // Image is an image that was imported.
@@ -32,14 +39,15 @@ type Image struct {
 	Tags []string `json:"tags,omitempty"`
 }
 
-// answer is what the server sends at the end of an import, and for an error.
+// answer is what the server sends at the end of a call, and for an error.
 type answer struct {
 	Images []Image `json:"images,omitempty"`
 	Error  string  `json:"error,omitempty"`
 }
 
 const (
-	path = "/v1/images"
+	imagesPath = "/v1/images"
+	namesPath  = "/v1/names"
 
 	// maxArchives is how many archives are read or written at once: each takes its size on the disk.
 	maxArchives = 2
@@ -49,6 +57,10 @@ const (
 
 	// headerTimeout bounds the time in which a client has to send the header of its request.
 	headerTimeout = 10 * time.Second
+
+	// stallTimeout is how long a client may neither send nor take anything while an archive is on its way:
+	// until then it keeps others waiting.
+	stallTimeout = 2 * time.Minute
 )
 
 // Server imports into an image store and exports from it.
@@ -72,8 +84,10 @@ func New(images Images, log *slog.Logger) *Server {
 // Run serves until ctx ends, and returns when all imports have ended. It can be called once.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+path, s.importImages)
-	mux.HandleFunc("GET "+path, s.exportImages)
+	mux.HandleFunc("POST "+imagesPath, s.importImages)
+	mux.HandleFunc("GET "+imagesPath, s.exportImages)
+	mux.HandleFunc("POST "+namesPath, s.addNames)
+	mux.HandleFunc("DELETE "+namesPath, s.removeName)
 	server := &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: headerTimeout,
@@ -109,14 +123,25 @@ func (s *Server) enter(r *http.Request) (leave func(), ok bool) {
 }
 
 func (s *Server) importImages(w http.ResponseWriter, r *http.Request) {
+	archive := &sender{conn: http.NewResponseController(w), from: bufio.NewReader(r.Body)}
+
+	// The first byte may take as long as a build; only those who send take a slot.
+	if err := archive.begin(); err != nil {
+		return
+	}
+
 	leave, ok := s.enter(r)
 	if !ok {
 		return
 	}
 	defer leave()
 
-	pinned, _ := strconv.ParseBool(r.URL.Query().Get("pin"))
-	images, err := s.images.Import(r.Context(), r.Body, pinned)
+	query := r.URL.Query()
+	pinned, _ := strconv.ParseBool(query.Get("pin"))
+	images, err := s.images.Import(r.Context(), archive, image.ImportOptions{
+		Platform: query.Get("platform"),
+		Pinned:   pinned,
+	})
 	if err != nil {
 		s.log.Warn("images were not imported", "err", err)
 	}
@@ -136,7 +161,7 @@ func (s *Server) exportImages(w http.ResponseWriter, r *http.Request) {
 	}
 	defer leave()
 
-	out := &noticingWriter{ResponseWriter: w}
+	out := &receiver{conn: http.NewResponseController(w), to: w}
 	err := s.images.Export(r.Context(), r.URL.Query()["name"], out)
 	if err == nil {
 		return
@@ -151,16 +176,14 @@ func (s *Server) exportImages(w http.ResponseWriter, r *http.Request) {
 	reply(w, answer{}, err)
 }
 
-// noticingWriter notices whether something was written.
-type noticingWriter struct {
-	http.ResponseWriter
-	written bool
+func (s *Server) addNames(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	move, _ := strconv.ParseBool(query.Get("move"))
+	reply(w, answer{}, s.images.Tag(query.Get("image"), query["name"], move))
 }
 
-// Write writes p.
-func (w *noticingWriter) Write(p []byte) (int, error) {
-	w.written = true
-	return w.ResponseWriter.Write(p)
+func (s *Server) removeName(w http.ResponseWriter, r *http.Request) {
+	reply(w, answer{}, s.images.Untag(r.URL.Query().Get("name")))
 }
 
 func reply(w http.ResponseWriter, a answer, err error) {
@@ -170,8 +193,10 @@ func reply(w http.ResponseWriter, a answer, err error) {
 		text := err.Error()
 		a.Error = text[:min(len(text), maxError)]
 	}
+
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
+
 	// An error means that the client is gone.
 	_ = json.NewEncoder(w).Encode(a)
 }

@@ -9,7 +9,7 @@ spans = $(if $(RESULTS),--spans=docs/data/spans-pod.json)
 .PHONY: bench
 bench: bench-pods bench-cni bench-csi bench-pull bench-scrape ## pods, network, volumes, image pulls and scrapes measured beside the real peers, in one run each
 
-bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench bin/stats-bench bin/scrape-bench bin/evict-bench bin/resize-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/cmd/trivet-bench/*.go e2e/picture/*.go) go.mod
+bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench bin/stats-bench bin/scrape-bench bin/evict-bench bin/resize-bench bin/archive-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/cmd/trivet-bench/*.go e2e/picture/*.go) go.mod
 	@mkdir -p bin
 	go build -ldflags '$(LDFLAGS)' -o bin/trivet-bench ./e2e/cmd/trivet-bench
 	go build -ldflags '$(LDFLAGS)' -o bin/cni-bench ./e2e/bench/cni
@@ -19,6 +19,7 @@ bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench bin/stats-bench bin/
 	go build -ldflags '$(LDFLAGS)' -o bin/scrape-bench ./e2e/bench/scrape
 	go build -ldflags '$(LDFLAGS)' -o bin/evict-bench ./e2e/bench/evict
 	go build -ldflags '$(LDFLAGS)' -o bin/resize-bench ./e2e/bench/resize
+	go build -ldflags '$(LDFLAGS)' -o bin/archive-bench ./e2e/bench/archive
 
 .PHONY: bench-pods
 bench-pods: bin/trivet-bench $(suite_images) ## pods Ready and gone, one by one and 50 at once, and memory: a trivet node beside kubelet + containerd + runc
@@ -46,6 +47,10 @@ bench-csi: build bin/csi-bench ## what trivet-csi's calls take
 .PHONY: bench-pull
 bench-pull: build bin/pull-bench bin/trivet-images $(ref)/containerd ## image pulls of trivet-cri beside containerd's
 	@bin/pull-bench $(call figures,pull)
+
+.PHONY: bench-archive
+bench-archive: build bin/archive-bench $(ref)/containerd ## imports of image archives by trivet-cri beside ctr's, and archives passed between the two
+	@bin/archive-bench $(call figures,archive)
 
 .PHONY: bench-stats
 bench-stats: build bin/stats-bench bin/trivet-images $(base_images) $(ref)/containerd $(ref)/cni/bridge ## statistics and metrics of 100 pods by CRI: trivet-cri beside containerd

@@ -3,8 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
-	"os"
+	"io"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
@@ -20,11 +21,13 @@ import (
 const aboutImages = `
 trivet-cri images works on the images of the trivet-cri that runs on this node:
 
-  import [--pin] [FILE|-]...   bring in archives (docker save, OCI layout; plain or compressed),
-                               by default from standard input
-  export [-o FILE] NAME...     write images into an archive, by default to standard output
-  list                         list images
-  remove NAME...               remove images with all their names`
+  import [--pin] [--platform OS/ARCHITECTURE] [FILE|-]...
+                              bring in archives (docker save, OCI layout; plain or compressed),
+                              by default from standard input
+  export [-o FILE] NAME...    write images into an archive, by default to standard output
+  list                        list images
+  tag [--force] IMAGE NAME... give an image further names
+  remove NAME...              take names from images, which go with the last one; an ID takes all`
 
 // importSocket returns the socket on which the server takes archives.
 func importSocket(stateDir string) string { return filepath.Join(stateDir, "images.sock") }
@@ -43,6 +46,18 @@ var imageOptions = []option{
 	},
 }
 
+// action works on the images of a server.
+type action func(ctx context.Context, env *program.Env, cfg config.Config, args []string) error
+
+// imageVerbs are the actions by name. Each adds its flags to those of all.
+var imageVerbs = map[string]func(*flag.FlagSet) action{
+	"import": importAction,
+	"export": exportAction,
+	"list":   func(*flag.FlagSet) action { return listAction },
+	"tag":    tagAction,
+	"remove": func(*flag.FlagSet) action { return removeAction },
+}
+
 // images is a client of a server that runs on this node.
 func images(ctx context.Context, env *program.Env) error {
 	env.Name = "trivet-cri images"
@@ -55,10 +70,17 @@ func images(ctx context.Context, env *program.Env) error {
 
 	fs := env.Flags(aboutImages)
 	settings := newSettings(fs, imageOptions)
-	pin := fs.Bool("pin", false, "import: mark the images as not to be garbage collected")
-	out := fs.String("o", "-", "export: the archive's file")
+	var act action
+	if define := imageVerbs[verb]; define != nil {
+		act = define(fs)
+	}
+
 	if err := env.Parse(fs); err != nil {
 		return err
+	}
+	if act == nil {
+		err := errors.New("say one of import, export, list, tag, remove (see trivet-cri images --help)")
+		return &program.UsageError{Err: err}
 	}
 
 	cfg, err := settings.load()
@@ -66,96 +88,19 @@ func images(ctx context.Context, env *program.Env) error {
 		return &program.UsageError{Err: err}
 	}
 
-	switch verb {
-	case "import":
-		return importImages(ctx, env, cfg, fs.Args(), *pin)
-	case "export":
-		return exportImages(ctx, env, cfg, fs.Args(), *out)
-	case "list":
-		return listImages(ctx, env, cfg)
-	case "remove":
-		return removeImages(ctx, cfg, fs.Args())
-	}
-
-	err = errors.New("say one of import, export, list, remove (see trivet-cri images --help)")
-	return &program.UsageError{Err: err}
+	return act(ctx, env, cfg, fs.Args())
 }
 
-func importImages(ctx context.Context, env *program.Env, cfg config.Config, files []string, pin bool) error {
-	if len(files) == 0 {
-		files = []string{"-"}
-	}
-
-	for _, name := range files {
-		done, err := importFile(ctx, env, cfg, name, pin)
-		for _, i := range done {
-			fmt.Fprintln(env.Stdout, strings.Join(append([]string{i.ID}, i.Tags...), " "))
-		}
-
-		if err != nil {
-			return fmt.Errorf("import %s: %w", name, err)
-		}
-	}
-
-	return nil
-}
-
-func importFile(
-	ctx context.Context, env *program.Env, cfg config.Config, name string, pin bool,
-) ([]importer.Image, error) {
-	from := env.Stdin
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		from = f
-	}
-	return importer.Send(ctx, importSocket(cfg.StateDir), from, pin)
-}
-
-func exportImages(
-	ctx context.Context, env *program.Env, cfg config.Config, names []string, out string,
-) error {
-	if len(names) == 0 {
-		return &program.UsageError{Err: errors.New("export: no image is named")}
-	}
-	if out == "-" {
-		return importer.Receive(ctx, importSocket(cfg.StateDir), names, env.Stdout)
-	}
-
-	f, err := os.CreateTemp(filepath.Dir(out), "."+filepath.Base(out)+"-")
-	if err != nil {
-		return err
-	}
-
-	// until it has its name
-	defer os.Remove(f.Name())
-
-	err = importer.Receive(ctx, importSocket(cfg.StateDir), names, f)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-
-	return os.Rename(f.Name(), out)
-}
-
-func listImages(ctx context.Context, env *program.Env, cfg config.Config) error {
-	conn, err := socket.Dial(cfg.Socket)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-
-	list, err := runtimeapi.NewImageServiceClient(conn).ListImages(ctx, &runtimeapi.ListImagesRequest{})
+// listAction prints a table of the images.
+func listAction(ctx context.Context, env *program.Env, cfg config.Config, _ []string) error {
+	list, err := listImages(ctx, cfg)
 	if err != nil {
 		return err
 	}
 
 	w := tabwriter.NewWriter(env.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tBYTES\tPINNED\tNAMES")
-	for _, i := range list.Images {
+	for _, i := range list {
 		names := i.RepoTags
 		if len(names) == 0 {
 			names = i.RepoDigests
@@ -167,31 +112,46 @@ func listImages(ctx context.Context, env *program.Env, cfg config.Config) error 
 	return w.Flush()
 }
 
-func removeImages(ctx context.Context, cfg config.Config, names []string) error {
+func listImages(ctx context.Context, cfg config.Config) ([]*runtimeapi.Image, error) {
+	conn, err := socket.Dial(cfg.Socket)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+
+	list, err := runtimeapi.NewImageServiceClient(conn).ListImages(ctx, &runtimeapi.ListImagesRequest{})
+	return list.GetImages(), err
+}
+
+// tagAction gives an image further names.
+func tagAction(fs *flag.FlagSet) action {
+	force := fs.Bool("force", false, "give it also names that other images have")
+	return func(ctx context.Context, _ *program.Env, cfg config.Config, args []string) error {
+		if len(args) < 2 {
+			return &program.UsageError{Err: errors.New("tag: want an image and a further name")}
+		}
+		return importer.Tag(ctx, importSocket(cfg.StateDir), args[0], args[1:], *force)
+	}
+}
+
+// removeAction takes names from images.
+func removeAction(ctx context.Context, _ *program.Env, cfg config.Config, names []string) error {
 	if len(names) == 0 {
 		return &program.UsageError{Err: errors.New("remove: no image is named")}
 	}
 
-	conn, err := socket.Dial(cfg.Socket)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-
-	client := runtimeapi.NewImageServiceClient(conn)
 	for _, name := range names {
-		spec := &runtimeapi.ImageSpec{Image: name}
-		there, err := client.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: spec})
-		if err == nil && there.Image == nil {
-			err = errors.New("there is no such image")
-		}
-		if err == nil {
-			_, err = client.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: spec})
-		}
-		if err != nil {
-			return fmt.Errorf("remove %s: %w", name, err)
+		if err := importer.Untag(ctx, importSocket(cfg.StateDir), name); err != nil {
+			return fmt.Errorf("remove: %w", err)
 		}
 	}
 
 	return nil
+}
+
+// printImported prints images one a line, each with its names.
+func printImported(to io.Writer, images []importer.Image) {
+	for _, i := range images {
+		fmt.Fprintln(to, strings.Join(append([]string{i.ID}, i.Tags...), " "))
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,16 +21,20 @@ import (
 // command runs trivet-cri images against a node.
 func command(t *testing.T, n *nodetest.Node, stdin io.Reader, verb string, args ...string) (string, error) {
 	t.Helper()
-	flags := []string{
-		"images", verb,
+	line := slices.Concat([]string{"images", verb}, imageFlags(n), args)
+	cmd := exec.CommandContext(t.Context(), n.Dir+"/bin/trivet-cri", line...)
+	cmd.Stdin = stdin
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// imageFlags say where a node's server is.
+func imageFlags(n *nodetest.Node) []string {
+	return []string{
 		"--config=" + n.Dir + "/cri.toml",
 		"--socket=" + n.Dir + "/cri.sock",
 		"--state-dir=" + n.Dir + "/run",
 	}
-	cmd := exec.CommandContext(t.Context(), n.Dir+"/bin/trivet-cri", append(flags, args...)...)
-	cmd.Stdin = stdin
-	out, err := cmd.CombinedOutput()
-	return string(out), err
 }
 
 // saved returns an archive of the node's image under another name, as docker save makes it.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/trivet-node/trivet/internal/program"
 )
@@ -13,9 +14,17 @@ const about = `
 trivet-cri runs pods: it serves the Kubernetes Container Runtime Interface (CRI v1) on a unix socket, for
 kubelet, trivet-node or crictl. It needs an OCI runtime (crun or runc), CNI plugins with a configuration, and
 trivet-monitor beside it or in PATH. Containers survive it.
-"trivet-cri images" imports, lists and removes images on a node where it runs.`
+"trivet-cri images" imports, exports, lists, tags and removes images on a node where it runs.
+Called by the names ctr or containerd, it serves what kind calls of them.`
 
 func main() {
+	switch filepath.Base(os.Args[0]) {
+	case "ctr":
+		program.Tool("ctr", answerCtr)
+	case "containerd":
+		program.Tool("containerd", answerContainerd)
+	}
+
 	if len(os.Args) > 1 && os.Args[1] == "images" {
 		program.Tool("trivet-cri", images)
 	}

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -113,6 +114,24 @@ func TestBrokenTransferIsAnError(t *testing.T) {
 	}
 }
 
+// readAll reads what the images of an archive begin with.
+func readAll(t *testing.T, a *Archive) {
+	list, err := a.Images()
+	if err != nil {
+		return
+	}
+
+	for _, i := range list {
+		m, err := i.Manifest(t.Context())
+		if err == nil && len(m.Content) > maxIndex {
+			t.Errorf("%s: a manifest of %d bytes", i, len(m.Content))
+		}
+		if blob, err := i.Blob(t.Context(), m.Digest, int64(len(m.Content))); err == nil {
+			blob.Close()
+		}
+	}
+}
+
 // Whatever an archive holds, it is written into its directory, by number, and nothing panics.
 func FuzzArchive(f *testing.F) {
 	manifest := `[{"Config":"c","RepoTags":["a:1"],"Layers":["l"]}]`
@@ -124,6 +143,12 @@ func FuzzArchive(f *testing.F) {
 	f.Add(tarOf(f, headers, manifest, "{}"))
 	headers = []tar.Header{{Typeflag: tar.TypeReg, Name: "index.json"}}
 	f.Add(tarOf(f, headers, `{"manifests":[{"digest":"sha256:a"}]}`))
+
+	content := `{"schemaVersion":2,"config":{"digest":"sha256:a"}}`
+	headers = append(headers, tar.Header{Typeflag: tar.TypeReg, Name: "blob"})
+	index := fmt.Sprintf(`{"manifests":[{"digest":%q,"annotations":{"io.containerd.image.name":"a:1"}}]}`,
+		digest.FromString(content))
+	f.Add(tarOf(f, headers, index, content))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		base := t.TempDir()
 		dir := filepath.Join(base, "dir")
@@ -131,7 +156,7 @@ func FuzzArchive(f *testing.F) {
 			t.Fatal(err)
 		}
 		if a, err := Open(t.Context(), bytes.NewReader(data), dir); err == nil {
-			_, _ = a.Images()
+			readAll(t, a)
 		}
 		if list, err := os.ReadDir(base); err != nil || len(list) != 1 {
 			t.Fatalf("beside the archive: %v, %v", list, err)

@@ -32,6 +32,15 @@ type Image struct {
 	digest   digest.Digest
 }
 
+// String returns the image's first name or, if it has none, its digest, as an error shows it.
+func (i Image) String() string {
+	name := i.digest.String()
+	if len(i.Names) > 0 {
+		name = i.Names[0]
+	}
+	return fmt.Sprintf("%.200q", name)
+}
+
 const (
 	maxImages = 1000 // of an archive
 	maxNames  = 100  // of an image

@@ -6,10 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/trivet-node/trivet/cri/image/tape"
 )
 
 // Writer writes an archive that is an OCI layout and has Docker's manifest.json as well.
@@ -19,6 +22,15 @@ type Writer struct {
 	layers map[string]ocispec.Descriptor // by directory
 	index  ocispec.Index
 	docker []dockerImage
+}
+
+// Layer is an unpacked layer.
+type Layer struct {
+	// Dir has its files, and Tape is the file of its tape, which may not be there.
+	Dir, Tape string
+
+	// Diff is the digest of the tar stream that it was unpacked from.
+	Diff digest.Digest
 }
 
 // NewWriter returns a Writer that writes the archive to a stream.
@@ -34,28 +46,25 @@ func NewWriter(to io.Writer) *Writer {
 	}
 }
 
-// Add writes an image: its configuration, and its layers, whose directories are given the lowest first. The
-// layers are packed again, so their digests, and those of the configuration and the manifest, differ from
-// those that the image was pulled by.
-func (w *Writer) Add(ctx context.Context, names []string, config []byte, layers []string) error {
+// Add writes an image: its configuration, and its layers, the lowest first. Layers are not compressed, so the
+// digest of the manifest is not that of a registry. The image's ID stays, unless the stream of a layer cannot
+// be made again: then the layer is packed as it is, and the configuration names it by its new digest.
+func (w *Writer) Add(ctx context.Context, names []string, config []byte, layers []Layer) error {
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageManifest,
 	}
 
-	var diffs []digest.Digest
-	for _, dir := range layers {
-		d, err := w.layer(ctx, dir)
+	for _, l := range layers {
+		d, err := w.layer(ctx, l)
 		if err != nil {
 			return err
 		}
 
 		m.Layers = append(m.Layers, d)
-		diffs = append(diffs, d.Digest)
 	}
 
-	// The configuration names the layers by their new digests.
-	config, err := withLayers(config, diffs)
+	config, err := withLayers(config, layers, m.Layers)
 	if err != nil {
 		return err
 	}
@@ -80,21 +89,55 @@ func (w *Writer) Add(ctx context.Context, names []string, config []byte, layers 
 	}
 
 	w.docker = append(w.docker, image)
+	if d.Platform, err = platformOf(config); err != nil {
+		return err
+	}
 	if len(names) == 0 {
 		w.index.Manifests = append(w.index.Manifests, d)
 	}
 
 	for _, name := range names {
-		named := d
-		named.Annotations = map[string]string{containerdName: name}
-		w.index.Manifests = append(w.index.Manifests, named)
+		d.Annotations = annotations(name)
+		w.index.Manifests = append(w.index.Manifests, d)
 	}
 
 	return nil
 }
 
-// withLayers replaces the layers that a configuration names.
-func withLayers(config []byte, diffs []digest.Digest) ([]byte, error) {
+// platformOf returns what a configuration says that its image is for; nil if it says nothing.
+func platformOf(config []byte) (*ocispec.Platform, error) {
+	var image ocispec.Image
+	if err := json.Unmarshal(config, &image); err != nil {
+		return nil, fmt.Errorf("image configuration: %w", err)
+	}
+	if image.OS == "" || image.Architecture == "" {
+		return nil, nil
+	}
+	return &image.Platform, nil
+}
+
+// annotations are those of a name in an index: containerd and docker read the whole name, others the tag.
+func annotations(name string) map[string]string {
+	all := map[string]string{containerdName: name}
+	if at := strings.LastIndex(name, ":"); at > strings.LastIndex(name, "/") {
+		all[ocispec.AnnotationRefName] = name[at+1:]
+	}
+	return all
+}
+
+// withLayers has a configuration name the layers that are in the archive. If they are what it names already,
+// not a byte of it changes.
+func withLayers(config []byte, layers []Layer, written []ocispec.Descriptor) ([]byte, error) {
+	same := true
+	var diffs []digest.Digest
+	for i, d := range written {
+		diffs = append(diffs, d.Digest)
+		same = same && d.Digest == layers[i].Diff
+	}
+	if same {
+		return config, nil
+	}
+
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(config, &fields); err != nil {
 		return nil, fmt.Errorf("image configuration: %w", err)
@@ -116,20 +159,20 @@ func withLayers(config []byte, diffs []digest.Digest) ([]byte, error) {
 
 func blobName(d digest.Digest) string { return "blobs/" + d.Algorithm().String() + "/" + d.Encoded() }
 
-// layer packs a directory twice: an archive wants the size and the digest before the content.
-func (w *Writer) layer(ctx context.Context, dir string) (ocispec.Descriptor, error) {
-	if d, known := w.layers[dir]; known {
+// layer writes the stream of a layer. It is made twice: an archive wants the size and the digest before the
+// content.
+func (w *Writer) layer(ctx context.Context, l Layer) (ocispec.Descriptor, error) {
+	if d, known := w.layers[l.Dir]; known {
 		return d, nil
 	}
 
-	sum := digest.Canonical.Digester()
-	size := &counter{to: sum.Hash()}
-	if err := pack(ctx, dir, size); err != nil {
+	write, f, err := streamOf(ctx, l)
+	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
 
-	d := describe(file{digest: sum.Digest(), size: size.n}, ocispec.MediaTypeImageLayer)
-	w.layers[dir] = d
+	d := describe(f, ocispec.MediaTypeImageLayer)
+	w.layers[l.Dir] = d
 	if w.blobs[d.Digest] {
 		return d, nil
 	}
@@ -139,7 +182,31 @@ func (w *Writer) layer(ctx context.Context, dir string) (ocispec.Descriptor, err
 		return d, err
 	}
 
-	return d, pack(ctx, dir, w.tar)
+	return d, write(w.tar)
+}
+
+// streamOf returns what writes a layer, with the size and digest of what it writes: the stream that the layer
+// was unpacked from or, if that cannot be made again, one from which the same files come.
+func streamOf(ctx context.Context, l Layer) (write func(io.Writer) error, f file, err error) {
+	again := func(to io.Writer) error { return tape.Play(ctx, l.Tape, l.Dir, to) }
+	f, err = measure(again)
+	if err == nil && f.digest == l.Diff {
+		return again, f, nil
+	}
+
+	write = func(to io.Writer) error { return pack(ctx, l.Dir, to) }
+	f, err = measure(write)
+	return write, f, err
+}
+
+// measure returns the size and digest of what write writes.
+func measure(write func(io.Writer) error) (f file, err error) {
+	sum := digest.Canonical.Digester()
+	size := &counter{to: sum.Hash()}
+	err = write(size)
+	f.digest = sum.Digest()
+	f.size = size.n
+	return f, err
 }
 
 // counter counts the bytes that are written to it.

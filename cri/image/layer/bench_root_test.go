@@ -31,11 +31,27 @@ func benchmarkUnpack(b *testing.B, entries ...entry) {
 	testenv.Root(b)
 	base := testenv.MemoryDir(b)
 	data := archive(b, entries...)
+	b.Run("without a tape", func(b *testing.B) { unpackAll(b, base, data, nil) })
+
+	tape, err := os.Create(filepath.Join(base, "tape"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer tape.Close()
+
+	b.Run("with a tape", func(b *testing.B) { unpackAll(b, base, data, tape) })
+}
+
+func unpackAll(b *testing.B, base string, data []byte, tape *os.File) {
 	d := digest.FromBytes(data)
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
 		dir := filepath.Join(base, "fs")
 		source := Source{Blob: bytes.NewReader(data), Digest: d, DiffID: d}
+		if tape != nil {
+			source.Tape = tape
+		}
+
 		if _, err := Unpack(context.Background(), dir, source); err != nil {
 			b.Fatal(err)
 		}

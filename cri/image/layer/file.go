@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cri/image/tape"
 )
 
 const (
@@ -33,6 +35,7 @@ func (t *tree) file(parent openDirectory, base string, h *tar.Header, content io
 	}
 	defer unix.Close(fd)
 
+	t.tape.BeginFile()
 	n, written, err := t.copy(fd, content)
 	if err != nil {
 		return err
@@ -40,10 +43,28 @@ func (t *tree) file(parent openDirectory, base string, h *tar.Header, content io
 	if n != h.Size {
 		return fmt.Errorf("%d bytes, want %d", n, h.Size)
 	}
+	if err := endFile(t.tape, fd, n); err != nil {
+		return err
+	}
 
 	t.result.Bytes += written
 	t.result.Inodes++
 	return t.describeFile(fd, h)
+}
+
+// endFile notes on a tape where the file is whose content has just been read.
+func endFile(to *tape.Recorder, fd int, size int64) error {
+	if to == nil {
+		return nil
+	}
+
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+
+	to.EndFile(st.Ino, size)
+	return nil
 }
 
 // copy writes by plain system calls: an os.File for each of ten thousand small files would cost as much as

@@ -28,6 +28,29 @@ func FuzzUnpack(f *testing.F) {
 	})
 }
 
+// Whatever a stream is, what is made of its tape is as long. It may be another one where files were replaced.
+func FuzzTape(f *testing.F) {
+	f.Add(archive(f, dir("d", 0o755), file("d/f", "x"), file(".wh.f", "y"), file("d/f", "z")))
+	f.Add(append(archive(f, file("f", "x")), "and more"...))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		base := t.TempDir()
+		to, err := os.Create(filepath.Join(base, "tape"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer to.Close()
+
+		result, err := Unpack(t.Context(), filepath.Join(base, "fs"), tapedSource(data, to))
+		if err != nil || !result.Taped {
+			return
+		}
+
+		if got, err := played(t, base); err == nil && len(got) != len(data) {
+			t.Errorf("%d bytes are made of %d", len(got), len(data))
+		}
+	})
+}
+
 // Whatever links a layer has and whatever passes through them in the next one, Complete changes nothing but
 // that one.
 func FuzzComplete(f *testing.F) {

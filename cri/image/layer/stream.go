@@ -25,6 +25,9 @@ type Source struct {
 	Digest digest.Digest // of the blob
 	DiffID digest.Digest // of the tar stream in it; "" if it is not known
 	Size   int64         // of the blob; only UnpackFile needs it
+
+	// Tape, if it is not nil, gets the tape of the layer. If Result.Taped is not set then, it is of no use.
+	Tape io.Writer
 }
 
 const (

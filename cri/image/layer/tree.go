@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/cri/image/tape"
 	"github.com/trivet-node/trivet/internal/beneath"
 	"github.com/trivet-node/trivet/internal/removal"
 )
@@ -20,6 +21,7 @@ type tree struct {
 	dirs   *directories
 	result Result
 	buffer []byte
+	tape   *tape.Recorder // nil if there is none
 
 	open  map[string]openDirectory // by the name that an entry gave
 	stale bool                     // a name in open may lead elsewhere by now

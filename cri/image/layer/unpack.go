@@ -14,12 +14,17 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cri/image/tape"
 )
 
 // Result is what an unpacked layer takes, and what Complete needs to know about it.
 type Result struct {
 	Bytes, Inodes int64
 	Dropped       int // attributes of overlayfs that were left out
+
+	// Taped says that the layer has a tape, from which its stream can be made again.
+	Taped bool
 
 	dirs  *directories
 	links []link // hard links to what may be in a layer below
@@ -66,7 +71,7 @@ func Unpack(ctx context.Context, dir string, source Source) (result Result, err 
 	}
 	defer t.close()
 
-	if err := t.unpack(ctx, tar.NewReader(content)); err != nil {
+	if err := unpackTaped(ctx, t, content, source.Tape); err != nil {
 		return result, err
 	}
 
@@ -130,6 +135,26 @@ const (
 	opaque   = ".wh..wh..opq"
 	aufsMeta = ".wh..wh." // names that only aufs uses
 )
+
+// unpackTaped unpacks a stream, and records it if there is something to record it to.
+func unpackTaped(ctx context.Context, t *tree, content io.Reader, to io.Writer) error {
+	if to == nil {
+		return t.unpack(ctx, tar.NewReader(content))
+	}
+
+	t.tape = tape.NewRecorder(content, to)
+	if err := t.unpack(ctx, tar.NewReader(t.tape)); err != nil {
+		return err
+	}
+
+	// A tape is of everything, as the digests are.
+	if _, err := io.Copy(io.Discard, t.tape); err != nil {
+		return err
+	}
+
+	t.result.Taped = t.tape.Close() == nil
+	return nil
+}
 
 func (t *tree) unpack(ctx context.Context, reader *tar.Reader) error {
 	for {

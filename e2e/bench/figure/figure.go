@@ -16,7 +16,7 @@ import (
 
 // Figure is the median of one thing that was measured of one side.
 type Figure struct {
-	Bench  string  `json:"bench"`  // pods, cni, csi, pull, scrape, evict or resize
+	Bench  string  `json:"bench"`  // pods, cni, csi, pull, archive, scrape, evict or resize
 	What   string  `json:"what"`   // what was measured, the same for both sides
 	Side   string  `json:"side"`   // Ours, or the name of what it is compared with
 	Unit   string  `json:"unit"`   // ms, s, KiB, MiB, % or 1/s

@@ -6,65 +6,18 @@ import (
 	"strings"
 	"testing"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/trivet-node/trivet/cri/image/platform"
 )
 
-func TestPlatformsAreNormalizedAsByContainerd(t *testing.T) {
-	for text, want := range map[string]string{
-		"linux/x86_64":   "linux/amd64",
-		"Linux/AMD64":    "linux/amd64",
-		"linux/x86-64":   "linux/amd64",
-		"linux/amd64/v1": "linux/amd64",
-		"linux/amd64/v3": "linux/amd64/v3",
-		"linux/aarch64":  "linux/arm64",
-		"linux/arm64/v8": "linux/arm64",
-		"linux/arm64/8":  "linux/arm64",
-		"linux/arm/7":    "linux/arm/v7",
-		"linux/armhf":    "linux/arm/v7",
-		"linux/armel":    "linux/arm/v6",
-		"linux/i386":     "linux/386",
-		"windows/amd64":  "windows/amd64",
-		"/":              "linux/" + runtime.GOARCH,
-		"linux/riscv64":  "linux/riscv64",
-
-		// Text that would spoil a line is quoted.
-		"linux/a\nb":       `"linux/a\nb"`,
-		"linux/\u202eevil": `"linux/\u202eevil"`,
-	} {
-		parts := append(strings.Split(text, "/"), "")
-		p := ocispec.Platform{OS: parts[0], Architecture: parts[1], Variant: parts[2]}
-		if got := platformName(normalize(p)); got != want {
-			t.Errorf("%s is taken for %s, want %s", text, got, want)
-		}
-	}
-}
-
-func TestConfigurationAndIndexMayWriteThePlatformOtherwise(t *testing.T) {
+func TestConfigurationMayWriteThePlatformOtherwise(t *testing.T) {
 	other := map[string]string{"amd64": "X86_64", "arm64": "aarch64", "386": "i386"}[runtime.GOARCH]
 	if other == "" {
 		t.Skip("there is only one name for ", runtime.GOARCH)
 	}
-	if _, _, err := parseConfig(fmt.Appendf(nil, `{"os":"linux","architecture":%q}`, other), 0); err != nil {
+
+	config := fmt.Appendf(nil, `{"os":"linux","architecture":%q}`, other)
+	if _, _, err := parseConfig(config, 0, platform.Host()); err != nil {
 		t.Errorf("configuration for %s: %v", other, err)
-	}
-
-	want := ocispec.Descriptor{Size: 7, Platform: &ocispec.Platform{OS: "linux", Architecture: other}}
-	list := []ocispec.Descriptor{{Platform: &ocispec.Platform{OS: "linux", Architecture: "s390x"}}, want}
-	if got, err := choose(list); err != nil || got.Size != want.Size {
-		t.Errorf("from an index with %s: %+v, %v", other, got, err)
-	}
-}
-
-// An index may name a hundred thousand platforms of any text. The error becomes an event of the pod.
-func TestErrorOfAnIndexIsShort(t *testing.T) {
-	var list []ocispec.Descriptor
-	for i := range 100_000 {
-		p := ocispec.Platform{OS: strings.Repeat("x", 1000), Architecture: fmt.Sprint(i)}
-		list = append(list, ocispec.Descriptor{Platform: &p})
-	}
-	_, err := choose(list)
-	if err == nil || len(err.Error()) > 2000 || !strings.Contains(err.Error(), "99988 more") {
-		t.Errorf("error of %d bytes: %.200v", len(err.Error()), err)
 	}
 }
 
@@ -103,7 +56,7 @@ func FuzzManifest(f *testing.F) {
 		}
 
 		if m.Config.Digest == "" {
-			if d, err := choose(m.Manifests); err == nil && d.Digest == "" {
+			if d, err := platform.Choose(m.Manifests, platform.Host()); err == nil && d.Digest == "" {
 				t.Errorf("%s: a manifest without digest was chosen", data)
 			}
 
@@ -119,7 +72,7 @@ func FuzzManifest(f *testing.F) {
 func FuzzConfig(f *testing.F) {
 	f.Add([]byte(`{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":["sha256:a"]}}`), 1)
 	f.Fuzz(func(t *testing.T, data []byte, layers int) {
-		if _, chain, err := parseConfig(data, layers); err == nil && len(chain) != layers {
+		if _, chain, err := parseConfig(data, layers, platform.Host()); err == nil && len(chain) != layers {
 			t.Errorf("%d names for %d layers", len(chain), layers)
 		}
 	})
