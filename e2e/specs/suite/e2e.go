@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -134,7 +135,8 @@ func (e E2E) line(b Batch) (program string, args []string) {
 		fmt.Sprintf("--num-nodes=%d", e.Nodes),
 	}
 	if b.Procs <= 1 {
-		return e.Program, append(own, "--ginkgo.no-color", "--ginkgo.v", "--ginkgo.focus="+focusOn(b.Specs))
+		own = append(own, "--ginkgo.no-color", "--ginkgo.v")
+		return e.Program, append(own, focusOn("--ginkgo.focus=", b.Specs)...)
 	}
 
 	// The time that ginkgo gives a whole suite is an hour, unless it is told.
@@ -145,22 +147,31 @@ func (e E2E) line(b Batch) (program string, args []string) {
 		"-v",
 		"--keep-going",
 		"--timeout=48h",
-		"--focus=" + focusOn(b.Specs),
-		e.Program,
-		"--",
 	}
+	args = append(args, focusOn("--focus=", b.Specs)...)
+	args = append(args, e.Program, "--")
 
 	return e.Ginkgo, append(args, own...)
 }
 
-// focusOn is a regular expression that matches just the given names. Ginkgo matches it with the name of the
-// suite before that of the spec.
-func focusOn(names []string) string {
-	quoted := make([]string, len(names))
-	for i, n := range names {
-		quoted[i] = regexp.QuoteMeta(n)
+// focusEach is how many specs one flag names: the kernel takes no argument of more than 128 KiB, and no name
+// is longer than 600 bytes.
+const focusEach = 100
+
+// focusOn returns flags with regular expressions that match, together, just the given names. Ginkgo matches
+// them with the name of the suite before that of the spec.
+func focusOn(flag string, names []string) []string {
+	var flags []string
+	for some := range slices.Chunk(names, focusEach) {
+		quoted := make([]string, len(some))
+		for i, n := range some {
+			quoted[i] = regexp.QuoteMeta(n)
+		}
+
+		flags = append(flags, flag+"("+strings.Join(quoted, "|")+")$")
 	}
-	return "(" + strings.Join(quoted, "|") + ")$"
+
+	return flags
 }
 
 // pick returns the results of the names. It is an error if the suite ended before all of them had run.

@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
@@ -15,7 +16,8 @@ import (
 )
 
 func TestFocusMatchesJustTheNames(t *testing.T) {
-	re := regexp.MustCompile(focusOn([]string{"[sig-node] Pods should be updated [Conformance]", "a.b (c)"}))
+	names := []string{"[sig-node] Pods should be updated [Conformance]", "a.b (c)"}
+	re := regexp.MustCompile(strings.Join(focusOn("", names), "|"))
 	for text, want := range map[string]bool{
 		"[sig-node] Pods should be updated [Conformance]": true,
 		"a.b (c)": true,
@@ -25,6 +27,23 @@ func TestFocusMatchesJustTheNames(t *testing.T) {
 		if re.MatchString(text) != want {
 			t.Errorf("match of %q: %v, want %v", text, !want, want)
 		}
+	}
+}
+
+func TestFocusOnManySpecsIsSeveralArguments(t *testing.T) {
+	names := make([]string, 4000)
+	for i := range names {
+		names[i] = fmt.Sprint(i, strings.Repeat(" [sig]", 100))
+	}
+
+	flags := focusOn("--focus=", names)
+	for _, f := range flags {
+		if len(f) >= 128<<10 || !strings.HasPrefix(f, "--focus=(") {
+			t.Errorf("an argument of %d bytes: %.20s", len(f), f)
+		}
+	}
+	if all := strings.Join(flags, ""); strings.Count(all, `\[sig\]`) != 100*len(names) {
+		t.Error("names are missing")
 	}
 }
 
