@@ -47,7 +47,11 @@ pictures: ## draw the pictures of the documents from docs/data
 test-unit: ## go vet and the tests; those that need root skip with a reason when it is missing
 	go vet ./...
 	go test ./...
-	$(MAKE) --no-print-directory test-monitoring
+	$(MAKE) --no-print-directory test-monitoring test-deploy
+
+.PHONY: test-deploy
+test-deploy: ## the kustomize bases of deploy, rendered and decoded as a strict API server does
+	cd deploy/check && GOFLAGS='-trimpath -buildvcs=false' go test ./...
 
 .PHONY: test-monitoring
 test-monitoring: ## the rules and the dashboard of deploy/monitoring, by Prometheus' own parsers
@@ -61,7 +65,7 @@ test-root: install ## the tests that need root, in namespaces of their own; a sk
 test: install ## everything: go vet, unit and root tests, csi-sanity, and the cluster tests (make e2e); what CI runs
 	go vet ./...
 	go test -timeout=20m ./...
-	$(MAKE) --no-print-directory test-monitoring
+	$(MAKE) --no-print-directory test-monitoring test-deploy
 	$(MAKE) --no-print-directory e2e NODES=2
 
 FUZZTIME ?= 20s
@@ -70,5 +74,6 @@ fuzz: ## fuzz every parser of others' bytes for FUZZTIME=20s each
 	@for f in $$(grep -lE '^func Fuzz' $$(git ls-files '*_test.go')); do for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+).*/\1/p' $$f); do \
 		echo "$$f $$name"; go test -run='^$$' -fuzz="^$$name$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=10x ./$$(dirname $$f) || exit 1; done; done
 
+include release/release.mk
 include e2e/build.mk
 include e2e/bench/bench.mk

@@ -35,7 +35,8 @@ var mayImport = map[string][]string{
 
 // internalMay is what the packages of internal may import beside the standard library and each other;
 // internal/kube may import Kubernetes' own as well.
-// internal/metric serves the metrics of all daemons, and bounds who may connect.
+// internal/metric serves the metrics of all daemons, and bounds who may connect; internal/ociimage writes
+// images.
 var internalMay = []string{
 	"golang.org/x/sys/",
 	"google.golang.org/grpc",
@@ -43,6 +44,7 @@ var internalMay = []string{
 	"github.com/prometheus/client_golang/prometheus",
 	"golang.org/x/net/netutil",
 	"go.opentelemetry.io/",
+	"github.com/google/go-containerregistry/pkg/v1",
 }
 
 // notNouns are names of packages that say nothing of what is in them.

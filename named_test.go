@@ -124,7 +124,7 @@ func TestStopsOfTheTourAreThere(t *testing.T) {
 }
 
 // packageParts are the sections of the index of packages, by their first directory.
-var packageParts = []string{"node", "cri", "cni", "csi", "internal", "e2e"}
+var packageParts = []string{"node", "cri", "cni", "csi", "internal", "e2e", "release"}
 
 func TestIndexOfPackagesIsComplete(t *testing.T) {
 	compareSection(t, "docs/architecture.md", "packages", packageIndex(t))

@@ -8,8 +8,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/trivet-node/trivet/internal/ociimage"
 )
 
 // assembly puts images together. A layer that several of them share is made once.
@@ -65,27 +65,26 @@ func (a *assembly) index(ctx context.Context, image image) (v1.ImageIndex, error
 	if err != nil {
 		return nil, err
 	}
-
-	platform := &v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
-	return mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex),
-		mutate.IndexAddendum{Add: built, Descriptor: v1.Descriptor{Platform: platform}}), nil
+	return ociimage.Index(built)
 }
 
 // build puts an image together from its layers, which it makes where they are not made yet.
 func (a *assembly) build(ctx context.Context, image image) (v1.Image, error) {
-	built := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
-	built = mutate.ConfigMediaType(built, types.OCIConfigJSON)
+	var layers []v1.Layer
 	for _, name := range image.layers {
 		layer, err := a.layer(ctx, name)
 		if err != nil {
 			return nil, fmt.Errorf("layer %s: %w", name, err)
 		}
-		if built, err = mutate.Append(built, mutate.Addendum{Layer: layer}); err != nil {
-			return nil, err
-		}
+
+		layers = append(layers, layer)
 	}
 
-	return mutate.ConfigFile(built, withConfig(built, image.config))
+	return ociimage.New(v1.ConfigFile{
+		OS:           "linux",
+		Architecture: runtime.GOARCH,
+		Config:       image.config,
+	}, layers...)
 }
 
 func (a *assembly) layer(ctx context.Context, name string) (v1.Layer, error) {
@@ -98,22 +97,11 @@ func (a *assembly) layer(ctx context.Context, name string) (v1.Layer, error) {
 		return nil, err
 	}
 
-	layer, err := makeLayer(files)
+	layer, err := ociimage.Layer(files)
 	if err != nil {
 		return nil, err
 	}
 
 	a.made[name] = layer
 	return layer, nil
-}
-
-func withConfig(built v1.Image, config v1.Config) *v1.ConfigFile {
-	file, err := built.ConfigFile()
-	if err != nil {
-		file = &v1.ConfigFile{}
-	}
-	file = file.DeepCopy()
-	file.OS, file.Architecture = "linux", runtime.GOARCH
-	file.Config = config
-	return file
 }

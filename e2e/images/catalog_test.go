@@ -99,7 +99,7 @@ func TestEachLayerOfTheCatalogHasAMaker(t *testing.T) {
 func withFakeLayers(say func(string, ...any)) *assembly {
 	makers := map[string]maker{}
 	for name := range layers() {
-		makers[name] = fixed(file{path: "x", mode: 0o644, data: []byte(name)})
+		makers[name] = fixed(file{Path: "x", Mode: 0o644, Data: []byte(name)})
 	}
 	return &assembly{makers: makers, say: say}
 }
@@ -162,7 +162,7 @@ func TestImageIsServedAsTheRegistryOfThePublishedSuiteFindsIt(t *testing.T) {
 	// The index, the manifest, the configuration and a layer, and the tag that has the digest of the first.
 	byPath := map[string]string{}
 	for _, f := range files {
-		byPath[f.path] = string(f.data)
+		byPath[f.Path] = string(f.Data)
 	}
 
 	digest := strings.TrimSpace(byPath["var/registry/pause/manifests/testing"])

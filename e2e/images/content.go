@@ -11,20 +11,20 @@ import (
 // bash is static; a command that asks for sh without a path gets it, too. The applet sh of Debian's busybox
 // takes variables with names such as 1-key or p-.q out of the environment; the real image's passes them on,
 // and specs look for them. Others look for the words of the applet's errors: /bin/sh stays what it is.
-var bash = debian{
-	packages: []string{"bash-static"},
+var bash = packages{
+	names:    []string{"bash-static"},
 	programs: map[string]string{"bin/bash": "bash-static"},
 }
 
 // netcat knows UDP and -W, which the applet does not.
-var netcat = debian{
-	packages: []string{"netcat-openbsd"},
+var netcat = packages{
+	names:    []string{"netcat-openbsd"},
 	programs: map[string]string{"bin/nc": "nc.openbsd"},
 }
 
 // agnhostTools are what agnhost's image has beside its program.
-var agnhostTools = debian{
-	packages: []string{"iperf", "iproute2", "socat"},
+var agnhostTools = packages{
+	names: []string{"iperf", "iproute2", "socat"},
 	programs: map[string]string{
 		"bin/ip":        "ip",
 		"bin/ss":        "ss",
@@ -34,31 +34,31 @@ var agnhostTools = debian{
 }
 
 // perl is without the modules of the package perl.
-var perl = debian{
-	packages: []string{"perl-base"},
+var perl = packages{
+	names:    []string{"perl-base"},
 	programs: map[string]string{"usr/bin/perl": "perl"},
 	trees:    []string{"usr/lib/MULTIARCH/perl-base"},
 }
 
 // ipcs replaces nothing: busybox of Debian has no such applet.
-var ipcs = debian{
-	packages: []string{"util-linux"},
+var ipcs = packages{
+	names:    []string{"util-linux"},
 	programs: map[string]string{"usr/bin/ipcs": "ipcs"},
 }
 
-var stress = debian{
-	packages: []string{"stress"},
+var stress = packages{
+	names:    []string{"stress"},
 	programs: map[string]string{"usr/bin/stress": "stress"},
 }
 
-var apparmor = debian{
-	packages: []string{"apparmor"},
+var apparmor = packages{
+	names:    []string{"apparmor"},
 	programs: map[string]string{"sbin/apparmor_parser": "apparmor_parser"},
 	trees:    []string{"etc/apparmor.d/abi", "etc/apparmor.d/abstractions", "etc/apparmor.d/tunables"},
 }
 
-var iptables = debian{
-	packages: []string{"conntrack", "iptables"},
+var iptables = packages{
+	names: []string{"conntrack", "iptables"},
 	programs: map[string]string{
 		"usr/sbin/conntrack":            "conntrack",
 		"usr/sbin/xtables-legacy-multi": "xtables-legacy-multi",
@@ -78,26 +78,26 @@ func iptablesNames() []file {
 	} {
 		for _, family := range []string{"iptables", "ip6tables"} {
 			for _, verb := range []string{"", "-save", "-restore"} {
-				files = append(files, file{path: "usr/sbin/" + family + mode + verb, link: program})
+				files = append(files, file{Path: "usr/sbin/" + family + mode + verb, Link: program})
 			}
 		}
 	}
 
-	slices.SortFunc(files, func(a, b file) int { return strings.Compare(a.path, b.path) })
+	slices.SortFunc(files, func(a, b file) int { return strings.Compare(a.Path, b.Path) })
 	return files
 }
 
 // osRelease is what specs read in images that are made of Alpine Linux.
 var osRelease = file{
-	path: "etc/os-release",
-	mode: 0o644,
-	data: []byte("NAME=\"Alpine Linux\"\nID=alpine\nVARIANT=\"a stand-in made by trivet-images\"\n"),
+	Path: "etc/os-release",
+	Mode: 0o644,
+	Data: []byte("NAME=\"Alpine Linux\"\nID=alpine\nVARIANT=\"a stand-in made by trivet-images\"\n"),
 }
 
 // applets replaces the applet sh in /bin, which specs of critest call by that path.
 var applets = []file{
-	{path: "bin/ipcs", link: "pgrep"},
-	{path: "bin/sh", link: "pgrep"},
+	{Path: "bin/ipcs", Link: "pgrep"},
+	{Path: "bin/sh", Link: "pgrep"},
 }
 
 // agnhost has the program under its two names, the user that a test of supplemental groups looks for, and the
@@ -126,14 +126,14 @@ func agnhost(ctx context.Context, a *assembly) ([]file, error) {
 
 	porter := filepath.Join(sources, "test/images/agnhost/porter")
 	return append([]file{
-		{path: "agnhost", mode: 0o755, source: program},
-		{path: "agnhost-2", link: "agnhost"},
-		{path: "uploads/", mode: 0o755},
-		{path: "home/user-defined-in-image/", mode: 0o755},
-		{path: "localhost.crt", mode: 0o644, source: filepath.Join(porter, "localhost.crt")},
-		{path: "localhost.key", mode: 0o644, source: filepath.Join(porter, "localhost.key")},
-		{path: "etc/passwd", mode: 0o644, data: []byte(passwd + user)},
-		{path: "etc/group", mode: 0o644, data: []byte(group + groups)},
+		{Path: "agnhost", Mode: 0o755, Source: program},
+		{Path: "agnhost-2", Link: "agnhost"},
+		{Path: "uploads/", Mode: 0o755},
+		{Path: "home/user-defined-in-image/", Mode: 0o755},
+		{Path: "localhost.crt", Mode: 0o644, Source: filepath.Join(porter, "localhost.crt")},
+		{Path: "localhost.key", Mode: 0o644, Source: filepath.Join(porter, "localhost.key")},
+		{Path: "etc/passwd", Mode: 0o644, Data: []byte(passwd + user)},
+		{Path: "etc/group", Mode: 0o644, Data: []byte(group + groups)},
 	}, curl...), nil
 }
 
@@ -164,11 +164,11 @@ func registryOf(name string, image image) maker {
 
 		root := "var/registry/" + name
 		files := []file{
-			{path: root + "/manifests/testing", mode: 0o644, data: []byte(digest.String() + "\n")},
+			{Path: root + "/manifests/testing", Mode: 0o644, Data: []byte(digest.String() + "\n")},
 		}
 		for _, b := range blobs {
 			path := fmt.Sprintf("%s/%s/sha256/%s/%s/data", root, b.kind, b.digest.Hex[:2], b.digest.Hex)
-			files = append(files, file{path: path, mode: 0o644, data: b.data})
+			files = append(files, file{Path: path, Mode: 0o644, Data: b.data})
 		}
 
 		return files, nil
@@ -179,31 +179,31 @@ func registryOf(name string, image image) maker {
 func nginx(version string) maker {
 	const page = "<title>Welcome to nginx!</title>\n"
 	return together(program("demo1", "usr/sbin/nginx"), fixed(
-		file{path: "usr/share/nginx/html/index.html", mode: 0o644, data: []byte(page)},
-		file{path: "etc/nginx/version", mode: 0o644, data: []byte(version + "\n")},
+		file{Path: "usr/share/nginx/html/index.html", Mode: 0o644, Data: []byte(page)},
+		file{Path: "etc/nginx/version", Mode: 0o644, Data: []byte(version + "\n")},
 	))
 }
 
 func webserver(path string) maker {
-	return together(fixed(file{path: "var/run/", mode: 0o755}), program("webserver", path))
+	return together(fixed(file{Path: "var/run/", Mode: 0o755}), program("webserver", path))
 }
 
 // picture is what an image named after an animal serves.
 func picture(animal string) []file {
 	data := fmt.Sprintf("{\n\"image\": \"%s.jpg\"\n}\n", animal)
-	return []file{{path: "data.json", mode: 0o644, data: []byte(data)}}
+	return []file{{Path: "data.json", Mode: 0o644, Data: []byte(data)}}
 }
 
 // predefinedGroup has a user of the image with a supplemental group of the image.
 var predefinedGroup = []file{
 	{
-		path: "etc/passwd",
-		mode: 0o644,
-		data: []byte(passwd + "default-user:x:1000:1000::/home/default-user:/bin/sh\n"),
+		Path: "etc/passwd",
+		Mode: 0o644,
+		Data: []byte(passwd + "default-user:x:1000:1000::/home/default-user:/bin/sh\n"),
 	},
 	{
-		path: "etc/group",
-		mode: 0o644,
-		data: []byte(group + "default-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n"),
+		Path: "etc/group",
+		Mode: 0o644,
+		Data: []byte(group + "default-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n"),
 	},
 }

@@ -3,9 +3,15 @@ package images
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
+
+	"github.com/trivet-node/trivet/internal/tarfile"
 )
+
+// file is a file of a layer.
+type file = tarfile.File
 
 // maker makes the files of a layer.
 type maker func(ctx context.Context, a *assembly) ([]file, error)
@@ -14,9 +20,9 @@ type maker func(ctx context.Context, a *assembly) ([]file, error)
 func layers() map[string]maker {
 	return map[string]maker{
 		"busybox":    busybox,
-		"bash":       together(packaged(bash), fixed(file{path: "usr/local/bin/sh", link: "/bin/bash"})),
+		"bash":       together(packaged(bash), fixed(file{Path: "usr/local/bin/sh", Link: "/bin/bash"})),
 		"netcat":     packaged(netcat),
-		"names":      together(program("names", "bin/dig"), fixed(file{path: "bin/getent", link: "dig"})),
+		"names":      together(program("names", "bin/dig"), fixed(file{Path: "bin/getent", Link: "dig"})),
 		"wget":       program("wget", "bin/wget"),
 		"alpine":     fixed(osRelease),
 		"pause":      program("pause", "pause"),
@@ -67,7 +73,7 @@ func layers() map[string]maker {
 // files returns the files of a layer by its name in the catalog.
 func (a *assembly) files(ctx context.Context, layer string) ([]file, error) {
 	if mark, ok := strings.CutPrefix(layer, "mark "); ok {
-		return []file{{path: mark, mode: 0o644}}, nil
+		return []file{{Path: mark, Mode: 0o644}}, nil
 	}
 
 	files, ok := a.makers[layer]
@@ -84,12 +90,12 @@ func program(name, path string) maker { return programWithMode(name, path, 0o755
 func programWithMode(name, path string, mode int64) maker {
 	return func(ctx context.Context, a *assembly) ([]file, error) {
 		source, err := a.inputs.program(ctx, name)
-		return []file{{path: path, mode: mode, source: source}}, err
+		return []file{{Path: path, Mode: mode, Source: source}}, err
 	}
 }
 
-func packaged(d debian) maker {
-	return func(ctx context.Context, a *assembly) ([]file, error) { return a.inputs.packaged(ctx, d) }
+func packaged(p packages) maker {
+	return func(ctx context.Context, a *assembly) ([]file, error) { return a.inputs.packaged(ctx, p) }
 }
 
 func fixed(files ...file) maker {
@@ -126,8 +132,8 @@ const certificates = "/etc/ssl/certs/ca-certificates.crt"
 // CA certificates. The dynamic busybox is used, because a static glibc cannot be relied upon to resolve
 // names.
 func busybox(ctx context.Context, a *assembly) ([]file, error) {
-	packaged, err := a.inputs.packaged(ctx, debian{
-		packages: []string{"busybox"},
+	packaged, err := a.inputs.packaged(ctx, packages{
+		names:    []string{"busybox"},
 		programs: map[string]string{"bin/busybox": "busybox"},
 	})
 	if err != nil {
@@ -135,29 +141,29 @@ func busybox(ctx context.Context, a *assembly) ([]file, error) {
 	}
 
 	files := append([]file{
-		{path: "tmp/", mode: 0o1777},
-		{path: "root/", mode: 0o700},
-		{path: "home/", mode: 0o755},
-		{path: "var/tmp/", mode: 0o1777},
-		{path: "etc/passwd", mode: 0o644, data: []byte(passwd)},
-		{path: "etc/group", mode: 0o644, data: []byte(group)},
-		{path: "etc/nsswitch.conf", mode: 0o644, data: []byte(nsswitch)},
+		{Path: "tmp/", Mode: 0o1777},
+		{Path: "root/", Mode: 0o700},
+		{Path: "home/", Mode: 0o755},
+		{Path: "var/tmp/", Mode: 0o1777},
+		{Path: "etc/passwd", Mode: 0o644, Data: []byte(passwd)},
+		{Path: "etc/group", Mode: 0o644, Data: []byte(group)},
+		{Path: "etc/nsswitch.conf", Mode: 0o644, Data: []byte(nsswitch)},
 	}, packaged...)
 
-	applets, err := exec.CommandContext(ctx, packaged[0].source, "--list").Output()
+	applets, err := exec.CommandContext(ctx, packaged[0].Source, "--list").Output()
 	if err != nil {
 		return nil, err
 	}
 
 	for name := range strings.FieldsSeq(string(applets)) {
 		if name != "busybox" {
-			files = append(files, file{path: "bin/" + name, mode: 0o755, hard: "bin/busybox"})
+			files = append(files, file{Path: "bin/" + name, Mode: 0o755, Hard: "bin/busybox"})
 		}
 	}
 
-	if fileExists(certificates) {
+	if _, err := os.Stat(certificates); err == nil {
 		path := strings.TrimPrefix(certificates, "/")
-		files = append(files, file{path: path, mode: 0o644, source: certificates})
+		files = append(files, file{Path: path, Mode: 0o644, Source: certificates})
 	}
 
 	return files, nil

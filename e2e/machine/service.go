@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,9 @@ const serviceSuffix = ".service"
 
 // daemonKey begins the line of a unit that has the Daemon. systemd ignores keys that begin with X-.
 const daemonKey = "X-Daemon="
+
+// reporting are the programs that say to systemd when they serve, and that they are alive.
+var reporting = []string{"trivet-cri", "trivet-csi", "trivet-netd", "trivet-node"}
 
 // unitText is the service of a daemon: a daemon that ends stays ended, and what it has left (trivet-monitor,
 // shims) outlives it.
@@ -41,13 +45,19 @@ func unitText(d Daemon, log string) (string, error) {
 		env = append(env, "Environment="+quote(e))
 	}
 
+	// Ours are supervised as their units in deploy have it.
+	supervised := "Type=exec"
+	if slices.Contains(reporting, filepath.Base(d.Argv[0])) {
+		supervised = "Type=notify\nWatchdogSec=60"
+	}
+
 	return strings.Join([]string{
 		"[Unit]",
 		"DefaultDependencies=no",
 		"StartLimitIntervalSec=0",
 		daemonKey + string(daemon),
 		"[Service]",
-		"Type=exec",
+		supervised,
 		"ExecStart=" + strings.Join(quoted, " "),
 		strings.Join(env, "\n"),
 		"KillMode=process",

@@ -14,6 +14,8 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+
+	"github.com/trivet-node/trivet/internal/supervisor"
 )
 
 // Version is set at link time (-X .../internal/program.Version=v0.1.0).
@@ -51,6 +53,9 @@ type Env struct {
 	Stdout io.Writer
 	Stderr io.Writer
 	Log    *slog.Logger // set by Parse; before that it writes to Stderr at level info
+
+	// Supervisor has started the process, if it is a service.
+	Supervisor supervisor.Supervisor
 }
 
 // Main runs the program and ends the process. SIGINT and SIGTERM cancel ctx; a second one ends the process at
@@ -96,6 +101,11 @@ func Run(name string, args []string, run func(ctx context.Context, env *Env) err
 		Stdout: os.Stdout,
 		Stderr: os.Stderr,
 		Log:    slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	}
+
+	var err error
+	if env.Supervisor, err = supervisor.FromEnvironment(); err != nil {
+		env.Log.Warn("not all is reported to the service manager", "err", err)
 	}
 
 	return exitCode(env, run(ctx, env))

@@ -23,6 +23,7 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/socket"
+	"github.com/trivet-node/trivet/internal/supervisor"
 	"github.com/trivet-node/trivet/internal/trace"
 	"github.com/trivet-node/trivet/node/config"
 	"github.com/trivet-node/trivet/node/eviction"
@@ -52,17 +53,21 @@ type surroundings struct {
 	traces   *trace.Provider
 	metrics  *kubeletmetric.Set
 
+	// supervisor hears that the agent runs, and whether it still works.
+	supervisor supervisor.Supervisor
+
 	// pressures are what the node is short of: the evictor finds them, its status and admission have them.
 	pressures *eviction.Pressures
 }
 
 // Run runs the node until ctx ends. Containers are left running.
-func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+func Run(ctx context.Context, cfg config.Config, env *program.Env) error {
 	s := surroundings{
-		cfg:       cfg,
-		log:       log,
-		started:   time.Now(),
-		pressures: &eviction.Pressures{},
+		cfg:        cfg,
+		log:        env.Log,
+		supervisor: env.Supervisor,
+		started:    time.Now(),
+		pressures:  &eviction.Pressures{},
 	}
 	if err := s.check(); err != nil {
 		return err
@@ -75,10 +80,10 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	}
 	defer only.Close()
 
-	setProcess(cfg.Process, log)
+	setProcess(cfg.Process, s.log)
 	s.metrics = newMetrics(cfg, s.cgroups.V2, s.started)
 
-	if s.traces, err = newTraces(ctx, cfg, log); err != nil {
+	if s.traces, err = newTraces(ctx, cfg, s.log); err != nil {
 		return err
 	}
 	defer s.traces.Flush()
@@ -95,6 +100,9 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 
 	parts.run("healthz", func(ctx context.Context) error { return serveHealth(ctx, cfg.HealthAddress) })
 
+	// kubeadm and dpkg wait for this; it must not depend on the runtime, which may be installed after.
+	s.supervisor.Ready(s.log, "waiting for the container runtime")
+
 	// The runtime may be started after the agent; all other parts need it.
 	if err := s.awaitRuntime(parts.ctx); err != nil {
 		return err
@@ -109,7 +117,8 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 
-	log.Info("node agent runs", "node", cfg.NodeName, "runtime", s.info.Name, "version", program.Version)
+	s.supervisor.Ready(s.log, "runs node "+cfg.NodeName+" on "+s.info.Name)
+	s.log.Info("node agent runs", "node", cfg.NodeName, "runtime", s.info.Name, "version", program.Version)
 	return parts.wait()
 }
 
@@ -270,6 +279,7 @@ const runtimeCheck = 200 * time.Millisecond
 func (s *surroundings) awaitRuntime(ctx context.Context) error {
 	logged := false
 	for range retry.Every(ctx, runtimeCheck) {
+		s.supervisor.Alive(s.log)
 		info, err := s.runtime.Info(ctx)
 		if err == nil {
 			s.info = info

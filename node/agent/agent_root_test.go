@@ -18,7 +18,9 @@ import (
 
 	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/kube/kubetest"
+	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/retry"
+	"github.com/trivet-node/trivet/internal/supervisor"
 	"github.com/trivet-node/trivet/internal/testenv"
 	"github.com/trivet-node/trivet/node/config"
 	"github.com/trivet-node/trivet/node/runtime/runtimetest"
@@ -32,6 +34,8 @@ type testNode struct {
 	api     *kubetest.Server
 	runtime *runtimetest.Server
 	ended   chan error // of the agent that was started last
+
+	supervisor supervisor.Supervisor
 }
 
 func newTestNode(t *testing.T) *testNode {
@@ -94,7 +98,11 @@ func (n *testNode) start() (stop func() error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(n.t.Context()))
 	ended := make(chan error, 1)
 	n.ended = ended
-	go func() { ended <- Run(ctx, n.cfg, slog.New(slog.NewTextHandler(n.t.Output(), nil))) }()
+	env := &program.Env{
+		Log:        slog.New(slog.NewTextHandler(n.t.Output(), nil)),
+		Supervisor: n.supervisor,
+	}
+	go func() { ended <- Run(ctx, n.cfg, env) }()
 	return func() error {
 		cancel()
 		return <-ended
@@ -235,7 +243,7 @@ func TestTwoAgentsDoNotShareARootDirectory(t *testing.T) {
 	n.await("the node is registered", func() bool {
 		return kubetest.Get[v1.Node](n.api, "nodes", "", "n") != nil
 	})
-	err := Run(t.Context(), n.cfg, slog.New(slog.DiscardHandler))
+	err := Run(t.Context(), n.cfg, &program.Env{Log: slog.New(slog.DiscardHandler)})
 	if err == nil || !strings.Contains(err.Error(), "--root-dir") {
 		t.Errorf("the second agent: %v", err)
 	}

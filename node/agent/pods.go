@@ -80,6 +80,9 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	s.runSources(parts, in)
 	parts.run("container runtime", func(ctx context.Context) error { return s.runtime.Watch(ctx, worker) })
 	parts.runSafe("pod workers", worker.Run)
+	parts.runSafe("signs of life", func(ctx context.Context) {
+		s.supervisor.Watch(ctx, s.log, in.looks.Turn)
+	})
 	runStorageLimits(s, parts, in, worker)
 
 	// What nobody needs goes before a pod does.

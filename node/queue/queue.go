@@ -26,6 +26,9 @@ type Queue struct {
 	turns []types.UID
 
 	pods map[types.UID]*pod
+
+	// passing are those who wait until it is the turn of no pod at all.
+	passing []chan struct{}
 }
 
 // pod is what the queue knows of one pod. It is dropped when there is nothing to know.
@@ -114,6 +117,11 @@ func (q *Queue) Run(ctx context.Context, workers int, look func(context.Context,
 					return
 				}
 
+				if uid == noPod {
+					q.pass()
+					continue
+				}
+
 				look(ctx, uid, why)
 				q.done(uid)
 			}
@@ -177,6 +185,9 @@ func (q *Queue) next() (uid types.UID, why Reasons, open bool) {
 
 	uid = q.turns[0]
 	q.turns = q.turns[1:]
+	if uid == noPod {
+		return uid, 0, true
+	}
 
 	p := q.pods[uid]
 	why = p.why

@@ -213,3 +213,52 @@ func TestALookKnowsWhenItWasAskedFor(t *testing.T) {
 		})
 	})
 }
+
+func TestATurnIsTakenBetweenThoseOfPods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := New()
+		q.Look("a", PodChanged)
+		l := run(t, q, 1)
+		for range 2 {
+			if err := q.Turn(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		expect(t, l.after(0), "a after 0s: "+of(PodChanged).String())
+	})
+}
+
+func TestNoTurnIsTakenWhileAllWorkersHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := New()
+		release := make(chan struct{})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { q.Run(ctx, 1, func(context.Context, types.UID, Reasons) { <-release }) })
+		q.Look("a", PodChanged)
+		synctest.Wait()
+
+		// Each that waits takes no turn of its own.
+		for range 3 {
+			short, end := context.WithTimeout(ctx, time.Second)
+			if err := q.Turn(short); err == nil {
+				t.Error("a turn was taken")
+			}
+			end()
+		}
+		if len(q.turns) != 1 {
+			t.Errorf("%d turns are waited for, want 1", len(q.turns))
+		}
+
+		close(release)
+		if err := q.Turn(ctx); err != nil {
+			t.Error(err)
+		}
+
+		cancel()
+		running.Wait()
+		if err := q.Turn(t.Context()); err == nil {
+			t.Error("a turn was taken after the end")
+		}
+	})
+}

@@ -4,7 +4,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
@@ -66,10 +68,22 @@ func run(ctx context.Context, env *program.Env) error {
 		return err
 	}
 
+	env.Supervisor.Ready(env.Log, "keeping the network of this node")
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return scrapes.Run(ctx) })
 	group.Go(func() error { return daemon.Run(ctx) })
+	group.Go(func() error { env.Supervisor.Watch(ctx, env.Log, passes(daemon)); return nil })
 	return group.Wait()
+}
+
+// passes fails when the daemon has ended no pass over the network for too long.
+func passes(daemon *netd.Daemon) func(context.Context) error {
+	return func(context.Context) error {
+		if r := daemon.Report(); !r.Alive(time.Now()) {
+			return fmt.Errorf("the last pass over the network began at %s", r.At.UTC().Format(time.RFC3339))
+		}
+		return nil
+	}
 }
 
 // apiConfig reads the kubeconfig, or what a pod finds in its file system.

@@ -58,5 +58,5 @@ func run(ctx context.Context, env *program.Env) error {
 	}
 
 	program.SmallHeap()
-	return serve(ctx, cfg, env.Log)
+	return serve(ctx, cfg, env.Supervisor, env.Log)
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/trivet-node/trivet/cri/sandbox"
 	"github.com/trivet-node/trivet/cri/stats/layer"
 	"github.com/trivet-node/trivet/cri/streaming"
+	"github.com/trivet-node/trivet/internal/supervisor"
 	"github.com/trivet-node/trivet/internal/trace"
 )
 
@@ -32,6 +33,9 @@ type parts struct {
 	log     *slog.Logger
 	metrics *daemonmetric.Set
 	traces  *trace.Provider
+
+	// supervisor hears when CRI is served, and whether it still is.
+	supervisor supervisor.Supervisor
 
 	monitor    *monitor.Client
 	images     *image.Store

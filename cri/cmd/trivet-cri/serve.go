@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 
 	"golang.org/x/sync/errgroup"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/config"
 	"github.com/trivet-node/trivet/cri/daemonmetric"
@@ -16,11 +18,12 @@ import (
 	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
+	"github.com/trivet-node/trivet/internal/supervisor"
 	"github.com/trivet-node/trivet/internal/trace"
 )
 
 // serve opens the parts, and serves until ctx ends.
-func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+func serve(ctx context.Context, cfg config.Config, by supervisor.Supervisor, log *slog.Logger) error {
 	host, err := inspect(cfg)
 	if err != nil {
 		return err
@@ -34,10 +37,11 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	defer listener.Close()
 
 	p := &parts{
-		machine: host,
-		cfg:     cfg,
-		log:     log,
-		metrics: daemonmetric.New(),
+		machine:    host,
+		cfg:        cfg,
+		log:        log,
+		metrics:    daemonmetric.New(),
+		supervisor: by,
 	}
 	defer p.close()
 
@@ -106,9 +110,29 @@ func (p *parts) run(ctx context.Context, listener, archives net.Listener, scrape
 		g.Stop()
 		return nil
 	})
+	all.Go(func() error { p.supervisor.Watch(ctx, p.log, p.answers); return nil })
 
 	p.log.Info("serving CRI", "socket", p.cfg.Socket)
+	p.supervisor.Ready(p.log, "serving CRI on "+p.cfg.Socket)
 	return all.Wait()
+}
+
+// answers asks the server for a pod by its own socket, as kubelet does: a lock of all pods that is held
+// forever, or a server that takes no calls any more, shows.
+func (p *parts) answers(ctx context.Context) error {
+	conn, err := socket.Dial(p.cfg.Socket)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+
+	nobody := &runtimeapi.PodSandboxFilter{Id: "0"}
+	request := &runtimeapi.ListPodSandboxRequest{Filter: nobody}
+	if _, err := runtimeapi.NewRuntimeServiceClient(conn).ListPodSandbox(ctx, request); err != nil {
+		return fmt.Errorf("list pods by %s: %w", p.cfg.Socket, err)
+	}
+
+	return nil
 }
 
 // server returns the CRI server, which is not started.

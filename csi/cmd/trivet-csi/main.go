@@ -24,5 +24,5 @@ func run(ctx context.Context, env *program.Env) error {
 		return probe(ctx, o.endpoint)
 	}
 	program.SmallHeap()
-	return serve(ctx, env.Log, o)
+	return serve(ctx, env, o)
 }

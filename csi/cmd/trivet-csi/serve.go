@@ -18,13 +18,15 @@ import (
 	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
+	"github.com/trivet-node/trivet/internal/supervisor"
 	"github.com/trivet-node/trivet/internal/trace"
 )
 
 // stopTimeout bounds how long calls that are under way may take when the process is asked to end.
 const stopTimeout = 10 * time.Second
 
-func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
+func serve(ctx context.Context, env *program.Env, o options) (err error) {
+	log := env.Log
 	listener, err := socket.Listen(ctx, o.endpoint)
 	if err != nil {
 		return err
@@ -73,6 +75,8 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 		driver:   d,
 		scrapes:  scrapes,
 		control:  control,
+
+		supervisor: env.Supervisor,
 	})
 }
 
@@ -83,6 +87,9 @@ type parts struct {
 	driver   *driver.Driver
 	scrapes  *metric.Server
 	control  *controllers // nil: nothing is provisioned
+
+	// supervisor hears when CSI is served, and whether it still is.
+	supervisor supervisor.Supervisor
 }
 
 // runAll runs the parts until ctx ends or one of them fails.
@@ -105,6 +112,11 @@ func runAll(ctx context.Context, log *slog.Logger, o options, p parts) error {
 		return errors.Join(err, group.Wait())
 	}
 
+	p.supervisor.Ready(log, "serving CSI on "+o.endpoint)
+
+	// As kubelet asks: a driver whose calls all wait for something does not answer.
+	answers := func(ctx context.Context) error { return probe(ctx, o.endpoint) }
+	group.Go(func() error { p.supervisor.Watch(ctx, log, answers); return nil })
 	return group.Wait()
 }
 

@@ -101,7 +101,8 @@ func Manifests(d pki.Dir, deploy string) (string, error) {
 		}
 
 		for _, f := range files {
-			if strings.HasSuffix(f, "daemonset.yaml") {
+			// What kustomize reads is no object.
+			if name := filepath.Base(f); name == "daemonset.yaml" || name == "kustomization.yaml" {
 				continue
 			}
 

@@ -52,7 +52,7 @@ func run(ctx context.Context, env *program.Env) error {
 
 	klog.SetSlogLogger(env.Log)
 	program.SmallHeap()
-	return agent.Run(ctx, cfg, env.Log)
+	return agent.Run(ctx, cfg, env)
 }
 
 // oneLine puts several errors into one line: every program of the project ends with one.

@@ -1,0 +1,165 @@
+package distribution
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trivet-node/trivet/release/part"
+)
+
+// newWriter has a few bytes in the place of each program, in directories of its own.
+func newWriter(t *testing.T) *writer {
+	t.Helper()
+	source, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	w := &writer{
+		Config: Config{
+			Version:  "v1.2.3-rc.1",
+			Revision: "0123456",
+			Time:     time.Unix(1_700_000_000, 0),
+			Source:   source,
+			Programs: t.TempDir(),
+			Say:      t.Logf,
+		},
+		dir:      t.TempDir(),
+		tools:    map[string]tools{},
+		lists:    map[string][]byte{},
+		licenses: []byte("a license\n"),
+	}
+	for _, arch := range Architectures {
+		for _, p := range part.Parts {
+			for _, program := range p.Programs {
+				file := w.program(arch, program.Name)
+				if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(file, []byte(program.Name+arch), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+
+	return w
+}
+
+// made is a package and an image of a part, built in a place of its own.
+func made(t *testing.T, name string) (deb []byte, digest string) {
+	t.Helper()
+	p, ok := part.Find(name)
+	if !ok {
+		t.Fatalf("no part is called %s", name)
+	}
+
+	w := newWriter(t)
+	built, err := w.debianPackage(p, "arm64")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	var out bytes.Buffer
+	if err := built.Write(&out); err != nil {
+		t.Fatal(err)
+	}
+
+	image, err := w.image(p, "arm64")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	hash, err := image.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes(), hash.String()
+}
+
+func TestEqualInputsInTwoPlacesMakeEqualPackagesAndImages(t *testing.T) {
+	for _, name := range []string{"trivet-cri", "trivet-netd", "trivet-node"} {
+		deb, digest := made(t, name)
+		again, digestAgain := made(t, name)
+		if !bytes.Equal(deb, again) || digest != digestAgain {
+			t.Errorf("%s: packages of %d and %d bytes, images %s and %s", name, len(deb), len(again), digest,
+				digestAgain)
+		}
+	}
+}
+
+func TestAllThatAPartNamesIsThere(t *testing.T) {
+	w := newWriter(t)
+	for _, p := range part.Parts {
+		if _, err := w.debianPackage(p, "amd64"); err != nil {
+			t.Errorf("%s: %v", p.Name, err)
+		}
+
+		wanted := []string{"README.md", p.Service.Unit}
+		for _, c := range p.Configuration {
+			wanted = append(wanted, c.Source)
+		}
+		for _, name := range wanted {
+			if _, err := os.Stat(w.deployed(p, name)); err != nil {
+				t.Error(err)
+			}
+		}
+
+		for _, program := range p.Programs {
+			if _, err := os.Stat(filepath.Join(w.Source, program.Source)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+func TestACandidateComesBeforeItsVersion(t *testing.T) {
+	if got := newWriter(t).debianVersion(); got != "1.2.3~rc.1" {
+		t.Errorf("version %s", got)
+	}
+}
+
+func TestAVersionThatIsNoneIsRefused(t *testing.T) {
+	for _, version := range []string{"", "1.2.3", "v1", "v1.2.3/..", "v1.2.3 x"} {
+		dir := filepath.Join(t.TempDir(), "dist")
+		err := Write(t.Context(), Config{Version: version}, dir)
+		if err == nil || !strings.Contains(err.Error(), "version") {
+			t.Errorf("%q: %v", version, err)
+		}
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("%q: files were written", version)
+		}
+	}
+}
+
+func TestSumsAndTheArchiveHaveAllFiles(t *testing.T) {
+	w := newWriter(t)
+	if err := w.write("packages/x.deb", 0o644, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.writeArchive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	sums, err := os.ReadFile(filepath.Join(w.dir, sumsFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"packages/x.deb\n",
+		"deploy/cni/kustomization.yaml\n",
+		"deploy/kind/csi/kustomization.yaml\n",
+		"trivet_v1.2.3-rc.1.tar.gz\n",
+	} {
+		if !strings.Contains(string(sums), "  "+want) {
+			t.Errorf("no sum of %s", want)
+		}
+	}
+	if strings.Contains(string(sums), "Dockerfile") {
+		t.Error("what builds an image from sources is delivered")
+	}
+}

@@ -1,0 +1,62 @@
+// Package maintainer writes the maintainer scripts of a package with a service (Debian Policy 6 and 9.3.3). A
+// script may be run again after it was killed at any line. An upgrade restarts the service, a removal stops
+// it, and a purge takes away what the part says.
+package maintainer
+
+import (
+	_ "embed"
+	"fmt"
+	"strings"
+
+	"github.com/trivet-node/trivet/release/part"
+)
+
+// The scripts, in which PACKAGE, UNIT, and lines ENABLE, BEFORE_REMOVAL and PURGE stand for those of a part.
+var (
+	//go:embed scripts/postinst
+	postinst string
+
+	//go:embed scripts/prerm
+	prerm string
+
+	//go:embed scripts/postrm
+	postrm string
+)
+
+// Scripts are the scripts of a part by their names.
+func Scripts(p part.Part) map[string]string {
+	all := map[string]string{"postinst": postinst, "prerm": prerm, "postrm": postrm}
+	for name, script := range all {
+		all[name] = complete(script, p)
+	}
+	return all
+}
+
+func complete(script string, p part.Part) string {
+	// A service that is started by hand is not enabled, and deb-systemd-invoke starts none that is not.
+	enable := fmt.Sprintf("deb-systemd-helper enable %s >/dev/null || true", p.Service.Unit)
+	if p.Service.Manual {
+		enable = ": the administrator enables it"
+	}
+
+	blocks := map[string][]string{
+		"ENABLE":         {enable},
+		"BEFORE_REMOVAL": p.Service.BeforeRemoval,
+		"PURGE":          p.Service.Purge,
+	}
+
+	var out strings.Builder
+	for line := range strings.Lines(script) {
+		indent := line[:len(line)-len(strings.TrimLeft(line, "\t"))]
+		block, ok := blocks[strings.TrimSpace(line)]
+		if !ok {
+			out.WriteString(strings.NewReplacer("PACKAGE", p.Name, "UNIT", p.Service.Unit).Replace(line))
+			continue
+		}
+
+		for _, command := range block {
+			fmt.Fprintf(&out, "%s%s\n", indent, command)
+		}
+	}
+	return out.String()
+}
