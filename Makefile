@@ -71,4 +71,5 @@ fuzz: ## fuzz every parser of others' bytes for FUZZTIME=20s each
 		echo "$$f $$name"; go test -run='^$$' -fuzz="^$$name$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=10x ./$$(dirname $$f) || exit 1; done; done
 
 include e2e/build.mk
+include e2e/kind/kind.mk
 include e2e/bench/bench.mk

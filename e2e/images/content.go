@@ -207,3 +207,30 @@ var predefinedGroup = []file{
 		data: []byte(group + "default-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n"),
 	},
 }
+
+// proxyTools are what kube-proxy calls beside iptables and conntrack.
+var proxyTools = debian{
+	packages: []string{"kmod", "nftables"},
+	programs: map[string]string{"usr/sbin/nft": "nft", "usr/sbin/modprobe": "kmod"},
+}
+
+// controlPlanePrograms are links to the one binary that is all of them.
+var controlPlanePrograms = []file{
+	{path: "usr/local/bin/kube-apiserver", link: "controlplane"},
+	{path: "usr/local/bin/kube-controller-manager", link: "controlplane"},
+	{path: "usr/local/bin/kube-scheduler", link: "controlplane"},
+	{path: "usr/local/bin/kube-proxy", link: "controlplane"},
+}
+
+// fileSystems are the programs that trivet-csi calls.
+var fileSystems = debian{
+	packages: []string{"btrfs-progs", "e2fsprogs", "xfsprogs"},
+	programs: map[string]string{
+		"usr/sbin/mkfs.btrfs": "mkfs.btrfs",
+		"usr/sbin/mkfs.ext4":  "mke2fs",
+		"usr/sbin/mkfs.xfs":   "mkfs.xfs",
+		"usr/sbin/e2fsck":     "e2fsck",
+		"usr/sbin/resize2fs":  "resize2fs",
+	},
+	trees: []string{"etc/mke2fs.conf"},
+}

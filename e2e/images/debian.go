@@ -5,6 +5,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -26,7 +27,7 @@ type debian struct {
 	trees []string
 }
 
-// packaged returns the files that d names.
+// packaged returns the files that d names, and the shared libraries that they link.
 func (in *inputs) packaged(ctx context.Context, d debian) ([]file, error) {
 	root, err := in.unpack(ctx, d.packages)
 	if err != nil {
@@ -34,7 +35,6 @@ func (in *inputs) packaged(ctx context.Context, d debian) ([]file, error) {
 	}
 
 	var files []file
-	libs := map[string]file{}
 	for path, name := range d.programs {
 		found, err := findProgram(root, name)
 		if err != nil {
@@ -42,7 +42,25 @@ func (in *inputs) packaged(ctx context.Context, d debian) ([]file, error) {
 		}
 
 		files = append(files, file{path: path, mode: 0o755, source: found})
-		needed, err := libraries(found, root)
+	}
+
+	for _, tree := range d.trees {
+		more, err := treeFiles(root, strings.ReplaceAll(tree, "MULTIARCH", multiarch[runtime.GOARCH]))
+		if err != nil {
+			return nil, err
+		}
+
+		files = append(files, more...)
+	}
+
+	libs := map[string]file{}
+	for _, f := range files {
+		// Plugins of a program, which it loads itself, are in trees.
+		if f.link != "" || (f.mode&0o111 == 0 && !strings.HasSuffix(f.path, ".so")) {
+			continue
+		}
+
+		needed, err := librariesOf(f, root)
 		if err != nil {
 			return nil, err
 		}
@@ -56,17 +74,24 @@ func (in *inputs) packaged(ctx context.Context, d debian) ([]file, error) {
 		files = append(files, lib)
 	}
 
-	for _, tree := range d.trees {
-		more, err := treeFiles(root, strings.ReplaceAll(tree, "MULTIARCH", multiarch[runtime.GOARCH]))
-		if err != nil {
-			return nil, err
-		}
-
-		files = append(files, more...)
-	}
-
 	slices.SortFunc(files, func(a, b file) int { return strings.Compare(a.path, b.path) })
 	return files, nil
+}
+
+// librariesOf are those of a program or plugin; none of a script.
+func librariesOf(f file, root string) ([]file, error) {
+	magic := make([]byte, len(elf.ELFMAG))
+	source, err := os.Open(f.source)
+	if err != nil {
+		return nil, err
+	}
+	defer source.Close()
+
+	if _, err := io.ReadFull(source, magic); err != nil || string(magic) != elf.ELFMAG {
+		return nil, nil
+	}
+
+	return libraries(f.source, root)
 }
 
 // unpack downloads packages and the libraries that they depend on, and returns a directory in which all are

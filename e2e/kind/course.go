@@ -1,0 +1,99 @@
+package kind
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/trivet-node/trivet/e2e/demo"
+	"github.com/trivet-node/trivet/e2e/kind/part"
+)
+
+// poolSize is the share of each node of the disk that the nodes share.
+const poolSize = "10Gi"
+
+// step of the course: a part, and how far the demo works when the part is in its seat.
+type step struct {
+	part  part.Part
+	works works
+}
+
+// works says how much of the demo a cluster shows.
+type works int
+
+const (
+	nothing works = iota
+	pods
+	volumes
+)
+
+// steps are the parts in the order in which they are put into the cluster. Nodes that have trivet from the
+// start lack the first two only.
+func (c *Cluster) steps() []step {
+	files := part.Files{Deploy: filepath.Join(c.Source, "deploy"), Programs: c.Ours}
+	steps := []step{
+		{part.CNI{Cluster: c, Files: files}, pods},
+		{part.CSI{Cluster: c, Files: files, PoolSize: poolSize}, volumes},
+	}
+	if c.Trivet {
+		return steps
+	}
+
+	return append(steps,
+		step{part.CRI{Cluster: c, Files: files, Node: Worker}, volumes},
+		step{part.Agent{Cluster: c, Files: files, Node: Worker}, volumes},
+		step{part.Agent{Cluster: c, Files: files, Node: ControlPlane}, volumes},
+	)
+}
+
+// Install puts each part into its seat and shows the demo after each.
+func (c *Cluster) Install(ctx context.Context) error {
+	for _, s := range c.steps() {
+		c.Say("installing %s", s.part)
+		if err := s.part.Install(ctx); err != nil {
+			return fmt.Errorf("install %s: %w", s.part, err)
+		}
+		if err := c.show(ctx, s.works); err != nil {
+			return fmt.Errorf("with %s: %w", s.part, err)
+		}
+	}
+	return nil
+}
+
+// Remove takes the parts away in reverse, and shows the demo after each as far as it works without.
+func (c *Cluster) Remove(ctx context.Context) error {
+	steps := c.steps()
+	for i := len(steps) - 1; i >= 0; i-- {
+		c.Say("removing %s", steps[i].part)
+		if err := steps[i].part.Remove(ctx); err != nil {
+			return fmt.Errorf("remove %s: %w", steps[i].part, err)
+		}
+
+		left := nothing
+		if i > 0 {
+			left = steps[i-1].works
+		}
+		if err := c.show(ctx, left); err != nil {
+			return fmt.Errorf("without %s: %w", steps[i].part, err)
+		}
+	}
+	return nil
+}
+
+// show runs the demo.
+func (c *Cluster) show(ctx context.Context, how works) error {
+	if how == nothing {
+		return nil
+	}
+
+	c.Say("demo")
+	d := demo.Demo{
+		Kubectl:    c.lookPath("kubectl"),
+		Kubeconfig: c.Kubeconfig(),
+		Manifests:  filepath.Join(c.Source, "deploy/demo"),
+		Out:        c.sampled(),
+		Nodes:      2,
+		NoClaims:   how < volumes,
+	}
+	return d.Run(ctx)
+}
