@@ -155,8 +155,8 @@ var etcdImage = image{
 	config: v1.Config{Env: searchPath, Cmd: []string{"etcd"}},
 }
 
-// kubeadmImages are those that `kubeadm config images list` names, beside pause and CoreDNS. One image has all programs of
-// the control plane, because they are one binary here.
+// kubeadmImages are those that `kubeadm config images list` names, beside pause and CoreDNS. One image has
+// all programs of the control plane, because they are one binary here.
 var kubeadmImages = []image{
 	etcdImage,
 	{

@@ -214,7 +214,9 @@ var proxyTools = debian{
 	programs: map[string]string{"usr/sbin/nft": "nft", "usr/sbin/modprobe": "kmod"},
 }
 
-// controlPlanePrograms are links to the one binary that is all of them.
+// planeBinary is all programs of the control plane, which are links to it.
+const planeBinary = "usr/local/bin/controlplane"
+
 var controlPlanePrograms = []file{
 	{path: "usr/local/bin/kube-apiserver", link: "controlplane"},
 	{path: "usr/local/bin/kube-controller-manager", link: "controlplane"},

@@ -27,9 +27,13 @@ const (
 	volumes
 )
 
+// Course puts the parts of trivet into a cluster, one after the other, and takes them away again.
+type Course struct{ Cluster *Cluster }
+
 // steps are the parts in the order in which they are put into the cluster. Nodes that have trivet from the
 // start lack the first two only.
-func (c *Cluster) steps() []step {
+func (o Course) steps() []step {
+	c := o.Cluster
 	files := part.Files{Deploy: filepath.Join(c.Source, "deploy"), Programs: c.Ours}
 	steps := []step{
 		{part.CNI{Cluster: c, Files: files}, pods},
@@ -47,13 +51,15 @@ func (c *Cluster) steps() []step {
 }
 
 // Install puts each part into its seat and shows the demo after each.
-func (c *Cluster) Install(ctx context.Context) error {
-	for _, s := range c.steps() {
-		c.Say("installing %s", s.part)
+func (o Course) Install(ctx context.Context) error {
+	for _, s := range o.steps() {
+		o.Cluster.Say("installing %s", s.part)
 		if err := s.part.Install(ctx); err != nil {
 			return fmt.Errorf("install %s: %w", s.part, err)
 		}
-		if err := c.show(ctx, s.works); err != nil {
+
+		o.Cluster.Say("%s is installed", s.part)
+		if err := o.show(ctx, s.works); err != nil {
 			return fmt.Errorf("with %s: %w", s.part, err)
 		}
 	}
@@ -61,19 +67,20 @@ func (c *Cluster) Install(ctx context.Context) error {
 }
 
 // Remove takes the parts away in reverse, and shows the demo after each as far as it works without.
-func (c *Cluster) Remove(ctx context.Context) error {
-	steps := c.steps()
+func (o Course) Remove(ctx context.Context) error {
+	steps := o.steps()
 	for i := len(steps) - 1; i >= 0; i-- {
-		c.Say("removing %s", steps[i].part)
+		o.Cluster.Say("removing %s", steps[i].part)
 		if err := steps[i].part.Remove(ctx); err != nil {
 			return fmt.Errorf("remove %s: %w", steps[i].part, err)
 		}
 
+		o.Cluster.Say("%s is removed", steps[i].part)
 		left := nothing
 		if i > 0 {
 			left = steps[i-1].works
 		}
-		if err := c.show(ctx, left); err != nil {
+		if err := o.show(ctx, left); err != nil {
 			return fmt.Errorf("without %s: %w", steps[i].part, err)
 		}
 	}
@@ -81,19 +88,23 @@ func (c *Cluster) Remove(ctx context.Context) error {
 }
 
 // show runs the demo.
-func (c *Cluster) show(ctx context.Context, how works) error {
+func (o Course) show(ctx context.Context, how works) error {
 	if how == nothing {
 		return nil
 	}
 
-	c.Say("demo")
 	d := demo.Demo{
-		Kubectl:    c.lookPath("kubectl"),
-		Kubeconfig: c.Kubeconfig(),
-		Manifests:  filepath.Join(c.Source, "deploy/demo"),
-		Out:        c.sampled(),
+		Kubectl:    o.Cluster.lookPath("kubectl"),
+		Kubeconfig: o.Cluster.Kubeconfig(),
+		Manifests:  filepath.Join(o.Cluster.Source, "deploy/demo"),
+		Out:        o.Cluster.sampled(),
 		Nodes:      2,
 		NoClaims:   how < volumes,
 	}
-	return d.Run(ctx)
+	if err := d.Run(ctx); err != nil {
+		return err
+	}
+
+	o.Cluster.Say("the demo works")
+	return nil
 }

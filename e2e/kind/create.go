@@ -34,7 +34,7 @@ func (c *Cluster) Create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.startRegistry(ctx); err != nil {
+	if err := (registry{c}).start(ctx); err != nil {
 		return err
 	}
 
@@ -48,7 +48,7 @@ func (c *Cluster) Create(ctx context.Context) error {
 		"--kubeconfig="+c.Kubeconfig(), "--retain")
 	create.Stdout, create.Stderr = c.Out, c.Out
 	if err := create.Run(); err != nil {
-		return fmt.Errorf("kind create cluster: %w (make kind-down, or make kind again, removes what is there)", err)
+		return fmt.Errorf("kind create cluster: %w (make kind begins again, make kind-down ends it)", err)
 	}
 
 	// Pods run on both nodes.
@@ -110,7 +110,8 @@ kubeadmConfigPatches:
 
 	if c.Trivet {
 		for _, object := range []string{"InitConfiguration", "JoinConfiguration"} {
-			fmt.Fprintf(&text, "- |\n  kind: %s\n  nodeRegistration: {criSocket: %q}\n", object, nodeimage.CRISocket)
+			fmt.Fprintf(&text, "- |\n  kind: %s\n  nodeRegistration: {criSocket: %q}\n",
+				object, nodeimage.CRISocket)
 		}
 	}
 

@@ -24,7 +24,7 @@ const leakLimit = 30 * time.Second
 func (c *Cluster) Down(ctx context.Context) error {
 	// With a Docker of its own, the cluster ends with that.
 	if c.Docker.Running() && c.Image != "" {
-		if err := errors.Join(c.delete(ctx), c.stopRegistry(ctx)); err != nil {
+		if err := errors.Join(c.delete(ctx), registry{c}.stop(ctx)); err != nil {
 			return err
 		}
 	}

@@ -1,7 +1,7 @@
 // Package kind is a Kubernetes cluster made by kind, with two nodes, into which trivet is put part by part
-// while it runs (package part), or which is made of nodes that have trivet from the start. It works without a
-// network but Debian's archive: Docker and the nodes' image are made here (packages dockerhost and nodeimage);
-// or with the Docker and the published image that a user has.
+// while it runs (package part), or whose nodes have trivet from the start. It works without a network but
+// Debian's archive: Docker and the nodes' image are made here (packages dockerhost and nodeimage); or with
+// the Docker and the published image that a user has.
 package kind
 
 import (
@@ -162,13 +162,14 @@ func (c *Cluster) Copy(ctx context.Context, node, file, path string) error {
 }
 
 func (c *Cluster) nodes() nodeimage.Builder {
+	docker := func(ctx context.Context, args ...string) *exec.Cmd { return c.Command(ctx, "docker", args...) }
 	return nodeimage.Builder{
 		Dir:    c.Dir,
 		Source: c.Source,
 		Bin:    c.Bin,
 		Ours:   c.Ours,
 		Mirror: c.Mirror,
-		Docker: func(ctx context.Context, args ...string) *exec.Cmd { return c.Command(ctx, "docker", args...) },
+		Docker: docker,
 		Out:    c.sampled(),
 	}
 }

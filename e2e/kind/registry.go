@@ -8,9 +8,12 @@ import (
 	"strings"
 )
 
-// registry is the name of the container that serves images to the nodes, as the documents of kind do it: in
-// kind's network, where names of containers are names of hosts.
-const registry = "trivet-kind-registry"
+// registry serves images to the nodes from a container, as the documents of kind do it: in kind's network,
+// where names of containers are names of hosts.
+type registry struct{ cluster *Cluster }
+
+// registryName is the name of the container.
+const registryName = "trivet-kind-registry"
 
 // empty is an image without a file: the program of the registry is mounted.
 const empty = "trivet-kind/empty"
@@ -30,16 +33,17 @@ var mirrored = map[string]string{
 	"registry.k8s.io": "https://registry.k8s.io",
 }
 
-// startRegistry starts the registry again, and writes what tells nodes of it.
-func (c *Cluster) startRegistry(ctx context.Context) error {
+// start starts the registry again, and writes what describes it to nodes.
+func (r registry) start(ctx context.Context) error {
+	c := r.cluster
 	for name, server := range mirrored {
 		dir := c.path("certs.d", name)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 
-		text := fmt.Sprintf("server = %q\n\n[host.\"http://%s:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n",
-			server, registry)
+		const form = "server = %q\n\n[host.\"http://%s:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+		text := fmt.Sprintf(form, server, registryName)
 		if err := os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte(text), 0o644); err != nil {
 			return err
 		}
@@ -52,7 +56,7 @@ func (c *Cluster) startRegistry(ctx context.Context) error {
 		}
 	}
 
-	if err := c.stopRegistry(ctx); err != nil {
+	if err := r.stop(ctx); err != nil {
 		return err
 	}
 
@@ -65,7 +69,7 @@ func (c *Cluster) startRegistry(ctx context.Context) error {
 		}
 	}
 
-	_, err := output(c.Command(ctx, "docker", "run", "--detach", "--name="+registry, "--network=kind",
+	_, err := output(c.Command(ctx, "docker", "run", "--detach", "--name="+registryName, "--network=kind",
 		"--restart=always",
 		"--volume="+c.Images+":/images:ro",
 		"--volume="+filepath.Join(c.Ours, "trivet-images")+":/trivet-images:ro",
@@ -73,8 +77,8 @@ func (c *Cluster) startRegistry(ctx context.Context) error {
 	return err
 }
 
-func (c *Cluster) stopRegistry(ctx context.Context) error {
-	_, err := output(c.Command(ctx, "docker", "rm", "--force", "--volumes", registry))
+func (r registry) stop(ctx context.Context) error {
+	_, err := output(r.cluster.Command(ctx, "docker", "rm", "--force", "--volumes", registryName))
 	if err != nil && strings.Contains(err.Error(), "No such container") {
 		return nil
 	}

@@ -65,9 +65,9 @@ func run(ctx context.Context, env *program.Env) error {
 	}
 	switch verb {
 	case "install":
-		return c.Install(ctx)
+		return kind.Course{Cluster: c}.Install(ctx)
 	case "remove":
-		return c.Remove(ctx)
+		return kind.Course{Cluster: c}.Remove(ctx)
 	default:
 		return command(ctx, env, c, args)
 	}
@@ -82,8 +82,8 @@ func configure(env *program.Env, verb string) (*kind.Cluster, []string, error) {
 	flags.StringVar(&c.Ours, "programs", "bin", "directory with trivet's programs")
 	flags.StringVar(&c.Images, "images", ".trivet/images", "OCI layouts that the nodes pull from")
 	flags.StringVar(&c.Mirror, "mirror", "", "up: archive of Debian; empty: that of apt")
-	flags.StringVar(&c.Image, "image", "", "up: published image of the nodes, on the Docker that is there; empty: "+
-		"an image and a Docker that are made here")
+	flags.StringVar(&c.Image, "image", "",
+		"up: published image of the nodes, on your Docker; empty: image and Docker are made here")
 	nodes := flags.String("nodes", "kind", "up: kind, or trivet: nodes that have trivet from the start")
 	if err := env.Parse(flags); err != nil {
 		return nil, nil, err

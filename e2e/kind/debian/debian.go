@@ -1,6 +1,6 @@
-// Package debian takes from Debian's archive, through the host's apt, what a kind cluster is made of: packages
-// that are unpacked into a directory without being installed, and a root file system with packages that are
-// installed in it.
+// Package debian takes from Debian's archive, through the host's apt, what a kind cluster is made of:
+// packages that are unpacked into a directory without being installed, and a root file system in which
+// packages are installed.
 package debian
 
 import (
@@ -39,7 +39,7 @@ func Unpack(ctx context.Context, dir string, packages []string) error {
 
 	debs, err := filepath.Glob(filepath.Join(archives, "*.deb"))
 	if err != nil || len(debs) < len(packages) {
-		return errors.Join(err, fmt.Errorf("apt-get download left %d of the packages %v", len(debs), packages))
+		return errors.Join(err, fmt.Errorf("apt-get download left %d of %v", len(debs), packages))
 	}
 
 	root := filepath.Join(work, "root")
@@ -86,7 +86,7 @@ func tail(out string) string {
 	return strings.Join(lines[max(0, len(lines)-5):], "\n")
 }
 
-// Mirror is the address of the archive from which the host's apt gets the suite, or another suite of Debian's.
+// Mirror is the address of the archive from which the host's apt gets the suite, or another one of Debian's.
 func Mirror(ctx context.Context, suite string) (string, error) {
 	format := "--format=$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)"
 	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", format, "Created-By: Packages").Output()
@@ -96,7 +96,7 @@ func Mirror(ctx context.Context, suite string) (string, error) {
 
 	mirror := mirrorOf(string(out), suite)
 	if mirror == "" {
-		return "", fmt.Errorf("apt knows no archive of Debian: say where one is by --mirror")
+		return "", errors.New("apt knows no archive of Debian: say where one is by --mirror")
 	}
 	return mirror, nil
 }

@@ -73,7 +73,7 @@ func (r Root) Write(ctx context.Context, file string) error {
 	return os.Rename(file+".new", file)
 }
 
-// bootstrap runs debootstrap on mounts and with processes of its own: they end with it, also when it is killed.
+// bootstrap runs debootstrap with mounts and processes of its own, which end with it, also when it is killed.
 func (r Root) bootstrap(ctx context.Context, root string) error {
 	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--propagation=private",
 		"--pid", "--fork", "--kill-child", "--mount-proc", "--",

@@ -75,8 +75,8 @@ func (t *tree) link(file, path string) {
 	t.write(path, data, info.Mode().Perm())
 }
 
-// copyAll copies a directory. Scripts, which lie in directories called bin, may be executed, and nothing else:
-// files of a module in Go's cache have lost their modes.
+// copyAll copies a directory. Scripts, which lie in directories called bin, may be executed, and nothing
+// else: files of a module in Go's cache have lost their modes.
 func (t *tree) copyAll(dir string) {
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {

@@ -10,7 +10,8 @@ import (
 )
 
 const process = `{"args":["sh"],"capabilities":{"bounding":["CAP_CHOWN","CAP_SYS_RESOURCE"],` +
-	`"effective":["CAP_SYS_RESOURCE"]},"oomScoreAdj":-999,"rlimits":[{"hard":9,"soft":9,"type":"RLIMIT_NOFILE"}]}`
+	`"effective":["CAP_SYS_RESOURCE"]},"oomScoreAdj":-999,` +
+	`"rlimits":[{"hard":18446744073709551615,"soft":9,"type":"RLIMIT_NOFILE"}]}`
 
 const lowered = `{"args":["sh"],"capabilities":{"bounding":["CAP_CHOWN"],"effective":[]}}`
 

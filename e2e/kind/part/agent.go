@@ -77,7 +77,8 @@ func (p Agent) swap(ctx context.Context, script, program string) error {
 
 	for container, state := range before {
 		if after[container] != state {
-			return fmt.Errorf("container %s of node %s was %s, is %s", container, p.Node, state, after[container])
+			return fmt.Errorf("container %s of node %s was %s, is %s",
+				container, p.Node, state, after[container])
 		}
 	}
 	return nil

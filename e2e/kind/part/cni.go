@@ -3,7 +3,6 @@ package part
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 )
 
@@ -64,7 +63,7 @@ func (p CNI) unready(ctx context.Context) error {
 		return err
 	}
 	if strings.Contains(out, "=True") {
-		return fmt.Errorf("Ready: %w: %s", errors.New("without a network"), strings.Join(strings.Fields(out), ", "))
+		return errors.New("still Ready: " + strings.Join(strings.Fields(out), ", "))
 	}
 	return nil
 }

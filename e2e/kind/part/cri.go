@@ -150,7 +150,8 @@ func podsReady(ctx context.Context, c Cluster, node string) error {
 	return settle(ctx, "pods of node "+node, func(ctx context.Context) error {
 		const path = `jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}=` +
 			`{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}`
-		out, err := c.Kubectl(ctx, "", "get", "pods", "-A", "-o", path, "--field-selector=spec.nodeName="+node)
+		out, err := c.Kubectl(ctx, "", "get", "pods", "-A", "-o", path,
+			"--field-selector=spec.nodeName="+node)
 		if err != nil {
 			return err
 		}

@@ -108,14 +108,15 @@ func (p CSI) Remove(ctx context.Context) error {
 		return err
 	}
 
-	err = onEach(ctx, p.Cluster, "! mountpoint -q /var/lib/trivet/csi/pool || umount /var/lib/trivet/csi/pool; "+
+	err = onEach(ctx, p.Cluster, "pool=/var/lib/trivet/csi/pool; ! mountpoint -q $pool || umount $pool; "+
 		"rm -rf /var/lib/trivet/csi /run/trivet/csi /var/lib/kubelet/plugins/csi.trivet.dev "+
 		"/var/lib/kubelet/plugins_registry/csi.trivet.dev-reg.sock*")
 	if err != nil {
 		return err
 	}
 
-	_, err = p.Cluster.Kubectl(ctx, "", "annotate", "--overwrite", "storageclass", kindsClass, defaultClass+"=true")
+	_, err = p.Cluster.Kubectl(ctx, "", "annotate", "--overwrite", "storageclass", kindsClass,
+		defaultClass+"=true")
 	return err
 }
 

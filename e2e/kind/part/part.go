@@ -1,6 +1,6 @@
-// Package part puts a part of trivet into a kind cluster that runs, and takes it away again, with the commands
-// of the documents in deploy. What has been there before, and comes back, is what kind has there: no network
-// add-on, no provisioner, containerd, kubelet.
+// Package part puts a part of trivet into a kind cluster that runs, and takes it away again, with the
+// commands of the documents in deploy. What has been there before, and comes back, is what kind has there: no
+// network add-on, no provisioner, containerd, kubelet.
 package part
 
 import (
