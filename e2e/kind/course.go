@@ -28,11 +28,24 @@ const (
 )
 
 // Course puts the parts of trivet into a cluster, one after the other, and takes them away again.
-type Course struct{ Cluster *Cluster }
+type Course struct {
+	Cluster *Cluster
 
-// steps are the parts in the order in which they are put into the cluster. Nodes that have trivet from the
-// start lack the first two only.
+	// Parts is how many of the parts are meant, from the first; 0: all.
+	Parts int
+}
+
+// steps are the parts in the order in which they are put into the cluster.
 func (o Course) steps() []step {
+	all := o.all()
+	if o.Parts > 0 {
+		return all[:min(o.Parts, len(all))]
+	}
+	return all
+}
+
+// all parts. Nodes that have trivet from the start lack the first two only.
+func (o Course) all() []step {
 	c := o.Cluster
 	files := part.Files{Deploy: filepath.Join(c.Source, "deploy"), Programs: c.Ours}
 	steps := []step{

@@ -165,4 +165,7 @@ func TestCourseEndsWithTrivetInEverySeat(t *testing.T) {
 	if got := names(&Cluster{Trivet: true}); !slices.Equal(got, want[:2]) {
 		t.Errorf("steps of nodes with trivet %v", got)
 	}
+	if got := (Course{Cluster: &Cluster{}, Parts: 1}).steps(); len(got) != 1 {
+		t.Errorf("%d steps, want the first", len(got))
+	}
 }

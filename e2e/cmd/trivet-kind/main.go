@@ -25,6 +25,7 @@ const about = `trivet-kind brings up a kind cluster of two nodes and puts trivet
   up                  the cluster, without a network add-on
   install             put the parts of trivet into it one after the other, and show the demo with each
   remove              take them away again in reverse
+  measure             pods' starts and ends on both nodes in turns, and the memory of the nodes' daemons
   run COMMAND...      run a command that sees the cluster: kubectl, docker, kind, sh
   down                take it down; nothing is left but what can be used again`
 
@@ -46,10 +47,12 @@ func run(ctx context.Context, env *program.Env) error {
 		verb, env.Args = env.Args[0], env.Args[1:]
 	}
 
-	c, args, err := configure(env, verb)
+	s, err := configure(env, verb)
 	if err != nil {
 		return err
 	}
+
+	c := s.cluster
 	if verb == "up" {
 		if err := c.Start(ctx); err != nil {
 			return err
@@ -65,16 +68,29 @@ func run(ctx context.Context, env *program.Env) error {
 	}
 	switch verb {
 	case "install":
-		return kind.Course{Cluster: c}.Install(ctx)
+		return kind.Course{Cluster: c, Parts: s.parts}.Install(ctx)
 	case "remove":
-		return kind.Course{Cluster: c}.Remove(ctx)
+		return kind.Course{Cluster: c, Parts: s.parts}.Remove(ctx)
+	case "measure":
+		return kind.Comparison{Cluster: c, Rounds: s.rounds}.Run(ctx)
 	default:
-		return command(ctx, env, c, args)
+		return command(ctx, env, c, s.args)
 	}
 }
 
-func configure(env *program.Env, verb string) (*kind.Cluster, []string, error) {
+// session is one call of the program.
+type session struct {
+	cluster *kind.Cluster
+	parts   int
+	rounds  int
+
+	// args are behind verb and flags.
+	args []string
+}
+
+func configure(env *program.Env, verb string) (*session, error) {
 	c := &kind.Cluster{Out: env.Stdout, Began: began()}
+	s := &session{cluster: c}
 	flags := env.Flags(about)
 	flags.StringVar(&c.Dir, "dir", ".trivet/kind", "state directory")
 	flags.StringVar(&c.Source, "source", ".", "root of the repository")
@@ -85,14 +101,16 @@ func configure(env *program.Env, verb string) (*kind.Cluster, []string, error) {
 	flags.StringVar(&c.Image, "image", "",
 		"up: published image of the nodes, on your Docker; empty: image and Docker are made here")
 	nodes := flags.String("nodes", "kind", "up: kind, or trivet: nodes that have trivet from the start")
+	flags.IntVar(&s.parts, "parts", 0, "install, remove: how many of the parts, from the first; 0: all")
+	flags.IntVar(&s.rounds, "rounds", 21, "measure: pods on each node")
 	if err := env.Parse(flags); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 
 	for _, p := range []*string{&c.Dir, &c.Source, &c.Bin, &c.Ours, &c.Images} {
 		abs, err := filepath.Abs(*p)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 
 		*p = abs
@@ -100,24 +118,26 @@ func configure(env *program.Env, verb string) (*kind.Cluster, []string, error) {
 
 	c.Trivet = *nodes == "trivet"
 	if err := check(c, verb, *nodes); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := recall(c, verb); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+
+	s.args = flags.Args()
 
 	if c.Image != "" {
 		c.Docker = dockerhost.Users{}
-		return c, flags.Args(), nil
+		return s, nil
 	}
 
 	c.Docker = &dockerhost.Own{Dir: c.Dir, Expose: []string{c.Source, c.Bin, c.Ours, c.Images}}
-	return c, flags.Args(), program.RequireRoot()
+	return s, program.RequireRoot()
 }
 
 // check checks what was asked for.
 func check(c *kind.Cluster, verb, nodes string) error {
-	if !slices.Contains([]string{"up", "install", "remove", "run", "down"}, verb) {
+	if !slices.Contains([]string{"up", "install", "remove", "measure", "run", "down"}, verb) {
 		return &program.UsageError{Err: fmt.Errorf("%q is not a verb, see trivet-kind --help", verb)}
 	}
 	if nodes != "kind" && nodes != "trivet" {

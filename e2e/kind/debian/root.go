@@ -44,6 +44,13 @@ func (r Root) Write(ctx context.Context, file string) error {
 		r.Mirror = mirror
 	}
 
+	// debootstrap downloads by the one and checks by the other.
+	for _, name := range []string{"wget", "gpgv"} {
+		if _, err := exec.LookPath(name); err != nil {
+			return fmt.Errorf("debootstrap needs the package %s: %w", name, err)
+		}
+	}
+
 	if err := Unpack(ctx, r.Tools, []string{"debootstrap"}); err != nil {
 		return err
 	}
