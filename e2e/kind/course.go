@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/trivet-node/trivet/e2e/demo"
+	"github.com/trivet-node/trivet/e2e/kind/check"
 	"github.com/trivet-node/trivet/e2e/kind/part"
 )
 
@@ -100,7 +101,7 @@ func (o Course) Remove(ctx context.Context) error {
 	return nil
 }
 
-// show runs the demo.
+// show runs the demo, and checks what that does not show.
 func (o Course) show(ctx context.Context, how works) error {
 	if how == nothing {
 		return nil
@@ -119,5 +120,15 @@ func (o Course) show(ctx context.Context, how works) error {
 	}
 
 	o.Cluster.Say("the demo works")
+	checks := check.Checks{
+		Cluster: o.Cluster,
+		Nodes:   []string{ControlPlane, Worker},
+		Claims:  how == volumes,
+	}
+	if err := checks.Run(ctx); err != nil {
+		return err
+	}
+
+	o.Cluster.Say("ports of hosts, limits and growth work")
 	return nil
 }
