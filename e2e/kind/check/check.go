@@ -121,7 +121,7 @@ func (c Checks) ports(ctx context.Context) error {
 		}
 
 		for _, from := range c.Nodes {
-			script := fmt.Sprintf("curl --silent --show-error --fail --max-time 5 http://%s:18080/info", address)
+			script := fmt.Sprintf("curl --silent --show-error --fail --max-time 5 %s:18080/info", address)
 			out, err := c.Cluster.OnNode(ctx, from, script)
 			if err != nil {
 				return fmt.Errorf("port of host %s from %s: %w", to, from, err)

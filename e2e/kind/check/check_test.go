@@ -38,8 +38,8 @@ func (c cluster) OnNode(_ context.Context, node, script string) (string, error) 
 var works = cluster{
 	{"get pod ports-n1", "10.0.0.1"},
 	{"get pod ports-n2", "10.0.0.2"},
-	{"http://10.0.0.1:18080", `{"host":"ports-n1"}`},
-	{"http://10.0.0.2:18080", `{"host":"ports-n2"}`},
+	{"10.0.0.1:18080", `{"host":"ports-n1"}`},
+	{"10.0.0.2:18080", `{"host":"ports-n2"}`},
 	{"get pod limits-", "Failed OOMKilled"},
 	{"get persistentvolumeclaim growth-", "512Mi"},
 }
@@ -57,7 +57,7 @@ func TestWhatIsWrongIsNamedWithItsNode(t *testing.T) {
 		want  string
 	}{
 		{rule{"n2: curl", "error: timed out"}, "from n2: timed out"},
-		{rule{"http://10.0.0.2:18080", `{"host":"ports-n1"}`}, "another pod answers"},
+		{rule{"10.0.0.2:18080", `{"host":"ports-n1"}`}, "another pod answers"},
 		{rule{"name: limits-n2", "error: no such field"}, "no such field"},
 		{rule{"create namespace", "error: forbidden"}, "forbidden"},
 	} {

@@ -70,7 +70,8 @@ func (p CRI) Remove(ctx context.Context) error {
 			systemctl disable --now trivet-cri
 			trivet-cri --shutdown
 		fi
-		rm -rf /etc/systemd/system/trivet-cri.service /etc/trivet /var/lib/trivet/cri /run/trivet/cri \
+		rm -rf /etc/systemd/system/trivet-cri.service /etc/trivet /var/lib/trivet/cri \
+			/run/trivet/cri* /run/trivet/monitor* /run/trivet/metrics/trivet-cri.sock \
 			/usr/local/bin/trivet-cri /usr/local/bin/trivet-monitor
 		systemctl daemon-reload
 		systemctl enable --now containerd`)
