@@ -32,17 +32,8 @@ const (
 type Course struct {
 	Cluster *Cluster
 
-	// Parts is how many of the parts are meant, from the first; 0: all.
+	// Parts is how many of the parts are in the cluster in the end, from the first.
 	Parts int
-}
-
-// steps are the parts in the order in which they are put into the cluster.
-func (o Course) steps() []step {
-	all := o.all()
-	if o.Parts > 0 {
-		return all[:min(o.Parts, len(all))]
-	}
-	return all
 }
 
 // all parts. Nodes that have trivet from the start lack the first two only.
@@ -64,17 +55,34 @@ func (o Course) all() []step {
 	)
 }
 
-// Install puts each part into its seat and shows the demo after each.
+// All says how many parts there are.
+func (o Course) All() int { return len(o.all()) }
+
+// Install puts each part into its seat and shows the demo after each, unless that was done by a call that was
+// cut off.
 func (o Course) Install(ctx context.Context) error {
-	for _, s := range o.steps() {
+	record, err := ReadRecord(o.Cluster.Dir)
+	if err != nil {
+		return err
+	}
+
+	for i, s := range o.all()[:min(o.Parts, o.All())] {
 		o.Cluster.Say("installing %s", s.part)
 		if err := s.part.Install(ctx); err != nil {
 			return fmt.Errorf("install %s: %w", s.part, err)
 		}
 
 		o.Cluster.Say("%s is installed", s.part)
+		if i < record.Parts {
+			continue
+		}
 		if err := o.show(ctx, s.works); err != nil {
 			return fmt.Errorf("with %s: %w", s.part, err)
+		}
+
+		record.Parts = i + 1
+		if err := o.Cluster.write(record); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -82,20 +90,35 @@ func (o Course) Install(ctx context.Context) error {
 
 // Remove takes the parts away in reverse, and shows the demo after each as far as it works without.
 func (o Course) Remove(ctx context.Context) error {
-	steps := o.steps()
-	for i := len(steps) - 1; i >= 0; i-- {
+	record, err := ReadRecord(o.Cluster.Dir)
+	if err != nil {
+		return err
+	}
+
+	steps := o.all()
+	for i := len(steps) - 1; i >= o.Parts; i-- {
 		o.Cluster.Say("removing %s", steps[i].part)
 		if err := steps[i].part.Remove(ctx); err != nil {
 			return fmt.Errorf("remove %s: %w", steps[i].part, err)
 		}
 
 		o.Cluster.Say("%s is removed", steps[i].part)
+		if i >= record.Parts {
+			// It has never been there, or only in part.
+			continue
+		}
+
 		left := nothing
 		if i > 0 {
 			left = steps[i-1].works
 		}
 		if err := o.show(ctx, left); err != nil {
 			return fmt.Errorf("without %s: %w", steps[i].part, err)
+		}
+
+		record.Parts = i
+		if err := o.Cluster.write(record); err != nil {
+			return err
 		}
 	}
 	return nil

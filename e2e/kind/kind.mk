@@ -4,8 +4,8 @@
 KIND_IMAGE ?=
 # trivet: nodes that have trivet in all seats from the start, in place of the parts one after the other.
 KIND_NODES ?= kind
-# How many of the parts are put into the cluster, from the first; 0: all
-KIND_PARTS ?= 0
+# How many of the parts are put into the cluster, from the first; empty: all.
+KIND_PARTS ?=
 # The archive of Debian for the nodes' root file system; empty: that of the host's apt.
 DEBIAN_MIRROR ?=
 
@@ -34,7 +34,7 @@ kind-images: build bin/trivet-images $(base_images)
 .PHONY: kind
 kind: $(if $(KIND_IMAGE),,install) bin/trivet-kind kind-images $(kind_references) ## bring a kind cluster up and put trivet into it part by part, with the demo after each (KIND_NODES=trivet: nodes that have it from the start; KIND_IMAGE=kindest/node:TAG: on your Docker)
 	@$(KIND) up --nodes=$(KIND_NODES) --image=$(KIND_IMAGE) --mirror=$(DEBIAN_MIRROR)
-	@$(KIND) install --parts=$(KIND_PARTS)
+	@$(KIND) install $(if $(KIND_PARTS),--parts=$(KIND_PARTS))
 	@echo; echo 'The cluster is up. Commands that see it:'
 	@echo '  $(KIND) run kubectl get nodes,pods -A'
 	@echo '  $(KIND) run docker ps'

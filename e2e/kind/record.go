@@ -20,6 +20,9 @@ type Record struct {
 
 	// Complete says that nothing of it is missing: it was not cut off while it was made.
 	Complete bool
+
+	// Parts is how many parts of trivet are in it, from the first, and were shown to work.
+	Parts int `json:",omitempty"`
 }
 
 // recordFile is the Record in a cluster's directory.

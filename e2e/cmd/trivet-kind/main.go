@@ -68,9 +68,13 @@ func run(ctx context.Context, env *program.Env) error {
 	}
 	switch verb {
 	case "install":
-		return kind.Course{Cluster: c, Parts: s.parts}.Install(ctx)
+		course := kind.Course{Cluster: c, Parts: s.parts}
+		if s.parts < 0 {
+			course.Parts = course.All()
+		}
+		return course.Install(ctx)
 	case "remove":
-		return kind.Course{Cluster: c, Parts: s.parts}.Remove(ctx)
+		return kind.Course{Cluster: c, Parts: max(0, s.parts)}.Remove(ctx)
 	case "measure":
 		return kind.Comparison{Cluster: c, Rounds: s.rounds}.Run(ctx)
 	default:
@@ -101,7 +105,7 @@ func configure(env *program.Env, verb string) (*session, error) {
 	flags.StringVar(&c.Image, "image", "",
 		"up: published image of the nodes, on your Docker; empty: image and Docker are made here")
 	nodes := flags.String("nodes", "kind", "up: kind, or trivet: nodes that have trivet from the start")
-	flags.IntVar(&s.parts, "parts", 0, "install, remove: how many of the parts, from the first; 0: all")
+	flags.IntVar(&s.parts, "parts", -1, "how many of the parts are there in the end (install: default all)")
 	flags.IntVar(&s.rounds, "rounds", 21, "measure: pods on each node")
 	if err := env.Parse(flags); err != nil {
 		return nil, err

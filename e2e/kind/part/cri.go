@@ -24,7 +24,7 @@ const (
 
 // Install returns when the node is Ready with it and all its pods run.
 func (p CRI) Install(ctx context.Context) error {
-	if now, err := p.runtime(ctx); err != nil || now == "trivet" {
+	if now, err := p.runtime(ctx); err != nil || now == "trivet-cri" {
 		return err
 	}
 
@@ -52,7 +52,7 @@ func (p CRI) Install(ctx context.Context) error {
 		return err
 	}
 
-	return p.enter(ctx, ours, "trivet")
+	return p.enter(ctx, ours, "trivet-cri")
 }
 
 // Remove returns when the node is Ready with containerd and all its pods run.

@@ -53,13 +53,21 @@ const patience = 2 * time.Minute
 // limit is patience for kubectl.
 const limit = "--timeout=2m"
 
-// settle looks until nothing is wrong.
+// glance is how long one look may take, as while the API server is away.
+const glance = 30 * time.Second
+
+// settle looks until nothing is wrong. The end of its patience cuts no look off: what was seen last is said.
 func settle(ctx context.Context, what string, look func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 
 	interval := 500 * time.Millisecond
-	if err := retry.Until(ctx, retry.Backoff{First: interval, Max: interval}, look); err != nil {
+	err := retry.Until(limited, retry.Backoff{First: interval, Max: interval}, func(context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, glance)
+		defer cancel()
+		return look(ctx)
+	})
+	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil

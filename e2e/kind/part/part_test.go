@@ -92,7 +92,7 @@ func TestPodsLeaveARuntimeBeforeItStops(t *testing.T) {
 }
 
 func TestRuntimeThatIsInItsSeatIsLeftAlone(t *testing.T) {
-	ours := &cluster{answers: map[string]string{"get node n1": "True trivet://v1"}}
+	ours := &cluster{answers: map[string]string{"get node n1": "True trivet-cri://v1"}}
 	if err := (CRI{Cluster: ours, Node: "n1"}).Install(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -107,7 +107,7 @@ func TestRuntimeThatIsInItsSeatIsLeftAlone(t *testing.T) {
 }
 
 func TestSwapThatWasCutOffIsFinished(t *testing.T) {
-	for _, state := range []string{"True true trivet://v1", "False trivet://v1", ""} {
+	for _, state := range []string{"True true trivet-cri://v1", "False trivet-cri://v1", ""} {
 		c := &cluster{answers: map[string]string{"get node n1": state, "cordon n1": "error: stop here"}}
 		if err := (CRI{Cluster: c, Files: files, Node: "n1"}).Install(t.Context()); err == nil {
 			t.Errorf("node %q was taken for one that has it", state)
