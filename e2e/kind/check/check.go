@@ -60,6 +60,11 @@ func (c Checks) Run(ctx context.Context) error {
 		return err
 	}
 
+	// All at once: they do not disturb each other.
+	if _, err := c.kubectl(ctx, c.manifests(), "apply", "-f", "-"); err != nil {
+		return err
+	}
+
 	err := errors.Join(c.ports(ctx), c.limits(ctx))
 	if c.Claims {
 		err = errors.Join(err, c.growth(ctx))
@@ -92,23 +97,24 @@ func (c Checks) kubectl(ctx context.Context, stdin string, args ...string) (stri
 	return c.Cluster.Kubectl(ctx, stdin, append([]string{"-n", namespace}, args...)...)
 }
 
-// onEach applies a manifest for every node, whose name replaces NODE.
-func (c Checks) onEach(ctx context.Context, manifest string) error {
-	for _, node := range c.Nodes {
-		text := strings.ReplaceAll(manifest, "NODE", node)
-		if _, err := c.kubectl(ctx, text, "apply", "-f", "-"); err != nil {
-			return err
+// manifests are those of all checks for every node, whose name replaces NODE.
+func (c Checks) manifests() string {
+	all := []string{ports, limits}
+	if c.Claims {
+		all = append(all, growth)
+	}
+
+	var text strings.Builder
+	for _, manifest := range all {
+		for _, node := range c.Nodes {
+			text.WriteString("---\n" + strings.ReplaceAll(manifest, "NODE", node))
 		}
 	}
-	return nil
+	return text.String()
 }
 
 // ports reaches a port of each node from each node.
 func (c Checks) ports(ctx context.Context) error {
-	if err := c.onEach(ctx, ports); err != nil {
-		return err
-	}
-
 	_, err := c.kubectl(ctx, "", "wait", "--for=condition=Ready", limit, "pod", "-l", "check=ports")
 	if err != nil {
 		return err
@@ -136,10 +142,6 @@ func (c Checks) ports(ctx context.Context) error {
 
 // limits runs a pod on each node that takes more memory than the pod as a whole may have.
 func (c Checks) limits(ctx context.Context) error {
-	if err := c.onEach(ctx, limits); err != nil {
-		return err
-	}
-
 	for _, node := range c.Nodes {
 		err := c.until(ctx, func(ctx context.Context) error {
 			reason, err := c.kubectl(ctx, "", "get", "pod", "limits-"+node, "-o",
@@ -158,10 +160,6 @@ func (c Checks) limits(ctx context.Context) error {
 
 // growth makes the volume of a running pod larger, on each node.
 func (c Checks) growth(ctx context.Context) error {
-	if err := c.onEach(ctx, growth); err != nil {
-		return err
-	}
-
 	_, err := c.kubectl(ctx, "", "wait", "--for=condition=Ready", limit, "pod", "-l", "check=growth")
 	if err != nil {
 		return err

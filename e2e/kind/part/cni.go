@@ -34,7 +34,8 @@ func (p CNI) Install(ctx context.Context) error {
 	return err
 }
 
-// Remove returns when the nodes are as without a network: not Ready, and without a trace of it.
+// Remove returns when the nodes are not Ready, as without a network. Pods that run keep theirs: the bridge,
+// the plugin and its rules stay for their end.
 func (p CNI) Remove(ctx context.Context) error {
 	_, err := p.Cluster.Kubectl(ctx, "", "delete", "--ignore-not-found",
 		"-f", p.Files.manifest("cni", "daemonset"), "-f", p.Files.manifest("cni", "rbac"))
