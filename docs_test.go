@@ -143,7 +143,7 @@ var adrParts = []struct{ prefix, name string }{
 	{"04", "trivet-node"},
 	{"05", "The test cluster"},
 	{"06", "Conformance"},
-	{"07", "Delivery"},
+	{"07", "Delivery, kind and kubeadm"},
 }
 
 func TestIndexOfDecisionsIsComplete(t *testing.T) {

@@ -51,6 +51,11 @@ $(ref)/coredns: e2e/peers/coredns/go.mod e2e/peers/coredns/go.sum e2e/build.sh
 $(ref)/e2e.test: e2e/conformance/go.mod e2e/conformance/go.sum e2e/conformance/imports.go e2e/build.sh
 	@e2e/build.sh e2e.test $(ref)
 
+$(ref)/kubeadm: e2e/controlplane/go.mod e2e/controlplane/go.sum e2e/build.sh
+	@e2e/build.sh kubeadm $(ref)
+$(ref)/kind: e2e/peers/kind/go.mod e2e/peers/kind/go.sum e2e/build.sh
+	@e2e/build.sh kind $(ref)
+
 $(ref)/critest.test: e2e/critest/go.mod e2e/critest/go.sum e2e/critest/imports.go e2e/build.sh
 	@e2e/build.sh critest.test $(ref)
 

@@ -30,6 +30,13 @@ controlplane)
 kubelet)
 	(cd "$here/controlplane" &&
 		compile kubelet -ldflags "$kubeflags" -o "$fresh/kubelet" -- k8s.io/kubernetes/cmd/kubelet) ;;
+kubeadm)
+	(cd "$here/controlplane" &&
+		compile kubeadm -ldflags "$kubeflags" -o "$fresh/kubeadm" -- k8s.io/kubernetes/cmd/kubeadm) ;;
+kind)
+	(cd "$here/peers/kind" &&
+		compile "kind and crictl" -ldflags '-s -w' -o "$fresh/" -- \
+			sigs.k8s.io/kind sigs.k8s.io/cri-tools/cmd/crictl) ;;
 e2e.test)
 	# First all that the test is made of, by the command that counts. Without -vet=off go vets every package of
 	# it, which takes as long as compiling them.

@@ -21,6 +21,10 @@ type Demo struct {
 	Manifests  string // directory with app.yaml and job.yaml
 	Out        io.Writer
 	Nodes      int // replicas are spread over this many nodes
+
+	// NoClaims shows a cluster without a provisioner: the data is in an emptyDir, and what is about claims is
+	// left out.
+	NoClaims bool
 }
 
 // stage is what the steps of one run share.
@@ -28,6 +32,7 @@ type stage struct {
 	kubectl
 	manifests string
 	nodes     int
+	claims    bool
 	work      string // scratch directory
 }
 
@@ -36,26 +41,29 @@ func (s *stage) manifest(name string) string { return filepath.Join(s.manifests,
 type step struct {
 	name string
 	do   func(context.Context, *stage) error
+
+	// ofClaims says that without claims there is nothing to show.
+	ofClaims bool
 }
 
 var steps = []step{
-	{"apply the application (StatefulSet, Services, ConfigMap, Secret)", apply},
-	{"wait until it is ready", awaitReady},
-	{"get", list},
-	{"describe", describe},
-	{"Job: write through the Service by name and read back", runJob},
-	{"logs -f", followLogs},
-	{"exec -it", execOnTerminal},
-	{"port-forward", forwardPort},
-	{"cp to and from the pod", copyFiles},
-	{"scale 1 -> 3", scaleUp},
-	{"reach every replica by its own name", reachReplicas},
-	{"scale 3 -> 1", scaleDown},
-	{"top nodes and pods (by metrics-server, where it is installed)", top},
-	{"set image: rolling update to version 2", update},
-	{"delete the pod: its data is still there", deletePod},
-	{"delete the claims: their space is given back", deleteClaims},
-	{"delete the namespace (the controller-manager looks at it 5 s later)", deleteRest},
+	{name: "apply the application (StatefulSet, Services, ConfigMap, Secret)", do: apply},
+	{name: "wait until it is ready", do: awaitReady},
+	{name: "get", do: list},
+	{name: "describe", do: describe},
+	{name: "Job: write through the Service by name and read back", do: runJob},
+	{name: "logs -f", do: followLogs},
+	{name: "exec -it", do: execOnTerminal},
+	{name: "port-forward", do: forwardPort},
+	{name: "cp to and from the pod", do: copyFiles},
+	{name: "scale 1 -> 3", do: scaleUp},
+	{name: "reach every replica by its own name", do: reachReplicas},
+	{name: "scale 3 -> 1", do: scaleDown},
+	{name: "top nodes and pods (by metrics-server, where it is installed)", do: top},
+	{name: "set image: rolling update to version 2", do: update},
+	{name: "delete the pod: its data is still there", do: deletePod, ofClaims: true},
+	{name: "delete the claims: their space is given back", do: deleteClaims, ofClaims: true},
+	{name: "delete the namespace (the controller-manager looks at it 5 s later)", do: deleteRest},
 }
 
 // Run does all steps and prints each with its time. It starts by removing what an earlier run has left, and
@@ -71,6 +79,7 @@ func (d *Demo) Run(ctx context.Context) error {
 		kubectl:   kubectl{program: d.Kubectl, kubeconfig: d.Kubeconfig, out: d.Out},
 		manifests: d.Manifests,
 		nodes:     d.Nodes,
+		claims:    !d.NoClaims,
 		work:      work,
 	}
 
@@ -81,6 +90,10 @@ func (d *Demo) Run(ctx context.Context) error {
 	}
 
 	for i, step := range steps {
+		if step.ofClaims && !s.claims {
+			continue
+		}
+
 		began := time.Now()
 		if err := step.do(ctx, s); err != nil {
 			return fmt.Errorf("demo step %d, %s: %w", i+1, step.name, err)

@@ -91,6 +91,24 @@ func TestUpdateThatShowsTheOldVersionFails(t *testing.T) {
 	}
 }
 
+func TestApplicationWithoutClaimsKeepsItsDataInAnEmptyDir(t *testing.T) {
+	data, err := os.ReadFile("../../deploy/demo/app.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	app := withoutClaims(string(data))
+	if strings.Contains(app, "volumeClaimTemplates") || strings.Contains(app, "storageClassName") {
+		t.Error("the claims are still there")
+	}
+
+	last := "      - {name: secret, secret: {secretName: kv, defaultMode: 0400}}\n" +
+		"      - {name: data, emptyDir: {}}\n"
+	if !strings.HasSuffix(app, last) {
+		t.Errorf("the application ends with:\n%s", app[max(0, len(app)-300):])
+	}
+}
+
 func TestLookThatNeverSucceedsEndsWithItsLastError(t *testing.T) {
 	last := errors.New("still there")
 	err := until(t.Context(), time.Millisecond, func(context.Context) error { return last })

@@ -27,7 +27,7 @@ func checkSpread(ctx context.Context, s *stage) error {
 	if err != nil {
 		return err
 	}
-	if err := spread(nodes, s.nodes); err != nil {
+	if err := spread(nodes, s.nodes); err != nil || !s.claims {
 		return err
 	}
 

@@ -17,7 +17,7 @@ type imageSet struct {
 	images []image
 }
 
-// sets is the catalog. No image is in two sets.
+// sets is the catalog. An image that is in two sets is the same in both.
 var sets = []imageSet{
 	// What make run and the tests of this project on a cluster need.
 	{name: "base", images: clusterImages},
@@ -33,6 +33,10 @@ var sets = []imageSet{
 
 	// What critest needs beside base.
 	{name: "critest", images: critestImages},
+
+	// The control plane as kubeadm starts it, and the parts of this project that run in pods (e2e/kind).
+	{name: "kubeadm", images: kubeadmImages},
+	{name: "trivet", images: trivetImages},
 }
 
 // Sets are the names of the sets.
@@ -86,7 +90,12 @@ var clusterImages = []image{
 		config: demoConfig,
 	},
 	{
-		names:  []string{"registry.k8s.io/coredns/coredns:v1.15.0"},
+		names: []string{
+			"registry.k8s.io/coredns/coredns:v1.15.0",
+
+			// kubeadm's.
+			"registry.k8s.io/coredns/coredns:v1.14.6",
+		},
 		layers: []string{"busybox", "coredns"},
 		config: v1.Config{
 			Env:          searchPath,
@@ -133,6 +142,46 @@ var metricsImages = []image{
 			Entrypoint:   []string{"/metrics-server"},
 			ExposedPorts: map[string]struct{}{"10250/tcp": {}},
 		},
+	},
+}
+
+// kubernetesVersion is that of the programs of the control plane (e2e/build.sh).
+const kubernetesVersion = "v1.37.2"
+
+// etcdImage is of the suite, too.
+var etcdImage = image{
+	names:  []string{"registry.k8s.io/etcd:3.7.0-0"},
+	layers: []string{"etcd"},
+	config: v1.Config{Env: searchPath, Cmd: []string{"etcd"}},
+}
+
+// kubeadmImages are those that `kubeadm config images list` names, beside pause and CoreDNS. One image has
+// all programs of the control plane, because they are one binary here.
+var kubeadmImages = []image{
+	etcdImage,
+	{
+		names: []string{
+			"registry.k8s.io/kube-apiserver:" + kubernetesVersion,
+			"registry.k8s.io/kube-controller-manager:" + kubernetesVersion,
+			"registry.k8s.io/kube-scheduler:" + kubernetesVersion,
+			"registry.k8s.io/kube-proxy:" + kubernetesVersion,
+		},
+		layers: []string{"busybox", "iptables", "proxy tools", "control plane"},
+		config: v1.Config{Env: searchPath, WorkingDir: "/"},
+	},
+}
+
+// trivetImages are the images of deploy/cni and deploy/csi.
+var trivetImages = []image{
+	{
+		names:  []string{"docker.io/library/trivet-netd:v0.1.0"},
+		layers: []string{"trivet-netd"},
+		config: runs("/trivet-netd"),
+	},
+	{
+		names:  []string{"docker.io/library/trivet-csi:v0.1.0"},
+		layers: []string{"file systems", "trivet-csi"},
+		config: runs("trivet-csi"),
 	},
 }
 

@@ -4,17 +4,25 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// catalog is all images of all sets.
+// catalog is all images of all sets, each once.
 func catalog() []image {
 	var all []image
+	seen := map[string]bool{}
 	for _, set := range sets {
-		all = append(all, set.images...)
+		for _, i := range set.images {
+			if !seen[i.names[0]] {
+				all = append(all, i)
+			}
+
+			seen[i.names[0]] = true
+		}
 	}
 	return all
 }
@@ -33,6 +41,19 @@ func names(t *testing.T) map[string]bool {
 	}
 
 	return seen
+}
+
+func TestImageOfTwoSetsIsTheSameInBoth(t *testing.T) {
+	first := map[string]image{}
+	for _, set := range sets {
+		for _, i := range set.images {
+			if other, ok := first[i.names[0]]; ok && !reflect.DeepEqual(i, other) {
+				t.Errorf("%s of the set %s is not what another set has", i.names[0], set.name)
+			}
+
+			first[i.names[0]] = i
+		}
+	}
 }
 
 func TestCatalogNamesEachImageOnce(t *testing.T) {

@@ -207,3 +207,32 @@ var predefinedGroup = []file{
 		Data: []byte(group + "default-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n"),
 	},
 }
+
+// proxyTools are what kube-proxy calls beside iptables and conntrack.
+var proxyTools = packages{
+	names:    []string{"kmod", "nftables"},
+	programs: map[string]string{"usr/sbin/nft": "nft", "usr/sbin/modprobe": "kmod"},
+}
+
+// planeBinary is all programs of the control plane, which are links to it.
+const planeBinary = "usr/local/bin/controlplane"
+
+var controlPlanePrograms = []file{
+	{Path: "usr/local/bin/kube-apiserver", Link: "controlplane"},
+	{Path: "usr/local/bin/kube-controller-manager", Link: "controlplane"},
+	{Path: "usr/local/bin/kube-scheduler", Link: "controlplane"},
+	{Path: "usr/local/bin/kube-proxy", Link: "controlplane"},
+}
+
+// fileSystems are the programs that trivet-csi calls.
+var fileSystems = packages{
+	names: []string{"btrfs-progs", "e2fsprogs", "xfsprogs"},
+	programs: map[string]string{
+		"usr/sbin/mkfs.btrfs": "mkfs.btrfs",
+		"usr/sbin/mkfs.ext4":  "mke2fs",
+		"usr/sbin/mkfs.xfs":   "mkfs.xfs",
+		"usr/sbin/e2fsck":     "e2fsck",
+		"usr/sbin/resize2fs":  "resize2fs",
+	},
+	trees: []string{"etc/mke2fs.conf"},
+}

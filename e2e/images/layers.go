@@ -63,6 +63,12 @@ func layers() map[string]maker {
 
 		"csi-node-driver-registrar": program("registrar", "csi-node-driver-registrar"),
 
+		"control plane": together(program("controlplane", planeBinary), fixed(controlPlanePrograms...)),
+		"proxy tools":   packaged(proxyTools),
+		"file systems":  packaged(fileSystems),
+		"trivet-csi":    program("trivet-csi", "usr/local/bin/trivet-csi"),
+		"trivet-netd":   together(program("trivet-netd", "trivet-netd"), program("trivet-cni", "trivet-cni")),
+
 		"applets":          together(program("applets", "bin/pgrep"), fixed(applets...)),
 		"webserver nginx":  webserver("usr/sbin/nginx"),
 		"webserver httpd":  webserver("usr/bin/httpd-foreground"),

@@ -41,11 +41,17 @@ func (in *inputs) packaged(ctx context.Context, p packages) ([]file, error) {
 			return nil, err
 		}
 
-		files = append(files, more...)
+		// Plugins of a program, which it loads itself.
+		needed, err := tree.Libraries(more)
+		if err != nil {
+			return nil, err
+		}
+
+		files = slices.Concat(files, more, needed)
 	}
 
 	slices.SortFunc(files, func(a, b file) int { return strings.Compare(a.Path, b.Path) })
-	return files, nil
+	return slices.CompactFunc(files, func(a, b file) bool { return a.Path == b.Path }), nil
 }
 
 // hosted is a program of the host with its libraries, nothing where there is none.

@@ -51,11 +51,7 @@ var suiteImages = []image{
 		layers: []string{"sample-apiserver"},
 		config: v1.Config{Env: searchPath, Entrypoint: []string{"/sample-apiserver"}},
 	},
-	{
-		names:  []string{"registry.k8s.io/etcd:3.7.0-0"},
-		layers: []string{"etcd"},
-		config: v1.Config{Env: searchPath, Cmd: []string{"etcd"}},
-	},
+	etcdImage,
 	{
 		names:  []string{suite + "glibc-dns-testing:2.1.1"},
 		layers: []string{"busybox", "names"},

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -102,8 +103,8 @@ func buildRoot(dir string, c Config, all []hierarchy) error {
 		return fmt.Errorf("mount %s: %w", scratch, err)
 	}
 
-	for _, d := range []string{"etc", "opt", "var"} {
-		if err := overlay("/"+d, filepath.Join(scratch, d)); err != nil {
+	for _, dir := range slices.Concat([]string{"/etc", "/opt", "/var"}, c.Cover) {
+		if err := overlay(dir, filepath.Join(scratch, dir)); err != nil {
 			return err
 		}
 	}

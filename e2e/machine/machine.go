@@ -33,6 +33,7 @@ type Config struct {
 	Hosts  string            // content of /etc/hosts
 	Keep   []string          // directories that survive a reboot: /var/lib/kubelet, ...
 	Expose map[string]string // directory or file of the host -> path inside, read-write
+	Cover  []string          `json:",omitempty"` // directories that are overlays, as /etc, /opt and /var are
 	Disks  []Disk            `json:",omitempty"` // file systems of its own
 	Memory int64             `json:",omitempty"` // bytes that all its processes together may have; 0: any
 }

@@ -2,7 +2,9 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -295,4 +297,17 @@ func awaitLog(t *testing.T, file, want string) {
 		}
 	}
 	t.Fatalf("%s never said %q", file, want)
+}
+
+func TestCoveredDirectoryIsTheHostsUntilItIsWrittenTo(t *testing.T) {
+	testenv.Root(t)
+	const own = "/usr/lib/trivet-test"
+	m, _ := bootWith(t, Config{Cover: []string{filepath.Dir(own)}})
+	got := inside(t, m, "ls /usr/lib/os-release; mkdir "+own+"; ls -d "+own)
+	if got != "/usr/lib/os-release\n"+own {
+		t.Errorf("inside: %q", got)
+	}
+	if _, err := os.Lstat(own); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("on the host: %v", err)
+	}
 }

@@ -3,6 +3,7 @@ package debian
 import (
 	"debug/elf"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +25,40 @@ func HostProgram(arch, name, path string) ([]tarfile.File, error) {
 	}
 
 	return append(libraries, tarfile.File{Path: path, Mode: 0o755, Source: source}), nil
+}
+
+// Libraries are the dynamic loader and the shared libraries that those of the files need that are programs or
+// shared libraries themselves.
+func (t *Tree) Libraries(files []tarfile.File) ([]tarfile.File, error) {
+	all := map[string]tarfile.File{}
+	for _, f := range files {
+		if f.Source == "" || !isELF(f.Source) {
+			continue
+		}
+
+		needed, err := t.libraries(f.Source)
+		if err != nil {
+			return nil, err
+		}
+
+		for _, lib := range needed {
+			all[lib.Path] = lib
+		}
+	}
+
+	return sorted(all), nil
+}
+
+func isELF(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+
+	magic := make([]byte, len(elf.ELFMAG))
+	_, err = io.ReadFull(f, magic)
+	return err == nil && string(magic) == elf.ELFMAG
 }
 
 // libraries are the dynamic loader and the shared libraries that a program needs.

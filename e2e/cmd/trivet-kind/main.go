@@ -1,0 +1,197 @@
+// Command trivet-kind brings up a kind cluster and puts trivet into it, part by part.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/trivet-node/trivet/e2e/kind"
+	"github.com/trivet-node/trivet/e2e/kind/dockerhost"
+	"github.com/trivet-node/trivet/e2e/kind/ociwrapper"
+	"github.com/trivet-node/trivet/e2e/machine"
+	"github.com/trivet-node/trivet/internal/program"
+)
+
+const about = `trivet-kind brings up a kind cluster of two nodes and puts trivet into it.
+
+  up                  the cluster, without a network add-on
+  install             put the parts of trivet into it one after the other, and show the demo with each
+  remove              take them away again in reverse
+  measure             pods' starts and ends on both nodes in turns, and the memory of the nodes' daemons
+  run COMMAND...      run a command that sees the cluster: kubectl, docker, kind, sh
+  down                take it down; nothing is left but what can be used again`
+
+func main() {
+	if filepath.Base(os.Args[0]) == ociwrapper.Name {
+		fmt.Fprintln(os.Stderr, ociwrapper.Exec(os.Args[1:]))
+		os.Exit(1)
+	}
+	program.Tool("trivet-kind", run)
+}
+
+func run(ctx context.Context, env *program.Env) error {
+	if done, err := machine.Verb(ctx, env.Args); done {
+		return err
+	}
+
+	verb := ""
+	if len(env.Args) > 0 && !strings.HasPrefix(env.Args[0], "-") {
+		verb, env.Args = env.Args[0], env.Args[1:]
+	}
+
+	s, err := configure(env, verb)
+	if err != nil {
+		return err
+	}
+
+	c := s.cluster
+	if verb == "up" {
+		if err := c.Start(ctx); err != nil {
+			return err
+		}
+		return c.Create(ctx)
+	}
+	if verb == "down" {
+		return c.Down(ctx)
+	}
+
+	if err := c.Docker.Enter(); err != nil {
+		return err
+	}
+	switch verb {
+	case "install":
+		course := kind.Course{Cluster: c, Parts: s.parts}
+		if s.parts < 0 {
+			course.Parts = course.All()
+		}
+		return course.Install(ctx)
+	case "remove":
+		return kind.Course{Cluster: c, Parts: max(0, s.parts)}.Remove(ctx)
+	case "measure":
+		return kind.Comparison{Cluster: c, Rounds: s.rounds}.Run(ctx)
+	default:
+		return command(ctx, env, c, s.args)
+	}
+}
+
+// session is one call of the program.
+type session struct {
+	cluster *kind.Cluster
+	parts   int
+	rounds  int
+
+	// args are behind verb and flags.
+	args []string
+}
+
+func configure(env *program.Env, verb string) (*session, error) {
+	c := &kind.Cluster{Out: env.Stdout, Began: began()}
+	s := &session{cluster: c}
+	flags := env.Flags(about)
+	flags.StringVar(&c.Dir, "dir", ".trivet/kind", "state directory")
+	flags.StringVar(&c.Source, "source", ".", "root of the repository")
+	flags.StringVar(&c.Bin, "bin", ".trivet/bin", "directory with the reference programs")
+	flags.StringVar(&c.Ours, "programs", "bin", "directory with trivet's programs")
+	flags.StringVar(&c.Images, "images", ".trivet/images", "OCI layouts that the nodes pull from")
+	flags.StringVar(&c.Mirror, "mirror", "", "up: archive of Debian; empty: that of apt")
+	flags.StringVar(&c.Image, "image", "",
+		"up: published image of the nodes, on your Docker; empty: image and Docker are made here")
+	nodes := flags.String("nodes", "kind", "up: kind, or trivet: nodes that have trivet from the start")
+	flags.IntVar(&s.parts, "parts", -1, "how many of the parts are there in the end (install: default all)")
+	flags.IntVar(&s.rounds, "rounds", 21, "measure: pods on each node")
+	if err := env.Parse(flags); err != nil {
+		return nil, err
+	}
+
+	for _, p := range []*string{&c.Dir, &c.Source, &c.Bin, &c.Ours, &c.Images} {
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return nil, err
+		}
+
+		*p = abs
+	}
+
+	c.Trivet = *nodes == "trivet"
+	if err := check(c, verb, *nodes); err != nil {
+		return nil, err
+	}
+	if err := recall(c, verb); err != nil {
+		return nil, err
+	}
+
+	s.args = flags.Args()
+
+	if c.Image != "" {
+		c.Docker = dockerhost.Users{}
+		return s, nil
+	}
+
+	c.Docker = &dockerhost.Own{Dir: c.Dir, Expose: []string{c.Source, c.Bin, c.Ours, c.Images}}
+	return s, program.RequireRoot()
+}
+
+// check checks what was asked for.
+func check(c *kind.Cluster, verb, nodes string) error {
+	if !slices.Contains([]string{"up", "install", "remove", "measure", "run", "down"}, verb) {
+		return &program.UsageError{Err: fmt.Errorf("%q is not a verb, see trivet-kind --help", verb)}
+	}
+	if nodes != "kind" && nodes != "trivet" {
+		return &program.UsageError{Err: fmt.Errorf("--nodes=%s: neither kind nor trivet", nodes)}
+	}
+	if c.Trivet && c.Image != "" {
+		return &program.UsageError{Err: errors.New("--nodes=trivet: a published image does not have trivet")}
+	}
+	return nil
+}
+
+// recall makes c the cluster that is up, for the verbs that need one.
+func recall(c *kind.Cluster, verb string) error {
+	if verb == "up" {
+		return nil
+	}
+
+	record, err := kind.ReadRecord(c.Dir)
+	if errors.Is(err, fs.ErrNotExist) && verb == "down" {
+		return nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.New("no kind cluster is up")
+	}
+
+	c.Image, c.Trivet = record.Image, record.Trivet
+	return err
+}
+
+// beganVariable has the start of a call that executes itself again in another namespace.
+const beganVariable = "TRIVET_KIND_BEGAN"
+
+func began() time.Time {
+	if ns, err := strconv.ParseInt(os.Getenv(beganVariable), 10, 64); err == nil {
+		return time.Unix(0, ns)
+	}
+
+	now := time.Now()
+	_ = os.Setenv(beganVariable, strconv.FormatInt(now.UnixNano(), 10))
+	return now
+}
+
+// command runs a command that sees the cluster.
+func command(ctx context.Context, env *program.Env, c *kind.Cluster, args []string) error {
+	if len(args) == 0 {
+		return &program.UsageError{Err: errors.New("run what?")}
+	}
+
+	cmd := c.Command(ctx, args[0], args[1:]...)
+	cmd.Stdin = env.Stdin
+	cmd.Stdout, cmd.Stderr = env.Stdout, env.Stderr
+	return cmd.Run()
+}

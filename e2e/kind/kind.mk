@@ -1,0 +1,49 @@
+# A kind cluster with trivet in it (docs/kind.md). Included by the Makefile.
+
+# A published image of kind's (kindest/node:v1.37.0), on the Docker that is there; empty: an image and a Docker that are made here.
+KIND_IMAGE ?=
+# trivet: nodes that have trivet in all seats from the start, in place of the parts one after the other.
+KIND_NODES ?= kind
+# How many of the parts are put into the cluster, from the first; empty: all.
+KIND_PARTS ?=
+# The archive of Debian for the nodes' root file system; empty: that of the host's apt.
+DEBIAN_MIRROR ?=
+
+kubeadm_images := $(call images,kubeadm)
+kind_references := $(ref)/kind $(ref)/controlplane
+ifeq ($(KIND_IMAGE),)
+kind_references += $(ref)/kubeadm $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge $(kubeadm_images)
+endif
+kind_sources := $(shell find e2e/demo e2e/kind e2e/leaks e2e/loopdev e2e/machine internal -name '*.go' -not -name '*_test.go' 2>/dev/null) $(wildcard e2e/kind/nodeimage/files/*) $(wildcard e2e/cmd/trivet-kind/*.go)
+
+KIND = bin/trivet-kind
+
+$(kubeadm_images): $(ref)/controlplane
+
+bin/trivet-kind: $(kind_sources) go.mod
+	@e2e/progress.sh trivet-kind -ldflags '$(LDFLAGS)' -o bin/ -- ./e2e/cmd/trivet-kind
+
+# The images of deploy/cni and deploy/csi are made again when their programs are others, and not when these are only newer.
+.PHONY: kind-images
+kind-images: build bin/trivet-images $(base_images)
+	@mkdir -p .trivet/kind
+	@sha256sum bin/trivet-netd bin/trivet-cni bin/trivet-csi $(image_sources) >.trivet/kind/programs.new
+	@cmp -s .trivet/kind/programs.new .trivet/kind/programs.sum && test -e .trivet/images/trivet/index.json || { \
+		bin/trivet-images build --set trivet --programs bin && mv .trivet/kind/programs.new .trivet/kind/programs.sum; }
+
+.PHONY: kind
+kind: $(if $(KIND_IMAGE),,install) bin/trivet-kind kind-images $(kind_references) ## bring a kind cluster up and put trivet into it part by part, with the demo after each (KIND_NODES=trivet: nodes that have it from the start; KIND_IMAGE=kindest/node:TAG: on your Docker)
+	@$(KIND) up --nodes=$(KIND_NODES) --image=$(KIND_IMAGE) --mirror=$(DEBIAN_MIRROR)
+	@$(KIND) install $(if $(KIND_PARTS),--parts=$(KIND_PARTS))
+	@echo; echo 'The cluster is up. Commands that see it:'
+	@echo '  $(KIND) run kubectl get nodes,pods -A'
+	@echo '  $(KIND) run docker ps'
+	@echo 'make kind-undo takes trivet out of it again, make kind-down takes it down and leaves nothing.'
+
+.PHONY: kind-undo
+kind-undo: bin/trivet-kind ## take trivet out of the kind cluster again, part by part in reverse, with the demo after each
+	@$(KIND) remove
+
+.PHONY: kind-down
+kind-down: bin/trivet-kind ## take the kind cluster down; nothing is left of it
+	@$(KIND) down

@@ -1,0 +1,110 @@
+package part
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// Agent is trivet-node in kubelet's place on a node, under running pods.
+type Agent struct {
+	Cluster Cluster
+	Files   Files
+	Node    string
+}
+
+func (p Agent) String() string { return "trivet-node on " + p.Node }
+
+// fresh is where the program is copied to: the unit runs it as /usr/bin/kubelet.
+const fresh = "/usr/bin/trivet-node"
+
+// Install returns when the agent works. Containers that were restarted are an error.
+func (p Agent) Install(ctx context.Context) error {
+	if err := p.Cluster.Copy(ctx, p.Node, p.Files.program("trivet-node"), fresh); err != nil {
+		return err
+	}
+
+	return p.swap(ctx, `
+		[ -e /usr/bin/kubelet.orig ] || mv /usr/bin/kubelet /usr/bin/kubelet.orig
+		ln -sf `+fresh+` /usr/bin/kubelet`, fresh)
+}
+
+// Remove returns when kubelet works. Containers that were restarted are an error.
+func (p Agent) Remove(ctx context.Context) error {
+	return p.swap(ctx, `
+		[ ! -e /usr/bin/kubelet.orig ] || mv /usr/bin/kubelet.orig /usr/bin/kubelet
+		rm -f `+fresh, "/usr/bin/kubelet")
+}
+
+// swap exchanges the program by a script, restarts the unit, and waits until that program is the agent of the
+// node, and works.
+func (p Agent) swap(ctx context.Context, script, program string) error {
+	before, err := p.restarts(ctx)
+	if err != nil {
+		return err
+	}
+
+	_, err = p.Cluster.OnNode(ctx, p.Node, script+"\n"+`
+		pid=$(systemctl show --property=MainPID --value kubelet)
+		[ "$(readlink "/proc/$pid/exe")" = `+program+` ] || systemctl restart kubelet`)
+	if err != nil {
+		return err
+	}
+
+	err = settle(ctx, "agent of node "+p.Node, func(ctx context.Context) error {
+		_, err := p.Cluster.OnNode(ctx, p.Node, `
+			pid=$(systemctl show --property=MainPID --value kubelet)
+			[ "$(readlink "/proc/$pid/exe")" = `+program+` ]
+			curl --silent --show-error --fail --max-time 5 http://127.0.0.1:10248/healthz`)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+
+	_, err = p.Cluster.Kubectl(ctx, "", "wait", "--for=condition=Ready", "node/"+p.Node, limit)
+	if err != nil {
+		return err
+	}
+	if err := podsReady(ctx, p.Cluster, p.Node); err != nil {
+		return err
+	}
+
+	after, err := p.restarts(ctx)
+	if err != nil {
+		return err
+	}
+
+	for container, state := range before {
+		if after[container] != state {
+			return fmt.Errorf("container %s of node %s was %s, is %s",
+				container, p.Node, state, after[container])
+		}
+	}
+	return nil
+}
+
+// restarts are the IDs of the containers on the node, by the names of pod and container.
+func (p Agent) restarts(ctx context.Context) (map[string]string, error) {
+	const path = `jsonpath={range .items[*]}{range .status.containerStatuses[*]}{.name}@{.containerID} ` +
+		`{end}{.metadata.namespace}/{.metadata.name}{"\n"}{end}`
+	var out string
+	err := settle(ctx, "API server", func(ctx context.Context) (err error) {
+		out, err = p.Cluster.Kubectl(ctx, "", "get", "pods", "-A", "-o", path,
+			"--field-selector=spec.nodeName="+p.Node)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	ids := map[string]string{}
+	for line := range strings.Lines(out) {
+		fields := strings.Fields(line)
+		for i := range len(fields) - 1 {
+			name, id, _ := strings.Cut(fields[i], "@")
+			ids[fields[len(fields)-1]+"/"+name] = id
+		}
+	}
+	return ids, nil
+}

@@ -1,0 +1,86 @@
+package kind
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// registry serves images to the nodes from a container, as the documents of kind do it: in kind's network,
+// where names of containers are names of hosts.
+type registry struct{ cluster *Cluster }
+
+// registryName is the name of the container.
+const registryName = "trivet-kind-registry"
+
+// empty is an image without a file: the program of the registry is mounted.
+const empty = "trivet-kind/empty"
+
+// network is kind's, which is made as kind makes it (subnet included) where kind has not been yet.
+var network = []string{
+	"--driver=bridge",
+	"--opt=com.docker.network.bridge.enable_ip_masquerade=true",
+	"--ipv6",
+	"--subnet=fc00:f853:ccd:e793::/64",
+	"kind",
+}
+
+// mirrored are the registries for which it stands, each with its address.
+var mirrored = map[string]string{
+	"docker.io":       "https://registry-1.docker.io",
+	"registry.k8s.io": "https://registry.k8s.io",
+}
+
+// start starts the registry again, and writes what describes it to nodes.
+func (r registry) start(ctx context.Context) error {
+	c := r.cluster
+	for name, server := range mirrored {
+		dir := c.path("certs.d", name)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+
+		const form = "server = %q\n\n[host.\"http://%s:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+		text := fmt.Sprintf(form, server, registryName)
+		if err := os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+
+	if c.Command(ctx, "docker", "network", "inspect", "kind").Run() != nil {
+		create := c.Command(ctx, "docker", append([]string{"network", "create"}, network...)...)
+		if _, err := output(create); err != nil {
+			return err
+		}
+	}
+
+	if err := r.stop(ctx); err != nil {
+		return err
+	}
+
+	if c.Command(ctx, "docker", "image", "inspect", empty).Run() != nil {
+		// An archive without files is two blocks of zeros.
+		load := c.Command(ctx, "docker", "import", "-", empty)
+		load.Stdin = strings.NewReader(strings.Repeat("\x00", 1024))
+		if _, err := output(load); err != nil {
+			return err
+		}
+	}
+
+	_, err := output(c.Command(ctx, "docker", "run", "--detach", "--name="+registryName, "--network=kind",
+		"--restart=always",
+		"--volume="+c.Images+":/images:ro",
+		"--volume="+filepath.Join(c.Ours, "trivet-images")+":/trivet-images:ro",
+		empty, "/trivet-images", "serve", "--dir=/images", "--listen=:5000"))
+	return err
+}
+
+func (r registry) stop(ctx context.Context) error {
+	_, err := output(r.cluster.Command(ctx, "docker", "rm", "--force", "--volumes", registryName))
+	if err != nil && strings.Contains(err.Error(), "No such container") {
+		return nil
+	}
+	return err
+}
