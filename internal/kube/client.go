@@ -16,6 +16,7 @@ import (
 type Client struct {
 	config *rest.Config
 	http   *http.Client
+	limits Limits
 }
 
 // New returns a client for the server that cfg describes. It does not connect.
@@ -30,7 +31,7 @@ func New(cfg Config) (*Client, error) {
 	if _, _, err := rest.DefaultServerUrlFor(resolved); err != nil {
 		return nil, fmt.Errorf("client of API server %s: %w", resolved.Host, err)
 	}
-	return &Client{config: resolved, http: shared}, nil
+	return &Client{config: resolved, http: shared, limits: cfg.Limits.resolved()}, nil
 }
 
 // Group returns a REST client for an API group, for packages below this one that have requests of their own.

@@ -8,6 +8,7 @@
 package kube
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -30,7 +31,36 @@ type Config struct {
 	// DialTimeout bounds an attempt to connect. Zero is 10 s.
 	DialTimeout time.Duration
 
+	// Limits are those of a client's requests.
+	Limits Limits
+
 	rest *rest.Config
+}
+
+// Limits say how long a client believes a server, or what is between, that says nothing. What is not above
+// zero has its default.
+type Limits struct {
+	// Answer bounds a request and its answer; of a watch, what comes before the first event. The default is
+	// 75 s: kube-apiserver itself gives up after 60 s.
+	Answer time.Duration
+
+	// Silence ends a watch on which nothing has come, not even a bookmark, of which kube-apiserver sends one
+	// each minute. The default is 3 min.
+	Silence time.Duration
+
+	// Relist is after how long, at the earliest, what is watched is listed again: an event that was lost
+	// without a trace is made good by then. It takes at most twice as long, and longer for more than 600
+	// objects. The default is 10 min.
+	Relist time.Duration
+}
+
+// resolved has the defaults.
+func (l Limits) resolved() Limits {
+	return Limits{
+		Answer:  cmp.Or(max(l.Answer, 0), 75*time.Second),
+		Silence: cmp.Or(max(l.Silence, 0), 3*time.Minute),
+		Relist:  cmp.Or(max(l.Relist, 0), 10*time.Minute),
+	}
 }
 
 // defaultDialTimeout bounds a connection attempt to a server that does not answer.

@@ -32,6 +32,7 @@ func Of[T, L any, P pointer[T], PL pointer[L]](
 	return Objects[T]{&resource{
 		client:   c.Group(version, version, P(new(T)), PL(new(L))),
 		name:     name,
+		limits:   c.limits,
 		makeOne:  func() runtime.Object { return P(new(T)) },
 		makeList: func() runtime.Object { return PL(new(L)) },
 	}}

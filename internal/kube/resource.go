@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,12 +19,16 @@ import (
 type resource struct {
 	client   *rest.RESTClient
 	name     string
+	limits   Limits
 	makeOne  func() runtime.Object
 	makeList func() runtime.Object
 }
 
 // into is the answer to a request.
 func (r *resource) into(ctx context.Context, request *rest.Request) (runtime.Object, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.limits.Answer)
+	defer cancel()
+
 	answer := r.makeOne()
 	return answer, request.Do(ctx).Into(answer)
 }
@@ -45,6 +50,9 @@ func (r *resource) get(ctx context.Context, namespace, name string) (runtime.Obj
 func (r *resource) metadata(
 	ctx context.Context, namespace, name string,
 ) (*metav1.PartialObjectMetadata, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.limits.Answer)
+	defer cancel()
+
 	const partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 	data, err := r.at(r.client.Get(), namespace, name).SetHeader("Accept", partial).Do(ctx).Raw()
 	if err != nil {
@@ -60,6 +68,9 @@ func (r *resource) metadata(
 func (r *resource) list(
 	ctx context.Context, namespace string, options metav1.ListOptions,
 ) (runtime.Object, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.limits.Answer)
+	defer cancel()
+
 	list := r.makeList()
 	request := r.in(r.client.Get(), namespace).VersionedParams(&options, metav1.ParameterCodec)
 	if err := request.Do(ctx).Into(list); err != nil {
@@ -88,7 +99,34 @@ func (r *resource) watch(
 	ctx context.Context, namespace string, options metav1.ListOptions,
 ) (watch.Interface, error) {
 	options.Watch = true
-	return r.in(r.client.Get(), namespace).VersionedParams(&options, metav1.ParameterCodec).Watch(ctx)
+	request := r.in(r.client.Get(), namespace).VersionedParams(&options, metav1.ParameterCodec)
+
+	// The context is that of the events, too: only what comes before them is bounded here.
+	ctx, cancel := context.WithCancel(ctx)
+	late := time.AfterFunc(r.limits.Answer, cancel)
+	events, err := request.Watch(ctx)
+	if late.Stop() && err == nil {
+		return stream{events, cancel}, nil
+	}
+
+	cancel()
+	if err == nil {
+		events.Stop()
+		err = context.Canceled
+	}
+	return nil, err
+}
+
+// stream is a watch that has begun.
+type stream struct {
+	watch.Interface
+	cancel context.CancelFunc
+}
+
+// Stop ends the watch.
+func (s stream) Stop() {
+	s.Interface.Stop()
+	s.cancel()
 }
 
 func (r *resource) create(ctx context.Context, object runtime.Object) (runtime.Object, error) {
@@ -122,6 +160,8 @@ func (r *resource) apply(
 func (r *resource) delete(
 	ctx context.Context, namespace, name string, options metav1.DeleteOptions,
 ) error {
+	ctx, cancel := context.WithTimeout(ctx, r.limits.Answer)
+	defer cancel()
 	return r.at(r.client.Delete(), namespace, name).Body(&options).Do(ctx).Error()
 }
 

@@ -6,16 +6,18 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
+	"github.com/trivet-node/trivet/internal/kube/history"
+	"github.com/trivet-node/trivet/internal/kube/round"
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
@@ -33,25 +35,38 @@ type store struct {
 	pauses       retry.Backoff
 
 	listed chan struct{} // closed with the first list
+	rounds *round.Rounds
 
 	// mu guards the rest.
 	mu      sync.Mutex
 	objects map[string]metav1.Object
 	words   map[string]map[string]metav1.Object // by word of index, then by key
-	version string                              // the newest that a list or an event came with
+	history history.History
 }
 
 func newStore(source *resource) *store {
 	return &store{
 		source:  source,
 		listed:  make(chan struct{}),
+		rounds:  round.New(source.limits.Silence, source.limits.Relist),
 		objects: map[string]metav1.Object{},
 		words:   map[string]map[string]metav1.Object{},
 	}
 }
 
+// run lists and watches until ctx ends.
 func (s *store) run(ctx context.Context) {
-	options := cache.ReflectorOptions{Name: s.source.name}
+	known := func() int { return len(s.all()) }
+	s.rounds.Run(ctx, known, s.reflect)
+}
+
+// reflect lists and watches until ctx ends. A watch that ended is resumed.
+func (s *store) reflect(ctx context.Context) {
+	// The server ends no watch before the round is over.
+	options := cache.ReflectorOptions{
+		Name:            s.source.name,
+		MinWatchTimeout: 2 * s.source.limits.Relist,
+	}
 	if first := s.pauses.First; first > 0 {
 		options.Backoff = &wait.Backoff{
 			Duration: first,
@@ -73,12 +88,25 @@ func (s *store) run(ctx context.Context) {
 }
 
 func (s *store) list(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+	s.rounds.Heard()
+
+	// The reflector takes any version for its first list, such as one in which a deleted pod still is.
+	if options.ResourceVersion == "0" {
+		options.ResourceVersion = ""
+	}
+
 	list, err := s.source.list(ctx, "", s.selected(options))
 	s.failed(ctx, err)
+	if about, odd := meta.ListAccessor(list); err == nil && odd == nil {
+		s.mu.Lock()
+		s.history.Whole(about.GetResourceVersion())
+		s.mu.Unlock()
+	}
 	return list, err
 }
 
 func (s *store) watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+	s.rounds.Heard()
 	stream, err := s.source.watch(ctx, "", s.selected(options))
 	s.failed(ctx, err)
 	return stream, err
@@ -190,11 +218,14 @@ func (s *store) stale(object metav1.Object) bool {
 	return old != nil && old.GetUID() == object.GetUID() && !newer(object, old)
 }
 
-// isEarlier reports whether a list is of an earlier version than what came before it: the server's data were
-// restored from a backup, and what is known here counts no more. The caller holds the lock.
-func (s *store) isEarlier(version string) bool {
-	order, err := resourceversion.CompareResourceVersion(version, s.version)
-	return err == nil && order < 0
+// advance takes the version of an event. It reports whether the event is in order. If it is not, something
+// between has changed the order and may have lost others, and the round is over. The caller holds the lock.
+func (s *store) advance(version string) bool {
+	inOrder := s.history.Advance(version)
+	if !inOrder {
+		s.rounds.End(round.ErrDisorder)
+	}
+	return inOrder
 }
 
 // report calls changed.
@@ -221,8 +252,7 @@ func (s *store) take(obj any) error {
 
 	s.mu.Lock()
 	var all []difference
-	s.version = object.GetResourceVersion()
-	if !s.stale(object) {
+	if s.advance(object.GetResourceVersion()) && !s.stale(object) {
 		all = s.put(object)
 	}
 
@@ -240,9 +270,9 @@ func (s *store) Delete(obj any) error {
 	}
 
 	s.mu.Lock()
-	s.version = object.GetResourceVersion()
+	inOrder := s.advance(object.GetResourceVersion())
 	old := s.objects[keyOf(object)]
-	known := old != nil && old.GetUID() == object.GetUID()
+	known := inOrder && old != nil && old.GetUID() == object.GetUID()
 	if known {
 		s.drop(keyOf(object))
 	}
@@ -256,27 +286,35 @@ func (s *store) Delete(obj any) error {
 	return nil
 }
 
-// Replace is called by the reflector after each list.
+// Replace is called by the reflector after each list. If it returns an error, the reflector lists again.
 func (s *store) Replace(list []any, version string) error {
 	var all []difference
-	present := map[string]types.UID{}
+	present := map[string]metav1.Object{}
+	for _, obj := range list {
+		if object, ok := obj.(metav1.Object); ok {
+			present[keyOf(object)] = object
+		}
+	}
 
 	s.mu.Lock()
-	restored := s.isEarlier(version)
-	s.version = version
-	for _, obj := range list {
-		object, ok := obj.(metav1.Object)
-		if !ok {
-			continue
+	restored, err := s.history.Judge(version, missing(s.objects, present), time.Now())
+	if err != nil {
+		behind := s.history.IsBehind()
+		s.mu.Unlock()
+		err = fmt.Errorf("list of %s: %w", s.source.name, err)
+		if behind && s.failedHook != nil {
+			s.failedHook(err)
 		}
+		return err
+	}
 
-		present[keyOf(object)] = object.GetUID()
+	for _, object := range present {
 		if restored || !s.stale(object) {
 			all = append(all, s.put(object)...)
 		}
 	}
 
-	// What is not in the list was deleted while there was no watch.
+	// What is not in the list was deleted, and no event has said so.
 	for key, old := range s.objects {
 		if _, ok := present[key]; !ok {
 			s.drop(key)
@@ -301,15 +339,32 @@ func (s *store) Replace(list []any, version string) error {
 // Resync is called by the reflector. Nothing is compared periodically here.
 func (s *store) Resync() error { return nil }
 
+// UpdateResourceVersion is called by the reflector after each event of a watch, and for bookmarks, which have
+// nothing else.
+func (s *store) UpdateResourceVersion(version string) {
+	s.rounds.Heard()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.advance(version)
+}
+
 // Transformer is called by the reflector: what a list has too much of is dropped while it comes in.
 func (s *store) Transformer() cache.TransformFunc {
-	if s.slim == nil {
-		return nil
-	}
 	return func(obj any) (any, error) {
-		if object, ok := obj.(metav1.Object); ok {
+		s.rounds.Heard()
+		if object, ok := obj.(metav1.Object); ok && s.slim != nil {
 			s.slim(object)
 		}
 		return obj, nil
 	}
+}
+
+// missing returns the key of an object that is known and that a list lacks, if there is one.
+func missing(known, list map[string]metav1.Object) string {
+	for key := range known {
+		if list[key] == nil {
+			return key
+		}
+	}
+	return ""
 }

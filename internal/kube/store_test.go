@@ -1,10 +1,17 @@
 package kube
 
 import (
+	"context"
+	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/trivet-node/trivet/internal/kube/history"
+	"github.com/trivet-node/trivet/internal/kube/round"
 )
 
 // node is a version of a Node.
@@ -31,11 +38,32 @@ func list(t *testing.T, s *store, version string, all ...any) {
 	}
 }
 
+// refused has a list that is not believed.
+func refused(t *testing.T, s *store, version string, all ...any) {
+	t.Helper()
+	if s.Replace(all, version) == nil {
+		t.Errorf("list of version %s is believed", version)
+	}
+}
+
 func TestServerThatWasRestoredFromABackupIsBelieved(t *testing.T) {
+	synctest.Test(t, restoredServer)
+}
+
+func restoredServer(t *testing.T) {
 	s := newStore(&resource{name: "nodes"})
 	list(t, s, "100", node("90", "first"))
 	if err := s.Update(node("200", "second")); err != nil {
 		t.Fatal(err)
+	}
+
+	// A server that only lags behind does so no longer after a minute.
+	for range 6 {
+		refused(t, s, "150", node("90", "first"))
+		if got := shown(t, s); got != "second" {
+			t.Errorf("after an old list: %s", got)
+		}
+		time.Sleep(history.Restored / 6)
 	}
 
 	list(t, s, "150", node("90", "first"))
@@ -47,6 +75,60 @@ func TestServerThatWasRestoredFromABackupIsBelieved(t *testing.T) {
 	}
 	if got := shown(t, s); got != "third" {
 		t.Errorf("after a change of what was restored: %s", got)
+	}
+}
+
+func TestObjectThatAStreamedListLacksGoesWithAListInOnePiece(t *testing.T) {
+	s := newStore(&resource{name: "nodes"})
+	list(t, s, "100", node("90", "first"))
+	refused(t, s, "110")
+	shown(t, s)
+
+	s.history.Whole("120")
+	list(t, s, "120")
+	if s.get("a") != nil {
+		t.Error("the Node is still there")
+	}
+
+	list(t, s, "130", node("125", "first"))
+	refused(t, s, "140")
+}
+
+func TestEventThatComesAfterANewerOneEndsTheRound(t *testing.T) {
+	s := newStore(&resource{name: "nodes", limits: Limits{}.resolved()})
+	list(t, s, "100", node("90", "first"))
+	ctx, cancel := context.WithCancel(t.Context())
+	s.rounds.Run(ctx, func() int { return 1 }, func(round context.Context) {
+		defer cancel()
+		must := func(err error) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		must(s.Update(node("110", "second")))
+		must(s.Update(node("110", "second")))
+		s.UpdateResourceVersion("120")
+		must(s.Delete(node("130", "")))
+		if cause := context.Cause(round); cause != nil {
+			t.Errorf("it ended while all was in order: %v", cause)
+		}
+	})
+
+	// An object that has gone must not come back.
+	for name, event := range map[string]func(){
+		"change":   func() { _ = s.Update(node("110", "second")) },
+		"deletion": func() { _ = s.Delete(node("110", "second")) },
+		"bookmark": func() { s.UpdateResourceVersion("110") },
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		s.rounds.Run(ctx, func() int { return 1 }, func(ctx context.Context) {
+			defer cancel()
+			event()
+			if cause := context.Cause(ctx); !errors.Is(cause, round.ErrDisorder) || s.get("a") != nil {
+				t.Errorf("late %s: ended by %v, Node %v", name, cause, s.get("a"))
+			}
+		})
 	}
 }
 

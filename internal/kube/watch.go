@@ -5,6 +5,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/trivet-node/trivet/internal/kube/round"
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
@@ -65,7 +66,8 @@ func orNil[T any](object metav1.Object) *T {
 	return typed
 }
 
-// Run lists and watches until ctx ends. It is called once.
+// Run lists and watches until ctx ends. It is called once. What the watch misses is made good by a list
+// (Limits.Relist).
 func (w *Watch[T]) Run(ctx context.Context) { w.store.run(ctx) }
 
 // Listed is closed when the first list is complete: before, an object that is absent may only be unknown.
@@ -73,6 +75,10 @@ func (w *Watch[T]) Listed() <-chan struct{} { return w.store.listed }
 
 // HasListed reports whether the first list is complete.
 func (w *Watch[T]) HasListed() bool { return w.store.hasListed() }
+
+// Relist has the objects listed again. It is for callers that have learned elsewhere that the watch has
+// missed something.
+func (w *Watch[T]) Relist() { w.store.rounds.End(round.ErrDue) }
 
 // Get returns an object by its Key, nil if there is none.
 func (w *Watch[T]) Get(key string) *T { return orNil[T](w.store.get(key)) }

@@ -188,11 +188,13 @@ func (s *surroundings) connectAPI() error {
 
 	s.metrics.Certificates.Client = s.identity.Ends
 	kube.Measure(s.metrics.Client)
-	if s.client, err = kube.New(s.identity.API()); err != nil {
+	api := s.identity.API()
+	api.Limits.Relist = s.cfg.Identity.Relist
+	if s.client, err = kube.New(api); err != nil {
 		return err
 	}
 
-	s.ips, err = nodeIPs(s.cfg.Node.IPs, s.identity.API())
+	s.ips, err = nodeIPs(s.cfg.Node.IPs, api)
 	return err
 }
 

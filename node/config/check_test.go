@@ -80,6 +80,7 @@ func TestBadValuesOfPodsAreRefusedByName(t *testing.T) {
 		"containerLogMonitorInterval: 1s":                    "containerLogMonitorInterval",
 		"clusterDNS: [dns]":                                  "clusterDNS",
 		"httpCheckFrequency: -1s":                            "httpCheckFrequency",
+		"syncFrequency: -1s":                                 "syncFrequency",
 		"crashLoopBackOff: {maxContainerRestartPeriod: 10m}": "maxContainerRestartPeriod",
 		"allowedUnsafeSysctls: [vm.swappiness]":              "allowedUnsafeSysctls",
 		"allowedUnsafeSysctls: ['net.*.x']":                  "allowedUnsafeSysctls",

@@ -61,6 +61,9 @@ type Identity struct {
 	Bootstrap  string // kubeconfig with a bootstrap token
 	CertDir    string
 	Rotate     bool // renew the client certificate before it ends
+
+	// Relist is after how long, at the earliest, what is watched is listed again.
+	Relist time.Duration
 }
 
 // Node is the Node object.

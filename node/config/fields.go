@@ -134,7 +134,7 @@ var fields = []field{
 	{"staticPodURL", Served, "", nil},
 	{"staticPodURLHeader", Served, "", nil},
 	{"streamingConnectionIdleTimeout", Served, "exec, attach and port-forward", nil},
-	{"syncFrequency", NoEffect, "what changes is seen at once", nil},
+	{"syncFrequency", Served, "the API's objects are listed again after ten times as long", nil},
 	{"systemCgroups", Refused, "the node's processes would not be moved into it", nil},
 	{"systemReserved", Served, "", nil},
 	{"systemReservedCgroup", Served, "", nil},

@@ -62,12 +62,17 @@ func (c *settings) resolve() (Config, error) {
 	return out, err
 }
 
+// syncsPerList is how many periods of syncFrequency pass between two lists of the API's objects: kubelet
+// looks at its pods once a minute, and a list is dearer.
+const syncsPerList = 10
+
 func (c *settings) identity() Identity {
 	return Identity{
 		Kubeconfig: c.Kubeconfig,
 		Bootstrap:  c.Bootstrap,
 		CertDir:    c.CertDir,
 		Rotate:     *c.Kubelet.RotateCertificates,
+		Relist:     syncsPerList * max(time.Second, c.Kubelet.SyncFrequency.Duration),
 	}
 }
 

@@ -180,6 +180,7 @@ func (k *Configuration) checkPods(p *problems) {
 		p.when(net.ParseIP(address) == nil, "clusterDNS[%d] %q is not an IP address", i, address)
 	}
 
+	p.when(k.SyncFrequency.Duration < 0, "syncFrequency %v is negative", k.SyncFrequency.Duration)
 	p.when(k.HTTPCheckFrequency.Duration <= 0, "httpCheckFrequency %v must be positive",
 		k.HTTPCheckFrequency.Duration)
 	if d := k.CrashLoopBackOff.MaxContainerRestartPeriod; d != nil {

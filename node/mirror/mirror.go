@@ -22,6 +22,8 @@ import (
 type Source interface {
 	MirrorOf(static *v1.Pod) (mirror *v1.Pod, known bool)
 	Mirrored(static, mirror *v1.Pod) *v1.Pod
+	// Gone is called when the API answers that it does not have a pod any more.
+	Gone(pod types.UID)
 }
 
 // Writer writes to the API's pods.
@@ -38,7 +40,7 @@ var errNoNode = errors.New("the node is not registered yet")
 // returns the pod with the status that the API shows now.
 func (w Writer) PatchStatus(ctx context.Context, pod *v1.Pod, patch []byte) (*v1.Pod, error) {
 	if !podsource.Static(pod) {
-		return w.patch(ctx, pod, patch)
+		return w.patch(ctx, pod, pod.UID, patch)
 	}
 
 	mirror, err := w.ensure(ctx, pod)
@@ -49,7 +51,7 @@ func (w Writer) PatchStatus(ctx context.Context, pod *v1.Pod, patch []byte) (*v1
 		return nil, err
 	}
 
-	stored, err := w.patch(ctx, pod, patch)
+	stored, err := w.patch(ctx, pod, mirror.UID, patch)
 	if err != nil {
 		return nil, err
 	}
@@ -57,8 +59,13 @@ func (w Writer) PatchStatus(ctx context.Context, pod *v1.Pod, patch []byte) (*v1
 	return w.Source.Mirrored(pod, stored), nil
 }
 
-func (w Writer) patch(ctx context.Context, pod *v1.Pod, patch []byte) (*v1.Pod, error) {
-	return w.Pods.Patch(ctx, pod.Namespace, pod.Name, types.StrategicMergePatchType, patch, "status")
+// patch patches the status of the object that has the name of a pod, and the UID if that is in the patch.
+func (w Writer) patch(ctx context.Context, pod *v1.Pod, uid types.UID, patch []byte) (*v1.Pod, error) {
+	out, err := w.Pods.Patch(ctx, pod.Namespace, pod.Name, types.StrategicMergePatchType, patch, "status")
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		w.Source.Gone(uid)
+	}
+	return out, err
 }
 
 // aimed makes a patch one of the object with the UID and no other.
@@ -129,7 +136,10 @@ func (w Writer) Delete(ctx context.Context, pod *v1.Pod) error {
 		Preconditions:      &metav1.Preconditions{UID: &pod.UID},
 	})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil
+		err = nil
+	}
+	if err == nil {
+		w.Source.Gone(pod.UID)
 	}
 	return err
 }

@@ -20,7 +20,10 @@ import (
 type known struct {
 	mirror *v1.Pod
 	shown  *v1.Pod
+	gone   []types.UID
 }
+
+func (k *known) Gone(pod types.UID) { k.gone = append(k.gone, pod) }
 
 func (k *known) MirrorOf(*v1.Pod) (*v1.Pod, bool) { return k.mirror, true }
 
@@ -171,5 +174,22 @@ func TestOnlyThePodWithTheUIDIsDeleted(t *testing.T) {
 	}
 	if calls := server.Calls(); !slices.Contains(calls, "delete pods kube-system/etcd-node1") {
 		t.Errorf("calls %v", calls)
+	}
+}
+
+func TestPodsThatTheAPIDoesNotHaveAnyMoreAreNamed(t *testing.T) {
+	w, source, server := writer(t)
+	pod := static()
+	pod.Annotations = nil
+	server.Put(pod)
+	pod.UID = stored(server).UID
+	if _, err := w.PatchStatus(t.Context(), pod, running); err != nil || len(source.gone) > 0 {
+		t.Errorf("%v; gone %v", err, source.gone)
+	}
+	if err := w.Delete(t.Context(), pod); err != nil || len(source.gone) != 1 {
+		t.Errorf("%v; gone %v", err, source.gone)
+	}
+	if _, err := w.PatchStatus(t.Context(), pod, running); err == nil || len(source.gone) != 2 {
+		t.Errorf("%v; gone %v", err, source.gone)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/internal/kube"
+	"github.com/trivet-node/trivet/internal/kube/history"
 )
 
 // ownNode is the Node object as the API last showed it.
@@ -17,10 +18,11 @@ type ownNode struct {
 	// changed is filled when a look at the node is due at once.
 	changed chan struct{}
 
-	// mu guards the Node, and gone: somebody has deleted it.
+	// mu guards the Node, gone: somebody has deleted it, and lag: whether the API gives earlier versions.
 	mu   sync.Mutex
 	node *v1.Node
 	gone bool
+	lag  history.Lag
 }
 
 func (o *ownNode) get() *v1.Node {
@@ -35,12 +37,19 @@ func (o *ownNode) isGone() bool {
 	return o.gone
 }
 
-// saw keeps a version of the Node that is newer than the known one. One that was made again is.
-func (o *ownNode) saw(n *v1.Node) {
+// saw keeps a version of the Node that is newer than the known one. One that was made again is. An earlier
+// one counts when the API has given none but such for a minute: its data were restored.
+func (o *ownNode) saw(n *v1.Node) { o.sawAt(n, time.Now()) }
+
+func (o *ownNode) sawAt(n *v1.Node, now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 
-	if o.node != nil && o.node.UID == n.UID && !kube.Newer(n, o.node) {
+	same := o.node != nil && o.node.UID == n.UID
+	if o.lag.Behind(same && history.IsEarlier(n.ResourceVersion, o.node.ResourceVersion), now) {
+		return
+	}
+	if same && n.ResourceVersion == o.node.ResourceVersion {
 		return
 	}
 	if o.node != nil && !slices.Equal(o.node.Spec.PodCIDRs, n.Spec.PodCIDRs) {
@@ -74,13 +83,14 @@ func (o *ownNode) wake() {
 
 // follow watches the Node until ctx ends.
 func (r *Reporter) follow(ctx context.Context) {
+	follower := kube.NewFollower(r.nodes, "", r.cfg.Name, func(n *v1.Node) error {
+		r.own.followed(n)
+		return nil
+	})
 	pauses := watchPauses
 	for ctx.Err() == nil {
 		start := time.Now()
-		err := kube.Follow(ctx, r.nodes, "", r.cfg.Name, func(n *v1.Node) error {
-			r.own.followed(n)
-			return nil
-		})
+		err := follower.Run(ctx)
 		if err != nil {
 			r.cfg.Log.Debug("node is not followed", "node", r.cfg.Name, "err", err)
 		}

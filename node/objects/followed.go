@@ -75,12 +75,12 @@ var errImmutable = errors.New("the object is immutable")
 // and list again. An immutable object is never watched: it cannot change. One that was deleted and made again
 // is seen, as with kubelet, only after no pod of the node has named it.
 func (f *followed[T]) follow(ctx context.Context, name types.NamespacedName, e *entry[T]) {
+	see := func(object *T) error { return f.see(name, e, object) }
+	follower := kube.NewFollower(f.source, name.Namespace, name.Name, see)
 	pauses := followPauses
 	for ctx.Err() == nil {
 		start := time.Now()
-		err := kube.Follow(ctx, f.source, name.Namespace, name.Name, func(object *T) error {
-			return f.see(name, e, object)
-		})
+		err := follower.Run(ctx)
 		if ctx.Err() != nil || errors.Is(err, errImmutable) {
 			return
 		}

@@ -34,6 +34,13 @@ func run(t *testing.T, api *kubetest.Server) *node {
 	notify := func(uid types.UID) { n.notified <- uid }
 	n.Cache = objects.New(api.Client(), notify, slog.New(slog.DiscardHandler))
 
+	n.keep(t)
+	return n
+}
+
+// keep keeps the cache until the test, or stop, ends it.
+func (n *node) keep(t *testing.T) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan struct{})
 	go func() {
@@ -46,7 +53,6 @@ func run(t *testing.T, api *kubetest.Server) *node {
 		<-done
 	}
 	t.Cleanup(n.stop)
-	return n
 }
 
 // calls counts those of the API server that begin with a text.

@@ -39,6 +39,7 @@ type Source struct {
 	mu       sync.Mutex
 	static   map[types.UID]*v1.Pod
 	expected map[string]bool // sources of static pods that have not said yet which they have
+	gone     []types.UID     // see Gone
 }
 
 // New returns a source of the pods that are bound to a node. It is empty until Run runs.

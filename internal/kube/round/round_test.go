@@ -1,0 +1,77 @@
+package round
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/trivet-node/trivet/internal/retry"
+)
+
+// record runs rounds for as long as that, and returns how long each took and why it ended. In each, began is
+// called first.
+func record(
+	t *testing.T, total time.Duration, objects int, began func(ctx context.Context, r *Rounds),
+) (lengths []time.Duration, whys []error) {
+	t.Helper()
+	r := New(3*time.Minute, 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), total)
+	defer cancel()
+
+	r.Run(ctx, func() int { return objects }, func(ctx context.Context) {
+		start := time.Now()
+		began(ctx, r)
+		<-ctx.Done()
+		lengths = append(lengths, time.Since(start))
+		whys = append(whys, context.Cause(ctx))
+	})
+	return lengths, whys
+}
+
+// talk is a watch on which something comes each minute.
+func talk(ctx context.Context, r *Rounds) {
+	for range retry.Every(ctx, time.Minute) {
+		r.Heard()
+	}
+}
+
+func TestRoundsOfAWatchThatTalksEndWhenTheyAreDue(t *testing.T) {
+	for objects, shortest := range map[int]time.Duration{
+		0:    10 * time.Minute,
+		600:  10 * time.Minute,
+		6000: 100 * time.Minute,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			lengths, whys := record(t, 24*time.Hour, objects, talk)
+			for i, length := range lengths[:len(lengths)-1] {
+				if length < shortest || length > 2*shortest || !errors.Is(whys[i], ErrDue) {
+					t.Errorf("%d objects: a round of %v, %v", objects, length, whys[i])
+				}
+			}
+		})
+	}
+}
+
+func TestSilenceEndsARound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lengths, whys := record(t, 10*time.Minute, 0, func(ctx context.Context, r *Rounds) {
+			_ = retry.Sleep(ctx, 30*time.Second)
+			r.Heard()
+		})
+		if len(lengths) < 2 || lengths[0] != 210*time.Second || !errors.Is(whys[0], ErrSilent) {
+			t.Errorf("rounds of %v, %v", lengths, whys)
+		}
+	})
+}
+
+func TestRoundsThatKeepEndingInDisorderComeMoreAndMoreRarely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disorder := func(_ context.Context, r *Rounds) { r.End(ErrDisorder) }
+		lengths, _ := record(t, time.Hour, 0, disorder)
+		if n := len(lengths); n < 100 || n > 400 {
+			t.Errorf("%d rounds in an hour", n)
+		}
+	})
+}

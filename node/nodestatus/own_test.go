@@ -1,0 +1,40 @@
+package nodestatus
+
+import (
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+func TestTheNodeOfARestoredServerCountsAfterAMinute(t *testing.T) {
+	var own ownNode
+	saw := func(uid types.UID, version string, after time.Duration) string {
+		n := &v1.Node{ObjectMeta: metav1.ObjectMeta{UID: uid, ResourceVersion: version}}
+		own.sawAt(n, time.Unix(1000, 0).Add(after))
+		return own.get().ResourceVersion
+	}
+
+	for i, step := range []struct {
+		uid     types.UID
+		version string
+		after   time.Duration
+		want    string
+	}{
+		{"a", "100", 0, "100"},
+		{"a", "90", time.Second, "100"},
+		{"a", "110", 2 * time.Second, "110"},
+		{"a", "90", 3 * time.Second, "110"},
+		{"a", "91", time.Minute, "110"},
+		{"a", "92", 64 * time.Second, "92"},
+
+		// One that was made again is another Node.
+		{"b", "80", 65 * time.Second, "80"},
+	} {
+		if got := saw(step.uid, step.version, step.after); got != step.want {
+			t.Errorf("step %d: version %s, want %s", i, got, step.want)
+		}
+	}
+}
