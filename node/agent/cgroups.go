@@ -29,7 +29,7 @@ import (
 	"github.com/trivet-node/trivet/node/unit"
 )
 
-// balancedTree keeps the tiers of quality of service in balance when a pod comes.
+// balancedTree keeps the tiers of quality of service in balance when a pod comes or is resized.
 type balancedTree struct {
 	*podcgroup.Tree
 	pods        *podsource.Source
@@ -54,6 +54,14 @@ func (t balancedTree) Ensure(ctx context.Context, pod *v1.Pod) error {
 	defer func() { t.took("create", time.Since(began)) }()
 
 	if err := t.Tree.Ensure(ctx, pod); err != nil {
+		return err
+	}
+	return t.Balance(ctx, t.allocations.All(t.pods.List()))
+}
+
+// Narrow gives the pod's group the limits that the pod has.
+func (t balancedTree) Narrow(ctx context.Context, pod *v1.Pod) error {
+	if err := t.Tree.Narrow(ctx, pod); err != nil {
 		return err
 	}
 	return t.Balance(ctx, t.allocations.All(t.pods.List()))

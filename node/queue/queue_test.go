@@ -228,6 +228,29 @@ func TestATurnIsTakenBetweenThoseOfPods(t *testing.T) {
 	})
 }
 
+func TestATurnDoesNotWaitForAllPods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := New()
+		for i := range 100 {
+			q.Look(types.UID(fmt.Sprint(i)), PodChanged)
+		}
+
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		slow := func(context.Context, types.UID, Reasons) { time.Sleep(time.Second) }
+		running.Go(func() { q.Run(ctx, 1, slow) })
+		synctest.Wait()
+
+		began := time.Now()
+		if err := q.Turn(ctx); err != nil || time.Since(began) > time.Second {
+			t.Errorf("a turn after %v, %v, want that after the look that goes on", time.Since(began), err)
+		}
+
+		cancel()
+		running.Wait()
+	})
+}
+
 func TestNoTurnIsTakenWhileAllWorkersHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := New()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // noPod takes turns like a pod's UID, and is looked at by nobody.
@@ -12,8 +13,8 @@ const noPod = ""
 // errClosed is the answer after the end of Run.
 var errClosed = errors.New("the queue of pods is closed")
 
-// Turn waits for a turn among the pods, and returns nil when a worker has come to it: some worker is free,
-// and takes turns.
+// Turn waits for a turn, the next one, and returns nil when a worker has come to it: some worker is free, and
+// takes turns. How many pods wait does not matter: a worker that is slow with each of them works.
 func (q *Queue) Turn(ctx context.Context) error {
 	passed, err := q.line()
 	if err != nil {
@@ -28,7 +29,8 @@ func (q *Queue) Turn(ctx context.Context) error {
 	}
 }
 
-// line gets in line. All who wait have one turn in common, so that workers that hang do not make it long.
+// line gets to the front of the line. All who wait have one turn in common, so that workers that hang do not
+// make it long.
 func (q *Queue) line() (<-chan struct{}, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -37,7 +39,7 @@ func (q *Queue) line() (<-chan struct{}, error) {
 		return nil, errClosed
 	}
 	if len(q.passing) == 0 {
-		q.turns = append(q.turns, noPod)
+		q.turns = slices.Insert(q.turns, 0, noPod)
 		q.filled.Signal()
 	}
 
