@@ -49,9 +49,9 @@ func (o Course) all() []step {
 	}
 
 	return append(steps,
-		step{part.CRI{Cluster: c, Files: files, Node: Worker}, volumes},
-		step{part.Agent{Cluster: c, Files: files, Node: Worker}, volumes},
-		step{part.Agent{Cluster: c, Files: files, Node: ControlPlane}, volumes},
+		step{part.CRI{Cluster: c, Files: files, Node: c.name().worker()}, volumes},
+		step{part.Agent{Cluster: c, Files: files, Node: c.name().worker()}, volumes},
+		step{part.Agent{Cluster: c, Files: files, Node: c.name().controlPlane()}, volumes},
 	)
 }
 
@@ -145,7 +145,7 @@ func (o Course) show(ctx context.Context, how works) error {
 	o.Cluster.Say("the demo works")
 	checks := check.Checks{
 		Cluster: o.Cluster,
-		Nodes:   []string{ControlPlane, Worker},
+		Nodes:   []string{o.Cluster.name().controlPlane(), o.Cluster.name().worker()},
 		Claims:  how == volumes,
 	}
 	if err := checks.Run(ctx); err != nil {

@@ -52,7 +52,7 @@ func (c *Cluster) Create(ctx context.Context) error {
 	}
 
 	// Pods run on both nodes.
-	_, err = c.Kubectl(ctx, "", "taint", "nodes", ControlPlane,
+	_, err = c.Kubectl(ctx, "", "taint", "nodes", c.name().controlPlane(),
 		"node-role.kubernetes.io/control-plane:NoSchedule-")
 	if err != nil {
 		return err
@@ -66,12 +66,12 @@ func (c *Cluster) Create(ctx context.Context) error {
 // there reports whether kind knows the cluster.
 func (c *Cluster) there(ctx context.Context) (bool, error) {
 	out, err := output(c.Command(ctx, "kind", "get", "clusters"))
-	return slices.Contains(strings.Fields(out), Name), err
+	return slices.Contains(strings.Fields(out), string(c.name())), err
 }
 
 // delete takes away what kind has made.
 func (c *Cluster) delete(ctx context.Context) error {
-	_, err := output(c.Command(ctx, "kind", "delete", "cluster", "--name="+Name,
+	_, err := output(c.Command(ctx, "kind", "delete", "cluster", "--name="+string(c.name()),
 		"--kubeconfig="+c.Kubeconfig()))
 	return err
 }
@@ -98,7 +98,7 @@ func (c *Cluster) config() string {
 	var text strings.Builder
 	text.WriteString(`kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4
-name: ` + Name + `
+name: ` + string(c.name()) + `
 networking:
   disableDefaultCNI: true
   podSubnet: 10.244.0.0/16

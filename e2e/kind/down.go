@@ -21,10 +21,20 @@ var removable = []string{"kubeconfig", "kubectl-cache", "kind.yaml", "certs.d", 
 const leakLimit = 30 * time.Second
 
 // Down takes the cluster down, and its Docker with it unless it is the user's. It is safe to repeat.
+// Without a record nothing is removed: what lies in the directory may be anyone's.
 func (c *Cluster) Down(ctx context.Context) error {
+	_, err := ReadRecord(c.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		c.Say("no kind cluster is up")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+
 	// With a Docker of its own, the cluster ends with that.
 	if c.Docker.Running() && c.Image != "" {
-		if err := errors.Join(c.delete(ctx), registry{c}.stop(ctx)); err != nil {
+		if err := errors.Join(c.delete(ctx), registry{c}.remove(ctx)); err != nil {
 			return err
 		}
 	}
@@ -32,15 +42,26 @@ func (c *Cluster) Down(ctx context.Context) error {
 		return err
 	}
 
-	// The record goes last: a call that was cut off is repeated by it.
-	for _, name := range append(removable, recordFile) {
+	for _, name := range removable {
 		if err := os.RemoveAll(c.path(name)); err != nil {
 			return err
 		}
 	}
 
-	if err := leaks.Await(ctx, leakLimit, c.leaks); err != nil {
-		return err
+	left := leaks.Await(ctx, leakLimit, c.leaks)
+	if err := ctx.Err(); err != nil {
+		return errors.Join(err, left)
+	}
+
+	// The record goes last: a call that was cut off is repeated by it. What is left is reported once, and
+	// does not keep the next cluster from being made.
+	for _, file := range []string{c.hostFile(), c.path(recordFile)} {
+		if err := os.RemoveAll(file); err != nil {
+			return errors.Join(err, left)
+		}
+	}
+	if left != nil {
+		return left
 	}
 
 	c.Say("the cluster is down, and nothing is left of it")

@@ -19,13 +19,6 @@ import (
 	"github.com/trivet-node/trivet/e2e/leaks"
 )
 
-// The cluster and its nodes, as kind names them.
-const (
-	Name         = "trivet"
-	ControlPlane = Name + "-control-plane"
-	Worker       = Name + "-worker"
-)
-
 // Docker is where the containers of the nodes run.
 type Docker interface {
 	// Fetch brings what it is made of, Up starts it. Both do nothing where that is done.
@@ -182,7 +175,7 @@ func (c *Cluster) sampled() *sampled { return &sampled{out: c.Out, every: progre
 // Start brings Docker, and makes this process see what it publishes. The cluster that Create makes is the one
 // that is recorded from now on.
 func (c *Cluster) Start(ctx context.Context) error {
-	if err := c.claim(); err != nil {
+	if err := c.claim(ctx); err != nil {
 		return err
 	}
 	if err := c.rememberHost(); err != nil {

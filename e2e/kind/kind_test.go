@@ -45,7 +45,7 @@ func TestClusterIsRecordedBeforeThereIsAnythingOfIt(t *testing.T) {
 	}
 
 	for range 2 {
-		if err := c.claim(); err != nil {
+		if err := c.claim(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -57,11 +57,11 @@ func TestClusterIsRecordedBeforeThereIsAnythingOfIt(t *testing.T) {
 
 func TestSecondClusterOfAnotherKindIsRefused(t *testing.T) {
 	dir := t.TempDir()
-	if err := (&Cluster{Dir: dir}).claim(); err != nil {
+	if err := (&Cluster{Dir: dir}).claim(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 
-	err := (&Cluster{Dir: dir, Image: "kindest/node:v1"}).claim()
+	err := (&Cluster{Dir: dir, Image: "kindest/node:v1"}).claim(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "make kind-down") {
 		t.Errorf("error %v", err)
 	}
@@ -123,10 +123,10 @@ func TestDownRemovesWhatBelongsToTheCluster(t *testing.T) {
 		Docker: &docker{},
 		Out:    &out,
 	}
-	if err := c.claim(); err != nil {
+	if err := c.claim(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"kubeconfig", "bookworm.tar"} {
+	for _, name := range []string{"kubeconfig", "node", "bookworm.tar"} {
 		if err := os.WriteFile(c.path(name), nil, 0o644); err != nil {
 			t.Fatal(err)
 		}

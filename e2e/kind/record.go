@@ -1,6 +1,7 @@
 package kind
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -53,10 +54,14 @@ func (c *Cluster) write(r Record) error {
 	return durable.WriteVolatile(c.path(recordFile), data, 0o644)
 }
 
-// claim records the cluster before there is anything of it, unless it is there.
-func (c *Cluster) claim() error {
+// claim records the cluster before there is anything of it, unless it is there. What is there without a
+// record is not ours: neither this call nor Down may delete it.
+func (c *Cluster) claim(ctx context.Context) error {
 	have, err := ReadRecord(c.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := c.refuseOthers(ctx); err != nil {
+			return err
+		}
 		return c.write(Record{Image: c.Image, Trivet: c.Trivet})
 	}
 	if err != nil {

@@ -12,11 +12,11 @@ import (
 // where names of containers are names of hosts.
 type registry struct{ cluster *Cluster }
 
-// registryName is the name of the container.
-const registryName = "trivet-kind-registry"
+// name is the name of the container.
+func (r registry) name() string { return r.cluster.name().registry() }
 
-// empty is an image without a file: the program of the registry is mounted.
-const empty = "trivet-kind/empty"
+// image is the name of an image without a file: the program of the registry is mounted.
+func (r registry) image() string { return r.name() + "/empty" }
 
 // network is kind's, which is made as kind makes it (subnet included) where kind has not been yet.
 var network = []string{
@@ -43,7 +43,7 @@ func (r registry) start(ctx context.Context) error {
 		}
 
 		const form = "server = %q\n\n[host.\"http://%s:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
-		text := fmt.Sprintf(form, server, registryName)
+		text := fmt.Sprintf(form, server, r.name())
 		if err := os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte(text), 0o644); err != nil {
 			return err
 		}
@@ -60,26 +60,39 @@ func (r registry) start(ctx context.Context) error {
 		return err
 	}
 
-	if c.Command(ctx, "docker", "image", "inspect", empty).Run() != nil {
+	if c.Command(ctx, "docker", "image", "inspect", r.image()).Run() != nil {
 		// An archive without files is two blocks of zeros.
-		load := c.Command(ctx, "docker", "import", "-", empty)
+		load := c.Command(ctx, "docker", "import", "-", r.image())
 		load.Stdin = strings.NewReader(strings.Repeat("\x00", 1024))
 		if _, err := output(load); err != nil {
 			return err
 		}
 	}
 
-	_, err := output(c.Command(ctx, "docker", "run", "--detach", "--name="+registryName, "--network=kind",
+	_, err := output(c.Command(ctx, "docker", "run", "--detach", "--name="+r.name(), "--network=kind",
 		"--restart=always",
 		"--volume="+c.Images+":/images:ro",
 		"--volume="+filepath.Join(c.Ours, "trivet-images")+":/trivet-images:ro",
-		empty, "/trivet-images", "serve", "--dir=/images", "--listen=:5000"))
+		r.image(), "/trivet-images", "serve", "--dir=/images", "--listen=:5000"))
 	return err
 }
 
 func (r registry) stop(ctx context.Context) error {
-	_, err := output(r.cluster.Command(ctx, "docker", "rm", "--force", "--volumes", registryName))
+	_, err := output(r.cluster.Command(ctx, "docker", "rm", "--force", "--volumes", r.name()))
 	if err != nil && strings.Contains(err.Error(), "No such container") {
+		return nil
+	}
+	return err
+}
+
+// remove stops the registry and removes its image. The network stays, as kind leaves it.
+func (r registry) remove(ctx context.Context) error {
+	if err := r.stop(ctx); err != nil {
+		return err
+	}
+
+	_, err := output(r.cluster.Command(ctx, "docker", "image", "rm", r.image()))
+	if err != nil && strings.Contains(err.Error(), "No such image") {
 		return nil
 	}
 	return err
