@@ -62,14 +62,14 @@ test ! -e /usr/bin/trivet-cri
 test -e /etc/trivet/cri.toml
 
 mkdir -p /var/lib/trivet/cri/images /etc/cni/net.d
-touch /etc/cni/net.d/10-trivet.conflist
+touch /etc/cni/net.d/10-trivet.conflist /etc/trivet/netd.kubeconfig
 dpkg --purge $packages
 for p in $packages; do
 	for script in /var/lib/dpkg/info/$p.*; do test ! -e "$script"; done
 	test ! -e $services/$p.service
 	test ! -e /etc/default/$p
 done
-test ! -e /etc/trivet
+test ! -e /etc/trivet/cri.toml
 test ! -e /etc/cni/net.d/10-trivet.conflist
 test ! -e /var/lib/trivet/cri
 
@@ -95,7 +95,7 @@ func TestPackagesAreInstalledUpgradedRemovedAndPurged(t *testing.T) {
 		t.Skip("no dpkg: this machine is not Debian")
 	}
 
-	cmd := exec.Command("unshare", "--mount", "--net", "--propagation=private",
+	cmd := exec.Command("unshare", "--mount", "--net", "--pid", "--fork", "--propagation=private",
 		"sh", "-c", machine, "sh", t.TempDir(), packages, script)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

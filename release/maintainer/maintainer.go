@@ -11,7 +11,8 @@ import (
 	"github.com/trivet-node/trivet/release/part"
 )
 
-// The scripts, in which PACKAGE, UNIT, and lines ENABLE, BEFORE_REMOVAL and PURGE stand for those of a part.
+// The scripts, in which PACKAGE, UNIT, and lines ENABLE, START, BEFORE_REMOVAL and PURGE stand for those of a
+// part.
 var (
 	//go:embed scripts/postinst
 	postinst string
@@ -33,14 +34,22 @@ func Scripts(p part.Part) map[string]string {
 }
 
 func complete(script string, p part.Part) string {
-	// A service that is started by hand is not enabled, and deb-systemd-invoke starts none that is not.
 	enable := fmt.Sprintf("deb-systemd-helper enable %s >/dev/null || true", p.Service.Unit)
+	start := []string{
+		`if [ -n "$2" ]; then action=restart; else action=start; fi`,
+		fmt.Sprintf("deb-systemd-invoke $action %s >/dev/null || true", p.Service.Unit),
+	}
 	if p.Service.Manual {
 		enable = ": the administrator enables it"
+		start = []string{
+			"# deb-systemd-invoke would start what is enabled, and so stop what conflicts with it.",
+			fmt.Sprintf(`[ -z "$2" ] || systemctl try-restart %s >/dev/null || true`, p.Service.Unit),
+		}
 	}
 
 	blocks := map[string][]string{
 		"ENABLE":         {enable},
+		"START":          start,
 		"BEFORE_REMOVAL": p.Service.BeforeRemoval,
 		"PURGE":          p.Service.Purge,
 	}

@@ -12,9 +12,10 @@ import (
 )
 
 // tools are what scripts call. Each writes its name and its arguments into a file.
-var tools = []string{"deb-systemd-helper", "deb-systemd-invoke", "systemctl", "rm", "ls", "ip", "trivet-cri"}
+var tools = []string{"deb-systemd-helper", "deb-systemd-invoke", "systemctl", "rm", "ip", "trivet-cri"}
 
-// machine runs the scripts of a part with tools that do nothing.
+// machine runs the scripts of a part with tools that do nothing, and files below dir in the place of the
+// machine's.
 type machine struct {
 	t       *testing.T
 	dir     string
@@ -30,6 +31,14 @@ func newMachine(t *testing.T, name string) machine {
 	}
 
 	m := machine{t: t, dir: t.TempDir(), scripts: Scripts(p)}
+	for name, script := range m.scripts {
+		for _, dir := range []string{"/run/", "/proc/", "/etc/trivet/"} {
+			script = strings.ReplaceAll(script, " "+dir, " "+m.dir+dir)
+		}
+		m.scripts[name] = script
+	}
+	m.write("run/systemd/system/boot", "")
+
 	for _, tool := range tools {
 		script := "#!/bin/sh\necho " + tool + " \"$@\" >>" + filepath.Join(m.dir, "calls") + "\n"
 		if err := os.WriteFile(filepath.Join(m.dir, tool), []byte(script), 0o755); err != nil {
@@ -38,6 +47,18 @@ func newMachine(t *testing.T, name string) machine {
 	}
 
 	return m
+}
+
+// write writes a file of the machine.
+func (m machine) write(name, text string) {
+	m.t.Helper()
+	path := filepath.Join(m.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 // run runs a script, twice as after a kill, and returns what the second run called.
@@ -94,20 +115,102 @@ func TestRemovalOfTheRuntimeEndsTheMonitorWhereNoPodIsLeft(t *testing.T) {
 	}
 }
 
-func TestPurgeLeavesVolumesAndPods(t *testing.T) {
+func TestOnlyAnAgentThatRunsIsRestartedAndNoneIsStarted(t *testing.T) {
+	m := newMachine(t, "trivet-node")
+	first, upgrade := m.run("postinst", "configure", ""), m.run("postinst", "configure", "0.1.0")
+	if strings.Contains(first+upgrade, "deb-systemd-invoke") || strings.Contains(first, "start") {
+		t.Errorf("an installation calls\n%san upgrade\n%s", first, upgrade)
+	}
+	if !strings.Contains(upgrade, "systemctl try-restart trivet-node.service\n") {
+		t.Errorf("an upgrade calls\n%s", upgrade)
+	}
+}
+
+func TestAbortedRemovalStartsTheServiceAgain(t *testing.T) {
+	for _, args := range [][]string{
+		{"abort-remove"},
+		{"abort-remove", "in-favour", "other", "1"},
+		{"abort-deconfigure", "in-favour", "other", "1"},
+	} {
+		calls := newMachine(t, "trivet-cri").run("postinst", args...)
+		if !strings.Contains(calls, "deb-systemd-invoke start trivet-cri.service\n") &&
+			!strings.Contains(calls, "deb-systemd-invoke restart trivet-cri.service\n") {
+			t.Errorf("%q calls\n%s", args, calls)
+		}
+	}
+}
+
+func TestPurgeLeavesWhatIsNotThePackages(t *testing.T) {
 	for _, p := range part.Parts {
-		calls := newMachine(t, p.Name).run("postrm", "purge")
-		for _, kept := range []string{"/var/lib/trivet/csi", "/var/lib/kubelet/pods", "/var/lib/cni"} {
+		m := newMachine(t, p.Name)
+		m.write("etc/trivet/netd.kubeconfig", "")
+		calls := m.run("postrm", "purge")
+		for _, kept := range []string{
+			"/var/lib/trivet/csi", "/var/lib/kubelet", "/var/lib/cni", "/opt/cni", ".sock", ".lock",
+		} {
 			if strings.Contains(calls, kept) {
 				t.Errorf("a purge of %s calls\n%s", p.Name, calls)
 			}
 		}
 
-		forgets := "deb-systemd-helper purge " + p.Service.Unit
-		if !strings.Contains(calls, "rm ") || !strings.Contains(calls, forgets) {
-			t.Errorf("a purge of %s leaves its files, or the state of its service:\n%s", p.Name, calls)
+		if !strings.Contains(calls, "deb-systemd-helper purge "+p.Service.Unit) {
+			t.Errorf("a purge of %s leaves the state of its service:\n%s", p.Name, calls)
 		}
 	}
+}
+
+func TestPurgeOfTheRuntimeKeepsTheStoreThatIsUsed(t *testing.T) {
+	for _, c := range []struct {
+		what, file, text string
+		removes          bool
+	}{
+		{"nothing runs", "proc/9/comm", "trivet-cri.post\n", true},
+		{"a runtime lives", "proc/9/comm", "trivet-cri\n", false},
+		{"a monitor lives", "proc/9/comm", "trivet-monitor\n", false},
+		{"a pod is left", "run/trivet/cri/sandboxes/records/pod.json", "{}", false},
+	} {
+		m := newMachine(t, "trivet-cri")
+		m.write(c.file, c.text)
+		calls := m.run("postrm", "purge")
+		if got := strings.Contains(calls, "/var/lib/trivet/cri"); got != c.removes {
+			t.Errorf("%s: the store is removed: %v:\n%s", c.what, got, calls)
+		}
+	}
+}
+
+func TestPurgeOfTheNetworkIsForADaemonOfThePackage(t *testing.T) {
+	for _, c := range []struct {
+		what    string
+		files   map[string]string
+		removes bool
+	}{
+		{"it never ran", nil, false},
+		{"it ran", map[string]string{"etc/trivet/netd.kubeconfig": ""}, true},
+		{"a DaemonSet's runs", map[string]string{
+			"etc/trivet/netd.kubeconfig": "",
+			"proc/9/comm":                "trivet-netd\n",
+		}, false},
+	} {
+		m := newMachine(t, "trivet-netd")
+		for name, text := range c.files {
+			m.write(name, text)
+		}
+
+		calls := m.run("postrm", "purge")
+		conflist := strings.Contains(calls, "10-trivet.conflist")
+		routes := strings.Contains(calls, "ip -4 route flush proto 117")
+		if conflist != c.removes || routes != c.removes {
+			t.Errorf("%s: a purge calls\n%s", c.what, calls)
+		}
+	}
+}
+
+func TestPurgeEndsThoughTheStoreIsAMountPoint(t *testing.T) {
+	m := newMachine(t, "trivet-cri")
+	if err := os.WriteFile(filepath.Join(m.dir, "rm"), []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m.run("postrm", "purge")
 }
 
 func TestUnknownArgumentIsRefused(t *testing.T) {

@@ -56,7 +56,8 @@ type Service struct {
 	// BeforeRemoval are commands of a shell that a removal runs first; what they fail at is said and ignored.
 	BeforeRemoval []string
 
-	// Purge are commands of a shell that end what a removal leaves, volumes and running pods excepted.
+	// Purge are commands of a shell that end what a removal leaves, except volumes, pods that run, sockets,
+	// locks, and what a daemon uses that is not the package's.
 	Purge []string
 }
 

@@ -23,7 +23,6 @@ var node = Part{
 
 		// Where kubelet runs, it is the administrator who changes the agent.
 		Manual: true,
-		Purge:  []string{"rm -f /var/lib/kubelet/trivet-node.lock"},
 	},
 	Configuration: []Configuration{
 		{Source: "trivet-node.default", Installed: "etc/default/trivet-node"},
@@ -57,13 +56,13 @@ var cri = Part{
 			"trivet-cri --shutdown || true",
 		},
 		Purge: []string{
-			"# The state of this boot says that the containers of pods run, or did not end well: their file",
-			"# systems may be mounted.",
-			"if [ -z \"$(ls /run/trivet/cri/sandboxes/records 2>/dev/null)\" ]; then",
-			"\trm -rf --one-file-system /var/lib/trivet/cri /run/trivet/cri",
-			"\trm -f /run/trivet/cri.sock* /run/trivet/monitor.sock* /run/trivet/metrics/trivet-cri.sock*",
+			"# A process may serve another state_dir, or not be of this package; its containers have",
+			"# their file systems in the store. So may pods of this boot that did not end well.",
+			"if cat /proc/[0-9]*/comm 2>/dev/null | grep -qxE 'trivet-(cri|monitor)' ||",
+			"\t[ -n \"$(ls /run/trivet/cri/sandboxes/records 2>/dev/null)\" ]; then",
+			"\techo 'trivet-cri: it runs, or pods are left: /var/lib/trivet/cri stays'",
 			"else",
-			"\techo 'trivet-cri: pods are left: /var/lib/trivet/cri stays'",
+			"\trm -rf --one-file-system /var/lib/trivet/cri /run/trivet/cri || true",
 			"fi",
 		},
 	},
@@ -105,12 +104,15 @@ var netd = Part{
 	Service: Service{
 		Unit: "trivet-netd.service",
 		Purge: []string{
-			"# Pods that run keep their bridge and their addresses.",
-			"rm -f /etc/cni/net.d/10-trivet.conflist /opt/cni/bin/trivet-cni",
-			"rm -f /run/trivet/metrics/trivet-netd.sock* /run/trivet/metrics/trivet-cni.calls",
-			"if command -v ip >/dev/null; then",
-			"\tip -4 route flush proto 117 || true",
-			"\tip -6 route flush proto 117 || true",
+			"# Without the credentials the service never ran, and one that lives is a DaemonSet's. Pods",
+			"# that run keep the plugin, their bridge and their addresses.",
+			"if [ -e /etc/trivet/netd.kubeconfig ] &&",
+			"\t! cat /proc/[0-9]*/comm 2>/dev/null | grep -qx trivet-netd; then",
+			"\trm -f /etc/cni/net.d/10-trivet.conflist || true",
+			"\tif command -v ip >/dev/null; then",
+			"\t\tip -4 route flush proto 117 || true",
+			"\t\tip -6 route flush proto 117 || true",
+			"\tfi",
 			"fi",
 		},
 	},
@@ -134,15 +136,7 @@ var csi = Part{
 	Name:     "trivet-csi",
 	Deploy:   "csi",
 	Programs: []Program{installed("trivet-csi", "csi/cmd/trivet-csi")},
-	Service: Service{
-		Unit: "trivet-csi.service",
-		Purge: []string{
-			"# Volumes and their records in /var/lib/trivet/csi stay: they are data.",
-			"rm -f /var/lib/kubelet/plugins/csi.trivet.dev/csi.sock*",
-			"rm -f /var/lib/kubelet/plugins_registry/csi.trivet.dev-reg.sock*",
-			"rm -f /run/trivet/metrics/trivet-csi.sock*",
-		},
-	},
+	Service:  Service{Unit: "trivet-csi.service"},
 	Configuration: []Configuration{
 		{Source: "trivet-csi.default", Installed: "etc/default/trivet-csi"},
 	},
