@@ -83,7 +83,8 @@ func (s *store) reflect(ctx context.Context) {
 		ctx = klog.NewContext(ctx, silent)
 	}
 
-	source := &cache.ListWatch{ListWithContextFunc: s.list, WatchFuncWithContext: s.watch}
+	source, stop := s.oneStream()
+	defer stop()
 	cache.NewReflectorWithOptions(source, s.source.makeOne(), s, options).RunWithContext(ctx)
 }
 
@@ -323,6 +324,7 @@ func (s *store) Replace(list []any, version string) error {
 	}
 
 	s.mu.Unlock()
+	s.rounds.Listed()
 
 	// Listeners are called without the lock: they may read the store.
 	s.report(all)
