@@ -17,6 +17,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/trivet-node/trivet/internal/kube/history"
+	"github.com/trivet-node/trivet/internal/kube/onestream"
 	"github.com/trivet-node/trivet/internal/kube/round"
 	"github.com/trivet-node/trivet/internal/retry"
 )
@@ -83,7 +84,10 @@ func (s *store) reflect(ctx context.Context) {
 		ctx = klog.NewContext(ctx, silent)
 	}
 
-	source, stop := s.oneStream()
+	source, stop := onestream.Of(cache.ListWatch{
+		ListWithContextFunc:  s.list,
+		WatchFuncWithContext: s.watch,
+	})
 	defer stop()
 	cache.NewReflectorWithOptions(source, s.source.makeOne(), s, options).RunWithContext(ctx)
 }

@@ -136,8 +136,8 @@ func (r *Rounds) Listed() {
 	r.listed = true
 }
 
-// Ask asks for another list. It does nothing in a round that has none yet, which would else never get one from
-// a slow server. Rounds that end because of it are at least 30 s apart: until then, the request waits.
+// Ask asks for another list. It does nothing in a round that has none yet, which would else never get one
+// from a slow server. Rounds that end because of it are at least 30 s apart: until then, the request waits.
 func (r *Rounds) Ask() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
