@@ -17,6 +17,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/trivet-node/trivet/internal/kube/history"
+	"github.com/trivet-node/trivet/internal/kube/onestream"
 	"github.com/trivet-node/trivet/internal/kube/round"
 	"github.com/trivet-node/trivet/internal/retry"
 )
@@ -83,7 +84,11 @@ func (s *store) reflect(ctx context.Context) {
 		ctx = klog.NewContext(ctx, silent)
 	}
 
-	source := &cache.ListWatch{ListWithContextFunc: s.list, WatchFuncWithContext: s.watch}
+	source, stop := onestream.Of(cache.ListWatch{
+		ListWithContextFunc:  s.list,
+		WatchFuncWithContext: s.watch,
+	})
+	defer stop()
 	cache.NewReflectorWithOptions(source, s.source.makeOne(), s, options).RunWithContext(ctx)
 }
 
@@ -323,6 +328,7 @@ func (s *store) Replace(list []any, version string) error {
 	}
 
 	s.mu.Unlock()
+	s.rounds.Listed()
 
 	// Listeners are called without the lock: they may read the store.
 	s.report(all)

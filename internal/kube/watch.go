@@ -5,7 +5,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/trivet-node/trivet/internal/kube/round"
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
@@ -77,8 +76,9 @@ func (w *Watch[T]) Listed() <-chan struct{} { return w.store.listed }
 func (w *Watch[T]) HasListed() bool { return w.store.hasListed() }
 
 // Relist has the objects listed again. It is for callers that have learned elsewhere that the watch has
-// missed something.
-func (w *Watch[T]) Relist() { w.store.rounds.End(round.ErrDue) }
+// missed something. While the objects are being listed anyway it does nothing; lists that it leads to are at
+// least 30 s apart.
+func (w *Watch[T]) Relist() { w.store.rounds.Ask() }
 
 // Get returns an object by its Key, nil if there is none.
 func (w *Watch[T]) Get(key string) *T { return orNil[T](w.store.get(key)) }

@@ -3,6 +3,8 @@ package round
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,6 +54,50 @@ func TestRoundsOfAWatchThatTalksEndWhenTheyAreDue(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestTheFirstRoundLastsAsLongAsTheObjectsOfItsListAsk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		r := New(3*time.Minute, 10*time.Minute)
+		objects := atomic.Int64{}
+		began := time.Now()
+		r.Run(ctx, func() int { return int(objects.Load()) }, func(ctx context.Context) {
+			defer cancel()
+			objects.Store(6000)
+			talk(ctx, r)
+			if took := time.Since(began); took < 100*time.Minute || took > 200*time.Minute {
+				t.Errorf("a round of %v", took)
+			}
+		})
+	})
+}
+
+func TestARoundThatHasNoListYetIsNotEndedByThoseWhoAskForOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lengths, _ := record(t, 2*time.Minute, 0, func(ctx context.Context, r *Rounds) {
+			for range retry.Every(ctx, time.Second) {
+				r.Ask()
+			}
+		})
+		if len(lengths) != 1 || lengths[0] != 2*time.Minute {
+			t.Errorf("rounds of %v", lengths)
+		}
+	})
+}
+
+func TestListsThatWereAskedForAreApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lengths, whys := record(t, 2*time.Minute+time.Second, 0, func(ctx context.Context, r *Rounds) {
+			r.Listed()
+			r.Ask()
+			r.Ask()
+		})
+		want := []time.Duration{0, askedGap, askedGap, askedGap, askedGap, time.Second}
+		if !slices.Equal(lengths, want) || !errors.Is(whys[1], ErrDue) {
+			t.Errorf("rounds of %v, want %v; %v", lengths, want, whys)
+		}
+	})
 }
 
 func TestSilenceEndsARound(t *testing.T) {
