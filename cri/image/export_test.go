@@ -105,7 +105,7 @@ func extract(t *testing.T, data []byte) (dir string) {
 	from := tar.NewReader(bytes.NewReader(data))
 	for {
 		header, err := from.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return dir
 		}
 		if err != nil {

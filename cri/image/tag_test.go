@@ -125,7 +125,7 @@ func TestImageGoesWithItsLastName(t *testing.T) {
 			t.Errorf("remove %s again: %v", step.remove, err)
 		}
 
-		for _, name := range strings.Fields("a:1 a:2 b:1") {
+		for name := range strings.FieldsSeq("a:1 a:2 b:1") {
 			_, err := s.Get(name)
 			if stays := strings.Contains(step.stays, name); stays != (err == nil) {
 				t.Errorf("after %s is removed, %s: %v", step.remove, name, err)

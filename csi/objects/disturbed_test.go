@@ -3,6 +3,7 @@ package objects
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -45,11 +46,7 @@ func (o *told) of(kind string, before, now metav1.Object) {
 func (o *told) state() map[string]string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	out := map[string]string{}
-	for name, version := range o.known {
-		out[name] = version
-	}
-	return out
+	return maps.Clone(o.known)
 }
 
 // listen returns a controller that listens to changes of volumes and claims.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -86,8 +87,8 @@ func (c *Cluster) Environ() []string {
 	env = append(env, c.Docker.Environ()...)
 
 	// The last of several wins.
-	for i := len(env) - 1; i >= 0; i-- {
-		if path, ok := strings.CutPrefix(env[i], "PATH="); ok {
+	for _, variable := range slices.Backward(env) {
+		if path, ok := strings.CutPrefix(variable, "PATH="); ok {
 			return append(env, "PATH="+c.Bin+":"+path)
 		}
 	}

@@ -3,6 +3,7 @@ package deb
 import (
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -32,7 +33,7 @@ func writeArchive(w io.Writer, changed time.Time, members []member) error {
 		data := m.data
 		if len(data)%2 == 1 {
 			// Headers are at even offsets.
-			data = append(data[:len(data):len(data)], '\n')
+			data = append(slices.Clip(data), '\n')
 		}
 
 		for _, part := range [][]byte{[]byte(header), data} {

@@ -96,7 +96,7 @@ func TestVariantsFitTheOneThatIsAskedFor(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		for _, offered := range strings.Fields("linux/arm/v5 linux/arm/v6 linux/arm/v7 linux/arm/v8 " +
+		for offered := range strings.FieldsSeq("linux/arm/v5 linux/arm/v6 linux/arm/v7 linux/arm/v8 " +
 			"linux/amd64 linux/amd64/v1 linux/amd64/v3 linux/arm64 windows/amd64") {
 			parts := append(strings.Split(offered, "/"), "")
 			p := ocispec.Platform{OS: parts[0], Architecture: parts[1], Variant: parts[2]}

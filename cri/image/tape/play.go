@@ -51,7 +51,7 @@ func Play(ctx context.Context, file, dir string, to io.Writer) error {
 		err = p.piece()
 	}
 
-	if err != io.EOF {
+	if !errors.Is(err, io.EOF) {
 		return fmt.Errorf("tape %s: %w", file, err)
 	}
 

@@ -1,6 +1,7 @@
 package faultproxy
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -66,7 +67,7 @@ func watched(t *testing.T, c codec, query string, f Faults) (got []string, proxy
 	for {
 		frame, err := next()
 		if err != nil {
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				got = append(got, "cut")
 			}
 			return got, proxy

@@ -169,7 +169,8 @@ func (r *relay) pass(ctx context.Context, e event) bool {
 		wait(ctx, r.dice.pause(faults.Pause))
 	case r.dice.roll(faults.Double):
 		r.fault("double")
-		return r.overtake(e.frame) && r.overtake(e.frame)
+		first := r.overtake(e.frame)
+		return first && r.overtake(e.frame)
 	case r.dice.roll(faults.Reorder):
 		r.fault("reorder")
 		r.held = append(r.held, e.frame)
