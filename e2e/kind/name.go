@@ -54,7 +54,7 @@ func (c *Cluster) refuseOthers(ctx context.Context) error {
 		return err
 	}
 
-	for _, container := range strings.Fields(out) {
+	for container := range strings.FieldsSeq(out) {
 		if strings.HasPrefix(container, string(c.name())+"-") {
 			return fmt.Errorf("container %s is there, and %s has no record of it: "+
 				"remove it, or name another directory by --dir", container, c.Dir)
