@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -67,30 +66,14 @@ func run(ctx context.Context, env *program.Env) error {
 		return err
 	}
 
-	for _, dir := range []*string{&o.dir, &o.programs, &o.references} {
-		abs, err := filepath.Abs(*dir)
-		if err != nil {
-			return err
-		}
-
-		*dir = abs
-	}
-
-	return o.measure(ctx, env)
-}
-
-func (o options) measure(ctx context.Context, env *program.Env) (err error) {
-	m := machine.At(filepath.Join(o.dir, "machine"))
-	clean := func() error {
-		return errors.Join(m.Halt(context.WithoutCancel(ctx)), os.RemoveAll(o.dir))
-	}
-
-	// A killed run may have left something.
-	if err := clean(); err != nil {
+	if err := bench.Absolute(&o.dir, &o.programs, &o.references); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, clean()) }()
 
+	return bench.OnMachine(ctx, o.dir, func(m *machine.Machine) error { return o.measure(ctx, env, m) })
+}
+
+func (o options) measure(ctx context.Context, env *program.Env, m *machine.Machine) error {
 	list := catalog()
 	if err := writeImages(filepath.Join(o.dir, "images"), registryAddress, list); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"slices"
 	"time"
 
 	"github.com/trivet-node/trivet/e2e/specs"
@@ -42,6 +43,7 @@ func stages(names []string, times specs.Times, procs int) []stage {
 	first := batch("long", long, len(long))
 	first = append(first, batch("together", together, procs)...)
 	all := []stage{first, batch("serial", serial, serialProcs)}
+	all = slices.DeleteFunc(all, func(s stage) bool { return len(s) == 0 })
 	return append(all, each(alone)...)
 }
 
