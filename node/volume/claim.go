@@ -90,7 +90,7 @@ func (m *Mounter) persistent(ctx context.Context, r Request) (Provided, error) {
 	case src.HostPath != nil && !r.Block:
 		return Provided{Path: src.HostPath.Path}, checkHostPath(src.HostPath)
 	case src.Local != nil:
-		path, err := m.local(ctx, r, src.Local)
+		path, err := m.local(ctx, r)
 		return Provided{Path: path}, err
 	}
 

@@ -52,6 +52,10 @@ func (m *Mounter) Teardown(ctx context.Context, uid types.UID) error {
 		return fmt.Errorf("tear down NFS volumes of pod %s: %w", uid, err)
 	}
 
+	if err := m.locals.Teardown(ctx, m.dirs.volumes(uid)); err != nil {
+		return fmt.Errorf("tear down local volumes of pod %s: %w", uid, err)
+	}
+
 	// What is left needs neither a driver nor a server.
 	if err := mount.UnmountBelow(m.dirs.pod(uid)); err != nil {
 		return fmt.Errorf("unmount volumes of pod %s: %w", uid, err)

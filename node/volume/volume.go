@@ -20,6 +20,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/trivet-node/trivet/internal/keylock"
+	"github.com/trivet-node/trivet/node/localvolume"
 	"github.com/trivet-node/trivet/node/nfsvolume"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/podspec"
@@ -116,6 +117,7 @@ type Mounter struct {
 	locks     keylock.Locks[types.UID]
 	tokens    *token.Cache
 	projector projection.Projector
+	locals    *localvolume.Mounter
 }
 
 // New returns a mounter. It touches nothing yet.
@@ -133,6 +135,7 @@ func New(cfg Config) *Mounter {
 		cfg:    cfg,
 		dirs:   layout{cfg.Root},
 		tokens: tokens,
+		locals: localvolume.New(cfg.Root),
 		projector: projection.Projector{
 			Objects:      cfg.Objects,
 			Tokens:       tokens,

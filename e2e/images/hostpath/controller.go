@@ -34,6 +34,10 @@ func (d controller) ControllerGetCapabilities(
 		kinds = append(kinds, csi.ControllerServiceCapability_RPC_MODIFY_VOLUME)
 	}
 
+	if d.attach {
+		kinds = append(kinds, csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME)
+	}
+
 	answer := &csi.ControllerGetCapabilitiesResponse{}
 	for _, kind := range kinds {
 		answer.Capabilities = append(answer.Capabilities, &csi.ControllerServiceCapability{

@@ -21,6 +21,10 @@ type driver struct {
 	modify     bool
 	mutable    []string
 
+	// attach is whether volumes are attached to the node, maxAttached how many at the same time, if not 0.
+	attach      bool
+	maxAttached int64
+
 	// mu is held during each call.
 	mu      sync.Mutex
 	store   *store

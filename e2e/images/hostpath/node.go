@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -36,7 +37,7 @@ func (d nodeService) NodeGetCapabilities(
 func (d nodeService) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
 	return &csi.NodeGetInfoResponse{
 		NodeId:             d.node,
-		MaxVolumesPerNode:  d.maxVolumes,
+		MaxVolumesPerNode:  cmp.Or(d.maxAttached, d.maxVolumes),
 		AccessibleTopology: d.topology(),
 	}, nil
 }
@@ -52,6 +53,10 @@ func (d nodeService) NodeStageVolume(
 	v, err := d.volume(r.GetVolumeId())
 	if err != nil {
 		return nil, err
+	}
+
+	if d.attach && !v.Attached {
+		return nil, status.Errorf(codes.FailedPrecondition, "volume %s is not attached", v.ID)
 	}
 
 	v.Staged = add(v.Staged, r.GetStagingTargetPath())

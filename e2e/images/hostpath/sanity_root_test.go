@@ -55,6 +55,7 @@ func TestSanityOfOneKind(t *testing.T) {
 		name:    "hostpath.csi.k8s.io",
 		node:    "node1",
 		modify:  true,
+		attach:  true,
 		mutable: []string{"e2eVacTest"},
 		store:   store,
 	}

@@ -21,6 +21,7 @@ type volume struct {
 	Source    string            // volume that it was made of
 	Modified  map[string]string // parameters
 
+	Attached  bool
 	Staged    []string // paths
 	Published []string
 }

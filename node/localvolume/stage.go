@@ -1,0 +1,114 @@
+package localvolume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	mountutils "k8s.io/mount-utils"
+	"k8s.io/utils/exec"
+)
+
+// stageTime bounds blkid, fsck, mkfs and mount together. fsck of a large file system takes the longest.
+const stageTime = 30 * time.Minute
+
+// stage mounts the device of a volume on point, which it makes. A device that holds nothing gets a file
+// system before; a file system is checked, and what can be repaired without a loss is. It is kubelet's
+// library that does so: nobody's data is to be formatted because two agents disagree on what is empty.
+func stage(ctx context.Context, v Volume, point string) error {
+	ctx, cancel := context.WithTimeout(ctx, stageTime)
+	defer cancel()
+
+	// The program mkfs.TYPE is run. With a slash it would be one by a path.
+	if strings.ContainsRune(v.FSType, '/') {
+		return fmt.Errorf("%q is no type of a file system", v.FSType)
+	}
+
+	device := &mountutils.SafeFormatAndMount{
+		Interface: mounter{ctx: ctx},
+		Exec:      bounded{Interface: exec.New(), ctx: ctx},
+	}
+	if v.ReadOnly {
+		if err := checkFormatted(device, v.Path); err != nil {
+			return err
+		}
+	}
+
+	if err := os.MkdirAll(point, 0o750); err != nil {
+		return fmt.Errorf("make %s: %w", point, err)
+	}
+
+	if err := device.FormatAndMount(v.Path, point, v.FSType, slices.Clone(v.Options)); err != nil {
+		return errors.Join(err, remove(point))
+	}
+
+	return nil
+}
+
+// checkFormatted refuses a device without a file system.
+func checkFormatted(device *mountutils.SafeFormatAndMount, path string) error {
+	format, err := device.GetDiskFormat(path)
+	if err == nil && format == "" {
+		err = fmt.Errorf("%s has no file system, and is to be mounted read-only", path)
+	}
+	return err
+}
+
+// checkDevice refuses what is mounted on point if it is not the device of the file: a volume of that name was
+// another device before, which pods still use.
+func checkDevice(point string, device fs.FileInfo) error {
+	var mounted unix.Stat_t
+	if err := unix.Stat(point, &mounted); err != nil {
+		return fmt.Errorf("stat %s: %w", point, err)
+	}
+
+	stat, ok := device.Sys().(*syscall.Stat_t)
+	if ok && mounted.Dev != stat.Rdev {
+		return fmt.Errorf("device %d:%d is mounted on %s, and not %s", unix.Major(mounted.Dev),
+			unix.Minor(mounted.Dev), point, device.Name())
+	}
+
+	return nil
+}
+
+// bounded runs programs until its context ends.
+type bounded struct {
+	exec.Interface
+	ctx context.Context
+}
+
+func (b bounded) Command(program string, args ...string) exec.Cmd {
+	return b.CommandContext(b.ctx, program, args...)
+}
+
+// mounter mounts by mount(8), which knows the options. It does no more of the interface than FormatAndMount
+// calls.
+type mounter struct {
+	mountutils.Interface
+	ctx context.Context
+}
+
+func (m mounter) MountSensitive(source, target, fsType string, options, _ []string) error {
+	args := []string{"-t", fsType, "-o", strings.Join(options, ","), "--", source, target}
+	output, err := exec.New().CommandContext(m.ctx, "mount", args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("mount %s on %s as %s with options %q: %w: %s",
+			source, target, fsType, options, err, brief(output))
+	}
+
+	return nil
+}
+
+// brief is the beginning of what a program has written, on one line.
+func brief(output []byte) string {
+	const most = 1 << 10
+	text := strings.ToValidUTF8(string(output[:min(len(output), most)]), "?")
+	return strings.Join(strings.Fields(text), " ")
+}
