@@ -3,8 +3,8 @@
 //
 // A device is mounted once, at ROOT/plugins/kubernetes.io/local-volume/mounts/PV, and from there, as a
 // directory from where it is, bind-mounted for each pod, at
-// ROOT/pods/UID/volumes/kubernetes.io~local-volume/PV. Both are kubelet's paths, so that each agent takes down
-// what the other has mounted. The mount of the device goes with the last pod that has the volume.
+// ROOT/pods/UID/volumes/kubernetes.io~local-volume/PV. Both are kubelet's paths, so that each agent takes
+// down what the other has mounted. The mount of the device goes with the last pod that has the volume.
 package localvolume
 
 import (
