@@ -68,6 +68,11 @@ func isGated(name string) bool {
 	return strings.Contains(name, "[Feature:") || strings.Contains(name, "[FeatureGate:")
 }
 
+// needsNFS reports whether a spec starts a server of NFS.
+func needsNFS(name string) bool {
+	return strings.Contains(name, "[Driver: nfs") || strings.Contains(name, "PersistentVolumes NFS")
+}
+
 // SIG is the group that a spec belongs to, such as "sig-node"; "" if its name does not say so.
 func SIG(name string) string {
 	sig, _, found := strings.Cut(strings.TrimPrefix(name, "["), "]")
@@ -82,7 +87,8 @@ var Sets = []string{"conformance", "node", "storage", "network", "smoke", "all"}
 
 // Select returns the names of a set, or those in a file with one name a line, in the order of all, the specs
 // of the suite. The sets node, storage and network are the specs of that SIG outside of the conformance set
-// that do not depend on a feature.
+// that do not depend on a feature, nor on a server of NFS: each of these would wait for minutes for an image
+// that cannot be made.
 func Select(all []string, set string) ([]string, error) {
 	switch set {
 	case "all":
@@ -93,7 +99,7 @@ func Select(all []string, set string) ([]string, error) {
 		return choose(all, IsConformance), nil
 	case "node", "storage", "network":
 		return choose(all, func(n string) bool {
-			return SIG(n) == "sig-"+set && !IsConformance(n) && !isGated(n)
+			return SIG(n) == "sig-"+set && !IsConformance(n) && !isGated(n) && !needsNFS(n)
 		}), nil
 	}
 

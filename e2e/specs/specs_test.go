@@ -75,6 +75,7 @@ var suiteSpecs = []string{
 	"[sig-storage] E [Serial]",
 	"[sig-node] F [FeatureGate:Y] [Beta]",
 	"[sig-node] G",
+	"[sig-storage] In-tree Volumes [Driver: nfs3] H",
 }
 
 func TestSetsAreChosenByName(t *testing.T) {
