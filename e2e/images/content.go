@@ -46,6 +46,12 @@ var ipcs = packages{
 	programs: map[string]string{"usr/bin/ipcs": "ipcs"},
 }
 
+// dd can write past the page cache (oflag=nocache), which the applet cannot.
+var dd = packages{
+	names:    []string{"coreutils"},
+	programs: map[string]string{"bin/dd": "dd"},
+}
+
 var stress = packages{
 	names:    []string{"stress"},
 	programs: map[string]string{"usr/bin/stress": "stress"},

@@ -45,6 +45,7 @@ func layers() map[string]maker {
 		"nautilus":          fixed(picture("nautilus")...),
 		"perl":              packaged(perl),
 		"ipcs":              packaged(ipcs),
+		"dd":                packaged(dd),
 		"iptables":          together(packaged(iptables), fixed(iptablesNames()...)),
 		"apparmor-loader":   together(program("apparmor-loader", "usr/bin/loader"), packaged(apparmor)),
 		"resource-consumer": together(

@@ -54,7 +54,7 @@ var suiteImages = []image{
 	etcdImage,
 	{
 		names:  []string{suite + "glibc-dns-testing:2.1.1"},
-		layers: []string{"busybox", "names"},
+		layers: []string{"busybox", "names", "dd"},
 		config: shell,
 	},
 	{

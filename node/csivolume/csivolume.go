@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -260,10 +262,25 @@ func (m *Mounter) stage(ctx context.Context, c *call) error {
 		VolumeContext:     c.PV.Spec.CSI.VolumeAttributes,
 	})
 	if err != nil {
-		return fmt.Errorf("MountDevice: NodeStageVolume of %s: %w", c.handle, err)
+		err = fmt.Errorf("MountDevice: NodeStageVolume of %s: %w", c.handle, err)
+		if isFinal(err) {
+			return errors.Join(err, c.place.endStage())
+		}
+
+		return err
 	}
 
 	return c.place.finishStage(m.boot)
+}
+
+// isFinal reports whether a call that failed has left nothing behind, as the codes of CSI say (section "Error
+// Scheme"): after the others the driver may still be at it, so that the call is to be undone.
+func isFinal(err error) bool {
+	switch status.Code(err) {
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.ResourceExhausted, codes.Aborted:
+		return false
+	}
+	return true
 }
 
 // stagingKey names a staged volume: the pods of a node share it.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -130,6 +132,31 @@ func TestFailuresAreRepeatedFromWhereTheyHappened(t *testing.T) {
 	delete(n.driver.fail, "unstage")
 	must(t, n.mounter.Teardown(t.Context(), "u1"))
 	wantCalls(t, n.driver, "unpublish", "unstage", "unpublish", "unstage")
+}
+
+func TestAStagingThatWasRefusedIsNotUndone(t *testing.T) {
+	n := start(t, &cluster{spec: storagev1.CSIDriverSpec{AttachRequired: new(false)}})
+	setUp := func(code codes.Code) {
+		t.Helper()
+		n.driver.fail["stage"] = status.Error(code, "no")
+		if _, err := n.mounter.Setup(t.Context(), request("u1")); status.Code(err) != code {
+			t.Fatalf("error %v, want code %v", err, code)
+		}
+	}
+
+	setUp(codes.InvalidArgument)
+	must(t, n.mounter.Teardown(t.Context(), "u1"))
+	wantCalls(t, n.driver, "stage", "unpublish")
+
+	// The driver may still be at it.
+	setUp(codes.DeadlineExceeded)
+	must(t, n.mounter.Teardown(t.Context(), "u1"))
+	wantCalls(t, n.driver, "stage", "unpublish", "unstage")
+
+	setUp(codes.Unavailable)
+	setUp(codes.Internal)
+	must(t, n.mounter.Teardown(t.Context(), "u1"))
+	wantCalls(t, n.driver, "stage", "stage", "unpublish")
 }
 
 func TestInlineVolumes(t *testing.T) {

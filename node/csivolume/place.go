@@ -15,6 +15,7 @@ import (
 	"github.com/trivet-node/trivet/internal/boundedfile"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/removal"
 )
 
 const (
@@ -189,6 +190,28 @@ func (p *place) beginStage() error {
 // finishStage records that the volume is staged.
 func (p *place) finishStage(boot string) error {
 	return p.stageRecord().complete(boot, p.staging, filepath.Join(p.stageDir, dataFile))
+}
+
+// mayBeStaged reports whether the driver was asked to stage the volume and has neither refused nor undone it.
+func (p *place) mayBeStaged() (bool, error) {
+	for _, dir := range []string{p.stageDir, p.staging} {
+		_, err := os.Lstat(dir)
+		if err == nil {
+			return true, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// endStage removes what is left of a staging that the driver has undone or refused.
+func (p *place) endStage() error {
+	if err := removal.Tree(p.staging); err != nil {
+		return err
+	}
+	return removal.Tree(p.stageDir)
 }
 
 // writeRecord replaces the record in a file. It does without fsync: the mounts that a record describes do not

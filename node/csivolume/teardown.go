@@ -141,8 +141,13 @@ func unpublish(ctx context.Context, driver *csiplugin.Driver, p *place) error {
 	return removal.Tree(p.target)
 }
 
-// unstage has the driver take the volume from the node, and removes the record of the staging.
+// unstage has the driver take the volume from the node, and removes the record of the staging. A driver that
+// was never asked to stage it, or has refused, is not called.
 func unstage(ctx context.Context, driver *csiplugin.Driver, p *place) error {
+	if is, err := p.mayBeStaged(); !is || err != nil {
+		return err
+	}
+
 	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
 	defer cancel()
 
@@ -151,11 +156,8 @@ func unstage(ctx context.Context, driver *csiplugin.Driver, p *place) error {
 	if err != nil && status.Code(err) != codes.NotFound {
 		return fmt.Errorf("UnmountDevice: NodeUnstageVolume of %s: %w", p.Handle, err)
 	}
-	if err := removal.Tree(p.staging); err != nil {
-		return err
-	}
 
-	return removal.Tree(p.stageDir)
+	return p.endStage()
 }
 
 // usedByOthers reports whether another pod of this node has the volume, by what is in the pods' directories.
