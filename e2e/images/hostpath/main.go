@@ -91,10 +91,7 @@ func (d *driver) server() *grpc.Server {
 		defer d.mu.Unlock()
 
 		answer, err := handle(ctx, request)
-		if err != nil {
-			log.Printf("%s: %v", info.FullMethod, err)
-		}
-
+		note(info.FullMethod, request, err)
 		return answer, err
 	}))
 
