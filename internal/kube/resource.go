@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
+
+	"github.com/trivet-node/trivet/internal/kube/progress"
 )
 
 // resource makes the requests of Objects, without their type.
@@ -65,15 +67,19 @@ func (r *resource) metadata(
 	return out, nil
 }
 
+// list is the answer to a list. It may be long: heard, which may be nil, is called for each part that comes.
 func (r *resource) list(
-	ctx context.Context, namespace string, options metav1.ListOptions,
+	ctx context.Context, namespace string, options metav1.ListOptions, heard func(),
 ) (runtime.Object, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.limits.Answer)
+	ctx, cancel := progress.Bound(ctx, r.limits.Answer, heard)
 	defer cancel()
 
 	list := r.makeList()
 	request := r.in(r.client.Get(), namespace).VersionedParams(&options, metav1.ParameterCodec)
 	if err := request.Do(ctx).Into(list); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		return nil, err
 	}
 	return list, nil
@@ -83,7 +89,7 @@ func (r *resource) list(
 func (r *resource) items(
 	ctx context.Context, namespace string, options metav1.ListOptions,
 ) ([]runtime.Object, string, error) {
-	list, err := r.list(ctx, namespace, options)
+	list, err := r.list(ctx, namespace, options, nil)
 	if err != nil {
 		return nil, "", err
 	}

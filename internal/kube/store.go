@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -37,6 +38,10 @@ type store struct {
 
 	listed chan struct{} // closed with the first list
 	rounds *round.Rounds
+
+	// stillThere is that of asker in the round that runs, nil before the first one. The goroutine of the
+	// reflector alone uses it.
+	stillThere func(lacks []metav1.Object, version string) string
 
 	// mu guards the rest.
 	mu      sync.Mutex
@@ -89,6 +94,7 @@ func (s *store) reflect(ctx context.Context) {
 		WatchFuncWithContext: s.watch,
 	})
 	defer stop()
+	s.stillThere = s.asker(ctx)
 	cache.NewReflectorWithOptions(source, s.source.makeOne(), s, options).RunWithContext(ctx)
 }
 
@@ -100,7 +106,7 @@ func (s *store) list(ctx context.Context, options metav1.ListOptions) (runtime.O
 		options.ResourceVersion = ""
 	}
 
-	list, err := s.source.list(ctx, "", s.selected(options))
+	list, err := s.source.list(ctx, "", s.selected(options), s.rounds.Heard)
 	s.failed(ctx, err)
 	if about, odd := meta.ListAccessor(list); err == nil && odd == nil {
 		s.mu.Lock()
@@ -301,13 +307,14 @@ func (s *store) Replace(list []any, version string) error {
 		}
 	}
 
+	doubted := s.doubted(present, version)
+
 	s.mu.Lock()
-	restored, err := s.history.Judge(version, missing(s.objects, present), time.Now())
+	restored, err := s.history.Judge(version, doubted, time.Now())
 	if err != nil {
-		behind := s.history.IsBehind()
 		s.mu.Unlock()
 		err = fmt.Errorf("list of %s: %w", s.source.name, err)
-		if behind && s.failedHook != nil {
+		if errors.Is(err, history.ErrEarlier) && s.failedHook != nil {
 			s.failedHook(err)
 		}
 		return err
@@ -363,14 +370,4 @@ func (s *store) Transformer() cache.TransformFunc {
 		}
 		return obj, nil
 	}
-}
-
-// missing returns the key of an object that is known and that a list lacks, if there is one.
-func missing(known, list map[string]metav1.Object) string {
-	for key := range known {
-		if list[key] == nil {
-			return key
-		}
-	}
-	return ""
 }
