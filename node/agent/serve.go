@@ -17,17 +17,19 @@ import (
 	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/node/auth"
 	"github.com/trivet-node/trivet/node/exposition"
+	"github.com/trivet-node/trivet/node/health"
 	"github.com/trivet-node/trivet/node/identity"
 	"github.com/trivet-node/trivet/node/kubeletapi"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/probe"
 	"github.com/trivet-node/trivet/node/stats"
 	"github.com/trivet-node/trivet/node/usage"
+	"github.com/trivet-node/trivet/node/volume"
 )
 
 // serveHealth answers /healthz until ctx ends: kubeadm waits for it, and liveness checks of the service use
 // it. Nobody is authenticated there, so it serves nothing else. With an empty address it returns at once.
-func serveHealth(ctx context.Context, address string) error {
+func serveHealth(ctx context.Context, address string, checks *health.Checks) error {
 	if address == "" {
 		return nil
 	}
@@ -38,7 +40,7 @@ func serveHealth(ctx context.Context, address string) error {
 	}
 
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
+	checks.Register(mux)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
@@ -51,7 +53,7 @@ func serveHealth(ctx context.Context, address string) error {
 }
 
 // runAPI serves :10250 to those whom the API server lets in.
-func (s *surroundings) runAPI(parts *parts, in podInputs) error {
+func (s *surroundings) runAPI(parts *parts, in podInputs, volumes *volume.Mounter) error {
 	if !s.cfg.API.Enabled {
 		return nil
 	}
@@ -67,7 +69,7 @@ func (s *surroundings) runAPI(parts *parts, in podInputs) error {
 	cfg := s.apiConfig(in)
 	cfg.Certificate = serving.Certificate
 	s.metrics.Certificates.Server = serving.Ends
-	s.metrics.Count(s.runtime, in.pods)
+	s.metrics.Count(s.runtime, in.pods, volumes.Present)
 	s.metrics.CountProtected(in.tree.Protected)
 	cfg.Count = s.metrics.Requests.Wrap
 	cfg.Guard = auth.New(s.authConfig()).Wrap
@@ -121,6 +123,7 @@ func (s *surroundings) apiConfig(in podInputs) kubeletapi.Config {
 		Runtime: s.runtime,
 		Stats:   collector,
 		Metrics: metricPages(s, collector, in.results),
+		Health:  s.health,
 		Configz: s.cfg.Kubelet,
 		Log:     s.log,
 		Off: kubeletapi.Off{

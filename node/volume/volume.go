@@ -116,6 +116,7 @@ type Mounter struct {
 	locks     keylock.Locks[types.UID]
 	tokens    *token.Cache
 	projector projection.Projector
+	present   inventory
 }
 
 // New returns a mounter. It touches nothing yet.
@@ -205,6 +206,7 @@ func (m *Mounter) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
 
 	volumes := &Volumes{ByName: map[string]Mounted{}}
 	err = m.mountUsed(ctx, pod, volumes)
+	m.present.add(pod, volumes.ByName)
 	volumes.SetUpAgain = m.setUpAgain(pod, volumes)
 	return volumes, err
 }
