@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/trivet-node/trivet/e2e/skew"
 	"github.com/trivet-node/trivet/internal/page"
 )
 
@@ -175,15 +174,6 @@ func decisionIndex(t *testing.T) string {
 		index.WriteString("\n")
 	}
 	return index.String()
-}
-
-// TestVersionsOfKubernetes compares the table of docs/install.md with what make skew has found.
-func TestVersionsOfKubernetes(t *testing.T) {
-	tried, err := skew.Read("docs/data/skew.jsonl")
-	if err != nil {
-		t.Fatal(err)
-	}
-	compareSection(t, "docs/install.md", "skew", skew.Table(tried))
 }
 
 // compareSection compares what is between <!-- NAME --> and <!-- end of NAME --> with the text, or writes it.

@@ -159,7 +159,7 @@ bin/trivet-skew: $(cluster_sources) go.mod
 .PHONY: skew
 skew: install build bin/trivet-cluster bin/trivet-images bin/trivet-skew $(base_images) $(foreach d,$(skew_dirs),$(addprefix $d/,coredns controlplane $(if $(findstring kubelet,$(SKEW_AGENTS)),kubelet))) ## the demo with control planes and kubelets of other minor versions: SKEW='1.35 1.36 1.37' SKEW_AGENTS=trivet,kubelet (writes the table of docs/install.md)
 	@bin/trivet-skew --dir=$(skew)/cluster --oci=$(OCI) --agents=$(SKEW_AGENTS) --data=docs/data/skew.jsonl $(skew_dirs); verdict=$$?; \
-		TRIVET_WRITE_DOCS=1 go test -run=TestVersionsOfKubernetes . && exit $$verdict
+		TRIVET_WRITE_DOCS=1 go test -count=1 ./e2e/skew && exit $$verdict
 
 .PHONY: vm
 vm: SYSTEMD = 1

@@ -1,7 +1,9 @@
 package skew_test
 
 import (
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -39,5 +41,36 @@ func TestAResultReplacesThatOfItsMinorVersion(t *testing.T) {
 func TestNothingWasTriedWithoutAFile(t *testing.T) {
 	if all, err := skew.Read(filepath.Join(t.TempDir(), "none")); err != nil || len(all) > 0 {
 		t.Errorf("%v, %v", all, err)
+	}
+}
+
+// TestThePageShowsTheResults fails when docs/install.md and what make skew has found differ.
+// TRIVET_WRITE_DOCS=1 writes the table.
+func TestThePageShowsTheResults(t *testing.T) {
+	const page, begin, end = "../../docs/install.md", "<!-- skew -->\n", "<!-- end of skew -->"
+	tried, err := skew.Read("../../docs/data/skew.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	before, rest, found := strings.Cut(string(data), begin)
+	have, after, closed := strings.Cut(rest, end)
+	if !found || !closed {
+		t.Fatalf("%s has no section between %q and %q", page, begin, end)
+	}
+
+	want := skew.Table(tried)
+	switch {
+	case have == want:
+	case os.Getenv("TRIVET_WRITE_DOCS") == "":
+		t.Errorf("%s: run TRIVET_WRITE_DOCS=1 go test ./e2e/skew", page)
+	default:
+		if err := os.WriteFile(page, []byte(before+begin+want+end+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

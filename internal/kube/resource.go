@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 
+	"github.com/trivet-node/trivet/internal/kube/absent"
 	"github.com/trivet-node/trivet/internal/kube/progress"
 )
 
@@ -83,6 +84,16 @@ func (r *resource) list(
 		return nil, err
 	}
 	return list, nil
+}
+
+// named lists the objects of a name among those of the options.
+func (r *resource) named(options metav1.ListOptions) absent.Lister {
+	return func(ctx context.Context, namespace, name string) (found int, version string, err error) {
+		one := options
+		one.FieldSelector = absent.Selector(options.FieldSelector, name)
+		items, version, err := r.items(ctx, namespace, one)
+		return len(items), version, err
+	}
 }
 
 // items are the objects of a list, and its resource version.

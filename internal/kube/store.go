@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
+	"github.com/trivet-node/trivet/internal/kube/absent"
 	"github.com/trivet-node/trivet/internal/kube/history"
 	"github.com/trivet-node/trivet/internal/kube/onestream"
 	"github.com/trivet-node/trivet/internal/kube/round"
@@ -39,9 +40,9 @@ type store struct {
 	listed chan struct{} // closed with the first list
 	rounds *round.Rounds
 
-	// stillThere is that of asker in the round that runs, nil before the first one. The goroutine of the
-	// reflector alone uses it.
-	stillThere func(lacks []metav1.Object, version string) string
+	// left asks the server in the round that runs which of the objects that a list lacks may still be there,
+	// and returns one of them. The goroutine of the reflector alone uses it.
+	left func(lacks []metav1.Object, version string) metav1.Object
 
 	// mu guards the rest.
 	mu      sync.Mutex
@@ -55,6 +56,7 @@ func newStore(source *resource) *store {
 		source:  source,
 		listed:  make(chan struct{}),
 		rounds:  round.New(source.limits.Silence, source.limits.Relist),
+		left:    func(lacks []metav1.Object, _ string) metav1.Object { return lacks[0] },
 		objects: map[string]metav1.Object{},
 		words:   map[string]map[string]metav1.Object{},
 	}
@@ -94,7 +96,11 @@ func (s *store) reflect(ctx context.Context) {
 		WatchFuncWithContext: s.watch,
 	})
 	defer stop()
-	s.stillThere = s.asker(ctx)
+	s.left = func(lacks []metav1.Object, version string) metav1.Object {
+		ctx, cancel := context.WithTimeout(ctx, s.source.limits.Answer)
+		defer cancel()
+		return absent.Left(ctx, lacks, version, s.source.named(s.selected(metav1.ListOptions{})))
+	}
 	cache.NewReflectorWithOptions(source, s.source.makeOne(), s, options).RunWithContext(ctx)
 }
 
@@ -307,7 +313,17 @@ func (s *store) Replace(list []any, version string) error {
 		}
 	}
 
-	doubted := s.doubted(present, version)
+	s.mu.Lock()
+	lacks, doubts := absent.From(s.objects, present), s.history.Doubts(version)
+	s.mu.Unlock()
+
+	doubted := ""
+	if len(lacks) > 0 && doubts {
+		s.rounds.Heard()
+		if left := s.left(lacks, version); left != nil {
+			doubted = keyOf(left)
+		}
+	}
 
 	s.mu.Lock()
 	restored, err := s.history.Judge(version, doubted, time.Now())

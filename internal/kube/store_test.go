@@ -147,8 +147,8 @@ func TestListThatBeganBeforeAWriteDoesNotUndoItsAnswer(t *testing.T) {
 func TestFewObjectsThatAStreamedListLacksAreAskedFor(t *testing.T) {
 	s := newStore(&resource{name: "nodes"})
 	var asked int
-	answer := "a"
-	s.stillThere = func(lacks []metav1.Object, version string) string {
+	var answer metav1.Object = node("90", "first")
+	s.left = func(lacks []metav1.Object, version string) metav1.Object {
 		asked += len(lacks)
 		if version != "110" {
 			t.Errorf("asked as of version %s", version)
@@ -160,7 +160,7 @@ func TestFewObjectsThatAStreamedListLacksAreAskedFor(t *testing.T) {
 	refused(t, s, "110")
 	shown(t, s)
 
-	answer = ""
+	answer = nil
 	list(t, s, "110")
 	if s.get("a") != nil || asked != 2 {
 		t.Errorf("Node %v, asked %d times", s.get("a"), asked)

@@ -69,5 +69,10 @@ func numbers(text []byte) (found [columns]uint64, ok bool) {
 
 // traffic is that of one direction, whose first columns these are.
 func traffic(n []uint64) Traffic {
-	return Traffic{Bytes: n[0], Packets: n[1], Errors: n[2], Dropped: n[3]}
+	return Traffic{
+		Bytes:   n[0],
+		Packets: n[1],
+		Errors:  n[2],
+		Dropped: n[3],
+	}
 }

@@ -19,9 +19,19 @@ func all(string) bool { return true }
 
 func TestCountersAreThoseOfTheirColumns(t *testing.T) {
 	want := []Interface{{
-		Name:     "eth0",
-		Received: Traffic{Bytes: 1296, Packets: 16, Errors: 1, Dropped: 2},
-		Sent:     Traffic{Bytes: 876, Packets: 10, Errors: 3, Dropped: 4},
+		Name: "eth0",
+		Received: Traffic{
+			Bytes:   1296,
+			Packets: 16,
+			Errors:  1,
+			Dropped: 2,
+		},
+		Sent: Traffic{
+			Bytes:   876,
+			Packets: 10,
+			Errors:  3,
+			Dropped: 4,
+		},
 	}}
 	got := Parse([]byte(recorded), func(name string) bool { return name != "lo" }, 9)
 	if diff := cmp.Diff(want, got); diff != "" {

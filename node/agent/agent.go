@@ -56,7 +56,7 @@ type surroundings struct {
 
 	// supervisor hears that the agent runs, and whether it still works.
 	supervisor supervisor.Supervisor
-	health     *health.Checks
+	health     health.Checks
 
 	// pressures are what the node is short of: the evictor finds them, its status and admission have them.
 	pressures *eviction.Pressures
@@ -68,7 +68,6 @@ func Run(ctx context.Context, cfg config.Config, env *program.Env) error {
 		cfg:        cfg,
 		log:        env.Log,
 		supervisor: env.Supervisor,
-		health:     health.New(),
 		started:    time.Now(),
 		pressures:  &eviction.Pressures{},
 	}
@@ -101,9 +100,7 @@ func Run(ctx context.Context, cfg config.Config, env *program.Env) error {
 	parts := newParts(ctx)
 	defer parts.end()
 
-	parts.run("healthz", func(ctx context.Context) error {
-		return serveHealth(ctx, cfg.HealthAddress, s.health)
-	})
+	parts.run("healthz", serveHealth(cfg.HealthAddress, &s.health))
 
 	// kubeadm and dpkg wait for this; it must not depend on the runtime, which may be installed after.
 	s.supervisor.Ready(s.log, "waiting for the container runtime")

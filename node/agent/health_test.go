@@ -29,7 +29,7 @@ func TestHealthPortTellsNothingButHealth(t *testing.T) {
 	go func() {
 		defer close(served)
 
-		served <- serveHealth(ctx, address, health.New())
+		served <- serveHealth(address, &health.Checks{})(ctx)
 	}()
 
 	defer func() {

@@ -79,7 +79,7 @@ func (s *surroundings) runPods(parts *parts, in podInputs, volumes *volume.Mount
 	s.runSources(parts, in)
 	parts.run("container runtime", func(ctx context.Context) error { return s.runtime.Watch(ctx, worker) })
 	parts.runSafe("pod workers", worker.Run)
-	s.runHealth(parts, in)
+	runHealth(s, parts, in)
 	parts.runSafe("signs of life", func(ctx context.Context) {
 		s.supervisor.Watch(ctx, s.log, in.looks.Turn)
 	})
@@ -111,7 +111,7 @@ func (s *surroundings) runPods(parts *parts, in podInputs, volumes *volume.Mount
 }
 
 // runHealth has /healthz tell when pods are not worked on any more, or the node is not looked at.
-func (s *surroundings) runHealth(parts *parts, in podInputs) {
+func runHealth(s *surroundings, parts *parts, in podInputs) {
 	workers := &health.Pulse{}
 	s.health.Add("syncloop", workers.Check)
 	s.health.Add("nodestatus", in.status.Pulse.Check)

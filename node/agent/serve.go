@@ -27,29 +27,31 @@ import (
 	"github.com/trivet-node/trivet/node/volume"
 )
 
-// serveHealth answers /healthz until ctx ends: kubeadm waits for it, and liveness checks of the service use
-// it. Nobody is authenticated there, so it serves nothing else. With an empty address it returns at once.
-func serveHealth(ctx context.Context, address string, checks *health.Checks) error {
-	if address == "" {
+// serveHealth returns what answers /healthz until its context ends: kubeadm waits for it, and liveness checks
+// of the service use it. Nobody is authenticated there, so it serves nothing else. With an empty address it
+// returns at once.
+func serveHealth(address string, checks *health.Checks) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if address == "" {
+			return nil
+		}
+
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		if err != nil {
+			return fmt.Errorf("%w; stop the other agent or choose another --healthz-port", err)
+		}
+
+		mux := http.NewServeMux()
+		checks.Register(mux)
+		server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+		stop := context.AfterFunc(ctx, func() { server.Close() })
+		defer stop()
+
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
 		return nil
 	}
-
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return fmt.Errorf("%w; stop the other agent or choose another --healthz-port", err)
-	}
-
-	mux := http.NewServeMux()
-	checks.Register(mux)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	stop := context.AfterFunc(ctx, func() { server.Close() })
-	defer stop()
-
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-
-	return nil
 }
 
 // runAPI serves :10250 to those whom the API server lets in.
@@ -123,7 +125,7 @@ func (s *surroundings) apiConfig(in podInputs) kubeletapi.Config {
 		Runtime: s.runtime,
 		Stats:   collector,
 		Metrics: metricPages(s, collector, in.results),
-		Health:  s.health,
+		Health:  &s.health,
 		Configz: s.cfg.Kubelet,
 		Log:     s.log,
 		Off: kubeletapi.Off{

@@ -11,11 +11,13 @@ import (
 	"sync"
 )
 
-// Checks are what the agent's health consists of. Make it with New. It is safe for concurrent use.
+// Checks are what the agent's health consists of. The zero value has those that cannot fail: that the agent
+// answers (ping), and that what it logs is written, which it does itself before it goes on (log). It is safe
+// for concurrent use.
 type Checks struct {
-	// mu guards all. A check itself runs without it.
-	mu  sync.Mutex
-	all []*check
+	// mu guards added. A check itself runs without it.
+	mu    sync.Mutex
+	added []*check
 }
 
 // check is one of them, with how often it has shown what.
@@ -33,30 +35,34 @@ type Counts struct {
 	Failures  uint64
 }
 
-// New returns the checks that cannot fail: that the agent answers (ping), and that what it logs is written,
-// which it does itself before it goes on (log).
-func New() *Checks {
-	c := &Checks{}
-	fine := func() error { return nil }
-	c.Add("ping", fine)
-	c.Add("log", fine)
-	return c
-}
-
 // Add adds a check, which returns what is wrong. It must not block.
 func (c *Checks) Add(name string, run func() error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.all = append(c.all, &check{name: name, run: run, counts: Counts{Name: name}})
+	c.added = append(c.all(), &check{name: name, run: run, counts: Counts{Name: name}})
+}
+
+// all are the checks, those that cannot fail first. The caller holds the lock.
+func (c *Checks) all() []*check {
+	for _, name := range []string{"ping", "log"} {
+		if len(c.added) < 2 {
+			c.added = append(c.added, &check{
+				name:   name,
+				run:    func() error { return nil },
+				counts: Counts{Name: name},
+			})
+		}
+	}
+	return c.added
 }
 
 // Counts returns what the checks have shown when they were asked for.
 func (c *Checks) Counts() []Counts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out := make([]Counts, len(c.all))
-	for i, one := range c.all {
-		out[i] = one.counts
+	var out []Counts
+	for _, one := range c.all() {
+		out = append(out, one.counts)
 	}
 	return out
 }
@@ -85,7 +91,7 @@ func (c *Checks) Register(mux *http.ServeMux) {
 // serveAll runs all checks. Why one fails is told where it is asked for alone.
 func (c *Checks) serveAll(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
-	all := slices.Clone(c.all)
+	all := slices.Clone(c.all())
 	c.mu.Unlock()
 
 	query := r.URL.Query()
@@ -116,18 +122,15 @@ func (c *Checks) serveAll(w http.ResponseWriter, r *http.Request) {
 // serveOne runs the check that the path names.
 func (c *Checks) serveOne(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
-	i := slices.IndexFunc(c.all, func(one *check) bool { return one.name == r.PathValue("check") })
-	var one *check
-	if i >= 0 {
-		one = c.all[i]
-	}
+	all := slices.Clone(c.all())
 	c.mu.Unlock()
 
-	if one == nil {
+	i := slices.IndexFunc(all, func(one *check) bool { return one.name == r.PathValue("check") })
+	if i < 0 {
 		http.NotFound(w, r)
 		return
 	}
-	if err := c.result(one); err != nil {
+	if err := c.result(all[i]); err != nil {
 		http.Error(w, "internal server error: "+err.Error(), http.StatusInternalServerError)
 		return
 	}

@@ -27,7 +27,7 @@ func ask(c *health.Checks, path string) (int, string) {
 
 func TestHealthIsAnsweredAsKubeletDoes(t *testing.T) {
 	var sick atomic.Bool
-	c := health.New()
+	c := &health.Checks{}
 	c.Add("syncloop", func() error {
 		if sick.Load() {
 			return errors.New("it took longer than expected")

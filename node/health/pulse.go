@@ -41,7 +41,7 @@ func (p *Pulse) Check() error {
 // feel is how often the pulse is felt.
 const feel = 30 * time.Second
 
-// Follow waits for a turn of what works again and again until ctx ends. Each is a beat.
+// Follow waits for a turn of what works, periodically until ctx ends. Each is a beat.
 func (p *Pulse) Follow(ctx context.Context, turn func(context.Context) error) {
 	p.Beat()
 	for range retry.Every(ctx, feel) {

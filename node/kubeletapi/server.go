@@ -92,7 +92,7 @@ type Server struct {
 // New returns a server that does not listen yet.
 func New(cfg Config) *Server {
 	if cfg.Health == nil {
-		cfg.Health = health.New()
+		cfg.Health = &health.Checks{}
 	}
 	return &Server{cfg: cfg, find: lookup{pods: cfg.Pods, runtime: cfg.Runtime, logs: cfg.PodLogDir}}
 }

@@ -292,20 +292,6 @@ func TestANodeThatSomebodyDeletedIsRegisteredAgain(t *testing.T) {
 	})
 }
 
-func TestARestoredServerHasTheStatusAgainAtOnce(t *testing.T) {
-	server := kubetest.Start(t)
-	n := newNode(t, server, func(cfg *nodestatus.Config) { cfg.CheckFrequency = time.Hour })
-	n.runtime.set(true)
-	n.start()
-	n.await("not ready", func() bool { return readyOf(n.stored()) == v1.ConditionFalse })
-	restore := server.Backup()
-
-	n.runtime.set(false)
-	n.await("ready", func() bool { return readyOf(n.Node()) == v1.ConditionTrue })
-	restore()
-	n.await("ready again", func() bool { return readyOf(n.stored()) == v1.ConditionTrue })
-}
-
 func TestWhatOthersWriteIntoTheNodeIsSeenAtOnce(t *testing.T) {
 	server := kubetest.Start(t)
 	n := newNode(t, server, func(cfg *nodestatus.Config) { cfg.CheckFrequency = time.Hour })

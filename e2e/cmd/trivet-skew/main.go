@@ -29,7 +29,12 @@ func run(ctx context.Context, env *program.Env) error {
 		return err
 	}
 
-	trial := skew.Trial{Program: *cluster, Dir: *dir, OCI: *oci, Out: env.Stdout}
+	trial := skew.Trial{
+		Program: *cluster,
+		Dir:     *dir,
+		OCI:     *oci,
+		Out:     env.Stdout,
+	}
 	var bad []error
 	for _, bin := range fs.Args() {
 		for agent := range strings.SplitSeq(*agents, ",") {

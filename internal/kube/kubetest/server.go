@@ -123,9 +123,9 @@ func (s *Server) EndWatches() {
 	}
 }
 
-// Backup keeps what there is now. The function that it returns restores it, as of then: objects and versions
-// are the earlier ones, and all watches end.
-func (s *Server) Backup() (restore func()) {
+// Backup keeps what a server has now. The function that it returns restores it, as of then: objects and
+// versions are the earlier ones, and all watches end.
+func Backup(s *Server) (restore func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	version, objects := s.version, maps.Clone(s.objects)

@@ -30,7 +30,7 @@ func Bound(ctx context.Context, pause time.Duration, heard func()) (context.Cont
 	}
 }
 
-// key is under what a context has the function that is told of progress.
+// key is under what a context has the function that is called for each part.
 type key struct{}
 
 // Transport returns a transport that tells the contexts of Bound what comes.
