@@ -104,6 +104,10 @@ func Add(path string, r Result) error {
 
 // Table is Markdown: a row for each version.
 func Table(all []Result) string {
+	if len(all) == 0 {
+		return "No result is kept yet.\n"
+	}
+
 	byVersion := map[string]map[string]Result{}
 	var versions []string
 	for _, r := range all {
