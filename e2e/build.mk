@@ -26,7 +26,7 @@ VOLUMES ?=
 OCI ?= $(if $(filter containerd,$(CRI)),runc,crun)
 
 ref := .trivet/bin
-cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null) e2e/specs/smoke.txt e2e/specs/conformance.txt e2e/specs/exceptions/exceptions.txt e2e/cluster/controlplane/metrics-server.yaml
+cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/skew e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null) e2e/specs/smoke.txt e2e/specs/conformance.txt e2e/specs/exceptions/exceptions.txt e2e/cluster/controlplane/metrics-server.yaml
 image_sources := $(shell find e2e/images internal/debian internal/ociimage internal/tarfile -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
 # Sets of images (e2e/images/catalog.go), an OCI layout each. The cluster's registry serves those that are there, also one that is built
@@ -133,6 +133,33 @@ seats: references ## the demo with every mix of trivet and reference programs in
 		'SYSTEMD=1' 'SYSTEMD=1 OCI=runc' 'SYSTEMD=1 NODE=kubelet CRI=containerd'; do \
 		echo "== $$seats"; $(MAKE) --no-print-directory run METRICS=1 $$seats; verdict=$$?; \
 		$(MAKE) --no-print-directory down && [ $$verdict = 0 ] || { echo "failed: $$seats"; exit 1; }; done
+
+# Clusters of other minor versions of Kubernetes than the one that trivet is made with. Each version is a build
+# of a quarter of an hour on 2 cores, once. It may not be on the Go module proxy as a whole, as 1.38's beta is not.
+SKEW ?= 1.35 1.36 1.37
+SKEW_AGENTS ?= trivet,kubelet
+skew := .trivet/skew
+# The version that trivet is made with is that of the other clusters.
+skew_dir = $(if $(filter 1.37,$(1)),$(ref),$(skew)/$(1))
+skew_dirs = $(foreach v,$(SKEW),$(call skew_dir,$(v)))
+$(skew)/%/controlplane: e2e/controlplane/skew/v%.mod e2e/controlplane/skew/v%.sum e2e/controlplane/main.go
+	@e2e/build.sh controlplane $(@D) $*
+$(skew)/%/kubelet: e2e/controlplane/skew/v%.mod e2e/controlplane/skew/v%.sum
+	@e2e/build.sh kubelet $(@D) $*
+# The rest round the node is the same for all of them.
+$(skew)/%/coredns: $(ref)/coredns
+	@mkdir -p $(@D)
+	@ln -f $< $@
+.PRECIOUS: $(skew)/%/controlplane $(skew)/%/kubelet $(skew)/%/coredns
+
+bin/trivet-skew: $(cluster_sources) go.mod
+	@mkdir -p bin
+	go build -ldflags '$(LDFLAGS)' -o bin/ ./e2e/cmd/trivet-skew
+
+.PHONY: skew
+skew: install build bin/trivet-cluster bin/trivet-images bin/trivet-skew $(base_images) $(foreach d,$(skew_dirs),$(addprefix $d/,coredns controlplane $(if $(findstring kubelet,$(SKEW_AGENTS)),kubelet))) ## the demo with control planes and kubelets of other minor versions: SKEW='1.35 1.36 1.37' SKEW_AGENTS=trivet,kubelet (writes the table of docs/install.md)
+	@bin/trivet-skew --dir=$(skew)/cluster --oci=$(OCI) --agents=$(SKEW_AGENTS) --data=docs/data/skew.jsonl $(skew_dirs); verdict=$$?; \
+		TRIVET_WRITE_DOCS=1 go test -count=1 ./e2e/skew && exit $$verdict
 
 .PHONY: vm
 vm: SYSTEMD = 1

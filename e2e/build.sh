@@ -1,13 +1,21 @@
 #!/usr/bin/env bash
 # Builds one of the reference programs around the node into a directory, through the Go module proxy:
-# build.sh NAME DIR. The Go build cache makes a second run cheap; the Makefile does not call it when nothing
-# changed.
+# build.sh NAME DIR [MINOR]. The Go build cache makes a second run cheap; the Makefile does not call it when
+# nothing changed. controlplane and kubelet can be of another minor version of Kubernetes, such as 1.36, for
+# which e2e/controlplane/skew has a go.mod.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-name=$1 out=$(mkdir -p "$2" && cd "$2" && pwd)
+name=$1 out=$(mkdir -p "$2" && cd "$2" && pwd) minor=${3:-}
 export CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false"
 kube=k8s.io/component-base/version
-kubeflags="-s -w -X $kube.gitVersion=v1.37.2 -X $kube.gitMajor=1 -X $kube.gitMinor=37 -X $kube.gitTreeState=clean"
+version=v1.37.2
+if [ -n "$minor" ]; then
+	GOFLAGS+=" -modfile=skew/v$minor.mod"
+	version=$(cd "$here/controlplane" && go list -m -f '{{.Version}}' k8s.io/kubernetes)
+fi
+kubeminor=${version#v1.} kubeminor=${kubeminor%%.*}
+kubeflags="-s -w -X $kube.gitVersion=$version -X $kube.gitMajor=1 -X $kube.gitMinor=$kubeminor"
+kubeflags+=" -X $kube.gitTreeState=clean"
 
 # An interrupted build may have left something.
 fresh=$out/.fresh-$name

@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,17 +22,22 @@ const collectLimit = 30 * time.Second
 // Collect releases the pods that are gone from their networks, by the cached ADD, and lets the plugins that
 // can (CNI 1.1) collect what is not in the cache. lives reports whether a sandbox exists. Other runtimes
 // share the cache: a pod whose network namespace exists and is not below netnsDir is theirs, and lives.
-// Collect is for the start, before pods are made: GC must not run beside an ADD (CNI specification, "GC").
+// Collect is for the start, before pods are made: GC must not run beside an ADD (CNI specification, "GC"), of
+// which the cache has nothing before it has succeeded. So where other runtimes have pods, or only a namespace
+// for one, nothing is collected but by the cached ADD.
 func (n *Network) Collect(ctx context.Context, lives func(id string) bool, netnsDir string) error {
 	cached, err := n.cni.GetCachedAttachments("")
 	if err != nil {
 		return fmt.Errorf("cached networks: %w", err)
 	}
 
-	var errs []error
+	shared, err := n.hasOthers(netnsDir)
+	errs := []error{err}
 	valid := []types.GCAttachment{}
 	for _, at := range cached {
-		if lives(at.ContainerID) || isOthers(at.NetNS, netnsDir) {
+		others := isOthers(at.NetNS, netnsDir)
+		shared = shared || others
+		if others || lives(at.ContainerID) {
 			valid = append(valid, types.GCAttachment{ContainerID: at.ContainerID, IfName: at.IfName})
 			continue
 		}
@@ -38,7 +47,30 @@ func (n *Network) Collect(ctx context.Context, lives func(id string) bool, netns
 		}
 	}
 
+	if shared {
+		n.cfg.Log.Info("another runtime has pods in the network: what is not in CNI's cache stays")
+		return errors.Join(errs...)
+	}
 	return errors.Join(append(errs, n.collectUncached(ctx, valid))...)
+}
+
+// hasOthers reports whether there are network namespaces where runtimes pin those of their pods. If nobody
+// knows, there are.
+func (n *Network) hasOthers(netnsDir string) (bool, error) {
+	if n.cfg.PinDir == "" {
+		return false, nil
+	}
+
+	entries, err := os.ReadDir(n.cfg.PinDir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return true, fmt.Errorf("network namespaces of others: %w", err)
+	}
+	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		return isOthers(filepath.Join(n.cfg.PinDir, e.Name()), netnsDir)
+	}), nil
 }
 
 func (n *Network) collectOne(ctx context.Context, at *libcni.NetworkAttachment) error {

@@ -70,6 +70,12 @@ func (f *fixture) ready() {
 
 func (f *fixture) path(name string) string { return filepath.Join(f.dir, name) }
 
+// has reports whether there is a file.
+func (f *fixture) has(name string) bool {
+	_, err := os.Stat(f.path(name))
+	return err == nil
+}
+
 func (f *fixture) write(name, text string, mode os.FileMode) string {
 	f.tb.Helper()
 	if err := os.WriteFile(f.path(name), []byte(text), mode); err != nil {

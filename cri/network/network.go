@@ -32,6 +32,9 @@ type Config struct {
 	// CacheDir is the directory of libcni's cache.
 	CacheDir string
 
+	// PinDir is where other runtimes pin the network namespaces of their pods; empty: there are none.
+	PinDir string
+
 	Log *slog.Logger
 }
 

@@ -209,10 +209,51 @@ func TestCollectReleasesOnlyPodsThatAreGone(t *testing.T) {
 		}
 
 		f.checkJoined("live", "theirs")
-		valid, err := os.ReadFile(f.path("collected"))
-		if err != nil || !strings.Contains(string(valid), `"containerID":"live"`) ||
-			!strings.Contains(string(valid), `"containerID":"theirs"`) {
-			t.Errorf("valid for the collection: %s, %v", valid, err)
+		if f.has("collected") {
+			t.Error("garbage is collected beside another runtime, whose ADD may be under way")
 		}
+	}
+
+	// Without the others, what is in no cache goes.
+	f.remove("sandboxes-of-another")
+	if err := f.Collect(t.Context(), lives, own); err != nil {
+		t.Fatal(err)
+	}
+
+	f.checkJoined("live")
+	valid, err := os.ReadFile(f.path("collected"))
+	if err != nil || !strings.Contains(string(valid), `"containerID":"live"`) ||
+		strings.Contains(string(valid), `"containerID":"theirs"`) {
+		t.Errorf("valid for the collection: %s, %v", valid, err)
+	}
+}
+
+func TestNothingIsCollectedBesideTheFirstADDOfAnotherRuntime(t *testing.T) {
+	f := open(t)
+	f.ready()
+	own, pins := f.path("own"), f.path("pins")
+	if err := os.Mkdir(pins, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f.cfg.PinDir = pins
+
+	// It has made the namespace; the cache has nothing yet.
+	f.write("pins/cni-1", "", 0o600)
+	collect := func() {
+		t.Helper()
+		if err := f.Collect(t.Context(), func(string) bool { return false }, own); err != nil {
+			t.Fatal(err)
+		}
+	}
+	collect()
+	if f.has("collected") {
+		t.Error("garbage is collected beside another runtime")
+	}
+
+	f.remove("pins/cni-1")
+	f.cfg.PinDir = f.path("nowhere")
+	collect()
+	if !f.has("collected") {
+		t.Error("garbage is not collected where there is no other runtime")
 	}
 }

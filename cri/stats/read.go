@@ -152,10 +152,10 @@ func (r *Reader) network(path string) *runtimeapi.NetworkUsage {
 	for i := range interfaces {
 		one := &runtimeapi.NetworkInterfaceUsage{
 			Name:     interfaces[i].Name,
-			RxBytes:  value(interfaces[i].RxBytes),
-			RxErrors: value(interfaces[i].RxErrors),
-			TxBytes:  value(interfaces[i].TxBytes),
-			TxErrors: value(interfaces[i].TxErrors),
+			RxBytes:  value(interfaces[i].Received.Bytes),
+			RxErrors: value(interfaces[i].Received.Errors),
+			TxBytes:  value(interfaces[i].Sent.Bytes),
+			TxErrors: value(interfaces[i].Sent.Errors),
 		}
 		if i == first {
 			out.DefaultInterface = one

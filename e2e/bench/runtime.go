@@ -2,11 +2,15 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/e2e/machine"
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/socket"
 )
 
@@ -23,6 +27,40 @@ func DialCRI(path string) (*CRI, error) {
 		return nil, err
 	}
 	return &CRI{client: runtimeapi.NewRuntimeServiceClient(conn), close: conn.Close}, nil
+}
+
+// startTimeout bounds the start of a CRI server.
+const startTimeout = 30 * time.Second
+
+// AwaitCRI connects to the CRI server of a machine, by the path of its socket there, and waits until ready
+// returns nil: containerd answers "not initialized yet" at first.
+func AwaitCRI(
+	ctx context.Context,
+	m *machine.Machine,
+	path string,
+	ready func(ctx context.Context, conn *grpc.ClientConn) error,
+	options ...grpc.DialOption,
+) (*grpc.ClientConn, error) {
+	options = append(options, grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
+	conn, err := socket.Dial(fmt.Sprintf("/proc/%d/root%s", m.Pid(), path), options...)
+	if err != nil {
+		return nil, err
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	backoff := retry.Backoff{First: 20 * time.Millisecond, Max: 20 * time.Millisecond}
+	err = retry.Until(ctx, backoff, func(ctx context.Context) error { return ready(ctx, conn) })
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("the server at %s does not answer: %w", path, err), conn.Close())
+	}
+	return conn, nil
+}
+
+// ListsImages is a ready of AwaitCRI, for those that work with images alone.
+func ListsImages(ctx context.Context, conn *grpc.ClientConn) error {
+	_, err := runtimeapi.NewImageServiceClient(conn).ListImages(ctx, &runtimeapi.ListImagesRequest{})
+	return err
 }
 
 // Close closes the connection.

@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
+
+	"github.com/trivet-node/trivet/internal/kube/progress"
 )
 
 // Client is a connection to the API server, shared by the Objects that are made of it: they use one HTTP/2
@@ -31,7 +33,14 @@ func New(cfg Config) (*Client, error) {
 	if _, _, err := rest.DefaultServerUrlFor(resolved); err != nil {
 		return nil, fmt.Errorf("client of API server %s: %w", resolved.Host, err)
 	}
-	return &Client{config: resolved, http: shared, limits: cfg.Limits.resolved()}, nil
+
+	// The client of all the process is not to be changed.
+	own := *shared
+	if own.Transport == nil {
+		own.Transport = http.DefaultTransport
+	}
+	own.Transport = progress.Transport(own.Transport)
+	return &Client{config: resolved, http: &own, limits: cfg.Limits.resolved()}, nil
 }
 
 // Group returns a REST client for an API group, for packages below this one that have requests of their own.

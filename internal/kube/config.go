@@ -40,8 +40,9 @@ type Config struct {
 // Limits say how long a client believes a server, or what is between, that says nothing. What is not above
 // zero has its default.
 type Limits struct {
-	// Answer bounds a request and its answer; of a watch, what comes before the first event. The default is
-	// 75 s: kube-apiserver itself gives up after 60 s.
+	// Answer bounds a request and its answer; of a watch, what comes before the first event; of a list, how
+	// long nothing comes of it. The default is 75 s: kube-apiserver itself gives up after 60 s, but not on a
+	// list whose answer has begun.
 	Answer time.Duration
 
 	// Silence ends a watch on which nothing has come, not even a bookmark, of which kube-apiserver sends one

@@ -13,6 +13,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
+
+	"github.com/trivet-node/trivet/internal/kube/absent"
+	"github.com/trivet-node/trivet/internal/kube/progress"
 )
 
 // resource makes the requests of Objects, without their type.
@@ -65,25 +68,39 @@ func (r *resource) metadata(
 	return out, nil
 }
 
+// list is the answer to a list. It may be long: heard, which may be nil, is called for each part that comes.
 func (r *resource) list(
-	ctx context.Context, namespace string, options metav1.ListOptions,
+	ctx context.Context, namespace string, options metav1.ListOptions, heard func(),
 ) (runtime.Object, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.limits.Answer)
+	ctx, cancel := progress.Bound(ctx, r.limits.Answer, heard)
 	defer cancel()
 
 	list := r.makeList()
 	request := r.in(r.client.Get(), namespace).VersionedParams(&options, metav1.ParameterCodec)
 	if err := request.Do(ctx).Into(list); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		return nil, err
 	}
 	return list, nil
+}
+
+// named lists the objects of a name among those of the options.
+func (r *resource) named(options metav1.ListOptions) absent.Lister {
+	return func(ctx context.Context, namespace, name string) (found int, version string, err error) {
+		one := options
+		one.FieldSelector = absent.Selector(options.FieldSelector, name)
+		items, version, err := r.items(ctx, namespace, one)
+		return len(items), version, err
+	}
 }
 
 // items are the objects of a list, and its resource version.
 func (r *resource) items(
 	ctx context.Context, namespace string, options metav1.ListOptions,
 ) ([]runtime.Object, string, error) {
-	list, err := r.list(ctx, namespace, options)
+	list, err := r.list(ctx, namespace, options, nil)
 	if err != nil {
 		return nil, "", err
 	}

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
+	"github.com/trivet-node/trivet/internal/kube/absent"
 	"github.com/trivet-node/trivet/internal/kube/history"
 	"github.com/trivet-node/trivet/internal/kube/onestream"
 	"github.com/trivet-node/trivet/internal/kube/round"
@@ -38,6 +40,10 @@ type store struct {
 	listed chan struct{} // closed with the first list
 	rounds *round.Rounds
 
+	// left asks the server in the round that runs which of the objects that a list lacks may still be there,
+	// and returns one of them. The goroutine of the reflector alone uses it.
+	left func(lacks []metav1.Object, version string) metav1.Object
+
 	// mu guards the rest.
 	mu      sync.Mutex
 	objects map[string]metav1.Object
@@ -50,6 +56,7 @@ func newStore(source *resource) *store {
 		source:  source,
 		listed:  make(chan struct{}),
 		rounds:  round.New(source.limits.Silence, source.limits.Relist),
+		left:    func(lacks []metav1.Object, _ string) metav1.Object { return lacks[0] },
 		objects: map[string]metav1.Object{},
 		words:   map[string]map[string]metav1.Object{},
 	}
@@ -89,6 +96,11 @@ func (s *store) reflect(ctx context.Context) {
 		WatchFuncWithContext: s.watch,
 	})
 	defer stop()
+	s.left = func(lacks []metav1.Object, version string) metav1.Object {
+		ctx, cancel := context.WithTimeout(ctx, s.source.limits.Answer)
+		defer cancel()
+		return absent.Left(ctx, lacks, version, s.source.named(s.selected(metav1.ListOptions{})))
+	}
 	cache.NewReflectorWithOptions(source, s.source.makeOne(), s, options).RunWithContext(ctx)
 }
 
@@ -100,7 +112,7 @@ func (s *store) list(ctx context.Context, options metav1.ListOptions) (runtime.O
 		options.ResourceVersion = ""
 	}
 
-	list, err := s.source.list(ctx, "", s.selected(options))
+	list, err := s.source.list(ctx, "", s.selected(options), s.rounds.Heard)
 	s.failed(ctx, err)
 	if about, odd := meta.ListAccessor(list); err == nil && odd == nil {
 		s.mu.Lock()
@@ -302,12 +314,23 @@ func (s *store) Replace(list []any, version string) error {
 	}
 
 	s.mu.Lock()
-	restored, err := s.history.Judge(version, missing(s.objects, present), time.Now())
+	lacks, doubts := absent.From(s.objects, present), s.history.Doubts(version)
+	s.mu.Unlock()
+
+	doubted := ""
+	if len(lacks) > 0 && doubts {
+		s.rounds.Heard()
+		if left := s.left(lacks, version); left != nil {
+			doubted = keyOf(left)
+		}
+	}
+
+	s.mu.Lock()
+	restored, err := s.history.Judge(version, doubted, time.Now())
 	if err != nil {
-		behind := s.history.IsBehind()
 		s.mu.Unlock()
 		err = fmt.Errorf("list of %s: %w", s.source.name, err)
-		if behind && s.failedHook != nil {
+		if errors.Is(err, history.ErrEarlier) && s.failedHook != nil {
 			s.failedHook(err)
 		}
 		return err
@@ -363,14 +386,4 @@ func (s *store) Transformer() cache.TransformFunc {
 		}
 		return obj, nil
 	}
-}
-
-// missing returns the key of an object that is known and that a list lacks, if there is one.
-func missing(known, list map[string]metav1.Object) string {
-	for key := range known {
-		if list[key] == nil {
-			return key
-		}
-	}
-	return ""
 }

@@ -143,3 +143,26 @@ func TestListThatBeganBeforeAWriteDoesNotUndoItsAnswer(t *testing.T) {
 		t.Errorf("after the list: %s", got)
 	}
 }
+
+func TestFewObjectsThatAStreamedListLacksAreAskedFor(t *testing.T) {
+	s := newStore(&resource{name: "nodes"})
+	var asked int
+	var answer metav1.Object = node("90", "first")
+	s.left = func(lacks []metav1.Object, version string) metav1.Object {
+		asked += len(lacks)
+		if version != "110" {
+			t.Errorf("asked as of version %s", version)
+		}
+		return answer
+	}
+
+	list(t, s, "100", node("90", "first"))
+	refused(t, s, "110")
+	shown(t, s)
+
+	answer = nil
+	list(t, s, "110")
+	if s.get("a") != nil || asked != 2 {
+		t.Errorf("Node %v, asked %d times", s.get("a"), asked)
+	}
+}

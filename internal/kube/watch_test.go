@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -115,6 +116,41 @@ func TestAWatchThatEndsIsResumed(t *testing.T) {
 	server.Put(configMap("a", "2"))
 	if got := next(t, words); got != "a1>2" {
 		t.Error(got)
+	}
+}
+
+func TestADeletionThatWasMissedCostsNoSecondList(t *testing.T) {
+	server := kubetest.Start(t)
+	for _, name := range []string{"a", "b", "c"} {
+		server.Put(configMap(name, "1"))
+	}
+	words := make(chan string, 99)
+	w := kube.NewWatch(kube.ConfigMaps(server.Client()), kube.WatchConfig[corev1.ConfigMap]{
+		Changed: func(before, now *corev1.ConfigMap) { words <- word(before, now) },
+		Retry:   retry.Backoff{First: time.Millisecond, Max: time.Millisecond},
+	})
+	run(t, w.Run)
+	for range 3 {
+		next(t, words)
+	}
+
+	// The server knows no more what has changed while it was down.
+	server.FailOn("watch configmaps", 1, apierrors.NewResourceExpired("too old"))
+	server.EndWatches()
+	server.Remove("configmaps", "ns", "b")
+	for word := range words {
+		if word == "-b1" {
+			break
+		}
+	}
+	var lists []string
+	for _, call := range server.Calls() {
+		if strings.HasPrefix(call, "list configmaps") {
+			lists = append(lists, call)
+		}
+	}
+	if len(lists) > 1 || w.Get("ns/a") == nil || w.Get("ns/c") == nil {
+		t.Errorf("lists %q, objects %v", lists, w.All())
 	}
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/trivet-node/trivet/internal/trace"
 	"github.com/trivet-node/trivet/node/config"
 	"github.com/trivet-node/trivet/node/eviction"
+	"github.com/trivet-node/trivet/node/health"
 	"github.com/trivet-node/trivet/node/identity"
 	"github.com/trivet-node/trivet/node/kubeletmetric"
 	"github.com/trivet-node/trivet/node/machine"
@@ -55,6 +56,7 @@ type surroundings struct {
 
 	// supervisor hears that the agent runs, and whether it still works.
 	supervisor supervisor.Supervisor
+	health     health.Checks
 
 	// pressures are what the node is short of: the evictor finds them, its status and admission have them.
 	pressures *eviction.Pressures
@@ -98,7 +100,7 @@ func Run(ctx context.Context, cfg config.Config, env *program.Env) error {
 	parts := newParts(ctx)
 	defer parts.end()
 
-	parts.run("healthz", func(ctx context.Context) error { return serveHealth(ctx, cfg.HealthAddress) })
+	parts.run("healthz", serveHealth(cfg.HealthAddress, &s.health))
 
 	// kubeadm and dpkg wait for this; it must not depend on the runtime, which may be installed after.
 	s.supervisor.Ready(s.log, "waiting for the container runtime")

@@ -73,11 +73,14 @@ func (s *surroundings) runParts(parts *parts) error {
 	if in.csi, err = runCSI(s, parts, in); err != nil {
 		return err
 	}
-	if err := s.runPods(parts, in); err != nil {
+
+	// What a pod is made of beside its containers.
+	volumes := s.runVolumes(parts, in)
+	if err := s.runPods(parts, in, volumes); err != nil {
 		return err
 	}
 
-	return s.runAPI(parts, in)
+	return s.runAPI(parts, in, volumes)
 }
 
 // makeDirectories makes those that more than one part uses.

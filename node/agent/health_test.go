@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"testing"
+
+	"github.com/trivet-node/trivet/node/health"
 )
 
 // Nobody is asked who he is on the health port, so it tells nothing else: kubelet's had the profiler
@@ -27,7 +29,7 @@ func TestHealthPortTellsNothingButHealth(t *testing.T) {
 	go func() {
 		defer close(served)
 
-		served <- serveHealth(ctx, address)
+		served <- serveHealth(address, &health.Checks{})(ctx)
 	}()
 
 	defer func() {

@@ -16,6 +16,7 @@ import (
 	"github.com/trivet-node/trivet/node/allocation"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/csivolume"
+	"github.com/trivet-node/trivet/node/health"
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/imagegc"
 	"github.com/trivet-node/trivet/node/imagepull"
@@ -52,9 +53,7 @@ type podInputs struct {
 }
 
 // runPods makes and starts what pods are made of, what works on them, and what removes their leftovers.
-func (s *surroundings) runPods(parts *parts, in podInputs) error {
-	// What a pod is made of beside its containers.
-	volumes := s.runVolumes(parts, in)
+func (s *surroundings) runPods(parts *parts, in podInputs, volumes *volume.Mounter) error {
 	if err := s.runRotator(parts); err != nil {
 		return err
 	}
@@ -80,6 +79,7 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 	s.runSources(parts, in)
 	parts.run("container runtime", func(ctx context.Context) error { return s.runtime.Watch(ctx, worker) })
 	parts.runSafe("pod workers", worker.Run)
+	runHealth(s, parts, in)
 	parts.runSafe("signs of life", func(ctx context.Context) {
 		s.supervisor.Watch(ctx, s.log, in.looks.Turn)
 	})
@@ -108,6 +108,14 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 
 	parts.runSafe("leftovers", sweep.run)
 	return nil
+}
+
+// runHealth has /healthz tell when pods are not worked on any more, or the node is not looked at.
+func runHealth(s *surroundings, parts *parts, in podInputs) {
+	workers := &health.Pulse{}
+	s.health.Add("syncloop", workers.Check)
+	s.health.Add("nodestatus", in.status.Pulse.Check)
+	parts.runSafe("pulse of pod workers", func(ctx context.Context) { workers.Follow(ctx, in.looks.Turn) })
 }
 
 // newWorker makes the pod worker.

@@ -17,41 +17,45 @@ import (
 	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/node/auth"
 	"github.com/trivet-node/trivet/node/exposition"
+	"github.com/trivet-node/trivet/node/health"
 	"github.com/trivet-node/trivet/node/identity"
 	"github.com/trivet-node/trivet/node/kubeletapi"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/probe"
 	"github.com/trivet-node/trivet/node/stats"
 	"github.com/trivet-node/trivet/node/usage"
+	"github.com/trivet-node/trivet/node/volume"
 )
 
-// serveHealth answers /healthz until ctx ends: kubeadm waits for it, and liveness checks of the service use
-// it. Nobody is authenticated there, so it serves nothing else. With an empty address it returns at once.
-func serveHealth(ctx context.Context, address string) error {
-	if address == "" {
+// serveHealth returns what answers /healthz until its context ends: kubeadm waits for it, and liveness checks
+// of the service use it. Nobody is authenticated there, so it serves nothing else. With an empty address it
+// returns at once.
+func serveHealth(address string, checks *health.Checks) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if address == "" {
+			return nil
+		}
+
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		if err != nil {
+			return fmt.Errorf("%w; stop the other agent or choose another --healthz-port", err)
+		}
+
+		mux := http.NewServeMux()
+		checks.Register(mux)
+		server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+		stop := context.AfterFunc(ctx, func() { server.Close() })
+		defer stop()
+
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
 		return nil
 	}
-
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return fmt.Errorf("%w; stop the other agent or choose another --healthz-port", err)
-	}
-
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	stop := context.AfterFunc(ctx, func() { server.Close() })
-	defer stop()
-
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-
-	return nil
 }
 
 // runAPI serves :10250 to those whom the API server lets in.
-func (s *surroundings) runAPI(parts *parts, in podInputs) error {
+func (s *surroundings) runAPI(parts *parts, in podInputs, volumes *volume.Mounter) error {
 	if !s.cfg.API.Enabled {
 		return nil
 	}
@@ -67,7 +71,7 @@ func (s *surroundings) runAPI(parts *parts, in podInputs) error {
 	cfg := s.apiConfig(in)
 	cfg.Certificate = serving.Certificate
 	s.metrics.Certificates.Server = serving.Ends
-	s.metrics.Count(s.runtime, in.pods)
+	s.metrics.Count(s.runtime, in.pods, volumes.Present)
 	s.metrics.CountProtected(in.tree.Protected)
 	cfg.Count = s.metrics.Requests.Wrap
 	cfg.Guard = auth.New(s.authConfig()).Wrap
@@ -121,6 +125,7 @@ func (s *surroundings) apiConfig(in podInputs) kubeletapi.Config {
 		Runtime: s.runtime,
 		Stats:   collector,
 		Metrics: metricPages(s, collector, in.results),
+		Health:  &s.health,
 		Configz: s.cfg.Kubelet,
 		Log:     s.log,
 		Off: kubeletapi.Off{

@@ -36,8 +36,7 @@ func (s *Server) Handler() http.Handler {
 
 // always adds what kubelet serves whatever its settings.
 func (s *Server) always(mux *http.ServeMux) {
-	mux.HandleFunc("GET /healthz", s.health)
-	mux.HandleFunc("GET /healthz/{check}", s.health)
+	s.cfg.Health.Register(mux)
 	mux.Handle("GET /pods", handler(s.pods))
 	mux.Handle("GET /pods/{$}", handler(s.pods))
 	mux.Handle("GET /stats/summary", handler(s.summary))

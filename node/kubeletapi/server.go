@@ -13,12 +13,12 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	"github.com/trivet-node/trivet/node/health"
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
@@ -48,6 +48,8 @@ type Config struct {
 	// Metrics are the pages below /metrics/ by name: "resource", "cadvisor", "probes". That with the name ""
 	// is /metrics itself. A page that is not there answers 404.
 	Metrics map[string]http.Handler
+	// Health is served as /healthz. Nil: only that the server answers is.
+	Health *health.Checks
 	// Count is wrapped around all that is served, to count it. Nil: nothing is counted.
 	Count func(http.Handler) http.Handler
 	Log   *slog.Logger
@@ -85,12 +87,13 @@ type Off struct {
 type Server struct {
 	cfg  Config
 	find lookup
-	// healthy is how often the agent was asked for its health.
-	healthy atomic.Uint64
 }
 
 // New returns a server that does not listen yet.
 func New(cfg Config) *Server {
+	if cfg.Health == nil {
+		cfg.Health = &health.Checks{}
+	}
 	return &Server{cfg: cfg, find: lookup{pods: cfg.Pods, runtime: cfg.Runtime, logs: cfg.PodLogDir}}
 }
 

@@ -9,14 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/node/exposition"
+	"github.com/trivet-node/trivet/node/health"
 )
-
-// health answers that the agent is well, which it is while it answers.
-func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
-	s.healthy.Add(1)
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = w.Write([]byte("ok"))
-}
 
 // pods lists the pods of the node.
 func (s *Server) pods(w http.ResponseWriter, _ *http.Request) error {
@@ -65,13 +59,27 @@ func (s *Server) summary(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) slis(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", exposition.ContentType)
 	out := exposition.NewWriter(w)
-	check := exposition.Pairs("name", "ping", "type", "healthz")
+	counts := s.cfg.Health.Counts()
+	pairs := func(c health.Counts) exposition.Labels {
+		return exposition.Pairs("name", c.Name, "type", "healthz")
+	}
 
 	out.Family("kubernetes_healthcheck", exposition.Gauge, "Whether a check has shown health, by its name.")
-	out.Uint(1, time.Time{}, check)
+	for _, c := range counts {
+		healthy := uint64(1)
+		if c.Failed {
+			healthy = 0
+		}
+		out.Uint(healthy, time.Time{}, pairs(c))
+	}
 
 	out.Family("kubernetes_healthchecks_total", exposition.Counter, "Number of checks by what they showed.")
-	out.Uint(s.healthy.Load(), time.Time{}, check, `status="success"`)
+	for _, c := range counts {
+		out.Uint(c.Successes, time.Time{}, pairs(c), `status="success"`)
+		if c.Failures > 0 {
+			out.Uint(c.Failures, time.Time{}, pairs(c), `status="error"`)
+		}
+	}
 
 	// A client that does not read its answer has lost nothing but that.
 	_ = out.Flush()

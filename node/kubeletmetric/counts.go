@@ -31,17 +31,20 @@ const listTimeout = 5 * time.Second
 type counts struct {
 	runtime Lister
 	pods    Source
+	mounted func() []*v1.Volume
 
 	sandboxes, containers    *prometheus.Desc
 	desired, active, mirrors *prometheus.Desc
 	ephemeral, volumes       *prometheus.Desc
 }
 
-// Count adds the numbers of pods and containers to what is served.
-func (s *Set) Count(rt Lister, pods Source) {
+// Count adds the numbers of pods, containers and volumes to what is served. mounted returns the volumes of
+// pods that are mounted.
+func (s *Set) Count(rt Lister, pods Source, mounted func() []*v1.Volume) {
 	s.Registry.MustRegister(&counts{
 		runtime:    rt,
 		pods:       pods,
+		mounted:    mounted,
 		sandboxes:  desc("running_pods", "Number of pods whose sandbox runs."),
 		containers: desc("running_containers", "Number of containers, by state.", "container_state"),
 		desired: desc("desired_pods",
@@ -51,7 +54,7 @@ func (s *Set) Count(rt Lister, pods Source) {
 		ephemeral: desc("managed_ephemeral_containers",
 			"Number of ephemeral containers in the specifications of the node's pods."),
 		volumes: prometheus.NewDesc("volume_manager_total_volumes",
-			"Number of volumes of pods that have not ended, by kind and state.",
+			"Number of volumes by kind: of pods that have not ended (desired), and mounted (actual).",
 			[]string{"plugin_name", "state"}, nil),
 	})
 }
@@ -127,7 +130,8 @@ func (c *counts) countRuntime(out chan<- prometheus.Metric) {
 }
 
 func (c *counts) countPods(out chan<- prometheus.Metric) {
-	desired, active, volumes := map[string]int{}, map[string]int{}, map[string]int{}
+	desired, active := map[string]int{}, map[string]int{}
+	var volumes []*v1.Volume
 	debugging := 0
 	for _, pod := range c.pods.List() {
 		static := ""
@@ -143,7 +147,7 @@ func (c *counts) countPods(out chan<- prometheus.Metric) {
 
 		active[static]++
 		for i := range pod.Spec.Volumes {
-			volumes[PluginOf(&pod.Spec.Volumes[i])]++
+			volumes = append(volumes, &pod.Spec.Volumes[i])
 		}
 	}
 
@@ -151,10 +155,20 @@ func (c *counts) countPods(out chan<- prometheus.Metric) {
 		out <- gauge(c.desired, float64(desired[static]), static)
 		out <- gauge(c.active, float64(active[static]), static)
 	}
-	for plugin, n := range volumes {
-		out <- gauge(c.volumes, float64(n), plugin, "desired_state_of_world")
-	}
 
+	c.countVolumes(out, volumes, "desired_state_of_world")
+	c.countVolumes(out, c.mounted(), "actual_state_of_world")
 	out <- gauge(c.mirrors, float64(c.pods.MirrorCount()))
 	out <- gauge(c.ephemeral, float64(debugging))
+}
+
+// countVolumes counts volumes that are in a state, by their kind.
+func (c *counts) countVolumes(out chan<- prometheus.Metric, volumes []*v1.Volume, state string) {
+	byPlugin := map[string]int{}
+	for _, volume := range volumes {
+		byPlugin[PluginOf(volume)]++
+	}
+	for plugin, n := range byPlugin {
+		out <- gauge(c.volumes, float64(n), plugin, state)
+	}
 }

@@ -271,9 +271,15 @@ func (node) List() []*v1.Pod {
 
 func (node) MirrorCount() int { return 1 }
 
+// mounted are two volumes.
+func mounted() []*v1.Volume {
+	empty := &v1.Volume{VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}}
+	return []*v1.Volume{empty, empty}
+}
+
 func TestPodsAndContainersAreCountedWhenThereIsAScrape(t *testing.T) {
 	s := newSet()
-	s.Count(node{}, node{})
+	s.Count(node{}, node{}, mounted)
 	s.CountProtected(func() (guaranteed, burstable int64) { return 1, 1 })
 	has(t, s,
 		`kubelet_running_pods 2`,
@@ -285,12 +291,14 @@ func TestPodsAndContainersAreCountedWhenThereIsAScrape(t *testing.T) {
 		`kubelet_mirror_pods 1`,
 		`kubelet_managed_ephemeral_containers 0`,
 		`volume_manager_total_volumes{plugin_name="kubernetes.io/configmap",`+
-			`state="desired_state_of_world"} 1`)
+			`state="desired_state_of_world"} 1`,
+		`volume_manager_total_volumes{plugin_name="kubernetes.io/empty-dir",`+
+			`state="actual_state_of_world"} 2`)
 }
 
 func TestWhatTheRuntimeDoesNotAnswerIsLeftOut(t *testing.T) {
 	s := newSet()
-	s.Count(node{broken: true}, node{})
+	s.Count(node{broken: true}, node{}, mounted)
 	has(t, s, `kubelet_mirror_pods 1`)
 	if got := scrape(s); strings.Contains(got, "kubelet_running") {
 		t.Error(got)

@@ -22,7 +22,7 @@ import (
 func everything(t *testing.T) *Set {
 	t.Helper()
 	s := newSet()
-	s.Count(node{}, node{})
+	s.Count(node{}, node{}, mounted)
 	s.CountProtected(func() (guaranteed, burstable int64) { return 1, 1 })
 	s.Runtime.Observe("/runtime.v1.RuntimeService/Version", codes.Unavailable, 0)
 	s.Runtime.Relisted(time.Unix(1, 0), 0)

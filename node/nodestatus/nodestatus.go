@@ -15,6 +15,7 @@ import (
 
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/retry"
+	"github.com/trivet-node/trivet/node/health"
 	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/threshold"
@@ -83,6 +84,9 @@ type Events interface {
 
 // Reporter registers the Node and reports its status. It is safe for concurrent use.
 type Reporter struct {
+	// Pulse beats with each look at the node, once it is registered.
+	Pulse health.Pulse
+
 	cfg        Config
 	nodes      kube.Objects[v1.Node]
 	runtime    Runtime
@@ -112,6 +116,7 @@ func New(cfg Config, nodes kube.Objects[v1.Node], rt Runtime, events Events) *Re
 	}
 
 	return &Reporter{
+		Pulse:      health.Pulse{Every: cfg.CheckFrequency},
 		cfg:        cfg,
 		nodes:      nodes,
 		runtime:    rt,
@@ -181,12 +186,20 @@ func (r *Reporter) reach(m Milestone) {
 // notReadyCheck is how often a node that is not ready is looked at: the cluster waits for it.
 const notReadyCheck = 250 * time.Millisecond
 
+// doubtedCheck is how often the status is sent to a server that seems to have lost it. It is often enough for
+// the answers to show whether it has (history.Lag).
+const doubtedCheck = 10 * time.Second
+
 // keepStatus looks at runtime and machine and reports what it finds, until ctx ends.
 func (r *Reporter) keepStatus(ctx context.Context) {
 	var reported time.Time
 	for {
-		// An unchanged status is sent to a Node that was deleted, too: the answer shows that it was.
-		due := time.Since(reported) >= r.cfg.ReportFrequency || r.cfg.Register && r.own.isGone()
+		r.Pulse.Beat()
+
+		// An unchanged status is sent to a Node that was deleted, too: the answer shows that it was. And to a
+		// server that seems to have lost it.
+		due := time.Since(reported) >= r.cfg.ReportFrequency || r.own.isDoubted() ||
+			r.cfg.Register && r.own.isGone()
 		images := r.imagesChanged.Swap(false)
 		sent, ready, err := r.report(ctx, due || images)
 		switch {
@@ -213,6 +226,9 @@ func (r *Reporter) keepStatus(ctx context.Context) {
 
 		case !ready:
 			pause = notReadyCheck
+
+		case r.own.isDoubted():
+			pause = min(pause, doubtedCheck)
 		}
 
 		// A Node that was deleted, or has been given other pod CIDRs, is looked at at once.

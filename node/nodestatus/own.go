@@ -2,6 +2,7 @@ package nodestatus
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -18,11 +19,13 @@ type ownNode struct {
 	// changed is filled when a look at the node is due at once.
 	changed chan struct{}
 
-	// mu guards the Node, gone: somebody has deleted it, and lag: whether the API gives earlier versions.
-	mu   sync.Mutex
-	node *v1.Node
-	gone bool
-	lag  history.Lag
+	// mu guards the Node, gone: somebody has deleted it, lag: whether the API gives earlier versions, and
+	// doubted: it has given one, and none since that counts.
+	mu      sync.Mutex
+	node    *v1.Node
+	gone    bool
+	lag     history.Lag
+	doubted bool
 }
 
 func (o *ownNode) get() *v1.Node {
@@ -37,6 +40,30 @@ func (o *ownNode) isGone() bool {
 	return o.gone
 }
 
+// isDoubted reports whether the API may have another status than the known one: its data may have been
+// restored from a backup.
+func (o *ownNode) isDoubted() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.doubted
+}
+
+// doubt says that the API has given an earlier version.
+func (o *ownNode) doubt() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.doubtLocked()
+}
+
+// doubtLocked is doubt for callers that hold the lock. The first time has the status sent at once, later ones
+// with the next look.
+func (o *ownNode) doubtLocked() {
+	if !o.doubted {
+		o.doubted = true
+		o.wake()
+	}
+}
+
 // saw keeps a version of the Node that is newer than the known one. One that was made again is. An earlier
 // one counts when the API has given none but such for a minute: its data were restored.
 func (o *ownNode) saw(n *v1.Node) { o.sawAt(n, time.Now()) }
@@ -47,8 +74,10 @@ func (o *ownNode) sawAt(n *v1.Node, now time.Time) {
 
 	same := o.node != nil && o.node.UID == n.UID
 	if o.lag.Behind(same && history.IsEarlier(n.ResourceVersion, o.node.ResourceVersion), now) {
+		o.doubtLocked()
 		return
 	}
+	o.doubted = false
 	if same && n.ResourceVersion == o.node.ResourceVersion {
 		return
 	}
@@ -93,6 +122,9 @@ func (r *Reporter) follow(ctx context.Context) {
 		err := follower.Run(ctx)
 		if err != nil {
 			r.cfg.Log.Debug("node is not followed", "node", r.cfg.Name, "err", err)
+		}
+		if errors.Is(err, history.ErrEarlier) {
+			r.own.doubt()
 		}
 
 		// One that has worked for long failed for another reason than the last one.

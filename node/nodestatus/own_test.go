@@ -27,6 +27,7 @@ func TestTheNodeOfARestoredServerCountsAfterAMinute(t *testing.T) {
 		{"a", "90", time.Second, "100"},
 		{"a", "110", 2 * time.Second, "110"},
 		{"a", "90", 3 * time.Second, "110"},
+		{"a", "91", 30 * time.Second, "110"},
 		{"a", "91", time.Minute, "110"},
 		{"a", "92", 64 * time.Second, "92"},
 
@@ -35,6 +36,33 @@ func TestTheNodeOfARestoredServerCountsAfterAMinute(t *testing.T) {
 	} {
 		if got := saw(step.uid, step.version, step.after); got != step.want {
 			t.Errorf("step %d: version %s, want %s", i, got, step.want)
+		}
+	}
+}
+
+func TestTheStatusIsSentAsLongAsTheServerGivesEarlierVersions(t *testing.T) {
+	own := ownNode{changed: make(chan struct{}, 1)}
+	saw := func(version string) {
+		own.saw(&v1.Node{ObjectMeta: metav1.ObjectMeta{UID: "a", ResourceVersion: version}})
+	}
+
+	saw("100")
+	if own.isDoubted() {
+		t.Error("the first version is doubted")
+	}
+	for _, earlier := range []func(){func() { saw("90") }, own.doubt} {
+		earlier()
+		select {
+		case <-own.changed:
+		default:
+			t.Error("the node is not looked at")
+		}
+		if !own.isDoubted() {
+			t.Error("an earlier version is not doubted")
+		}
+		saw("100")
+		if own.isDoubted() {
+			t.Error("the known version is doubted")
 		}
 	}
 }

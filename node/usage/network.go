@@ -1,11 +1,12 @@
 package usage
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"strings"
 	"time"
+
+	"github.com/trivet-node/trivet/internal/netdev"
 )
 
 // maxInterfaces bounds the interfaces of one network namespace that are shown.
@@ -32,40 +33,9 @@ func (r *reader) network(pid string) []Interface {
 		return nil
 	}
 
-	out := interfaces(b)
+	out := netdev.Parse(b, shown, maxInterfaces)
 	r.networks[space] = out
 	return out
-}
-
-// interfaces parses net/dev of proc_pid_net(5): two lines of heading, then NAME: and 8 numbers for each
-// direction.
-func interfaces(b []byte) []Interface {
-	var out []Interface
-	for line := range bytes.Lines(b) {
-		name, rest, ok := bytes.Cut(line, []byte(":"))
-		fields := bytes.Fields(rest)
-		if !ok || len(fields) != 16 || len(out) == maxInterfaces {
-			continue
-		}
-
-		i := Interface{Name: string(bytes.TrimSpace(name))}
-		if !shown(i.Name) {
-			continue
-		}
-
-		i.Received.take(fields)
-		i.Sent.take(fields[8:])
-		out = append(out, i)
-	}
-
-	return out
-}
-
-func (t *Traffic) take(fields [][]byte) {
-	t.Bytes = parse(fields[0])
-	t.Packets = parse(fields[1])
-	t.Errors = parse(fields[2])
-	t.Dropped = parse(fields[3])
 }
 
 func shown(name string) bool {

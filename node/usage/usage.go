@@ -13,6 +13,7 @@ import (
 	"time"
 
 	counters "github.com/trivet-node/trivet/internal/cgroup/usage"
+	"github.com/trivet-node/trivet/internal/netdev"
 	"github.com/trivet-node/trivet/internal/procfs"
 	"github.com/trivet-node/trivet/node/runtime"
 )
@@ -120,11 +121,7 @@ type Processes struct {
 }
 
 // Interface is the traffic of a network interface.
-type Interface struct {
-	Name     string
-	Received Traffic
-	Sent     Traffic
-}
+type Interface = netdev.Interface
 
 // Traffic counts one direction.
-type Traffic struct{ Bytes, Packets, Errors, Dropped uint64 }
+type Traffic = netdev.Traffic

@@ -32,6 +32,7 @@ func (m *Mounter) Teardown(ctx context.Context, uid types.UID) error {
 		m.cfg.Certificates.Forget(uid)
 	}
 	if _, err := os.Lstat(m.dirs.pod(uid)); errors.Is(err, fs.ErrNotExist) {
+		m.present.Drop(uid)
 		return nil
 	}
 
@@ -61,6 +62,7 @@ func (m *Mounter) Teardown(ctx context.Context, uid types.UID) error {
 		return fmt.Errorf("unmount volumes of pod %s: %w", uid, err)
 	}
 
+	m.present.Drop(uid)
 	return removal.Tree(m.dirs.pod(uid))
 }
 

@@ -20,6 +20,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/trivet-node/trivet/internal/keylock"
+	"github.com/trivet-node/trivet/node/inventory"
 	"github.com/trivet-node/trivet/node/localvolume"
 	"github.com/trivet-node/trivet/node/nfsvolume"
 	"github.com/trivet-node/trivet/node/podenv"
@@ -118,6 +119,7 @@ type Mounter struct {
 	tokens    *token.Cache
 	projector projection.Projector
 	locals    *localvolume.Mounter
+	present   inventory.Inventory
 }
 
 // New returns a mounter. It touches nothing yet.
@@ -208,9 +210,17 @@ func (m *Mounter) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
 
 	volumes := &Volumes{ByName: map[string]Mounted{}}
 	err = m.mountUsed(ctx, pod, volumes)
+	m.present.Add(pod, func(name string) bool {
+		_, mounted := volumes.ByName[name]
+		return mounted
+	})
 	volumes.SetUpAgain = m.setUpAgain(pod, volumes)
 	return volumes, err
 }
+
+// Present returns the volumes of all pods that this agent has mounted, or has found mounted, and not yet
+// unmounted. They are shared and must not be changed.
+func (m *Mounter) Present() []*v1.Volume { return m.present.All() }
 
 // mountUsed mounts the volumes that containers use, and enters them into volumes.
 func (m *Mounter) mountUsed(ctx context.Context, pod *v1.Pod, volumes *Volumes) error {

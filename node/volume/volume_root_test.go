@@ -106,6 +106,21 @@ func TestEveryVolumeOfAPod(t *testing.T) {
 	}
 }
 
+func TestWhatIsMountedIsKnownUntilItIsTornDown(t *testing.T) {
+	a, p := everyKind()
+	m, _ := newMounter(t, a)
+	got := setup(t, m, p)
+	setup(t, m, p)
+	if present := m.Present(); len(present) != len(got.ByName) || len(present) == 0 {
+		t.Errorf("%d volumes of %d are present", len(present), len(got.ByName))
+	}
+
+	must(t, m.Teardown(t.Context(), p.UID))
+	if present := m.Present(); len(present) != 0 {
+		t.Errorf("after the teardown: %v", present)
+	}
+}
+
 func TestVolumesInMemoryHaveTheirSize(t *testing.T) {
 	a, p := everyKind()
 	m, _ := newMounter(t, a)

@@ -11,8 +11,8 @@ import (
 	"github.com/trivet-node/trivet/release/part"
 )
 
-// The scripts, in which PACKAGE, UNIT, and lines ENABLE, START, BEFORE_REMOVAL and PURGE stand for those of a
-// part.
+// The scripts, in which PACKAGE, UNIT, and lines ENABLE, START, BEFORE_REMOVAL, REMEMBER, FORGET and PURGE
+// stand for those of a part.
 var (
 	//go:embed scripts/postinst
 	postinst string
@@ -39,32 +39,45 @@ func complete(script string, p part.Part) string {
 		`if [ -n "$2" ]; then action=restart; else action=start; fi`,
 		fmt.Sprintf("deb-systemd-invoke $action %s >/dev/null || true", p.Service.Unit),
 	}
+	var remember, forget []string
 	if p.Service.Manual {
 		enable = ": the administrator enables it"
 		start = []string{
 			"# deb-systemd-invoke would start what is enabled, and so stop what conflicts with it.",
-			fmt.Sprintf(`[ -z "$2" ] || systemctl try-restart %s >/dev/null || true`, p.Service.Unit),
+			`[ -z "$2" ] || systemctl try-restart UNIT >/dev/null || true`,
+			"if [ -e /run/PACKAGE.ran ]; then",
+			"\tsystemctl start UNIT >/dev/null || true",
+			"\trm -f /run/PACKAGE.ran",
+			"fi",
 		}
+		remember = []string{
+			"# For a removal that is aborted: nobody else knows then that it ran.",
+			"if systemctl --quiet is-active UNIT; then : > /run/PACKAGE.ran; fi",
+		}
+		forget = []string{"rm -f /run/PACKAGE.ran"}
 	}
 
 	blocks := map[string][]string{
 		"ENABLE":         {enable},
 		"START":          start,
 		"BEFORE_REMOVAL": p.Service.BeforeRemoval,
+		"REMEMBER":       remember,
+		"FORGET":         forget,
 		"PURGE":          p.Service.Purge,
 	}
 
+	names := strings.NewReplacer("PACKAGE", p.Name, "UNIT", p.Service.Unit)
 	var out strings.Builder
 	for line := range strings.Lines(script) {
 		indent := line[:len(line)-len(strings.TrimLeft(line, "\t"))]
 		block, ok := blocks[strings.TrimSpace(line)]
 		if !ok {
-			out.WriteString(strings.NewReplacer("PACKAGE", p.Name, "UNIT", p.Service.Unit).Replace(line))
+			out.WriteString(names.Replace(line))
 			continue
 		}
 
 		for _, command := range block {
-			fmt.Fprintf(&out, "%s%s\n", indent, command)
+			fmt.Fprintf(&out, "%s%s\n", indent, names.Replace(command))
 		}
 	}
 	return out.String()

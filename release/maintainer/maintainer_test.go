@@ -140,6 +140,31 @@ func TestAbortedRemovalStartsTheServiceAgain(t *testing.T) {
 	}
 }
 
+func TestAbortedRemovalStartsTheAgentAgainIfItRan(t *testing.T) {
+	const start, mark = "systemctl start trivet-node.service\n", "run/trivet-node.ran"
+	for _, ran := range []bool{true, false} {
+		m := newMachine(t, "trivet-node")
+		active := "#!/bin/sh\necho systemctl \"$@\" >>" + filepath.Join(m.dir, "calls") + "\n"
+		if !ran {
+			active += "[ \"$2\" != is-active ]\n"
+		}
+		if err := os.WriteFile(filepath.Join(m.dir, "systemctl"), []byte(active), 0o755); err != nil {
+			t.Fatal(err)
+		}
+
+		if calls := m.run("prerm", "remove"); !strings.HasSuffix(calls, "stop trivet-node.service\n") {
+			t.Errorf("a removal calls\n%s", calls)
+		}
+		calls := m.run("postinst", "abort-remove")
+		if got := strings.Contains(calls, start); got != ran {
+			t.Errorf("ran: %v; an aborted removal calls\n%s", ran, calls)
+		}
+		if calls := m.run("postrm", "remove"); !strings.Contains(calls, "rm -f "+filepath.Join(m.dir, mark)) {
+			t.Errorf("after a removal it would be started by the next installation:\n%s", calls)
+		}
+	}
+}
+
 func TestPurgeLeavesWhatIsNotThePackages(t *testing.T) {
 	for _, p := range part.Parts {
 		m := newMachine(t, p.Name)

@@ -141,6 +141,7 @@ func (p *parts) openSandboxes(ctx context.Context) (err error) {
 		ConfDir:  p.cfg.CNI.ConfDir,
 		BinDirs:  p.cfg.CNI.BinDirs,
 		CacheDir: p.cfg.CNI.CacheDir,
+		PinDir:   "/run/netns",
 		Log:      p.log,
 	})
 

@@ -4,24 +4,17 @@
 package netdev
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"strconv"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/internal/namespace"
+	"github.com/trivet-node/trivet/internal/netdev"
 )
 
 // Interface has the counters of one interface since it was made.
-type Interface struct {
-	Name string
-
-	RxBytes, RxPackets, RxErrors, RxDropped uint64
-	TxBytes, TxPackets, TxErrors, TxDropped uint64
-}
+type Interface = netdev.Interface
 
 // Bounds: a privileged pod may make as many interfaces as it likes.
 const (
@@ -55,7 +48,7 @@ func Read(paths []string) []Result {
 			}
 
 			text, results[i].Err = own(dir, text[:0])
-			results[i].Interfaces = parse(text)
+			results[i].Interfaces = netdev.Parse(text, shown, maxInterfaces)
 		}
 
 		return nil
@@ -68,6 +61,9 @@ func Read(paths []string) []Result {
 
 	return results
 }
+
+// shown reports whether an interface is one of those.
+func shown(name string) bool { return name != "lo" }
 
 // enter brings the calling thread into a network namespace.
 func enter(path string) error {
@@ -111,65 +107,4 @@ func own(dir int, text []byte) ([]byte, error) {
 			text = append(make([]byte, 0, 2*cap(text)), text...)
 		}
 	}
-}
-
-// Columns of a line, after the name.
-const (
-	rxBytes   = 0
-	rxPackets = 1
-	rxErrors  = 2
-	rxDropped = 3
-	txBytes   = 8
-	txPackets = 9
-	txErrors  = 10
-	txDropped = 11
-	columns   = 16
-)
-
-// parse reads the lines "NAME: NUMBER NUMBER ..." after the two of the heading. Others are skipped.
-func parse(text []byte) []Interface {
-	var all []Interface
-	for line := range bytes.Lines(text) {
-		name, rest, found := bytes.Cut(line, []byte(":"))
-		name = bytes.TrimSpace(name)
-		fields := numbers(rest)
-		if !found || len(fields) < columns || string(name) == "lo" {
-			continue
-		}
-
-		// The kernel lets a pod choose any bytes, which no message of gRPC could carry.
-		if !utf8.Valid(name) {
-			continue
-		}
-
-		all = append(all, Interface{
-			Name:      string(name),
-			RxBytes:   fields[rxBytes],
-			RxPackets: fields[rxPackets],
-			RxErrors:  fields[rxErrors],
-			RxDropped: fields[rxDropped],
-			TxBytes:   fields[txBytes],
-			TxPackets: fields[txPackets],
-			TxErrors:  fields[txErrors],
-			TxDropped: fields[txDropped],
-		})
-		if len(all) == maxInterfaces {
-			break
-		}
-	}
-
-	return all
-}
-
-// numbers returns the numbers of a line; none if something else is in it.
-func numbers(text []byte) []uint64 {
-	found := make([]uint64, 0, columns)
-	for field := range bytes.FieldsSeq(text) {
-		n, err := strconv.ParseUint(string(field), 10, 64)
-		if err != nil {
-			return nil
-		}
-		found = append(found, n)
-	}
-	return found
 }

@@ -129,14 +129,14 @@ func (s *Series) network(b *builder, path string) {
 	b.at = at.UnixNano()
 	for _, i := range interfaces {
 		labels := b.with(i.Name)
-		b.labeled(rxBytes, labels, i.RxBytes)
-		b.labeled(rxPackets, labels, i.RxPackets)
-		b.labeled(rxDropped, labels, i.RxDropped)
-		b.labeled(rxErrors, labels, i.RxErrors)
-		b.labeled(txBytes, labels, i.TxBytes)
-		b.labeled(txPackets, labels, i.TxPackets)
-		b.labeled(txDropped, labels, i.TxDropped)
-		b.labeled(txErrors, labels, i.TxErrors)
+		b.labeled(rxBytes, labels, i.Received.Bytes)
+		b.labeled(rxPackets, labels, i.Received.Packets)
+		b.labeled(rxDropped, labels, i.Received.Dropped)
+		b.labeled(rxErrors, labels, i.Received.Errors)
+		b.labeled(txBytes, labels, i.Sent.Bytes)
+		b.labeled(txPackets, labels, i.Sent.Packets)
+		b.labeled(txDropped, labels, i.Sent.Dropped)
+		b.labeled(txErrors, labels, i.Sent.Errors)
 	}
 }
 

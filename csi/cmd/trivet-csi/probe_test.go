@@ -5,9 +5,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/trivet-node/trivet/internal/socket"
@@ -24,6 +27,51 @@ func (i identity) Probe(context.Context, *csi.ProbeRequest) (*csi.ProbeResponse,
 	return &csi.ProbeResponse{Ready: wrapperspb.Bool(i.ready)}, nil
 }
 
+// volumes are a store that answers, or hangs.
+type volumes struct {
+	csi.UnimplementedControllerServer
+	hang bool
+}
+
+func (v volumes) ListVolumes(
+	ctx context.Context, r *csi.ListVolumesRequest,
+) (*csi.ListVolumesResponse, error) {
+	if v.hang {
+		<-ctx.Done()
+	}
+	if r.GetMaxEntries() != 1 {
+		return nil, status.Error(codes.InvalidArgument, "more is asked for than one volume")
+	}
+	return &csi.ListVolumesResponse{}, ctx.Err()
+}
+
+func TestProbeFailsWhenTheStoreHangs(t *testing.T) {
+	path := serveProbed(t, identity{ready: true}, volumes{hang: true})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := probe(ctx, path); err == nil || !strings.Contains(err.Error(), "list volumes") {
+		t.Errorf("of a store that hangs: %v", err)
+	}
+}
+
+// serveProbed serves a driver until the test ends, and returns its socket.
+func serveProbed(t *testing.T, i identity, v volumes) string {
+	t.Helper()
+	path := filepath.Join(testenv.ShortDir(t), "csi.sock")
+	l, err := socket.Listen(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	server := grpc.NewServer()
+	csi.RegisterIdentityServer(server, i)
+	csi.RegisterControllerServer(server, v)
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(l) }()
+	t.Cleanup(func() { server.Stop(); <-done })
+	return path
+}
+
 func TestProbeFailsUnlessTheDriverIsReady(t *testing.T) {
 	for _, ready := range []bool{true, false} {
 		path := filepath.Join(testenv.ShortDir(t), "csi.sock")
@@ -33,6 +81,7 @@ func TestProbeFailsUnlessTheDriverIsReady(t *testing.T) {
 		}
 		server := grpc.NewServer()
 		csi.RegisterIdentityServer(server, identity{ready: ready})
+		csi.RegisterControllerServer(server, volumes{})
 		done := make(chan error, 1)
 		go func() { done <- server.Serve(l) }()
 

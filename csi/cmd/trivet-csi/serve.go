@@ -114,8 +114,7 @@ func runAll(ctx context.Context, log *slog.Logger, o options, p parts) error {
 
 	p.supervisor.Ready(log, "serving CSI on "+o.endpoint)
 
-	// As kubelet asks. It shows that calls are answered, not that the store of volumes goes on: a call that
-	// waits for a slow disk must not end the driver.
+	// As kubelet asks.
 	answers := func(ctx context.Context) error { return probe(ctx, o.endpoint) }
 	group.Go(func() error { p.supervisor.Watch(ctx, log, answers); return nil })
 	return group.Wait()

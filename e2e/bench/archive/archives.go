@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -19,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/trivet-node/trivet/e2e/bench"
 	"github.com/trivet-node/trivet/e2e/bench/figure"
 )
 
@@ -121,48 +121,43 @@ func write(file, reference string, layer []byte) (id string, err error) {
 
 // load is what an import took.
 type load struct {
-	took, cpu time.Duration
+	bench.Trial
 
 	// peak is the most that the server had in memory, in bytes.
 	peak int64
 }
 
-func figuresOf(archive, side string, all []load) []figure.Figure {
-	var took []time.Duration
-	for _, l := range all {
-		took = append(took, l.took)
-	}
+// loads are those of one archive by one side.
+type loads []load
 
+func (l loads) trials() bench.Trials {
+	var all bench.Trials
+	for _, one := range l {
+		all = append(all, one.Trial)
+	}
+	return all
+}
+
+// peak is the median of the peaks, in MiB.
+func (l loads) peak() float64 {
+	var all []int64
+	for _, one := range l {
+		all = append(all, one.peak)
+	}
+	slices.Sort(all)
+	return float64(all[len(all)/2]>>10) / 1024
+}
+
+func figuresOf(archive, side string, all loads) []figure.Figure {
 	return []figure.Figure{
-		figure.Of("archive", archive, side, took),
+		figure.Of("archive", archive, side, all.trials().Times()),
 		{
 			Bench:  "archive",
 			What:   archive + ": peak RSS of the server",
 			Side:   side,
 			Unit:   "MiB",
-			Median: mebibytes(median(all, func(l load) int64 { return l.peak })),
+			Median: all.peak(),
 			Count:  len(all),
 		},
 	}
-}
-
-// median returns the median of one part of what imports took.
-func median(all []load, part func(load) int64) int64 {
-	var values []int64
-	for _, l := range all {
-		values = append(values, part(l))
-	}
-	slices.Sort(values)
-	return values[len(values)/2]
-}
-
-func mebibytes(bytes int64) float64 { return float64(bytes>>10) / 1024 }
-
-func row(all []load) string {
-	took := slices.SortedFunc(slices.Values(all), func(a, b load) int { return int(a.took - b.took) })
-	cpu := median(all, func(l load) int64 { return int64(l.cpu) })
-	peak := median(all, func(l load) int64 { return l.peak })
-	return fmt.Sprintf("%.2f (%.2f, %.2f) | %.2f | %.1f",
-		took[len(took)/2].took.Seconds(), took[0].took.Seconds(), took[len(took)-1].took.Seconds(),
-		time.Duration(cpu).Seconds(), mebibytes(peak))
 }

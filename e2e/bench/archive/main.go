@@ -79,7 +79,7 @@ func (o options) measure(ctx context.Context, env *program.Env, m *machine.Machi
 
 	figures := figure.NewWriter(o.json)
 	for _, a := range list {
-		took := map[*side][]load{}
+		took := map[*side]loads{}
 		for range o.rounds {
 			for _, s := range sides {
 				l, err := s.measure(ctx, a)
@@ -93,7 +93,8 @@ func (o options) measure(ctx context.Context, env *program.Env, m *machine.Machi
 
 		for _, s := range sides {
 			figures.Add(figuresOf(a.about, s.name, took[s])...)
-			fmt.Fprintf(env.Stdout, "| %s | %s | %s |\n", a.about, s.name, row(took[s]))
+			fmt.Fprintf(env.Stdout, "| %s | %s | %s | %.1f |\n",
+				a.about, s.name, took[s].trials(), took[s].peak())
 		}
 
 		if err := passToAndFro(ctx, sides, a); err != nil {
@@ -155,9 +156,8 @@ func (s *side) measure(ctx context.Context, a saved) (load, error) {
 	}
 
 	l := load{
-		took: time.Since(start),
-		cpu:  s.cpu() - before + s.client,
-		peak: s.peak(),
+		Trial: bench.Trial{Took: time.Since(start), CPU: s.cpu() - before + s.client},
+		peak:  s.peak(),
 	}
 	id, err := s.id(ctx, a.name)
 	if err != nil {

@@ -10,17 +10,16 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/e2e/bench"
 	"github.com/trivet-node/trivet/e2e/bench/figure"
 	"github.com/trivet-node/trivet/e2e/machine"
 	"github.com/trivet-node/trivet/internal/retry"
-	"github.com/trivet-node/trivet/internal/socket"
 )
 
-const startTimeout = 30 * time.Second
+// knownTimeout bounds how long a server may take to hear of an image.
+const knownTimeout = 30 * time.Second
 
 // boot starts the machine and both CRI servers.
 func (o options) boot(ctx context.Context, m *machine.Machine) ([]*side, error) {
@@ -83,29 +82,12 @@ type side struct {
 
 // connect waits until the server answers.
 func (s *side) connect(ctx context.Context, path string) error {
-	conn, err := socket.Dial(fmt.Sprintf("/proc/%d/root%s", s.machine.Pid(), path))
+	conn, err := bench.AwaitCRI(ctx, s.machine, path, bench.ListsImages)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", s.program, err)
 	}
-
 	s.images = runtimeapi.NewImageServiceClient(conn)
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-
-	// containerd answers "not initialized yet" at first.
-	err = retry.Until(ctx, pauses(), func(ctx context.Context) error {
-		_, err := s.images.ListImages(ctx, &runtimeapi.ListImagesRequest{}, grpc.WaitForReady(true))
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("%s does not answer: %w", s.program, err)
-	}
-
 	return nil
-}
-
-func pauses() retry.Backoff {
-	return retry.Backoff{First: 20 * time.Millisecond, Max: 20 * time.Millisecond}
 }
 
 // do runs the side's command.
@@ -141,10 +123,11 @@ func (s *side) remove(ctx context.Context, name string) error {
 
 // id returns the ID of an image. containerd's CRI server hears of what ctr has done a little later.
 func (s *side) id(ctx context.Context, name string) (id string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, knownTimeout)
 	defer cancel()
 
-	err = retry.Until(ctx, pauses(), func(ctx context.Context) error {
+	pauses := retry.Backoff{First: 20 * time.Millisecond, Max: 20 * time.Millisecond}
+	err = retry.Until(ctx, pauses, func(ctx context.Context) error {
 		image := &runtimeapi.ImageSpec{Image: name}
 		response, err := s.images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: image})
 		if err == nil && response.Image == nil {

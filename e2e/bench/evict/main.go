@@ -12,8 +12,8 @@ import (
 	"sync"
 
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/trivet-node/trivet/e2e/bench"
 	"github.com/trivet-node/trivet/e2e/bench/figure"
 	"github.com/trivet-node/trivet/e2e/cluster"
 	"github.com/trivet-node/trivet/internal/program"
@@ -50,14 +50,8 @@ func run(ctx context.Context, env *program.Env) error {
 	}
 
 	c := &cluster.Cluster{Dir: *dir, Out: env.Stdout}
-	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig())
-	if err != nil {
-		return err
-	}
-
-	config.QPS, config.Burst = 200, 400
 	r := &comparison{out: env.Stdout, figures: figure.NewWriter(*file)}
-	if r.client, err = kubernetes.NewForConfig(config); err != nil {
+	if r.client, err = bench.Connect(c.Kubeconfig()); err != nil {
 		return err
 	}
 
@@ -83,28 +77,19 @@ func (r *comparison) findSides(c *cluster.Cluster, only string) (split bool, err
 			continue
 		}
 
-		node := firstOf(plan, agent)
-		if node == nil || node.Disk == 0 {
+		i := plan.FirstWith(agent)
+		if i < 0 || plan.Nodes[i].Disk == 0 {
 			return false, &program.CantRunError{
 				What: "the cluster does not have a node of each make with a disk of its own",
 				Do:   "make up NODES=1 REFERENCE_NODES=1 DISK=1Gi",
 			}
 		}
 
-		r.sides = append(r.sides, newSide(r.client, c, *node))
-		split = node.ImageDisk > 0
+		r.sides = append(r.sides, newSide(r.client, c, plan.Nodes[i]))
+		split = plan.Nodes[i].ImageDisk > 0
 	}
 
 	return split, nil
-}
-
-func firstOf(plan cluster.Plan, agent string) *cluster.Node {
-	for i, n := range plan.Nodes {
-		if n.Agent == agent {
-			return &plan.Nodes[i]
-		}
-	}
-	return nil
 }
 
 // all runs the chosen cases that fit the nodes' disks.

@@ -8,19 +8,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/e2e/bench"
 	"github.com/trivet-node/trivet/e2e/bench/figure"
 	"github.com/trivet-node/trivet/e2e/machine"
 	"github.com/trivet-node/trivet/internal/program"
-	"github.com/trivet-node/trivet/internal/retry"
-	"github.com/trivet-node/trivet/internal/socket"
 )
 
 const about = `pull-bench measures image pulls of trivet-cri beside containerd's: the same images from the
@@ -35,10 +31,8 @@ type options struct {
 	json                           string
 }
 
-const (
-	registryAddress = "127.0.0.1:5000" // on that machine
-	startTimeout    = 30 * time.Second
-)
+// registryAddress is on that machine.
+const registryAddress = "127.0.0.1:5000"
 
 func run(ctx context.Context, env *program.Env) error {
 	if done, err := machine.Verb(ctx, env.Args); done {
@@ -93,7 +87,7 @@ func (o options) measure(ctx context.Context, env *program.Env, m *machine.Machi
 
 	figures := figure.NewWriter(o.json)
 	for _, image := range list {
-		took := map[*side][]pull{}
+		took := map[*side]bench.Trials{}
 		for range o.rounds {
 			for _, s := range sides {
 				p, err := s.pull(ctx, image.reference(registryAddress))
@@ -112,9 +106,9 @@ func (o options) measure(ctx context.Context, env *program.Env, m *machine.Machi
 			env.Stdout,
 			"| %s | %s | %s | 1/%.1f |\n",
 			image.about,
-			row(ours),
-			row(theirs),
-			seconds(theirs)[len(theirs)/2]/seconds(ours)[len(ours)/2],
+			ours,
+			theirs,
+			bench.Median(theirs.Times()).Seconds()/bench.Median(ours.Times()).Seconds(),
 		)
 	}
 
@@ -183,88 +177,43 @@ type side struct {
 	images  runtimeapi.ImageServiceClient
 }
 
-type pull struct {
-	took time.Duration
-	cpu  float64 // seconds
-}
-
 // connect waits until the server answers.
 func connect(ctx context.Context, m *machine.Machine, program, path string) (*side, error) {
-	conn, err := socket.Dial(fmt.Sprintf("/proc/%d/root%s", m.Pid(), path))
+	conn, err := bench.AwaitCRI(ctx, m, path, bench.ListsImages)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", program, err)
 	}
-
-	s := &side{machine: m, program: program, images: runtimeapi.NewImageServiceClient(conn)}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-
-	// containerd answers "not initialized yet" at first.
-	backoff := retry.Backoff{First: 20 * time.Millisecond, Max: 20 * time.Millisecond}
-	err = retry.Until(ctx, backoff, func(ctx context.Context) error {
-		_, err := s.images.ListImages(ctx, &runtimeapi.ListImagesRequest{}, grpc.WaitForReady(true))
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%s does not answer: %w", program, err)
-	}
-
-	return s, nil
+	return &side{machine: m, program: program, images: runtimeapi.NewImageServiceClient(conn)}, nil
 }
 
 // pull measures one pull and removes the image.
-func (s *side) pull(ctx context.Context, reference string) (pull, error) {
+func (s *side) pull(ctx context.Context, reference string) (bench.Trial, error) {
 	// What the other one wrote must not be this one's work.
 	unix.Sync()
 	image := &runtimeapi.ImageSpec{Image: reference}
-	before, start := bench.CPUOf(s.machine.Find(s.program)), time.Now()
+	before, start := s.cpu(), time.Now()
 	if _, err := s.images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: image}); err != nil {
-		return pull{}, err
+		return bench.Trial{}, err
 	}
-	p := pull{took: time.Since(start)}
-	p.cpu = float64(bench.CPUOf(s.machine.Find(s.program))-before) / 100
+	p := bench.Trial{Took: time.Since(start), CPU: s.cpu() - before}
 	_, err := s.images.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: image})
 	return p, err
 }
 
-func seconds(all []pull) (sorted []float64) {
-	for _, p := range all {
-		sorted = append(sorted, p.took.Seconds())
-	}
-	slices.Sort(sorted)
-	return sorted
-}
+// cpu is the processor time of the server.
+func (s *side) cpu() time.Duration { return bench.Clock(s.machine.Find(s.program)) }
 
 // figuresOf are the time and the processor time of pulls of an image.
-func figuresOf(image, side string, all []pull) []figure.Figure {
-	var took []time.Duration
-	for _, p := range all {
-		took = append(took, p.took)
-	}
-
+func figuresOf(image, side string, all bench.Trials) []figure.Figure {
 	return []figure.Figure{
-		figure.Of("pull", image, side, took),
+		figure.Of("pull", image, side, all.Times()),
 		{
 			Bench:  "pull",
 			What:   image + ": processor time",
 			Side:   side,
 			Unit:   "s",
-			Median: meanCPU(all),
+			Median: all.CPU().Seconds(),
 			Count:  len(all),
 		},
 	}
-}
-
-// meanCPU is the processor time of a pull in seconds. The kernel counts it in hundredths.
-func meanCPU(all []pull) float64 {
-	cpu := 0.0
-	for _, p := range all {
-		cpu += p.cpu / float64(len(all))
-	}
-	return cpu
-}
-
-func row(all []pull) string {
-	took, cpu := seconds(all), meanCPU(all)
-	return fmt.Sprintf("%.2f (%.2f, %.2f) | %.2f", took[len(took)/2], took[0], took[len(took)-1], cpu)
 }

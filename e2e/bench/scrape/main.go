@@ -10,9 +10,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
-
 	"github.com/trivet-node/trivet/e2e/bench"
 	"github.com/trivet-node/trivet/e2e/bench/figure"
 	"github.com/trivet-node/trivet/e2e/cluster"
@@ -104,13 +101,7 @@ func (r *comparison) connect(c *cluster.Cluster) error {
 		return err
 	}
 
-	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig())
-	if err != nil {
-		return err
-	}
-
-	config.QPS, config.Burst = 1000, 1000
-	client, err := kubernetes.NewForConfig(config)
+	client, config, err := bench.ConnectAs(c.Kubeconfig())
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -16,8 +15,6 @@ import (
 	"github.com/trivet-node/trivet/e2e/bench/figure"
 	"github.com/trivet-node/trivet/e2e/cluster/seat"
 	"github.com/trivet-node/trivet/e2e/machine"
-	"github.com/trivet-node/trivet/internal/retry"
-	"github.com/trivet-node/trivet/internal/socket"
 )
 
 // call is one of those that are measured.
@@ -86,8 +83,7 @@ const (
 	containerImage  = registryAddress + "/library/busybox:1.37"
 	sandboxImage    = registryAddress + "/pause:3.10.2"
 
-	startTimeout = 30 * time.Second
-	podCIDR      = "10.99.0.0/16"
+	podCIDR = "10.99.0.0/16"
 
 	// maxMessage is the largest message that kubelet takes.
 	maxMessage = 16 << 20
@@ -206,31 +202,21 @@ func (s *side) ticks() int {
 
 // connect waits until the server answers.
 func (s *side) connect(ctx context.Context, path string) error {
-	conn, err := socket.Dial(fmt.Sprintf("/proc/%d/root%s", s.machine.Pid(), path),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
+	ready := func(ctx context.Context, conn *grpc.ClientConn) error {
+		r, err := runtimeapi.NewRuntimeServiceClient(conn).Status(ctx, &runtimeapi.StatusRequest{})
+		if err != nil {
+			return err
+		}
+		return notReady(r.Status.Conditions)
+	}
+	large := grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage))
+	conn, err := bench.AwaitCRI(ctx, s.machine, path, ready, large)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", s.program, err)
 	}
 
 	s.pods = runtimeapi.NewRuntimeServiceClient(conn)
 	s.images = runtimeapi.NewImageServiceClient(conn)
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-
-	// containerd answers "not initialized yet" at first.
-	backoff := retry.Backoff{First: 20 * time.Millisecond, Max: 20 * time.Millisecond}
-	err = retry.Until(ctx, backoff, func(ctx context.Context) error {
-		r, err := s.pods.Status(ctx, &runtimeapi.StatusRequest{}, grpc.WaitForReady(true))
-		if err != nil {
-			return err
-		}
-
-		return notReady(r.Status.Conditions)
-	})
-	if err != nil {
-		return fmt.Errorf("%s does not answer: %w", s.program, err)
-	}
-
 	return nil
 }
 

@@ -59,9 +59,17 @@ func TestListsAreJudged(t *testing.T) {
 		{"110", "", false, 55 * time.Second, "taken"},
 		{"95", "", true, 70 * time.Second, "refused"},
 
+		// Two of before that are far from each other say nothing.
+		{"95", "", true, 900 * time.Second, "refused"},
+		{"110", "", false, 901 * time.Second, "taken"},
+
 		// It was restored, and goes on from there.
-		{"95", "a", false, 130 * time.Second, "restored"},
-		{"96", "", false, 130 * time.Second, "taken"},
+		{"95", "", true, 1000 * time.Second, "refused"},
+		{"95", "", true, 1010 * time.Second, "refused"},
+		{"95", "", true, 1020 * time.Second, "refused"},
+		{"95", "", true, 1059 * time.Second, "refused"},
+		{"95", "a", false, 1060 * time.Second, "restored"},
+		{"96", "", false, 1060 * time.Second, "taken"},
 	} {
 		if list.whole {
 			h.Whole(list.version)
@@ -69,5 +77,18 @@ func TestListsAreJudged(t *testing.T) {
 		if got := h.list(list.version, list.missing, start.Add(list.after)); got != list.want {
 			t.Errorf("list %d of version %s is %s, want %s", i, list.version, got, list.want)
 		}
+	}
+}
+
+func TestTooFewEarlierVersionsAreNotBelieved(t *testing.T) {
+	var lag Lag
+	start := time.Unix(1000, 0)
+	for i, at := range []time.Duration{0, 61 * time.Second, 150 * time.Second} {
+		if !lag.Behind(true, start.Add(at)) || !lag.IsBehind() {
+			t.Errorf("version %d, after %s, counts", i, at)
+		}
+	}
+	if lag.Behind(true, start.Add(160*time.Second)) || lag.IsBehind() {
+		t.Error("the fourth in three minutes does not count")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -119,6 +120,20 @@ func (s *Server) EndWatches() {
 	for w := range s.watches {
 		w.end()
 		delete(s.watches, w)
+	}
+}
+
+// Backup keeps what a server has now. The function that it returns restores it, as of then: objects and
+// versions are the earlier ones, and all watches end.
+func Backup(s *Server) (restore func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	version, objects := s.version, maps.Clone(s.objects)
+	return func() {
+		s.EndWatches()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.version, s.objects, s.gone = version, maps.Clone(objects), nil
 	}
 }
 

@@ -11,9 +11,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
 )
@@ -246,10 +248,13 @@ func (q query) selects(at place, doc document) bool {
 		return false
 	}
 
-	if q.fields != "" {
-		path, want, _ := strings.Cut(q.fields, "=")
-		have, _, _ := unstructured.NestedString(doc.Object, strings.Split(path, ".")...)
-		if have != strings.TrimPrefix(want, "=") {
+	terms, err := fields.ParseSelector(q.fields)
+	if err != nil {
+		return false
+	}
+	for _, term := range terms.Requirements() {
+		have, _, _ := unstructured.NestedString(doc.Object, strings.Split(term.Field, ".")...)
+		if (have == term.Value) != (term.Operator == selection.Equals) {
 			return false
 		}
 	}

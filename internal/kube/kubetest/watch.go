@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -58,6 +59,11 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, q query) {
 	out := &stream{query: q, events: make(chan map[string]any, watchBuffer), ended: make(chan struct{})}
 
 	s.mu.Lock()
+	if from, _ := strconv.ParseInt(q.options.ResourceVersion, 10, 64); from > s.version {
+		s.mu.Unlock()
+		refuse(w, apierrors.NewTimeoutError("Too large resource version", 1))
+		return
+	}
 	s.catchUp(out, kind.Kind)
 	s.watches[out] = true
 	s.mu.Unlock()

@@ -15,19 +15,26 @@ const recorded = `Inter-|   Receive                            |  Transmit
   eth0: 1296      16    1    2    0     0          0         7   876      10    3    4    0     0       0  0
 `
 
+func all(string) bool { return true }
+
 func TestCountersAreThoseOfTheirColumns(t *testing.T) {
 	want := []Interface{{
-		Name:      "eth0",
-		RxBytes:   1296,
-		RxPackets: 16,
-		RxErrors:  1,
-		RxDropped: 2,
-		TxBytes:   876,
-		TxPackets: 10,
-		TxErrors:  3,
-		TxDropped: 4,
+		Name: "eth0",
+		Received: Traffic{
+			Bytes:   1296,
+			Packets: 16,
+			Errors:  1,
+			Dropped: 2,
+		},
+		Sent: Traffic{
+			Bytes:   876,
+			Packets: 10,
+			Errors:  3,
+			Dropped: 4,
+		},
 	}}
-	if diff := cmp.Diff(want, parse([]byte(recorded))); diff != "" {
+	got := Parse([]byte(recorded), func(name string) bool { return name != "lo" }, 9)
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -37,14 +44,14 @@ func TestInterfacesHaveABound(t *testing.T) {
 	for i := range 1000 {
 		fmt.Fprintf(&text, "  tap%d: %s\n", i, strings.Repeat("1 ", columns))
 	}
-	if got := parse([]byte(text.String())); len(got) != maxInterfaces {
+	if got := Parse([]byte(text.String()), all, 64); len(got) != 64 {
 		t.Errorf("%d interfaces", len(got))
 	}
 }
 
 func TestInterfaceWithANameThatNoMessageCanCarryIsLeftOut(t *testing.T) {
 	counters := ": " + strings.Repeat("1 ", columns) + "\n"
-	got := parse([]byte("  a\xff" + counters + "  b" + counters))
+	got := Parse([]byte("  a\xff"+counters+"  b"+counters), all, 9)
 	if len(got) != 1 || got[0].Name != "b" {
 		t.Errorf("interfaces %v", got)
 	}
@@ -53,5 +60,9 @@ func TestInterfaceWithANameThatNoMessageCanCarryIsLeftOut(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(recorded))
 	f.Add([]byte("eth0:1 2 3"))
-	f.Fuzz(func(_ *testing.T, text []byte) { parse(text) })
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if got := Parse(text, all, 3); len(got) > 3 {
+			t.Errorf("%d interfaces", len(got))
+		}
+	})
 }
