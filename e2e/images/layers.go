@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"github.com/trivet-node/trivet/internal/tarfile"
@@ -69,6 +70,22 @@ func layers() map[string]maker {
 		"trivet-csi":    program("trivet-csi", "usr/local/bin/trivet-csi"),
 		"trivet-netd":   together(program("trivet-netd", "trivet-netd"), program("trivet-cni", "trivet-cni")),
 
+		"trivet-cri": together(
+			program("trivet-cri", "usr/local/bin/trivet-cri"),
+			program("trivet-monitor", "usr/local/bin/trivet-monitor"),
+			deployed("cri/trivet-cri.service", "usr/share/trivet-cri/trivet-cri.service"),
+			deployed("cri/cri.toml", "usr/share/trivet-cri/cri.toml"),
+		),
+		"trivet-node": together(
+			program("trivet-node", "usr/local/bin/trivet-node"),
+			deployed("node/trivet-node.service", "usr/share/trivet-node/trivet-node.service"),
+		),
+		"broken trivet-node": together(
+			program("pause", "usr/local/bin/trivet-node"),
+			deployed("node/trivet-node.service", "usr/share/trivet-node/trivet-node.service"),
+		),
+		"trivet-installer": program("trivet-installer", "usr/local/bin/trivet-installer"),
+
 		"applets":          together(program("applets", "bin/pgrep"), fixed(applets...)),
 		"webserver nginx":  webserver("usr/sbin/nginx"),
 		"webserver httpd":  webserver("usr/bin/httpd-foreground"),
@@ -97,6 +114,14 @@ func programWithMode(name, path string, mode int64) maker {
 	return func(ctx context.Context, a *assembly) ([]file, error) {
 		source, err := a.inputs.program(ctx, name)
 		return []file{{Path: path, Mode: mode, Source: source}}, err
+	}
+}
+
+// deployed is a file below deploy, at a path.
+func deployed(name, path string) maker {
+	return func(_ context.Context, a *assembly) ([]file, error) {
+		source := filepath.Join(a.inputs.builder.Source, "deploy", name)
+		return []file{{Path: path, Mode: 0o644, Source: source}}, nil
 	}
 }
 
