@@ -24,7 +24,7 @@ const maxPackageFiles = 10
 // packages (and those below) may import them.
 var mayImport = map[string][]string{
 	"k8s.io/client-go":                       {"internal/kube", "e2e"},
-	"k8s.io/cri-api":                         {"cri", "node/runtime", "node/criconfig", "e2e"},
+	"k8s.io/cri-api":                         {"cri", "node/runtime", "node/criconfig", "installer/pods", "installer/carry", "e2e"},
 	"github.com/container-storage-interface": {"csi", "node/csiplugin", "node/csivolume", "e2e"},
 	"github.com/containernetworking/cni":     {"cni", "cri/network", "e2e"},
 	"k8s.io/kubernetes":                      {},

@@ -4,6 +4,7 @@
 package launch
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -88,7 +89,12 @@ func (m Machine) Stage() (swap.State, error) {
 		if err != nil {
 			return "", err
 		}
-		if err := durable.WriteFile(filepath.Join(dir, filepath.Base(f.Path)), data, f.Mode); err != nil {
+
+		path := filepath.Join(dir, filepath.Base(f.Path))
+		if there, err := os.ReadFile(path); err == nil && bytes.Equal(there, data) {
+			continue
+		}
+		if err := durable.WriteFile(path, data, f.Mode); err != nil {
 			return "", err
 		}
 	}
@@ -99,7 +105,15 @@ func (m Machine) Stage() (swap.State, error) {
 func (m Machine) Sweep(keep ...swap.State) error {
 	folder := swap.Folder(filepath.Join(m.Root, string(m.Folder)))
 	if len(keep) == 0 {
-		return errors.Join(folder.Forget(), os.RemoveAll(string(folder)))
+		if err := errors.Join(folder.Forget(), os.RemoveAll(string(folder))); err != nil {
+			return err
+		}
+
+		// Others may have something there.
+		for _, dir := range []string{filepath.Dir(string(m.Folder)), filepath.Dir(filepath.Dir(string(m.Folder)))} {
+			os.Remove(filepath.Join(m.Root, dir))
+		}
+		return nil
 	}
 
 	entries, err := os.ReadDir(folder.Path("payload"))

@@ -132,6 +132,10 @@ func (a Agent) Settle(ctx context.Context, in swap.State) error {
 		return err
 	}
 
+	if err := a.removeAll("/var/lib/kubelet/trivet-node.lock"); err != nil {
+		return err
+	}
+
 	// The directory of drop-ins, if it is empty and so may have been made here.
 	dir := a.Root + strings.TrimSuffix(nodeDropIn, "/90-trivet-node.conf")
 	if err := os.Remove(dir); err == nil {

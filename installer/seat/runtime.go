@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -355,6 +356,8 @@ func (r Runtime) takeAway(ctx context.Context) error {
 		return err
 	}
 
+	// Others may have something there.
+	os.Remove(r.Root + filepath.Dir(criConfig))
 	err = r.removeAll("/var/lib/trivet/cri", "/run/trivet/cri*", "/run/trivet/monitor*",
 		"/run/trivet/metrics/trivet-cri.sock")
 	if err != nil {
