@@ -33,7 +33,8 @@ func TestDriverIsThatOfTheAgentUnlessConfigured(t *testing.T) {
 }
 
 func TestDriverThatTheAgentCannotMeanIsRefused(t *testing.T) {
-	for _, text := range []string{"cgroupDriver: docker", "cgroupDriver: [", strings.Repeat("#", maxKubeletConfig+1)} {
+	tooLong := strings.Repeat("#", maxKubeletConfig+1)
+	for _, text := range []string{"cgroupDriver: docker", "cgroupDriver: [", tooLong} {
 		cfg := Default()
 		cfg.KubeletConfig = filepath.Join(t.TempDir(), "config.yaml")
 		if err := os.WriteFile(cfg.KubeletConfig, []byte(text), 0o644); err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/trivet-node/trivet/installer/swap"
 )
 
-// unfit is why it cannot be said that the node works with what the order has brought; empty: it does. Seen from
-// the API, and from a pod that the node runs.
+// unfit is why it cannot be said that the node works with what the order has brought; empty: it does. Seen
+// from the API, and from a pod that the node runs.
 func (a *Attendant) unfit(ctx context.Context, v view) string {
 	if !isReady(v.node) {
 		return "it is not Ready"

@@ -114,7 +114,8 @@ func (c Carrier) copy(ctx context.Context, name string) error {
 			continue
 		}
 		if err := cmd.Wait(); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("%s: %w: %s", cmd.Path, err, strings.TrimSpace(said[i].String())))
+			text := strings.TrimSpace(said[i].String())
+			failed = errors.Join(failed, fmt.Errorf("%s: %w: %s", cmd.Path, err, text))
 		}
 	}
 	return errors.Join(begun, closed, failed)

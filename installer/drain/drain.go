@@ -1,5 +1,6 @@
-// Package drain takes a node out of use as kubectl drain does: it is cordoned, and its pods are evicted as far as
-// their budgets allow. Whether the node was cordoned before is kept on the Node itself, in the same write.
+// Package drain takes a node out of use as kubectl drain does: it is cordoned, and its pods are evicted as
+// far as their budgets allow. Whether the node was cordoned before is kept on the Node itself, in the same
+// write.
 package drain
 
 import (
@@ -21,8 +22,8 @@ import (
 // Cordoned is the annotation of a node that an installer has taken out of use.
 const Cordoned = "installer.trivet.dev/cordoned"
 
-// Change is labels and annotations of a node that are written together with whether it is cordoned; nil takes one
-// away.
+// Change is labels and annotations of a node that are written together with whether it is cordoned; nil takes
+// one away.
 type Change struct{ Labels, Annotations map[string]any }
 
 // Drain works on one node.
@@ -76,7 +77,8 @@ func (d Drain) Cordon(ctx context.Context, node *corev1.Node, labels map[string]
 	if err != nil {
 		return err
 	}
-	return d.patch(ctx, node, Change{Labels: labels, Annotations: map[string]any{Cordoned: string(text)}}, true)
+	annotations := map[string]any{Cordoned: string(text)}
+	return d.patch(ctx, node, Change{Labels: labels, Annotations: annotations}, true)
 }
 
 // Uncordon takes the node into use again, unless it was cordoned before.
@@ -127,8 +129,9 @@ func (d Drain) List(ctx context.Context) ([]*corev1.Pod, error) {
 	return all, nil
 }
 
-// Evict asks for the eviction of the pods that have to go, and returns those that are still there. It is called
-// until there are none. A pod that nobody would make again, and that would not run again by itself, is an error.
+// Evict asks for the eviction of the pods that have to go, and returns those that are still there. It is
+// called until there are none. A pod that nobody would make again, and that would not run again by itself, is
+// an error.
 func (d Drain) Evict(ctx context.Context, pods []*corev1.Pod) (left []string, err error) {
 	for _, pod := range pods {
 		switch fate(pod) {

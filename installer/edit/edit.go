@@ -1,5 +1,5 @@
-// Package edit changes files of a node so that they can be given back: what was at a path is kept before it is
-// replaced for the first time, and comes back unless somebody else has changed the file meanwhile.
+// Package edit changes files of a node so that they can be given back: what was at a path is kept before it
+// is replaced for the first time, and comes back unless somebody else has changed the file meanwhile.
 package edit
 
 import (

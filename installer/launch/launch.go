@@ -1,6 +1,6 @@
-// Package launch brings what an image of the installer has to the machine that its pod runs on, and starts the
-// exchange there: as a service of the machine's systemd, because the exchange ends the pod, and has to go on
-// after a reboot.
+// Package launch brings what an image of the installer has to the machine that its pod runs on, and starts
+// the exchange there: as a service of the machine's systemd, because the exchange ends the pod, and has to go
+// on after a reboot.
 package launch
 
 import (
@@ -110,9 +110,9 @@ func (m Machine) Sweep(keep ...swap.State) error {
 		}
 
 		// Others may have something there.
-		for _, dir := range []string{filepath.Dir(string(m.Folder)), filepath.Dir(filepath.Dir(string(m.Folder)))} {
-			os.Remove(filepath.Join(m.Root, dir))
-		}
+		above := filepath.Join(m.Root, filepath.Dir(string(m.Folder)))
+		os.Remove(above)
+		os.Remove(filepath.Dir(above))
 		return nil
 	}
 

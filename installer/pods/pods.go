@@ -51,7 +51,8 @@ func (r Runtime) Serve(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, look)
 		defer cancel()
 
-		status, err := cri.NewRuntimeServiceClient(conn).Status(ctx, &cri.StatusRequest{}, grpc.WaitForReady(true))
+		client := cri.NewRuntimeServiceClient(conn)
+		status, err := client.Status(ctx, &cri.StatusRequest{}, grpc.WaitForReady(true))
 		if err != nil {
 			return fmt.Errorf("runtime at %s: %w", r.Endpoint, err)
 		}
@@ -120,7 +121,8 @@ func (r Runtime) RemoveAll(ctx context.Context, grace time.Duration) error {
 	for _, pod := range list.Items {
 		group.Go(func() error {
 			if err := remove(ctx, client, pod.Id, of[pod.Id], grace); err != nil {
-				return fmt.Errorf("pod %s/%s: %w", pod.GetMetadata().GetNamespace(), pod.GetMetadata().GetName(), err)
+				m := pod.GetMetadata()
+				return fmt.Errorf("pod %s/%s: %w", m.GetNamespace(), m.GetName(), err)
 			}
 			return nil
 		})
@@ -128,12 +130,17 @@ func (r Runtime) RemoveAll(ctx context.Context, grace time.Duration) error {
 	return group.Wait()
 }
 
-// parallel is how many pods go at a time: more than nodes have in most cases, for each may take the whole grace.
+// parallel is how many pods go at a time: more than nodes have in most cases, for each may take the whole
+// grace.
 const parallel = 128
 
 // remove takes a pod away. A container that did not stop is no failure if its sandbox does.
 func remove(
-	ctx context.Context, client cri.RuntimeServiceClient, pod string, containers []string, grace time.Duration,
+	ctx context.Context,
+	client cri.RuntimeServiceClient,
+	pod string,
+	containers []string,
+	grace time.Duration,
 ) error {
 	var group errgroup.Group
 	for _, id := range containers {

@@ -79,8 +79,8 @@ func (a Agent) bring(ctx context.Context, state swap.State) error {
 	return originals.Write(a.Root+nodeDropIn, []byte(dropIn), 0o644)
 }
 
-// dropIn has a service run trivet-node with arguments of another program, and with the settings of trivet-node's
-// own unit.
+// dropIn has a service run trivet-node with arguments of another program, and with the settings of
+// trivet-node's own unit.
 func dropIn(ownUnit, arguments string) (string, error) {
 	settings, err := unit.Settings(ownUnit, "ExecStart", "EnvironmentFile", "Environment")
 	if err != nil {
@@ -95,8 +95,8 @@ func dropIn(ownUnit, arguments string) (string, error) {
 		"ExecStart=" + strings.TrimSpace(nodeProgram+" "+arguments) + " $TRIVET_NODE_ARGS\n", nil
 }
 
-// restart starts the service again if its process is not what is on disk. It returns when that has started, or
-// is known not to.
+// restart starts the service again if its process is not what is on disk. It returns when that has started,
+// or is known not to.
 func (a Agent) restart(ctx context.Context, to swap.State) (o swap.Outage, err error) {
 	active, err := a.Units.Active(ctx, kubeletUnit)
 	if err != nil {

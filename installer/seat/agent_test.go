@@ -59,8 +59,11 @@ func TestKillsOfTheAgentsExchange(t *testing.T) {
 			if diff := cmp.Diff(before, m.files()); diff != "" {
 				t.Errorf("out: files:\n%s", diff)
 			}
-			if diff := cmp.Diff(alive, m.alive()); diff != "" || m.unit(kubeletUnit).program != "/usr/bin/kubelet" {
+			if diff := cmp.Diff(alive, m.alive()); diff != "" {
 				t.Errorf("out: services:\n%s", diff)
+			}
+			if program := m.unit(kubeletUnit).program; program != "/usr/bin/kubelet" {
+				t.Errorf("out: program %s", program)
 			}
 		})
 	}

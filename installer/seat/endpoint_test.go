@@ -40,7 +40,7 @@ func TestEndpointsGoAndComeBack(t *testing.T) {
 			used: "unix:///run/crio/crio.sock",
 			files: map[string]string{
 				agentConfig:  "containerRuntimeEndpoint: \"\"\n",
-				kubeadmFlags: "KUBELET_KUBEADM_ARGS=\"--x --container-runtime-endpoint=unix:///run/crio/crio.sock\"\n",
+				kubeadmFlags: "ARGS=\"--x --container-runtime-endpoint=unix:///run/crio/crio.sock\"\n",
 			},
 		},
 		"nothing": {

@@ -42,12 +42,15 @@ func (s *server) ListPodSandbox(
 	defer s.mu.Unlock()
 	answer := &cri.ListPodSandboxResponse{}
 	for _, id := range slices.Sorted(maps.Keys(s.pods)) {
-		answer.Items = append(answer.Items, &cri.PodSandbox{Id: id, Metadata: &cri.PodSandboxMetadata{Name: id}})
+		metadata := &cri.PodSandboxMetadata{Name: id}
+		answer.Items = append(answer.Items, &cri.PodSandbox{Id: id, Metadata: metadata})
 	}
 	return answer, nil
 }
 
-func (s *server) ListContainers(context.Context, *cri.ListContainersRequest) (*cri.ListContainersResponse, error) {
+func (s *server) ListContainers(
+	context.Context, *cri.ListContainersRequest,
+) (*cri.ListContainersResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	answer := &cri.ListContainersResponse{}
@@ -61,14 +64,18 @@ func (s *server) ListContainers(context.Context, *cri.ListContainersRequest) (*c
 	return answer, nil
 }
 
-func (s *server) StopContainer(_ context.Context, r *cri.StopContainerRequest) (*cri.StopContainerResponse, error) {
+func (s *server) StopContainer(
+	_ context.Context, r *cri.StopContainerRequest,
+) (*cri.StopContainerResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stopped = append(s.stopped, fmt.Sprintf("%s within %d s", r.ContainerId, r.Timeout))
 	return &cri.StopContainerResponse{}, nil
 }
 
-func (s *server) StopPodSandbox(context.Context, *cri.StopPodSandboxRequest) (*cri.StopPodSandboxResponse, error) {
+func (s *server) StopPodSandbox(
+	context.Context, *cri.StopPodSandboxRequest,
+) (*cri.StopPodSandboxResponse, error) {
 	return &cri.StopPodSandboxResponse{}, nil
 }
 
@@ -103,8 +110,8 @@ type service struct {
 	starts func() string
 }
 
-// machine is a systemd in memory, whose units have effects on runtimes. It ends its caller at a call if it is told
-// to.
+// machine is a systemd in memory, whose units have effects on runtimes. It ends its caller at a call if it is
+// told to.
 type machine struct {
 	t        *testing.T
 	root     string
@@ -307,7 +314,8 @@ func newMachine(t *testing.T) (*machine, Host) {
 		m.putPayload(host, state, "trivet-cri.service", "[Service]\nExecStart=trivet-cri\n")
 		m.putPayload(host, state, "cri.toml", "# defaults\n")
 		m.putPayload(host, state, "trivet-node", "node "+string(state))
-		m.putPayload(host, state, "trivet-node.service", "[Service]\nType=notify\nExecStart=trivet-node\nKillMode=process\n")
+		m.putPayload(host, state, "trivet-node.service",
+			"[Service]\nType=notify\nExecStart=trivet-node\nKillMode=process\n")
 	}
 	return m, host
 }
@@ -353,7 +361,8 @@ func (m *machine) files() map[string]string {
 	all := map[string]string{}
 	err := filepath.WalkDir(m.root, func(path string, d os.DirEntry, err error) error {
 		name := strings.TrimPrefix(path, m.root)
-		if err != nil || strings.HasPrefix(name, "/installer") || strings.HasPrefix(name, "/run") || d.IsDir() {
+		own := strings.HasPrefix(name, "/installer") || strings.HasPrefix(name, "/run")
+		if err != nil || own || d.IsDir() {
 			return err
 		}
 		data, err := os.ReadFile(path)

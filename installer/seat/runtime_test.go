@@ -55,7 +55,10 @@ func TestRuntimeComesAndTheNodeIsAsBeforeWhenItGoes(t *testing.T) {
 			t.Errorf("%s is %q, want %q in it", path, got, want)
 		}
 	}
-	want := []string{"kubelet.service active=true enabled=true", "trivet-cri.service active=true enabled=true"}
+	want := []string{
+		"kubelet.service active=true enabled=true",
+		"trivet-cri.service active=true enabled=true",
+	}
 	if diff := cmp.Diff(want, m.alive()); diff != "" {
 		t.Errorf("services:\n%s", diff)
 	}
@@ -178,7 +181,7 @@ func TestNodesOfKindLoadImagesByCtr(t *testing.T) {
 
 func TestMachinesThatAreNotOfKubeadmAreRefusedBeforeAnythingChanges(t *testing.T) {
 	for name, change := range map[string]func(m *machine){
-		"no agent":   func(m *machine) { m.unit(kubeletUnit).enabled, m.unit(kubeletUnit).active = false, false },
+		"no agent":   func(m *machine) { *m.unit(kubeletUnit) = service{} },
 		"no runtime": func(m *machine) { m.stop("containerd.service") },
 		"trivet-cri": func(m *machine) { m.put(agentConfig, "containerRuntimeEndpoint: "+criEndpoint+"\n") },
 	} {

@@ -1,5 +1,6 @@
-// Package seat gives the two seats of a node, that of the container runtime and that of the agent, to trivet's
-// programs, and back to what the node had, on a machine that kubeadm has made a node and that runs systemd.
+// Package seat gives the two seats of a node, that of the container runtime and that of the agent, to
+// trivet's programs, and back to what the node had, on a machine that kubeadm has made a node and that runs
+// systemd.
 package seat
 
 import (

@@ -12,8 +12,8 @@ import (
 
 // Seat is a place on the node that is given to one state or another.
 type Seat interface {
-	// Arrange gives the seat to a state, and has the node's agent run with it, whatever a call before that was
-	// cut off has left. What it changes can be undone by another Arrange.
+	// Arrange gives the seat to a state, and has the node's agent run with it, whatever a call before that
+	// was cut off has left. What it changes can be undone by another Arrange.
 	Arrange(ctx context.Context, to State, images []string) (Outage, error)
 
 	// Settle takes away what only another state needs. It is repeated when it fails.
@@ -32,7 +32,8 @@ type Machine struct {
 
 // Limits of the machine.
 const (
-	// maxAttempts is how often it may be killed while it switches, before that is taken for a reason to go back.
+	// maxAttempts is how often it may be killed while it switches, before that is taken for a reason to go
+	// back.
 	maxAttempts = 3
 
 	// arrangeLimit bounds one attempt. What takes long in it is to copy images.

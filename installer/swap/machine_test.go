@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// seat is one in memory, which outlives the machine that works on it. It ends the machine at a call if it is told
-// to, as kill -9 would.
+// seat is one in memory, which outlives the machine that works on it. It ends the machine at a call if it is
+// told to, as kill -9 would.
 type seat struct {
 	state   State
 	settled State

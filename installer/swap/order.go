@@ -1,7 +1,8 @@
-// Package swap exchanges what has a seat of a node, such as its container runtime, and takes the exchange back
-// when nobody confirms in time that the node works. It is two sides that share a folder on the node's disk: who
-// gives an order and confirms it (a pod, which the exchange may end and start again), and the Machine, which
-// carries it out on the host. Each file has one writer; each side may be killed at any instruction.
+// Package swap exchanges what has a seat of a node, such as its container runtime, and takes the exchange
+// back when nobody confirms in time that the node works. It is two sides that share a folder on the node's
+// disk: who gives an order and confirms it (a pod, which the exchange may end and start again), and the
+// Machine, which carries it out on the host. Each file has one writer; each side may be killed at any
+// instruction.
 package swap
 
 import (

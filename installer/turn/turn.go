@@ -19,8 +19,8 @@ const (
 	name      = "trivet-installer"
 )
 
-// duration is after how long without a sign of life somebody else's turn is over: longer than a node is changed
-// and changed back, during which its installer may not run.
+// duration is after how long without a sign of life somebody else's turn is over: longer than a node is
+// changed and changed back, during which its installer may not run.
 const duration = 15 * time.Minute
 
 // renewal is how often one's own turn is renewed.

@@ -61,7 +61,8 @@ func TestCommandsThatCannotBeReplacedAreRefused(t *testing.T) {
 }
 
 func TestSettingsAreThoseOfTheService(t *testing.T) {
-	const text = "[Unit]\nAfter=x\n[Service]\n# why\nType=notify\nExecStart=a \\\n    b\nKillMode=process\n[Install]\nWantedBy=y\n"
+	const text = "[Unit]\nAfter=x\n[Service]\n# why\nType=notify\nExecStart=a \\\n    b\n" +
+		"KillMode=process\n[Install]\nWantedBy=y\n"
 	got, err := Settings(text, "ExecStart")
 	if err != nil || strings.Join(got, " ") != "Type=notify KillMode=process" {
 		t.Errorf("settings %q, %v", got, err)

@@ -113,8 +113,8 @@ func (h Host) Enabled(ctx context.Context, unit string) (bool, error) {
 	return state == "enabled", err
 }
 
-// Program is the file that the main process of a unit executes; empty: it has none. One that was replaced since
-// ends with " (deleted)".
+// Program is the file that the main process of a unit executes; empty: it has none. One that was replaced
+// since ends with " (deleted)".
 func (h Host) Program(ctx context.Context, unit string) (string, error) {
 	pid, err := h.pid(ctx, unit)
 	if err != nil || pid == 0 {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Broken is a part that does not work, on a node that has kubelet and containerd: its installer gives the node
-// back what it had.
+// Broken is a part that does not work, on a node that has kubelet and containerd: its installer gives the
+// node back what it had.
 type Broken struct {
 	Cluster Cluster
 	Files   Files
@@ -41,7 +41,8 @@ func (p Broken) tryAgent(ctx context.Context) error {
 // tryRuntime is of a runtime that serves, so that the node is Ready, but whose containers do not start.
 func (p Broken) tryRuntime(ctx context.Context) error {
 	const config = "/etc/trivet/cri.toml"
-	_, err := p.Cluster.OnNode(ctx, p.Node, "mkdir -p /etc/trivet; echo 'oci_runtime = \"/bin/false\"' >"+config)
+	_, err := p.Cluster.OnNode(ctx, p.Node,
+		"mkdir -p /etc/trivet; echo 'oci_runtime = \"/bin/false\"' >"+config)
 	if err != nil {
 		return err
 	}

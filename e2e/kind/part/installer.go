@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// installer puts a part on a node by the DaemonSet of its directory in deploy and a label, as its README says.
+// installer puts a part on a node by the DaemonSet of its directory in deploy and a label, as its README
+// says.
 type installer struct {
 	cluster Cluster
 	files   Files
@@ -36,7 +37,8 @@ func (i installer) install(ctx context.Context) (string, error) {
 
 // label says that the node is to have the part.
 func (i installer) label(ctx context.Context) error {
-	_, err := i.cluster.Kubectl(ctx, "", "label", "--overwrite", "node", i.node, "trivet.dev/"+i.name+"=")
+	label := "trivet.dev/" + i.name + "="
+	_, err := i.cluster.Kubectl(ctx, "", "label", "--overwrite", "node", i.node, label)
 	return err
 }
 

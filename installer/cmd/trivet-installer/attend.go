@@ -88,8 +88,8 @@ func runAttend(ctx context.Context, env *program.Env) error {
 	return nil
 }
 
-// prepare finds the machine, and makes this the only process that attends to it: the pod of the version before
-// may still be ending.
+// prepare finds the machine, and makes this the only process that attends to it: the pod of the version
+// before may still be ending.
 func prepare(ctx context.Context, f attendFlags, p part) (m launch.Machine, folder swap.Folder, err error) {
 	own, err := os.Executable()
 	if err != nil {

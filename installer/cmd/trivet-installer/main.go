@@ -1,5 +1,5 @@
-// Command trivet-installer puts trivet-cri or trivet-node on a node and takes it away again. It runs twice: in a
-// pod on the node, and as a service of the node's machine, which does the exchange.
+// Command trivet-installer puts trivet-cri or trivet-node on a node and takes it away again. It runs twice:
+// in a pod on the node, and as a service of the node's machine, which does the exchange.
 package main
 
 import (
