@@ -184,11 +184,9 @@ func (a *Attendant) leave(ctx context.Context, v view) error {
 func summary(v view) string {
 	record := v.record
 	text := fmt.Sprintf("%s has the seat", record.State())
-	if outage := record.Switched.Sub(record.Stopped); !record.Stopped.IsZero() && record.Failure == "" {
-		text += fmt.Sprintf("; the node was without its agent for %.1f s", outage.Seconds())
-		if at := heartbeat(v.node); at.After(record.Stopped) {
-			text += fmt.Sprintf(", and reported Ready after %.0f s", at.Sub(record.Stopped).Seconds())
-		}
+	if !record.Stopped.IsZero() && record.Failure == "" {
+		text += fmt.Sprintf("; the node was without its agent for %.1f s, and seen to work after %.1f s",
+			record.Switched.Sub(record.Stopped).Seconds(), record.Confirmed.Sub(record.Stopped).Seconds())
 	}
 	if record.Failure != "" {
 		text += fmt.Sprintf("; %s was taken back: %s", record.Order.To, record.Failure)

@@ -1,6 +1,8 @@
 package edit
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -29,7 +31,7 @@ func content(t *testing.T, path string) string {
 		return "-> " + target
 	}
 	data, err := os.ReadFile(path)
-	if err != nil && !os.IsNotExist(err) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
 	return string(data)

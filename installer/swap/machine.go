@@ -76,7 +76,12 @@ func (m Machine) next() (Record, error) {
 	}
 
 	m.Log.Info("takes an order", "order", order.ID, "from", record.State(), "to", order.To)
-	return m.keep(Record{Order: order, From: record.State(), Phase: Switching})
+	return m.keep(Record{
+		Order: order,
+		From:  record.State(),
+		Phase: Switching,
+		Taken: time.Now(),
+	})
 }
 
 // keep writes the record before what it says is done.
@@ -116,11 +121,17 @@ func (m Machine) switchOver(ctx context.Context, r Record) (Record, error) {
 		return m.fail(r, err)
 	}
 
+	switch {
+	case !outage.Started.IsZero():
+	case r.Attempts > 1:
+		// The agent may have been stopped in an attempt before: only what is newer than that proves something.
+		outage = Outage{Stopped: r.Taken, Started: r.Taken}
+	default:
+		outage.Started = time.Now()
+	}
+
 	r.Phase, r.Stopped, r.Switched = Trying, outage.Stopped, outage.Started
 	r.Deadline = time.Now().Add(r.Order.Trial)
-	if r.Switched.IsZero() {
-		r.Switched = time.Now()
-	}
 	m.Log.Info("the node is switched", "order", r.Order.ID, "to", r.Order.To, "deadline", r.Deadline)
 	return m.keep(r)
 }
@@ -130,7 +141,7 @@ func (m Machine) await(ctx context.Context, r Record) (Record, error) {
 	for range retry.Every(ctx, confirmPoll) {
 		if m.Folder.confirmed(r.Order.ID) {
 			m.Log.Info("the node works", "order", r.Order.ID)
-			r.Phase = Settling
+			r.Phase, r.Confirmed = Settling, time.Now()
 			return m.keep(r)
 		}
 		if time.Now().After(r.Deadline) {

@@ -70,16 +70,18 @@ type Record struct {
 
 	Phase Phase `json:"phase"`
 
-	// Attempts counts the starts of the phase Switching.
-	Attempts int `json:"attempts"`
+	// Taken is when the machine took the order. Attempts counts the starts of the phase Switching.
+	Taken    time.Time `json:"taken"`
+	Attempts int       `json:"attempts"`
 
 	// Stopped is when the agent was stopped, Switched when it was started with the other state; zero when the
 	// order did not need it.
 	Stopped  time.Time `json:"stopped"`
 	Switched time.Time `json:"switched"`
 
-	// Deadline ends the phase Trying.
-	Deadline time.Time `json:"deadline"`
+	// Deadline ends the phase Trying; Confirmed is when it was confirmed that the node works.
+	Deadline  time.Time `json:"deadline"`
+	Confirmed time.Time `json:"confirmed"`
 
 	// Failure is why the order was taken back; empty: it was not.
 	Failure string `json:"failure,omitempty"`
