@@ -3,7 +3,6 @@ package attend
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -33,17 +32,16 @@ func (a *Attendant) begin(ctx context.Context, v view) (time.Duration, error) {
 		return turnPause, nil
 	}
 
-	if !isReady(v.node) {
-		// It could not be confirmed that it works afterwards.
-		err := fmt.Errorf("node %s is not Ready: nothing is changed until it is", a.cfg.Node)
-		return 0, errors.Join(err, a.turn.Give(ctx))
-	}
-	if err := a.drain.Cordon(ctx, v.node, map[string]any{mark(a.cfg.Part): present}); err != nil {
-		return 0, err
-	}
-
 	pods, err := a.drain.List(ctx)
 	if err != nil {
+		return 0, err
+	}
+	if why := a.obstacle(v, pods); why != nil {
+		a.say(corev1.EventTypeWarning, "NotBegun", why.Error())
+		return refusedPause, a.turn.Give(ctx)
+	}
+
+	if err := a.drain.Cordon(ctx, v.node, map[string]any{mark(a.cfg.Part): present}); err != nil {
 		return 0, err
 	}
 	if drained, err := a.evict(ctx, v, pods); err != nil || !drained {
@@ -52,10 +50,32 @@ func (a *Attendant) begin(ctx context.Context, v view) (time.Duration, error) {
 	return soon, a.order(ctx, v, drain.Images(pods))
 }
 
+// refusedPause is after how long it is looked again at a node whose exchange was not begun.
+const refusedPause = 30 * time.Second
+
+// obstacle is why an exchange is not begun.
+func (a *Attendant) obstacle(v view, pods []*corev1.Pod) error {
+	switch {
+	case !drain.Since(v.node, a.cfg.Part).IsZero():
+		// It was begun: the limit of the drain holds.
+		return nil
+	case !isReady(v.node):
+		// It could not be confirmed that it works afterwards.
+		return fmt.Errorf("node %s is not Ready: nothing is changed until it is", a.cfg.Node)
+	case a.replaces(v):
+		return drain.Check(pods)
+	}
+	return nil
+}
+
+// replaces reports whether no container of the node survives the exchange.
+func (a *Attendant) replaces(v view) bool {
+	return a.cfg.Drains && (v.wanted == swap.Out || v.record.State() == swap.Out)
+}
+
 // evict reports whether no pod is left that has to go. A drain that takes too long is given up.
 func (a *Attendant) evict(ctx context.Context, v view, pods []*corev1.Pod) (done bool, err error) {
-	replaces := a.cfg.Drains && (v.wanted == swap.Out || v.record.State() == swap.Out)
-	if !replaces {
+	if !a.replaces(v) {
 		return true, nil
 	}
 

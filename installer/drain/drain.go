@@ -129,17 +129,23 @@ func (d Drain) List(ctx context.Context) ([]*corev1.Pod, error) {
 	return all, nil
 }
 
+// Check finds a pod that no controller would make again, and that would not run again by itself.
+func Check(pods []*corev1.Pod) error {
+	for _, pod := range pods {
+		if fate(pod) == lost {
+			return fmt.Errorf("pod %s/%s has no controller, and does not restart: delete it first",
+				pod.Namespace, pod.Name)
+		}
+	}
+	return nil
+}
+
 // Evict asks for the eviction of the pods that have to go, and returns those that are still there. It is
-// called until there are none. A pod that nobody would make again, and that would not run again by itself, is
-// an error.
+// called until there are none.
 func (d Drain) Evict(ctx context.Context, pods []*corev1.Pod) (left []string, err error) {
 	for _, pod := range pods {
-		switch fate(pod) {
-		case stays:
+		if fate(pod) != goes {
 			continue
-		case lost:
-			return nil, fmt.Errorf("pod %s/%s has no controller, and does not restart: delete it first",
-				pod.Namespace, pod.Name)
 		}
 
 		what := pod.Namespace + "/" + pod.Name
