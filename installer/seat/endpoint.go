@@ -27,12 +27,18 @@ const (
 // defaultEndpoint is kubelet's.
 const defaultEndpoint = "unix:///run/containerd/containerd.sock"
 
-// endpoints are the places that name the runtime, with what they said at first. A place that is missing here
-// said nothing.
+// endpoints are the places that name the runtime, with what they say as it is written there, quotes and comments
+// included. A place that is missing here says nothing.
 type endpoints map[string]string
 
+// plain is what a place says without quotes and comments.
+func plain(said string) string {
+	word, _, _ := strings.Cut(strings.TrimSpace(said), " ")
+	return strings.Trim(word, `"'`)
+}
+
 var (
-	endpointKey  = regexp.MustCompile(`(?m)^containerRuntimeEndpoint:[ \t]*(\S*)[^\n]*\n?`)
+	endpointKey  = regexp.MustCompile(`(?m)^containerRuntimeEndpoint:[ \t]*([^\n]*)\n?`)
 	endpointFlag = regexp.MustCompile(`(--container-runtime-endpoint[= ])([^\s"']+)`)
 )
 
@@ -44,8 +50,8 @@ func readEndpoints(root string) (endpoints, error) {
 		if err != nil {
 			return nil, err
 		}
-		if match := endpointKey.FindStringSubmatch(text); match != nil && strings.Trim(match[1], `"'`) != "" {
-			found[path] = strings.Trim(match[1], `"'`)
+		if match := endpointKey.FindStringSubmatch(text); match != nil {
+			found[path] = match[1]
 		}
 	}
 
@@ -64,8 +70,8 @@ func readEndpoints(root string) (endpoints, error) {
 // used is the endpoint that the agent takes.
 func (e endpoints) used() string {
 	for _, path := range []string{extraFlagsRPM, extraFlags, kubeadmFlags, agentConfig} {
-		if e[path] != "" {
-			return e[path]
+		if endpoint := plain(e[path]); endpoint != "" {
+			return endpoint
 		}
 	}
 	return defaultEndpoint
@@ -74,11 +80,11 @@ func (e endpoints) used() string {
 // all reports whether no place names another endpoint, and the configuration names this one.
 func (e endpoints) all(endpoint string) bool {
 	for _, said := range e {
-		if said != endpoint {
+		if plain(said) != endpoint {
 			return false
 		}
 	}
-	return e[agentConfig] == endpoint
+	return plain(e[agentConfig]) == endpoint
 }
 
 // to has all places that name a runtime, and the configuration, name another one.
@@ -97,37 +103,39 @@ func (e endpoints) write(root string) error {
 		if err != nil {
 			return err
 		}
-		if text == "" {
-			if path == agentConfig {
-				return fmt.Errorf("%s is missing: the agent of this node was not set up by kubeadm", path)
-			}
-			continue
+		if text == "" && path == agentConfig {
+			return fmt.Errorf("%s is missing: the agent of this node was not set up by kubeadm", path)
 		}
 
-		changed := endpointFlag.ReplaceAllString(text, "${1}"+e[path])
-		if strings.HasSuffix(path, ".yaml") {
-			changed = withKey(text, e[path])
+		said, known := e[path]
+		changed := text
+		switch {
+		case text == "":
+		case strings.HasSuffix(path, ".yaml"):
+			changed = withKey(text, said, known)
+		case known:
+			changed = endpointFlag.ReplaceAllString(text, "${1}"+said)
 		}
-		if changed == text || (e[path] == "" && !strings.HasSuffix(path, ".yaml")) {
+		if changed == text {
 			continue
 		}
-		if err := replaceFile(root+path, changed, e[path]); err != nil {
+		if err := replaceFile(root+path, changed, plain(said)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// withKey is a KubeletConfiguration with the endpoint, or without one.
-func withKey(text, endpoint string) string {
+// withKey is a KubeletConfiguration with the key, or without it.
+func withKey(text, said string, known bool) string {
 	line := ""
-	if endpoint != "" {
-		line = "containerRuntimeEndpoint: " + endpoint + "\n"
+	if known {
+		line = "containerRuntimeEndpoint: " + said + "\n"
 	}
 	if endpointKey.MatchString(text) {
 		return endpointKey.ReplaceAllLiteralString(text, line)
 	}
-	if line == "" {
+	if !known {
 		return text
 	}
 	return strings.TrimRight(text, "\n") + "\n" + line
@@ -167,7 +175,7 @@ func readFile(path string) (string, error) {
 // names reports whether a place names the endpoint.
 func (e endpoints) names(endpoint string) bool {
 	for _, said := range e {
-		if said == endpoint {
+		if plain(said) == endpoint {
 			return true
 		}
 	}
