@@ -34,7 +34,7 @@ func TestNodeIsDrainedChangedAndTakenIntoUse(t *testing.T) {
 	c.Remove("pods", "default", "web")
 	c.look(1)
 	order, err := c.host.folder.Order()
-	if err != nil || order.To != ours || !slices.Equal(order.Images, []string{"alone:1", "proxy:1"}) {
+	if err != nil || order.To != ours || !slices.Equal(order.Images, []string{"alone:1", "proxy:1", "web:1"}) {
 		t.Fatalf("order %+v, %v", order, err)
 	}
 

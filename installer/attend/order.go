@@ -44,10 +44,14 @@ func (a *Attendant) begin(ctx context.Context, v view) (time.Duration, error) {
 	if err := a.drain.Cordon(ctx, v.node, map[string]any{mark(a.cfg.Part): present}); err != nil {
 		return 0, err
 	}
+	// Before they go: their images may be in no registry, and they come back.
+	if err := a.folder.AddImages(drain.Images(pods)); err != nil {
+		return 0, err
+	}
 	if drained, err := a.evict(ctx, v, pods); err != nil || !drained {
 		return soon, err
 	}
-	return soon, a.order(ctx, v, drain.Images(pods))
+	return soon, a.order(ctx, v)
 }
 
 // refusedPause is after how long it is looked again at a node whose exchange was not begun.
@@ -98,7 +102,12 @@ func (a *Attendant) evict(ctx context.Context, v view, pods []*corev1.Pod) (done
 }
 
 // order gives the order.
-func (a *Attendant) order(ctx context.Context, v view, images []string) error {
+func (a *Attendant) order(ctx context.Context, v view) error {
+	images, err := a.folder.Images()
+	if err != nil {
+		return err
+	}
+
 	order := swap.Order{
 		ID:      strings.ToLower(rand.Text()[:8]),
 		To:      v.wanted,
@@ -230,6 +239,9 @@ func clip(text string) string {
 
 // release takes the node into use again and gives the turn to the next.
 func (a *Attendant) release(ctx context.Context, node *corev1.Node, change drain.Change) error {
+	if err := a.folder.DropImages(); err != nil {
+		return err
+	}
 	if err := a.drain.Uncordon(ctx, node, change); err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/trivet-node/trivet/internal/boundedfile"
@@ -111,6 +112,7 @@ const (
 	orderFile     = "order.json"
 	recordFile    = "record.json"
 	confirmedFile = "confirmed.json"
+	imagesFile    = "images.json"
 )
 
 // Order reads the last order; the zero value is none.
@@ -125,11 +127,43 @@ func (f Folder) Give(o Order) error { return f.write(orderFile, o) }
 // Confirm says that the node works with what an order has brought.
 func (f Folder) Confirm(id string) error { return f.write(confirmedFile, id) }
 
+// Images are those that pods of the node had since the drain began.
+func (f Folder) Images() (images []string, err error) { return images, f.read(imagesFile, &images) }
+
+// AddImages adds to them.
+func (f Folder) AddImages(more []string) error {
+	images, err := f.Images()
+	if err != nil {
+		return err
+	}
+
+	known := len(images)
+	for _, image := range more {
+		if !slices.Contains(images, image) {
+			images = append(images, image)
+		}
+	}
+	if len(images) == known {
+		return nil
+	}
+	return f.write(imagesFile, images)
+}
+
+// DropImages forgets them.
+func (f Folder) DropImages() error { return f.remove(imagesFile) }
+
+func (f Folder) remove(name string) error {
+	if err := os.Remove(f.Path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // Forget removes all that is known of orders, while none is under way.
 func (f Folder) Forget() error {
 	// The record last: an order without one would be carried out.
-	for _, name := range []string{confirmedFile, orderFile, recordFile} {
-		if err := os.Remove(f.Path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, name := range []string{imagesFile, confirmedFile, orderFile, recordFile} {
+		if err := f.remove(name); err != nil {
 			return err
 		}
 	}
