@@ -55,7 +55,11 @@ func (h *host) Launch(context.Context, swap.State) error {
 	return err
 }
 
-func (h *host) Idle(context.Context) (bool, error) { return true, nil }
+// Idle is what the machine is unless an order is under way.
+func (h *host) Idle(context.Context) (bool, error) {
+	record, err := h.folder.Record()
+	return record.Phase == swap.Done || record.Phase == "", err
+}
 
 // does writes what the machine has done with the last order.
 func (h *host) does(phase swap.Phase, failure string) {

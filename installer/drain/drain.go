@@ -100,13 +100,19 @@ func (d Drain) patch(ctx context.Context, node *corev1.Node, change Change, cord
 	if cordoned {
 		unschedulable = true
 	}
+
+	// null would take all of them away.
+	metadata := map[string]any{"resourceVersion": node.ResourceVersion}
+	if len(change.Labels) > 0 {
+		metadata["labels"] = change.Labels
+	}
+	if len(change.Annotations) > 0 {
+		metadata["annotations"] = change.Annotations
+	}
+
 	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{
-			"resourceVersion": node.ResourceVersion,
-			"labels":          change.Labels,
-			"annotations":     change.Annotations,
-		},
-		"spec": map[string]any{"unschedulable": unschedulable},
+		"metadata": metadata,
+		"spec":     map[string]any{"unschedulable": unschedulable},
 	})
 	if err != nil {
 		return err

@@ -44,8 +44,12 @@ func TestWhoHasCordonedANodeUncordonsIt(t *testing.T) {
 	for _, before := range []bool{false, true} {
 		s := kubetest.Start(t)
 		s.Put(&corev1.Node{
-			ObjectMeta: metav1.ObjectMeta{Name: "n1"},
-			Spec:       corev1.NodeSpec{Unschedulable: before},
+			ObjectMeta: metav1.ObjectMeta{
+				Name:        "n1",
+				Labels:      map[string]string{"kubernetes.io/os": "linux"},
+				Annotations: map[string]string{"theirs": "x"},
+			},
+			Spec: corev1.NodeSpec{Unschedulable: before},
 		})
 		node := func() *corev1.Node { return kubetest.Get[corev1.Node](s, "nodes", "", "n1") }
 		d := Drain{Nodes: kube.Nodes(s.Client()), Node: "n1", By: "cri"}
@@ -72,8 +76,9 @@ func TestWhoHasCordonedANodeUncordonsIt(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if node().Spec.Unschedulable != before || len(node().Annotations) > 0 {
-			t.Errorf("before %t, spec %+v, annotations %q", before, node().Spec, node().Annotations)
+		n := node()
+		if n.Spec.Unschedulable != before || len(n.Annotations) != 1 || len(n.Labels) != 1 {
+			t.Errorf("before %t, spec %+v, labels %q, annotations %q", before, n.Spec, n.Labels, n.Annotations)
 		}
 	}
 }
