@@ -90,6 +90,7 @@ type Attendant struct {
 func New(client *kube.Client, host Host, folder swap.Folder, cfg Config) *Attendant {
 	leases := kube.Of[coordinationv1.Lease, coordinationv1.LeaseList](
 		client, coordinationv1.SchemeGroupVersion, "leases")
+
 	return &Attendant{
 		cfg:    cfg,
 		host:   host,

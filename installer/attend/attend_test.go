@@ -34,7 +34,8 @@ func TestNodeIsDrainedChangedAndTakenIntoUse(t *testing.T) {
 	c.Remove("pods", "default", "web")
 	c.look(1)
 	order, err := c.host.folder.Order()
-	if err != nil || order.To != ours || !slices.Equal(order.Images, []string{"alone:1", "proxy:1", "web:1"}) {
+	images := []string{"alone:1", "proxy:1", "web:1"}
+	if err != nil || order.To != ours || !slices.Equal(order.Images, images) {
 		t.Fatalf("order %+v, %v", order, err)
 	}
 
@@ -209,6 +210,7 @@ func TestWhatIsFromBeforeConfirmsNothing(t *testing.T) {
 			c := start(t)
 			c.look(1)
 			c.host.does(swap.Trying, "")
+
 			change(c)
 			c.look(1)
 			if _, err := os.Stat(c.host.folder.Path("confirmed.json")); err == nil {

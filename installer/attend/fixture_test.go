@@ -124,6 +124,7 @@ func start(t *testing.T) *cluster {
 			Log:           slog.New(slog.NewTextHandler(t.Output(), nil)),
 		},
 	}
+
 	c.again()
 	c.Put(&corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{label: ""}},

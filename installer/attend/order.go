@@ -94,7 +94,8 @@ func (a *Attendant) evict(ctx context.Context, v view, pods []*corev1.Pod) (done
 	}
 
 	if err == nil {
-		err = fmt.Errorf("after %s these are left: %s", a.cfg.DrainLimit, strings.Join(left[:min(len(left), 5)], ", "))
+		some := strings.Join(left[:min(len(left), 5)], ", ")
+		err = fmt.Errorf("after %s these are left: %s", a.cfg.DrainLimit, some)
 	}
 	a.say(corev1.EventTypeWarning, "DrainGivenUp", err.Error())
 	a.notBefore = time.Now().Add(a.cfg.Pause)

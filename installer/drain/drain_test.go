@@ -16,6 +16,7 @@ func TestFatesOfPods(t *testing.T) {
 		owner := metav1.OwnerReference{Kind: kind, Controller: new(true)}
 		return metav1.ObjectMeta{OwnerReferences: []metav1.OwnerReference{owner}}
 	}
+
 	once := corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever}
 	succeeded := corev1.PodStatus{Phase: corev1.PodSucceeded}
 	failed := corev1.PodStatus{Phase: corev1.PodFailed}
@@ -78,7 +79,7 @@ func TestWhoHasCordonedANodeUncordonsIt(t *testing.T) {
 		}
 		n := node()
 		if n.Spec.Unschedulable != before || len(n.Annotations) != 1 || len(n.Labels) != 1 {
-			t.Errorf("before %t, spec %+v, labels %q, annotations %q", before, n.Spec, n.Labels, n.Annotations)
+			t.Errorf("before %t, spec %+v, metadata %+v", before, n.Spec, n.ObjectMeta)
 		}
 	}
 }

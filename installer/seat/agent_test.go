@@ -38,8 +38,9 @@ func TestNewVersionOfTheAgentIsStarted(t *testing.T) {
 	arrange(t, m, Agent{host}, "v1")
 	m.unit(kubeletUnit).program += " (deleted)"
 	outage := arrange(t, m, Agent{host}, "v2")
-	if outage.Stopped.IsZero() || m.read(nodeProgram) != "node v2" || m.unit(kubeletUnit).program != nodeProgram {
-		t.Errorf("outage %+v, service %+v", outage, m.unit(kubeletUnit))
+	service := m.unit(kubeletUnit)
+	if outage.Stopped.IsZero() || m.read(nodeProgram) != "node v2" || service.program != nodeProgram {
+		t.Errorf("outage %+v, service %+v", outage, service)
 	}
 }
 

@@ -27,8 +27,8 @@ const (
 // defaultEndpoint is kubelet's.
 const defaultEndpoint = "unix:///run/containerd/containerd.sock"
 
-// endpoints are the places that name the runtime, with what they say as it is written there, quotes and comments
-// included. A place that is missing here says nothing.
+// endpoints are the places that name the runtime, with what they say as it is written there, quotes and
+// comments included. A place that is missing here says nothing.
 type endpoints map[string]string
 
 // plain is what a place says without quotes and comments.

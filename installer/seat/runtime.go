@@ -188,7 +188,7 @@ func (r Runtime) remember(ctx context.Context) (before, error) {
 		return was, err
 	}
 	if was.Unit == "" {
-		return was, fmt.Errorf("the runtime at %s (process %d) is not a service of systemd", was.Endpoint, pid)
+		return was, fmt.Errorf("runtime at %s: process %d is not of a service", was.Endpoint, pid)
 	}
 	if was.Enabled, err = r.Units.Enabled(ctx, was.Unit); err != nil {
 		return was, err
@@ -375,7 +375,8 @@ func (r Runtime) takeAway(ctx context.Context) error {
 func (r Runtime) shutdown(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, serviceLimit)
 	defer cancel()
-	if out, err := exec.CommandContext(limited, r.Root+criProgram, "--shutdown").CombinedOutput(); err != nil {
+	out, err := exec.CommandContext(limited, r.Root+criProgram, "--shutdown").CombinedOutput()
+	if err != nil {
 		r.Log.Warn("trivet-monitor is killed", "err", err, "output", strings.TrimSpace(string(out)))
 		if err := r.Units.Kill(ctx, criUnit); err != nil {
 			r.Log.Warn("cannot kill what is left of trivet-cri", "err", err)

@@ -115,7 +115,8 @@ func TestNewVersionOfTheRuntimeLeavesTheAgentAndPodsAlone(t *testing.T) {
 	}
 
 	calls := strings.Join(m.calls, "\n")
-	if !strings.Contains(calls, "restart trivet-cri.service") || strings.Contains(calls, "stop kubelet.service") {
+	restarted := strings.Contains(calls, "restart trivet-cri.service")
+	if !restarted || strings.Contains(calls, "stop kubelet.service") {
 		t.Errorf("calls:\n%s", calls)
 	}
 	if pods := m.runtimes[criUnit].has(); len(pods) != 1 {
@@ -139,7 +140,8 @@ func TestPodsThatDoNotGoAreAnErrorAndTheNodeGoesBack(t *testing.T) {
 	if diff := cmp.Diff(alive, m.alive()); diff != "" {
 		t.Errorf("services:\n%s", diff)
 	}
-	if got := m.runtimes["containerd.service"].stopped; len(got) != 1 || got[0] != "web-container within 4 s" {
+	got := m.runtimes["containerd.service"].stopped
+	if len(got) != 1 || got[0] != "web-container within 4 s" {
 		t.Errorf("stopped %q", got)
 	}
 }

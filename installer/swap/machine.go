@@ -124,7 +124,8 @@ func (m Machine) switchOver(ctx context.Context, r Record) (Record, error) {
 	switch {
 	case !outage.Started.IsZero():
 	case r.Attempts > 1:
-		// The agent may have been stopped in an attempt before: only what is newer than that proves something.
+		// The agent may have been stopped in an attempt before: only what is newer than that proves
+		// something.
 		outage = Outage{Stopped: r.Taken, Started: r.Taken}
 	default:
 		outage.Started = time.Now()

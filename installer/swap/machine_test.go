@@ -52,13 +52,17 @@ func (s *seat) Settle(_ context.Context, in State) error {
 	return nil
 }
 
+func machine(t *testing.T, folder Folder, s *seat) Machine {
+	return Machine{Folder: folder, Seat: s, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+}
+
 // run runs a machine until it has nothing to do, starting it again when it was killed.
 func run(t *testing.T, folder Folder, s *seat) Record {
 	t.Helper()
 	for range 10 {
 		ctx, kill := context.WithCancel(t.Context())
 		s.kill = kill
-		err := Machine{Folder: folder, Seat: s, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}.Run(ctx)
+		err := machine(t, folder, s).Run(ctx)
 		kill()
 		if err != nil && !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
@@ -133,7 +137,8 @@ func TestOrderThatIsConfirmedStays(t *testing.T) {
 func TestOrderThatNobodyConfirmsIsTakenBack(t *testing.T) {
 	s, folder := &seat{}, Folder(t.TempDir())
 	record := order(t, s, folder, Order{ID: "a", To: next, Trial: time.Minute}, false)
-	if record.State() != Out || s.state != Out || s.settled != Out || !strings.Contains(record.Failure, "1m0s") {
+	isBack := record.State() == Out && s.state == Out && s.settled == Out
+	if !isBack || !strings.Contains(record.Failure, "1m0s") {
 		t.Errorf("record %+v, seat %+v", record, s)
 	}
 }
@@ -186,7 +191,7 @@ func TestMachineThatAlwaysEndsGoesBack(t *testing.T) {
 	for range maxAttempts {
 		ctx, kill := context.WithCancel(t.Context())
 		s.kill, s.killAt = kill, len(s.calls)+1
-		if err := (Machine{Folder: folder, Seat: s, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}).Run(ctx); err == nil {
+		if err := machine(t, folder, s).Run(ctx); err == nil {
 			t.Fatal("it was not killed")
 		}
 	}

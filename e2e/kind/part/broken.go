@@ -68,7 +68,8 @@ func (p Broken) try(ctx context.Context, name, image string) error {
 	patch := fmt.Sprintf(`{"spec": {"template": {"spec": {"containers": [{"name": "installer", "image": %q,
 		"command": ["/usr/local/bin/trivet-installer", "attend", "--part=%s", "--ready-timeout=40s"]}]}}}}`,
 		image, name)
-	_, err := p.Cluster.Kubectl(ctx, "", "-n", "kube-system", "patch", "daemonset", i.daemonset(), "-p", patch)
+	_, err := p.Cluster.Kubectl(ctx, "", "-n", "kube-system", "patch", "daemonset", i.daemonset(),
+		"-p", patch)
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,8 @@ type installer struct {
 	name string
 }
 
+func (i installer) String() string { return "installer of " + i.name + " on " + i.node }
+
 func (i installer) daemonset() string { return "trivet-" + i.name + "-installer" }
 
 // exchange is how long a node may take to be drained, changed, and changed back.
@@ -44,7 +46,7 @@ func (i installer) label(ctx context.Context) error {
 
 // await returns what the installer says when it is done.
 func (i installer) await(ctx context.Context) (said string, err error) {
-	err = settleWithin(ctx, exchange, "installer of "+i.name+" on "+i.node, func(ctx context.Context) (err error) {
+	err = settleWithin(ctx, exchange, i.String(), func(ctx context.Context) (err error) {
 		if said, err = i.result(ctx); err == nil && said == "" {
 			err = fmt.Errorf("it is not done")
 		}
@@ -76,7 +78,7 @@ func (i installer) remove(ctx context.Context) error {
 		return err
 	}
 
-	err := settleWithin(ctx, exchange, "installer of "+i.name+" on "+i.node, func(ctx context.Context) error {
+	err := settleWithin(ctx, exchange, i.String(), func(ctx context.Context) error {
 		path := fmt.Sprintf(`jsonpath={.metadata.labels.installer\.trivet\.dev/%[1]s}`+
 			`{.metadata.annotations.installer\.trivet\.dev/%[1]s}`, i.name)
 		out, err := i.cluster.Kubectl(ctx, "", "get", "node", i.node, "-o", path)
@@ -89,7 +91,8 @@ func (i installer) remove(ctx context.Context) error {
 		return err
 	}
 
-	left, err := i.cluster.Kubectl(ctx, "", "get", "nodes", "-o", "name", "-l", "installer.trivet.dev/"+i.name)
+	mark := "installer.trivet.dev/" + i.name
+	left, err := i.cluster.Kubectl(ctx, "", "get", "nodes", "-o", "name", "-l", mark)
 	if err != nil || left != "" {
 		return err
 	}

@@ -34,7 +34,8 @@ func parseAttend(env *program.Env) (f attendFlags, err error) {
 	fs.StringVar(&f.host, "host", "/host", "where the file system of the machine is mounted")
 	fs.DurationVar(&f.drainLimit, "drain-timeout", 5*time.Minute, "after which a drain is given up")
 	fs.DurationVar(&f.pause, "drain-pause", 10*time.Minute, "until a drain that was given up is tried again")
-	fs.DurationVar(&f.trial, "ready-timeout", 2*time.Minute, "in which the node has to be Ready, or goes back")
+	const trial = "in which the node has to be Ready, or goes back"
+	fs.DurationVar(&f.trial, "ready-timeout", 2*time.Minute, trial)
 	if err := env.Parse(fs); err != nil {
 		return f, err
 	}

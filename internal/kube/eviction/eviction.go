@@ -20,7 +20,11 @@ type Evictions struct{ core *rest.RESTClient }
 // Of returns the evictions of a client's server.
 func Of(c *kube.Client) Evictions {
 	// An eviction is a subresource in the core group with a type of another one.
-	return Evictions{core: c.Group(corev1.SchemeGroupVersion, policyv1.SchemeGroupVersion, &policyv1.Eviction{})}
+	return Evictions{core: c.Group(
+		corev1.SchemeGroupVersion,
+		policyv1.SchemeGroupVersion,
+		&policyv1.Eviction{},
+	)}
 }
 
 // Evict has a pod deleted. It reports whether a budget allows that now; one that is gone is a success.
