@@ -32,6 +32,9 @@ type Carrier struct {
 	Ours    string
 	Program string
 
+	// Root is where the machine's files are; empty: /.
+	Root string
+
 	Log *slog.Logger
 }
 
@@ -130,8 +133,8 @@ func (c Carrier) command(ctx context.Context, r pods.Runtime, verb, name string)
 	if r.Endpoint != c.Ours {
 		ctr := ""
 		for _, path := range ctrs {
-			if _, err := os.Stat(path); err == nil {
-				ctr = path
+			if _, err := os.Stat(c.Root + path); err == nil {
+				ctr = c.Root + path
 				break
 			}
 		}

@@ -307,6 +307,7 @@ func (r Runtime) carrier(from, to pods.Runtime) carry.Carrier {
 		To:      to,
 		Ours:    r.at(criEndpoint).Endpoint,
 		Program: r.Root + criProgram,
+		Root:    r.Root,
 		Log:     r.Log,
 	}
 }
