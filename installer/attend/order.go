@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -156,7 +157,12 @@ func (a *Attendant) accompany(ctx context.Context, v view) error {
 		a.cfg.Log.Debug("the node is not confirmed yet", "why", why)
 		return nil
 	}
-	return a.folder.Confirm(v.order.ID)
+
+	confirmation := swap.Confirmation{ID: v.order.ID}
+	if !v.record.Stopped.IsZero() {
+		confirmation.Ready = ready(v.node).LastHeartbeatTime.Time
+	}
+	return a.folder.Confirm(confirmation)
 }
 
 // conclude says how the order ended, and takes the node into use again.
@@ -215,8 +221,10 @@ func summary(v view) string {
 	record := v.record
 	text := fmt.Sprintf("%s has the seat", record.State())
 	if !record.Stopped.IsZero() && record.Failure == "" {
-		text += fmt.Sprintf("; the node was without its agent for %.1f s, and seen to work after %.1f s",
-			record.Switched.Sub(record.Stopped).Seconds(), record.Confirmed.Sub(record.Stopped).Seconds())
+		// The status of a node has whole seconds.
+		text += fmt.Sprintf("; the node was without its agent for %.1f s, and Ready after %.0f s",
+			record.Switched.Sub(record.Stopped).Seconds(),
+			math.Ceil(record.Ready.Sub(record.Stopped).Seconds()))
 	}
 	if record.Failure != "" {
 		text += fmt.Sprintf("; %s was taken back: %s", record.Order.To, record.Failure)

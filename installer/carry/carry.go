@@ -117,7 +117,9 @@ func (c Carrier) copy(ctx context.Context, name string) error {
 			continue
 		}
 		if err := cmd.Wait(); err != nil {
-			text := strings.TrimSpace(said[i].String())
+			// Warnings come before.
+			lines := strings.Split(strings.TrimSpace(said[i].String()), "\n")
+			text := lines[len(lines)-1]
 			failed = errors.Join(failed, fmt.Errorf("%s: %w: %s", cmd.Path, err, text))
 		}
 	}

@@ -140,9 +140,9 @@ func (m Machine) switchOver(ctx context.Context, r Record) (Record, error) {
 // await waits for the pod's word.
 func (m Machine) await(ctx context.Context, r Record) (Record, error) {
 	for range retry.Every(ctx, confirmPoll) {
-		if m.Folder.confirmed(r.Order.ID) {
+		if ready, ok := m.Folder.confirmed(r.Order.ID); ok {
 			m.Log.Info("the node works", "order", r.Order.ID)
-			r.Phase, r.Confirmed = Settling, time.Now()
+			r.Phase, r.Ready = Settling, ready
 			return m.keep(r)
 		}
 		if time.Now().After(r.Deadline) {

@@ -89,7 +89,7 @@ func pod(ctx context.Context, t *testing.T, folder Folder) {
 			return
 		}
 		if r.Phase == Trying {
-			if err := folder.Confirm(r.Order.ID); err != nil {
+			if err := folder.Confirm(Confirmation{ID: r.Order.ID}); err != nil {
 				t.Error(err)
 			}
 			return

@@ -80,9 +80,10 @@ type Record struct {
 	Stopped  time.Time `json:"stopped"`
 	Switched time.Time `json:"switched"`
 
-	// Deadline ends the phase Trying; Confirmed is when it was confirmed that the node works.
-	Deadline  time.Time `json:"deadline"`
-	Confirmed time.Time `json:"confirmed"`
+	// Deadline ends the phase Trying. Ready is when the node said that it works, as it was confirmed; zero when
+	// that is not known.
+	Deadline time.Time `json:"deadline"`
+	Ready    time.Time `json:"ready"`
 
 	// Failure is why the order was taken back; empty: it was not.
 	Failure string `json:"failure,omitempty"`
@@ -124,8 +125,14 @@ func (f Folder) Record() (r Record, err error) { return r, f.read(recordFile, &r
 // Give gives an order. The last one must be done.
 func (f Folder) Give(o Order) error { return f.write(orderFile, o) }
 
-// Confirm says that the node works with what an order has brought.
-func (f Folder) Confirm(id string) error { return f.write(confirmedFile, id) }
+// Confirmation is the pod's word that the node works with what an order has brought.
+type Confirmation struct {
+	ID    string    `json:"id"`
+	Ready time.Time `json:"ready"`
+}
+
+// Confirm says that the node works.
+func (f Folder) Confirm(c Confirmation) error { return f.write(confirmedFile, c) }
 
 // Images are those that pods of the node had since the drain began.
 func (f Folder) Images() (images []string, err error) { return images, f.read(imagesFile, &images) }
@@ -170,10 +177,11 @@ func (f Folder) Forget() error {
 	return nil
 }
 
-// confirmed reports whether an order is confirmed.
-func (f Folder) confirmed(id string) bool {
-	var confirmed string
-	return f.read(confirmedFile, &confirmed) == nil && confirmed == id
+// confirmed reports whether an order is confirmed, and since when the node works.
+func (f Folder) confirmed(id string) (ready time.Time, ok bool) {
+	var c Confirmation
+	err := f.read(confirmedFile, &c)
+	return c.Ready, err == nil && c.ID == id
 }
 
 // maxFile is more than the files have: an order names the images of a node's pods.
