@@ -65,13 +65,13 @@ func (p CRI) works(ctx context.Context, name string) error {
 	return podsReady(ctx, p.Cluster, p.Node)
 }
 
-// podsReady waits until all pods of the node are Ready.
+// podsReady waits until all pods of the node that have not ended are Ready.
 func podsReady(ctx context.Context, c Cluster, node string) error {
 	return settle(ctx, "pods of node "+node, func(ctx context.Context) error {
 		const path = `jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}=` +
 			`{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}`
 		out, err := c.Kubectl(ctx, "", "get", "pods", "-A", "-o", path,
-			"--field-selector=spec.nodeName="+node)
+			"--field-selector=status.phase!=Succeeded,status.phase!=Failed,spec.nodeName="+node)
 		if err != nil {
 			return err
 		}
