@@ -80,8 +80,8 @@ type Record struct {
 	Stopped  time.Time `json:"stopped"`
 	Switched time.Time `json:"switched"`
 
-	// Deadline ends the phase Trying. Ready is when the node said that it works, as it was confirmed; zero when
-	// that is not known.
+	// Deadline ends the phase Trying. Ready is when the node said that it works, as it was confirmed; zero
+	// when that is not known.
 	Deadline time.Time `json:"deadline"`
 	Ready    time.Time `json:"ready"`
 
