@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 VERSION ?= v0.1.0
 LDFLAGS := -s -w -X github.com/trivet-node/trivet/internal/program.Version=$(VERSION)
-PROGRAMS := node/cmd/trivet-node cri/cmd/trivet-cri cri/cmd/trivet-monitor cni/cmd/trivet-cni cni/cmd/trivet-netd csi/cmd/trivet-csi
+PROGRAMS := node/cmd/trivet-node cri/cmd/trivet-cri cri/cmd/trivet-monitor cni/cmd/trivet-cni cni/cmd/trivet-netd csi/cmd/trivet-csi installer/cmd/trivet-installer
 export CGO_ENABLED := 0
 # The same for programs and tests, or Go compiles what they share twice; and a clone of another user's has no version that Go may read.
 # grpcnotrace: without gRPC's trace pages no program links a template engine, which would keep every exported method alive: 4 MB each.
@@ -21,7 +21,7 @@ help: ## list the targets
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
 
 .PHONY: build
-build: ## build the six programs into bin/
+build: ## build the six programs, and the installer of two, into bin/
 	@mkdir -p bin
 	@for p in $(PROGRAMS); do e2e/progress.sh $$(basename $$p) -ldflags '$(LDFLAGS)' -o bin/ -- ./$$p || exit 1; done
 

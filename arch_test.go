@@ -20,11 +20,16 @@ const module = "github.com/trivet-node/trivet"
 // maxPackageFiles is the number of files that a package of one noun needs at most.
 const maxPackageFiles = 10
 
+// criSpeakers speak CRI: the server and its clients.
+var criSpeakers = []string{
+	"cri", "node/runtime", "node/criconfig", "installer/pods", "installer/carry", "e2e",
+}
+
 // mayImport names, for libraries that bring a protocol or a server into the house, the only directories whose
 // packages (and those below) may import them.
 var mayImport = map[string][]string{
 	"k8s.io/client-go":                       {"internal/kube", "e2e"},
-	"k8s.io/cri-api":                         {"cri", "node/runtime", "node/criconfig", "e2e"},
+	"k8s.io/cri-api":                         criSpeakers,
 	"github.com/container-storage-interface": {"csi", "node/csiplugin", "node/csivolume", "e2e"},
 	"github.com/containernetworking/cni":     {"cni", "cri/network", "e2e"},
 	"k8s.io/kubernetes":                      {},

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -42,8 +43,11 @@ type Config struct {
 	// Runtimes are further handlers, by the name that a RuntimeClass gives.
 	Runtimes map[string]Runtime `toml:"runtimes"`
 
-	// CgroupDriver is cgroupfs or systemd.
+	// CgroupDriver is cgroupfs or systemd. Empty is that of KubeletConfig.
 	CgroupDriver string `toml:"cgroup_driver"`
+
+	// KubeletConfig is the configuration file of the node's agent (KubeletConfiguration).
+	KubeletConfig string `toml:"kubelet_config"`
 
 	// StreamAddr is the host:port of exec, attach and port-forward; port 0 is a free one.
 	StreamAddr string `toml:"stream_addr"`
@@ -103,13 +107,13 @@ type Monitor struct {
 // Default returns the configuration without a file.
 func Default() Config {
 	return Config{
-		Socket:       "/run/trivet/cri.sock",
-		StateDir:     "/run/trivet/cri",
-		RootDir:      "/var/lib/trivet/cri",
-		CertsDir:     "/etc/containerd/certs.d",
-		CgroupDriver: "cgroupfs",
-		StreamAddr:   "127.0.0.1:0",
-		SeccompDir:   "/var/lib/kubelet/seccomp",
+		Socket:        "/run/trivet/cri.sock",
+		StateDir:      "/run/trivet/cri",
+		RootDir:       "/var/lib/trivet/cri",
+		CertsDir:      "/etc/containerd/certs.d",
+		KubeletConfig: "/var/lib/kubelet/config.yaml",
+		StreamAddr:    "127.0.0.1:0",
+		SeccompDir:    "/var/lib/kubelet/seccomp",
 		CNI: CNI{
 			ConfDir:  "/etc/cni/net.d",
 			BinDirs:  []string{"/opt/cni/bin"},
@@ -170,7 +174,7 @@ func (c Config) Validate() error {
 	if err := metric.CheckAddress(c.MetricsAddress); err != nil {
 		return fmt.Errorf("metrics_address: %w", err)
 	}
-	if c.CgroupDriver != "cgroupfs" && c.CgroupDriver != "systemd" {
+	if !slices.Contains([]string{"", "cgroupfs", "systemd"}, c.CgroupDriver) {
 		return fmt.Errorf("cgroup_driver: %q is neither cgroupfs nor systemd", c.CgroupDriver)
 	}
 	if len(c.CNI.BinDirs) == 0 {

@@ -37,6 +37,9 @@ var sets = []imageSet{
 	// The control plane as kubeadm starts it, and the parts of this project that run in pods (e2e/kind).
 	{name: "kubeadm", images: kubeadmImages},
 	{name: "trivet", images: trivetImages},
+
+	// Installers whose programs do not work (e2e/kind).
+	{name: "broken", images: brokenImages},
 }
 
 // Sets are the names of the sets.
@@ -171,7 +174,7 @@ var kubeadmImages = []image{
 	},
 }
 
-// trivetImages are the images of deploy/cni and deploy/csi.
+// trivetImages are the images of deploy.
 var trivetImages = []image{
 	{
 		names:  []string{"docker.io/library/trivet-netd:v0.1.0"},
@@ -182,6 +185,25 @@ var trivetImages = []image{
 		names:  []string{"docker.io/library/trivet-csi:v0.1.0"},
 		layers: []string{"file systems", "trivet-csi"},
 		config: runs("trivet-csi"),
+	},
+	{
+		names:  []string{"docker.io/library/trivet-cri:v0.1.0"},
+		layers: []string{"trivet-cri", "trivet-installer"},
+		config: runs("/usr/local/bin/trivet-installer", "attend", "--part=cri"),
+	},
+	{
+		names:  []string{"docker.io/library/trivet-node:v0.1.0"},
+		layers: []string{"trivet-node", "trivet-installer"},
+		config: runs("/usr/local/bin/trivet-installer", "attend", "--part=node"),
+	},
+}
+
+// brokenImages have programs in trivet's place that start, and do nothing.
+var brokenImages = []image{
+	{
+		names:  []string{"docker.io/library/trivet-node:broken"},
+		layers: []string{"broken trivet-node", "trivet-installer"},
+		config: runs("/usr/local/bin/trivet-installer", "attend", "--part=node"),
 	},
 }
 

@@ -3,8 +3,10 @@ package images
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"github.com/trivet-node/trivet/internal/tarfile"
@@ -18,6 +20,13 @@ type maker func(ctx context.Context, a *assembly) ([]file, error)
 
 // layers are the makers by the names that the catalog has. Any layer "mark NAME" is one file.
 func layers() map[string]maker {
+	all := othersLayers()
+	maps.Copy(all, ownLayers())
+	return all
+}
+
+// othersLayers are the makers of what others deliver, and of what stands in its place.
+func othersLayers() map[string]maker {
 	return map[string]maker{
 		"busybox":    busybox,
 		"bash":       together(packaged(bash), fixed(file{Path: "usr/local/bin/sh", Link: "/bin/bash"})),
@@ -67,13 +76,34 @@ func layers() map[string]maker {
 		"control plane": together(program("controlplane", planeBinary), fixed(controlPlanePrograms...)),
 		"proxy tools":   packaged(proxyTools),
 		"file systems":  packaged(fileSystems),
-		"trivet-csi":    program("trivet-csi", "usr/local/bin/trivet-csi"),
-		"trivet-netd":   together(program("trivet-netd", "trivet-netd"), program("trivet-cni", "trivet-cni")),
 
 		"applets":          together(program("applets", "bin/pgrep"), fixed(applets...)),
 		"webserver nginx":  webserver("usr/sbin/nginx"),
 		"webserver httpd":  webserver("usr/bin/httpd-foreground"),
 		"predefined-group": fixed(predefinedGroup...),
+	}
+}
+
+// ownLayers are the makers of what this project delivers.
+func ownLayers() map[string]maker {
+	return map[string]maker{
+		"trivet-csi":  program("trivet-csi", "usr/local/bin/trivet-csi"),
+		"trivet-netd": together(program("trivet-netd", "trivet-netd"), program("trivet-cni", "trivet-cni")),
+		"trivet-cri": together(
+			program("trivet-cri", "usr/local/bin/trivet-cri"),
+			program("trivet-monitor", "usr/local/bin/trivet-monitor"),
+			deployed("cri/trivet-cri.service", "usr/share/trivet-cri/trivet-cri.service"),
+			deployed("cri/cri.toml", "usr/share/trivet-cri/cri.toml"),
+		),
+		"trivet-node": together(
+			program("trivet-node", "usr/local/bin/trivet-node"),
+			deployed("node/trivet-node.service", "usr/share/trivet-node/trivet-node.service"),
+		),
+		"broken trivet-node": together(
+			program("pause", "usr/local/bin/trivet-node"),
+			deployed("node/trivet-node.service", "usr/share/trivet-node/trivet-node.service"),
+		),
+		"trivet-installer": program("trivet-installer", "usr/local/bin/trivet-installer"),
 	}
 }
 
@@ -98,6 +128,14 @@ func programWithMode(name, path string, mode int64) maker {
 	return func(ctx context.Context, a *assembly) ([]file, error) {
 		source, err := a.inputs.program(ctx, name)
 		return []file{{Path: path, Mode: mode, Source: source}}, err
+	}
+}
+
+// deployed is a file below deploy, at a path.
+func deployed(name, path string) maker {
+	return func(_ context.Context, a *assembly) ([]file, error) {
+		source := filepath.Join(a.inputs.builder.Source, "deploy", name)
+		return []file{{Path: path, Mode: 0o644, Source: source}}, nil
 	}
 }
 

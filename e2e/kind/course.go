@@ -39,7 +39,7 @@ type Course struct {
 // all parts. Nodes that have trivet from the start lack the first two only.
 func (o Course) all() []step {
 	c := o.Cluster
-	files := part.Files{Deploy: filepath.Join(c.Source, "deploy"), Programs: c.Ours}
+	files := part.Files{Deploy: filepath.Join(c.Source, "deploy")}
 	steps := []step{
 		{part.CNI{Cluster: c, Files: files}, pods},
 		{part.CSI{Cluster: c, Files: files, PoolSize: poolSize}, volumes},
@@ -48,11 +48,17 @@ func (o Course) all() []step {
 		return steps
 	}
 
-	return append(steps,
-		step{part.CRI{Cluster: c, Files: files, Node: c.name().worker()}, volumes},
-		step{part.Agent{Cluster: c, Files: files, Node: c.name().worker()}, volumes},
-		step{part.Agent{Cluster: c, Files: files, Node: c.name().controlPlane()}, volumes},
-	)
+	worker, plane := c.name().worker(), c.name().controlPlane()
+	runtime := part.CRI{
+		Cluster: c,
+		Files:   files,
+		Node:    worker,
+		Say:     c.Say,
+	}
+	agent := part.Agent(runtime)
+	onPlane := agent
+	onPlane.Node = plane
+	return append(steps, step{runtime, volumes}, step{agent, volumes}, step{onPlane, volumes})
 }
 
 // All says how many parts there are.
@@ -154,4 +160,14 @@ func (o Course) show(ctx context.Context, how works) error {
 
 	o.Cluster.Say("ports of hosts, limits and growth work")
 	return nil
+}
+
+// TryBroken puts parts that do not work on the worker, which is to be as before each time.
+func (o Course) TryBroken(ctx context.Context) error {
+	return part.Broken{
+		Cluster: o.Cluster,
+		Files:   part.Files{Deploy: filepath.Join(o.Cluster.Source, "deploy")},
+		Node:    o.Cluster.name().worker(),
+		Say:     o.Cluster.Say,
+	}.Run(ctx)
 }

@@ -23,13 +23,13 @@ $(kubeadm_images): $(ref)/controlplane
 bin/trivet-kind: $(kind_sources) go.mod
 	@e2e/progress.sh trivet-kind -ldflags '$(LDFLAGS)' -o bin/ -- ./e2e/cmd/trivet-kind
 
-# The images of deploy/cni and deploy/csi are made again when their programs are others, and not when these are only newer.
+# The images of deploy are made again when their programs are others, and not when these are only newer.
 .PHONY: kind-images
 kind-images: build bin/trivet-images $(base_images)
 	@mkdir -p .trivet/kind
-	@sha256sum bin/trivet-netd bin/trivet-cni bin/trivet-csi $(image_sources) >.trivet/kind/programs.new
+	@sha256sum $(addprefix bin/,$(notdir $(PROGRAMS))) deploy/cri/cri.toml deploy/*/*.service $(image_sources) >.trivet/kind/programs.new
 	@cmp -s .trivet/kind/programs.new .trivet/kind/programs.sum && test -e .trivet/images/trivet/index.json || { \
-		bin/trivet-images build --set trivet --programs bin && mv .trivet/kind/programs.new .trivet/kind/programs.sum; }
+		bin/trivet-images build --set trivet --programs bin && bin/trivet-images build --set broken --programs bin && mv .trivet/kind/programs.new .trivet/kind/programs.sum; }
 
 .PHONY: kind
 kind: $(if $(KIND_IMAGE),,install) bin/trivet-kind kind-images $(kind_references) ## bring a kind cluster up and put trivet into it part by part, with the demo after each (KIND_NODES=trivet: nodes that have it from the start; KIND_IMAGE=kindest/node:TAG: on your Docker)

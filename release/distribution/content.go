@@ -81,7 +81,7 @@ func (w *writer) writeLists(context.Context) error {
 			Time:    w.Time,
 		}
 		for _, arch := range Architectures {
-			for _, program := range p.Programs {
+			for _, program := range p.Shipped() {
 				subject.Programs = append(subject.Programs, sbom.Program{
 					Name: program.Name,
 					Arch: arch,

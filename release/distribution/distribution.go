@@ -152,7 +152,7 @@ func (w *writer) collectLicenses(ctx context.Context) (err error) {
 	var programs []string
 	for _, arch := range Architectures {
 		for _, p := range part.Parts {
-			for _, program := range p.Programs {
+			for _, program := range p.Shipped() {
 				programs = append(programs, w.program(arch, program.Name))
 			}
 		}

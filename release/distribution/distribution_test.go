@@ -35,7 +35,7 @@ func newWriter(t *testing.T) *writer {
 	}
 	for _, arch := range Architectures {
 		for _, p := range part.Parts {
-			for _, program := range p.Programs {
+			for _, program := range p.Shipped() {
 				file := w.program(arch, program.Name)
 				if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 					t.Fatal(err)
@@ -109,7 +109,7 @@ func TestAllThatAPartNamesIsThere(t *testing.T) {
 			}
 		}
 
-		for _, program := range p.Programs {
+		for _, program := range p.Shipped() {
 			if _, err := os.Stat(filepath.Join(w.Source, program.Source)); err != nil {
 				t.Error(err)
 			}

@@ -119,7 +119,7 @@ func (w *writer) shipped(p part.Part, arch string) []tarfile.File {
 		{Path: path.Join(docs, p.Name+".cdx.json"), Mode: 0o644, Data: w.lists[p.Name]},
 	}
 
-	for _, program := range p.Programs {
+	for _, program := range p.Shipped() {
 		source := w.program(arch, program.Name)
 		files = append(files, tarfile.File{Path: program.Shipped, Mode: 0o755, Source: source})
 	}

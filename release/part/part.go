@@ -2,6 +2,8 @@
 // Debian package and an image have, and what of Debian has to come with them.
 package part
 
+import "slices"
+
 // Part is a delivery: a Debian package and an image of the same name.
 type Part struct {
 	Name string
@@ -76,6 +78,9 @@ type Package struct {
 type Image struct {
 	Entrypoint []string
 
+	// Programs are in the image beside the part's.
+	Programs []Program
+
 	// Packages are Debian's, of which the image has Tools and Trees.
 	Packages []string
 
@@ -85,6 +90,9 @@ type Image struct {
 	// Trees are files and directories of the packages.
 	Trees []string
 }
+
+// Shipped are all programs of the image.
+func (p Part) Shipped() []Program { return append(slices.Clone(p.Programs), p.Image.Programs...) }
 
 // Find returns a part by its name, and whether there is one.
 func Find(name string) (Part, bool) {

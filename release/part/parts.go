@@ -14,6 +14,14 @@ func installed(name, source string) Program {
 	}
 }
 
+// installer puts trivet-cri or trivet-node on the machine that its pod runs on (deploy/cri, deploy/node).
+func installer(part string) Image {
+	return Image{
+		Entrypoint: []string{"/usr/local/bin/trivet-installer", "attend", "--part=" + part},
+		Programs:   []Program{installed("trivet-installer", "installer/cmd/trivet-installer")},
+	}
+}
+
 var node = Part{
 	Name:     "trivet-node",
 	Deploy:   "node",
@@ -39,7 +47,7 @@ var node = Part{
 				"/usr/share/doc/trivet-node/README.md.",
 		},
 	},
-	Image: Image{Entrypoint: []string{"/usr/local/bin/trivet-node"}},
+	Image: installer("node"),
 }
 
 var cri = Part{
@@ -81,7 +89,7 @@ var cri = Part{
 				"is trivet-monitor, which executes its new program by itself.",
 		},
 	},
-	Image: Image{Entrypoint: []string{"/usr/local/bin/trivet-cri"}},
+	Image: installer("cri"),
 }
 
 var netd = Part{

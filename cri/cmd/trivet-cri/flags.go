@@ -43,8 +43,13 @@ var options = []option{
 	},
 	{
 		name:  "cgroup-driver",
-		help:  "cgroupfs or systemd",
+		help:  "cgroupfs or systemd; empty: that of kubelet's configuration",
 		field: func(c *config.Config) *string { return &c.CgroupDriver },
+	},
+	{
+		name:  "kubelet-config",
+		help:  "configuration file of the node's agent, for its cgroup driver",
+		field: func(c *config.Config) *string { return &c.KubeletConfig },
 	},
 	{
 		name:  "stream-addr",

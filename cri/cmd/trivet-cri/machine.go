@@ -30,6 +30,9 @@ func inspect(cfg config.Config) (m machine, err error) {
 	if cfg.OCIRuntime == "" {
 		cfg.OCIRuntime = defaultRuntime()
 	}
+	if cfg.CgroupDriver, err = cfg.Driver(); err != nil {
+		return m, &program.UsageError{Err: err}
+	}
 	if m.handlers, err = findHandlers(cfg); err != nil {
 		return m, err
 	}

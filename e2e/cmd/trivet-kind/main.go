@@ -25,6 +25,7 @@ const about = `trivet-kind brings up a kind cluster of two nodes and puts trivet
   up                  the cluster, without a network add-on
   install             put the parts of trivet into it one after the other, and show the demo with each
   remove              take them away again in reverse
+  broken              put parts that do not work on the worker, which takes them back (with install --parts=2)
   measure             pods' starts and ends on both nodes in turns, and the memory of the nodes' daemons
   run COMMAND...      run a command that sees the cluster: kubectl, docker, kind, sh
   down                take it down; nothing is left but what can be used again`
@@ -75,6 +76,8 @@ func run(ctx context.Context, env *program.Env) error {
 		return course.Install(ctx)
 	case "remove":
 		return kind.Course{Cluster: c, Parts: max(0, s.parts)}.Remove(ctx)
+	case "broken":
+		return kind.Course{Cluster: c}.TryBroken(ctx)
 	case "measure":
 		return kind.Comparison{Cluster: c, Rounds: s.rounds}.Run(ctx)
 	default:
@@ -141,7 +144,7 @@ func configure(env *program.Env, verb string) (*session, error) {
 
 // check checks what was asked for.
 func check(c *kind.Cluster, verb, nodes string) error {
-	if !slices.Contains([]string{"up", "install", "remove", "measure", "run", "down"}, verb) {
+	if !slices.Contains([]string{"up", "install", "remove", "broken", "measure", "run", "down"}, verb) {
 		return &program.UsageError{Err: fmt.Errorf("%q is not a verb, see trivet-kind --help", verb)}
 	}
 	if nodes != "kind" && nodes != "trivet" {

@@ -6,48 +6,50 @@ import (
 	"strings"
 )
 
-// Agent is trivet-node in kubelet's place on a node, under running pods.
+// Agent is trivet-node in kubelet's place on a node, under running pods, by the installer of deploy/node.
 type Agent struct {
 	Cluster Cluster
 	Files   Files
 	Node    string
+
+	// Say is called with what the installer says.
+	Say func(format string, args ...any)
 }
 
 func (p Agent) String() string { return "trivet-node on " + p.Node }
 
-// fresh is where the program is copied to: the unit runs it as /usr/bin/kubelet.
-const fresh = "/usr/bin/trivet-node"
+func (p Agent) installer() installer {
+	return installer{
+		cluster: p.Cluster,
+		files:   p.Files,
+		node:    p.Node,
+		name:    "node",
+	}
+}
 
 // Install returns when the agent works. Containers that were restarted are an error.
 func (p Agent) Install(ctx context.Context) error {
-	if err := p.Cluster.Copy(ctx, p.Node, p.Files.program("trivet-node"), fresh); err != nil {
+	return p.exchange(ctx, "/usr/local/bin/trivet-node", func(ctx context.Context) error {
+		said, err := p.installer().install(ctx)
+		if err == nil && p.Say != nil {
+			p.Say("%s", said)
+		}
 		return err
-	}
-
-	return p.swap(ctx, `
-		[ -e /usr/bin/kubelet.orig ] || mv /usr/bin/kubelet /usr/bin/kubelet.orig
-		ln -sf `+fresh+` /usr/bin/kubelet`, fresh)
+	})
 }
 
 // Remove returns when kubelet works. Containers that were restarted are an error.
 func (p Agent) Remove(ctx context.Context) error {
-	return p.swap(ctx, `
-		[ ! -e /usr/bin/kubelet.orig ] || mv /usr/bin/kubelet.orig /usr/bin/kubelet
-		rm -f `+fresh, "/usr/bin/kubelet")
+	return p.exchange(ctx, "/usr/bin/kubelet", p.installer().remove)
 }
 
-// swap exchanges the program by a script, restarts the unit, and waits until that program is the agent of the
-// node, and works.
-func (p Agent) swap(ctx context.Context, script, program string) error {
+// exchange changes the agent, and waits until a program is the agent of the node, and works.
+func (p Agent) exchange(ctx context.Context, program string, change func(context.Context) error) error {
 	before, err := p.restarts(ctx)
 	if err != nil {
 		return err
 	}
-
-	_, err = p.Cluster.OnNode(ctx, p.Node, script+"\n"+`
-		pid=$(systemctl show --property=MainPID --value kubelet)
-		[ "$(readlink "/proc/$pid/exe")" = `+program+` ] || systemctl restart kubelet`)
-	if err != nil {
+	if err := change(ctx); err != nil {
 		return err
 	}
 
@@ -76,7 +78,8 @@ func (p Agent) swap(ctx context.Context, script, program string) error {
 	}
 
 	for container, state := range before {
-		if after[container] != state {
+		// The installer itself comes and goes.
+		if after[container] != state && !strings.Contains(container, "/"+p.installer().daemonset()) {
 			return fmt.Errorf("container %s of node %s was %s, is %s",
 				container, p.Node, state, after[container])
 		}

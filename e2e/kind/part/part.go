@@ -32,20 +32,14 @@ type Cluster interface {
 
 	// OnNode runs a shell script on a node and returns what it prints.
 	OnNode(ctx context.Context, node, script string) (string, error)
-
-	// Copy puts a file of the host on a node.
-	Copy(ctx context.Context, node, file, path string) error
 }
 
 // Files says where the parts are taken from.
 type Files struct {
-	Deploy   string // directory with the manifests
-	Programs string // trivet's programs
+	Deploy string // directory with the manifests
 }
 
 func (f Files) manifest(part, name string) string { return filepath.Join(f.Deploy, part, name+".yaml") }
-
-func (f Files) program(name string) string { return filepath.Join(f.Programs, name) }
 
 // patience is how long a cluster may take to settle.
 const patience = 2 * time.Minute
@@ -58,6 +52,12 @@ const glance = 30 * time.Second
 
 // settle looks until nothing is wrong. The end of its patience cuts no look off: what was seen last is said.
 func settle(ctx context.Context, what string, look func(context.Context) error) error {
+	return settleWithin(ctx, patience, what, look)
+}
+
+func settleWithin(
+	ctx context.Context, patience time.Duration, what string, look func(context.Context) error,
+) error {
 	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 

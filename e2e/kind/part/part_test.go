@@ -38,11 +38,6 @@ func (c *cluster) OnNode(_ context.Context, node, script string) (string, error)
 	return c.answer(node + ": " + strings.Join(strings.Fields(script), " "))
 }
 
-func (c *cluster) Copy(_ context.Context, node, file, path string) error {
-	_, err := c.answer("copy " + file + " to " + node + ":" + path)
-	return err
-}
-
 // index is where the first call that has the text is; the test fails without one.
 func (c *cluster) index(t *testing.T, text string) int {
 	t.Helper()
@@ -68,55 +63,50 @@ func (c *cluster) inOrder(t *testing.T, texts ...string) {
 	}
 }
 
-var files = Files{Deploy: "../../../deploy", Programs: "/programs"}
+var files = Files{Deploy: "../../../deploy"}
 
-func TestPodsLeaveARuntimeBeforeItStops(t *testing.T) {
+func TestNodeIsLabelledAndItsInstallerHeard(t *testing.T) {
 	c := &cluster{answers: map[string]string{
-		"get node n1": "True containerd://2",
+		"annotations": "|abc cri (v1): v1 has the seat",
+		"get node n1": "True trivet-cri://v1",
 		"get pods":    "kube-system/kube-proxy=True\n",
-		"uncordon n1": "error: stop here",
 	}}
-	err := CRI{Cluster: c, Files: files, Node: "n1"}.Install(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "stop here") {
-		t.Fatalf("error %v", err)
+	var said string
+	p := CRI{
+		Cluster: c,
+		Files:   files,
+		Node:    "n1",
+		Say:     func(_ string, args ...any) { said = fmt.Sprint(args...) },
+	}
+	if err := p.Install(t.Context()); err != nil || !strings.Contains(said, "has the seat") {
+		t.Fatalf("error %v, said %q", err, said)
 	}
 
 	c.inOrder(t,
-		"copy /programs/trivet-cri to n1:/usr/local/bin/trivet-cri",
-		"kubectl cordon n1",
-		"crictl --runtime-endpoint=unix:///run/containerd/containerd.sock --timeout=60s rmp --all --force",
-		"systemctl disable --now containerd",
-		"containerRuntimeEndpoint: unix:///run/trivet/cri.sock",
-		"kubectl uncordon n1",
+		"kubectl apply -k ../../../deploy/cri",
+		"kubectl label --overwrite node n1 trivet.dev/cri=",
+		"installer\\.trivet\\.dev/cri",
+		"containerRuntimeVersion",
 	)
 }
 
-func TestRuntimeThatIsInItsSeatIsLeftAlone(t *testing.T) {
-	ours := &cluster{answers: map[string]string{"get node n1": "True trivet-cri://v1"}}
-	if err := (CRI{Cluster: ours, Node: "n1"}).Install(t.Context()); err != nil {
-		t.Error(err)
+func TestInstallerStaysWhileAnotherNodeHasThePart(t *testing.T) {
+	c := &cluster{answers: map[string]string{
+		"get nodes":               "node/n2\n",
+		"containerRuntimeVersion": "True containerd://2",
+	}}
+	if err := (CRI{Cluster: c, Files: files, Node: "n1"}).Remove(t.Context()); err != nil {
+		t.Fatal(err)
 	}
-
-	theirs := &cluster{answers: map[string]string{"get node n1": "True containerd://2"}}
-	if err := (CRI{Cluster: theirs, Node: "n1"}).Remove(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if len(ours.calls) != 1 || len(theirs.calls) != 1 {
-		t.Errorf("calls %v, %v", ours.calls, theirs.calls)
-	}
-}
-
-func TestSwapThatWasCutOffIsFinished(t *testing.T) {
-	for _, state := range []string{"True true trivet-cri://v1", "False trivet-cri://v1", ""} {
-		c := &cluster{answers: map[string]string{"get node n1": state, "cordon n1": "error: stop here"}}
-		if err := (CRI{Cluster: c, Files: files, Node: "n1"}).Install(t.Context()); err == nil {
-			t.Errorf("node %q was taken for one that has it", state)
+	for _, call := range c.calls {
+		if strings.Contains(call, "delete") {
+			t.Errorf("call %q", call)
 		}
 	}
 }
 
 func TestContainerThatASwapRestartsIsAnError(t *testing.T) {
-	c := &restarting{cluster: &cluster{answers: map[string]string{}}}
+	c := &restarting{cluster: &cluster{answers: map[string]string{"annotations": "|done"}}}
 	err := Agent{Cluster: c, Files: files, Node: "n1"}.Install(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "default/web/app of node n1 was cri://1, is cri://2") {
 		t.Errorf("error %v", err)
@@ -129,7 +119,7 @@ type restarting struct{ *cluster }
 func (r *restarting) Kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
 	if strings.Contains(strings.Join(args, " "), "containerStatuses") {
 		for _, call := range r.calls {
-			if strings.Contains(call, "systemctl restart kubelet") {
+			if strings.Contains(call, "trivet.dev/node=") {
 				return "app@cri://2 default/web\n", nil
 			}
 		}

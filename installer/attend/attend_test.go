@@ -1,0 +1,221 @@
+package attend
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/trivet-node/trivet/installer/drain"
+	"github.com/trivet-node/trivet/installer/swap"
+)
+
+func TestNodeIsDrainedChangedAndTakenIntoUse(t *testing.T) {
+	c := start(t)
+	c.pod("web", "ReplicaSet", corev1.RestartPolicyAlways)
+	c.pod("proxy", "DaemonSet", corev1.RestartPolicyAlways)
+	c.pod("alone", "", corev1.RestartPolicyAlways)
+
+	c.look(2)
+	node := c.node()
+	if !node.Spec.Unschedulable || node.Labels[mark("cri")] == "" || c.holder() != "n1/cri" {
+		t.Errorf("spec %+v, labels %q, turn %q", node.Spec, node.Labels, c.holder())
+	}
+	if got := slices.Compact(c.evictions()); !slices.Equal(got, []string{"default/web"}) {
+		t.Errorf("evictions %q", got)
+	}
+
+	c.Remove("pods", "default", "web")
+	c.look(1)
+	order, err := c.host.folder.Order()
+	images := []string{"alone:1", "proxy:1", "web:1"}
+	if err != nil || order.To != ours || !slices.Equal(order.Images, images) {
+		t.Fatalf("order %+v, %v", order, err)
+	}
+
+	// The exchange ends the pod and starts it again.
+	c.host.does(swap.Trying, "")
+	c.again()
+	c.change(func(n *corev1.Node) { n.Status = status("trivet-cri://v1") })
+	c.host.does(swap.Trying, "")
+	c.a.started = time.Now()
+	c.look(1)
+	confirmed, err := os.ReadFile(c.host.folder.Path("confirmed.json"))
+	if err != nil || !strings.Contains(string(confirmed), order.ID) {
+		t.Fatalf("confirmed %q, %v", confirmed, err)
+	}
+
+	c.host.does(swap.Done, "")
+	c.look(2)
+	node = c.node()
+	if node.Spec.Unschedulable || c.holder() != "" || node.Annotations[drain.Cordoned] != "" {
+		t.Errorf("spec %+v, annotations %q, turn %q", node.Spec, node.Annotations, c.holder())
+	}
+	if got := node.Annotations[mark("cri")]; !strings.Contains(got, "without its agent for 2.0 s") {
+		t.Errorf("result %q", got)
+	}
+}
+
+// in is a cluster whose node has trivet-cri.
+func in(t *testing.T) *cluster {
+	t.Helper()
+	c := start(t)
+	c.look(1)
+	c.host.does(swap.Done, "")
+	c.look(2)
+	return c
+}
+
+func TestLabelThatIsTakenAwayTakesAllWithIt(t *testing.T) {
+	c := in(t)
+	c.change(func(n *corev1.Node) { delete(n.Labels, label) })
+	c.look(1)
+	order, err := c.host.folder.Order()
+	if err != nil || order.To != swap.Out {
+		t.Fatalf("order %+v, %v", order, err)
+	}
+
+	c.host.does(swap.Done, "")
+	c.look(2)
+	node := c.node()
+	if node.Spec.Unschedulable || len(node.Labels) > 0 || len(node.Annotations) > 0 || !c.host.gone {
+		t.Errorf("spec %+v, labels %q, annotations %q, swept %t",
+			node.Spec, node.Labels, node.Annotations, c.host.gone)
+	}
+}
+
+func TestNodeThatWasCordonedBeforeStaysSo(t *testing.T) {
+	c := start(t)
+	c.change(func(n *corev1.Node) { n.Spec.Unschedulable = true })
+	c.look(1)
+	c.host.does(swap.Done, "")
+	c.look(1)
+	if !c.node().Spec.Unschedulable {
+		t.Error("the node was taken into use")
+	}
+}
+
+func TestExchangeThatWasTakenBackIsNotTriedAgain(t *testing.T) {
+	c := start(t)
+	c.look(1)
+	c.host.does(swap.Done, "nobody confirmed")
+	c.again()
+	c.look(3)
+	node := c.node()
+	if node.Spec.Unschedulable || !strings.Contains(node.Annotations[mark("cri")], "nobody confirmed") {
+		t.Errorf("spec %+v, annotations %q", node.Spec, node.Annotations)
+	}
+	if len(c.host.launched) != 1 {
+		t.Errorf("orders %q", c.host.launched)
+	}
+
+	// The label says: once more.
+	c.change(func(n *corev1.Node) { delete(n.Labels, label) })
+	c.look(2)
+	if node := c.node(); len(node.Annotations) > 0 || len(node.Labels) > 0 {
+		t.Errorf("labels %q, annotations %q", node.Labels, node.Annotations)
+	}
+	c.change(func(n *corev1.Node) { n.Labels = map[string]string{label: ""} })
+	c.look(1)
+	if len(c.host.launched) != 2 {
+		t.Errorf("orders %q", c.host.launched)
+	}
+}
+
+func TestDrainThatABudgetForbidsIsGivenUp(t *testing.T) {
+	c := start(t)
+	c.pod("web", "ReplicaSet", corev1.RestartPolicyAlways)
+	c.FailOn("create pods/eviction", -1, apierrors.NewTooManyRequests("budget", 10))
+	c.look(2)
+	if !c.node().Spec.Unschedulable {
+		t.Error("the node is not cordoned")
+	}
+
+	c.a.cfg.DrainLimit = 0
+	c.look(1)
+	if c.node().Spec.Unschedulable || c.holder() != "" || len(c.host.launched) > 0 {
+		t.Errorf("spec %+v, turn %q, orders %q", c.node().Spec, c.holder(), c.host.launched)
+	}
+}
+
+func TestLabelThatIsTakenAwayEndsTheDrain(t *testing.T) {
+	c := start(t)
+	c.pod("web", "ReplicaSet", corev1.RestartPolicyAlways)
+	c.look(1)
+	c.change(func(n *corev1.Node) { delete(n.Labels, label) })
+	c.look(1)
+	if node := c.node(); node.Spec.Unschedulable || len(node.Labels) > 0 || c.holder() != "" {
+		t.Errorf("spec %+v, labels %q, turn %q", node.Spec, node.Labels, c.holder())
+	}
+}
+
+func TestPodThatWouldBeLostStopsTheExchange(t *testing.T) {
+	c := start(t)
+	c.pod("once", "", corev1.RestartPolicyNever)
+	c.look(1)
+	if c.node().Spec.Unschedulable || c.holder() != "" || len(c.host.launched) > 0 {
+		t.Errorf("spec %+v, turn %q, orders %q", c.node().Spec, c.holder(), c.host.launched)
+	}
+}
+
+func TestNodesTakeTurns(t *testing.T) {
+	c := start(t)
+	now := metav1.NowMicro()
+	c.Put(&coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "trivet-installer"},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new("n2/node"), RenewTime: &now},
+	})
+	c.look(2)
+	if c.node().Spec.Unschedulable || c.holder() != "n2/node" {
+		t.Errorf("spec %+v, turn %q", c.node().Spec, c.holder())
+	}
+}
+
+func TestNodeThatIsNotReadyIsLeftAlone(t *testing.T) {
+	c := start(t)
+	c.change(func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown })
+	c.look(1)
+	if c.node().Spec.Unschedulable || c.holder() != "" {
+		t.Errorf("spec %+v, turn %q", c.node().Spec, c.holder())
+	}
+}
+
+func TestWhatIsFromBeforeConfirmsNothing(t *testing.T) {
+	for name, change := range map[string]func(c *cluster){
+		"runtime": func(c *cluster) {},
+		"not ready": func(c *cluster) {
+			c.change(func(n *corev1.Node) {
+				n.Status = status("trivet-cri://v1")
+				n.Status.Conditions[0].Status = corev1.ConditionFalse
+			})
+		},
+		"status": func(c *cluster) {
+			c.change(func(n *corev1.Node) {
+				n.Status = status("trivet-cri://v1")
+				n.Status.Conditions[0].LastHeartbeatTime = metav1.NewTime(time.Now().Add(-time.Minute))
+			})
+		},
+		"pod": func(c *cluster) {
+			c.change(func(n *corev1.Node) { n.Status = status("trivet-cri://v1") })
+			c.a.started = time.Now().Add(-time.Minute)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := start(t)
+			c.look(1)
+			c.host.does(swap.Trying, "")
+
+			change(c)
+			c.look(1)
+			if _, err := os.Stat(c.host.folder.Path("confirmed.json")); err == nil {
+				t.Error("it was confirmed")
+			}
+		})
+	}
+}

@@ -1,0 +1,80 @@
+package seat
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/trivet-node/trivet/installer/swap"
+)
+
+func TestAgentRunsWithTheArgumentsOfKubelet(t *testing.T) {
+	m, host := newMachine(t)
+	before, alive := m.files(), m.alive()
+	outage := arrange(t, m, Agent{host}, "v1")
+	if outage.Stopped.IsZero() || m.unit(kubeletUnit).program != nodeProgram {
+		t.Errorf("outage %+v, program %q", outage, m.unit(kubeletUnit).program)
+	}
+
+	const want = "ExecStart=\nExecStart=/usr/local/bin/trivet-node $KUBELET_CONFIG_ARGS $TRIVET_NODE_ARGS\n"
+	got := m.read(nodeDropIn)
+	if !strings.Contains(got, want) || !strings.Contains(got, "Type=notify\nKillMode=process\n") {
+		t.Errorf("drop-in:\n%s", got)
+	}
+
+	arrange(t, m, Agent{host}, swap.Out)
+	if diff := cmp.Diff(before, m.files()); diff != "" {
+		t.Errorf("files:\n%s", diff)
+	}
+	if diff := cmp.Diff(alive, m.alive()); diff != "" || m.unit(kubeletUnit).program != "/usr/bin/kubelet" {
+		t.Errorf("services:\n%s", diff)
+	}
+}
+
+func TestNewVersionOfTheAgentIsStarted(t *testing.T) {
+	m, host := newMachine(t)
+	arrange(t, m, Agent{host}, "v1")
+	m.unit(kubeletUnit).program += " (deleted)"
+	outage := arrange(t, m, Agent{host}, "v2")
+	service := m.unit(kubeletUnit)
+	if outage.Stopped.IsZero() || m.read(nodeProgram) != "node v2" || service.program != nodeProgram {
+		t.Errorf("outage %+v, service %+v", outage, service)
+	}
+}
+
+func TestKillsOfTheAgentsExchange(t *testing.T) {
+	for at := 1; at <= 8; at++ {
+		t.Run(fmt.Sprint(at), func(t *testing.T) {
+			m, host := newMachine(t)
+			before, alive := m.files(), m.alive()
+			m.killAt = at
+			arrange(t, m, Agent{host}, "v1")
+			if s := m.unit(kubeletUnit); !s.active || s.program != nodeProgram {
+				t.Errorf("in: %+v", s)
+			}
+
+			m.killAt = len(m.calls) + at
+			arrange(t, m, Agent{host}, swap.Out)
+			if diff := cmp.Diff(before, m.files()); diff != "" {
+				t.Errorf("out: files:\n%s", diff)
+			}
+			if diff := cmp.Diff(alive, m.alive()); diff != "" {
+				t.Errorf("out: services:\n%s", diff)
+			}
+			if program := m.unit(kubeletUnit).program; program != "/usr/bin/kubelet" {
+				t.Errorf("out: program %s", program)
+			}
+		})
+	}
+}
+
+func TestAgentOfAPackageIsLeftAlone(t *testing.T) {
+	m, host := newMachine(t)
+	m.unit(nodeUnit).active = true
+	_, err := Agent{host}.Arrange(t.Context(), "v1", nil)
+	if err == nil || !strings.Contains(err.Error(), "not by this installer") {
+		t.Errorf("error %v", err)
+	}
+}

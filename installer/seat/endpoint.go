@@ -1,0 +1,183 @@
+package seat
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"regexp"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/trivet-node/trivet/internal/boundedfile"
+	"github.com/trivet-node/trivet/internal/durable"
+)
+
+// Where the endpoint of the container runtime is said to an agent that kubeadm has set up: in its
+// configuration, in what kubeadm merges into that on an upgrade, or in flags, which win.
+const (
+	agentConfig    = "/var/lib/kubelet/config.yaml"
+	instanceConfig = "/var/lib/kubelet/instance-config.yaml"
+	kubeadmFlags   = "/var/lib/kubelet/kubeadm-flags.env"
+	extraFlags     = "/etc/default/kubelet"
+	extraFlagsRPM  = "/etc/sysconfig/kubelet"
+)
+
+// defaultEndpoint is kubelet's.
+const defaultEndpoint = "unix:///run/containerd/containerd.sock"
+
+// endpoints are the places that name the runtime, with what they say as it is written there, quotes and
+// comments included. A place that is missing here says nothing.
+type endpoints map[string]string
+
+// plain is what a place says without quotes and comments.
+func plain(said string) string {
+	word, _, _ := strings.Cut(strings.TrimSpace(said), " ")
+	return strings.Trim(word, `"'`)
+}
+
+var (
+	endpointKey  = regexp.MustCompile(`(?m)^containerRuntimeEndpoint:[ \t]*([^\n]*)\n?`)
+	endpointFlag = regexp.MustCompile(`(--container-runtime-endpoint[= ])([^\s"']+)`)
+)
+
+// read finds what the places say now.
+func readEndpoints(root string) (endpoints, error) {
+	found := endpoints{}
+	for _, path := range []string{agentConfig, instanceConfig} {
+		text, err := readFile(root + path)
+		if err != nil {
+			return nil, err
+		}
+		if match := endpointKey.FindStringSubmatch(text); match != nil {
+			found[path] = match[1]
+		}
+	}
+
+	for _, path := range []string{kubeadmFlags, extraFlags, extraFlagsRPM} {
+		text, err := readFile(root + path)
+		if err != nil {
+			return nil, err
+		}
+		if match := endpointFlag.FindStringSubmatch(text); match != nil {
+			found[path] = match[2]
+		}
+	}
+	return found, nil
+}
+
+// used is the endpoint that the agent takes.
+func (e endpoints) used() string {
+	for _, path := range []string{extraFlagsRPM, extraFlags, kubeadmFlags, agentConfig} {
+		if endpoint := plain(e[path]); endpoint != "" {
+			return endpoint
+		}
+	}
+	return defaultEndpoint
+}
+
+// all reports whether no place names another endpoint, and the configuration names this one.
+func (e endpoints) all(endpoint string) bool {
+	for _, said := range e {
+		if plain(said) != endpoint {
+			return false
+		}
+	}
+	return plain(e[agentConfig]) == endpoint
+}
+
+// to has all places that name a runtime, and the configuration, name another one.
+func (e endpoints) to(endpoint string) endpoints {
+	next := endpoints{agentConfig: endpoint}
+	for path := range e {
+		next[path] = endpoint
+	}
+	return next
+}
+
+// write has the places say what is here, and nothing where that was so.
+func (e endpoints) write(root string) error {
+	for _, path := range []string{agentConfig, instanceConfig, kubeadmFlags, extraFlags, extraFlagsRPM} {
+		text, err := readFile(root + path)
+		if err != nil {
+			return err
+		}
+		if text == "" && path == agentConfig {
+			return fmt.Errorf("%s is missing: the agent of this node was not set up by kubeadm", path)
+		}
+
+		said, known := e[path]
+		changed := text
+		switch {
+		case text == "":
+		case strings.HasSuffix(path, ".yaml"):
+			changed = withKey(text, said, known)
+		case known:
+			changed = endpointFlag.ReplaceAllString(text, "${1}"+said)
+		}
+		if changed == text {
+			continue
+		}
+		if err := replaceFile(root+path, changed, plain(said)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// withKey is a KubeletConfiguration with the key, or without it.
+func withKey(text, said string, known bool) string {
+	line := ""
+	if known {
+		line = "containerRuntimeEndpoint: " + said + "\n"
+	}
+	if endpointKey.MatchString(text) {
+		return endpointKey.ReplaceAllLiteralString(text, line)
+	}
+	if !known {
+		return text
+	}
+	return strings.TrimRight(text, "\n") + "\n" + line
+}
+
+// replaceFile writes a file with the mode that it has. A configuration is read again before.
+func replaceFile(path, text, endpoint string) error {
+	if strings.HasSuffix(path, ".yaml") {
+		var config struct {
+			Endpoint string `json:"containerRuntimeEndpoint"`
+		}
+		if err := yaml.Unmarshal([]byte(text), &config); err != nil || config.Endpoint != endpoint {
+			return fmt.Errorf("%s: cannot set containerRuntimeEndpoint: is it one line of YAML? (%w)", path,
+				errors.Join(err, fmt.Errorf("it reads %q", config.Endpoint)))
+		}
+	}
+
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(path, []byte(text), info.Mode().Perm())
+}
+
+// maxConfig is more than these files have.
+const maxConfig = 1 << 20
+
+// readFile reads a file of the administrator; one that is missing is empty.
+func readFile(path string) (string, error) {
+	data, err := boundedfile.ReadLinked(path, maxConfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return string(data), err
+}
+
+// names reports whether a place names the endpoint.
+func (e endpoints) names(endpoint string) bool {
+	for _, said := range e {
+		if plain(said) == endpoint {
+			return true
+		}
+	}
+	return false
+}

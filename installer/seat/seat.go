@@ -1,0 +1,158 @@
+// Package seat gives the two seats of a node, that of the container runtime and that of the agent, to
+// trivet's programs, and back to what the node had, on a machine that kubeadm has made a node and that runs
+// systemd.
+package seat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/trivet-node/trivet/internal/durable"
+
+	"github.com/trivet-node/trivet/installer/edit"
+	"github.com/trivet-node/trivet/installer/swap"
+)
+
+// Units is the machine's systemd.
+type Units interface {
+	Start(ctx context.Context, unit string) error
+	StartSoon(ctx context.Context, unit string) error
+	Stop(ctx context.Context, unit string) error
+	RestartSoon(ctx context.Context, unit string) error
+	Kill(ctx context.Context, unit string) error
+	Enable(ctx context.Context, unit string) error
+	Disable(ctx context.Context, unit string) error
+	Reload(ctx context.Context) error
+
+	Exists(ctx context.Context, unit string) (bool, error)
+	Active(ctx context.Context, unit string) (bool, error)
+	Enabled(ctx context.Context, unit string) (bool, error)
+	Users(ctx context.Context, unit string) ([]string, error)
+
+	Program(ctx context.Context, unit string) (string, error)
+	Arguments(ctx context.Context, unit string) ([]string, error)
+	Text(ctx context.Context, unit string) (string, error)
+	Of(pid int) (string, error)
+}
+
+// Host is the machine and what the installer keeps on it.
+type Host struct {
+	Units  Units
+	Folder swap.Folder
+
+	// Root is where the machine's files are; empty: /.
+	Root string
+
+	Log *slog.Logger
+}
+
+// Units of agents.
+const (
+	kubeletUnit = "kubelet.service"
+	nodeUnit    = "trivet-node.service"
+)
+
+// agent is the unit of the node's agent.
+func (h Host) agent(ctx context.Context) (string, error) {
+	for _, unit := range []string{kubeletUnit, nodeUnit} {
+		enabled, err := h.Units.Enabled(ctx, unit)
+		if err != nil {
+			return "", err
+		}
+		active, err := h.Units.Active(ctx, unit)
+		if err != nil {
+			return "", err
+		}
+		if enabled || active {
+			return unit, nil
+		}
+	}
+	return "", fmt.Errorf("the agent of this node is neither %s nor %s", kubeletUnit, nodeUnit)
+}
+
+func (h Host) originals() (*edit.Originals, error) { return edit.Open(h.Folder.Path("original")) }
+
+// installed is a file of a set at its path.
+type installed struct {
+	name, path string
+	mode       fs.FileMode
+}
+
+// install writes files of a set.
+func (h Host) install(state swap.State, files []installed) error {
+	originals, err := h.originals()
+	if err != nil {
+		return err
+	}
+
+	for _, f := range files {
+		data, err := os.ReadFile(h.payload(state, f.name))
+		if err != nil {
+			return err
+		}
+		if err := originals.Write(h.Root+f.path, data, f.mode); err != nil {
+			return fmt.Errorf("install %s: %w", f.path, err)
+		}
+	}
+	return nil
+}
+
+// restore gives paths back.
+func (h Host) restore(paths ...string) error {
+	originals, err := h.originals()
+	if err != nil {
+		return err
+	}
+
+	for _, path := range paths {
+		if err := originals.Restore(h.Root + path); err != nil {
+			return fmt.Errorf("give %s back: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// payload is a file of a set.
+func (h Host) payload(state swap.State, name string) string {
+	return h.Folder.Path("payload", string(state), name)
+}
+
+// serviceLimit bounds the start of a server until it answers.
+const serviceLimit = 30 * time.Second
+
+// stopGrace is how long a container may take to end when its runtime goes. The node is without its agent
+// meanwhile.
+const stopGrace = 4 * time.Second
+
+// memory is a record of what a seat was like before.
+func memory[T any](h Host) (*durable.Store[T], error) {
+	return durable.OpenStore[T](h.Folder.Path("before"), false)
+}
+
+// isMissing reports that a record is not there.
+func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// current reports whether a unit's main process runs the program that is at a path now.
+func (h Host) current(ctx context.Context, unit, path string) (bool, error) {
+	program, err := h.Units.Program(ctx, unit)
+	return program == path, err
+}
+
+// removeAll removes what a part has kept, by patterns of its own.
+func (h Host) removeAll(patterns ...string) error {
+	var failed error
+	for _, pattern := range patterns {
+		paths, err := filepath.Glob(h.Root + pattern)
+		failed = errors.Join(failed, err)
+		for _, path := range paths {
+			failed = errors.Join(failed, os.RemoveAll(path))
+		}
+	}
+	return failed
+}

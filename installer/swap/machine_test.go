@@ -1,0 +1,226 @@
+package swap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// seat is one in memory, which outlives the machine that works on it. It ends the machine at a call if it is
+// told to, as kill -9 would.
+type seat struct {
+	state   State
+	settled State
+	broken  map[State]error
+	calls   []string
+
+	// killAt is the call at which the machine ends, from 1, and kill ends it.
+	killAt int
+	kill   context.CancelFunc
+}
+
+func (s *seat) call(name string) {
+	s.calls = append(s.calls, name)
+	if len(s.calls) == s.killAt {
+		s.kill()
+	}
+}
+
+func (s *seat) Arrange(ctx context.Context, to State, _ []string) (Outage, error) {
+	s.call("stop")
+	if ctx.Err() != nil {
+		return Outage{}, context.Cause(ctx)
+	}
+	if err := s.broken[to]; err != nil {
+		return Outage{}, err
+	}
+
+	s.state = to
+	s.call("arrange " + to.String())
+	return Outage{Stopped: time.Now(), Started: time.Now()}, nil
+}
+
+func (s *seat) Settle(_ context.Context, in State) error {
+	s.call("settle " + in.String())
+	s.settled = in
+	return nil
+}
+
+func machine(t *testing.T, folder Folder, s *seat) Machine {
+	return Machine{Folder: folder, Seat: s, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+}
+
+// run runs a machine until it has nothing to do, starting it again when it was killed.
+func run(t *testing.T, folder Folder, s *seat) Record {
+	t.Helper()
+	for range 10 {
+		ctx, kill := context.WithCancel(t.Context())
+		s.kill = kill
+		err := machine(t, folder, s).Run(ctx)
+		kill()
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		if err == nil {
+			record, err := folder.Record()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return record
+		}
+	}
+
+	t.Fatal("the machine does not end")
+	return Record{}
+}
+
+// pod confirms orders once the machine waits for it.
+func pod(ctx context.Context, t *testing.T, folder Folder) {
+	for ctx.Err() == nil {
+		r, err := folder.Record()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if r.Phase == Trying {
+			if err := folder.Confirm(Confirmation{ID: r.Order.ID}); err != nil {
+				t.Error(err)
+			}
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(confirmPoll):
+		}
+	}
+}
+
+const next State = "v1"
+
+// order gives an order in a bubble of time, and returns how it ended.
+func order(t *testing.T, s *seat, folder Folder, o Order, confirmed bool) (record Record) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		if err := folder.Give(o); err != nil {
+			t.Fatal(err)
+		}
+		ctx, end := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if confirmed {
+				pod(ctx, t, folder)
+			}
+		}()
+
+		record = run(t, folder, s)
+		end()
+		<-done
+	})
+	return record
+}
+
+func TestOrderThatIsConfirmedStays(t *testing.T) {
+	s, folder := &seat{}, Folder(t.TempDir())
+	record := order(t, s, folder, Order{ID: "a", To: next, Trial: time.Minute}, true)
+	if record.Phase != Done || record.State() != next || s.state != next || s.settled != next {
+		t.Errorf("record %+v, seat %+v", record, s)
+	}
+}
+
+func TestOrderThatNobodyConfirmsIsTakenBack(t *testing.T) {
+	s, folder := &seat{}, Folder(t.TempDir())
+	record := order(t, s, folder, Order{ID: "a", To: next, Trial: time.Minute}, false)
+	isBack := record.State() == Out && s.state == Out && s.settled == Out
+	if !isBack || !strings.Contains(record.Failure, "1m0s") {
+		t.Errorf("record %+v, seat %+v", record, s)
+	}
+}
+
+func TestOrderThatCannotBeArrangedIsTakenBack(t *testing.T) {
+	s, folder := &seat{broken: map[State]error{next: errors.New("no such program")}}, Folder(t.TempDir())
+	record := order(t, s, folder, Order{ID: "a", To: next, Trial: time.Minute}, true)
+	if record.State() != Out || s.state != Out || record.Failure != "no such program" {
+		t.Errorf("record %+v, seat %+v", record, s)
+	}
+}
+
+// TestRemovalThatFailsLeavesWhatWasThere is the way out, which is taken back like the way in.
+func TestRemovalThatFailsLeavesWhatWasThere(t *testing.T) {
+	s, folder := &seat{}, Folder(t.TempDir())
+	order(t, s, folder, Order{ID: "a", To: next, Trial: time.Minute}, true)
+	record := order(t, s, folder, Order{ID: "b", To: Out, Trial: time.Minute}, false)
+	if record.State() != next || s.state != next || s.settled != next {
+		t.Errorf("record %+v, seat %+v", record, s)
+	}
+}
+
+// TestKillsAtEveryCallEndTheSame kills the machine at each call, for orders that end well and that do not.
+func TestKillsAtEveryCallEndTheSame(t *testing.T) {
+	for _, confirmed := range []bool{true, false} {
+		want := Out
+		if confirmed {
+			want = next
+		}
+		for at := 1; at <= 6; at++ {
+			t.Run(fmt.Sprintf("confirmed=%t/%d", confirmed, at), func(t *testing.T) {
+				s, folder := &seat{killAt: at}, Folder(t.TempDir())
+				record := order(t, s, folder, Order{ID: "a", To: next, Trial: time.Minute}, confirmed)
+				if record.Phase != Done || record.State() != want || s.state != want || s.settled != want {
+					t.Errorf("record %+v, seat %+v", record, s)
+				}
+			})
+		}
+	}
+}
+
+// TestMachineThatAlwaysEndsGoesBack is of an exchange that kills what carries it out.
+func TestMachineThatAlwaysEndsGoesBack(t *testing.T) {
+	folder := Folder(t.TempDir())
+	s := &seat{}
+	if err := folder.Give(Order{ID: "a", To: next, Trial: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+
+	for range maxAttempts {
+		ctx, kill := context.WithCancel(t.Context())
+		s.kill, s.killAt = kill, len(s.calls)+1
+		if err := machine(t, folder, s).Run(ctx); err == nil {
+			t.Fatal("it was not killed")
+		}
+	}
+
+	record := run(t, folder, s)
+	if record.State() != Out || !strings.Contains(record.Failure, "ended 3 times") {
+		t.Errorf("record %+v", record)
+	}
+}
+
+func TestFailureThatIsAcceptedCountsNoMore(t *testing.T) {
+	s, folder := &seat{}, Folder(t.TempDir())
+	order(t, s, folder, Order{ID: "a", To: next, Trial: time.Minute}, false)
+	if err := folder.Accept(); err != nil {
+		t.Fatal(err)
+	}
+
+	record, err := folder.Record()
+	if err != nil || record.State() != Out || record.Failure != "" {
+		t.Errorf("record %+v, %v", record, err)
+	}
+}
+
+func TestTornFilesAreNamed(t *testing.T) {
+	folder := Folder(t.TempDir())
+	if err := os.WriteFile(folder.Path("record.json"), []byte(`{"phase": "try`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := folder.Record(); err == nil || !strings.Contains(err.Error(), "record.json") {
+		t.Errorf("error %v", err)
+	}
+}
