@@ -134,11 +134,6 @@ seats: references ## the demo with every mix of trivet and reference programs in
 		echo "== $$seats"; $(MAKE) --no-print-directory run METRICS=1 $$seats; verdict=$$?; \
 		$(MAKE) --no-print-directory down && [ $$verdict = 0 ] || { echo "failed: $$seats"; exit 1; }; done
 
-.PHONY: vm
-vm: SYSTEMD = 1
-vm: install build bin/trivet-cluster bin/trivet-images $(references) ## the demo and pods' limits under systemd in a virtual machine with Debian's kernel on cgroup v2, emulated (some 7 minutes)
-	@e2e/vm.sh .trivet/vm $(SEATS)
-
 .PHONY: critest
 critest: up $(ref)/critest.test $(critest_images) ## run the published critest against trivet-cri, over crun and over runc
 	@$(CLUSTER) critest --oci=crun
