@@ -119,10 +119,13 @@ func TestBurstablePodsSwapTheirShare(t *testing.T) {
 		return err
 	})
 
-	used := c.container("burstable").Swap
-	if used.SwapUsageBytes < 10<<20 || used.SwapUsageBytes+used.SwapAvailableBytes != uint64(share) {
-		t.Errorf("swap in the summary %+v, want more than 10 MiB of %d", used, share)
-	}
+	c.eventually(time.Minute, "swap in the summary", func() error {
+		used := c.container("burstable").Swap
+		if used.SwapUsageBytes < 10<<20 || used.SwapUsageBytes+used.SwapAvailableBytes != uint64(share) {
+			return fmt.Errorf("%+v, want more than 10 MiB of %d", used, share)
+		}
+		return nil
+	})
 
 	c.kubectl("patch", "pod", "burstable", "--subresource=resize", "--patch",
 		`{"spec": {"containers": [{"name": "c", "resources": {"requests": {"memory": "60Mi"}}}]}}`)
@@ -160,9 +163,12 @@ func TestMemoryIsThrottledAndProtected(t *testing.T) {
 	c.has("burstable", "memory.min", "0")
 	c.has("guaranteed", "memory.high", "max")
 	c.has("guaranteed", "memory.min", strconv.Itoa(24<<20))
-	if c.event("burstable", "high") == 0 {
-		t.Error("the burstable pod was not throttled")
-	}
+	c.eventually(time.Minute, "throttling of the burstable pod", func() error {
+		if c.event("burstable", "high") == 0 {
+			return errors.New("memory.events counts none")
+		}
+		return nil
+	})
 	c.metric("container_memory_events_high_total", "burstable")
 	c.stayed("burstable", "guaranteed")
 }
