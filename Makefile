@@ -77,4 +77,5 @@ fuzz: ## fuzz every parser of others' bytes for FUZZTIME=20s each
 include release/release.mk
 include e2e/build.mk
 include e2e/kind/kind.mk
+include e2e/vm/vm.mk
 include e2e/bench/bench.mk

@@ -161,11 +161,6 @@ skew: install build bin/trivet-cluster bin/trivet-images bin/trivet-skew $(base_
 	@bin/trivet-skew --dir=$(skew)/cluster --oci=$(OCI) --agents=$(SKEW_AGENTS) --data=docs/data/skew.jsonl $(skew_dirs); verdict=$$?; \
 		TRIVET_WRITE_DOCS=1 go test -count=1 ./e2e/skew && exit $$verdict
 
-.PHONY: vm
-vm: SYSTEMD = 1
-vm: install build bin/trivet-cluster bin/trivet-images $(references) ## the demo and pods' limits under systemd in a virtual machine with Debian's kernel on cgroup v2, emulated (some 7 minutes)
-	@e2e/vm.sh .trivet/vm $(SEATS)
-
 .PHONY: critest
 critest: up $(ref)/critest.test $(critest_images) ## run the published critest against trivet-cri, over crun and over runc
 	@$(CLUSTER) critest --oci=crun

@@ -40,7 +40,7 @@ func (c *Service) Update(ctx context.Context, id string, asked *runtimeapi.Linux
 		}
 	}
 
-	u.Change = spec.Change(r.CurrentResources(), asked)
+	u.Change = spec.Change(u.inForce(), asked)
 	if err := u.fits(); err != nil {
 		return fmt.Errorf("update container %s: %w", r.ID, err)
 	}
@@ -68,6 +68,11 @@ type update struct {
 	Record
 }
 
+// inForce are the resources that the container has now.
+func (u update) inForce() *runtimeapi.LinuxContainerResources {
+	return spec.InForce(u.CurrentResources(), u.containers.cfg.Host)
+}
+
 // fits returns ErrInUse if the new limit of memory is less than what the container uses: the kernel would
 // kill it.
 func (u update) fits() error {
@@ -92,7 +97,7 @@ func (u update) fits() error {
 
 // finish carries the change out, or takes it back if that fails.
 func (u update) finish(ctx context.Context) error {
-	current := u.CurrentResources()
+	current := u.inForce()
 	failed := u.apply(ctx, u.Change, current)
 	if failed == nil {
 		return u.record(spec.Changed(current, u.Change), nil)
@@ -109,7 +114,7 @@ func (u update) finish(ctx context.Context) error {
 // takeBack restores what the container had before the change.
 func (u update) takeBack(ctx context.Context) error {
 	current := u.CurrentResources()
-	if err := u.apply(ctx, spec.Revert(current, u.Change), nil); err != nil {
+	if err := u.apply(ctx, spec.Revert(u.inForce(), u.Change), nil); err != nil {
 		return fmt.Errorf("take an update back: %w", err)
 	}
 	return u.record(current, nil)

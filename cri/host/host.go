@@ -23,10 +23,16 @@ func Probe(groups *cgroup.Host) (spec.Host, error) {
 		return spec.Host{}, err
 	}
 
+	own, err := ownGroup()
+	if err != nil {
+		return spec.Host{}, err
+	}
+
 	h := spec.Host{
 		Capabilities: caps.names(),
 		CgroupV2:     groups.V2,
 		HugePages:    groups.Controller("hugetlb"),
+		Swap:         groups.V2 && groups.BoundsSwap(own),
 	}
 
 	// Without the capability, nobody may set a lower score than the own one.
@@ -47,6 +53,22 @@ func Probe(groups *cgroup.Host) (spec.Host, error) {
 	_, err = os.Stat("/sys/fs/selinux/enforce")
 	h.SELinux = err == nil
 	return h, nil
+}
+
+// ownGroup returns the path of the group of cgroup v2 that this process is in; "/" where there is no v2.
+func ownGroup() (string, error) {
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", err
+	}
+
+	for line := range strings.Lines(string(text)) {
+		if group, v2 := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); v2 {
+			return group, nil
+		}
+	}
+
+	return "/", nil
 }
 
 // capabilities are those of one set, in the order of linux/capability.h.

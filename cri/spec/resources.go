@@ -42,6 +42,20 @@ func Resources(r *runtimeapi.LinuxContainerResources, host Host) *specs.LinuxRes
 	return out
 }
 
+// InForce returns resources as they come into force on this machine: a container with a limit of memory that
+// says nothing of swap has none, as with other runtimes. They may be the same; nil stays nil.
+func InForce(r *runtimeapi.LinuxContainerResources, host Host) *runtimeapi.LinuxContainerResources {
+	const file = "memory.swap.max"
+	if _, said := r.GetUnified()[file]; said || !host.Swap || r.GetMemoryLimitInBytes() <= 0 ||
+		r.GetMemorySwapLimitInBytes() != 0 {
+		return r
+	}
+
+	out := proto.CloneOf(r)
+	out.MemorySwapLimitInBytes = out.MemoryLimitInBytes
+	return out
+}
+
 func memory(r *runtimeapi.LinuxContainerResources) *specs.LinuxMemory {
 	if r.MemoryLimitInBytes == 0 {
 		return nil

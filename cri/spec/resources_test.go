@@ -44,6 +44,30 @@ func TestAChangeIsCompletedWithWhatItNeeds(t *testing.T) {
 	}
 }
 
+func TestMemoryThatIsLimitedIsNotSwappedUnlessThatIsSaid(t *testing.T) {
+	said := memory(10, 0)
+	said.Unified = map[string]string{"memory.swap.max": "5"}
+	v2 := spec.Host{CgroupV2: true, Swap: true}
+	for name, c := range map[string]struct {
+		host        spec.Host
+		asked, want *resources
+	}{
+		"a limit":                      {v2, memory(10, 0), memory(10, 10)},
+		"a limit with swap":            {v2, memory(10, 30), memory(10, 30)},
+		"any swap":                     {v2, memory(10, -1), memory(10, -1)},
+		"swap by the name of a file":   {v2, said, said},
+		"no limit":                     {v2, memory(0, 0), memory(0, 0)},
+		"unlimited":                    {v2, memory(-1, 0), memory(-1, 0)},
+		"nothing":                      {v2, nil, nil},
+		"a kernel that does not limit": {spec.Host{CgroupV2: true}, memory(10, 0), memory(10, 0)},
+	} {
+		got := spec.InForce(c.asked, c.host)
+		if diff := cmp.Diff(c.want, got, protocmp.Transform()); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
 func pages(size string, limit uint64) *runtimeapi.HugepageLimit {
 	return &runtimeapi.HugepageLimit{PageSize: size, Limit: limit}
 }

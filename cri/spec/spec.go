@@ -25,6 +25,7 @@ type Host struct {
 	OOMScoreMin  int      // lowest oom_score_adj that can be set
 	CgroupV2     bool
 	HugePages    bool // can be limited
+	Swap         bool // can be limited beside memory, by a file of cgroup v2
 	Seccomp      bool
 	AppArmor     bool
 	SELinux      bool
@@ -104,7 +105,7 @@ func generate(cfg Config) (*specs.Spec, error) {
 		Linux: &specs.Linux{
 			CgroupsPath: cfg.CgroupsPath,
 			Namespaces:  namespaces(cfg),
-			Resources:   Resources(linux.GetResources(), cfg.Host),
+			Resources:   Resources(InForce(linux.GetResources(), cfg.Host), cfg.Host),
 		},
 	}
 

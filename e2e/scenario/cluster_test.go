@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -106,6 +107,7 @@ func (c *cluster) close() {
 }
 
 func (c *cluster) run(limit time.Duration, stdin, name string, args ...string) (string, error) {
+	limit *= patience()
 	// Not the test's context, which is over in clean-ups.
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -165,10 +167,21 @@ func (c *cluster) do(args ...string) {
 	}
 }
 
+// patience is how many times longer than on a machine of its own things may take: TRIVET_PATIENCE, for those
+// that are emulated.
+var patience = sync.OnceValue(func() time.Duration {
+	n, err := strconv.Atoi(os.Getenv("TRIVET_PATIENCE"))
+	if err != nil || n < 1 {
+		return 1
+	}
+	return time.Duration(n)
+})
+
 // eventually waits for something that has no kubectl wait. It also works in clean-ups, when the context of
 // the test is over.
 func (c *cluster) eventually(limit time.Duration, what string, look func() error) {
 	c.t.Helper()
+	limit *= patience()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 
@@ -191,7 +204,7 @@ func (c *cluster) awaitAPI() {
 
 func (c *cluster) awaitReady(limit time.Duration, pods ...string) {
 	c.t.Helper()
-	args := []string{"wait", "--for=condition=Ready", fmt.Sprintf("--timeout=%s", limit)}
+	args := []string{"wait", "--for=condition=Ready", fmt.Sprintf("--timeout=%s", limit*patience())}
 	for _, p := range pods {
 		args = append(args, "pod/"+p)
 	}

@@ -149,6 +149,23 @@ func (h *Host) MemoryLimit(group string) (int64, error) {
 	return limit, now.err
 }
 
+// BoundsSwap reports whether the kernel can limit what groups swap out, by a group that exists: the root of
+// v2 has no limits.
+func (h *Host) BoundsSwap(group string) bool {
+	file := swapV1
+	if h.V2 {
+		file = swapV2
+	}
+
+	dir := h.Dir("memory", group)
+	if dir == "" {
+		return false
+	}
+
+	_, err := os.Stat(filepath.Join(dir, file))
+	return err == nil
+}
+
 // current reads the limits that a group has. After the first error it reads nothing more.
 type current struct {
 	host  *Host

@@ -3,6 +3,7 @@ package cgroup
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -197,5 +198,37 @@ func TestOnlyLimitsThatAllowMoreAreAbove(t *testing.T) {
 		if _, err := host.Above("/gone", Limits{Memory: 1}); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: %v of a group that is gone", version, err)
 		}
+	}
+}
+
+func TestSwapIsBoundedWhereTheKernelHasTheFile(t *testing.T) {
+	root := t.TempDir()
+	v1 := map[string]string{"memory": root + "/v1/memory"}
+	hosts := map[string]*Host{
+		"v1/memory/memory.memsw.limit_in_bytes": {controllers: v1},
+		"v2/pods/memory.swap.max":               {V2: true, hierarchies: []string{root + "/v2"}},
+	}
+	for file, host := range hosts {
+		group := "/pods"
+		if !host.V2 {
+			group = "/"
+		}
+		path := filepath.Join(root, file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if host.BoundsSwap(group) {
+			t.Errorf("%s: bounded without it", file)
+		}
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if !host.BoundsSwap(group) {
+			t.Errorf("%s: not bounded", file)
+		}
+	}
+
+	if (&Host{}).BoundsSwap("/") {
+		t.Error("bounded without a memory controller")
 	}
 }

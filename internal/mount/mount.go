@@ -66,6 +66,16 @@ func Tmpfs(target, options string) error {
 	return nil
 }
 
+// KeepsTmpfsInMemory reports whether Tmpfs makes file systems that are never swapped out.
+func KeepsTmpfsInMemory() bool {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fs)
+	return unix.FsconfigSetFlag(fs, "noswap") == nil
+}
+
 // Unmount removes all mounts stacked on path, lazily when busy. What is not mounted or not there is success.
 func Unmount(path string) error {
 	for {

@@ -60,8 +60,12 @@ func TestTmpfsIsNeverSwappedOut(t *testing.T) {
 	if _, err := fmt.Sscanf(unix.ByteSliceToString(uts.Release[:]), "%d.%d", &major, &minor); err != nil {
 		t.Fatal(err)
 	}
-	if major < 6 || major == 6 && minor < 4 {
-		testenv.Skip(t, "needs a kernel with tmpfs noswap (6.4), this is %d.%d", major, minor)
+	older := major < 6 || major == 6 && minor < 4
+	if keeps := mount.KeepsTmpfsInMemory(); keeps == older {
+		t.Errorf("tmpfs is kept in memory: %t, on Linux %d.%d", keeps, major, minor)
+	}
+	if older {
+		t.Skipf("needs a kernel with tmpfs noswap (6.4), this is %d.%d", major, minor)
 	}
 
 	for _, options := range []string{"", "size=1m,mode=0700"} {

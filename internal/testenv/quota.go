@@ -10,7 +10,7 @@ import (
 )
 
 // ProjectQuotas returns a directory on a file system of its own that counts projects: ext4 or xfs. A kernel
-// that was built without project quotas skips the test, even in CI: e2e/vm.sh runs it on one that has them.
+// that was built without project quotas skips the test, even in CI: make vm runs it on one that has them.
 func ProjectQuotas(tb testing.TB, kind string) string {
 	tb.Helper()
 	Root(tb)

@@ -41,6 +41,8 @@ func (s *surroundings) runParts(parts *parts) error {
 		return err
 	}
 
+	warnOfSwap(s, events)
+
 	// Pods' groups are made below these.
 	tree, err := s.newCgroups(parts.ctx, events)
 	if err != nil {

@@ -12,10 +12,15 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+	v1 "k8s.io/api/core/v1"
 
+	"github.com/trivet-node/trivet/internal/kube/event"
+	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/node/config"
 	"github.com/trivet-node/trivet/node/machine"
+	"github.com/trivet-node/trivet/node/nodestatus"
+	"github.com/trivet-node/trivet/node/swap"
 )
 
 // checkMachine ends the start on a machine that the configuration does not accept.
@@ -58,18 +63,32 @@ func checkMachine(cfg config.Config, cgroupV2 bool, m machine.Machine) error {
 	return nil
 }
 
-// memoryAndSwap is where a kernel with cgroup v1 limits swap, if it can.
-const memoryAndSwap = "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"
-
-// forbidSwap reports whether containers could swap and can be kept from it: on cgroup v1 the kernel may not
-// count it.
-func forbidSwap(m machine.Machine, cgroupV2 bool) bool {
-	area, err := m.Swap()
-	if err != nil || area == "" {
-		return false
+// swapPolicy is how much containers may swap on a machine with so much memory. bounds means that the kernel
+// can limit it, and limited that the configuration has LimitedSwap.
+func swapPolicy(memory machine.Memory, bounds, limited, cgroupV2 bool) swap.Policy {
+	// On cgroup v1 containers are limited only where there is swap: the limit is of memory as well, and
+	// stands in the way when that is raised.
+	return swap.Policy{
+		Bounded:  bounds && (cgroupV2 || memory.Swap > 0),
+		Limited:  limited && cgroupV2,
+		Memory:   memory.Total,
+		Capacity: memory.Swap,
 	}
-	_, err = os.Stat(memoryAndSwap)
-	return cgroupV2 || err == nil
+}
+
+// warnOfSwap says, as kubelet does, that what is to stay in memory may reach the disk: the kernel (before
+// 6.4) swaps tmpfs.
+func warnOfSwap(s *surroundings, events nodestatus.Events) {
+	area, err := s.machine.Swap()
+	if err != nil || area == "" || mount.KeepsTmpfsInMemory() {
+		return
+	}
+
+	s.log.Warn("memory-backed volumes may be swapped to disk: the kernel has no tmpfs noswap",
+		slog.String("swap", area))
+	events.Record(event.Node(s.cfg.NodeName), v1.EventTypeWarning, "PossibleMemoryBackedVolumesOnDisk",
+		"The tmpfs noswap option is not supported. Memory-backed volumes (e.g. secrets, emptyDirs, etc.) "+
+			"might be swapped to disk and should no longer be considered secure.")
 }
 
 // kernelDefaults are the parameters that kubelet wants.

@@ -142,13 +142,26 @@ func TestFilesThatCannotBeReadEndTheStart(t *testing.T) {
 	}
 }
 
-func TestSwapIsForbiddenWhereItIsOn(t *testing.T) {
-	on := proc(t, map[string]string{"proc/swaps": swapTitles + "/swap.img file 1 0 -2\n"})
-	if !forbidSwap(on, true) {
-		t.Error("not forbidden on cgroup v2")
-	}
-	if forbidSwap(proc(t, nil), true) {
-		t.Error("forbidden where there is none")
+func TestContainersSwapOnlyWhereTheKernelBoundsIt(t *testing.T) {
+	with := machine.Memory{Total: 8, Swap: 4}
+	without := machine.Memory{Total: 8}
+	for name, c := range map[string]struct {
+		memory               machine.Memory
+		canBound, wanted, v2 bool
+		bounded, limited     bool
+	}{
+		"LimitedSwap":           {with, true, true, true, true, true},
+		"NoSwap":                {with, true, false, true, true, false},
+		"none now, maybe later": {without, true, true, true, true, true},
+		"a kernel without":      {with, false, true, true, false, true},
+		"v1":                    {with, true, true, false, true, false},
+		"v1 without swap":       {without, true, true, false, false, false},
+	} {
+		got := swapPolicy(c.memory, c.canBound, c.wanted, c.v2)
+		if got.Bounded != c.bounded || got.Limited != c.limited ||
+			got.Memory != c.memory.Total || got.Capacity != c.memory.Swap {
+			t.Errorf("%s: %+v", name, got)
+		}
 	}
 }
 

@@ -122,7 +122,8 @@ func runHealth(s *surroundings, parts *parts, in podInputs) {
 func (s *surroundings) newWorker(
 	p podInputs, volumes *volume.Mounter, access *imageaccess.Access, kept *imagegc.Collector,
 ) (*podworker.Worker, error) {
-	node, err := s.containerConfig()
+	// The group of all pods is the first of the tiers.
+	node, err := s.containerConfig(p.tree.Tiers()[0])
 	if err != nil {
 		return nil, err
 	}
@@ -228,8 +229,8 @@ func (a podAPI) Handler(ctx context.Context, class string) (string, error) {
 	return found.Handler, nil
 }
 
-// containerConfig is what the configuration of every container depends on.
-func (s *surroundings) containerConfig() (criconfig.Node, error) {
+// containerConfig is what the configuration of every container depends on. pods is the group of all pods.
+func (s *surroundings) containerConfig(pods string) (criconfig.Node, error) {
 	memory, err := s.machine.Memory()
 	if err != nil {
 		return criconfig.Node{}, err
@@ -242,6 +243,7 @@ func (s *surroundings) containerConfig() (criconfig.Node, error) {
 		}
 	}
 
+	limitedSwap := s.cfg.Containers.LimitedSwap
 	return criconfig.Node{
 		ClusterDNS:     s.cfg.Containers.ClusterDNS,
 		ClusterDomain:  s.cfg.Containers.ClusterDomain,
@@ -251,7 +253,7 @@ func (s *surroundings) containerConfig() (criconfig.Node, error) {
 		MemoryCapacity: memory.Total,
 		CgroupV2:       s.cgroups.V2,
 		SingleOOMKill:  s.cfg.Containers.SingleOOMKill,
-		NoSwap:         forbidSwap(s.machine, s.cgroups.V2),
+		Swap:           swapPolicy(memory, s.cgroups.BoundsSwap(pods), limitedSwap, s.cgroups.V2),
 		PageSizes:      pages,
 		CPUQuota:       s.cfg.Cgroups.CPUQuota,
 		Memory:         s.cfg.Cgroups.Memory,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podspec"
+	"github.com/trivet-node/trivet/node/swap"
 )
 
 // Request is a resize that a pod asks for.
@@ -50,13 +51,51 @@ func (l *Ledger) waiting() bool {
 	return false
 }
 
+// Able is what a node can resize.
+type Able struct {
+	// OfPods means that resources of pods as a whole can be changed.
+	OfPods bool
+
+	// Swap is who may swap: the limit of that follows from what is requested at the start.
+	Swap swap.Policy
+}
+
 // Infeasible returns why a request can never be given on this node, empty if it can, with kubelet's label for
-// it. ofPods means that resources of pods as a whole can be changed.
-func Infeasible(r *Request, ofPods bool) (label, message string) {
-	if !ofPods && !equality.Semantic.DeepEqual(r.Pod.Spec.Resources, r.Given.Spec.Resources) {
+// it.
+func Infeasible(r *Request, able Able) (label, message string) {
+	switch {
+	case swaps(r, able.Swap):
+		return "swap_limitation", "In-place resize of containers with swap is not supported."
+	case !able.OfPods && !equality.Semantic.DeepEqual(r.Pod.Spec.Resources, r.Given.Spec.Resources):
 		return "plr_feature_gate_off", "InPlacePodLevelResourcesVerticalScaling is disabled"
 	}
 	return "", ""
+}
+
+// swaps reports whether another amount of memory is requested for a container that may swap, before or after,
+// and is not restarted for it.
+func swaps(r *Request, policy swap.Policy) bool {
+	for c := range podspec.Regular(r.Pod) {
+		given := podspec.Find(r.Given, c.Name)
+		if given == nil || restarted(given, v1.ResourceMemory) {
+			continue
+		}
+
+		same := c.Resources.Requests.Memory().Cmp(*given.Resources.Requests.Memory()) == 0
+		if !same && (policy.Allows(r.Pod, c) || policy.Allows(r.Given, given)) {
+			return true
+		}
+	}
+
+	return false
+}
+
+// restarted reports whether a container is restarted when an amount of its resources changes.
+func restarted(c *v1.Container, name v1.ResourceName) bool {
+	i := slices.IndexFunc(c.ResizePolicy, func(p v1.ContainerResizePolicy) bool {
+		return p.ResourceName == name
+	})
+	return i >= 0 && c.ResizePolicy[i].RestartPolicy == v1.RestartContainer
 }
 
 // Requests returns the resizes to decide about, in kubelet's order: first those that take nothing from the

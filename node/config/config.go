@@ -136,6 +136,7 @@ type Containers struct {
 	ResolverConfig string // the node's resolv.conf; empty: pods get nothing of the node's
 	SeccompDefault bool
 	SingleOOMKill  bool // an OOM kill ends one process, not its control group
+	LimitedSwap    bool // burstable pods may swap, where swap is on; else nobody does
 	AllowedSysctls []string
 	MaxBackoff     time.Duration // between restarts
 	Ended          Ended

@@ -94,7 +94,7 @@ var fields = []field{
 	{"maxPods", Served, "", nil},
 	{"memoryManagerPolicy", Refused, "pods would not get memory of one NUMA node", nil},
 	{"memoryReservationPolicy", Served, "on cgroup v2", nil},
-	{"memorySwap", NoEffect, "containers never swap", nil},
+	{"memorySwap", Served, "LimitedSwap on cgroup v2", nil},
 	{"memoryThrottlingFactor", Served, "on cgroup v2", nil},
 	{"mergeDefaultEvictionSettings", Served, "", nil},
 	{"nodeLeaseDurationSeconds", Served, "", nil},

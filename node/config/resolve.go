@@ -232,6 +232,7 @@ func (c *settings) containers() Containers {
 		ResolverConfig: *k.ResolverConfig,
 		SeccompDefault: *k.SeccompDefault,
 		SingleOOMKill:  k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill,
+		LimitedSwap:    k.MemorySwap.SwapBehavior == "LimitedSwap",
 		AllowedSysctls: k.AllowedUnsafeSysctls,
 		MaxBackoff:     k.CrashLoopBackOff.MaxContainerRestartPeriod.Duration,
 		Ended:          c.Ended,

@@ -71,6 +71,7 @@ imageGCLowThresholdPercent: 60
 imageMaximumGCAge: 48h
 healthzPort: 0
 singleProcessOOMKill: false
+memorySwap: {swapBehavior: LimitedSwap}
 serializeImagePulls: true
 clusterDNS: [192.0.2.10]
 `, "--node-ip=192.0.2.7,2001:db8::7", "--cloud-provider=external", "--minimum-image-ttl-duration=1h",
@@ -92,7 +93,8 @@ clusterDNS: [192.0.2.10]
 	if c.Logs.MaxSize != 1<<20 || c.HealthAddress != "" || c.Images.ParallelPulls != 1 {
 		t.Errorf("logs %+v, health %q, images %+v", c.Logs, c.HealthAddress, c.Images)
 	}
-	if c.Containers.SingleOOMKill || !c.Machine.NeedsGroupKills || !c.Node.ExternalCloud {
+	if c.Containers.SingleOOMKill || !c.Containers.LimitedSwap || !c.Machine.NeedsGroupKills ||
+		!c.Node.ExternalCloud {
 		t.Errorf("containers %+v, machine %+v", c.Containers, c.Machine)
 	}
 

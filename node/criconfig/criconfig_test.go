@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/node/swap"
 )
 
 var node = Node{
@@ -165,9 +167,18 @@ func TestResourcesAndOOMScores(t *testing.T) {
 }
 
 func TestSwapAndOOMKillsAreAsTheNodeSays(t *testing.T) {
-	limits := v1.ResourceList{"memory": resource.MustParse("1Gi")}
-	c := v1.Container{Name: "c", Resources: v1.ResourceRequirements{Limits: limits}}
+	c := v1.Container{Name: "c", Resources: v1.ResourceRequirements{
+		Requests: v1.ResourceList{"memory": resource.MustParse("1Gi")},
+		Limits:   v1.ResourceList{"memory": resource.MustParse("2Gi")},
+	}}
 	p := podOf(func(s *v1.PodSpec) { s.Containers = []v1.Container{c} })
+	limited := swap.Policy{
+		Bounded:  true,
+		Limited:  true,
+		Memory:   8 << 30,
+		Capacity: 4 << 30,
+	}
+
 	for name, c := range map[string]struct {
 		node    Node
 		unified map[string]string
@@ -175,9 +186,11 @@ func TestSwapAndOOMKillsAreAsTheNodeSays(t *testing.T) {
 	}{
 		"cgroup v2":          {Node{CgroupV2: true}, files("memory.oom.group", "1"), 0},
 		"processes go alone": {Node{CgroupV2: true, SingleOOMKill: true}, files(), 0},
-		"swap on cgroup v2": {Node{CgroupV2: true, NoSwap: true},
+		"NoSwap on cgroup v2": {Node{CgroupV2: true, Swap: swap.Policy{Bounded: true}},
 			files("memory.oom.group", "1", "memory.swap.max", "0"), 0},
-		"swap on cgroup v1":    {Node{NoSwap: true}, nil, 1 << 30},
+		"LimitedSwap on cgroup v2": {Node{CgroupV2: true, Swap: limited},
+			files("memory.oom.group", "1", "memory.swap.max", "536870912"), 0},
+		"swap on cgroup v1":    {Node{Swap: limited}, nil, 2 << 30},
 		"no swap on cgroup v1": {Node{}, nil, 0},
 	} {
 		r := Resources(c.node, p, &p.Spec.Containers[0])

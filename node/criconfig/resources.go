@@ -46,8 +46,8 @@ func Resources(node Node, pod *v1.Pod, c *v1.Container) *runtime.Resources {
 
 		keepMemory(out, node.Memory, pod, c)
 	}
-	if node.NoSwap {
-		forbidSwap(out, node.CgroupV2)
+	if node.Swap.Bounded {
+		limitSwap(out, node, pod, c)
 	}
 
 	return out
@@ -114,11 +114,11 @@ func keepMemory(out *runtime.Resources, qos podspec.MemoryQoS, pod *v1.Pod, c *v
 	}
 }
 
-// forbidSwap keeps the memory of a container off the disk. On cgroup v1 the limit is of memory and swap
-// together, and only a container with a limit of memory has one.
-func forbidSwap(out *runtime.Resources, v2 bool) {
-	if v2 {
-		out.Unified["memory.swap.max"] = "0"
+// limitSwap says how much of a container's memory may go to the disk. On cgroup v1 that is nothing: the limit
+// is of memory and swap together, and only a container with a limit of memory has one.
+func limitSwap(out *runtime.Resources, node Node, pod *v1.Pod, c *v1.Container) {
+	if node.CgroupV2 {
+		out.Unified["memory.swap.max"] = strconv.FormatInt(node.Swap.Limit(pod, c), 10)
 		return
 	}
 	out.MemorySwapLimitInBytes = out.MemoryLimitInBytes

@@ -13,6 +13,7 @@ import (
 	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/podspec"
 	"github.com/trivet-node/trivet/node/runtime"
+	"github.com/trivet-node/trivet/node/swap"
 )
 
 // Node is what of the node's configuration goes into its pods.
@@ -31,8 +32,8 @@ type Node struct {
 	CgroupV2       bool
 	// SingleOOMKill lets the OOM killer kill one process instead of all of its container.
 	SingleOOMKill bool
-	// NoSwap says that swap is on, and containers must not use it.
-	NoSwap bool
+	// Swap is how much of the machine's swap containers may use.
+	Swap swap.Policy
 	// PageSizes are the kernel's names of the sizes of huge pages ("2MB") that can be limited.
 	PageSizes []string
 	// CPUQuota enforces CPU limits.

@@ -83,10 +83,9 @@ type ResizeConfig struct {
 	// Meter may be nil.
 	Meter Meter
 
-	// OfPods means that resources of pods as a whole can be changed while they run (feature gate
-	// InPlacePodLevelResourcesVerticalScaling).
-	OfPods bool
-	Log    *slog.Logger
+	// Able is what can be resized at all.
+	Able allocation.Able
+	Log  *slog.Logger
 }
 
 // Resizes decides which pods get the resources that their specifications ask for, one after the other in
@@ -180,7 +179,7 @@ func (r *Resizes) decide(request *allocation.Request, verdict admit.Verdict, tri
 	// As with kubelet, the event has the reason of the check: OutOfcpu.
 	what := cmp.Or(verdict.Reason, v1.PodReasonDeferred)
 
-	label, impossible := allocation.Infeasible(request, r.cfg.OfPods)
+	label, impossible := allocation.Infeasible(request, r.cfg.Able)
 	switch {
 	case impossible != "":
 		pending.Reason, what = v1.PodReasonInfeasible, v1.PodReasonInfeasible

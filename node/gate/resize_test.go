@@ -45,7 +45,7 @@ func newResizing(t *testing.T, ofPods bool) *resizing {
 		Queue:       queue.New(),
 		Events:      r,
 		Meter:       r,
-		OfPods:      ofPods,
+		Able:        allocation.Able{OfPods: ofPods},
 		Log:         log,
 	})
 	return r

@@ -268,6 +268,9 @@ func (m Machine) Info() v1.NodeSystemInfo {
 	if info.SystemUUID == "" {
 		info.SystemUUID = info.MachineID
 	}
+	if memory, err := m.Memory(); err == nil && memory.Swap > 0 {
+		info.Swap = &v1.NodeSwapStatus{Capacity: new(memory.Swap)}
+	}
 
 	return info
 }

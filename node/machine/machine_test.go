@@ -141,6 +141,10 @@ func TestInfoIsWhatTheFilesSay(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	swap := made(t, map[string]string{"proc/meminfo": "MemTotal: 8 kB\nSwapTotal: 4 kB\n"}).Info().Swap
+	if swap == nil || *swap.Capacity != 4096 {
+		t.Errorf("swap %+v", swap)
+	}
 	if got := made(t, nil).Info(); got.OSImage != "Linux" {
 		t.Errorf("a machine without os-release: %q", got.OSImage)
 	}

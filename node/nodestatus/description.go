@@ -129,7 +129,7 @@ func sameDescription(a, b *v1.NodeStatus) bool {
 	return equal(a.Capacity, b.Capacity) &&
 		equal(a.Allocatable, b.Allocatable) &&
 		equal(a.Addresses, b.Addresses) &&
-		a.NodeInfo == b.NodeInfo &&
+		equal(a.NodeInfo, b.NodeInfo) &&
 		a.DaemonEndpoints == b.DaemonEndpoints &&
 		equal(a.RuntimeHandlers, b.RuntimeHandlers) &&
 		equal(a.Features, b.Features) &&

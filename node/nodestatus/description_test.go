@@ -81,6 +81,25 @@ func TestTheLastImageThatGoesIsNotShownAnyMore(t *testing.T) {
 	}
 }
 
+func TestSwapIsShownAsLongAsItIsOn(t *testing.T) {
+	for want, swap := range map[string]*v1.NodeSwapStatus{
+		`"swap":{"capacity":4096}`: {Capacity: new(int64(4096))},
+		`"swap":null`:              nil,
+	} {
+		patch, err := statusPatch(&v1.NodeStatus{NodeInfo: v1.NodeSystemInfo{Swap: swap}})
+		if err != nil || !strings.Contains(string(patch), want) {
+			t.Errorf("%s, %v, want %s in it", patch, err, want)
+		}
+	}
+
+	on := func() *v1.NodeStatus {
+		return &v1.NodeStatus{NodeInfo: v1.NodeSystemInfo{Swap: &v1.NodeSwapStatus{Capacity: new(int64(1))}}}
+	}
+	if !sameDescription(on(), on()) || sameDescription(on(), &v1.NodeStatus{}) {
+		t.Error("a change is that of swap alone")
+	}
+}
+
 func TestAllImagesAreListedWhenThereIsNoLimit(t *testing.T) {
 	images := make([]*runtime.Image, 60)
 	for i := range images {

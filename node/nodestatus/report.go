@@ -116,9 +116,13 @@ func statusPatch(s *v1.NodeStatus) ([]byte, error) {
 		delete(fields, name)
 	}
 
-	// What is not there is left as it is by a patch: the last image that goes would be shown forever.
+	// What is not there is left as it is by a patch: the last image that goes would be shown forever, and
+	// swap that is off.
 	if len(own.Images) == 0 {
 		fields["images"] = nil
+	}
+	if info, ok := fields["nodeInfo"].(map[string]any); ok && own.NodeInfo.Swap == nil {
+		info["swap"] = nil
 	}
 	if all, ok := fields["addresses"].([]any); ok {
 		fields["addresses"] = append([]any{map[string]string{"$patch": "replace"}}, all...)

@@ -296,6 +296,10 @@ func TestMemoryOfAPodIsKeptByItsQualityOfService(t *testing.T) {
 	}
 
 	besteffort := pod(v1.ResourceRequirements{})
+	processor := burstable.DeepCopy()
+	processor.Spec.Resources = &v1.ResourceRequirements{Requests: v1.ResourceList{
+		v1.ResourceCPU: resource.MustParse("2"),
+	}}
 
 	eight, none := int64(8<<20), int64(0)
 	kept := func(hard, soft *int64, high int64) cgroup.Limits {
@@ -313,6 +317,7 @@ func TestMemoryOfAPodIsKeptByItsQualityOfService(t *testing.T) {
 		"best effort":                        {besteffort, tiered, kept(&none, &none, -1)},
 		"its containers are throttled":       {burstable, throttled, kept(&none, &none, -1)},
 		"the pod has a limit as a whole":     {whole, throttled, kept(&none, &none, 12<<20)},
+		"as a whole it has CPU alone":        {processor, throttled, kept(&none, &none, 12<<20)},
 		"whole, and guaranteed are not":      {guaranteed, throttled, kept(&none, &none, -1)},
 		"the pod requests memory as a whole": {whole, tiered, kept(&none, &eight, -1)},
 	} {

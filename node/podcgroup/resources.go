@@ -173,7 +173,8 @@ func keepMemory(out *cgroup.Limits, qos podspec.MemoryQoS, pod *v1.Pod) {
 		out.MemoryLow = &request
 	}
 
-	if high := qos.High(request, limits.Memory().Value()); high > 0 && podspec.LimitsMemory(pod) {
+	whole := pod.Spec.Resources != nil && limited(pod, v1.ResourceMemory)
+	if high := qos.High(request, limits.Memory().Value()); high > 0 && whole {
 		out.MemoryHigh = high
 	}
 }

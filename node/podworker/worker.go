@@ -225,7 +225,7 @@ func New(cfg Config, d Deps) *Worker {
 		Queue:       d.Queue,
 		Events:      d.Events,
 		Meter:       d.ResizeMeter,
-		OfPods:      cfg.ResizePods,
+		Able:        allocation.Able{OfPods: cfg.ResizePods, Swap: cfg.Node.Swap},
 		Log:         d.Log,
 	})
 	w.endings = &endings{

@@ -1,0 +1,143 @@
+#!/bin/bash
+# What a virtual machine runs, as a service of its systemd: the shard that its kernel command line names. Each
+# command is a line of the file steps, the output of tests is in files of their own, and all of it goes back
+# on the second disk.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TRIVET_MUST_RUN=1 TRIVET_TESTS=/trivet/tests
+# An emulated machine is slower than one by the times that tests allow.
+export TRIVET_PATIENCE=5
+results=/tmp/results
+cluster=/trivet/bin/trivet-cluster
+
+argument() { sed -n "s/.*trivet\.$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
+
+# prepare mounts and loads what systemd's units do on a whole Debian.
+prepare() {
+	mount -t tmpfs tmp /tmp && mkdir -p "$results"
+	ip link set lo up
+	for m in overlay bridge veth tun loop btrfs xfs quota_v2 nf_tables br_netfilter nf_conntrack_netlink; do
+		modprobe "$m"
+	done
+	{
+		echo "commit=$(cat /trivet/commit)"
+		echo "kernel=Linux $(uname -r)"
+		echo "systemd=$(systemctl --version | head -n 1)"
+		echo "runtime=$(crun --version | head -n 1)"
+		echo "machine=$(nproc) processors, $(argument machine), $(($(sed -n 's/MemTotal: *\([0-9]*\).*/\1/p' \
+			/proc/meminfo) >> 20)) GiB"
+	} | tee "$results/subject"
+	cat /sys/fs/cgroup/cgroup.controllers
+}
+
+# step runs a command and notes how it ended.
+step() {
+	local name=$1 began=$SECONDS code
+	shift
+	echo "== $name"
+	"$@"
+	code=$?
+	echo "$code $((SECONDS - began)) $name" >>"$results/steps"
+	return $code
+}
+
+# tests runs tests of a package, with the flags of test programs. What they say is in a file.
+tests() {
+	local package=$1 log=$results/${1//\//.}.log
+	shift
+	echo "== $package"
+	(cd "/trivet/$package" && "/trivet/tests/${package##*/}.test" -test.v -test.timeout=60m "$@" 2>&1) |
+		tee -a "$log" | grep -E '^ *--- |^panic|^FAIL|^PASS|_test.go:'
+	return "${PIPESTATUS[0]}"
+}
+
+# with_cluster brings a cluster of one node up, with further flags, and takes it down after a function.
+with_cluster() {
+	local what=$1 code=0
+	shift
+	step 'cluster up' "$cluster" up --nodes=1 "$@" || { "$cluster" status; return 1; }
+	"$what" || code=1
+	for machine in /trivet/.trivet/machines/*/; do
+		mkdir -p "$results/daemons" && cp -r "$machine/log" "$results/daemons/$(basename "$machine")"
+	done
+	step 'cluster down' "$cluster" down
+	step 'nothing is left of the cluster' "$cluster" leaks --wait=60s
+	return $code
+}
+
+# scenarios runs scenarios on the cluster that is up.
+scenarios() {
+	TRIVET_E2E=/trivet/.trivet tests e2e/scenario -test.run "^($(IFS='|'; echo "$*"))\$"
+}
+
+# What the packages do with control groups, memory and quotas, by files and by systemd.
+shard_kernel() {
+	for p in internal/cgroup internal/mount node/memoryalarm node/usage internal/projectquota \
+		internal/diskusage; do
+		tests "$p"
+	done
+
+	# On the virtual machine's own systemd.
+	TRIVET_SYSTEMD=1 tests node/podcgroup
+	TRIVET_SYSTEMD=1 tests cri/cgroupdriver
+}
+
+shard_runtime() {
+	# On one in a machine made of namespaces, as nodes of the test cluster are.
+	tests e2e/machine -test.run Systemd
+	tests cri/stats
+	tests cri/container -test.run 'Updat|Limit|Memory|Shares|OOM'
+}
+
+shard_cluster() { with_cluster on_cluster --systemd-nodes=1; }
+
+on_cluster() {
+	# Swap as large as one likes: it is a loop device over a file with holes.
+	truncate -s 8G /var/swap && TRIVET_SWAP=$(losetup -f --show /var/swap) && mkswap "$TRIVET_SWAP"
+	export TRIVET_SWAP
+	step 'the demo' "$cluster" demo
+	step 'the demo leaves nothing on the node' "$cluster" leaks --wait=60s
+	scenarios TestPodLimitsUnderSystemd \
+		TestPodThatTakesMoreThanItsOwnLimitIsOOMKilledUnderSystemd \
+		TestBurstablePodsSwapTheirShare \
+		TestMemoryIsThrottledAndProtected \
+		TestAnOOMKillEndsAContainerOrOneProcess \
+		TestStallsAreShown
+}
+
+shard_eviction() { with_cluster on_small_node --systemd-nodes=1 --node-disk=4Gi; }
+
+on_small_node() {
+	scenarios TestFullMemoryEvictsByRequestsAndPriorities \
+		TestNodeUnderMemoryPressureTakesPodsWithRequests \
+		TestFullDiskEvictsByRequestsPrioritiesAndUse \
+		TestManyFilesEvictWhoMadeThem \
+		TestPodsThatTakeMoreThanTheirLimitOfLocalStorageAreEvicted
+}
+
+shard_critest() { with_cluster on_cri --systemd-nodes=1; }
+
+on_cri() {
+	for runtime in crun runc; do
+		step "critest with $runtime" "$cluster" critest --oci="$runtime"
+	done
+}
+
+# shard_specs runs a part of the smoke set, such as 1/4.
+shard_specs() {
+	step "smoke specs $1" /trivet/bin/trivet-specs --dir=/trivet/.trivet --set=smoke --shard="$1" --procs=3 \
+		--again=5 --results="$results/specs.jsonl" -- --nodes=1 --systemd-nodes=1
+}
+
+hand_back() {
+	tar -C "$results" -cf /dev/vdb . && sync
+	echo o >/proc/sysrq-trigger
+}
+
+trap hand_back EXIT
+prepare
+shard=$(argument shard)
+cd /trivet || exit
+case $shard in
+specs-*-*) IFS=- read -r _ part of <<<"$shard" && shard_specs "$part/$of" ;;
+*) "shard_$shard" ;;
+esac
+echo "== $shard ended with code $?"

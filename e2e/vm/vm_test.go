@@ -1,0 +1,204 @@
+package vm
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// output is that of a test program: of three tests the last one is cut off.
+const output = `=== RUN   TestGood
+=== RUN   TestGood/sub
+    good_test.go:7: all is well
+--- PASS: TestGood (0.25s)
+    --- PASS: TestGood/sub (0.20s)
+=== RUN   TestBad
+    bad_test.go:9: it is broken
+    bad_test.go:11: very
+--- FAIL: TestBad (1.00s)
+=== RUN   TestNotHere
+    not_test.go:3: it is another machine
+--- SKIP: TestNotHere (0.00s)
+=== RUN   TestCutOff
+panic: test timed out after 1s
+`
+
+// handedBack makes the directory of a virtual machine.
+func handedBack(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+const subject = "commit=abc\nkernel=Linux 6.1\nsystemd=systemd 252\nruntime=crun\nmachine=2\nother=x\n"
+
+func collected(t *testing.T) Run {
+	t.Helper()
+	dir := handedBack(t, map[string]string{
+		"subject":            subject,
+		"node.podcgroup.log": output,
+		"e2e.scenario.log":   "=== RUN   TestStalls\n--- PASS: TestStalls (3.00s)\n",
+		"steps":              "0 12 cluster up\n1 3 the demo\n",
+		"specs.jsonl": `{"subject": {"suite": "v1.37.2", "commit": "abc", "seats": "s", "nodes": 1}}` + "\n" +
+			`{"spec": "[sig-node] A", "outcome": "passed", "seconds": 2}` + "\n",
+	})
+
+	run, err := Collect(dir, Subject{Debian: "12", Shard: "kernel", Date: "2026-11-29"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return run
+}
+
+func TestResultsAreThoseOfTestsSpecsAndSteps(t *testing.T) {
+	run := collected(t)
+	if run.Commit != "abc" || run.Kernel != "Linux 6.1" || run.Systemd != "systemd 252" ||
+		run.Debian != "12" {
+		t.Errorf("subject %+v", run.Subject)
+	}
+
+	want := []Result{
+		{Program: "e2e/scenario", Test: "TestStalls", Outcome: Passed, Seconds: 3},
+		{Program: "node/podcgroup", Test: "TestGood", Outcome: Passed, Seconds: 0.25},
+		{
+			Program: "node/podcgroup",
+			Test:    "TestBad",
+			Outcome: Failed,
+			Seconds: 1,
+			Message: "bad_test.go:9: it is broken",
+		},
+		{
+			Program: "node/podcgroup",
+			Test:    "TestNotHere",
+			Outcome: Skipped,
+			Message: "not_test.go:3: it is another machine",
+		},
+		{Program: "node/podcgroup", Test: "TestCutOff", Outcome: Failed, Message: "it did not end"},
+		{Program: "e2e.test", Test: "[sig-node] A", Outcome: Passed, Seconds: 2},
+		{Program: "steps", Test: "cluster up", Outcome: Passed, Seconds: 12},
+		{
+			Program: "steps",
+			Test:    "the demo",
+			Outcome: Failed,
+			Seconds: 3,
+			Message: "it ended with code 1",
+		},
+	}
+	if diff := cmp.Diff(want, run.Results); diff != "" {
+		t.Error(diff)
+	}
+	if n := len(run.Failures()); n != 3 {
+		t.Errorf("%d failures", n)
+	}
+}
+
+func TestAMachineThatHandsNothingBackIsAnError(t *testing.T) {
+	for name, files := range map[string]map[string]string{
+		"nothing":      {},
+		"no result":    {"subject": subject},
+		"a torn step":  {"subject": subject, "steps": "0 12\n"},
+		"a wrong time": {"subject": subject, "steps": "0 x up\n"},
+		"torn specs":   {"subject": subject, "specs.jsonl": "{"},
+	} {
+		if _, err := Collect(handedBack(t, files), Subject{}); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestRunsAreReadAsTheyAreWritten(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	run := collected(t)
+	for range 2 {
+		if err := Write(dir, run); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	all, err := Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]Run{run}, all); diff != "" {
+		t.Error(diff)
+	}
+
+	for _, text := range []string{"", "{}\n", `{"debian": "12", "shard": "a"}` + "\n{}\n", "{\n"} {
+		if _, err := decode([]byte(text)); err == nil {
+			t.Errorf("%q is read", text)
+		}
+	}
+}
+
+func TestTheDocumentHasATableForEachQuestion(t *testing.T) {
+	other := collected(t)
+	other.Debian, other.Kernel = "13", "Linux 6.12"
+	other.Results = other.Results[:1]
+	document := "before\n" + beginMark + "old\n" + endMark + "after\n"
+	got, err := Rewrite(document, []Run{collected(t), other})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for _, want := range []string{
+		"before\n" + beginMark,
+		endMark + "after\n",
+		"| 12 | kernel | Linux 6.1 | systemd 252 | crun | 2 | abc | 2026-11-29 |",
+		"| kernel | node/podcgroup | 1 passed, 2 failed, 1 skipped, 1 s | not run |",
+		"| TestStalls | passed, 3 s | passed, 3 s |",
+		"| 12 | node/podcgroup | TestBad | failed | bad_test.go:9: it is broken |",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("not in the document: %s", want)
+		}
+	}
+	if strings.Contains(got, "old") {
+		t.Error("the old tables are there still")
+	}
+
+	again, err := Rewrite(got, []Run{collected(t), other})
+	if err != nil || again != got {
+		t.Errorf("a second time it is another document, %v", err)
+	}
+	if _, err := Rewrite("no marks\n", nil); err == nil {
+		t.Error("a document without marks is rewritten")
+	}
+}
+
+// The tables of the document are those of the results that are committed.
+func TestTheDocumentShowsWhatIsKept(t *testing.T) {
+	runs, err := Load("../../docs/data/vm")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	document, err := os.ReadFile("../../docs/cgroup-v2.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	want, err := Rewrite(string(document), runs)
+	if err != nil || want != string(document) {
+		t.Errorf("make vm-page writes another document, %v", err)
+	}
+}
+
+func FuzzTests(f *testing.F) {
+	f.Add([]byte(output))
+	f.Add([]byte("--- PASS: TestX (s)\n--- FAIL:  (1.0s)\n=== RUN   \n    x_test.go:"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		for _, r := range tests("p", text) {
+			if r.Program != "p" || r.Outcome == "" || len(r.Message) > maxMessage {
+				t.Errorf("%+v", r)
+			}
+		}
+	})
+}
