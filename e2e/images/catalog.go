@@ -37,6 +37,9 @@ var sets = []imageSet{
 	// The control plane as kubeadm starts it, and the parts of this project that run in pods (e2e/kind).
 	{name: "kubeadm", images: kubeadmImages},
 	{name: "trivet", images: trivetImages},
+
+	// What an operator, and the injection of sidecars, are tested with.
+	{name: "extensions", images: extensionImages},
 }
 
 // Sets are the names of the sets.
@@ -182,6 +185,41 @@ var trivetImages = []image{
 		names:  []string{"docker.io/library/trivet-csi:v0.1.0"},
 		layers: []string{"file systems", "trivet-csi"},
 		config: runs("trivet-csi"),
+	},
+}
+
+// extensionImages are an operator, two versions of etcd that it runs, a client of etcd, and a proxy with the
+// webhook that injects it.
+var extensionImages = []image{
+	{
+		names:  []string{"docker.io/trivet/etcd-operator:1"},
+		layers: []string{"etcd-operator"},
+		config: v1.Config{
+			Env:        searchPath,
+			User:       "65532:65532",
+			WorkingDir: "/",
+			Entrypoint: []string{"/etcd-operator"},
+		},
+	},
+	{
+		names:  []string{"docker.io/trivet/etcd:v3.6.16"},
+		layers: []string{"etcd-3.6"},
+		config: v1.Config{Env: searchPath, Cmd: []string{"etcd"}},
+	},
+	{
+		names:  []string{"docker.io/trivet/etcd:v3.7.3"},
+		layers: []string{"etcd-3.7"},
+		config: v1.Config{Env: searchPath, Cmd: []string{"etcd"}},
+	},
+	{
+		names:  []string{"docker.io/trivet/etcd-writer:1"},
+		layers: []string{"etcd-writer"},
+		config: runs("/etcd-writer"),
+	},
+	{
+		names:  []string{"docker.io/trivet/sidecar:1"},
+		layers: []string{"nft", "sidecar"},
+		config: runs("/sidecar"),
 	},
 }
 

@@ -53,6 +53,13 @@ func layers() map[string]maker {
 			packaged(stress),
 		),
 
+		"etcd-3.6":      etcdPrograms("3.6"),
+		"etcd-3.7":      etcdPrograms("3.7"),
+		"etcd-operator": program("etcd-operator", "etcd-operator"),
+		"etcd-writer":   program("etcd-writer", "etcd-writer"),
+		"nft":           packaged(nft),
+		"sidecar":       program("sidecar", "sidecar"),
+
 		"csi-attacher":        program("csi-attacher", "csi-attacher"),
 		"csi-provisioner":     program("csi-provisioner", "csi-provisioner"),
 		"csi-resizer":         program("csi-resizer", "csi-resizer"),
