@@ -194,7 +194,7 @@ func remembered(cluster *v1alpha1.EtcdCluster) []plan.Member {
 	return all
 }
 
-// cluster is reached at all members that answer and vote: a learner serves no client.
+// cluster is reached at all members that know a leader and vote: a learner serves no client.
 func (s *seen) cluster() membership.Cluster {
 	learners := map[string]bool{}
 	for _, m := range s.Members {
@@ -204,7 +204,7 @@ func (s *seen) cluster() membership.Cluster {
 	var c membership.Cluster
 	endpoints := s.endpoints()
 	for _, name := range slices.Sorted(maps.Keys(s.answers)) {
-		if !learners[name] {
+		if s.answers[name].Led && !learners[name] {
 			c.Endpoints = append(c.Endpoints, endpoints[name])
 		}
 	}

@@ -25,7 +25,10 @@ var ErrNotCaughtUp = errors.New("the learner has not caught up with the leader")
 type Answer struct {
 	ID      uint64
 	Version string
-	Leads   bool
+
+	// Leads says that it is the leader, and Led that it knows one.
+	Leads bool
+	Led   bool
 }
 
 // Member is what a majority of the members has agreed on.
@@ -83,6 +86,7 @@ func ask(ctx context.Context, endpoint string) (Answer, error) {
 		ID:      status.Header.MemberId,
 		Version: status.Version,
 		Leads:   status.Leader == status.Header.MemberId,
+		Led:     status.Leader != 0,
 	}, nil
 }
 

@@ -133,7 +133,7 @@ func Decide(want Want, seen Seen) Step {
 		}
 	}
 
-	for _, rule := range []func(Want, Seen) (Step, bool){tidy, replace, promote, heal, scale, update} {
+	for _, rule := range []func(Want, Seen) (Step, bool){tidy, replace, promote, heal, scale, update, rest} {
 		if step, found := rule(want, seen); found {
 			return step
 		}

@@ -90,6 +90,9 @@ func TestOneStepForEachSituation(t *testing.T) {
 		{"its claim is left", func(_ *plan.Want, s *plan.Seen) {
 			s.Claims = append(s.Claims, "db-3")
 		}, "delete claim db-3"},
+		{"and goes", func(_ *plan.Want, s *plan.Seen) {
+			s.EndingClaims = []string{"db-3"}
+		}, "wait db-3"},
 		{"but nothing is removed without a majority", func(_ *plan.Want, s *plan.Seen) {
 			s.Claims = append(s.Claims, "db-3")
 			s.Majority = false

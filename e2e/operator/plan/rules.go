@@ -238,6 +238,22 @@ func scale(want Want, seen Seen) (Step, bool) {
 	}
 }
 
+// rest waits until what is left of other members has gone. Nothing else waits for it: it may be on a node that
+// does not come back.
+func rest(_ Want, seen Seen) (Step, bool) {
+	left := slices.Concat(seen.EndingClaims, slices.Sorted(maps.Keys(seen.Pods)))
+	left = slices.DeleteFunc(left, seen.member)
+	if len(left) == 0 {
+		return Step{}, false
+	}
+	return Step{
+		Do:     Wait,
+		Member: left[0],
+		Reason: Scaling,
+		Text:   "what is left of " + left[0] + " goes",
+	}, true
+}
+
 // free is the first name that nothing has.
 func (s Seen) free(cluster string) string {
 	for n := 0; ; n++ {
