@@ -194,17 +194,12 @@ func remembered(cluster *v1alpha1.EtcdCluster) []plan.Member {
 	return all
 }
 
-// cluster is reached at all members that know a leader and vote: a learner serves no client.
+// cluster is reached at all members that serve clients.
 func (s *seen) cluster() membership.Cluster {
-	learners := map[string]bool{}
-	for _, m := range s.Members {
-		learners[m.Name] = m.Learner
-	}
-
 	var c membership.Cluster
 	endpoints := s.endpoints()
 	for _, name := range slices.Sorted(maps.Keys(s.answers)) {
-		if s.answers[name].Led && !learners[name] {
+		if s.answers[name].Serves {
 			c.Endpoints = append(c.Endpoints, endpoints[name])
 		}
 	}

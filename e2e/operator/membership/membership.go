@@ -26,9 +26,9 @@ type Answer struct {
 	ID      uint64
 	Version string
 
-	// Leads says that it is the leader, and Led that it knows one.
-	Leads bool
-	Led   bool
+	// Leads says that it is the leader, and Serves that it knows one and votes: a learner serves no client.
+	Leads  bool
+	Serves bool
 }
 
 // Member is what a majority of the members has agreed on.
@@ -86,7 +86,7 @@ func ask(ctx context.Context, endpoint string) (Answer, error) {
 		ID:      status.Header.MemberId,
 		Version: status.Version,
 		Leads:   status.Leader == status.Header.MemberId,
-		Led:     status.Leader != 0,
+		Serves:  status.Leader != 0 && !status.IsLearner,
 	}, nil
 }
 
