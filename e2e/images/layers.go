@@ -3,6 +3,7 @@ package images
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"strings"
@@ -18,6 +19,24 @@ type maker func(ctx context.Context, a *assembly) ([]file, error)
 
 // layers are the makers by the names that the catalog has. Any layer "mark NAME" is one file.
 func layers() map[string]maker {
+	all := extensionLayers()
+	maps.Copy(all, clusterLayers())
+	return all
+}
+
+// extensionLayers are those of extensionImages.
+func extensionLayers() map[string]maker {
+	return map[string]maker{
+		"etcd-3.6":      etcdPrograms("3.6"),
+		"etcd-3.7":      etcdPrograms("3.7"),
+		"etcd-operator": program("etcd-operator", "etcd-operator"),
+		"etcd-writer":   program("etcd-writer", "etcd-writer"),
+		"nft":           packaged(nft),
+		"sidecar":       program("sidecar", "sidecar"),
+	}
+}
+
+func clusterLayers() map[string]maker {
 	return map[string]maker{
 		"busybox":    busybox,
 		"bash":       together(packaged(bash), fixed(file{Path: "usr/local/bin/sh", Link: "/bin/bash"})),
@@ -52,13 +71,6 @@ func layers() map[string]maker {
 			program("consume-cpu", "consume-cpu/consume-cpu"),
 			packaged(stress),
 		),
-
-		"etcd-3.6":      etcdPrograms("3.6"),
-		"etcd-3.7":      etcdPrograms("3.7"),
-		"etcd-operator": program("etcd-operator", "etcd-operator"),
-		"etcd-writer":   program("etcd-writer", "etcd-writer"),
-		"nft":           packaged(nft),
-		"sidecar":       program("sidecar", "sidecar"),
 
 		"csi-attacher":        program("csi-attacher", "csi-attacher"),
 		"csi-provisioner":     program("csi-provisioner", "csi-provisioner"),

@@ -31,7 +31,8 @@ func TestOperatorOfEtcdLosesNoAcknowledgedWrite(t *testing.T) {
 	} {
 		began := time.Now()
 		step.do()
-		t.Logf("%5.1fs  %s (%.1f s)", time.Since(e.began).Seconds(), step.name, time.Since(began).Seconds())
+		took, all := time.Since(began).Seconds(), time.Since(e.began).Seconds()
+		t.Logf("%5.1fs  %s (%.1f s)", all, step.name, took)
 	}
 
 	found := e.check("orders")
@@ -42,7 +43,8 @@ func TestOperatorOfEtcdLosesNoAcknowledgedWrite(t *testing.T) {
 	}
 
 	e.kubectl("delete", "pod/writer", "etcdcluster/orders", "etcdcluster/orders-again", "--timeout=60s")
-	e.kubectl("wait", "--for=delete", "persistentvolumeclaim", "-l", "etcd.trivet.dev/cluster", "--timeout=60s")
+	e.kubectl("wait", "--for=delete", "persistentvolumeclaim", "-l", "etcd.trivet.dev/cluster",
+		"--timeout=60s")
 }
 
 func (e *etcd) create() {
@@ -129,8 +131,9 @@ func (e *etcd) loseVolume() {
 	if claims := e.claims(); len(claims) != 3 {
 		e.t.Errorf("claims %v", claims)
 	}
-	if now, err := e.try("get", "persistentvolumeclaim/"+member, "-o", "jsonpath={.metadata.uid}"); err == nil &&
-		now == uid {
+
+	now, err := e.try("get", "persistentvolumeclaim/"+member, "-o", "jsonpath={.metadata.uid}")
+	if err == nil && now == uid {
 		e.t.Errorf("the claim %s is still there", member)
 	}
 }

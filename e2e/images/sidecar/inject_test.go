@@ -111,7 +111,7 @@ func review(t *testing.T, pod *corev1.Pod, mutate mutation) *admissionv1.Admissi
 	}
 
 	w := httptest.NewRecorder()
-	request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/proxy", bytes.NewReader(body))
+	request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", bytes.NewReader(body))
 	webhook(slog.New(slog.DiscardHandler), mutate).ServeHTTP(w, request)
 	var answer admissionv1.AdmissionReview
 	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil {
@@ -128,7 +128,8 @@ func TestReviewIsAnsweredWithAPatchOfWhatChanges(t *testing.T) {
 	if err := json.Unmarshal(response.Patch, &patch); err != nil {
 		t.Fatal(err)
 	}
-	if !response.Allowed || response.UID != "u" || len(patch) != 1 || patch[0].Path != "/spec/initContainers" {
+	if !response.Allowed || response.UID != "u" ||
+		len(patch) != 1 || patch[0].Path != "/spec/initContainers" {
 		t.Errorf("response %+v with the patch %s", response, response.Patch)
 	}
 
@@ -153,7 +154,8 @@ func FuzzReviewIsAnswered(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for _, mutate := range []mutation{inject.proxy, watch} {
 			w := httptest.NewRecorder()
-			request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", bytes.NewReader(body))
+			sent := bytes.NewReader(body)
+			request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", sent)
 			webhook(slog.New(slog.DiscardHandler), mutate).ServeHTTP(w, request)
 			if w.Code != http.StatusOK && w.Code != http.StatusBadRequest {
 				t.Errorf("status %d for %q", w.Code, body)

@@ -32,8 +32,8 @@ func redirect(ctx context.Context, ports string) error {
 	return nil
 }
 
-// ruleset leads what the pod sends to the outbound port, and what comes to ports to the inbound port. What the
-// pod sends to itself goes its way.
+// ruleset leads what the pod sends to the outbound port, and what comes to ports to the inbound port. What
+// the pod sends to itself goes its way.
 func ruleset(ports string) (string, error) {
 	inbound := ""
 	for port := range strings.SplitSeq(ports, ",") {

@@ -46,7 +46,8 @@ func serveWebhooks(ctx context.Context, log *slog.Logger, address, certificates 
 		_ = server.Shutdown(ctx)
 	})
 
-	err := server.ListenAndServeTLS(filepath.Join(certificates, "tls.crt"), filepath.Join(certificates, "tls.key"))
+	certificate, key := filepath.Join(certificates, "tls.crt"), filepath.Join(certificates, "tls.key")
+	err := server.ListenAndServeTLS(certificate, key)
 	if !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}

@@ -106,7 +106,8 @@ func (c *Cluster) gate(ctx context.Context, s seen) error {
 		patch := fmt.Appendf(nil, `{"status": {"conditions": [{"type": %q, "status": "True",
 			"reason": "Member", "lastTransitionTime": %q}]}}`,
 			objects.Voting, metav1.Now().UTC().Format("2006-01-02T15:04:05Z"))
-		err := c.Client.Status().Patch(ctx, pod.DeepCopy(), client.RawPatch(types.StrategicMergePatchType, patch))
+		change := client.RawPatch(types.StrategicMergePatchType, patch)
+		err := c.Client.Status().Patch(ctx, pod.DeepCopy(), change)
 		if client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("open the readiness gate of %s: %w", m.Name, err)
 		}

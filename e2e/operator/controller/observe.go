@@ -87,8 +87,8 @@ func (c *Cluster) running(ctx context.Context, set objects.Set, s *seen) error {
 }
 
 func (c *Cluster) list(ctx context.Context, set objects.Set, list client.ObjectList) error {
-	err := c.Client.List(ctx, list, client.InNamespace(set.Cluster.Namespace), client.MatchingLabels(set.Labels()))
-	if err != nil {
+	namespace, labels := client.InNamespace(set.Cluster.Namespace), client.MatchingLabels(set.Labels())
+	if err := c.Client.List(ctx, list, namespace, labels); err != nil {
 		return fmt.Errorf("list what belongs to %s: %w", set.Cluster.Name, err)
 	}
 	return nil

@@ -52,7 +52,8 @@ type Pod struct {
 	Answers bool
 	Leads   bool
 
-	// Ready is the pod's condition, Ending that it is being deleted, Ended that its containers never run again.
+	// Ready is the pod's condition, Ending says that it is being deleted, Ended that its containers never run
+	// again.
 	Ready  bool
 	Ending bool
 	Ended  bool

@@ -238,8 +238,8 @@ func scale(want Want, seen Seen) (Step, bool) {
 	}
 }
 
-// rest waits until what is left of other members has gone. Nothing else waits for it: it may be on a node that
-// does not come back.
+// rest waits until what is left of other members has gone. Nothing else waits for it: it may be on a node
+// that does not come back.
 func rest(_ Want, seen Seen) (Step, bool) {
 	left := slices.Concat(seen.EndingClaims, slices.Sorted(maps.Keys(seen.Pods)))
 	left = slices.DeleteFunc(left, seen.member)

@@ -58,8 +58,8 @@ type Restore struct {
 type EtcdClusterStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// ClusterID is etcd's, in hexadecimal digits. A cluster that has one is never made again: what its members
-	// have lost, they have lost.
+	// ClusterID is etcd's, in hexadecimal digits. A cluster that has one is never made again: what its
+	// members have lost, they have lost.
 	ClusterID string `json:"clusterID,omitempty"`
 
 	// Replicas is the number of voting members, and ReadyReplicas of those that are ready.

@@ -1,4 +1,5 @@
-// Command etcd-operator runs the controllers of EtcdClusters and EtcdSnapshots. Of several replicas one works.
+// Command etcd-operator runs the controllers of EtcdClusters and EtcdSnapshots. Of several replicas one
+// works.
 package main
 
 import (

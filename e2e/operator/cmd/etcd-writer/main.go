@@ -42,7 +42,7 @@ func run(ctx context.Context, args []string) error {
 	dir := fs.String("journal", "", "directory of the journals")
 	workers := fs.Int("workers", 4, "how many write at the same time")
 	every := fs.Duration("every", 20*time.Millisecond, "pause between two writes of a worker")
-	before := fs.Int64("before", 0, "check what was acknowledged before this time, in milliseconds since 1970")
+	before := fs.Int64("before", 0, "check what was acknowledged before, in milliseconds since 1970")
 	if err := fs.Parse(args[1:]); err != nil {
 		return err
 	}
