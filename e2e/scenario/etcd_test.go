@@ -30,25 +30,27 @@ type written struct {
 // withOperator installs the operator, and removes it at the end of the test, before its namespace goes.
 func withOperator(c *cluster) *etcd {
 	c.t.Helper()
-	const config = "e2e/operator/config"
+	const config, namespace = "e2e/operator/config", "--namespace=etcd-operator"
 	c.t.Cleanup(func() {
 		for _, node := range c.allNodes() {
 			_, _ = c.cluster("start", node, c.agent)
 		}
 		if c.t.Failed() {
-			out, _ := c.try("get", "etcdclusters,etcdsnapshots,jobs,pvc", "-o", "yaml")
+			out, _ := c.try("get", "etcdclusters,etcdsnapshots,jobs,persistentvolumeclaims")
 			c.t.Log(out)
-			out, _ = c.try("logs", "--namespace=etcd-operator", "-l", "app.kubernetes.io/name=etcd-operator",
+			out, _ = c.try("get", "etcdclusters", "-o", "jsonpath={.items[*].status}")
+			c.t.Log(out)
+			out, _ = c.try("logs", namespace, "-l", "app.kubernetes.io/name=etcd-operator",
 				"--prefix", "--tail=200")
 			c.t.Log(out)
 		}
-		c.kubectl("delete", "-k", config, "--ignore-not-found", "--timeout=120s")
+		c.kubectl("delete", "-k", config, namespace, "--ignore-not-found", "--timeout=120s")
 	})
 
-	c.kubectl("apply", "-k", config)
+	c.kubectl("apply", "-k", config, namespace)
 	c.kubectl("wait", "--for=condition=Established", "--timeout=60s",
 		"crd/etcdclusters.etcd.trivet.dev", "crd/etcdsnapshots.etcd.trivet.dev")
-	c.kubectl("rollout", "status", "deployment/etcd-operator", "--namespace=etcd-operator", "--timeout=120s")
+	c.kubectl("rollout", "status", "deployment/etcd-operator", namespace, "--timeout=120s")
 	return &etcd{
 		cluster: c,
 		nodes:   c.allNodes(),

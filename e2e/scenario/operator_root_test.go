@@ -89,7 +89,8 @@ func (e *etcd) killMember() {
 	}
 
 	e.node = node
-	e.onNode("", "kill -9 $(pgrep -f -- '--name=%s ')", member)
+	// The brackets keep the shell from finding itself.
+	e.onNode("", "kill -9 $(pgrep -f -- '[-]-name=%s ')", member)
 	e.eventually(time.Minute, "restart of "+member, func() error {
 		if got := e.restarts(member); got != strconv.Itoa(restarts+1) {
 			return fmt.Errorf("restarted %s times, and %d before", got, restarts)

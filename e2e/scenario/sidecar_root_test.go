@@ -178,7 +178,8 @@ func (m *mesh) rebooted() {
 func labelled(name, labels string) string {
 	return fmt.Sprintf(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": %q, "labels": %s}, "spec": {
 		"terminationGracePeriodSeconds": 1, "containers": [{"name": "web", "image": "docker.io/trivet/demo:1",
-		"args": ["serve", "--data=/tmp"], "ports": [{"containerPort": 8080}]}]}}`, name, labels)
+		"command": ["sh", "-c", "mkdir -p /tmp/kv && exec demo serve --data=/tmp"],
+		"ports": [{"containerPort": 8080}]}]}}`, name, labels)
 }
 
 const initNames = "{.spec.initContainers[*].name}"
