@@ -70,10 +70,10 @@ func (e *etcd) settled(name string) {
 	e.kubectl("wait", "etcdcluster/"+name, "--for=condition=Ready", "--timeout=180s")
 }
 
-// members are the members of orders that vote, in the order of their names.
+// members are the members of orders that are ready, in the order of their names.
 func (e *etcd) members() []string {
 	e.t.Helper()
-	return strings.Fields(e.ask("etcdcluster/orders", "{.status.members[?(@.ready)].name}"))
+	return strings.Fields(e.ask("etcdcluster/orders", "{.status.members[?(@.ready==true)].name}"))
 }
 
 // ask reads a JSON path of an object.
@@ -89,11 +89,13 @@ func (e *etcd) claims() []string {
 		"-o", "jsonpath={.items[*].metadata.name}"))
 }
 
-// follower is a ready member that is not on the writer's node, and its node.
-func (e *etcd) follower() (member, node string) {
+// elsewhere is a ready member that is not on the writer's node, and its node: the leader, unless that is
+// there.
+func (e *etcd) elsewhere() (member, node string) {
 	e.t.Helper()
 	busy := e.ask("pod/writer", "{.spec.nodeName}")
-	for _, m := range e.members() {
+	leader := e.ask("etcdcluster/orders", "{.status.members[?(@.leader==true)].name}")
+	for _, m := range slices.Concat(strings.Fields(leader), e.members()) {
 		if node := e.ask("pod/"+m, "{.spec.nodeName}"); node != busy {
 			return m, node
 		}

@@ -82,7 +82,7 @@ func (e *etcd) shrink() {
 }
 
 func (e *etcd) killMember() {
-	member, node := e.follower()
+	member, node := e.elsewhere()
 	restarts, err := strconv.Atoi(e.restarts(member))
 	if err != nil {
 		e.t.Fatal(err)
@@ -103,7 +103,7 @@ func (e *etcd) killMember() {
 }
 
 func (e *etcd) deletePod() {
-	member, _ := e.follower()
+	member, _ := e.elsewhere()
 	volume := e.ask("persistentvolumeclaim/"+member, "{.spec.volumeName}")
 	uid := e.ask("pod/"+member, "{.metadata.uid}")
 	e.kubectl("delete", "pod", member, "--timeout=60s")
@@ -116,7 +116,7 @@ func (e *etcd) deletePod() {
 
 // loseVolume deletes a claim, which goes with the last pod that uses it: another member takes its place.
 func (e *etcd) loseVolume() {
-	member, _ := e.follower()
+	member, _ := e.elsewhere()
 	id := fmt.Sprintf(`{.status.members[?(@.name==%q)].id}`, member)
 	before := e.ask("etcdcluster/orders", id)
 	uid := e.ask("persistentvolumeclaim/"+member, "{.metadata.uid}")
@@ -141,7 +141,7 @@ func (e *etcd) loseVolume() {
 
 // killNodeAgent has a pod of a member deleted while nobody looks after its node.
 func (e *etcd) killNodeAgent() {
-	member, node := e.follower()
+	member, node := e.elsewhere()
 	e.do("kill", node, e.agent)
 	uid := e.ask("pod/"+member, "{.metadata.uid}")
 	e.kubectl("delete", "pod", member, "--wait=false")
@@ -153,7 +153,7 @@ func (e *etcd) killNodeAgent() {
 }
 
 func (e *etcd) rebootNode() {
-	member, node := e.follower()
+	member, node := e.elsewhere()
 	restarts, err := strconv.Atoi(e.restarts(member))
 	if err != nil {
 		e.t.Fatal(err)
