@@ -117,6 +117,18 @@ func (e *etcd) replaced(object, uid string) {
 	})
 }
 
+// column reads a JSON path of each object of a list, by the objects' names.
+func (e *etcd) column(path string, list ...string) map[string]string {
+	e.t.Helper()
+	each := `jsonpath={range .items[*]}{.metadata.name} ` + path + `{"\n"}{end}`
+	values := map[string]string{}
+	for line := range strings.Lines(e.kubectl(append([]string{"get", "-o", each}, list...)...)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		values[name] = value
+	}
+	return values
+}
+
 // check compares a cluster with what the writer has noted.
 func (e *etcd) check(cluster string, more ...string) written {
 	e.t.Helper()
@@ -153,14 +165,15 @@ func (e *etcd) spread(want int) {
 		e.t.Fatalf("members %v, claims %v, want %d of each", members, e.claims(), want)
 	}
 
+	const mine = "--selector=etcd.trivet.dev/cluster=orders"
+	nodes := e.column("{.spec.nodeName}", "pods", mine)
+	volumes := e.column("{.spec.volumeName}", "persistentvolumeclaims", mine)
+	affinity := e.column("{.spec.nodeAffinity}", "persistentvolumes")
 	used := map[string]bool{}
 	for _, m := range members {
-		node := e.ask("pod/"+m, "{.spec.nodeName}")
-		used[node] = true
-		volume := e.ask("persistentvolumeclaim/"+m, "{.spec.volumeName}")
-		affinity := e.ask("persistentvolume/"+volume, "{.spec.nodeAffinity}")
-		if !strings.Contains(affinity, `"`+node+`"`) {
-			e.t.Errorf("%s runs on %s, and its volume is elsewhere: %s", m, node, affinity)
+		used[nodes[m]] = true
+		if where := affinity[volumes[m]]; !strings.Contains(where, `"`+nodes[m]+`"`) {
+			e.t.Errorf("%s runs on %s, and its volume is elsewhere: %s", m, nodes[m], where)
 		}
 	}
 	if len(used) != min(want, len(e.nodes)) {
