@@ -47,7 +47,11 @@ pictures: ## draw the pictures of the documents from docs/data
 test-unit: ## go vet and the tests; those that need root skip with a reason when it is missing
 	go vet ./...
 	go test ./...
-	$(MAKE) --no-print-directory test-monitoring test-deploy
+	$(MAKE) --no-print-directory test-monitoring test-deploy test-operator
+
+.PHONY: test-operator
+test-operator: ## the operator of etcd that the cluster tests run
+	cd e2e/operator && GOFLAGS='-trimpath -buildvcs=false' go vet ./... && GOFLAGS='-trimpath -buildvcs=false' go test ./...
 
 .PHONY: test-deploy
 test-deploy: ## the kustomize bases of deploy, rendered and decoded as a strict API server does
@@ -65,8 +69,9 @@ test-root: install ## the tests that need root, in namespaces of their own; a sk
 test: install ## everything: go vet, unit and root tests, csi-sanity, and the cluster tests (make e2e); what CI runs
 	go vet ./...
 	go test -timeout=20m ./...
-	$(MAKE) --no-print-directory test-monitoring test-deploy
+	$(MAKE) --no-print-directory test-monitoring test-deploy test-operator
 	$(MAKE) --no-print-directory e2e NODES=2
+	$(MAKE) --no-print-directory e2e-operator
 
 FUZZTIME ?= 20s
 .PHONY: fuzz

@@ -50,6 +50,7 @@ var internalMay = []string{
 	"golang.org/x/net/netutil",
 	"go.opentelemetry.io/",
 	"github.com/google/go-containerregistry/pkg/v1",
+	"github.com/fsnotify/fsnotify",
 }
 
 // notNouns are names of packages that say nothing of what is in them.

@@ -37,6 +37,7 @@ metrics_images := $(call images,metrics)
 suite_images := $(call images,suite)
 storage_images := $(call images,storage)
 critest_images := $(call images,critest)
+extension_images := $(call images,extensions)
 
 $(ref)/controlplane: e2e/controlplane/go.mod e2e/controlplane/go.sum e2e/controlplane/main.go e2e/build.sh
 	@e2e/build.sh controlplane $(ref)
@@ -70,6 +71,8 @@ bin/trivet-cluster bin/trivet-images bin/trivet-specs &: $(cluster_sources) go.m
 $(suite_images): e2e/conformance/go.mod e2e/controlplane/go.mod
 $(storage_images): e2e/peers/sidecars/go.mod
 $(metrics_images): e2e/peers/metrics-server/go.mod
+$(extension_images): $(shell find e2e/operator -name '*.go' -not -name '*_test.go') e2e/operator/go.mod \
+	e2e/peers/etcd-3.6/go.mod e2e/peers/etcd-3.7/go.mod
 
 # What a run needs depends on who sits in the seats.
 references := $(ref)/controlplane $(ref)/coredns $(base_images) $(if $(filter 1,$(METRICS)),$(metrics_images))
@@ -106,7 +109,7 @@ install: ## install what the cluster needs of the host (apt; says what and why)
 references: $(ref)/controlplane $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge $(ref)/coredns ## build the reference programs (control plane, kubelet, containerd, ...)
 
 .PHONY: images
-images: $(base_images) $(metrics_images) $(suite_images) $(storage_images) $(critest_images) ## build all images of the offline clusters
+images: $(base_images) $(metrics_images) $(suite_images) $(storage_images) $(critest_images) $(extension_images) ## build all images of the offline clusters
 
 .PHONY: up
 up: install build bin/trivet-cluster bin/trivet-images $(references) ## bring a cluster up: NODES=1 NODE=trivet|kubelet CRI=trivet|containerd CNI=trivet|upstream OCI=crun|runc SYSTEMD=0 METRICS=0
@@ -198,14 +201,27 @@ conformance-page: bin/trivet-specs $(ref)/e2e.test ## write docs/conformance.md 
 
 # It begins with what a killed run has left. Whatever happens, also Ctrl-C: what failed is said once more at the end and the daemons' logs
 # are saved, the cluster is taken down, and the host is looked over.
-.PHONY: e2e
-e2e: SYSTEMD = 1
-e2e: DISK = 4Gi
-e2e: install build bin/trivet-cluster bin/trivet-images $(references) $(ref)/kubelet $(metrics_images) $(suite_images) $(critest_images) bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
-	@set -o pipefail; trap : INT TERM; verdict=0; rm -rf .trivet/failed .trivet/scenario.log; \
+define scenarios
+@set -o pipefail; trap : INT TERM; verdict=0; rm -rf .trivet/failed .trivet/scenario.log; \
 	{ $(CLUSTER) down --dir=$(E2E) && $(CLUSTER) up --dir=$(E2E) $(SEATS) && \
-		TRIVET_E2E=$(CURDIR)/$(E2E) TRIVET_MUST_RUN=1 go test -count=1 -timeout=40m -v ./e2e/scenario | tee .trivet/scenario.log; } || verdict=$$?; \
+		TRIVET_E2E=$(CURDIR)/$(E2E) TRIVET_MUST_RUN=1 go test -count=1 -timeout=40m -v $(1) ./e2e/scenario | tee .trivet/scenario.log; } || verdict=$$?; \
 	if [ $$verdict != 0 ]; then grep -sE -B4 '^ *--- FAIL' .trivet/scenario.log | tail -n 60 | cut -c1-600; \
 		for m in $(E2E)/machines/*/; do mkdir -p .trivet/failed/$$(basename $$m) && cp $$m/log/* .trivet/failed/$$(basename $$m)/; done; \
 		echo 'the logs of all daemons are in .trivet/failed'; fi; \
 	$(CLUSTER) down --dir=$(E2E) && $(CLUSTER) leaks --dir=$(E2E) $(WAIT) && exit $$verdict
+endef
+
+# The tests that want three nodes and the images of the set extensions.
+extension_tests = ^Test(OperatorOfEtcd|InjectedProxy|WebhooksAreAsked)
+
+.PHONY: e2e
+e2e: SYSTEMD = 1
+e2e: DISK = 4Gi
+e2e: install build bin/trivet-cluster bin/trivet-images $(references) $(ref)/kubelet $(metrics_images) $(suite_images) $(critest_images) bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
+	$(call scenarios,-skip='$(extension_tests)')
+
+.PHONY: e2e-operator
+e2e-operator: NODES = 3
+e2e-operator: E2E = .trivet/e2e-operator
+e2e-operator: install build bin/trivet-cluster bin/trivet-images $(references) $(extension_images) ## an operator that runs etcd with volumes of three nodes through kills, a reboot, a new version and a restore, and sidecars that a webhook injects, on a real cluster; then it is taken down
+	$(call scenarios,-run='$(extension_tests)')

@@ -15,7 +15,8 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
-	"github.com/fsnotify/fsnotify"
+
+	"github.com/trivet-node/trivet/internal/inotify"
 )
 
 // interfaceName is the name of the pod's interface.
@@ -70,7 +71,10 @@ func (n *Network) Run(ctx context.Context) error {
 		return fmt.Errorf("cni configuration directory: %w", err)
 	}
 
-	watcher, err := fsnotify.NewWatcher()
+	watcher, err := inotify.Open(ctx, n.cfg.Log, func() { n.Reload(ctx) })
+	if err != nil && ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", n.cfg.ConfDir, err)
 	}

@@ -40,6 +40,9 @@ var sets = []imageSet{
 
 	// Installers whose programs do not work (e2e/kind).
 	{name: "broken", images: brokenImages},
+
+	// What an operator, and the injection of sidecars, are tested with.
+	{name: "extensions", images: extensionImages},
 }
 
 // Sets are the names of the sets.
@@ -204,6 +207,41 @@ var brokenImages = []image{
 		names:  []string{"docker.io/library/trivet-node:broken"},
 		layers: []string{"broken trivet-node", "trivet-installer"},
 		config: runs("/usr/local/bin/trivet-installer", "attend", "--part=node"),
+	},
+}
+
+// extensionImages are an operator, two versions of etcd that it runs, a client of etcd, and a proxy with the
+// webhook that injects it.
+var extensionImages = []image{
+	{
+		names:  []string{"docker.io/trivet/etcd-operator:1"},
+		layers: []string{"etcd-operator"},
+		config: v1.Config{
+			Env:        searchPath,
+			User:       "65532:65532",
+			WorkingDir: "/",
+			Entrypoint: []string{"/etcd-operator"},
+		},
+	},
+	{
+		names:  []string{"docker.io/trivet/etcd:v3.6.16"},
+		layers: []string{"etcd-3.6"},
+		config: v1.Config{Env: searchPath, Cmd: []string{"etcd"}},
+	},
+	{
+		names:  []string{"docker.io/trivet/etcd:v3.7.3"},
+		layers: []string{"etcd-3.7"},
+		config: v1.Config{Env: searchPath, Cmd: []string{"etcd"}},
+	},
+	{
+		names:  []string{"docker.io/trivet/etcd-writer:1"},
+		layers: []string{"etcd-writer"},
+		config: runs("/etcd-writer"),
+	},
+	{
+		names:  []string{"docker.io/trivet/sidecar:1"},
+		layers: []string{"nft", "sidecar"},
+		config: runs("/sidecar"),
 	},
 }
 

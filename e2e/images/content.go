@@ -242,3 +242,18 @@ var fileSystems = packages{
 	},
 	trees: []string{"etc/mke2fs.conf"},
 }
+
+// nft is what the proxy's init container writes its rules with.
+var nft = packages{
+	names:    []string{"nftables"},
+	programs: map[string]string{"usr/sbin/nft": "nft"},
+}
+
+// etcdPrograms are what the official image has, of one minor version.
+func etcdPrograms(minor string) maker {
+	return together(
+		program("etcd-"+minor, "usr/local/bin/etcd"),
+		program("etcdctl-"+minor, "usr/local/bin/etcdctl"),
+		program("etcdutl-"+minor, "usr/local/bin/etcdutl"),
+	)
+}

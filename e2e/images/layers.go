@@ -22,7 +22,20 @@ type maker func(ctx context.Context, a *assembly) ([]file, error)
 func layers() map[string]maker {
 	all := othersLayers()
 	maps.Copy(all, ownLayers())
+	maps.Copy(all, extensionLayers())
 	return all
+}
+
+// extensionLayers are those of extensionImages.
+func extensionLayers() map[string]maker {
+	return map[string]maker{
+		"etcd-3.6":      etcdPrograms("3.6"),
+		"etcd-3.7":      etcdPrograms("3.7"),
+		"etcd-operator": program("etcd-operator", "etcd-operator"),
+		"etcd-writer":   program("etcd-writer", "etcd-writer"),
+		"nft":           packaged(nft),
+		"sidecar":       program("sidecar", "sidecar"),
+	}
 }
 
 // othersLayers are the makers of what others deliver, and of what stands in its place.

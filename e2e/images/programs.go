@@ -22,9 +22,11 @@ const (
 	conformance  = "e2e/conformance"
 	controlPlane = "e2e/controlplane"
 	sidecars     = "e2e/peers/sidecars"
+	operator     = "e2e/operator"
 
 	kubernetesImages = "k8s.io/kubernetes/test/images/"
 	csi              = "github.com/kubernetes-csi/"
+	etcd             = "go.etcd.io/etcd/"
 )
 
 // builds are the programs of the layers, by name. What is not among them is built already.
@@ -51,7 +53,17 @@ var builds = map[string]build{
 	"regression-issue-74839": {module: conformance, pkg: kubernetesImages + "regression-issue-74839"},
 	"sample-device-plugin":   {module: conformance, pkg: kubernetesImages + "sample-device-plugin"},
 
-	"etcd": {module: controlPlane, pkg: "go.etcd.io/etcd/server/v3"},
+	"sidecar":       {module: own, pkg: "./e2e/images/sidecar"},
+	"etcd-operator": {module: operator, pkg: "./cmd/etcd-operator"},
+	"etcd-writer":   {module: operator, pkg: "./cmd/etcd-writer"},
+
+	"etcd":        {module: controlPlane, pkg: etcd + "server/v3"},
+	"etcd-3.6":    {module: "e2e/peers/etcd-3.6", pkg: etcd + "server/v3"},
+	"etcdctl-3.6": {module: "e2e/peers/etcd-3.6", pkg: etcd + "etcdctl/v3"},
+	"etcdutl-3.6": {module: "e2e/peers/etcd-3.6", pkg: etcd + "etcdutl/v3"},
+	"etcd-3.7":    {module: "e2e/peers/etcd-3.7", pkg: etcd + "server/v3"},
+	"etcdctl-3.7": {module: "e2e/peers/etcd-3.7", pkg: etcd + "etcdctl/v3"},
+	"etcdutl-3.7": {module: "e2e/peers/etcd-3.7", pkg: etcd + "etcdutl/v3"},
 	"metrics-server": {
 		module: "e2e/peers/metrics-server",
 		pkg:    "sigs.k8s.io/metrics-server/cmd/metrics-server",

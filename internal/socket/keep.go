@@ -7,9 +7,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/inotify"
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // Keep makes the socket of a listener that Listen returned again whenever its file is gone (the directory was
@@ -57,6 +61,9 @@ func Remove(path string) error {
 // awaitGone returns when nothing is at path any more, or ctx has ended.
 func awaitGone(ctx context.Context, path string) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if inotify.UsedUp(err) {
+		return lookUntilGone(ctx, path)
+	}
 	if err != nil {
 		return err
 	}
@@ -94,6 +101,16 @@ func awaitGone(ctx context.Context, path string) error {
 			return nil
 		}
 	}
+}
+
+// lookUntilGone does the same when the kernel has no inotify instance left.
+func lookUntilGone(ctx context.Context, path string) error {
+	for range retry.Every(ctx, time.Second) {
+		if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+	}
+	return ctx.Err()
 }
 
 // movedAway reports whether the events of a watched directory say that the directory itself was removed or

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/trivet-node/trivet/internal/inotify"
 )
 
 // Run watches the directory until ctx ends. Sockets that are there already are registered first.
@@ -16,7 +18,14 @@ func (r *Registry) Run(ctx context.Context) error {
 		return fmt.Errorf("plugin directory: %w", err)
 	}
 
-	watcher, err := fsnotify.NewWatcher()
+	// Nothing that was begun here outlives Run.
+	defer r.running.Wait()
+	defer r.close()
+
+	watcher, err := inotify.Open(ctx, r.cfg.Log, func() { r.scan(ctx) })
+	if err != nil && ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("watch plugin directory: %w", err)
 	}
@@ -25,9 +34,6 @@ func (r *Registry) Run(ctx context.Context) error {
 	if err := watcher.Add(r.cfg.Dir); err != nil {
 		return fmt.Errorf("watch plugin directory %s: %w", r.cfg.Dir, err)
 	}
-	// Nothing that was begun here outlives Run.
-	defer r.running.Wait()
-	defer r.close()
 
 	r.scan(ctx)
 	for {

@@ -11,10 +11,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/trivet-node/trivet/internal/boundedfile"
+	"github.com/trivet-node/trivet/internal/inotify"
 	"github.com/trivet-node/trivet/node/manifest"
 )
 
@@ -52,7 +52,10 @@ const (
 
 // Run reads the files whenever they change until ctx ends. The path may be missing, come and go.
 func (f *Files) Run(ctx context.Context) error {
-	watcher, err := fsnotify.NewWatcher()
+	watcher, err := inotify.Open(ctx, f.source.log, f.read)
+	if err != nil && ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("watch static pods: %w", err)
 	}

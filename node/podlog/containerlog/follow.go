@@ -12,21 +12,23 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/trivet-node/trivet/internal/boundedfile"
+	"github.com/trivet-node/trivet/internal/inotify"
 )
 
 // pollRunning is how often an idle follower asks whether the container still runs: an exit writes nothing to
-// the log.
+// the log. A follower for which the kernel has no inotify instance left reads the log as often.
 const pollRunning = 500 * time.Millisecond
 
 // follow prints what there is and what is added, until the container has ended.
 func (p *printer) follow(ctx context.Context, at *cursor) error {
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("follow log: %w", err)
-	}
-	defer watcher.Close()
-
-	if err := watcher.Add(filepath.Dir(at.path)); err != nil {
+	var changes <-chan fsnotify.Event
+	var failures <-chan error
+	watcher, err := watch(filepath.Dir(at.path))
+	switch {
+	case err == nil:
+		defer watcher.Close()
+		changes, failures = watcher.Events, watcher.Errors
+	case !inotify.UsedUp(err):
 		return fmt.Errorf("follow log %s: %w", at.path, err)
 	}
 
@@ -51,10 +53,10 @@ func (p *printer) follow(ctx context.Context, at *cursor) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-watcher.Events:
+		case <-changes:
 
 		// Whatever the error is: events may be lost, so there may be more to read.
-		case _, open := <-watcher.Errors:
+		case _, open := <-failures:
 			if !open {
 				return fmt.Errorf("follow log %s: the watch has ended", at.path)
 			}
@@ -65,6 +67,18 @@ func (p *printer) follow(ctx context.Context, at *cursor) error {
 			ended, failure = !running || err != nil, err
 		}
 	}
+}
+
+func watch(dir string) (*fsnotify.Watcher, error) {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, err
+	}
+	if err := watcher.Add(dir); err != nil {
+		watcher.Close()
+		return nil, err
+	}
+	return watcher, nil
 }
 
 // catchUp prints what has been added, and goes on with the next file when the log has been rotated.
