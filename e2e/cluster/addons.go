@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/trivet-node/trivet/e2e/cluster/controlplane"
+	"github.com/trivet-node/trivet/e2e/cluster/seat"
 )
 
 // MetricsServer is metrics-server on a cluster that is up: what kubectl top and autoscalers ask.
@@ -29,4 +30,16 @@ func (m MetricsServer) kubectl(ctx context.Context, args ...string) error {
 		return err
 	}
 	return kubectl(ctx, m.cluster, manifests, args...)
+}
+
+// startLocalPath installs local-path-provisioner, if it sits on a node of the plan, and starts it beside the
+// control plane. It stays when it has no seat any more: volumes that it has made are for it to remove.
+func (c *Cluster) startLocalPath(ctx context.Context, plan Plan) error {
+	if !plan.has(func(n Node) bool { return n.CSI == seat.LocalPath }) {
+		return nil
+	}
+	if err := kubectl(ctx, c, controlplane.LocalPath, "apply", "-f", "-"); err != nil {
+		return err
+	}
+	return c.state().controlPlane().Start(c.plane().LocalPath())
 }
