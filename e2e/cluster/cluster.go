@@ -119,7 +119,7 @@ func (c *Cluster) Up(ctx context.Context, nodes []Node) error {
 		return err
 	}
 
-	if err := c.startLocalPath(ctx, plan); err != nil {
+	if err := startLocalPath(ctx, c, plan); err != nil {
 		return err
 	}
 

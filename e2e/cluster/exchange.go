@@ -266,7 +266,7 @@ func (e *exchange) volumes(ctx context.Context) error {
 	}
 
 	if e.next.CSI == seat.LocalPath {
-		return e.cluster.startLocalPath(ctx, e.plan)
+		return startLocalPath(ctx, e.cluster, e.plan)
 	}
 	return e.machine.Start(driver)
 }

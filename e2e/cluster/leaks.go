@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -51,7 +52,12 @@ func (c *Cluster) findLeaks(ctx context.Context) ([]leaks.Leak, error) {
 	}
 
 	var out []leaks.Leak
-	for _, n := range plan.Nodes {
+	nodes := plan.Nodes
+	if c.Machine(guestName).Pid() != 0 {
+		nodes = append(slices.Clone(nodes), guestNode())
+	}
+
+	for _, n := range nodes {
 		found, err := nodeLeaks(ctx, client, c.state(), n)
 		if err != nil {
 			return nil, fmt.Errorf("node %s: %w", n.Name, err)

@@ -38,6 +38,9 @@ const about = `trivet-cluster runs a real Kubernetes cluster in namespaces of th
   cni NODE P               the same of its CNI plugin: trivet or upstream
   csi NODE P               the same of its provisioner of volumes: trivet or local-path
   cri NODE S               the same of the CRI server, trivet or containerd, of a node that was drained
+  guest boot|network|dismiss
+                           a machine that is not a node: boot it, start its network daemon after it has
+                           joined by kubeadm, end it
   reboot NODE              power cut and boot
   cut|mend NODE            pull the node's network cable, plug it in again
   install metrics-server   have it on the cluster, for kubectl top and autoscalers
@@ -176,6 +179,7 @@ var operands = map[string]int{
 	"cri":     2,
 	"cni":     2,
 	"csi":     2,
+	"guest":   1,
 	"reboot":  1,
 	"cut":     1,
 	"mend":    1,
@@ -214,6 +218,8 @@ func (s *session) do(ctx context.Context, verb string) error {
 		return s.kill()
 	case "agent", "cri", "cni", "csi":
 		return s.Exchange(ctx, s.args[0], verb, s.args[1])
+	case "guest":
+		return s.guest(ctx, s.args[0])
 	case "reboot":
 		return s.Reboot(ctx, s.args[0])
 	case "cut", "mend":
