@@ -216,7 +216,10 @@ func (e *exchange) networkOfNetd(ctx context.Context, files nodeFiles) error {
 		}
 		return err == nil, err
 	}
-	err := await(ctx, "its network configuration", 20*time.Millisecond, e.machine, []string{netd.Name}, written)
+
+	const interval = 20 * time.Millisecond
+	daemons := []string{netd.Name}
+	err := await(ctx, "its network configuration", interval, e.machine, daemons, written)
 	if err != nil {
 		return err
 	}

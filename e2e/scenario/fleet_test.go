@@ -174,9 +174,12 @@ func isFirst(dir string) bool {
 // the API shows them and as the kernel does.
 func (f *fleet) look() map[string]string {
 	f.t.Helper()
-	const each = `{range .items[*]}{.metadata.name} address {.status.podIPs[*].ip}, restarts ` +
-		`{.status.containerStatuses[0].restartCount}, since {.status.containerStatuses[0].state.running.startedAt}` +
-		`, {.status.containerStatuses[0].containerID}{"\n"}{end}`
+	const (
+		container = `.status.containerStatuses[0]`
+		each      = `{range .items[*]}{.metadata.name} address {.status.podIPs[*].ip}, restarts {` + container +
+			`.restartCount}, since {` + container + `.state.running.startedAt}, {` + container +
+			`.containerID}{"\n"}{end}`
+	)
 	looks := map[string]string{}
 	for line := range strings.Lines(f.kubectl("get", "pods", "-o", "jsonpath="+each)) {
 		name, shown, _ := strings.Cut(line, " ")
@@ -210,8 +213,9 @@ func lookAt(t *testing.T, pid int) string {
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	network, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
 	mark, _ := os.ReadFile(fmt.Sprintf("/proc/%d/root/data/mark", pid))
-	return fmt.Sprintf("process %d since %s in %s, %s, its volume says %q\n",
-		pid, fields[19], network, addressesOf(t, pid), mark) + mountsOf(pid, " /data ", " /scratch ", " /config ")
+	process := fmt.Sprintf("process %d since %s in %s, %s, its volume says %q\n",
+		pid, fields[19], network, addressesOf(t, pid), mark)
+	return process + mountsOf(pid, " /data ", " /scratch ", " /config ")
 }
 
 // addressesOf are those of the network namespace of a process.

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// guest is the cluster as the test of the machine that joins by kubeadm sees it: pods go there. Only kubeadm's
-// commands and systemctl run on it.
+// guest is the cluster as the test of the machine that joins by kubeadm sees it: pods go there. Only
+// kubeadm's commands and systemctl run on it.
 type guest struct{ *cluster }
 
 // token is the one by which it joins.
@@ -99,8 +99,9 @@ func (c *cluster) lay(maxPods int) {
 	for _, phase := range []string{"upload-config all", "bootstrap-token"} {
 		script := fmt.Sprintf("cat >/tmp/kubeadm.yaml; %s/.trivet/bin/kubeadm init phase %s "+
 			"--config=/tmp/kubeadm.yaml --kubeconfig=%s/pki/admin.kubeconfig", c.root, phase, c.dir)
-		out, err := c.run(time.Minute, fmt.Sprintf(laid, c.node, maxPods), c.root+"/bin/trivet-cluster", "exec",
-			"--dir="+c.dir, "control-plane", "sh", "-ec", script)
+		config := fmt.Sprintf(laid, c.node, maxPods)
+		out, err := c.run(time.Minute, config, c.root+"/bin/trivet-cluster", "exec", "--dir="+c.dir,
+			"control-plane", "sh", "-ec", script)
 		if err != nil {
 			c.t.Fatalf("%v\n%s", err, out)
 		}
@@ -203,9 +204,12 @@ func TestAMachineJoinsIsUpgradedAndResetByKubeadm(t *testing.T) {
 	g.drain()
 	g.sh("", "kubeadm reset --force --cri-socket=unix:///run/trivet/cri.sock")
 	g.kubectl("delete", "node", "guest")
-	if left := g.sh("", "systemctl is-active kubelet || true; ls -A /etc/kubernetes/manifests /var/lib/kubelet; "+
-		"ls /etc/kubernetes/*.conf 2>/dev/null || true; grep -c /var/lib/kubelet/ /proc/mounts || true"); left !=
-		"inactive\n/etc/kubernetes/manifests:\n\n/var/lib/kubelet:\n0\n" {
+	const look = `systemctl is-active kubelet || true
+		ls -A /etc/kubernetes/manifests /var/lib/kubelet
+		ls /etc/kubernetes/*.conf 2>/dev/null || true
+		grep -c /var/lib/kubelet/ /proc/mounts || true`
+	const nothing = "inactive\n/etc/kubernetes/manifests:\n\n/var/lib/kubelet:\n0\n"
+	if left := g.sh("", look); left != nothing {
 		t.Errorf("after the reset: %s", left)
 	}
 

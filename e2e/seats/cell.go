@@ -85,14 +85,14 @@ func Choose(wanted, commit string) ([]seat.Seats, error) {
 
 	var chosen []seat.Seats
 	for _, cell := range Cells() {
-		has := func(program string) bool { return slices.Contains(columns(cell), program) }
-		if all := strings.Split(wanted, ","); !slices.ContainsFunc(all, func(p string) bool { return !has(p) }) {
+		lacks := func(program string) bool { return !slices.Contains(columns(cell), program) }
+		if !slices.ContainsFunc(strings.Split(wanted, ","), lacks) {
 			chosen = append(chosen, cell)
 		}
 	}
 
 	if len(chosen) == 0 {
-		return nil, fmt.Errorf("no cell of the matrix has %q: it is all, rotating, or programs with commas", wanted)
+		return nil, fmt.Errorf("no cell of the matrix has %q: all, rotating, or programs with commas", wanted)
 	}
 
 	return chosen, nil

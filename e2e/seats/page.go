@@ -11,12 +11,12 @@ const intro = `# Who sits in a node's seats
 
 Each part of trivet stands in for a program that people run today, and works with those that stay.
 ` + "`make seats RESULTS=docs/data`" + ` brings up a cluster for each row, measures pods one by one, runs
-the tests below and the [demo](cluster.md), and writes this page from what came out. ` + "`make test`" + ` does
-it with one row, which is another one for each commit; ` + "`make seats CELLS=kubelet,upstream`" + ` with
-those that have both programs.
+the tests below and the [demo](cluster.md), and writes this page from what came out. ` + "`make test`" + `
+does it with one row, which is another one for each commit;
+` + "`make seats CELLS=kubelet,upstream`" + ` with those that have both programs.
 
-The others are kubelet 1.37.2, containerd 2.4, the upstream plugins (bridge, host-local, portmap) and
-Rancher's local-path-provisioner 0.0.30, which kind and k3s come with. The Kubernetes project's
+The others are kubelet 1.37.2, containerd 2.4, the upstream plugins (bridge, host-local, portmap)
+and Rancher's local-path-provisioner 0.0.30, which kind and k3s come with. The Kubernetes project's
 csi-driver-host-path cannot be had through the Go module proxy
 ([ADR 0760](adr/0760-the-seat-of-volumes.md)).
 
@@ -105,8 +105,8 @@ func writeMachines(out *strings.Builder, all []Result) {
 	slices.Sort(machines)
 	machines = slices.Compact(machines)
 	if len(machines) > 0 {
-		out.WriteString("## The machine\n\nOne node, medians with the shortest and the longest time; load is the " +
-			"load average when the\npods were measured.\n\n")
+		out.WriteString("## The machine\n\nOne node, medians with the shortest and the longest time; load is " +
+			"the load average when the\npods were measured.\n\n")
 	}
 	for _, m := range machines {
 		fmt.Fprintf(out, "- %s\n", m)

@@ -29,7 +29,8 @@ configuration is written`
 
 	aboutNetwork = `name of the pods' network: that of another plugin's configuration keeps the addresses of
 the pods that it has attached`
-	aboutBridge = "name of the network's bridge: that of another plugin keeps the pods that are on it connected"
+	aboutBridge = `name of the network's bridge: that of another plugin keeps the pods that are on it
+connected`
 
 	aboutClusterCIDR = `pod networks of the whole cluster, comma separated: what
 is sent there keeps the pod's address, and a Node that claims pods elsewhere is refused

@@ -1,5 +1,6 @@
 // Package seat says which program may sit in which seat of a node (agent, CRI server, CNI plugin, provisioner
-// of volumes, OCI runtime, init), and how each of them is started: its command line and its configuration. It starts nothing.
+// of volumes, OCI runtime, init), and how each of them is started: its command line and its configuration.
+// It starts nothing.
 package seat
 
 import (
@@ -45,8 +46,8 @@ var Reference = Seats{
 	Init:  "trivet",
 }
 
-// LocalPath is Seats.CSI of a node whose volumes are directories, made by Rancher's local-path-provisioner. It
-// is one program for the whole cluster, and what kind and k3s come with.
+// LocalPath is Seats.CSI of a node whose volumes are directories, made by Rancher's local-path-provisioner.
+// It is one program for the whole cluster, and what kind and k3s come with.
 const LocalPath = "local-path"
 
 // With puts another program into a seat, which is named agent, cri, cni or csi.

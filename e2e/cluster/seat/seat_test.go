@@ -202,7 +202,8 @@ func TestUpstreamNetworkHasARangeForEachPodCIDR(t *testing.T) {
 	}
 
 	ranges := conf.Plugins[0].IPAM.Ranges
-	if path != UpstreamConflist || conf.Name != "pods" || len(ranges) != 2 || ranges[1][0]["subnet"] != "fd00::/64" {
+	if path != UpstreamConflist || conf.Name != "pods" || len(ranges) != 2 ||
+		ranges[1][0]["subnet"] != "fd00::/64" {
 		t.Errorf("%s: %s", path, text)
 	}
 }

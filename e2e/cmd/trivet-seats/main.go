@@ -16,9 +16,9 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-const about = `trivet-seats brings up a cluster of one node for each chosen mix of programs in its seats, measures
-pods, runs scenarios and the demo on it, and takes it down again. It ends with an error unless everything
-passed in every one.
+const about = `trivet-seats brings up a cluster of one node for each chosen mix of programs in its seats,
+measures pods, runs scenarios and the demo on it, and takes it down again. It ends with an error unless
+everything passed in every one.
 
   trivet-seats [flags]     try the mixes
   trivet-seats page        write docs/seats.md from the results in --data`
@@ -39,8 +39,8 @@ func do(ctx context.Context, env *program.Env) error {
 	fs.StringVar(&run.Dir, "dir", ".trivet/seats", "state directory of the clusters, and of the logs")
 	fs.IntVar(&run.Pods, "pods", 15, "how many pods are measured")
 	data := fs.String("data", "", "file of results to keep what came out in")
-	wanted := fs.String("cells", "all",
-		"all, rotating (the one of this commit), or the programs that a mix must have, such as kubelet,upstream")
+	wanted := fs.String("cells", "all", "all, rotating (the one of this commit), or the programs that a mix "+
+		"must have, such as kubelet,upstream")
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
