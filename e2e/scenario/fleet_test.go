@@ -176,9 +176,9 @@ func (f *fleet) look() map[string]string {
 	f.t.Helper()
 	const (
 		container = `.status.containerStatuses[0]`
-		each      = `{range .items[*]}{.metadata.name} address {.status.podIPs[*].ip}, restarts {` + container +
-			`.restartCount}, since {` + container + `.state.running.startedAt}, {` + container +
-			`.containerID}{"\n"}{end}`
+		each      = `{range .items[*]}{.metadata.name} address {.status.podIPs[*].ip}, restarts {` +
+			container + `.restartCount}, since {` + container + `.state.running.startedAt}, {` +
+			container + `.containerID}{"\n"}{end}`
 	)
 	looks := map[string]string{}
 	for line := range strings.Lines(f.kubectl("get", "pods", "-o", "jsonpath="+each)) {

@@ -105,8 +105,8 @@ func writeMachines(out *strings.Builder, all []Result) {
 	slices.Sort(machines)
 	machines = slices.Compact(machines)
 	if len(machines) > 0 {
-		out.WriteString("## The machine\n\nOne node, medians with the shortest and the longest time; load is " +
-			"the load average when the\npods were measured.\n\n")
+		out.WriteString("## The machine\n\nOne node, medians with the shortest and the longest time; load " +
+			"is the load average when the\npods were measured.\n\n")
 	}
 	for _, m := range machines {
 		fmt.Fprintf(out, "- %s\n", m)
