@@ -150,12 +150,15 @@ func livePods(pods []corev1.Pod) []leaks.Pod {
 	return live
 }
 
-// volumeHandles are the CSI drivers' names of volumes.
+// volumeHandles are the CSI drivers' names of volumes, and the names of the directories that are volumes.
 func volumeHandles(volumes []corev1.PersistentVolume) []string {
 	var handles []string
 	for _, pv := range volumes {
 		if pv.Spec.CSI != nil {
 			handles = append(handles, pv.Spec.CSI.VolumeHandle)
+		}
+		if pv.Spec.HostPath != nil {
+			handles = append(handles, filepath.Base(pv.Spec.HostPath.Path))
 		}
 	}
 	return handles
