@@ -210,7 +210,7 @@ conformance-page: bin/trivet-specs $(ref)/e2e.test ## write docs/conformance.md 
 .PHONY: e2e
 e2e: SYSTEMD = 1
 e2e: DISK = 4Gi
-e2e: install build bin/trivet-cluster bin/trivet-images $(all_references) $(base_images) $(metrics_images) $(suite_images) $(critest_images) bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
+e2e: install build bin/trivet-cluster bin/trivet-images $(all_references) $(ref)/kubeadm $(base_images) $(metrics_images) $(suite_images) $(critest_images) bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
 	@set -o pipefail; trap : INT TERM; verdict=0; rm -rf .trivet/failed .trivet/scenario.log; \
 	{ $(CLUSTER) down --dir=$(E2E) && $(CLUSTER) up --dir=$(E2E) $(SEATS) && \
 		TRIVET_E2E=$(CURDIR)/$(E2E) TRIVET_MUST_RUN=1 go test -count=1 -timeout=40m -v ./e2e/scenario | tee .trivet/scenario.log; } || verdict=$$?; \

@@ -312,6 +312,8 @@ func (f *fleet) note(e watch.Event) {
 		f.fault("pod " + pod.Name + " was deleted")
 	case !bench.IsReady(pod):
 		f.fault(fmt.Sprintf("pod %s is not Ready: %+v", pod.Name, pod.Status.Conditions))
+	case len(pod.Status.ContainerStatuses) == 0:
+		f.fault("pod " + pod.Name + " shows no container")
 	case pod.Status.ContainerStatuses[0].RestartCount > 0:
 		f.fault("the container of pod " + pod.Name + " was restarted")
 	}
