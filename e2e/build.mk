@@ -148,7 +148,7 @@ bin/trivet-seats: $(cluster_sources) $(wildcard e2e/bench/*.go e2e/seats/*.go) g
 
 .PHONY: seats
 seats: install build $(seats_need) ## pods measured, scenarios and the demo with every mix of trivet and reference programs in a node's seats, one cluster after the other
-	@bin/trivet-seats --cells=$(CELLS) --pods=$(SEAT_PODS) $(if $(RESULTS),--data=$(RESULTS)/seats.jsonl)
+	@bin/trivet-seats --cells=$(CELLS) --pods=$(SEAT_PODS) --metrics-server $(if $(RESULTS),--data=$(RESULTS)/seats.jsonl)
 
 .PHONY: seats-page
 seats-page: bin/trivet-seats ## write docs/seats.md from docs/data/seats.jsonl

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/containernetworking/cni/pkg/utils"
+
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
@@ -63,6 +65,11 @@ func networkConfig(name, bridge string, podCIDRs, noMasq []netip.Prefix, mtu int
 
 // CheckNames returns an error that says what is wrong with the names of a network and of its bridge.
 func CheckNames(network, bridge string) error {
+	// As the plugin's caller does.
+	if err := utils.ValidateNetworkName(network); err != nil {
+		return err
+	}
+
 	anyPods := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 	list, err := networkConfig(network, bridge, anyPods, nil, 0)
 	if err != nil {

@@ -47,7 +47,8 @@ const fleetPod = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": %q}, 
 			"storageClassName": %q, "resources": {"requests": {"storage": "16Mi"}}}}}},
 		{"name": "scratch", "emptyDir": {}},
 		{"name": "config", "configMap": {"name": "kube-root-ca.crt"}}],
-	"containers": [{"name": "c", "image": "docker.io/trivet/demo:1", "args": ["serve"],
+	"containers": [{"name": "c", "image": "docker.io/trivet/demo:1",
+		"command": ["sh", "-c", "mkdir -p /data/kv && exec /bin/demo serve"],
 		"readinessProbe": %s,
 		"livenessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
 		"volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "scratch", "mountPath": "/scratch"},
@@ -359,7 +360,7 @@ func (f *fleet) newcomer(name string) {
 		f.t.Errorf("pod %s has the address %s of %s", name, own, other)
 	}
 
-	const ask = `for ip in %s; do wget -q -T 3 -O /dev/null http://$ip:8080/healthz || echo $ip; done`
+	const ask = `for ip in %s; do timeout 3 wget -q -O /dev/null http://$ip:8080/healthz || echo $ip; done`
 	all := strings.Join(slices.Sorted(maps.Keys(theirs)), " ")
 	if lost := f.kubectl("exec", name, "--", "sh", "-c", fmt.Sprintf(ask, all)); lost != "" {
 		f.t.Errorf("%s does not reach %s", name, strings.Join(strings.Fields(lost), " "))

@@ -47,7 +47,7 @@ serverTLSBootstrap: true
 maxPods: %d
 `
 
-// joining is what the machine is told of itself. Of this host's kernel and files kubeadm expects what a
+// joining is the configuration of kubeadm join. Of this host's kernel and files kubeadm expects what a
 // machine of namespaces does not have: modules, its configuration, the names of cgroups.
 const joining = `apiVersion: kubeadm.k8s.io/v1beta4
 kind: JoinConfiguration

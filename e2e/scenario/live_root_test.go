@@ -105,7 +105,8 @@ const stateful = `{"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {
 	"serviceName": "db", "replicas": 2, "podManagementPolicy": "Parallel",
 	"selector": {"matchLabels": {"app": "db"}}, "template": {"metadata": {"labels": {"app": "db"}}, "spec": {
 		"nodeSelector": {"kubernetes.io/hostname": %q}, "terminationGracePeriodSeconds": 2,
-		"containers": [{"name": "c", "image": "docker.io/trivet/demo:1", "args": ["serve"],
+		"containers": [{"name": "c", "image": "docker.io/trivet/demo:1",
+			"command": ["sh", "-c", "mkdir -p /data/kv && exec /bin/demo serve"],
 			"readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
 			"volumeMounts": [{"name": "data", "mountPath": "/data"}]}]}},
 	"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],

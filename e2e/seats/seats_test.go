@@ -141,8 +141,8 @@ func TestACellFailsByItsDemoOrAScenario(t *testing.T) {
 
 func TestFiguresAreMedianAndEnds(t *testing.T) {
 	f := sumUp([]time.Duration{90 * time.Millisecond, 30 * time.Millisecond, 50 * time.Millisecond})
-	if f != (Figures{Median: 50, Min: 30, Max: 90, Count: 3}) || f.String() != "50 ms (30 to 90)" {
-		t.Errorf("%+v: %s", f, f)
+	if f.String() != "50 ms (30 to 90)" || f.Count != 3 {
+		t.Errorf("%s of %d", f, f.Count)
 	}
 }
 

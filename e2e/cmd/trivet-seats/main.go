@@ -38,6 +38,7 @@ func do(ctx context.Context, env *program.Env) error {
 	fs := env.Flags(about)
 	fs.StringVar(&run.Dir, "dir", ".trivet/seats", "state directory of the clusters, and of the logs")
 	fs.IntVar(&run.Pods, "pods", 15, "how many pods are measured")
+	fs.BoolVar(&run.Metrics, "metrics-server", false, "install metrics-server before the demo")
 	data := fs.String("data", "", "file of results to keep what came out in")
 	wanted := fs.String("cells", "all", "all, rotating (the one of this commit), or the programs that a mix "+
 		"must have, such as kubelet,upstream")
