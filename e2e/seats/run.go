@@ -33,14 +33,12 @@ type Run struct {
 	Out io.Writer
 }
 
-// Scenarios are the tests of package scenario that a cell runs: those of what a program leaves to the next
-// one in its seat, or to its neighbours, when it ends.
+// Scenarios are the tests of package scenario that a cell runs: of what a program leaves to its neighbours,
+// and to its next start, when it ends. They take a minute and a half on a quiet machine, for CI runs one cell.
 var Scenarios = []string{
 	"TestAgentKilledWhilePodsStart",
-	"TestAgentKilledWhilePodsEnd",
 	"TestCRIServerKilled",
 	"TestPodsLiveOnWhileTheAPIServerIsDead",
-	"TestStaticPodsNeedNoAPIServer",
 	"TestDaemonsAreUpgradedUnderThirtyPods",
 	"TestNodeRebooted",
 }
