@@ -23,8 +23,10 @@ csi-driver-host-path cannot be had through the Go module proxy
 Parts are exchanged on a node that runs, too: ` + "`make seats-live`" + ` puts kubelet, the upstream plugins
 and local-path-provisioner under 30 pods with volumes, probed every second, and takes them away
 again: no container is restarted, no address lost, nothing mounted again, no pod unready
-([ADR 0761](adr/0761-a-swap-is-judged-by-what-the-kernel-shows.md)). A CRI server is the parent of
-its containers: it is exchanged on a drained node, and upgraded under running pods.
+([ADR 0761](adr/0761-a-swap-is-judged-by-what-the-kernel-shows.md)). Two of the four cannot be
+exchanged under what they have made. A CRI server is the parent of its containers: it is exchanged
+on a drained node, and upgraded under running pods. A volume stays with the driver that made it: the
+other one makes the next volumes, and a pod whose volume is the old one's ends when that is back.
 
 `
 
