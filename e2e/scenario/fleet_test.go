@@ -50,7 +50,8 @@ const fleetPod = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": %q}, 
 	"containers": [{"name": "c", "image": "docker.io/trivet/demo:1",
 		"command": ["sh", "-c", "mkdir -p /data/kv && exec /bin/demo serve"],
 		"readinessProbe": %s,
-		"livenessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 5},
+		"livenessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1,
+			"timeoutSeconds": 5},
 		"volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "scratch", "mountPath": "/scratch"},
 			{"name": "config", "mountPath": "/config"}]}]}}`
 

@@ -202,7 +202,7 @@ func TestAMachineJoinsIsUpgradedAndResetByKubeadm(t *testing.T) {
 	g.works("upgraded")
 
 	g.drain()
-	g.sh("", "kubeadm reset --force --cri-socket=unix:///run/trivet/cri.sock")
+	g.sh("", "kubeadm reset --force --cleanup-tmp-dir --cri-socket=unix:///run/trivet/cri.sock")
 	g.kubectl("delete", "node", "guest")
 	const look = `systemctl is-active kubelet || true
 		find /etc/kubernetes /var/lib/kubelet -type f
