@@ -30,6 +30,14 @@ other one makes the next volumes, and a pod whose volume is the old one's ends w
 
 `
 
+// remarks stand below the matrix.
+const remarks = `
+With containerd, a container may be created twice when its agent is killed: containerd gives up a
+start whose caller is gone ("StartError"), and the next agent makes another container. None runs
+twice. trivet-cri finishes the start.
+
+`
+
 // Page is docs/seats.md.
 func Page(all []Result) string {
 	var out strings.Builder
@@ -55,7 +63,7 @@ func Page(all []Result) string {
 			len(r.Passed), len(r.Passed)+len(r.Failed), r.Ready, r.Gone, r.Load, r.Commit)
 	}
 
-	out.WriteString("\n")
+	out.WriteString(remarks)
 	writeFailures(&out, all)
 	writeScenarios(&out)
 	writeMachines(&out, all)
