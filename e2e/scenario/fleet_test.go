@@ -353,7 +353,7 @@ func (f *fleet) unchanged(since string) {
 func (f *fleet) newcomer(name string) {
 	f.t.Helper()
 	f.apply(fmt.Sprintf(fleetPod, name, f.node, f.class(), slowly))
-	f.awaitReady(90*time.Second, name)
+	f.awaitReady(3*time.Minute, name)
 
 	const address = "jsonpath={.status.podIP}"
 	own := f.kubectl("get", "pod", name, "-o", address)

@@ -130,7 +130,7 @@ func (g guest) join() {
 	g.t.Helper()
 	g.sh(fmt.Sprintf(joining, g.caHash()), "cat >/tmp/join.yaml; kubeadm join --config=/tmp/join.yaml")
 	g.do("guest", "network")
-	g.kubectl("wait", "node/guest", "--for=condition=Ready", "--timeout=60s")
+	g.kubectl("wait", "node/guest", "--for=condition=Ready", "--timeout=180s")
 	g.eventually(time.Minute, "request for a serving certificate", func() error {
 		const pending = `{range .items[?(@.spec.username=="system:node:guest")]}{.spec.signerName} ` +
 			`{.metadata.name} {.status.certificate}{"\n"}{end}`
@@ -163,7 +163,7 @@ func (g guest) shows(path, want string) {
 func (g guest) works(pod string) {
 	g.t.Helper()
 	g.pod(pod, counter)
-	g.awaitReady(time.Minute, pod)
+	g.awaitReady(3*time.Minute, pod)
 	g.eventually(time.Minute, "log and exec by the serving certificate", func() error {
 		if log, err := g.try("logs", pod); err != nil || !strings.Contains(log, "line 1\n") {
 			return fmt.Errorf("the log is %q: %w", log, err)
