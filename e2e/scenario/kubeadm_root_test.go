@@ -45,6 +45,7 @@ failSwapOn: false
 rotateCertificates: true
 serverTLSBootstrap: true
 maxPods: %d
+evictionHard: {memory.available: 50Mi, nodefs.available: 1%%, imagefs.available: 1%%, nodefs.inodesFree: 1%%}
 `
 
 // joining is the configuration of kubeadm join. Of this host's kernel and files kubeadm expects what a
