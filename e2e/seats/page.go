@@ -90,11 +90,12 @@ func writeFailures(out *strings.Builder, all []Result) {
 		if r.Demo != "" {
 			what = strings.TrimPrefix(what+", the demo", ", ")
 		}
-		lines = append(lines, fmt.Sprintf("| %s | %s |\n", r.Cell, what))
+		lines = append(lines, fmt.Sprintf("| %s | %s | %s |\n", r.Cell, what, r.Note))
 	}
 
 	if len(lines) > 0 {
-		out.WriteString("## What failed\n\n| row | what |\n| --- | --- |\n" + strings.Join(lines, "") + "\n")
+		out.WriteString("## What failed\n\n| row | what | why |\n| --- | --- | --- |\n")
+		out.WriteString(strings.Join(lines, "") + "\n")
 	}
 }
 

@@ -29,6 +29,9 @@ type Result struct {
 	// Demo is empty when the demo went through, else what went wrong.
 	Demo string `json:"demo,omitempty"`
 
+	// Note is why something failed, as a person has found out; it goes when the cell runs again.
+	Note string `json:"note,omitempty"`
+
 	// Passed, Failed and Skipped are the tests of package scenario.
 	Passed  []string `json:"passed"`
 	Failed  []string `json:"failed,omitempty"`

@@ -34,7 +34,7 @@ type Run struct {
 }
 
 // Scenarios are the tests of package scenario that a cell runs: of what a program leaves to its neighbours,
-// and to its next start, when it ends. They take a minute and a half on a quiet machine, for CI runs one cell.
+// and to its next start, when it ends. CI runs one cell, so they are few.
 var Scenarios = []string{
 	"TestAgentKilledWhilePodsStart",
 	"TestCRIServerKilled",

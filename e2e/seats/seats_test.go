@@ -152,10 +152,11 @@ func TestPageShowsWhatFailedAndWhatWasNotRun(t *testing.T) {
 		Demo:   "step 3",
 		Passed: []string{"TestA"},
 		Failed: []string{"TestB"},
+		Note:   "too busy",
 	}})
 	for _, want := range []string{
 		"| kubelet | containerd | upstream | local-path | runc | fails | 1 of 2 |",
-		"| kubelet containerd upstream local-path runc | TestB, the demo |",
+		"| kubelet containerd upstream local-path runc | TestB, the demo | too busy |",
 		"| trivet-node | trivet-cri | trivet-cni | trivet-csi | crun | not run |",
 	} {
 		if !strings.Contains(text, want) {
