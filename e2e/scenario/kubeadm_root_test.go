@@ -136,8 +136,9 @@ func (g guest) join() {
 		const pending = `{range .items[?(@.spec.username=="system:node:guest")]}{.spec.signerName} ` +
 			`{.metadata.name} {.status.certificate}{"\n"}{end}`
 		for line := range strings.Lines(g.kubectl("get", "csr", "-o", "jsonpath="+pending)) {
+			// Those that have a certificate are of an earlier time.
 			fields := strings.Fields(line)
-			if len(fields) < 2 || fields[0] != "kubernetes.io/kubelet-serving" {
+			if len(fields) != 2 || fields[0] != "kubernetes.io/kubelet-serving" {
 				continue
 			}
 
