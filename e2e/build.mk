@@ -15,6 +15,7 @@ METRICS ?= 0
 NODE ?= trivet
 CRI ?= trivet
 CNI ?= trivet
+CSI ?= trivet
 # What each node has of its own instead of the host's: a disk, a second one for images and containers, their
 # inodes, memory, the space of its volumes.
 DISK ?=
@@ -26,7 +27,7 @@ VOLUMES ?=
 OCI ?= $(if $(filter containerd,$(CRI)),runc,crun)
 
 ref := .trivet/bin
-cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/skew e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null) e2e/specs/smoke.txt e2e/specs/conformance.txt e2e/specs/exceptions/exceptions.txt e2e/cluster/controlplane/metrics-server.yaml
+cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/skew e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null) e2e/specs/smoke.txt e2e/specs/conformance.txt e2e/specs/exceptions/exceptions.txt $(wildcard e2e/cluster/controlplane/*.yaml)
 image_sources := $(shell find e2e/images internal/debian internal/ociimage internal/tarfile -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
 # Sets of images (e2e/images/catalog.go), an OCI layout each. The cluster's registry serves those that are there, also one that is built
@@ -47,6 +48,8 @@ $(ref)/containerd: e2e/peers/containerd/go.mod e2e/peers/containerd/go.sum e2e/b
 	@e2e/build.sh containerd $(ref)
 $(ref)/cni/bridge: e2e/peers/cni/go.mod e2e/peers/cni/go.sum e2e/build.sh
 	@e2e/build.sh cni $(ref)
+$(ref)/local-path-provisioner: e2e/peers/local-path/go.mod e2e/peers/local-path/go.sum e2e/build.sh
+	@e2e/build.sh local-path $(ref)
 $(ref)/coredns: e2e/peers/coredns/go.mod e2e/peers/coredns/go.sum e2e/build.sh
 	@e2e/build.sh coredns $(ref)
 $(ref)/e2e.test: e2e/conformance/go.mod e2e/conformance/go.sum e2e/conformance/imports.go e2e/build.sh
@@ -85,6 +88,9 @@ endif
 ifneq ($(filter upstream,$(CNI)),)
 references += $(ref)/cni/bridge
 endif
+ifneq ($(filter local-path,$(CSI)),)
+references += $(ref)/local-path-provisioner
+endif
 ifneq ($(REFERENCE_NODES),0)
 references += $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge
 endif
@@ -93,7 +99,7 @@ CLUSTER = bin/trivet-cluster
 SEATS = --nodes=$(NODES) --systemd-nodes=$(SYSTEMD) --reference-nodes=$(REFERENCE_NODES) \
 	$(if $(filter 1,$(DUAL_STACK)),--dual-stack) --zones=$(ZONES) \
 	$(if $(filter 1,$(METRICS)),--metrics-server) $(if $(TRACES),--traces=$(TRACES)) \
-	--agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI) \
+	--agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --csi=$(CSI) --oci=$(OCI) \
 	--node-disk=$(DISK) --image-disk=$(IMAGE_DISK) --disk-inodes=$(INODES) --node-memory=$(MEMORY) \
 	--node-volumes=$(VOLUMES)
 # The kernel takes apart what processes leave (mounts, loop devices) after they have ended.
@@ -105,14 +111,17 @@ E2E = .trivet/e2e
 install: ## install what the cluster needs of the host (apt; says what and why)
 	@e2e/install.sh
 
+all_references := $(ref)/controlplane $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge $(ref)/coredns \
+	$(ref)/local-path-provisioner
+
 .PHONY: references
-references: $(ref)/controlplane $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge $(ref)/coredns ## build the reference programs (control plane, kubelet, containerd, ...)
+references: $(all_references) ## build the reference programs (control plane, kubelet, containerd, ...)
 
 .PHONY: images
 images: $(base_images) $(metrics_images) $(suite_images) $(storage_images) $(critest_images) $(extension_images) ## build all images of the offline clusters
 
 .PHONY: up
-up: install build bin/trivet-cluster bin/trivet-images $(references) ## bring a cluster up: NODES=1 NODE=trivet|kubelet CRI=trivet|containerd CNI=trivet|upstream OCI=crun|runc SYSTEMD=0 METRICS=0
+up: install build bin/trivet-cluster bin/trivet-images $(references) ## bring a cluster up: NODES=1 NODE=trivet|kubelet CRI=trivet|containerd CNI=trivet|upstream CSI=trivet|local-path OCI=crun|runc SYSTEMD=0 METRICS=0
 	@$(CLUSTER) up $(SEATS)
 
 .PHONY: run
@@ -128,14 +137,36 @@ down: bin/trivet-cluster ## take the cluster down; nothing is left of it
 	@$(CLUSTER) down
 	@$(CLUSTER) leaks $(WAIT)
 
-# Each program of ours beside the peers it may meet.
+# Each program of ours beside the peers it may meet. CELLS=all, rotating, or programs (kubelet,upstream);
+# RESULTS=docs/data keeps the results there and writes docs/seats.md.
+CELLS ?= all
+SEAT_PODS ?= 15
+seats_need := $(all_references) $(base_images) $(metrics_images) bin/trivet-cluster bin/trivet-seats bin/scenario.test
+bin/scenario.test: $(cluster_sources) $(wildcard e2e/scenario/*.go) go.mod
+	@mkdir -p bin
+	go test -c -o $@ ./e2e/scenario
+bin/trivet-seats: $(cluster_sources) $(wildcard e2e/bench/*.go e2e/seats/*.go) go.mod
+	@mkdir -p bin
+	go build -ldflags '$(LDFLAGS)' -o bin/ ./e2e/cmd/trivet-seats
+
 .PHONY: seats
-seats: references ## the demo with every mix of trivet and reference programs in a node's seats, one cluster after the other
-	@for seats in 'NODE=kubelet' 'CRI=containerd' 'CNI=upstream' 'OCI=runc' 'NODE=kubelet CRI=containerd' \
-		'NODE=kubelet CRI=containerd CNI=upstream' \
-		'SYSTEMD=1' 'SYSTEMD=1 OCI=runc' 'SYSTEMD=1 NODE=kubelet CRI=containerd'; do \
-		echo "== $$seats"; $(MAKE) --no-print-directory run METRICS=1 $$seats; verdict=$$?; \
-		$(MAKE) --no-print-directory down && [ $$verdict = 0 ] || { echo "failed: $$seats"; exit 1; }; done
+seats: install build $(seats_need) ## pods measured, scenarios and the demo with every mix of trivet and reference programs in a node's seats, one cluster after the other
+	@bin/trivet-seats --cells=$(CELLS) --pods=$(SEAT_PODS) --metrics-server $(if $(RESULTS),--data=$(RESULTS)/seats.jsonl)
+
+.PHONY: seats-page
+seats-page: bin/trivet-seats ## write docs/seats.md from docs/data/seats.jsonl
+	@bin/trivet-seats page --data=docs/data/seats.jsonl
+
+# A test of e2e/scenario each, on a cluster of its own.
+LIVE = .trivet/live
+.PHONY: seats-live
+seats-live: install build $(seats_need) ## agent, CNI plugin, provisioner exchanged and daemons upgraded under 30 pods; CRI servers on a drained node
+	@verdict=0; { $(CLUSTER) down --dir=$(LIVE) && $(CLUSTER) up --dir=$(LIVE) $(SEATS) && \
+		( cd e2e/scenario && TRIVET_E2E=$(CURDIR)/$(LIVE) TRIVET_MUST_RUN=1 ../../bin/scenario.test -test.v \
+			-test.timeout=20m -test.run='Exchanged|Upgraded' ); } || verdict=$$?; \
+	[ $$verdict = 0 ] || { rm -rf .trivet/failed; for m in $(LIVE)/machines/*/; do \
+		mkdir -p .trivet/failed/$$(basename $$m) && cp $$m/log/* .trivet/failed/$$(basename $$m)/; done; }; \
+	$(CLUSTER) down --dir=$(LIVE) && $(CLUSTER) leaks --dir=$(LIVE) $(WAIT) && exit $$verdict
 
 # Clusters of other minor versions of Kubernetes than the one that trivet is made with. Each version is a build
 # of a quarter of an hour on 2 cores, once. It may not be on the Go module proxy as a whole, as 1.38's beta is not.
@@ -217,7 +248,7 @@ extension_tests = ^Test(OperatorOfEtcd|InjectedProxy|WebhooksAreAsked)
 .PHONY: e2e
 e2e: SYSTEMD = 1
 e2e: DISK = 4Gi
-e2e: install build bin/trivet-cluster bin/trivet-images $(references) $(ref)/kubelet $(metrics_images) $(suite_images) $(critest_images) bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
+e2e: install build bin/trivet-cluster bin/trivet-images $(all_references) $(ref)/kubeadm $(base_images) $(metrics_images) $(suite_images) $(critest_images) bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
 	$(call scenarios,-skip='$(extension_tests)')
 
 .PHONY: e2e-operator

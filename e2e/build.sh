@@ -65,6 +65,10 @@ cni)
 	target=cni/bridge
 	mkdir "$fresh/cni"
 	(cd "$here/peers/cni" && compile "upstream CNI plugins" -ldflags '-s -w' -o "$fresh/cni/" -- tool) ;;
+local-path)
+	target=local-path-provisioner
+	(cd "$here/peers/local-path" && compile local-path-provisioner -ldflags '-s -w' -o "$fresh/$target" -- \
+		github.com/rancher/local-path-provisioner) ;;
 coredns)
 	coreflags='-s -w -X github.com/coredns/coredns/coremain.GitCommit=v1.15.0'
 	(cd "$here/peers/coredns" && compile CoreDNS -ldflags "$coreflags" -o "$fresh/coredns" -- \

@@ -100,8 +100,8 @@ func (d *Daemon) sweep(ctx context.Context) error {
 
 	var pending map[int]bool
 	for range retry.Every(ctx, sweepInterval) {
-		if pending, err = bridge.Sweep(kernel, networkName, pending); err != nil {
-			d.log.Warn("veths of pods that are gone stay", "network", networkName, "err", err)
+		if pending, err = bridge.Sweep(kernel, d.cfg.Network, pending); err != nil {
+			d.log.Warn("veths of pods that are gone stay", "network", d.cfg.Network, "err", err)
 		}
 	}
 

@@ -33,6 +33,11 @@ type Config struct {
 	ConfDir string
 	// ConfName is the name of the file there: 10-trivet.conflist.
 	ConfName string
+	// Network and Bridge are the names of the pods' network and of its bridge. A node whose pods are on a
+	// bridge of another plugin keeps them, their addresses too, when these are its names.
+	Network string
+	Bridge  string
+
 	// Plugin is the path of trivet-cni as the runtime sees it.
 	Plugin string
 	// ClusterCIDRs are the pod networks of the whole cluster; none means that they are not known.
@@ -128,7 +133,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 
 	watchEnded := make(chan error, 3)
 	running.Go(func() { watchEnded <- rtnl.Watch(ctx, d.requestPass) })
-	running.Go(func() { watchEnded <- hostnat.Watch(ctx, networkName, d.requestPass) })
+	running.Go(func() { watchEnded <- hostnat.Watch(ctx, d.cfg.Network, d.requestPass) })
 	running.Go(func() { watchEnded <- d.sweep(ctx) })
 	running.Go(func() { d.cluster.Run(ctx) })
 

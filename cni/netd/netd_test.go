@@ -35,6 +35,8 @@ func addresses(texts ...string) []netip.Addr {
 
 func TestConfigurationOfADualStackNode(t *testing.T) {
 	data, err := networkConfig(
+		DefaultNetwork,
+		DefaultBridge,
 		prefixes("10.244.1.0/24", "fd00:244:1::/64"),
 		prefixes("10.244.0.0/16", "fd00:244::/48"),
 		1450,
@@ -46,7 +48,7 @@ func TestConfigurationOfADualStackNode(t *testing.T) {
 }
 
 func TestPluginGetsItsPartOfTheList(t *testing.T) {
-	list, err := networkConfig(prefixes("10.244.1.0/24"), nil, 0)
+	list, err := networkConfig("cbr0", "cni0", prefixes("10.244.1.0/24"), nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,8 +63,8 @@ func TestPluginGetsItsPartOfTheList(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if got["name"] != "trivet" || got["cniVersion"] != "1.1.0" || got["type"] != "trivet-cni" ||
-		got["capabilities"] != nil || got["plugins"] != nil {
+	if got["name"] != "cbr0" || got["bridge"] != "cni0" || got["cniVersion"] != "1.1.0" ||
+		got["type"] != "trivet-cni" || got["capabilities"] != nil || got["plugins"] != nil {
 		t.Errorf("plugin gets %s", data)
 	}
 }

@@ -7,20 +7,23 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/containernetworking/cni/pkg/utils"
+
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
-// The network that trivet-netd configures, its bridge, and the plugin.
+// The names of the network that trivet-netd configures and of its bridge, unless Config has others.
 const (
-	networkName = "trivet"
-	bridgeName  = "trivet0"
-	pluginType  = "trivet-cni"
+	DefaultNetwork = "trivet"
+	DefaultBridge  = "trivet0"
 )
 
-// networkConfig returns the configuration list for a node with these pod CIDRs (CNI specification, section
-// 1).
-func networkConfig(podCIDRs, noMasq []netip.Prefix, mtu int) ([]byte, error) {
+const pluginType = "trivet-cni"
+
+// networkConfig returns the configuration list of a network with this name and bridge, for a node with these
+// pod CIDRs (CNI specification, section 1).
+func networkConfig(name, bridge string, podCIDRs, noMasq []netip.Prefix, mtu int) ([]byte, error) {
 	var ranges [][]map[string]string
 	for _, p := range podCIDRs {
 		ranges = append(ranges, []map[string]string{{"subnet": p.String()}})
@@ -28,7 +31,7 @@ func networkConfig(podCIDRs, noMasq []netip.Prefix, mtu int) ([]byte, error) {
 
 	plugin := map[string]any{
 		"type":             pluginType,
-		"bridge":           bridgeName,
+		"bridge":           bridge,
 		"isDefaultGateway": true,
 		"ipMasq":           true,
 		"hairpinMode":      true,
@@ -52,12 +55,28 @@ func networkConfig(podCIDRs, noMasq []netip.Prefix, mtu int) ([]byte, error) {
 	// encoding/json writes maps sorted by key, so the same node has the same file.
 	list := map[string]any{
 		"cniVersion": "1.1.0",
-		"name":       networkName,
+		"name":       name,
 		"plugins":    []map[string]any{plugin},
 	}
 
 	data, err := json.MarshalIndent(list, "", "  ")
 	return append(data, '\n'), err
+}
+
+// CheckNames returns an error that says what is wrong with the names of a network and of its bridge.
+func CheckNames(network, bridge string) error {
+	// As the plugin's caller does.
+	if err := utils.ValidateNetworkName(network); err != nil {
+		return err
+	}
+
+	anyPods := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	list, err := networkConfig(network, bridge, anyPods, nil, 0)
+	if err != nil {
+		return err
+	}
+	_, err = parseConfig(list)
+	return err
 }
 
 // pluginConfig returns the configuration of the list's first plugin as a runtime hands it over: with name and

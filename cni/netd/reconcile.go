@@ -113,7 +113,8 @@ func (d *Daemon) configure(
 		return err
 	}
 
-	data, err := networkConfig(own.PodCIDRs, podNetworks(d.cfg.ClusterCIDRs, admitted), mtu)
+	noMasq := podNetworks(d.cfg.ClusterCIDRs, admitted)
+	data, err := networkConfig(d.cfg.Network, d.cfg.Bridge, own.PodCIDRs, noMasq, mtu)
 	if err != nil {
 		return err
 	}

@@ -119,6 +119,10 @@ func (c *Cluster) Up(ctx context.Context, nodes []Node) error {
 		return err
 	}
 
+	if err := startLocalPath(ctx, c, plan); err != nil {
+		return err
+	}
+
 	c.say("add-ons are installed")
 	if err := plan.onEach(func(i int, n Node) error { return c.joinNode(ctx, client, i, n) }); err != nil {
 		return err
@@ -244,53 +248,6 @@ func (c *Cluster) Reboot(ctx context.Context, name string) error {
 
 	return connectNodes(ctx, client, c.state(), plan)
 }
-
-// Exchange puts another agent, trivet or kubelet, in the seat of a node that runs, as an administrator would:
-// the old one is stopped, the new one started, and nothing else touched. It returns when the Node says that
-// the new one is there.
-func (c *Cluster) Exchange(ctx context.Context, name, agent string) error {
-	plan, err := c.Plan()
-	if err != nil {
-		return fmt.Errorf("no cluster is up: %w", err)
-	}
-
-	i, err := plan.index(name)
-	if err != nil {
-		return err
-	}
-
-	old, next := plan.Nodes[i], plan.Nodes[i]
-	next.Agent = agent
-	if err := next.Validate(); err != nil {
-		return err
-	}
-
-	m := c.Machine(name)
-	if err := m.Stop(c.programs().Agent(old.Seats, name, i).Name, stopGrace); err != nil {
-		return err
-	}
-
-	// From here on, the new one is the node's.
-	plan.Nodes[i] = next
-	if err := c.state().writePlan(plan); err != nil {
-		return err
-	}
-
-	daemon := c.programs().Agent(next.Seats, name, i)
-	if err := m.Start(daemon); err != nil {
-		return err
-	}
-
-	client, err := newClient(c.Kubeconfig())
-	if err != nil {
-		return err
-	}
-
-	return awaitAgent(ctx, client, m, daemon.Name, agent == "trivet")
-}
-
-// stopGrace is how long a daemon may take to end before it is killed.
-const stopGrace = 10 * time.Second
 
 // Cable pulls or plugs the network cable of a node.
 func (c *Cluster) Cable(node string, plugged bool) error {

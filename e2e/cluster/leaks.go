@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -51,7 +52,12 @@ func (c *Cluster) findLeaks(ctx context.Context) ([]leaks.Leak, error) {
 	}
 
 	var out []leaks.Leak
-	for _, n := range plan.Nodes {
+	nodes := plan.Nodes
+	if c.Machine(guestName).Pid() != 0 {
+		nodes = append(slices.Clone(nodes), guestNode())
+	}
+
+	for _, n := range nodes {
 		found, err := nodeLeaks(ctx, client, c.state(), n)
 		if err != nil {
 			return nil, fmt.Errorf("node %s: %w", n.Name, err)
@@ -144,12 +150,15 @@ func livePods(pods []corev1.Pod) []leaks.Pod {
 	return live
 }
 
-// volumeHandles are the CSI drivers' names of volumes.
+// volumeHandles are the CSI drivers' names of volumes, and the names of the directories that are volumes.
 func volumeHandles(volumes []corev1.PersistentVolume) []string {
 	var handles []string
 	for _, pv := range volumes {
 		if pv.Spec.CSI != nil {
 			handles = append(handles, pv.Spec.CSI.VolumeHandle)
+		}
+		if pv.Spec.HostPath != nil {
+			handles = append(handles, filepath.Base(pv.Spec.HostPath.Path))
 		}
 	}
 	return handles

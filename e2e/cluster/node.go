@@ -19,7 +19,8 @@ import (
 
 // kept are the directories of a node that survive its reboot.
 var kept = []string{
-	"/var/lib/kubelet", "/var/lib/containerd", "/var/lib/trivet", "/var/lib/cni", "/var/log",
+	"/var/lib/kubelet", "/var/lib/containerd", "/var/lib/trivet", "/var/lib/cni", "/var/lib/local-path",
+	"/var/log",
 	"/etc/cni/net.d", "/opt/cni/bin", "/etc/containerd/certs.d", "/etc/kubernetes", "/etc/trivet",
 }
 
@@ -116,9 +117,12 @@ func joiners(p seat.Programs, i int, n Node) []machine.Daemon {
 		p.KubeProxy(n.Name, "/etc/kubernetes/kube-proxy.conf"),
 	}
 	if n.CNI == "trivet" {
-		daemons = append(daemons, p.Netd(n.Name))
+		daemons = append(daemons, p.Netd(n.Name, n.network()))
 	}
-	return append(daemons, p.CSI(n.Seats, n.Name, n.Volumes))
+	if n.CSI == "trivet" {
+		daemons = append(daemons, p.CSI(n.Seats, n.Name, n.Volumes))
+	}
+	return daemons
 }
 
 // joinNode starts the daemons that watch the API, and waits until the node is Ready.
@@ -141,7 +145,7 @@ func (c *Cluster) joinNode(ctx context.Context, client kubernetes.Interface, i i
 	var onCIDRs func([]string) error
 	if n.CNI == "upstream" {
 		onCIDRs = func(podCIDRs []string) error {
-			path, conflist := seat.UpstreamNetwork(podCIDRs)
+			path, conflist := seat.UpstreamNetwork(n.network(), podCIDRs)
 			return c.state().nodeFiles(n.Name).write(map[string]string{path: conflist})
 		}
 	}
@@ -150,7 +154,8 @@ func (c *Cluster) joinNode(ctx context.Context, client kubernetes.Interface, i i
 		return err
 	}
 
-	c.say("node %s is Ready (%s, %s, %s, %s, %s)", n.Name, n.Agent, n.CRI, n.CNI, n.OCI, n.CgroupDriver())
+	c.say("node %s is Ready (%s, %s, %s, %s, %s, %s)",
+		n.Name, n.Agent, n.CRI, n.CNI, n.CSI, n.OCI, n.CgroupDriver())
 	return nil
 }
 

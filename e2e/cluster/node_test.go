@@ -15,9 +15,12 @@ import (
 )
 
 func TestDaemonsOfANodeFollowItsSeats(t *testing.T) {
+	withLocalPath := seat.Ours
+	withLocalPath.CSI = seat.LocalPath
 	for want, seats := range map[string]seat.Seats{
 		"trivet-node kube-proxy trivet-netd trivet-csi": seat.Ours,
 		"kubelet kube-proxy trivet-csi":                 seat.Reference,
+		"trivet-node kube-proxy trivet-netd":            withLocalPath,
 	} {
 		var names []string
 		for _, d := range joiners(seat.Programs{}, 0, Node{Name: "node1", Seats: seats}) {

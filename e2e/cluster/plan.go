@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,7 +17,14 @@ type Node struct {
 	Name string
 	seat.Seats
 	Size
+
+	// Attached is what the network is called that pods were attached to before another CNI plugin took its
+	// seat; the zero value: as the plugin in the seat calls it.
+	Attached seat.Network `json:",omitzero"`
 }
+
+// network is what the network of the node's pods is called.
+func (n Node) network() seat.Network { return cmp.Or(n.Attached, n.Network()) }
 
 // Size is what a node has of its own, in bytes; 0: it has the host's.
 type Size struct {
@@ -108,6 +116,9 @@ func (p Plan) index(name string) (int, error) {
 func (p Plan) FirstWith(agent string) int {
 	return slices.IndexFunc(p.Nodes, func(n Node) bool { return n.Agent == agent })
 }
+
+// has reports whether there is such a node.
+func (p Plan) has(such func(Node) bool) bool { return slices.ContainsFunc(p.Nodes, such) }
 
 func (p Plan) names() []string {
 	names := make([]string, len(p.Nodes))

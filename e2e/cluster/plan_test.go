@@ -124,3 +124,22 @@ func TestClustersInDifferentDirectoriesHaveDifferentCgroups(t *testing.T) {
 		t.Errorf("cgroup %s", got)
 	}
 }
+
+func TestNetworkKeepsItsNamesWhenAnotherPluginTakesTheSeat(t *testing.T) {
+	n := Node{Name: "node1", Seats: seat.Ours}
+	if got := n.network(); got != seat.Ours.Network() {
+		t.Errorf("a node of ours: %+v", got)
+	}
+
+	n.Attached = n.network()
+	n.CNI = "upstream"
+	d := stateDir(t.TempDir())
+	if err := d.writePlan(Plan{Nodes: []Node{n}}); err != nil {
+		t.Fatal(err)
+	}
+
+	plan, err := d.plan()
+	if err != nil || plan.Nodes[0].network() != seat.Ours.Network() {
+		t.Errorf("with upstream's plugins in the seat: %+v, %v", plan, err)
+	}
+}

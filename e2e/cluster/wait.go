@@ -6,7 +6,6 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -146,16 +145,18 @@ func ready(n *corev1.Node) bool {
 	return false
 }
 
-// awaitAgent waits until the Node of a machine is Ready and its agent is trivet's, or is not.
-func awaitAgent(
-	ctx context.Context, client kubernetes.Interface, m *machine.Machine, daemon string, ours bool,
+// awaitPrograms waits until the Node of a machine is Ready and says that the programs are those that are
+// wanted.
+func awaitPrograms(
+	ctx context.Context, client kubernetes.Interface, m *machine.Machine, daemon string,
+	wanted func(corev1.NodeSystemInfo) bool,
 ) error {
 	isThere := func(ctx context.Context) (bool, error) {
 		node, err := client.CoreV1().Nodes().Get(ctx, m.Name, metav1.GetOptions{})
 		if err != nil {
 			return false, nil
 		}
-		return ready(node) && strings.Contains(node.Status.NodeInfo.KubeletVersion, "trivet") == ours, nil
+		return ready(node) && wanted(node.Status.NodeInfo), nil
 	}
-	return await(ctx, "the new agent", 100*time.Millisecond, m, []string{daemon}, isThere)
+	return await(ctx, "the new program", 100*time.Millisecond, m, []string{daemon}, isThere)
 }

@@ -22,6 +22,9 @@ type Demo struct {
 	Out        io.Writer
 	Nodes      int // replicas are spread over this many nodes
 
+	// Class is the storage class of the claims; empty: that of the manifest.
+	Class string
+
 	// NoClaims shows a cluster without a provisioner: the data is in an emptyDir, and what is about claims is
 	// left out.
 	NoClaims bool
@@ -33,6 +36,7 @@ type stage struct {
 	manifests string
 	nodes     int
 	claims    bool
+	class     string
 	work      string // scratch directory
 }
 
@@ -80,6 +84,7 @@ func (d *Demo) Run(ctx context.Context) error {
 		manifests: d.Manifests,
 		nodes:     d.Nodes,
 		claims:    !d.NoClaims,
+		class:     d.Class,
 		work:      work,
 	}
 

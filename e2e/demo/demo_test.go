@@ -109,6 +109,17 @@ func TestApplicationWithoutClaimsKeepsItsDataInAnEmptyDir(t *testing.T) {
 	}
 }
 
+func TestClaimsOfTheApplicationCanHaveAnotherClass(t *testing.T) {
+	data, err := os.ReadFile("../../deploy/demo/app.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := withClass(string(data), "local-path")
+	if strings.Contains(app, ": trivet\n") || !strings.Contains(app, "storageClassName: local-path\n") {
+		t.Errorf("the application:\n%s", app)
+	}
+}
+
 func TestLookThatNeverSucceedsEndsWithItsLastError(t *testing.T) {
 	last := errors.New("still there")
 	err := until(t.Context(), time.Millisecond, func(context.Context) error { return last })

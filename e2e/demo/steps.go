@@ -16,20 +16,37 @@ import (
 
 func apply(ctx context.Context, s *stage) error {
 	file := s.manifest("app.yaml")
-	if !s.claims {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-
-		file = filepath.Join(s.work, "app.yaml")
-		if err := os.WriteFile(file, []byte(withoutClaims(string(data))), 0o644); err != nil {
-			return err
-		}
+	if s.claims && (s.class == "" || s.class == manifestClass) {
+		_, err := s.show(ctx, "apply", "-f", file)
+		return err
 	}
 
-	_, err := s.show(ctx, "apply", "-f", file)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+
+	app := withClass(string(data), s.class)
+	if !s.claims {
+		app = withoutClaims(string(data))
+	}
+
+	file = filepath.Join(s.work, "app.yaml")
+	if err := os.WriteFile(file, []byte(app), 0o644); err != nil {
+		return err
+	}
+
+	_, err = s.show(ctx, "apply", "-f", file)
 	return err
+}
+
+// manifestClass is the storage class that the manifest has.
+const manifestClass = "trivet"
+
+// withClass has claims of another storage class.
+func withClass(app, class string) string {
+	const key = "storageClassName: "
+	return strings.Replace(app, key+manifestClass+"\n", key+class+"\n", 1)
 }
 
 // withoutClaims has an emptyDir in place of the template of claims, which is the end of the application.

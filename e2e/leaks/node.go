@@ -31,7 +31,7 @@ type View struct {
 	// trivet-monitor, ...
 	Daemons []string
 	Live    []Pod    // pods of the API server's that are bound to it
-	Volumes []string // handles of the volumes that the API server knows
+	Volumes []string // of the volumes that the API server knows: handles, names of hostPaths
 	OldLogs bool     // log directories of old pods may be there: a kubelet removes them once a minute
 
 	// UnitStates returns the states of units, which say how one was left, by name. May be nil.

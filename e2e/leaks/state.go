@@ -65,11 +65,18 @@ func nodeRecords(v View) ([]Leak, error) {
 	return out, nil
 }
 
-// nodeVolumes lists what trivet-csi keeps for volumes that the cluster does not know (any more).
+// volumeDirs are where trivet-csi and local-path-provisioner keep something for each volume.
+var volumeDirs = []string{
+	"/var/lib/trivet/csi/volumes",
+	"/var/lib/trivet/csi/images",
+	"/var/lib/trivet/csi/pool/volumes",
+	"/var/lib/local-path",
+}
+
+// nodeVolumes lists what is kept for volumes that the cluster does not know (any more).
 func nodeVolumes(v View) ([]Leak, error) {
 	var out []Leak
-	for _, dir := range []string{"volumes", "images", "pool/volumes"} {
-		dir = filepath.Join("/var/lib/trivet/csi", dir)
+	for _, dir := range volumeDirs {
 		names, err := entries(v.root(dir))
 		if err != nil {
 			return nil, err

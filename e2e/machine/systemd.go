@@ -162,3 +162,24 @@ func (s services) systemctl(ctx context.Context, args ...string) (string, error)
 
 	return string(out), nil
 }
+
+// WriteUnits writes units, and drop-ins of units, of a machine that runs systemd, name -> content, and has it
+// read them. They are gone after a reboot.
+func (m *Machine) WriteUnits(units map[string]string) error {
+	s := services{m}
+	for name, text := range units {
+		file := s.root(filepath.Join(daemonUnits, name))
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), serviceCall)
+	defer cancel()
+
+	_, err := s.systemctl(ctx, "daemon-reload")
+	return err
+}

@@ -27,6 +27,11 @@ watch of nodes; list, watch of servicecidrs; create of events in the namespace d
 	aboutPlugin = `the plugin that the runtime will call; it is asked for its STATUS before the
 configuration is written`
 
+	aboutNetwork = `name of the pods' network: that of another plugin's configuration keeps the addresses of
+the pods that it has attached`
+	aboutBridge = `name of the network's bridge: that of another plugin keeps the pods that are on it
+connected`
+
 	aboutClusterCIDR = `pod networks of the whole cluster, comma separated: what
 is sent there keeps the pod's address, and a Node that claims pods elsewhere is refused
 (default: unknown. Then a pod CIDR is admitted that is private and about as large as
@@ -75,6 +80,8 @@ func parse(env *program.Env) (options, error) {
 
 	fs.StringVar(&o.ConfName, "conf-name", "10-trivet.conflist", "name of the file written there")
 	fs.StringVar(&o.Plugin, "plugin", "/opt/cni/bin/trivet-cni", aboutPlugin)
+	fs.StringVar(&o.Network, "network", netd.DefaultNetwork, aboutNetwork)
+	fs.StringVar(&o.Bridge, "bridge", netd.DefaultBridge, aboutBridge)
 	fs.StringVar(&o.installFrom, "install-plugin", "", "copy this file to --plugin first (for a DaemonSet)")
 	fs.StringVar(&clusterCIDR, "cluster-cidr", "", aboutClusterCIDR)
 	fs.StringVar(&serviceCIDR, "service-cidr", "", aboutServiceCIDR)
@@ -112,6 +119,9 @@ func (o *options) complete(clusterCIDR, serviceCIDR string) (err error) {
 		return fmt.Errorf("--conf-name %q must be a file name that ends with .conflist", o.ConfName)
 	}
 
+	if err := netd.CheckNames(o.Network, o.Bridge); err != nil {
+		return fmt.Errorf("--network %q, --bridge %q: %w", o.Network, o.Bridge, err)
+	}
 	if err := metric.CheckAddress(o.metrics); err != nil {
 		return fmt.Errorf("--%s: %w", metric.Flag, err)
 	}

@@ -65,6 +65,9 @@ func TestWrongUseIsNamed(t *testing.T) {
 		"--conf-name=trivet.conf",
 		"--cluster-cidr=10.244.0.0",
 		"--service-cidr=nonsense",
+		"--bridge=a/b",
+		"--bridge=longer-than-15-bytes",
+		"--network=a/b",
 	} {
 		_, err := parseArgs(arg)
 		flag, _, _ := strings.Cut(arg, "=")

@@ -98,7 +98,7 @@ sandbox = '` + sandboxImage + "'\n"
 
 // boot starts the machine, the registry, and both CRI servers.
 func (o options) boot(ctx context.Context, m *machine.Machine) ([]*side, error) {
-	path, network := seat.UpstreamNetwork([]string{podCIDR})
+	path, network := seat.UpstreamNetwork(seat.Reference.Network(), []string{podCIDR})
 	if err := os.MkdirAll(o.dir+"/net.d", 0o755); err != nil {
 		return nil, err
 	}

@@ -29,6 +29,9 @@ var (
 
 	// Critest is the machine on which critest meets a CRI server alone.
 	Critest = netip.MustParseAddr("10.99.2.1")
+
+	// Guest is the machine that joins by kubeadm.
+	Guest = netip.MustParseAddr("10.99.3.1")
 )
 
 // Node is the address of the node with this index in the plan.

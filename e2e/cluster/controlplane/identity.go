@@ -33,6 +33,7 @@ func identities(nodes []string) []identity {
 		{name: "proxy", user: "system:kube-proxy"},
 		serviceAccount("coredns"),
 		serviceAccount("trivet-netd"),
+		serviceAccount(localPathName),
 	}
 
 	for _, n := range nodes {

@@ -14,7 +14,12 @@ const (
 	kubeletConfigPath    = "/etc/trivet/kubelet.json"
 	containerdConfigPath = "/etc/trivet/containerd.toml"
 	criConfigPath        = "/etc/trivet/cri.toml"
-	conflistPath         = "/etc/cni/net.d/10-pods.conflist"
+)
+
+// The configurations of the network, inside a node. Runtimes take the first.
+const (
+	UpstreamConflist = "/etc/cni/net.d/10-pods.conflist"
+	NetdConflist     = "/etc/cni/net.d/10-trivet.conflist"
 )
 
 // testHandler is the handler of the RuntimeClasses of the published suite: the OCI runtime of the node.
@@ -116,7 +121,7 @@ SystemdCgroup = %[3]t
 
 // UpstreamNetwork is the network configuration of the upstream plugins for a node with these ranges of pod
 // addresses, and its path. A network add-on would write it.
-func UpstreamNetwork(podCIDRs []string) (path, conflist string) {
+func UpstreamNetwork(n Network, podCIDRs []string) (path, conflist string) {
 	var ranges [][]map[string]string
 	var routes []map[string]string
 	for _, cidr := range podCIDRs {
@@ -129,13 +134,13 @@ func UpstreamNetwork(podCIDRs []string) (path, conflist string) {
 		routes = append(routes, map[string]string{"dst": everything})
 	}
 
-	return conflistPath, mustIndent(map[string]any{
+	return UpstreamConflist, mustIndent(map[string]any{
 		"cniVersion": "1.0.0",
-		"name":       "pods",
+		"name":       n.Name,
 		"plugins": []any{
 			map[string]any{
 				"type":        "bridge",
-				"bridge":      "cni0",
+				"bridge":      n.Bridge,
 				"isGateway":   true,
 				"ipMasq":      false,
 				"hairpinMode": true,

@@ -93,18 +93,19 @@ func (p Programs) Agent(s Seats, node string, index int) machine.Daemon {
 	return machine.Daemon{Name: name, Argv: argv}
 }
 
-// Netd is the network daemon of a node with trivet's plugin.
-func (p Programs) Netd(node string) machine.Daemon {
-	return machine.Daemon{
-		Name: "trivet-netd",
-		Argv: []string{
-			p.Own("trivet-netd"),
-			"--kubeconfig=/etc/kubernetes/trivet-netd.conf",
-			"--node-name=" + node,
-			"--cluster-cidr=" + p.Stack.Pods(),
-			metricsOf("trivet-netd"),
-		},
+// Netd is the network daemon of a node with trivet's plugin, for a network of these names.
+func (p Programs) Netd(node string, n Network) machine.Daemon {
+	argv := []string{
+		p.Own("trivet-netd"),
+		"--kubeconfig=/etc/kubernetes/trivet-netd.conf",
+		"--node-name=" + node,
+		"--cluster-cidr=" + p.Stack.Pods(),
+		metricsOf("trivet-netd"),
 	}
+	if n != Ours.Network() {
+		argv = append(argv, "--network="+n.Name, "--bridge="+n.Bridge)
+	}
+	return machine.Daemon{Name: "trivet-netd", Argv: argv}
 }
 
 // metricsOf is where a daemon serves its metrics for the agent to pass on.

@@ -1,5 +1,6 @@
-// Package seat says which program may sit in which seat of a node (agent, CRI server, CNI plugin, OCI
-// runtime, init), and how each of them is started: its command line and its configuration. It starts nothing.
+// Package seat says which program may sit in which seat of a node (agent, CRI server, CNI plugin, provisioner
+// of volumes, OCI runtime, init), and how each of them is started: its command line and its configuration.
+// It starts nothing.
 package seat
 
 import (
@@ -16,6 +17,7 @@ type Seats struct {
 	Agent string // trivet or kubelet
 	CRI   string // trivet or containerd
 	CNI   string // trivet or upstream
+	CSI   string // trivet or local-path
 	OCI   string // crun or runc
 	Init  string // trivet (PID 1 is trivet-cluster) or systemd
 
@@ -28,17 +30,69 @@ var Ours = Seats{
 	Agent: "trivet",
 	CRI:   "trivet",
 	CNI:   "trivet",
+	CSI:   "trivet",
 	OCI:   "crun",
 	Init:  "trivet",
 }
 
-// Reference are the seats as most clusters have them today.
+// Reference are the seats as most clusters have them today, but for volumes: what is compared with it has
+// volumes of the same driver.
 var Reference = Seats{
 	Agent: "kubelet",
 	CRI:   "containerd",
 	CNI:   "upstream",
+	CSI:   "trivet",
 	OCI:   "runc",
 	Init:  "trivet",
+}
+
+// LocalPath is Seats.CSI of a node whose volumes are directories, made by Rancher's local-path-provisioner.
+// It is one program for the whole cluster, and what kind and k3s come with.
+const LocalPath = "local-path"
+
+// With puts another program into a seat, which is named agent, cri, cni or csi.
+func (s Seats) With(seat, program string) (Seats, error) {
+	switch seat {
+	case "agent":
+		s.Agent = program
+	case "cri":
+		s.CRI, s.OCI = program, RuntimeFor(program)
+	case "cni":
+		s.CNI = program
+	case "csi":
+		s.CSI = program
+	default:
+		return s, fmt.Errorf("no seat is called %q", seat)
+	}
+	return s, s.Validate()
+}
+
+// RuntimeFor is the OCI runtime of a CRI server unless another is wanted: Debian 12's crun is too old for
+// containerd 2.4.
+func RuntimeFor(cri string) string {
+	if cri == "containerd" {
+		return "runc"
+	}
+	return "crun"
+}
+
+// StorageClass is the class of volumes that its provisioner makes.
+func (s Seats) StorageClass() string {
+	if s.CSI == LocalPath {
+		return LocalPath
+	}
+	return "trivet"
+}
+
+// Network is what the network of a node's pods is called, and its bridge.
+type Network struct{ Name, Bridge string }
+
+// Network is what the node's CNI plugin calls the network by itself.
+func (s Seats) Network() Network {
+	if s.CNI == "upstream" {
+		return Network{"pods", "cni0"}
+	}
+	return Network{"trivet", "trivet0"}
 }
 
 // Validate returns an error that names the seat in which something sits that does not belong there.
@@ -50,6 +104,7 @@ func (s Seats) Validate() error {
 		{"node agent", s.Agent, [2]string{"trivet", "kubelet"}},
 		{"CRI server", s.CRI, [2]string{"trivet", "containerd"}},
 		{"CNI plugin", s.CNI, [2]string{"trivet", "upstream"}},
+		{"provisioner of volumes", s.CSI, [2]string{"trivet", LocalPath}},
 		{"OCI runtime", s.OCI, [2]string{"crun", "runc"}},
 		{"init", s.Init, [2]string{"trivet", machine.Systemd}},
 	} {

@@ -25,14 +25,36 @@ func TestSeatsTakeOnlyProgramsThatBelongThere(t *testing.T) {
 	}
 
 	for want, s := range map[string]Seats{
-		`node agent "containerd"`: with(func(s *Seats) { s.Agent = "containerd" }),
-		`CRI server "docker"`:     with(func(s *Seats) { s.CRI = "docker" }),
-		`CNI plugin ""`:           with(func(s *Seats) { s.CNI = "" }),
-		`OCI runtime "kata"`:      with(func(s *Seats) { s.OCI = "kata" }),
-		`init "openrc"`:           with(func(s *Seats) { s.Init = "openrc" }),
+		`node agent "containerd"`:      with(func(s *Seats) { s.Agent = "containerd" }),
+		`CRI server "docker"`:          with(func(s *Seats) { s.CRI = "docker" }),
+		`CNI plugin ""`:                with(func(s *Seats) { s.CNI = "" }),
+		`OCI runtime "kata"`:           with(func(s *Seats) { s.OCI = "kata" }),
+		`provisioner of volumes "nfs"`: with(func(s *Seats) { s.CSI = "nfs" }),
+		`init "openrc"`:                with(func(s *Seats) { s.Init = "openrc" }),
 	} {
 		if err := s.Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %s", err, want)
+		}
+	}
+}
+
+func TestAProgramIsPutIntoASeat(t *testing.T) {
+	for _, c := range []struct{ seat, program, want string }{
+		{"agent", "kubelet", "kubelet trivet trivet trivet crun"},
+		{"cri", "containerd", "trivet containerd trivet trivet runc"},
+		{"cni", "upstream", "trivet trivet upstream trivet crun"},
+		{"csi", "local-path", "trivet trivet trivet local-path crun"},
+	} {
+		s, err := Ours.With(c.seat, c.program)
+		got := strings.Join([]string{s.Agent, s.CRI, s.CNI, s.CSI, s.OCI}, " ")
+		if err != nil || got != c.want {
+			t.Errorf("%s %s: %s, %v; want %s", c.seat, c.program, got, err, c.want)
+		}
+	}
+
+	for _, c := range [][2]string{{"oci", "runc"}, {"agent", "containerd"}} {
+		if s, err := Ours.With(c[0], c[1]); err == nil {
+			t.Errorf("%v: %+v", c, s)
 		}
 	}
 }
@@ -75,7 +97,10 @@ func TestCommandLinesFollowTheSeats(t *testing.T) {
 			"--node-ip=10.99.1.2",
 		}},
 		{p.Agent(Reference, "ref1", 0), "kubelet", []string{"/ref/kubelet", "--node-ip=10.99.1.1"}},
-		{p.Netd("node1"), "trivet-netd", []string{"/ours/trivet-netd", "--cluster-cidr=10.244.0.0/16"}},
+		{p.Netd("node1", Ours.Network()), "trivet-netd", []string{
+			"/ours/trivet-netd", "--cluster-cidr=10.244.0.0/16",
+		}},
+		{p.Netd("node1", Reference.Network()), "trivet-netd", []string{"--network=pods", "--bridge=cni0"}},
 		{p.CSI(Ours, "node1", 0), "trivet-csi", []string{
 			"/ours/trivet-csi", "--node-name=node1", "--pool-size=5368709120",
 		}},
@@ -84,7 +109,9 @@ func TestCommandLinesFollowTheSeats(t *testing.T) {
 			"--node-labels=topology.kubernetes.io/zone=zone2",
 		}},
 		{dual.Agent(Ours, "node1", 0), "trivet-node", []string{"--node-ip=10.99.1.1,fd00:10:99::1:1"}},
-		{dual.Netd("node1"), "trivet-netd", []string{"--cluster-cidr=10.244.0.0/16,fd00:10:244::/48"}},
+		{dual.Netd("node1", Ours.Network()), "trivet-netd", []string{
+			"--cluster-cidr=10.244.0.0/16,fd00:10:244::/48",
+		}},
 		{dual.KubeProxy("node1", "/k"), "kube-proxy", []string{
 			"--cluster-cidr=10.244.0.0/16,fd00:10:244::/48",
 		}},
@@ -160,8 +187,9 @@ func TestPluginsFollowTheSeat(t *testing.T) {
 }
 
 func TestUpstreamNetworkHasARangeForEachPodCIDR(t *testing.T) {
-	path, text := UpstreamNetwork([]string{"10.244.0.0/24", "fd00::/64"})
+	path, text := UpstreamNetwork(Reference.Network(), []string{"10.244.0.0/24", "fd00::/64"})
 	var conf struct {
+		Name    string
 		Plugins []struct {
 			Type string
 			IPAM struct {
@@ -174,7 +202,8 @@ func TestUpstreamNetworkHasARangeForEachPodCIDR(t *testing.T) {
 	}
 
 	ranges := conf.Plugins[0].IPAM.Ranges
-	if path != conflistPath || len(ranges) != 2 || ranges[1][0]["subnet"] != "fd00::/64" {
+	if path != UpstreamConflist || conf.Name != "pods" || len(ranges) != 2 ||
+		ranges[1][0]["subnet"] != "fd00::/64" {
 		t.Errorf("%s: %s", path, text)
 	}
 }

@@ -34,7 +34,13 @@ const about = `trivet-cluster runs a real Kubernetes cluster in namespaces of th
                            there is anything
   logs M D                 the log of the daemon D of the machine M
   start|stop|kill M D      a daemon D of the machine M (control-plane or a node)
-  agent NODE A             exchange the agent of a node that runs for A, trivet or kubelet
+  agent NODE A             exchange the agent of a node that runs for A, trivet or kubelet; its pods go on
+  cni NODE P               the same of its CNI plugin: trivet or upstream
+  csi NODE P               the same of its provisioner of volumes: trivet or local-path
+  cri NODE S               the same of the CRI server, trivet or containerd, of a node that was drained
+  guest boot|network|dismiss
+                           a machine that is not a node: boot it, start its network daemon after it has
+                           joined by kubeadm, end it
   reboot NODE              power cut and boot
   cut|mend NODE            pull the node's network cable, plug it in again
   install metrics-server   have it on the cluster, for kubectl top and autoscalers
@@ -91,6 +97,7 @@ func seatFlags(fs *flag.FlagSet) *seat.Seats {
 	fs.StringVar(&seats.Agent, "agent", "trivet", "node agent: trivet or kubelet")
 	fs.StringVar(&seats.CRI, "cri", "trivet", "CRI server: trivet or containerd")
 	fs.StringVar(&seats.CNI, "cni", "trivet", "CNI plugin: trivet or upstream")
+	fs.StringVar(&seats.CSI, "csi", "trivet", "provisioner of volumes: trivet or local-path")
 	fs.StringVar(&seats.OCI, "oci", "crun", "OCI runtime: crun or runc")
 	fs.StringVar(
 		&seats.Traces,
@@ -169,6 +176,10 @@ var operands = map[string]int{
 	"stop":    2,
 	"kill":    2,
 	"agent":   2,
+	"cri":     2,
+	"cni":     2,
+	"csi":     2,
+	"guest":   1,
 	"reboot":  1,
 	"cut":     1,
 	"mend":    1,
@@ -205,8 +216,10 @@ func (s *session) do(ctx context.Context, verb string) error {
 		return s.stop()
 	case "kill":
 		return s.kill()
-	case "agent":
-		return s.Exchange(ctx, s.args[0], s.args[1])
+	case "agent", "cri", "cni", "csi":
+		return s.Exchange(ctx, s.args[0], verb, s.args[1])
+	case "guest":
+		return s.guest(ctx, s.args[0])
 	case "reboot":
 		return s.Reboot(ctx, s.args[0])
 	case "cut", "mend":
@@ -245,6 +258,7 @@ func (s *session) demo(ctx context.Context) error {
 		Manifests:  filepath.Join(s.Deploy, "demo"),
 		Out:        s.Stdout,
 		Nodes:      len(plan.Nodes),
+		Class:      plan.Nodes[0].StorageClass(),
 	}
 
 	return d.Run(ctx)

@@ -13,7 +13,7 @@ import (
 
 func TestVerbsThatCannotBeDoneAreUsageErrors(t *testing.T) {
 	for _, line := range []string{
-		"kill node1", "reboot", "agent", "fly node1", "exec node1", "install kind",
+		"kill node1", "reboot", "agent", "cni node1", "fly node1", "exec node1", "install kind",
 	} {
 		words := strings.Fields(line)
 		s := &session{Env: &program.Env{}, Cluster: &cluster.Cluster{Dir: t.TempDir()}, args: words[1:]}

@@ -48,6 +48,20 @@ func (s *session) addOn(ctx context.Context, verb, name string) error {
 	return server.Remove(ctx)
 }
 
+// guest does what happens to the guest, but for what is done on it (exec).
+func (s *session) guest(ctx context.Context, what string) error {
+	guest := cluster.Guest{Cluster: s.Cluster}
+	switch what {
+	case "boot":
+		return guest.Boot(ctx)
+	case "network":
+		return guest.StartNetwork()
+	case "dismiss":
+		return guest.Dismiss(ctx)
+	}
+	return &program.UsageError{Err: fmt.Errorf("guest %s? boot, network or dismiss", what)}
+}
+
 // exec runs a command inside a machine.
 func (s *session) exec(ctx context.Context) error {
 	cmd, err := s.Machine(s.args[0]).Command(ctx, s.args[1], s.args[2:]...)

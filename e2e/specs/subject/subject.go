@@ -39,7 +39,7 @@ func Of(ctx context.Context, plan cluster.Plan, programs, suite string) (results
 		Programs: digest,
 		Seats:    seats(plan.Nodes),
 		Nodes:    len(plan.Nodes),
-		Machine:  host(),
+		Machine:  Host(),
 		Date:     time.Now().UTC().Format(time.DateOnly),
 	}, nil
 }
@@ -110,8 +110,8 @@ func named(ours, seat string) string {
 	return seat
 }
 
-// host describes this machine.
-func host() string {
+// Host describes this machine.
+func Host() string {
 	kernel := "unknown"
 	var uname unix.Utsname
 	if err := unix.Uname(&uname); err == nil {

@@ -48,7 +48,7 @@ func TestDigestIsThatOfThePrograms(t *testing.T) {
 }
 
 func TestMachineIsDescribed(t *testing.T) {
-	if got := host(); !regexp.MustCompile(`^\d+ cores, Linux \d+\.\d+\S*, cgroup v[12]$`).MatchString(got) {
+	if got := Host(); !regexp.MustCompile(`^\d+ cores, Linux \d+\.\d+\S*, cgroup v[12]$`).MatchString(got) {
 		t.Errorf("machine %q", got)
 	}
 }

@@ -1,0 +1,221 @@
+package scenario
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// guest is the cluster as the test of the machine that joins by kubeadm sees it: pods go there. Only
+// kubeadm's commands and systemctl run on it.
+type guest struct{ *cluster }
+
+// token is the one by which it joins.
+const token = "abcdef.0123456789abcdef"
+
+// laid is what kubeadm init takes. The phases that write it into the cluster are kubeadm's own.
+const laid = `apiVersion: kubeadm.k8s.io/v1beta4
+kind: InitConfiguration
+bootstrapTokens:
+- token: ` + token + `
+  ttl: 1h0m0s
+  usages: [signing, authentication]
+  groups: ["system:bootstrappers:kubeadm:default-node-token"]
+localAPIEndpoint: {advertiseAddress: 10.99.0.1, bindPort: 6443}
+nodeRegistration: {name: %s, criSocket: "unix:///run/trivet/cri.sock"}
+---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+kubernetesVersion: v1.37.2
+controlPlaneEndpoint: 10.99.0.1:6443
+networking: {podSubnet: 10.244.0.0/16, serviceSubnet: 10.96.0.0/16}
+---
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+cgroupDriver: systemd
+clusterDNS: [10.96.0.10]
+failCgroupV1: false
+failSwapOn: false
+rotateCertificates: true
+serverTLSBootstrap: true
+maxPods: %d
+evictionHard: {memory.available: 50Mi, nodefs.available: 1%%, imagefs.available: 1%%, nodefs.inodesFree: 1%%}
+`
+
+// joining is the configuration of kubeadm join. Of this host's kernel and files kubeadm expects what a
+// machine of namespaces does not have: modules, its configuration, the names of cgroups.
+const joining = `apiVersion: kubeadm.k8s.io/v1beta4
+kind: JoinConfiguration
+discovery:
+  bootstrapToken:
+    token: ` + token + `
+    apiServerEndpoint: 10.99.0.1:6443
+    caCertHashes: ["sha256:%x"]
+nodeRegistration:
+  name: guest
+  criSocket: unix:///run/trivet/cri.sock
+  ignorePreflightErrors: [all]
+  kubeletExtraArgs:
+  - {name: node-ip, value: 10.99.3.1}
+  - {name: node-labels, value: example.org/joined=yes}
+`
+
+// bootGuest boots the machine, and dismisses it when the test ends.
+func (c *cluster) bootGuest() guest {
+	c.t.Helper()
+	c.t.Cleanup(func() {
+		if c.t.Failed() {
+			c.kubectl("delete", "pods", "--all", "--force", "--grace-period=0")
+		}
+		c.do("guest", "dismiss")
+		c.kubectl("delete", "node", "guest", "--ignore-not-found")
+	})
+	c.do("guest", "boot")
+	there := *c
+	there.node = "guest"
+	return guest{&there}
+}
+
+// sh runs a script on the machine.
+func (g guest) sh(stdin, script string) string {
+	g.t.Helper()
+	out, err := g.run(4*time.Minute, stdin, g.root+"/bin/trivet-cluster", "exec", "--dir="+g.dir, "guest",
+		"sh", "-ec", script)
+	if err != nil {
+		g.t.Fatalf("%s: %v\n%s", script, err, out)
+	}
+	return out
+}
+
+// lay writes what kubeadm init leaves in a cluster for those who join: its configuration, kubelet's, the
+// token, and the rights that go with it.
+func (c *cluster) lay(maxPods int) {
+	c.t.Helper()
+	for _, phase := range []string{"upload-config all", "bootstrap-token"} {
+		script := fmt.Sprintf("cat >/tmp/kubeadm.yaml; %s/.trivet/bin/kubeadm init phase %s "+
+			"--config=/tmp/kubeadm.yaml --kubeconfig=%s/pki/admin.kubeconfig", c.root, phase, c.dir)
+		config := fmt.Sprintf(laid, c.node, maxPods)
+		out, err := c.run(time.Minute, config, c.root+"/bin/trivet-cluster", "exec", "--dir="+c.dir,
+			"control-plane", "sh", "-ec", script)
+		if err != nil {
+			c.t.Fatalf("%v\n%s", err, out)
+		}
+	}
+}
+
+// caHash is how kubeadm knows the cluster's CA.
+func (c *cluster) caHash() [sha256.Size]byte {
+	c.t.Helper()
+	text, err := os.ReadFile(c.dir + "/pki/ca.crt")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+
+	block, _ := pem.Decode(text)
+	ca, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+
+	return sha256.Sum256(ca.RawSubjectPublicKeyInfo)
+}
+
+// join runs kubeadm join, and waits until the node is Ready and its serving certificate is signed.
+func (g guest) join() {
+	g.t.Helper()
+	g.sh(fmt.Sprintf(joining, g.caHash()), "cat >/tmp/join.yaml; kubeadm join --config=/tmp/join.yaml")
+	g.do("guest", "network")
+	g.kubectl("wait", "node/guest", "--for=condition=Ready", "--timeout=180s")
+	g.eventually(time.Minute, "request for a serving certificate", func() error {
+		const pending = `{range .items[?(@.spec.username=="system:node:guest")]}{.spec.signerName} ` +
+			`{.metadata.name} {.status.certificate}{"\n"}{end}`
+		for line := range strings.Lines(g.kubectl("get", "csr", "-o", "jsonpath="+pending)) {
+			// Those that have a certificate are of an earlier time.
+			fields := strings.Fields(line)
+			if len(fields) != 2 || fields[0] != "kubernetes.io/kubelet-serving" {
+				continue
+			}
+
+			_, err := g.try("certificate", "approve", fields[1])
+			return err
+		}
+		return errors.New("there is none")
+	})
+}
+
+// shows waits until a field of the Node has a value.
+func (g guest) shows(path, want string) {
+	g.t.Helper()
+	g.eventually(time.Minute, "node's "+path, func() error {
+		got, err := g.try("get", "node", "guest", "-o", "jsonpath={"+path+"}")
+		if err == nil && got != want {
+			err = fmt.Errorf("%q, want %q", got, want)
+		}
+		return err
+	})
+}
+
+// works runs a pod on the machine, asks for its log and runs a command in it.
+func (g guest) works(pod string) {
+	g.t.Helper()
+	g.pod(pod, counter)
+	g.awaitReady(3*time.Minute, pod)
+	g.eventually(time.Minute, "log and exec by the serving certificate", func() error {
+		if log, err := g.try("logs", pod); err != nil || !strings.Contains(log, "line 1\n") {
+			return fmt.Errorf("the log is %q: %w", log, err)
+		}
+		_, err := g.try("exec", pod, "--", "true")
+		return err
+	})
+}
+
+func (g guest) drain() {
+	g.t.Helper()
+	g.kubectl("drain", "guest", "--force", "--delete-emptydir-data", "--timeout=60s")
+}
+
+// TestAMachineJoinsIsUpgradedAndResetByKubeadm has trivet-node in the service that kubeadm calls kubelet.
+func TestAMachineJoinsIsUpgradedAndResetByKubeadm(t *testing.T) {
+	c := open(t)
+	g := c.bootGuest()
+	c.lay(50)
+
+	g.join()
+	version := g.kubectl("get", "node", "guest", "-o", "jsonpath={.status.nodeInfo.kubeletVersion}")
+	if !strings.Contains(version, "trivet") {
+		t.Errorf("the agent is %s", version)
+	}
+	g.shows(".status.allocatable.pods", "50")
+	g.shows(`.metadata.labels.example\.org/joined`, "yes")
+	g.works("joined")
+
+	// The configuration of the cluster changes, and kubeadm brings it to the node.
+	c.lay(60)
+	g.drain()
+	g.sh("", "kubeadm upgrade node --ignore-preflight-errors=all; systemctl restart kubelet")
+	g.kubectl("uncordon", "guest")
+	g.shows(".status.allocatable.pods", "60")
+	g.works("upgraded")
+
+	g.drain()
+	g.sh("", "kubeadm reset --force --cleanup-tmp-dir --cri-socket=unix:///run/trivet/cri.sock")
+	g.kubectl("delete", "node", "guest")
+	const look = `systemctl is-active kubelet || true
+		find /etc/kubernetes /var/lib/kubelet -type f
+		grep -c /var/lib/kubelet/ /proc/mounts || true`
+	const nothing = "inactive\n0\n"
+	if left := g.sh("", look); left != nothing {
+		t.Errorf("after the reset: %s", left)
+	}
+
+	// As if it had never been there.
+	g.join()
+	g.works("again")
+	g.drain()
+}
