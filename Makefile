@@ -62,11 +62,12 @@ test-root: install ## the tests that need root, in namespaces of their own; a sk
 	TRIVET_MUST_RUN=1 go test -count=1 $$(dirname $$(git ls-files '*_root_test.go') | sort -u | sed 's#^#./#')
 
 .PHONY: test
-test: install ## everything: go vet, unit and root tests, csi-sanity, and the cluster tests (make e2e); what CI runs
+test: install ## everything: go vet, unit and root tests, csi-sanity, and the cluster tests (make e2e, make kind-test); what CI runs
 	go vet ./...
 	go test -timeout=20m ./...
 	$(MAKE) --no-print-directory test-monitoring test-deploy
 	$(MAKE) --no-print-directory e2e NODES=2
+	$(MAKE) --no-print-directory kind-test
 
 FUZZTIME ?= 20s
 .PHONY: fuzz

@@ -118,11 +118,26 @@ func TestTreeIsMadeAgainAndLeavesItsSourcesAlone(t *testing.T) {
 	}
 }
 
+func TestLinkTakesThePlaceOfAFileOfKinds(t *testing.T) {
+	tree, err := newTree(filepath.Join(t.TempDir(), "image"))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	tree.write("usr/bin/kubelet", []byte("kind's"), 0o755)
+	tree.symlink("trivet-node", "usr/bin/kubelet")
+	if tree.err != nil {
+		t.Fatal(tree.err)
+	}
+	if to, err := os.Readlink(filepath.Join(tree.dir, "root/usr/bin/kubelet")); to != "trivet-node" {
+		t.Errorf("link to %q, %v", to, err)
+	}
+}
+
 // Each file that is embedded is used by its name in a call.
 func TestEmbeddedFilesAreThere(t *testing.T) {
 	for _, name := range []string{
 		"files/node.Dockerfile",
-		"files/trivet.Dockerfile",
 		"files/trivet-entrypoint",
 		"files/default-storage.yaml",
 	} {
