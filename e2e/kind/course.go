@@ -41,7 +41,7 @@ type Course struct {
 // all parts. Nodes that have trivet from the start lack the first two only.
 func (o Course) all() []step {
 	c := o.Cluster
-	files := o.files()
+	files := part.Files{Deploy: filepath.Join(c.Source, "deploy"), Programs: c.Ours}
 	steps := []step{
 		{part.CNI{Cluster: c, Files: files}, pods},
 		{part.CSI{Cluster: c, Files: files, PoolSize: poolSize}, volumes},

@@ -170,13 +170,18 @@ func TestCourseEndsWithTrivetInEverySeat(t *testing.T) {
 }
 
 func TestSwapAndSmokeWantAClusterWithTrivet(t *testing.T) {
-	c := &Cluster{Dir: t.TempDir(), Docker: &docker{}}
+	c := &Cluster{Dir: t.TempDir(), Docker: &docker{}, Trivet: true}
 	if err := c.claim(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 
 	course := Course{Cluster: c}
-	if err := course.Swap(t.Context()); err == nil || !strings.Contains(err.Error(), "0 of 5 parts") {
+	if err := course.Swap(t.Context()); err == nil || !strings.Contains(err.Error(), "0 of 2 parts") {
+		t.Errorf("swap: %v", err)
+	}
+
+	c.Trivet = false
+	if err := course.Swap(t.Context()); err == nil || !strings.Contains(err.Error(), "from the start") {
 		t.Errorf("swap: %v", err)
 	}
 	if err := course.Smoke(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "from the start") {

@@ -5,30 +5,30 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/trivet-node/trivet/e2e/kind/check"
 	"github.com/trivet-node/trivet/e2e/kind/part"
 	"github.com/trivet-node/trivet/e2e/kind/smoke"
 )
 
+var errNotTrivet = errors.New("the nodes do not have trivet from the start (make kind KIND_NODES=trivet)")
+
 // Swap exchanges trivet-node for kubelet on the control plane, under running pods, and back, with the checks
-// after each. Only a cluster with all parts has something to exchange.
+// after each. The nodes have trivet from the start, and what was to be installed is there.
 func (o Course) Swap(ctx context.Context) error {
 	record, err := ReadRecord(o.Cluster.Dir)
 	if err != nil {
 		return err
+	}
+	if !o.Cluster.Trivet {
+		return errNotTrivet
 	}
 	if record.Parts < o.All() {
 		return fmt.Errorf("%d of %d parts of trivet are in the cluster: trivet-kind install puts them there",
 			record.Parts, o.All())
 	}
 
-	agent := part.Agent{
-		Cluster: o.Cluster,
-		Files:   o.files(),
-		Node:    o.Cluster.name().controlPlane(),
-	}
+	agent := part.DropIn{Cluster: o.Cluster, Node: o.Cluster.name().controlPlane()}
 	for _, turn := range []struct {
 		name string
 		do   func(context.Context) error
@@ -50,11 +50,6 @@ func (o Course) Swap(ctx context.Context) error {
 	return nil
 }
 
-// files says where parts are taken from.
-func (o Course) files() part.Files {
-	return part.Files{Deploy: filepath.Join(o.Cluster.Source, "deploy"), Programs: o.Cluster.Ours}
-}
-
 // checks are those of what the demo does not show.
 func (o Course) checks(how works) check.Checks {
 	return check.Checks{Cluster: o.Cluster, Nodes: o.Cluster.name().nodes(), Claims: how == volumes}
@@ -65,7 +60,7 @@ func (o Course) checks(how works) check.Checks {
 func (o Course) Smoke(ctx context.Context, table string) error {
 	c := o.Cluster
 	if !c.Trivet {
-		return errors.New("the nodes do not have trivet from the start (make kind KIND_NODES=trivet)")
+		return errNotTrivet
 	}
 
 	dir := c.path("smoke")

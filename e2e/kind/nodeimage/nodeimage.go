@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/trivet-node/trivet/e2e/kind/debian"
+	"github.com/trivet-node/trivet/e2e/kind/part"
 )
 
 // The names of the images.
@@ -103,16 +104,17 @@ func (b *Builder) BuildNode(ctx context.Context) error {
 	return b.build(ctx, t, "containerd", Node)
 }
 
-// BuildTrivet makes the image Trivet. It has no containerd, and kubelet only where part.Agent keeps it.
+// BuildTrivet makes the image Trivet. It has no containerd, and kubelet in its place, which a drop-in has its
+// service not run (part.DropIn).
 func (b *Builder) BuildTrivet(ctx context.Context) error {
 	t, err := b.node(ctx, "trivet")
 	if err != nil {
 		return err
 	}
 
-	t.link(filepath.Join(b.Ours, "trivet-node"), "usr/bin/trivet-node")
-	t.symlink("trivet-node", "usr/bin/kubelet")
-	t.link(filepath.Join(b.Bin, "kubelet"), "usr/bin/kubelet.orig")
+	t.link(filepath.Join(b.Ours, "trivet-node"), part.TrivetNode)
+	t.embed("files/trivet-node.conf", part.NodeDropIn, 0o644)
+	t.link(filepath.Join(b.Bin, "kubelet"), part.Kubelet)
 	t.write("etc/default/kubelet", []byte("KUBELET_EXTRA_ARGS=\n"), 0o644)
 
 	t.link(filepath.Join(b.Ours, "trivet-cri"), "usr/local/bin/trivet-cri")

@@ -124,12 +124,13 @@ func TestLinkTakesThePlaceOfAFileOfKinds(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	tree.write("usr/bin/kubelet", []byte("kind's"), 0o755)
-	tree.symlink("trivet-node", "usr/bin/kubelet")
+	tree.write("usr/local/sbin/ctr", []byte("kind's"), 0o755)
+	tree.symlink("/usr/local/bin/trivet-cri", "usr/local/sbin/ctr")
 	if tree.err != nil {
 		t.Fatal(tree.err)
 	}
-	if to, err := os.Readlink(filepath.Join(tree.dir, "root/usr/bin/kubelet")); to != "trivet-node" {
+	to, err := os.Readlink(filepath.Join(tree.dir, "root/usr/local/sbin/ctr"))
+	if to != "/usr/local/bin/trivet-cri" {
 		t.Errorf("link to %q, %v", to, err)
 	}
 }
@@ -139,6 +140,7 @@ func TestEmbeddedFilesAreThere(t *testing.T) {
 	for _, name := range []string{
 		"files/node.Dockerfile",
 		"files/trivet-entrypoint",
+		"files/trivet-node.conf",
 		"files/default-storage.yaml",
 	} {
 		if _, err := files.ReadFile(name); err != nil {

@@ -36,18 +36,23 @@ func (p Agent) Remove(ctx context.Context) error {
 		rm -f `+fresh, "/usr/bin/kubelet")
 }
 
-// swap exchanges the program by a script, restarts the unit, and waits until that program is the agent of the
-// node, and works.
+// swap exchanges the program by a script.
 func (p Agent) swap(ctx context.Context, script, program string) error {
+	return p.exchange(ctx, program, func(ctx context.Context) error {
+		_, err := p.Cluster.OnNode(ctx, p.Node, script+"\n"+`
+			pid=$(systemctl show --property=MainPID --value kubelet)
+			[ "$(readlink "/proc/$pid/exe")" = `+program+` ] || systemctl restart kubelet`)
+		return err
+	})
+}
+
+// exchange changes the agent, and waits until a program is the agent of the node, and works.
+func (p Agent) exchange(ctx context.Context, program string, change func(context.Context) error) error {
 	before, err := p.restarts(ctx)
 	if err != nil {
 		return err
 	}
-
-	_, err = p.Cluster.OnNode(ctx, p.Node, script+"\n"+`
-		pid=$(systemctl show --property=MainPID --value kubelet)
-		[ "$(readlink "/proc/$pid/exe")" = `+program+` ] || systemctl restart kubelet`)
-	if err != nil {
+	if err := change(ctx); err != nil {
 		return err
 	}
 
