@@ -66,13 +66,14 @@ test-root: install ## the tests that need root, in namespaces of their own; a sk
 	TRIVET_MUST_RUN=1 go test -count=1 $$(dirname $$(git ls-files '*_root_test.go') | sort -u | sed 's#^#./#')
 
 .PHONY: test
-test: install ## everything: go vet, unit and root tests, csi-sanity, the cluster tests (make e2e), and one mix of make seats; what CI runs
+test: install ## everything: go vet, unit and root tests, csi-sanity, the cluster tests (make e2e, e2e-operator, kind-test), and one mix of make seats; what CI runs
 	go vet ./...
 	go test -timeout=20m ./...
 	$(MAKE) --no-print-directory test-monitoring test-deploy test-operator
 	$(MAKE) --no-print-directory e2e NODES=2
 	$(MAKE) --no-print-directory e2e-operator
 	$(MAKE) --no-print-directory seats CELLS=rotating SEAT_PODS=5
+	$(MAKE) --no-print-directory kind-test
 
 FUZZTIME ?= 20s
 .PHONY: fuzz

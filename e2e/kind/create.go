@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/trivet-node/trivet/e2e/kind/nodeimage"
+	"github.com/trivet-node/trivet/e2e/kind/smoke"
 )
 
 // Create makes the cluster, unless it is complete. What is there of one that was cut off is deleted first.
@@ -38,13 +39,17 @@ func (c *Cluster) Create(ctx context.Context) error {
 		return err
 	}
 
-	config := c.path("kind.yaml")
-	if err := os.WriteFile(config, []byte(c.config()), 0o644); err != nil {
+	if err := os.MkdirAll(c.path(sharedDir), 0o755); err != nil {
+		return err
+	}
+
+	file := c.path("kind.yaml")
+	if err := os.WriteFile(file, []byte(config{c}.text()), 0o644); err != nil {
 		return err
 	}
 
 	c.Say("creating the cluster")
-	create := c.Command(ctx, "kind", "create", "cluster", "--config="+config, "--image="+image,
+	create := c.Command(ctx, "kind", "create", "cluster", "--config="+file, "--image="+image,
 		"--kubeconfig="+c.Kubeconfig(), "--retain")
 	create.Stdout, create.Stderr = c.Out, c.Out
 	if err := create.Run(); err != nil {
@@ -84,24 +89,28 @@ func (c *Cluster) image(ctx context.Context) (string, error) {
 
 	c.Say("making the nodes' image")
 	nodes := c.nodes()
-	if err := nodes.BuildNode(ctx); err != nil {
-		return "", err
+	if c.Trivet {
+		return nodeimage.Trivet, nodes.BuildTrivet(ctx)
 	}
-	if !c.Trivet {
-		return nodeimage.Node, nil
-	}
-	return nodeimage.Trivet, nodes.BuildTrivet(ctx)
+	return nodeimage.Node, nodes.BuildNode(ctx)
 }
 
-// config is the configuration of kind (kind.x-k8s.io/v1alpha4).
-func (c *Cluster) config() string {
+// sharedDir is a directory of the host that all nodes see.
+const sharedDir = "shared"
+
+// config is kind's configuration of a cluster (kind.x-k8s.io/v1alpha4).
+type config struct{ cluster *Cluster }
+
+func (o config) text() string {
+	c := o.cluster
+
 	var text strings.Builder
 	text.WriteString(`kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4
 name: ` + string(c.name()) + `
 networking:
   disableDefaultCNI: true
-  podSubnet: 10.244.0.0/16
+  ipFamily: ` + string(c.Family.OrDefault()) + `
 kubeadmConfigPatches:
 - |
   kind: KubeletConfiguration
@@ -124,11 +133,29 @@ kubeadmConfigPatches:
 `)
 	}
 
-	text.WriteString("nodes:\n")
-	for _, role := range []string{"control-plane", "worker"} {
-		fmt.Fprintf(&text, "- role: %s\n  extraMounts:\n", role)
-		fmt.Fprintf(&text, "  - {hostPath: %q, containerPath: /etc/containerd/certs.d, readOnly: true}\n",
-			c.path("certs.d"))
+	text.WriteString("nodes:\n- role: control-plane\n")
+	text.WriteString(o.published())
+	text.WriteString(o.mounted())
+	text.WriteString("- role: worker\n")
+	text.WriteString(o.mounted())
+	return text.String()
+}
+
+// published has what kind's documents say of ingress: a label for the controller, and ports of the host,
+// which kind chooses; and a NodePort of smoke's.
+func (o config) published() string {
+	var text strings.Builder
+	text.WriteString("  labels: {ingress-ready: \"true\"}\n  extraPortMappings:\n")
+	for _, port := range []int{smoke.IngressPort, smoke.NodePort} {
+		fmt.Fprintf(&text, "  - {containerPort: %d, listenAddress: %q}\n", port, o.cluster.Family.Loopback())
 	}
 	return text.String()
+}
+
+// mounted are the directories of the host that a node sees.
+func (o config) mounted() string {
+	return fmt.Sprintf("  extraMounts:\n"+
+		"  - {hostPath: %q, containerPath: /etc/containerd/certs.d, readOnly: true}\n"+
+		"  - {hostPath: %q, containerPath: %q}\n",
+		o.cluster.path("certs.d"), o.cluster.path(sharedDir), smoke.SharedMount)
 }

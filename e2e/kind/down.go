@@ -15,7 +15,9 @@ import (
 
 // removable is what goes with the cluster. Docker's programs, the root file system of the nodes, and what was
 // downloaded stay.
-var removable = []string{"kubeconfig", "kubectl-cache", "kind.yaml", "certs.d", "node", "trivet"}
+var removable = []string{
+	"kubeconfig", "kubectl-cache", "kind.yaml", "certs.d", sharedDir, "smoke", "node", "trivet",
+}
 
 // leakLimit is how long the kernel may take to take apart what processes leave.
 const leakLimit = 30 * time.Second

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/trivet-node/trivet/e2e/kind/nodeimage"
+	"github.com/trivet-node/trivet/e2e/kind/smoke"
 	"github.com/trivet-node/trivet/e2e/leaks"
 )
 
@@ -42,7 +43,8 @@ type Docker interface {
 
 // Cluster is a handle on what lives below Dir. All paths are absolute.
 type Cluster struct {
-	Dir    string // state, and what can be used again
+	Dir    string // state
+	Cache  string // what can be used again
 	Source string // root of the repository
 	Bin    string // reference programs
 	Ours   string // trivet's programs
@@ -53,6 +55,9 @@ type Cluster struct {
 
 	// Trivet says whether the nodes have trivet in all seats from the start.
 	Trivet bool
+
+	// Family is that of the addresses of pods, Services and nodes; "" is IPv4.
+	Family smoke.Family
 
 	// Mirror is the archive of Debian; "": that of the host's apt.
 	Mirror string
@@ -137,21 +142,26 @@ func output(cmd *exec.Cmd) (string, error) {
 	return string(out), nil
 }
 
-// Kubectl runs kubectl and returns what it prints.
-func (c *Cluster) Kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
-	cmd := c.Command(ctx, "kubectl", args...)
+// Output runs a command that sees the cluster, as docker and kind, and returns what it prints.
+func (c *Cluster) Output(ctx context.Context, stdin, name string, args ...string) (string, error) {
+	cmd := c.Command(ctx, name, args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	return output(cmd)
 }
 
+// Kubectl runs kubectl and returns what it prints.
+func (c *Cluster) Kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
+	return c.Output(ctx, stdin, "kubectl", args...)
+}
+
 // OnNode runs a shell script on a node and returns what it prints.
 func (c *Cluster) OnNode(ctx context.Context, node, script string) (string, error) {
-	return output(c.Command(ctx, "docker", "exec", node, "sh", "-euc", script))
+	return c.Output(ctx, "", "docker", "exec", node, "sh", "-euc", script)
 }
 
 // Copy puts a file of the host on a node.
 func (c *Cluster) Copy(ctx context.Context, node, file, path string) error {
-	_, err := output(c.Command(ctx, "docker", "cp", "--follow-link", file, node+":"+path))
+	_, err := c.Output(ctx, "", "docker", "cp", "--follow-link", file, node+":"+path)
 	return err
 }
 
@@ -159,6 +169,7 @@ func (c *Cluster) nodes() nodeimage.Builder {
 	docker := func(ctx context.Context, args ...string) *exec.Cmd { return c.Command(ctx, "docker", args...) }
 	return nodeimage.Builder{
 		Dir:    c.Dir,
+		Cache:  c.Cache,
 		Source: c.Source,
 		Bin:    c.Bin,
 		Ours:   c.Ours,

@@ -11,8 +11,11 @@ DEBIAN_MIRROR ?=
 
 kubeadm_images := $(call images,kubeadm)
 kind_references := $(ref)/kind $(ref)/controlplane
+
+# Nodes that are made here need more, and those with trivet from the start no containerd.
+kind_node_references := $(kind_references) $(ref)/kubeadm $(ref)/kubelet $(kubeadm_images)
 ifeq ($(KIND_IMAGE),)
-kind_references += $(ref)/kubeadm $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge $(kubeadm_images)
+kind_references := $(kind_node_references) $(if $(filter kind,$(KIND_NODES)),$(ref)/containerd $(ref)/cni/bridge)
 endif
 kind_sources := $(shell find e2e/demo e2e/kind e2e/leaks e2e/loopdev e2e/machine internal -name '*.go' -not -name '*_test.go' 2>/dev/null) $(wildcard e2e/kind/nodeimage/files/*) $(wildcard e2e/cmd/trivet-kind/*.go)
 
@@ -47,3 +50,24 @@ kind-undo: bin/trivet-kind ## take trivet out of the kind cluster again, part by
 .PHONY: kind-down
 kind-down: bin/trivet-kind ## take the kind cluster down; nothing is left of it
 	@$(KIND) down
+
+# The tests have clusters of their own, one at a time: one that is up (make kind) is neither tested nor taken down.
+KIND_TEST = $(KIND) $(1) --dir=.trivet/kind-test
+# Whatever happens, also Ctrl-C: kind exports the logs if something failed, the cluster is taken down, and the host
+# is looked over.
+kind_tested = trap stopped=1 INT TERM; verdict=0; $(call KIND_TEST,down) && { $(1) } || verdict=$$?; \
+	if [ $$verdict != 0 ]; then rm -rf .trivet/failed/kind; mkdir -p .trivet/failed; \
+		$(call KIND_TEST,run) kind export logs --name=trivet .trivet/failed/kind; echo 'the logs are in .trivet/failed/kind'; fi; \
+	$(call KIND_TEST,down) && test $$verdict = 0
+
+.PHONY: kind-test
+kind-test: install bin/trivet-kind kind-images $(kind_node_references) ## kubeadm init and join on kind nodes with trivet in all seats, the demo, limits, kubelet on the control plane and back; then nothing is left; what CI runs
+	@$(call kind_tested,$(call KIND_TEST,up) --nodes=trivet --mirror=$(DEBIAN_MIRROR) && $(call KIND_TEST,install) --once && $(call KIND_TEST,swap);)
+
+FAMILIES ?= ipv4 dual ipv6
+.PHONY: kind-smoke
+kind-smoke: install bin/trivet-kind kind-images $(kind_node_references) ## what users of kind do with a cluster, as a table, with trivet in all seats: FAMILIES=ipv4 dual ipv6, a cluster each
+	@rm -f .trivet/kind-smoke.txt; failed= stopped=; for family in $(FAMILIES); do test -z "$$stopped" || break; \
+		{ $(call kind_tested,$(call KIND_TEST,up) --nodes=trivet --family=$$family --mirror=$(DEBIAN_MIRROR) && \
+			$(call KIND_TEST,install) --once && $(call KIND_TEST,smoke) --table=.trivet/kind-smoke.txt;); } || failed="$$failed $$family"; done; \
+	cat .trivet/kind-smoke.txt; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/trivet-node/trivet/e2e/kind/smoke"
 	"github.com/trivet-node/trivet/e2e/leaks"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
@@ -33,8 +34,9 @@ func TestConfigurationOfKind(t *testing.T) {
 		"parts.yaml":     {Dir: "/state"},
 		"trivet.yaml":    {Dir: "/state", Trivet: true},
 		"published.yaml": {Dir: "/state", Image: "kindest/node:v1"},
+		"ipv6.yaml":      {Dir: "/state", Family: smoke.IPv6},
 	} {
-		testenv.Golden(t, name, c.config())
+		testenv.Golden(t, name, config{c}.text())
 	}
 }
 
@@ -164,5 +166,37 @@ func TestCourseEndsWithTrivetInEverySeat(t *testing.T) {
 	}
 	if got := names(&Cluster{Trivet: true}); !slices.Equal(got, want[:2]) {
 		t.Errorf("steps of nodes with trivet %v", got)
+	}
+}
+
+func TestSwapAndSmokeWantAClusterWithTrivet(t *testing.T) {
+	c := &Cluster{Dir: t.TempDir(), Docker: &docker{}, Trivet: true}
+	if err := c.claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	course := Course{Cluster: c}
+	if err := course.Swap(t.Context()); err == nil || !strings.Contains(err.Error(), "0 of 2 parts") {
+		t.Errorf("swap: %v", err)
+	}
+
+	c.Trivet = false
+	if err := course.Swap(t.Context()); err == nil || !strings.Contains(err.Error(), "from the start") {
+		t.Errorf("swap: %v", err)
+	}
+	if err := course.Smoke(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "from the start") {
+		t.Errorf("smoke: %v", err)
+	}
+}
+
+func TestClusterOfAnotherFamilyIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	if err := (&Cluster{Dir: dir, Family: smoke.Dual}).claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	err := (&Cluster{Dir: dir}).claim(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "dual") {
+		t.Errorf("error %v", err)
 	}
 }

@@ -43,7 +43,7 @@ func (o Comparison) Run(ctx context.Context) error {
 }
 
 func (o Comparison) measure(ctx context.Context, b *bench.Bench) ([]result, error) {
-	nodes := []string{o.Cluster.name().controlPlane(), o.Cluster.name().worker()}
+	nodes := o.Cluster.name().nodes()
 	if err := b.Prepare(ctx, nodes); err != nil {
 		return nil, err
 	}

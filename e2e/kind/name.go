@@ -17,6 +17,9 @@ type name string
 func (n name) controlPlane() string { return string(n) + "-control-plane" }
 func (n name) worker() string       { return string(n) + "-worker" }
 
+// nodes are all of them.
+func (n name) nodes() []string { return []string{n.controlPlane(), n.worker()} }
+
 // registry is the container that serves images to the nodes.
 func (n name) registry() string { return string(n) + "-registry" }
 

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/trivet-node/trivet/e2e/kind/smoke"
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
@@ -18,6 +19,9 @@ type Record struct {
 
 	// Trivet says whether its nodes have trivet from the start.
 	Trivet bool `json:",omitempty"`
+
+	// Family is that of its addresses; "" for IPv4.
+	Family smoke.Family `json:",omitempty"`
 
 	// Complete says that nothing of it is missing: it was not cut off while it was made.
 	Complete bool
@@ -62,13 +66,13 @@ func (c *Cluster) claim(ctx context.Context) error {
 		if err := c.refuseOthers(ctx); err != nil {
 			return err
 		}
-		return c.write(Record{Image: c.Image, Trivet: c.Trivet})
+		return c.write(Record{Image: c.Image, Trivet: c.Trivet, Family: c.Family})
 	}
 	if err != nil {
 		return err
 	}
 
-	if have.Image != c.Image || have.Trivet != c.Trivet {
+	if have.Image != c.Image || have.Trivet != c.Trivet || have.Family != c.Family {
 		return fmt.Errorf("another kind cluster is up (%s): make kind-down takes it down", have)
 	}
 	return nil
@@ -81,7 +85,10 @@ func (r Record) String() string {
 		image = "an image made here"
 	}
 	if r.Trivet {
-		return image + ", with trivet from the start"
+		image += ", with trivet from the start"
+	}
+	if r.Family != "" {
+		image += ", " + string(r.Family)
 	}
 	return image
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/trivet-node/trivet/e2e/kind/smoke"
 )
 
 // registry serves images to the nodes from a container, as the documents of kind do it: in kind's network,
@@ -33,20 +35,33 @@ var mirrored = map[string]string{
 	"registry.k8s.io": "https://registry.k8s.io",
 }
 
-// start starts the registry again, and writes what describes it to nodes.
-func (r registry) start(ctx context.Context) error {
-	c := r.cluster
+// describe writes what leads nodes to the registry (hosts.toml): for the registries for which it stands, and
+// for the name that it has on the host, where Docker speaks plain HTTP with it.
+func (r registry) describe() error {
+	const form = "[host.\"http://%s:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+	hosts := fmt.Sprintf(form, r.name())
+	files := map[string]string{smoke.Registry: hosts}
 	for name, server := range mirrored {
-		dir := c.path("certs.d", name)
+		files[name] = fmt.Sprintf("server = %q\n\n", server) + hosts
+	}
+
+	for name, text := range files {
+		dir := r.cluster.path("certs.d", name)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
-
-		const form = "server = %q\n\n[host.\"http://%s:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
-		text := fmt.Sprintf(form, server, r.name())
 		if err := os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte(text), 0o644); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// start starts the registry again, and writes what describes it to nodes.
+func (r registry) start(ctx context.Context) error {
+	c := r.cluster
+	if err := r.describe(); err != nil {
+		return err
 	}
 
 	if c.Command(ctx, "docker", "network", "inspect", "kind").Run() != nil {
@@ -69,11 +84,18 @@ func (r registry) start(ctx context.Context) error {
 		}
 	}
 
-	_, err := output(c.Command(ctx, "docker", "run", "--detach", "--name="+r.name(), "--network=kind",
-		"--restart=always",
-		"--volume="+c.Images+":/images:ro",
-		"--volume="+filepath.Join(c.Ours, "trivet-images")+":/trivet-images:ro",
-		r.image(), "/trivet-images", "serve", "--dir=/images", "--listen=:5000"))
+	run := []string{"run", "--detach", "--name=" + r.name(), "--network=kind", "--restart=always",
+		"--volume=" + c.Images + ":/images:ro",
+		"--volume=" + filepath.Join(c.Ours, "trivet-images") + ":/trivet-images:ro",
+	}
+
+	// The ports of a user's host are the user's.
+	if c.Image == "" {
+		run = append(run, "--publish=127.0.0.1:"+smoke.RegistryPort+":5000")
+	}
+
+	run = append(run, r.image(), "/trivet-images", "serve", "--dir=/images", "--listen=:5000")
+	_, err := output(c.Command(ctx, "docker", run...))
 	return err
 }
 

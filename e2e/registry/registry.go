@@ -1,7 +1,7 @@
 // Package registry serves OCI image layouts by the distribution protocol (OCI distribution-spec 1.1, pull
 // only). One server stands for several registries, as a mirror: an image is found by the repository's path,
 // and by the registry's name where the client sends it (the ns parameter that containerd's hosts.toml mirrors
-// get). Files are served as they lie on disk, with ranges.
+// get). Files are served as they lie on disk, with ranges. A registry called localhost is the server itself.
 package registry
 
 import (
@@ -104,6 +104,10 @@ func (h Handler) layouts() []string {
 // images lists what the indexes have: name without registry (if ns is empty) or of that registry ->
 // descriptor. The first layout that has a name wins.
 func (h Handler) images(ns string) (map[string]descriptor, error) {
+	if host, _, _ := strings.Cut(ns, ":"); host == "localhost" {
+		ns = ""
+	}
+
 	out := map[string]descriptor{}
 	for _, dir := range h.layouts() {
 		data, err := os.ReadFile(filepath.Join(dir, "index.json"))

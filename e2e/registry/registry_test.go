@@ -160,7 +160,14 @@ func TestAPullCanBeResumed(t *testing.T) {
 
 func TestOnlyTheRegistryThatIsAskedForAnswers(t *testing.T) {
 	server, _ := serve(t)
-	for ns, want := range map[string]int{"docker.io": 200, "": 200, "registry.k8s.io": 404} {
+	for ns, want := range map[string]int{
+		"docker.io":       200,
+		"":                200,
+		"localhost:5001":  200,
+		"localhost":       200,
+		"registry.k8s.io": 404,
+		"localhost.local": 404,
+	} {
 		resp := get(t, server.URL+"/v2/library/thing/manifests/1?ns="+ns)
 		if resp.StatusCode != want {
 			t.Errorf("ns %q: %s, want %d", ns, resp.Status, want)

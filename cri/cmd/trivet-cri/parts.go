@@ -100,7 +100,7 @@ func (p *parts) connectMonitor(ctx context.Context) (err error) {
 		Socket:   p.cfg.Monitor.Socket,
 		StateDir: p.stateDir("monitor"),
 		Program:  p.monitorProgram,
-		LogFile:  p.stateDir("monitor.log"),
+		LogFile:  p.monitorLog(),
 		Log:      p.log,
 		Deleted:  p.driver.RemoveScope,
 	})
@@ -109,6 +109,15 @@ func (p *parts) connectMonitor(ctx context.Context) (err error) {
 	}
 
 	return nil
+}
+
+// monitorLog is the file of the monitor's own log; none where that can go where this process's does: into the
+// journal, which outlives both.
+func (p *parts) monitorLog() string {
+	if supervisor.Journal(os.Stderr) {
+		return ""
+	}
+	return p.stateDir("monitor.log")
 }
 
 func (p *parts) openImages() (err error) {

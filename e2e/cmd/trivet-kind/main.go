@@ -16,6 +16,7 @@ import (
 	"github.com/trivet-node/trivet/e2e/kind"
 	"github.com/trivet-node/trivet/e2e/kind/dockerhost"
 	"github.com/trivet-node/trivet/e2e/kind/ociwrapper"
+	"github.com/trivet-node/trivet/e2e/kind/smoke"
 	"github.com/trivet-node/trivet/e2e/machine"
 	"github.com/trivet-node/trivet/internal/program"
 )
@@ -26,6 +27,8 @@ const about = `trivet-kind brings up a kind cluster of two nodes and puts trivet
   install             put the parts of trivet into it one after the other, and show the demo with each
   remove              take them away again in reverse
   broken              put parts that do not work on the worker, which takes them back (with install --parts=2)
+  swap                exchange trivet-node for kubelet on the control plane, and back
+  smoke               try what users of kind do with a cluster, and print a table
   measure             pods' starts and ends on both nodes in turns, and the memory of the nodes' daemons
   run COMMAND...      run a command that sees the cluster: kubectl, docker, kind, sh
   down                take it down; nothing is left but what can be used again`
@@ -67,17 +70,22 @@ func run(ctx context.Context, env *program.Env) error {
 	if err := c.Docker.Enter(); err != nil {
 		return err
 	}
+	course := kind.Course{Cluster: c, Parts: s.parts, Once: s.once}
 	switch verb {
 	case "install":
-		course := kind.Course{Cluster: c, Parts: s.parts}
 		if s.parts < 0 {
 			course.Parts = course.All()
 		}
 		return course.Install(ctx)
 	case "remove":
-		return kind.Course{Cluster: c, Parts: max(0, s.parts)}.Remove(ctx)
+		course.Parts = max(0, s.parts)
+		return course.Remove(ctx)
 	case "broken":
-		return kind.Course{Cluster: c}.TryBroken(ctx)
+		return course.TryBroken(ctx)
+	case "swap":
+		return course.Swap(ctx)
+	case "smoke":
+		return course.Smoke(ctx, s.table)
 	case "measure":
 		return kind.Comparison{Cluster: c, Rounds: s.rounds}.Run(ctx)
 	default:
@@ -89,6 +97,8 @@ func run(ctx context.Context, env *program.Env) error {
 type session struct {
 	cluster *kind.Cluster
 	parts   int
+	once    bool
+	table   string
 	rounds  int
 
 	// args are behind verb and flags.
@@ -100,6 +110,7 @@ func configure(env *program.Env, verb string) (*session, error) {
 	s := &session{cluster: c}
 	flags := env.Flags(about)
 	flags.StringVar(&c.Dir, "dir", ".trivet/kind", "state directory")
+	flags.StringVar(&c.Cache, "cache", ".trivet/kind", "directory of what clusters can use again")
 	flags.StringVar(&c.Source, "source", ".", "root of the repository")
 	flags.StringVar(&c.Bin, "bin", ".trivet/bin", "directory with the reference programs")
 	flags.StringVar(&c.Ours, "programs", "bin", "directory with trivet's programs")
@@ -108,13 +119,16 @@ func configure(env *program.Env, verb string) (*session, error) {
 	flags.StringVar(&c.Image, "image", "",
 		"up: published image of the nodes, on your Docker; empty: image and Docker are made here")
 	nodes := flags.String("nodes", "kind", "up: kind, or trivet: nodes that have trivet from the start")
+	family := flags.String("family", "ipv4", "up: addresses of the cluster: ipv4, ipv6 or dual")
 	flags.IntVar(&s.parts, "parts", -1, "how many of the parts are there in the end (install: default all)")
+	flags.BoolVar(&s.once, "once", false, "install: show the demo with the last part only")
+	flags.StringVar(&s.table, "table", "", "smoke: file to which the table is appended; empty: it is printed")
 	flags.IntVar(&s.rounds, "rounds", 21, "measure: pods on each node")
 	if err := env.Parse(flags); err != nil {
 		return nil, err
 	}
 
-	for _, p := range []*string{&c.Dir, &c.Source, &c.Bin, &c.Ours, &c.Images} {
+	for _, p := range []*string{&c.Dir, &c.Cache, &c.Source, &c.Bin, &c.Ours, &c.Images} {
 		abs, err := filepath.Abs(*p)
 		if err != nil {
 			return nil, err
@@ -124,6 +138,9 @@ func configure(env *program.Env, verb string) (*session, error) {
 	}
 
 	c.Trivet = *nodes == "trivet"
+	if c.Family = smoke.Family(*family); c.Family == smoke.IPv4 {
+		c.Family = ""
+	}
 	if err := check(c, verb, *nodes); err != nil {
 		return nil, err
 	}
@@ -138,17 +155,26 @@ func configure(env *program.Env, verb string) (*session, error) {
 		return s, nil
 	}
 
-	c.Docker = &dockerhost.Own{Dir: c.Dir, Expose: []string{c.Source, c.Bin, c.Ours, c.Images}}
+	c.Docker = &dockerhost.Own{
+		Dir:      c.Dir,
+		Programs: filepath.Join(c.Cache, "docker"),
+		Expose:   []string{c.Source, c.Bin, c.Ours, c.Images},
+	}
 	return s, program.RequireRoot()
 }
 
+var verbs = []string{"up", "install", "remove", "broken", "swap", "smoke", "measure", "run", "down"}
+
 // check checks what was asked for.
 func check(c *kind.Cluster, verb, nodes string) error {
-	if !slices.Contains([]string{"up", "install", "remove", "broken", "measure", "run", "down"}, verb) {
+	if !slices.Contains(verbs, verb) {
 		return &program.UsageError{Err: fmt.Errorf("%q is not a verb, see trivet-kind --help", verb)}
 	}
 	if nodes != "kind" && nodes != "trivet" {
 		return &program.UsageError{Err: fmt.Errorf("--nodes=%s: neither kind nor trivet", nodes)}
+	}
+	if c.Family != "" && !slices.Contains(smoke.Families, c.Family) {
+		return &program.UsageError{Err: fmt.Errorf("--family=%s: none of ipv4, ipv6 and dual", c.Family)}
 	}
 	if c.Trivet && c.Image != "" {
 		return &program.UsageError{Err: errors.New("--nodes=trivet: a published image does not have trivet")}
@@ -170,7 +196,7 @@ func recall(c *kind.Cluster, verb string) error {
 		return errors.New("no kind cluster is up")
 	}
 
-	c.Image, c.Trivet = record.Image, record.Trivet
+	c.Image, c.Trivet, c.Family = record.Image, record.Trivet, record.Family
 	return err
 }
 

@@ -5,6 +5,7 @@
 //	demo serve   --data DIR --listen A   serves GET and PUT /kv/KEY, /version, /info, /healthz
 //	demo sidecar --url URL --listen A    watches the server beside it and serves its state on /state
 //	demo client  --url URL --count N     writes N values through the Service and reads them back
+//	demo ingress --host H --url URL      passes requests for the host H on, as an ingress controller
 //
 // When it is called nginx it serves a page on port 80, as a stand-in for that image.
 package main
@@ -41,13 +42,14 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 		return listen(ctx, ":80", http.HandlerFunc(welcome))
 	}
 	if len(args) < 2 {
-		return errors.New("usage: demo init|serve|sidecar|client|version [flags]")
+		return errors.New("usage: demo init|serve|sidecar|client|ingress|version [flags]")
 	}
 
 	fs := flag.NewFlagSet(args[1], flag.ContinueOnError)
 	data := fs.String("data", "/data", "directory of the volume")
 	address := fs.String("listen", ":8080", "address to serve on")
 	url := fs.String("url", "http://127.0.0.1:8080", "the server's URL")
+	host := fs.String("host", "", "the host for which there is a rule")
 	count := fs.Int("count", 10, "number of values to write")
 	if err := fs.Parse(args[2:]); err != nil {
 		return err
@@ -62,12 +64,18 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 		return sidecar(ctx, log, *address, *url)
 	case "client":
 		return client(ctx, log, *url, *count)
+	case "ingress":
+		h, err := ingress(*host, *url)
+		if err != nil {
+			return err
+		}
+		return listen(ctx, *address, h)
 	case "version":
 		fmt.Println(version)
 		return nil
 	}
 
-	return fmt.Errorf("%q is none of init, serve, sidecar, client, version", args[1])
+	return fmt.Errorf("%q is none of init, serve, sidecar, client, ingress, version", args[1])
 }
 
 func welcome(w http.ResponseWriter, _ *http.Request) {

@@ -93,3 +93,33 @@ func TestClientWritesAndReadsBack(t *testing.T) {
 		t.Errorf("info %s", got)
 	}
 }
+
+func TestIngressPassesOnWhatItHasARuleFor(t *testing.T) {
+	behind := server(t, 1)
+	h, err := ingress("smoke.example", behind.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	front := httptest.NewServer(h)
+	defer front.Close()
+	for host, want := range map[string]int{
+		"smoke.example":      http.StatusOK,
+		"smoke.example:8080": http.StatusOK,
+		"other.example":      http.StatusNotFound,
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, front.URL+"/info", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		request.Host = host
+		answer, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer.Body.Close(); answer.StatusCode != want {
+			t.Errorf("%s: status %d, want %d", host, answer.StatusCode, want)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -127,7 +128,8 @@ func (c Checks) ports(ctx context.Context) error {
 		}
 
 		for _, from := range c.Nodes {
-			script := fmt.Sprintf("curl --silent --show-error --fail --max-time 5 %s:18080/info", address)
+			url := "http://" + net.JoinHostPort(address, "18080") + "/info"
+			script := "curl --silent --show-error --fail --globoff --max-time 5 '" + url + "'"
 			out, err := c.Cluster.OnNode(ctx, from, script)
 			if err != nil {
 				return fmt.Errorf("port of host %s from %s: %w", to, from, err)

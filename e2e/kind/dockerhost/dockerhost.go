@@ -39,9 +39,12 @@ const machineName = "docker"
 // when it was killed.
 const startLimit = time.Minute
 
-// Own is a Docker daemon on a machine of its own. All of it is below Dir.
+// Own is a Docker daemon on a machine of its own. All of it but programs is below Dir.
 type Own struct {
 	Dir string // absolute
+
+	// Programs is where Docker's are, or are unpacked.
+	Programs string
 
 	// Expose are other directories that the daemon sees, under the same paths.
 	Expose []string
@@ -51,8 +54,6 @@ func (o *Own) machine() *machine.Machine {
 	return machine.At(filepath.Join(o.Dir, "machines", machineName))
 }
 
-func (o *Own) programs() string { return filepath.Join(o.Dir, "docker") }
-
 // groups is the cgroup above that of the machine. Clusters in different directories have different ones.
 func (o *Own) groups() string {
 	h := fnv.New32a()
@@ -61,7 +62,7 @@ func (o *Own) groups() string {
 }
 
 // Fetch downloads and unpacks the programs, unless they are there.
-func (o *Own) Fetch(ctx context.Context) error { return debian.Unpack(ctx, o.programs(), packages) }
+func (o *Own) Fetch(ctx context.Context) error { return debian.Unpack(ctx, o.Programs, packages) }
 
 // Up boots the machine and starts dockerd, unless they run.
 func (o *Own) Up(ctx context.Context) error {
@@ -79,7 +80,7 @@ func (o *Own) Up(ctx context.Context) error {
 		Expose: map[string]string{o.Dir: o.Dir, filepath.Dir(self): filepath.Dir(self)},
 		Cover:  []string{"/usr/lib"},
 	}
-	for _, dir := range o.Expose {
+	for _, dir := range append(o.Expose, o.Programs) {
 		config.Expose[dir] = dir
 	}
 
@@ -110,7 +111,7 @@ func (o *Own) Up(ctx context.Context) error {
 // daemon is dockerd. Its OCI runtime is runc, or the wrapper where runc alone cannot do.
 func (o *Own) daemon(self string) (machine.Daemon, error) {
 	argv := []string{
-		filepath.Join(o.programs(), "usr/sbin/dockerd"),
+		filepath.Join(o.Programs, "usr/sbin/dockerd"),
 		"--oom-score-adjust=0",
 		"--host=unix://" + socket,
 	}
@@ -121,7 +122,7 @@ func (o *Own) daemon(self string) (machine.Daemon, error) {
 	}
 
 	if wrapped {
-		link := filepath.Join(o.programs(), "usr/bin", ociwrapper.Name)
+		link := filepath.Join(o.Programs, "usr/bin", ociwrapper.Name)
 		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return machine.Daemon{}, err
 		}
@@ -140,10 +141,9 @@ func (o *Own) daemon(self string) (machine.Daemon, error) {
 
 // path is PATH with Docker's programs.
 func (o *Own) path() string {
-	root := o.programs()
 	return strings.Join([]string{
-		filepath.Join(root, "usr/bin"),
-		filepath.Join(root, "usr/sbin"),
+		filepath.Join(o.Programs, "usr/bin"),
+		filepath.Join(o.Programs, "usr/sbin"),
 		"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	}, ":")
 }

@@ -37,7 +37,8 @@ func TestMain(m *testing.M) {
 func host(t *testing.T) *Own {
 	t.Helper()
 	testenv.Root(t)
-	o := &Own{Dir: testenv.ShortDir(t)}
+	dir := testenv.ShortDir(t)
+	o := &Own{Dir: dir, Programs: filepath.Join(dir, "docker")}
 	before, err := leaks.TakeSnapshot()
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +68,7 @@ func host(t *testing.T) *Own {
 // docker runs a command of Docker's, from outside the machine.
 func (o *Own) docker(t *testing.T, args ...string) string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(o.programs(), "usr/bin/docker"), args...)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(o.Programs, "usr/bin/docker"), args...)
 	cmd.Env = append(os.Environ(), o.Environ()...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -1,6 +1,6 @@
 // Package nodeimage makes images of kind nodes without a network but Debian's archive: a root file system of
 // Debian, the files that kind's base image has, which are read from kind's module, and the programs of
-// Kubernetes and containerd that this repository builds. A second image has trivet in it.
+// Kubernetes and containerd that this repository builds; or, in a second image, trivet in their place.
 package nodeimage
 
 import (
@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/trivet-node/trivet/e2e/kind/debian"
+	"github.com/trivet-node/trivet/e2e/kind/part"
 )
 
 // The names of the images.
@@ -45,6 +46,7 @@ var files embed.FS
 // Builder makes the images.
 type Builder struct {
 	Dir    string // of what is made on the way
+	Cache  string // of what is made once
 	Source string // root of the repository
 	Bin    string // reference programs
 	Ours   string // trivet's programs
@@ -63,8 +65,8 @@ func (b *Builder) Root(ctx context.Context) error {
 		Suite:    suite,
 		Mirror:   b.Mirror,
 		Packages: packages,
-		Tools:    filepath.Join(b.Dir, "debootstrap"),
-		Archives: filepath.Join(b.Dir, "archives"),
+		Tools:    filepath.Join(b.Cache, "debootstrap"),
+		Archives: filepath.Join(b.Cache, "archives"),
 		Out:      b.Out,
 	}.Write(ctx, b.rootFile())
 }
@@ -75,67 +77,87 @@ func (b *Builder) HasRoot() bool {
 	return err == nil
 }
 
-func (b *Builder) rootFile() string { return filepath.Join(b.Dir, suite+".tar") }
+func (b *Builder) rootFile() string { return filepath.Join(b.Cache, suite+".tar") }
 
 // BuildNode makes the image Node. It is quick where nothing has changed.
 func (b *Builder) BuildNode(ctx context.Context) error {
-	if err := b.importRoot(ctx); err != nil {
-		return err
-	}
-
-	kind, err := b.kindFiles(ctx)
-	if err != nil {
-		return err
-	}
-
 	base, err := b.baseSpec(ctx)
 	if err != nil {
 		return err
 	}
 
-	t, err := newTree(filepath.Join(b.Dir, "node"))
+	t, err := b.node(ctx, "node")
 	if err != nil {
 		return err
 	}
 
-	t.copyAll(kind)
 	t.edit("etc/containerd/config.toml", withMirrors)
 	t.write("etc/containerd/cri-base.json", base, 0o644)
-	t.write("kind/version", []byte(version), 0o644)
-	t.embed("files/trivet-entrypoint", "usr/local/bin/trivet-entrypoint", 0o755)
-	t.embed("files/default-storage.yaml", "kind/manifests/default-storage.yaml", 0o644)
-	for _, name := range []string{"kubeadm", "kubelet", "kubectl"} {
-		t.link(filepath.Join(b.Bin, name), "usr/bin/"+name)
-	}
-	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "crictl", "ctr"} {
+	t.link(filepath.Join(b.Bin, "kubelet"), "usr/bin/kubelet")
+	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
 		t.link(filepath.Join(b.Bin, name), "usr/local/bin/"+name)
 	}
 	for _, name := range []string{"host-local", "loopback", "portmap"} {
 		t.link(filepath.Join(b.Bin, "cni", name), "opt/cni/bin/"+name)
 	}
 
-	return b.build(ctx, t, "files/node.Dockerfile", Node)
+	return b.build(ctx, t, "containerd", Node)
 }
 
-// BuildTrivet makes the image Trivet from Node.
+// BuildTrivet makes the image Trivet. It has no containerd, and kubelet in its place, which a drop-in has its
+// service not run (part.DropIn).
 func (b *Builder) BuildTrivet(ctx context.Context) error {
-	t, err := newTree(filepath.Join(b.Dir, "trivet"))
+	t, err := b.node(ctx, "trivet")
 	if err != nil {
 		return err
 	}
 
+	t.link(filepath.Join(b.Ours, "trivet-node"), part.TrivetNode)
+	t.embed("files/trivet-node.conf", part.NodeDropIn, 0o644)
+	t.link(filepath.Join(b.Bin, "kubelet"), part.Kubelet)
+	t.write("etc/default/kubelet", []byte("KUBELET_EXTRA_ARGS=\n"), 0o644)
+
 	t.link(filepath.Join(b.Ours, "trivet-cri"), "usr/local/bin/trivet-cri")
 	t.link(filepath.Join(b.Ours, "trivet-monitor"), "usr/local/bin/trivet-monitor")
-	t.link(filepath.Join(b.Ours, "trivet-node"), "usr/bin/kubelet")
 	t.link(
 		filepath.Join(b.Source, "deploy/cri/trivet-cri.service"),
 		"etc/systemd/system/trivet-cri.service",
 	)
 	t.write("etc/trivet/cri.toml", []byte(CRIConfig), 0o644)
 	t.write("etc/crictl.yaml", []byte("runtime-endpoint: "+CRISocket+"\n"), 0o644)
-	t.write("etc/default/kubelet", []byte("KUBELET_EXTRA_ARGS=\n"), 0o644)
 
-	return b.build(ctx, t, "files/trivet.Dockerfile", Trivet)
+	// What kind calls to load images.
+	for _, name := range []string{"ctr", "containerd"} {
+		t.symlink("/usr/local/bin/trivet-cri", "usr/local/sbin/"+name)
+	}
+
+	return b.build(ctx, t, "trivet-cri", Trivet)
+}
+
+// node is the tree of an image in the directory of that name, without a runtime and an agent.
+func (b *Builder) node(ctx context.Context, name string) (*tree, error) {
+	if err := b.importRoot(ctx); err != nil {
+		return nil, err
+	}
+
+	kind, err := b.kindFiles(ctx)
+	if err != nil {
+		return nil, err
+	}
+
+	t, err := newTree(filepath.Join(b.Dir, name))
+	if err != nil {
+		return nil, err
+	}
+
+	t.copyAll(kind)
+	t.write("kind/version", []byte(version), 0o644)
+	t.embed("files/trivet-entrypoint", "usr/local/bin/trivet-entrypoint", 0o755)
+	t.embed("files/default-storage.yaml", "kind/manifests/default-storage.yaml", 0o644)
+	t.link(filepath.Join(b.Bin, "kubeadm"), "usr/bin/kubeadm")
+	t.link(filepath.Join(b.Bin, "kubectl"), "usr/bin/kubectl")
+	t.link(filepath.Join(b.Bin, "crictl"), "usr/local/bin/crictl")
+	return t, t.err
 }
 
 // What trivet-cri is told on a node of kind, and where it is found.
@@ -152,12 +174,14 @@ func (b *Builder) importRoot(ctx context.Context) error {
 	return b.run(b.Docker(ctx, "import", b.rootFile(), root))
 }
 
-func (b *Builder) build(ctx context.Context, t *tree, dockerfile, image string) error {
-	t.embedBeside(dockerfile, "Dockerfile")
+// build makes an image that starts a unit as the runtime.
+func (b *Builder) build(ctx context.Context, t *tree, runtime, image string) error {
+	t.embedBeside("files/node.Dockerfile", "Dockerfile")
 	if t.err != nil {
 		return fmt.Errorf("files of image %s: %w", image, t.err)
 	}
-	return b.run(b.Docker(ctx, "build", "--network=none", "--tag="+image, t.dir))
+	unit := "--build-arg=RUNTIME=" + runtime
+	return b.run(b.Docker(ctx, "build", "--network=none", unit, "--tag="+image, t.dir))
 }
 
 // run runs a command of Docker's and shows how far it is; its error has what it said.

@@ -118,12 +118,29 @@ func TestTreeIsMadeAgainAndLeavesItsSourcesAlone(t *testing.T) {
 	}
 }
 
+func TestLinkTakesThePlaceOfAFileOfKinds(t *testing.T) {
+	tree, err := newTree(filepath.Join(t.TempDir(), "image"))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	tree.write("usr/local/sbin/ctr", []byte("kind's"), 0o755)
+	tree.symlink("/usr/local/bin/trivet-cri", "usr/local/sbin/ctr")
+	if tree.err != nil {
+		t.Fatal(tree.err)
+	}
+	to, err := os.Readlink(filepath.Join(tree.dir, "root/usr/local/sbin/ctr"))
+	if to != "/usr/local/bin/trivet-cri" {
+		t.Errorf("link to %q, %v", to, err)
+	}
+}
+
 // Each file that is embedded is used by its name in a call.
 func TestEmbeddedFilesAreThere(t *testing.T) {
 	for _, name := range []string{
 		"files/node.Dockerfile",
-		"files/trivet.Dockerfile",
 		"files/trivet-entrypoint",
+		"files/trivet-node.conf",
 		"files/default-storage.yaml",
 	} {
 		if _, err := files.ReadFile(name); err != nil {

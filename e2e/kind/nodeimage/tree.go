@@ -75,6 +75,17 @@ func (t *tree) link(file, path string) {
 	t.write(path, data, info.Mode().Perm())
 }
 
+// symlink puts a symbolic link there, in the place of what was.
+func (t *tree) symlink(to, path string) {
+	path = t.target(path)
+	if t.err == nil {
+		t.err = os.RemoveAll(path)
+	}
+	if t.err == nil {
+		t.err = os.Symlink(to, path)
+	}
+}
+
 // copyAll copies a directory. Scripts, which lie in directories called bin, may be executed, and nothing
 // else: files of a module in Go's cache have lost their modes.
 func (t *tree) copyAll(dir string) {

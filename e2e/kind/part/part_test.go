@@ -113,6 +113,24 @@ func TestContainerThatASwapRestartsIsAnError(t *testing.T) {
 	}
 }
 
+func TestDropInDecidesWhichAgentRuns(t *testing.T) {
+	c := &cluster{answers: map[string]string{}}
+	p := DropIn{Cluster: c, Node: "n1"}
+	for _, turn := range []struct {
+		do   func(context.Context) error
+		want string
+	}{
+		{p.Remove, "mv " + NodeDropIn + " " + NodeDropIn + ".off systemctl daemon-reload"},
+		{p.Install, "mv " + NodeDropIn + ".off " + NodeDropIn + " systemctl daemon-reload"},
+	} {
+		c.calls = nil
+		if err := turn.do(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c.inOrder(t, "containerStatuses", turn.want, "healthz", "wait --for=condition=Ready node/n1")
+	}
+}
+
 // restarting has a container whose ID changes when its node's agent does.
 type restarting struct{ *cluster }
 

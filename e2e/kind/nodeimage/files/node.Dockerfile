@@ -1,6 +1,7 @@
-# A node of kind, on Debian and with the programs that kind's own image has. Debian's units are not started;
-# kind's are. systemd does not write values of the whole machine.
+# A node of kind, on Debian and with the programs that kind's own image has, or trivet's. Debian's units are not
+# started; kind's are. systemd does not write values of the whole machine.
 FROM trivet-kind/debian
+ARG RUNTIME
 COPY root/ /
 RUN rm -f /etc/systemd/system/*.wants/* \
       /lib/systemd/system/multi-user.target.wants/* \
@@ -13,7 +14,7 @@ RUN rm -f /etc/systemd/system/*.wants/* \
       /usr/lib/sysctl.d/99-protect-links.conf && \
     mkdir -p /etc/kubernetes/manifests && \
     ln -sf /usr/lib/systemd/systemd /sbin/init && \
-    systemctl enable kubelet.service containerd.service undo-mount-hacks.service && \
+    systemctl enable kubelet.service $RUNTIME.service undo-mount-hacks.service && \
     systemctl mask systemd-binfmt.service && \
     echo ReadKMsg=no >>/etc/systemd/journald.conf
 ENV container=docker

@@ -1,0 +1,154 @@
+package smoke
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// reboot is one of all nodes, with that of the host.
+type reboot Smoke
+
+// restart stops all nodes and starts them in an order in which each gets the address of another, as it
+// happens when a host is rebooted. The pods come back with their volumes, and are reached as before.
+func (s reboot) restart(ctx context.Context) (string, error) {
+	for _, node := range s.Nodes {
+		if _, err := namespace(s).onApp(ctx, node, "echo kept >/data/kv/kept"); err != nil {
+			return "", err
+		}
+	}
+
+	before, err := s.nodeAddresses(ctx)
+	if err != nil {
+		return "", err
+	}
+
+	began := time.Now()
+	if err := s.stopAndStart(ctx, before); err != nil {
+		return "", err
+	}
+	if err := until(ctx, func(ctx context.Context) error { return s.isBack(ctx, began) }); err != nil {
+		return "", err
+	}
+	took := time.Since(began)
+
+	after, err := s.nodeAddresses(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := s.reachedAgain(ctx); err != nil {
+		return "", err
+	}
+
+	var moves []string
+	for _, node := range s.Nodes {
+		moves = append(moves, before[node]+" -> "+after[node])
+	}
+	return fmt.Sprintf("%s, all pods Ready after %.0f s", strings.Join(moves, ", "), took.Seconds()), nil
+}
+
+// nodeAddresses are the first addresses of the nodes, by name, as the API has them.
+func (s reboot) nodeAddresses(ctx context.Context) (map[string]string, error) {
+	const path = `{.metadata.name} {.status.addresses[?(@.type=="InternalIP")].address}`
+	lines, err := namespace(s).lines(ctx, path, "nodes")
+	if err != nil {
+		return nil, err
+	}
+
+	all := map[string]string{}
+	for _, line := range lines {
+		if fields := strings.Fields(line); len(fields) > 1 {
+			all[fields[0]] = fields[1]
+		}
+	}
+	return all, nil
+}
+
+// stopAndStart stops all nodes at once, and starts the one first whose address is not the lowest: Docker
+// gives it that.
+func (s reboot) stopAndStart(ctx context.Context, addresses map[string]string) error {
+	if _, err := s.Cluster.Output(ctx, "", "docker", append([]string{"stop"}, s.Nodes...)...); err != nil {
+		return err
+	}
+
+	for _, node := range startOrder(s.Nodes, addresses) {
+		if _, err := s.Cluster.Output(ctx, "", "docker", "start", node); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startOrder puts the node with the lowest address behind the others.
+func startOrder(nodes []string, addresses map[string]string) []string {
+	lowest := nodes[0]
+	for _, node := range nodes {
+		a, b := addresses[node], addresses[lowest]
+		if len(a) < len(b) || len(a) == len(b) && a < b {
+			lowest = node
+		}
+	}
+
+	var order []string
+	for _, node := range nodes {
+		if node != lowest {
+			order = append(order, node)
+		}
+	}
+	return append(order, lowest)
+}
+
+// isBack returns an error until all pods of the cluster are Ready with containers that started since.
+func (s reboot) isBack(ctx context.Context, since time.Time) error {
+	out, err := s.Cluster.Kubectl(ctx, "", "get", "pods", "-A", "-o",
+		`jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status} `+
+			`{.status.containerStatuses[0].state.running.startedAt}{"\n"}{end}`)
+	if err != nil {
+		return err
+	}
+
+	for line := range strings.Lines(out) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 {
+			continue
+		}
+		if len(fields) < 3 || fields[1] != "True" {
+			return fmt.Errorf("not Ready: %s", strings.TrimSpace(line))
+		}
+
+		started, err := time.Parse(time.RFC3339, fields[2])
+		if err != nil {
+			return err
+		}
+		if started.Before(since.Truncate(time.Second)) {
+			return fmt.Errorf("still shown as before: %s", strings.TrimSpace(line))
+		}
+	}
+	return nil
+}
+
+// reachedAgain looks that the volumes are those of before, and that everything is reached as before.
+func (s reboot) reachedAgain(ctx context.Context) error {
+	for _, node := range s.Nodes {
+		out, err := namespace(s).onApp(ctx, node, "cat /data/kv/kept")
+		if err != nil {
+			return err
+		}
+		if strings.TrimSpace(out) != "kept" {
+			return fmt.Errorf("the volume on %s has %q", node, out)
+		}
+	}
+
+	for _, again := range []func(context.Context) (string, error){
+		network(s).addresses,
+		network(s).extraPortMappings,
+		network(s).throughIngress,
+		images(s).localRegistry,
+	} {
+		if _, err := again(ctx); err != nil {
+			return fmt.Errorf("after the start: %w", err)
+		}
+	}
+	return nil
+}

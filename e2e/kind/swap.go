@@ -1,0 +1,91 @@
+package kind
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/trivet-node/trivet/e2e/kind/check"
+	"github.com/trivet-node/trivet/e2e/kind/part"
+	"github.com/trivet-node/trivet/e2e/kind/smoke"
+)
+
+var errNotTrivet = errors.New("the nodes do not have trivet from the start (make kind KIND_NODES=trivet)")
+
+// Swap exchanges trivet-node for kubelet on the control plane, under running pods, and back, with the checks
+// after each. The nodes have trivet from the start, and what was to be installed is there.
+func (o Course) Swap(ctx context.Context) error {
+	record, err := ReadRecord(o.Cluster.Dir)
+	if err != nil {
+		return err
+	}
+	if !o.Cluster.Trivet {
+		return errNotTrivet
+	}
+	if record.Parts < o.All() {
+		return fmt.Errorf("%d of %d parts of trivet are in the cluster: trivet-kind install puts them there",
+			record.Parts, o.All())
+	}
+
+	agent := part.DropIn{Cluster: o.Cluster, Node: o.Cluster.name().controlPlane()}
+	for _, turn := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"kubelet", agent.Remove},
+		{"trivet-node", agent.Install},
+	} {
+		o.Cluster.Say("exchanging the agent of %s: %s", agent.Node, turn.name)
+		if err := turn.do(ctx); err != nil {
+			return fmt.Errorf("%s on %s: %w", turn.name, agent.Node, err)
+		}
+
+		o.Cluster.Say("%s works, no container was restarted", turn.name)
+		if err := o.checks(volumes).Run(ctx); err != nil {
+			return fmt.Errorf("with %s on %s: %w", turn.name, agent.Node, err)
+		}
+		o.Cluster.Say("ports of hosts, limits and growth work")
+	}
+	return nil
+}
+
+// checks are those of what the demo does not show.
+func (o Course) checks(how works) check.Checks {
+	return check.Checks{Cluster: o.Cluster, Nodes: o.Cluster.name().nodes(), Claims: how == volumes}
+}
+
+// Smoke tries what users of kind do with a cluster whose nodes have trivet in all seats. The table is
+// appended to the file, or printed.
+func (o Course) Smoke(ctx context.Context, table string) error {
+	c := o.Cluster
+	if !c.Trivet {
+		return errNotTrivet
+	}
+
+	dir := c.path("smoke")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+
+	s := smoke.Smoke{
+		Cluster: c,
+		Name:    string(c.name()),
+		Nodes:   c.name().nodes(),
+		Family:  c.Family.OrDefault(),
+		Dir:     dir,
+		Shared:  c.path(sharedDir),
+		Out:     c.Out,
+		Table:   c.Out,
+	}
+	if table != "" {
+		file, err := os.OpenFile(table, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+
+		s.Table = file
+	}
+	return s.Run(ctx)
+}
