@@ -9,7 +9,7 @@ import (
 // Check returns an error that names the first difference between the table and the configuration. Unlike
 // Ensure it looks into every chain: the rules of one may have been flushed.
 func (t *Table) Check() error {
-	upToDate, err := t.kernel.hasMarker(t.want.marker())
+	upToDate, err := t.hasMarker()
 	if err != nil {
 		return err
 	}
@@ -20,7 +20,7 @@ func (t *Table) Check() error {
 	}
 
 	// The marker alone does not say that every chain still has its rules.
-	have, err := t.kernel.countRules()
+	have, err := t.kernel.CountRules()
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func (t *Table) checkNoMasq() error {
 	}
 
 	for _, f := range t.want.families {
-		have, err := t.kernel.elements(f.noMasq)
+		have, err := t.kernel.Elements(f.noMasq)
 		if err != nil {
 			return err
 		}
