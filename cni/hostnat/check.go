@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/trivet-node/trivet/cni/nft"
 )
 
 // Check returns an error that names the first difference between the table and the configuration. Unlike
@@ -83,7 +85,7 @@ func (t *Table) Repair() (repaired bool, err error) {
 
 		// After a race the other process, an ADD, has done it.
 		failure := t.replace()
-		if failure != nil && !isRace(failure) {
+		if failure != nil && !nft.IsRace(failure) {
 			return repaired, failure
 		}
 

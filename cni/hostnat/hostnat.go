@@ -120,7 +120,7 @@ func (t *Table) Ensure() error {
 		}
 
 		err = t.replace()
-		if err == nil || !isRace(err) {
+		if err == nil || !nft.IsRace(err) {
 			return err
 		}
 	}
@@ -134,10 +134,6 @@ func (t *Table) hasMarker() (bool, error) {
 	rules, err := t.kernel.CountOf(t.want.marker())
 	return rules == 1, err
 }
-
-// isRace reports whether the kernel refused a transaction because another process had made the table (EEXIST)
-// or deleted what the transaction replaces (ENOENT).
-func isRace(err error) bool { return errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOENT) }
 
 // replace writes all rules in one transaction.
 func (t *Table) replace() error {

@@ -4,7 +4,9 @@
 package nft
 
 import (
+	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -195,3 +197,65 @@ func Jump(chain string) []expr.Any {
 
 // Verdict: drop|return.
 func Verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind}} }
+
+// Goto: goto CHAIN.
+func Goto(chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}
+}
+
+// Is: ip saddr|daddr ADDRESS.
+func (f Family) Is(offset uint32, a netip.Addr) []expr.Any {
+	return append(f.LoadAddress(offset, Reg0), equal(a.AsSlice()))
+}
+
+// IsNotWithin: ip saddr|daddr != PREFIX.
+func (f Family) IsNotWithin(offset uint32, p netip.Prefix) []expr.Any {
+	return append(f.LoadAddress(offset, Reg0),
+		and(prefix.Mask(p)),
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: Reg0, Data: p.Masked().Addr().AsSlice()},
+	)
+}
+
+// IsFromMAC: ether saddr MAC.
+func IsFromMAC(mac net.HardwareAddr) []expr.Any {
+	const source, size = 6, 6
+	return []expr.Any{
+		&expr.Payload{
+			DestRegister: Reg0,
+			Base:         expr.PayloadBaseLLHeader,
+			Offset:       source,
+			Len:          size,
+		},
+		equal(mac),
+	}
+}
+
+// IsToPort: tcp|udp|sctp dport PORT.
+func IsToPort(protocol byte, port uint16) []expr.Any {
+	return slices.Concat(
+		LoadProtocol(Reg0),
+		[]expr.Any{equal([]byte{protocol})},
+		LoadPort(Reg0),
+		[]expr.Any{equal(binaryutil.BigEndian.PutUint16(port))},
+	)
+}
+
+// DestinationNAT: dnat to ADDRESS:PORT, in a table of the family.
+func DestinationNAT(f Family, to netip.AddrPort) []expr.Any {
+	behind := Reg0 + uint32(f.Size)/4
+	return []expr.Any{
+		&expr.Immediate{Register: Reg0, Data: to.Addr().AsSlice()},
+		&expr.Immediate{Register: behind, Data: binaryutil.BigEndian.PutUint16(to.Port())},
+		&expr.NAT{
+			Type:        expr.NATTypeDestNAT,
+			Family:      uint32(f.NFProto),
+			RegAddrMin:  Reg0,
+			RegProtoMin: behind,
+		},
+	}
+}
+
+// LoadInterface: iifname|oifname, into the first register.
+func LoadInterface(key expr.MetaKey) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: key, Register: Reg0}}
+}

@@ -201,6 +201,8 @@ type Rule struct {
 	Chain   string
 	Handle  uint64
 	Comment string
+	// Interface is the name that the rule's first statement compares with, if it is one of interfaces.
+	Interface string
 }
 
 // Rules lists the rules of some chains, of which there may be none.
@@ -233,17 +235,58 @@ func parseRule(body []byte) (table string, r Rule) {
 			r.Handle = binary.BigEndian.Uint64(value)
 		case kind == unix.NFTA_RULE_USERDATA:
 			r.Comment = parseComment(value)
+		case kind == unix.NFTA_RULE_EXPRESSIONS:
+			r.Interface = comparedInterface(value)
 		}
 	})
 	return table, r
 }
 
+// comparedInterface returns the name in the comparison that follows a meta expression at the beginning of a
+// rule. An interface's name is compared with all its 16 bytes.
+func comparedInterface(expressions []byte) (name string) {
+	at := 0
+	isMeta := false
+	netlink.Attributes(expressions, func(_ uint16, expression []byte) {
+		kind, data := parseExpression(expression)
+		switch {
+		case at == 0:
+			isMeta = kind == "meta"
+		case at == 1 && isMeta && kind == "cmp":
+			netlink.Attributes(data, func(kind uint16, value []byte) {
+				if kind == unix.NFTA_CMP_DATA && len(dataValue(value)) == unix.IFNAMSIZ {
+					name = netlink.Text(dataValue(value))
+				}
+			})
+		}
+
+		at++
+	})
+	return name
+}
+
+// parseExpression returns the kind of an expression and its attributes.
+func parseExpression(expression []byte) (kind string, data []byte) {
+	netlink.Attributes(expression, func(attribute uint16, value []byte) {
+		switch attribute {
+		case unix.NFTA_EXPR_NAME:
+			kind = netlink.Text(value)
+		case unix.NFTA_EXPR_DATA:
+			data = value
+		}
+	})
+	return kind, data
+}
+
 // Comment returns the user data of a rule with a comment.
 func Comment(text string) []byte {
-	text = text[:min(len(text), maxComment)]
+	text = Cut(text)
 	data := []byte{0, byte(len(text) + 1)}
 	return append(append(data, text...), 0)
 }
+
+// Cut shortens a comment to what a rule can have.
+func Cut(text string) string { return text[:min(len(text), maxComment)] }
 
 // maxComment is what nft(8) reads at most, without the zero.
 const maxComment = 127
