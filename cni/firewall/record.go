@@ -1,0 +1,70 @@
+package firewall
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/internal/durable"
+)
+
+// recordsDir has a file for each attachment. What they say ends with the boot.
+const recordsDir = "/run/cni/firewall"
+
+func fileOf(network string, o ipam.Owner) string {
+	sum := sha256.Sum256([]byte(network + "\x00" + o.String()))
+	return filepath.Join(recordsDir, hex.EncodeToString(sum[:16]))
+}
+
+func write(p Pod) error {
+	data, err := json.Marshal(p)
+	if err == nil {
+		err = os.MkdirAll(recordsDir, 0o700)
+	}
+	if err == nil {
+		err = durable.WriteVolatile(fileOf(p.Network, p.Owner), data, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("record the addresses of %s: %w", p.Owner, err)
+	}
+	return nil
+}
+
+// read reads a record. What cannot be read says nothing.
+func read(file string) (p Pod, ok bool) {
+	data, err := os.ReadFile(file)
+	if err != nil || json.Unmarshal(data, &p) != nil {
+		return Pod{}, false
+	}
+	return p, true
+}
+
+// records lists those of a network.
+func records(network string) (all []Pod, err error) {
+	entries, err := os.ReadDir(recordsDir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+
+	for _, e := range entries {
+		p, ok := read(filepath.Join(recordsDir, e.Name()))
+		if ok && p.Network == network {
+			all = append(all, p)
+		}
+	}
+
+	return all, err
+}
+
+func removeRecord(p Pod) error {
+	err := os.Remove(fileOf(p.Network, p.Owner))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
