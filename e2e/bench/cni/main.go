@@ -65,7 +65,7 @@ func (o options) compare(ctx context.Context, out io.Writer, c testCase) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 
-	ours, err := newSide(filepath.Join(dir, "ours"), c.ours, bootScoped, filepath.Dir(o.plugin), c.ports)
+	ours, err := o.ours(dir, c)
 	if err != nil {
 		return err
 	}
@@ -111,6 +111,48 @@ func (o options) compare(ctx context.Context, out io.Writer, c testCase) error {
 	}
 
 	return nil
+}
+
+// ours is the side of trivet-cni.
+func (o options) ours(dir string, c testCase) (*side, error) {
+	side := filepath.Join(dir, "ours")
+	if !c.byName {
+		return newSide(side, c.ours, bootScoped, filepath.Dir(o.plugin), c.ports)
+	}
+
+	plugins, err := o.link(filepath.Join(dir, "names"))
+	if err != nil {
+		return nil, err
+	}
+
+	return newSide(side, c.ours, "", plugins, c.ports)
+}
+
+// link makes a directory in which the names of upstream's plugins lead to trivet-cni.
+func (o options) link(dir string) (string, error) {
+	plugin, err := filepath.Abs(o.plugin)
+	if err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", err
+	}
+
+	for _, name := range []string{
+		"bridge",
+		"ptp",
+		"host-local",
+		"portmap",
+		"firewall",
+		"bandwidth",
+		"tuning",
+	} {
+		if err := os.Symlink(plugin, filepath.Join(dir, name)); err != nil {
+			return "", err
+		}
+	}
+
+	return dir, nil
 }
 
 // side is one plugin set with a host of its own.
