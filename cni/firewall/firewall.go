@@ -120,6 +120,14 @@ func (c Config) Forbid(p Pod) error {
 	// The caller may know those on record.
 	slices.SortFunc(p.Addresses, netip.Addr.Compare)
 	p.Addresses = slices.Compact(p.Addresses)
+
+	// An address may have been given to another container before this one's DEL came.
+	others, err := othersAddresses(p)
+	if err != nil {
+		return err
+	}
+
+	p.Addresses = slices.DeleteFunc(p.Addresses, func(a netip.Addr) bool { return others[a] })
 	if err := forbidIPTables(p); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -45,7 +46,24 @@ func read(file string) (p Pod, ok bool) {
 }
 
 // records lists those of a network.
-func records(network string) (all []Pod, err error) {
+func records(network string) ([]Pod, error) {
+	return selected(func(p Pod) bool { return p.Network == network })
+}
+
+// othersAddresses returns the addresses on record of all attachments but one.
+func othersAddresses(own Pod) (map[netip.Addr]bool, error) {
+	others, err := selected(func(p Pod) bool { return p.Network != own.Network || p.Owner != own.Owner })
+	addresses := map[netip.Addr]bool{}
+	for _, p := range others {
+		for _, a := range p.Addresses {
+			addresses[a] = true
+		}
+	}
+	return addresses, err
+}
+
+// selected lists the records for which keep is true.
+func selected(keep func(Pod) bool) (all []Pod, err error) {
 	entries, err := os.ReadDir(recordsDir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -53,7 +71,7 @@ func records(network string) (all []Pod, err error) {
 
 	for _, e := range entries {
 		p, ok := read(filepath.Join(recordsDir, e.Name()))
-		if ok && p.Network == network {
+		if ok && keep(p) {
 			all = append(all, p)
 		}
 	}

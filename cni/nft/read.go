@@ -26,16 +26,16 @@ type Reader struct {
 }
 
 // request begins a request about this table, whose name is the first attribute of all of them.
-func (k Reader) request(op string, kind uint16) *netlink.Message {
+func (t Reader) request(op string, kind uint16) *netlink.Message {
 	const nftables = unix.NFNL_SUBSYS_NFTABLES << 8
-	return netlink.NewMessage(op, nftables|kind, 0, Header(k.NFProto)).
-		String(unix.NFTA_TABLE_NAME, k.Table)
+	return netlink.NewMessage(op, nftables|kind, 0, Header(t.NFProto)).
+		String(unix.NFTA_TABLE_NAME, t.Table)
 }
 
 // HasTable reports whether the table exists.
-func (k Reader) HasTable() (bool, error) {
-	m := k.request("look up nftables table "+k.Table, unix.NFT_MSG_GETTABLE)
-	err := k.Conn.Get(m, func(uint16, []byte) {})
+func (t Reader) HasTable() (bool, error) {
+	m := t.request("look up nftables table "+t.Table, unix.NFT_MSG_GETTABLE)
+	err := t.Conn.Get(m, func(uint16, []byte) {})
 	if netlink.IsNotExist(err) {
 		return false, nil
 	}
@@ -43,11 +43,11 @@ func (k Reader) HasTable() (bool, error) {
 }
 
 // CountOf returns how many rules a chain has, those that jump to it included; -1 when there is no such chain.
-func (k Reader) CountOf(chain string) (int, error) {
-	m := k.request("look up nftables chain "+chain, unix.NFT_MSG_GETCHAIN).
+func (t Reader) CountOf(chain string) (int, error) {
+	m := t.request("look up nftables chain "+chain, unix.NFT_MSG_GETCHAIN).
 		String(unix.NFTA_CHAIN_NAME, chain)
 	var found chainInfo
-	err := k.Conn.Get(m, func(_ uint16, body []byte) { found = parseChain(body) })
+	err := t.Conn.Get(m, func(_ uint16, body []byte) { found = parseChain(body) })
 	if netlink.IsNotExist(err) {
 		return -1, nil
 	}
@@ -55,12 +55,12 @@ func (k Reader) CountOf(chain string) (int, error) {
 }
 
 // CountRules returns how many rules each chain of the table has.
-func (k Reader) CountRules() (map[string]int, error) {
+func (t Reader) CountRules() (map[string]int, error) {
 	count := map[string]int{}
-	m := k.request("list nftables chains of "+k.Table, unix.NFT_MSG_GETCHAIN)
-	err := k.Conn.Dump(m, func(_ uint16, body []byte) {
+	m := t.request("list nftables chains of "+t.Table, unix.NFT_MSG_GETCHAIN)
+	err := t.Conn.Dump(m, func(_ uint16, body []byte) {
 		// The kernel lists those of all tables.
-		if c := parseChain(body); c.table == k.Table {
+		if c := parseChain(body); c.table == t.Table {
 			count[c.name] = c.rules
 		}
 	})
@@ -90,10 +90,10 @@ func parseChain(body []byte) (c chainInfo) {
 }
 
 // generation returns the number of the last transaction in the network namespace.
-func (k Reader) generation() (id uint32, err error) {
+func (t Reader) generation() (id uint32, err error) {
 	const kind = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN
 	m := netlink.NewMessage("look up nftables generation", kind, 0, Header(unix.NFPROTO_UNSPEC))
-	err = k.Conn.Get(m, func(_ uint16, body []byte) {
+	err = t.Conn.Get(m, func(_ uint16, body []byte) {
 		Attributes(body, func(kind uint16, value []byte) {
 			if kind == unix.NFTA_GEN_ID && len(value) == 4 {
 				id = binary.BigEndian.Uint32(value)
@@ -108,22 +108,22 @@ const listTries = 20
 
 // Elements lists a set. The kernel continues a list of several messages by counting, so elements that another
 // process deletes meanwhile hide others that stay: the list is read again when there was a transaction.
-func (k Reader) Elements(s *nftables.Set) ([]nftables.SetElement, error) {
+func (t Reader) Elements(s *nftables.Set) ([]nftables.SetElement, error) {
 	for range listTries {
-		before, err := k.generation()
+		before, err := t.generation()
 		if err != nil {
 			return nil, err
 		}
 
 		var all []nftables.SetElement
-		m := k.request("list nftables set "+s.Name, unix.NFT_MSG_GETSETELEM).
+		m := t.request("list nftables set "+s.Name, unix.NFT_MSG_GETSETELEM).
 			String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-		err = k.Conn.Dump(m, func(_ uint16, body []byte) { all = append(all, ParseElements(body)...) })
+		err = t.Conn.Dump(m, func(_ uint16, body []byte) { all = append(all, ParseElements(body)...) })
 		if err != nil {
 			return nil, err
 		}
 
-		after, err := k.generation()
+		after, err := t.generation()
 		if err != nil || before == after {
 			return all, err
 		}
@@ -206,13 +206,13 @@ type Rule struct {
 }
 
 // Rules lists the rules of some chains, of which there may be none.
-func (k Reader) Rules(chains ...string) (all []Rule, err error) {
+func (t Reader) Rules(chains ...string) (all []Rule, err error) {
 	for _, chain := range chains {
-		m := k.request("list nftables rules of "+chain, unix.NFT_MSG_GETRULE).
+		m := t.request("list nftables rules of "+chain, unix.NFT_MSG_GETRULE).
 			String(unix.NFTA_RULE_CHAIN, chain)
-		err := k.Conn.Dump(m, func(_ uint16, body []byte) {
+		err := t.Conn.Dump(m, func(_ uint16, body []byte) {
 			// Older kernels list those of all tables.
-			if table, r := parseRule(body); table == k.Table && r.Chain == chain {
+			if table, r := parseRule(body); table == t.Table && r.Chain == chain {
 				all = append(all, r)
 			}
 		})

@@ -197,3 +197,34 @@ func TestIngressPolicyKeepsBridgesApart(t *testing.T) {
 		})
 	}
 }
+
+// An address is given to the next container before the DEL of the one before comes.
+func TestFirewallOfTheNextContainerOutlivesALateDel(t *testing.T) {
+	h := newHost(t, "")
+	firewall := `"type":"firewall","backend":"iptables"`
+	const previous = `{"cniVersion":"1.1.0","ips":[{"address":"10.88.0.77/24"}]}`
+	add := func(id string) *chain {
+		c := &chain{
+			host:    h,
+			id:      id,
+			netns:   testenv.Netns(t),
+			plugins: []string{firewall},
+			result:  previous,
+		}
+		h.must("ADD", c.id, c.netns, c.config(firewall))
+		return c
+	}
+
+	first := add("first")
+	next := add("next")
+
+	first.del()
+	if err := next.check(); err != nil {
+		t.Error(err)
+	}
+
+	next.del()
+	if rules := h.program(h.netns, "iptables", "iptables", "-S"); strings.Contains(rules, "10.88.0.77") {
+		t.Error(rules)
+	}
+}
