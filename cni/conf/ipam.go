@@ -8,6 +8,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/trivet-node/trivet/cni/conf/limit"
 	"github.com/trivet-node/trivet/cni/ipam"
 )
 
@@ -85,6 +86,7 @@ type runtimeConfig struct {
 	IPRanges     [][]rangeKeys `json:"ipRanges"`
 	IPs          []string      `json:"ips"`
 	MAC          string        `json:"mac"`
+	Bandwidth    limit.Keys    `json:"bandwidth"`
 }
 
 type argsSection struct {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/bridge"
+	"github.com/trivet-node/trivet/cni/conf/limit"
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/masquerade"
@@ -43,6 +44,8 @@ type Runtime struct {
 	MAC net.HardwareAddr
 	// Ports are the host ports; none when another plugin publishes them.
 	Ports []Port
+	// Limits are those of its traffic; none when another plugin sets them.
+	Limits limit.Limits
 }
 
 // Options are what a call says beside the configuration.
@@ -262,10 +265,16 @@ func (k *keys) runtime(args Args, hostPorts bool) (r Runtime, err error) {
 		return r, err
 	}
 	ports, err := ReadPorts(k.RuntimeConfig.PortMappings)
-	if hostPorts {
-		r.Ports = ports
+	if !hostPorts || err != nil {
+		return r, err
 	}
-	return r, err
+
+	r.Ports = ports
+	if r.Limits, err = k.RuntimeConfig.Bandwidth.Limits(); err != nil {
+		return r, Invalid("bandwidth: %w", err)
+	}
+
+	return r, nil
 }
 
 // mac returns the MAC address that is asked for: by runtimeConfig, else by args.cni, else by CNI_ARGS.

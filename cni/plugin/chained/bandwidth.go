@@ -8,6 +8,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/conf/limit"
 	"github.com/trivet-node/trivet/cni/conf/meta"
 	"github.com/trivet-node/trivet/cni/plugin/call"
 	"github.com/trivet-node/trivet/cni/rtnl"
@@ -28,7 +29,7 @@ func (Bandwidth) Add(c *call.Call) (err error) {
 	if err := c.RequirePrevious(); err != nil {
 		return err
 	}
-	if b.Ingress.IsZero() && b.Egress.IsZero() {
+	if b.AreZero() {
 		return c.Print(c.Previous)
 	}
 
@@ -61,12 +62,12 @@ func (Bandwidth) Add(c *call.Call) (err error) {
 	return c.Print(c.Previous)
 }
 
-func shaped(c *call.Call, b meta.Bandwidth) shaping.Pod {
+func shaped(c *call.Call, l limit.Limits) shaping.Pod {
 	return shaping.Pod{
 		Network: c.Name,
 		Owner:   c.Owner,
-		Ingress: b.Ingress,
-		Egress:  b.Egress,
+		Ingress: l.Ingress,
+		Egress:  l.Egress,
 	}
 }
 
@@ -111,7 +112,7 @@ func (Bandwidth) Check(c *call.Call) error {
 	if err := c.RequirePrevious(); err != nil {
 		return err
 	}
-	if b.Ingress.IsZero() && b.Egress.IsZero() {
+	if b.AreZero() {
 		return nil
 	}
 

@@ -17,6 +17,7 @@ import (
 	"github.com/trivet-node/trivet/cni/plugin/addresses"
 	"github.com/trivet-node/trivet/cni/plugin/call"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/shaping"
 	"github.com/trivet-node/trivet/internal/undo"
 )
 
@@ -80,16 +81,29 @@ func (b Bridge) Add(c *call.Call) (err error) {
 
 	result := describe(c, ends, attachment)
 	result.DNS = dnsOf(n.DNS, got.DNS)
-	if name := n.Bridge.GatewayLink(); n.Bridge.IsGateway && name != n.Bridge.Name {
-		gateway, err := host.LinkByName(name)
-		if err != nil {
-			return err
-		}
-		result.Interfaces = append(result.Interfaces,
-			&types100.Interface{Name: name, Mac: gateway.MAC.String()})
+	if err := limit(c, n, host, ends.Host.Name, result, &back); err != nil {
+		return err
+	}
+	if err := appendGateway(host, n, result); err != nil {
+		return err
 	}
 
 	return c.Print(result)
+}
+
+// appendGateway appends the host's own port in the VLAN of the pods to a result, if there is one.
+func appendGateway(host *rtnl.Conn, n *conf.Network, r *types100.Result) error {
+	name := n.Bridge.GatewayLink()
+	if !n.Bridge.IsGateway || name == n.Bridge.Name {
+		return nil
+	}
+
+	gateway, err := host.LinkByName(name)
+	if err == nil {
+		r.Interfaces = append(r.Interfaces, &types100.Interface{Name: name, Mac: gateway.MAC.String()})
+	}
+
+	return err
 }
 
 // publish writes the network's rules and the container's host ports, where there are any.
@@ -195,6 +209,11 @@ func detach(c *call.Call, t *conf.Teardown) error {
 	}
 	defer func() { _ = host.Close() }()
 
+	// What limits leave beside the veth.
+	if err := shaping.Remove(host, t.Network, c.Owner); err != nil {
+		return err
+	}
+
 	there, err := bridge.Detach(host, t.Network, c.Owner, t.LazyUnlink)
 	if err != nil || there || !c.HasNetns() {
 		return err
@@ -228,7 +247,8 @@ func (b Bridge) GC(c *call.Call) error {
 		return errors.Join(ports, err)
 	}
 
-	return errors.Join(ports, keepOwnRules(host, t), keep(c, t))
+	limits := shaping.Keep(host, t.Network, t.Valid.HasLabel)
+	return errors.Join(ports, limits, keepOwnRules(host, t), keep(c, t))
 }
 
 // hostPorts returns the host ports of a network for DEL and GC, which only need the name of the table.

@@ -52,6 +52,9 @@ func masqueraded(c *call.Call, all []bridge.Address) masquerade.Pod {
 // checkRules returns an error that names what is missing of the pod's rules. The masquerading of a pod that
 // upstream's plugin has added is in its own table.
 func (b Bridge) checkRules(c *call.Call, n *conf.Network, a bridge.Attachment) error {
+	if err := checkLimits(c, n); err != nil {
+		return err
+	}
 	if n.MACSpoofCheck {
 		if err := macGuard(c, "", nil).Check(); err != nil {
 			return err
