@@ -76,6 +76,9 @@ func Choose() Backend {
 // is left.
 func (c Config) Allow(p Pod) error {
 	p.Zone = c.Zone
+	if err := claim(p); err != nil {
+		return err
+	}
 	if err := write(p); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/internal/durable"
@@ -48,6 +49,29 @@ func read(file string) (p Pod, ok bool) {
 // records lists those of a network.
 func records(network string) ([]Pod, error) {
 	return selected(func(p Pod) bool { return p.Network == network })
+}
+
+// claim takes the addresses of an attachment out of the records of others: an address is of the one that
+// got it last. A record that nobody has removed, as when upstream's plugin deletes the container, says
+// nothing then.
+func claim(p Pod) error {
+	others, err := selected(func(o Pod) bool { return o.Network != p.Network || o.Owner != p.Owner })
+	for _, o := range others {
+		isClaimed := func(a netip.Addr) bool { return slices.Contains(p.Addresses, a) }
+		rest := slices.DeleteFunc(slices.Clone(o.Addresses), isClaimed)
+		if len(rest) == len(o.Addresses) {
+			continue
+		}
+
+		o.Addresses = rest
+		if len(rest) == 0 {
+			err = errors.Join(err, removeRecord(o))
+		} else {
+			err = errors.Join(err, write(o))
+		}
+	}
+
+	return err
 }
 
 // othersAddresses returns the addresses on record of all attachments but one.
