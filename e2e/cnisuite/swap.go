@@ -143,7 +143,9 @@ func (s Swap) swap(ctx context.Context, n network, dir, pod string) (left []stri
 		check = fmt.Errorf("CHECK: %w", check)
 	}
 
-	return remains(dir), check
+	// What the one that added keeps for itself outside of the directory goes by its own DEL.
+	left = remains(dir)
+	return left, errors.Join(check, adds.DelNetworkList(ctx, list, rt))
 }
 
 // ofPod matches what is a single container's: its ID, its addresses, names of chains with a hash, its
