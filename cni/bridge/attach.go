@@ -26,19 +26,16 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 	}
 	defer func() { _ = pod.Close() }()
 
-	v := rtnl.Veth{
-		Name:          HostName(c.Network, a.Owner),
-		Master:        ends.Bridge.Index,
-		MTU:           c.MTU,
-		MAC:           hashMAC("host "+a.Owner.String(), nil),
-		PeerName:      a.Owner.IfName,
-		PeerMAC:       podMAC(a),
-		PeerNamespace: int(pod.Fd()),
-	}
+	v := NewPair(c.Network, a)
+	v.Master = ends.Bridge.Index
+	v.MTU = c.MTU
+	v.PeerNamespace = int(pod.Fd())
 	if v.MTU == 0 {
 		v.MTU = ends.Bridge.MTU
 	}
-	if err := connect(host, c, a, v); err != nil {
+
+	alias := rtnl.SetAlias(v.Name, Alias(c.Network, a.Owner))
+	if err := Connect(host, a, v, alias, rtnl.SetPort(v.Name, c.Port)); err != nil {
 		return ends, explain(err, c.Name)
 	}
 
@@ -46,13 +43,17 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 	ends.Pod = rtnl.Link{Name: v.PeerName, MAC: v.PeerMAC, MTU: v.MTU}
 
 	// The host's end is there, so that what fails from here on has to remove it. The pod's end goes with it.
-	err = namespace.Visit(func() (err error) {
-		ends.Pod.Index, err = setUp(c, a)
-		return err
-	}, a.Netns)
+	err = setVLANs(host, c.VLANs, v.Name)
+	if err == nil && !c.PodDown {
+		err = namespace.Visit(func() (err error) {
+			ends.Pod.Index, err = setUp(c, a)
+			return err
+		}, a.Netns)
+	}
 	if err == nil {
 		err = announce(host, c, a, ends)
 	}
+
 	if err != nil {
 		return ends, errors.Join(err, host.EnsureNoLink(v.Name))
 	}
@@ -60,10 +61,20 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 	return ends, nil
 }
 
-// connect creates the veth. An interface that has its name already makes it fail, unless that is one that DEL
-// has cut off.
-func connect(host *rtnl.Conn, c Config, a Attachment, v rtnl.Veth) error {
-	err := createVeth(host, c, a, v)
+// NewPair describes the veth of an attachment, without what depends on where it leads.
+func NewPair(network string, a Attachment) rtnl.Veth {
+	return rtnl.Veth{
+		Name:     HostName(network, a.Owner),
+		MAC:      hashMAC("host "+a.Owner.String(), nil),
+		PeerName: a.Owner.IfName,
+		PeerMAC:  podMAC(a),
+	}
+}
+
+// Connect creates the veth and changes it further, or leaves nothing. An interface that has its name
+// already makes it fail, unless that is one that DEL has cut off.
+func Connect(host *rtnl.Conn, a Attachment, v rtnl.Veth, changes ...*netlink.Message) error {
+	err := createVeth(host, v, changes)
 	if !netlink.IsExist(err) {
 		return err
 	}
@@ -85,21 +96,17 @@ func connect(host *rtnl.Conn, c Config, a Attachment, v rtnl.Veth) error {
 		return err
 	}
 
-	return createVeth(host, c, a, v)
+	return createVeth(host, v, changes)
 }
 
-// createVeth creates the pair, attached to the bridge, or nothing.
-func createVeth(host *rtnl.Conn, c Config, a Attachment, v rtnl.Veth) error {
-	errs, err := host.Do(
-		rtnl.NewVeth(v),
-		rtnl.SetAlias(v.Name, alias(c.Network, a.Owner)),
-		rtnl.SetPort(v.Name, c.Port),
-	)
+// createVeth creates the pair and changes it, or leaves nothing.
+func createVeth(host *rtnl.Conn, v rtnl.Veth, changes []*netlink.Message) error {
+	errs, err := host.Do(append([]*netlink.Message{rtnl.NewVeth(v)}, changes...)...)
 	if err != nil {
 		return err
 	}
 
-	// Without the veth the other two failed as well, and only say that it is not there.
+	// Without the veth the others failed as well, and only say that it is not there.
 	if errs[0] != nil {
 		return errs[0]
 	}

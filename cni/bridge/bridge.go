@@ -29,6 +29,9 @@ type Config struct {
 	// packets between pods pass the host's netfilter hooks, and Services work between pods of one node
 	// without br_netfilter.
 	HostRouted bool
+	VLANs      VLANs
+	// PodDown leaves the pod's end down and without addresses, for whom sets it up itself.
+	PodDown bool
 	// DAD checks IPv6 addresses for duplicates before they are usable, which takes about 2 s.
 	DAD bool
 }
@@ -40,8 +43,9 @@ type Attachment struct {
 	Netns string
 	// MAC nil is derived from the address; Check does not look at it.
 	MAC net.HardwareAddr
-	// MTU is for Check, which does not look at 0.
+	// MTU and HostMTU, those of the two ends, are for Check, which does not look at 0.
 	MTU       int
+	HostMTU   int
 	Addresses []Address
 	// Routes have no Index.
 	Routes []rtnl.Route
@@ -77,7 +81,8 @@ const aliasMark = "cni:"
 // takes 255 bytes, of which each has its share.
 func aliasPrefix(network string) string { return aliasMark + ipam.Shorten(network) + ":" }
 
-func alias(network string, owner ipam.Owner) string { return aliasPrefix(network) + owner.Label() }
+// Alias is that of the host's end of an attachment.
+func Alias(network string, owner ipam.Owner) string { return aliasPrefix(network) + owner.Label() }
 
 // IsAttached reports whether an attachment has its interface: not one that DEL has cut off.
 func IsAttached(host *rtnl.Conn, network string, owner ipam.Owner) bool {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/namespace"
 )
@@ -20,26 +21,73 @@ func Check(host *rtnl.Conn, c Config, a Attachment) error {
 		return fmt.Errorf("bridge %s is down", c.Name)
 	}
 
+	if bridge.Kind != rtnl.KindBridge {
+		return fmt.Errorf("interface %s is not a bridge", c.Name)
+	}
+
 	if c.IsGateway {
-		have, err := host.Addresses(bridge.Index)
-		if err != nil {
-			return err
-		}
-		if err := checkGateways(c, have, a.Addresses); err != nil {
+		if err := checkGatewayLink(host, c, a.Addresses); err != nil {
 			return err
 		}
 	}
 
 	// The host's end first: the pod's cannot be right without it.
-	port, err := host.LinkByName(HostName(c.Network, a.Owner))
+	port, err := hostEnd(host, c, a)
 	if err != nil {
 		return err
 	}
 	if err := checkPort(c, a, bridge, port); err != nil {
 		return err
 	}
+	if err := checkVLANs(host, c.VLANs, port); err != nil || c.PodDown {
+		return err
+	}
 
-	return namespace.Visit(func() error { return checkPod(c, a) }, a.Netns)
+	return namespace.Visit(func() error {
+		_, err := CheckPod(a, podRoutes(c, a))
+		return err
+	}, a.Netns)
+}
+
+// hostEnd returns the host's end of an attachment: of our name, or what the pod's end leads to, since
+// upstream's plugin gives it a name of chance.
+func hostEnd(host *rtnl.Conn, c Config, a Attachment) (rtnl.Link, error) {
+	link, err := host.LinkByName(HostName(c.Network, a.Owner))
+	if !netlink.IsNotExist(err) {
+		return link, err
+	}
+
+	peer := 0
+	err = namespace.Visit(func() error {
+		pod, err := rtnl.Open()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = pod.Close() }()
+
+		link, err := pod.LinkByName(a.Owner.IfName)
+		peer = link.Peer
+		return err
+	}, a.Netns)
+	if err != nil {
+		return link, err
+	}
+
+	return host.LinkByIndex(peer)
+}
+
+// checkGatewayLink returns an error unless the bridge, or its port in the VLAN of the pods, has the gateway's
+// addresses.
+func checkGatewayLink(host *rtnl.Conn, c Config, addresses []Address) error {
+	link, err := host.LinkByName(c.GatewayLink())
+	if err != nil {
+		return err
+	}
+	have, err := host.Addresses(link.Index)
+	if err != nil {
+		return err
+	}
+	return checkGateways(c, have, addresses)
 }
 
 // checkGateways compares the addresses that the bridge has with the gateways of a pod's addresses.
@@ -63,46 +111,46 @@ func checkPort(c Config, a Attachment, bridge, port rtnl.Link) error {
 		return fmt.Errorf("interface %s is down", port.Name)
 	case port.Port == nil || *port.Port != c.Port:
 		return fmt.Errorf("port %s of bridge %s has flags %+v, not %+v", port.Name, c.Name, port.Port, c.Port)
-	case a.MTU != 0 && port.MTU != a.MTU:
-		return fmt.Errorf("interface %s has MTU %d, not %d", port.Name, port.MTU, a.MTU)
+	case a.HostMTU != 0 && port.MTU != a.HostMTU:
+		return fmt.Errorf("interface %s has MTU %d, not %d", port.Name, port.MTU, a.HostMTU)
 	}
 	return nil
 }
 
-// checkPod looks at the pod's end of the pair, in the pod's network namespace.
-func checkPod(c Config, a Attachment) error {
+// CheckPod looks at the pod's end of the pair, which it returns, in the pod's network namespace: routes are
+// those that it should have.
+func CheckPod(a Attachment, routes []rtnl.Route) (link rtnl.Link, err error) {
 	pod, err := rtnl.Open()
 	if err != nil {
-		return err
+		return link, err
 	}
 	defer func() { _ = pod.Close() }()
 
-	link, err := pod.LinkByName(a.Owner.IfName)
-	if err != nil {
-		return err
+	if link, err = pod.LinkByName(a.Owner.IfName); err != nil {
+		return link, err
 	}
 
 	have, err := pod.Addresses(link.Index)
 	if err != nil {
-		return err
+		return link, err
 	}
 	if err := checkInterface(a, link, have); err != nil {
-		return err
+		return link, err
 	}
 
 	// Other networks may have routes to the same destinations: only those by this interface count.
-	for _, r := range podRoutes(c, a) {
+	for _, r := range routes {
 		r.Index = link.Index
 		there, err := pod.HasRoute(r)
 		if err != nil {
-			return err
+			return link, err
 		}
 		if !there {
-			return fmt.Errorf("route to %s by interface %s is not there", r.Dst, a.Owner.IfName)
+			return link, fmt.Errorf("route to %s by interface %s is not there", r.Dst, a.Owner.IfName)
 		}
 	}
 
-	return nil
+	return link, nil
 }
 
 // checkInterface compares the pod's interface, which has some addresses, with the attachment.

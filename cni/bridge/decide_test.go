@@ -271,7 +271,12 @@ var differences = []struct {
 func TestCheckNamesTheFirstDifference(t *testing.T) {
 	bridge := rtnl.Link{Index: 3, Name: "br0", Up: true}
 	c := Config{Name: "br0", Port: rtnl.Port{Hairpin: true}}
-	a := Attachment{Owner: pod, MTU: 1400, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7}}
+	a := Attachment{
+		Owner:   pod,
+		MTU:     1400,
+		HostMTU: 1400,
+		MAC:     net.HardwareAddr{2, 0, 0, 0, 0, 7},
+	}
 	port := rtnl.Link{
 		Name:   "veth1",
 		Master: 3,
@@ -331,10 +336,10 @@ func TestGarbageIsWhatIsOursAndHasNoOwner(t *testing.T) {
 		link    rtnl.Link
 		garbage bool
 	}{
-		{rtnl.Link{Alias: alias("net", pod)}, false},
-		{rtnl.Link{Alias: alias("net", gone)}, true},
-		{rtnl.Link{Alias: alias("net", pod), Group: discardGroup}, true},
-		{rtnl.Link{Alias: alias("other", gone)}, false},
+		{rtnl.Link{Alias: Alias("net", pod)}, false},
+		{rtnl.Link{Alias: Alias("net", gone)}, true},
+		{rtnl.Link{Alias: Alias("net", pod), Group: discardGroup}, true},
+		{rtnl.Link{Alias: Alias("other", gone)}, false},
 		{rtnl.Link{Alias: "somebody's"}, false},
 		{rtnl.Link{}, false},
 	} {
@@ -351,7 +356,7 @@ func TestNamesFitTheKernel(t *testing.T) {
 	if name := HostName(network, long); len(name) > 15 || name == HostName("net", long) {
 		t.Errorf("name %s", name)
 	}
-	if a := alias(network, long); len(a) > 255 || !strings.HasPrefix(a, aliasPrefix(network)) {
+	if a := Alias(network, long); len(a) > 255 || !strings.HasPrefix(a, aliasPrefix(network)) {
 		t.Errorf("alias %s", a)
 	}
 }

@@ -28,9 +28,10 @@ func Detach(host *rtnl.Conn, network string, owner ipam.Owner, lazy bool) (there
 	return true, err
 }
 
-// DetachForeign removes the pod's interface from within its namespace, if upstream's plugin made it for this
-// bridge: only that plugin knows the name of the host's end. Another network's interface of the same name
-// stays, since the runtime calls DEL also after an ADD that failed because the name was taken.
+// DetachForeign removes the pod's interface from within its namespace, if upstream's plugin made it for
+// this bridge: only that plugin knows the name of the host's end. Another network's interface of the same
+// name stays, since the runtime calls DEL also after an ADD that failed because the name was taken. Without
+// a bridge, "", it is upstream's ptp that made it.
 func DetachForeign(host *rtnl.Conn, bridge, netns, ifname string) error {
 	if _, err := os.Stat(netns); errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -75,6 +76,10 @@ func isForeign(host *rtnl.Conn, pod rtnl.Link, bridge string) (bool, error) {
 	}
 	if err != nil || peer.Kind != rtnl.KindVeth || strings.HasPrefix(peer.Alias, aliasMark) {
 		return false, err
+	}
+
+	if bridge == "" {
+		return peer.Master == 0, nil
 	}
 
 	master, err := host.LinkByName(bridge)

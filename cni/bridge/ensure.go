@@ -41,20 +41,29 @@ func ensure(host *rtnl.Conn, c Config, addresses []Address) (rtnl.Link, error) {
 	}
 
 	if c.Promiscuous {
-		changes = append(changes, rtnl.SetPromiscuous(link.Index))
+		changes = append(changes, rtnl.SetPromiscuous(link.Index, true))
+	}
+
+	if c.VLANs.wanted() {
+		changes = append(changes, rtnl.SetVLANFiltering(c.Name))
 	}
 
 	if len(changes) > 0 {
 		if err := host.Must(changes...); err != nil {
-			return rtnl.Link{}, err
+			return rtnl.Link{}, explainVLAN(err)
 		}
 	}
 
-	if c.IsGateway {
-		err = ensureGateways(host, c, link, addresses)
+	if !c.IsGateway {
+		return link, nil
 	}
 
-	return link, err
+	gateway, err := ensureGatewayLink(host, c, link)
+	if err != nil {
+		return rtnl.Link{}, err
+	}
+
+	return link, ensureGateways(host, c, gateway, addresses)
 }
 
 func requireBridge(link rtnl.Link) error {
@@ -193,6 +202,16 @@ func Usable(host *rtnl.Conn, c Config, sets [][]Address) error {
 	}
 	if err := requireBridge(link); err != nil || !c.IsGateway || c.ForceAddress {
 		return err
+	}
+
+	if name := c.GatewayLink(); name != c.Name {
+		link, err = host.LinkByName(name)
+		if netlink.IsNotExist(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
 	}
 
 	have, err := host.Addresses(link.Index)

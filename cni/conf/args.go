@@ -5,16 +5,21 @@ import (
 	"strings"
 )
 
-// cniArgs is what CNI_ARGS may ask for.
-type cniArgs struct {
-	ip  string
-	mac string
+// Args is what CNI_ARGS may ask for.
+type Args struct {
+	IP      string
+	Gateway string
+	MAC     string
 }
 
-// parseArgs reads KEY=VALUE;KEY=VALUE. An unknown key is an error unless IgnoreUnknown is set, so that a
+func (a Args) ips() []string { return words(a.IP) }
+
+func (a Args) gateways() []string { return words(a.Gateway) }
+
+// ParseArgs reads KEY=VALUE;KEY=VALUE. An unknown key is an error unless IgnoreUnknown is set, so that a
 // misspelt one is noticed (CNI conventions, "CNI_ARGS"). The keys of Kubernetes are known and mean nothing
 // here.
-func parseArgs(args string) (a cniArgs, err error) {
+func ParseArgs(args string) (a Args, err error) {
 	var unknown []string
 	ignore := false
 	for pair := range strings.SplitSeq(args, ";") {
@@ -24,17 +29,19 @@ func parseArgs(args string) (a cniArgs, err error) {
 
 		key, value, ok := strings.Cut(pair, "=")
 		if !ok {
-			return a, invalid("CNI_ARGS: %q is not KEY=VALUE", pair)
+			return a, Invalid("CNI_ARGS: %q is not KEY=VALUE", pair)
 		}
 
 		switch key {
 		case "IP":
-			a.ip = value
+			a.IP = value
+		case "GATEWAY":
+			a.Gateway = value
 		case "MAC":
-			a.mac = value
+			a.MAC = value
 		case "IgnoreUnknown":
 			if ignore, err = strconv.ParseBool(value); err != nil {
-				return a, invalid("CNI_ARGS: IgnoreUnknown=%s is neither true nor false", value)
+				return a, Invalid("CNI_ARGS: IgnoreUnknown=%s is neither true nor false", value)
 			}
 
 		case "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_INFRA_CONTAINER_ID", "K8S_POD_UID":
@@ -45,8 +52,8 @@ func parseArgs(args string) (a cniArgs, err error) {
 
 	// IgnoreUnknown may come after what it ignores.
 	if len(unknown) > 0 && !ignore {
-		const hint = "IgnoreUnknown=1 ignores them; known are IP and MAC"
-		return a, invalid("CNI_ARGS: unknown keys %q (%s)", unknown, hint)
+		const hint = "IgnoreUnknown=1 ignores them; known are IP, GATEWAY and MAC"
+		return a, Invalid("CNI_ARGS: unknown keys %q (%s)", unknown, hint)
 	}
 
 	return a, nil

@@ -36,23 +36,23 @@ type Head struct {
 // of an operation that can do without. A value of a wrong type counts as absent.
 func ReadHead(stdin []byte) (Head, error) {
 	var h Head
-	err := decodeLeniently(stdin, &h)
+	err := DecodeLeniently(stdin, &h)
 	if string(h.PrevResult) == "null" {
 		h.PrevResult = nil
 	}
 	return h, err
 }
 
-// decode reads the JSON of a configuration. A value of a wrong type is an error.
-func decode(stdin []byte, keys any) error {
+// Decode reads the JSON of a configuration. A value of a wrong type is an error.
+func Decode(stdin []byte, keys any) error {
 	if err := json.Unmarshal(stdin, keys); err != nil {
 		return fmt.Errorf("%w: %w", ErrDecode, err)
 	}
 	return nil
 }
 
-// decodeLeniently is decode where a value of a wrong type counts as absent.
-func decodeLeniently(stdin []byte, keys any) error {
+// DecodeLeniently is Decode where a value of a wrong type counts as absent.
+func DecodeLeniently(stdin []byte, keys any) error {
 	err := json.Unmarshal(stdin, keys)
 	if _, ok := errors.AsType[*json.UnmarshalTypeError](err); ok || err == nil {
 		return nil
@@ -60,7 +60,7 @@ func decodeLeniently(stdin []byte, keys any) error {
 	return fmt.Errorf("%w: %w", ErrDecode, err)
 }
 
-// invalid returns an ErrInvalid.
-func invalid(format string, values ...any) error {
+// Invalid returns an ErrInvalid.
+func Invalid(format string, values ...any) error {
 	return fmt.Errorf("%w: %w", ErrInvalid, fmt.Errorf(format, values...))
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/trivet-node/trivet/cni/conf/limit"
 	"github.com/trivet-node/trivet/cni/ipam"
 )
 
@@ -23,6 +24,25 @@ type IPAM struct {
 	ResolvConf string
 	// Requested are the addresses that the runtime asks for.
 	Requested []netip.Addr
+}
+
+// Types of the IPAM plugins that this program has; Own, the program's own name, is its host-local.
+const (
+	Own       = "trivet-cni"
+	HostLocal = "host-local"
+	Static    = "static"
+)
+
+// notIPAM are plugins of this program that allocate no addresses. Called for some, they would call themselves
+// without end.
+var notIPAM = []string{"bridge", "ptp", "loopback", "portmap", "firewall", "bandwidth", "tuning", "sbr"}
+
+// checkIPAMType returns an error for a type that is not an IPAM plugin's.
+func checkIPAMType(kind string) error {
+	if slices.Contains(notIPAM, kind) {
+		return Invalid("ipam: %s is not a plugin that allocates addresses", kind)
+	}
+	return nil
 }
 
 // defaultDataDir is host-local's.
@@ -62,10 +82,11 @@ type rangeKeys struct {
 
 // runtimeConfig are the capability arguments.
 type runtimeConfig struct {
-	PortMappings []portMapping `json:"portMappings"`
+	PortMappings []PortMapping `json:"portMappings"`
 	IPRanges     [][]rangeKeys `json:"ipRanges"`
 	IPs          []string      `json:"ips"`
 	MAC          string        `json:"mac"`
+	Bandwidth    limit.Keys    `json:"bandwidth"`
 }
 
 type argsSection struct {
@@ -79,14 +100,14 @@ type argsSection struct {
 // here. args is CNI_ARGS. It returns nil when the configuration has no ipam.
 func ReadIPAM(stdin []byte, args string) (*IPAM, error) {
 	var k ipamKeys
-	if err := decode(stdin, &k); err != nil {
+	if err := Decode(stdin, &k); err != nil {
 		return nil, err
 	}
 	if k.IPAM.Type == "" && k.IPAM.Subnet == "" && len(k.IPAM.Ranges) == 0 {
 		return nil, nil
 	}
 
-	parsed, err := parseArgs(args)
+	parsed, err := ParseArgs(args)
 	if err != nil {
 		return nil, err
 	}
@@ -94,33 +115,25 @@ func ReadIPAM(stdin []byte, args string) (*IPAM, error) {
 	return k.read(parsed)
 }
 
-func (k ipamKeys) refuse() error {
-	if t := k.IPAM.Type; t != "" && t != "host-local" {
-		return fmt.Errorf("%w: ipam type %q: the only one is host-local, which is built in",
-			ErrUnsupported, t)
-	}
-	return nil
-}
-
-func (k ipamKeys) read(args cniArgs) (*IPAM, error) {
+func (k ipamKeys) read(args Args) (*IPAM, error) {
 	c := &IPAM{
 		Pool:       k.IPAM.poolKeys.location(k.Name),
 		Routes:     k.IPAM.Routes,
 		ResolvConf: k.IPAM.ResolvConf,
 	}
 	if err := k.readRanges(c); err != nil {
-		return nil, invalid("ipam: %w", err)
+		return nil, Invalid("ipam: %w", err)
 	}
 	if err := oneOfEachFamily(k.CNIVersion, c.Sets); err != nil {
-		return nil, invalid("ipam: %w", err)
+		return nil, Invalid("ipam: %w", err)
 	}
 
-	for _, text := range slices.Concat(strings.Fields(args.ip), k.Args.CNI.IPs, k.RuntimeConfig.IPs) {
+	for _, text := range slices.Concat(args.ips(), k.Args.CNI.IPs, k.RuntimeConfig.IPs) {
 		// Addresses may carry a prefix length (CNI conventions, "ips").
 		host, _, _ := strings.Cut(text, "/")
 		a, err := netip.ParseAddr(host)
 		if err != nil {
-			return nil, invalid("requested address: %w", err)
+			return nil, Invalid("requested address: %w", err)
 		}
 
 		c.Requested = append(c.Requested, a.Unmap())
@@ -212,10 +225,13 @@ func (k rangeKeys) parse() (r ipam.Range, err error) {
 	return ipam.NewRange(r)
 }
 
+// singleVersions are those of CNI whose result has one address of a family at most.
+var singleVersions = []string{"", "0.1.0", "0.2.0"}
+
 // oneOfEachFamily returns an error when a result of an old CNI version cannot carry the addresses: before
 // version 0.3.0 it has one IPv4 and one IPv6 address.
 func oneOfEachFamily(cniVersion string, sets []ipam.Set) error {
-	if !slices.Contains([]string{"", "0.1.0", "0.2.0"}, cniVersion) {
+	if !slices.Contains(singleVersions, cniVersion) {
 		return nil
 	}
 

@@ -10,7 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/bridge"
+	"github.com/trivet-node/trivet/cni/conf/limit"
 	"github.com/trivet-node/trivet/cni/hostnat"
+	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/masquerade"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
@@ -20,8 +23,17 @@ type Network struct {
 	// DefaultGateway gives pods default routes through the bridge.
 	DefaultGateway bool
 	NAT            hostnat.Config
-	// IPAM is nil for a network on layer 2 only.
-	IPAM    *IPAM
+	// PerPod has masquerading done pod by pod, in the backend that the configuration names; "" leaves it to
+	// NAT.
+	PerPod masquerade.Backend
+	// MACSpoofCheck drops what pods send with another MAC address than their own.
+	MACSpoofCheck bool
+	// IPAMType is that of the plugin that gives addresses; "" for a network on layer 2 only.
+	IPAMType string
+	// IPAM is host-local's; nil when another plugin gives addresses.
+	IPAM *IPAM
+	// Pool is where the network's host ports are recorded, whichever plugin gives addresses.
+	Pool    ipam.Location
 	DNS     types.DNS
 	Runtime Runtime
 }
@@ -32,6 +44,8 @@ type Runtime struct {
 	MAC net.HardwareAddr
 	// Ports are the host ports; none when another plugin publishes them.
 	Ports []Port
+	// Limits are those of its traffic; none when another plugin sets them.
+	Limits limit.Limits
 }
 
 // Options are what a call says beside the configuration.
@@ -63,31 +77,35 @@ type bridgeKeys struct {
 	EnableDAD        bool   `json:"enabledad"`
 	MTU              int    `json:"mtu"`
 	HostRouted       bool   `json:"hostRouted"`
+
+	VLAN             int         `json:"vlan"`
+	VLANTrunk        []trunkKeys `json:"vlanTrunk"`
+	PreserveDefault  bool        `json:"preserveDefaultVlan"`
+	MACSpoofCheck    bool        `json:"macspoofchk"`
+	DisableInterface bool        `json:"disableContainerInterface"`
+}
+
+// refusedKeys are upstream's keys of portmap that trivet-cni does not have.
+type refusedKeys struct {
+	Backend      string   `json:"backend"`
+	ConditionsV4 []string `json:"conditionsV4"`
+	ConditionsV6 []string `json:"conditionsV6"`
+	MasqAll      bool     `json:"masqAll"`
+	MarkMasqBit  *int     `json:"markMasqBit"`
+	SetMarkChain *string  `json:"externalSetMarkChain"`
 }
 
 // natKeys are those of masquerading and host ports: upstream's of bridge and portmap, and noMasq, which is
 // ours.
 type natKeys struct {
-	IPMasq bool     `json:"ipMasq"`
-	NoMasq []string `json:"noMasq"`
-	SNAT   *bool    `json:"snat"`
+	IPMasq        bool     `json:"ipMasq"`
+	IPMasqBackend string   `json:"ipMasqBackend"`
+	NoMasq        []string `json:"noMasq"`
+	SNAT          *bool    `json:"snat"`
 }
 
-// refusedKeys are upstream's keys that are not supported.
-type refusedKeys struct {
-	VLAN             int      `json:"vlan"`
-	VLANTrunk        []any    `json:"vlanTrunk"`
-	MACSpoofCheck    bool     `json:"macspoofchk"`
-	DisableInterface bool     `json:"disableContainerInterface"`
-	PreserveDefault  *bool    `json:"preserveDefaultVlan"`
-	IPMasqBackend    string   `json:"ipMasqBackend"`
-	Backend          string   `json:"backend"`
-	ConditionsV4     []string `json:"conditionsV4"`
-	ConditionsV6     []string `json:"conditionsV6"`
-	MasqAll          bool     `json:"masqAll"`
-	MarkMasqBit      *int     `json:"markMasqBit"`
-	SetMarkChain     *string  `json:"externalSetMarkChain"`
-}
+// MaxMTU is the most that an interface can have.
+const MaxMTU = 65535
 
 // defaultBridge is the name of the bridge that upstream's plugin makes when the configuration has none.
 const defaultBridge = "cni0"
@@ -96,16 +114,18 @@ const defaultBridge = "cni0"
 // looks at it. DEL and GC use ReadTeardown.
 func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 	var k keys
-	if err := decode(stdin, &k); err != nil {
+	if err := Decode(stdin, &k); err != nil {
 		return nil, err
 	}
 
 	// Before anything is checked: a key that is not supported may be why the rest looks wrong.
-	if err := k.refuse(); err != nil {
-		return nil, err
+	if o.HostPorts {
+		if err := k.refuse(); err != nil {
+			return nil, err
+		}
 	}
 
-	args, err := parseArgs(o.Args)
+	args, err := ParseArgs(o.Args)
 	if err != nil {
 		return nil, err
 	}
@@ -114,18 +134,34 @@ func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 		Bridge:         k.bridgeKeys.config(k.Name),
 		DefaultGateway: k.IsDefaultGateway,
 		DNS:            k.DNS,
+		IPAMType:       k.IPAM.Type,
+		Pool:           k.IPAM.poolKeys.location(k.Name),
+		MACSpoofCheck:  k.MACSpoofCheck,
 	}
 	if err := check(n.Bridge); err != nil {
 		return nil, err
+	}
+	if n.Bridge.VLANs, err = k.bridgeKeys.vlans(); err != nil {
+		return nil, err
+	}
+	if err := checkIPAMType(n.IPAMType); err != nil {
+		return nil, err
+	}
+	if n.Bridge.PodDown && n.IPAMType != "" {
+		return nil, Invalid("disableContainerInterface leaves no interface for the addresses of ipam")
 	}
 	if n.Runtime, err = k.runtime(args, o.HostPorts); err != nil {
 		return nil, err
 	}
 
-	if k.IPAM.Type != "" {
+	if k.IPAM.Type == HostLocal || k.IPAM.Type == Own {
 		if n.IPAM, err = k.ipamKeys.read(args); err != nil {
 			return nil, err
 		}
+	}
+
+	if n.PerPod, err = k.natKeys.perPod(o.HostPorts); err != nil {
+		return nil, err
 	}
 
 	// Last, since it depends on the bridge and on the subnets.
@@ -143,6 +179,7 @@ func (k bridgeKeys) config(network string) bridge.Config {
 		Port:         rtnl.Port{Hairpin: k.HairpinMode, Isolated: k.PortIsolation},
 		Promiscuous:  k.PromiscMode,
 		HostRouted:   k.HostRouted,
+		PodDown:      k.DisableInterface,
 		DAD:          k.EnableDAD,
 	}
 	if c.Name == "" {
@@ -156,11 +193,11 @@ func check(c bridge.Config) error {
 	switch {
 	case !isInterfaceName(c.Name):
 		const rule = "at most 15 characters, no slash, colon or space"
-		return invalid("bridge %q is not an interface name (%s)", c.Name, rule)
+		return Invalid("bridge %q is not an interface name (%s)", c.Name, rule)
 	case c.Port.Hairpin && c.Promiscuous:
-		return invalid("hairpinMode and promiscMode together make every packet arrive twice; choose one")
-	case c.MTU < 0 || c.MTU > 65535:
-		return invalid("mtu %d is not within 0 and 65535", c.MTU)
+		return Invalid("hairpinMode and promiscMode together make every packet arrive twice; choose one")
+	case c.MTU < 0 || c.MTU > MaxMTU:
+		return Invalid("mtu %d is not within 0 and %d", c.MTU, MaxMTU)
 	}
 	return nil
 }
@@ -178,7 +215,7 @@ func (k natKeys) config(n *Network, hostPorts bool) (hostnat.Config, error) {
 	c := hostnat.Config{
 		Network:    n.Bridge.Network,
 		Bridge:     n.Bridge.Name,
-		Masquerade: k.IPMasq,
+		Masquerade: k.IPMasq && n.PerPod == "",
 		SNAT:       k.SNAT == nil || *k.SNAT,
 		HostRouted: n.Bridge.HostRouted,
 		Ports:      hostPorts,
@@ -190,7 +227,7 @@ func (k natKeys) config(n *Network, hostPorts bool) (hostnat.Config, error) {
 	for _, text := range k.NoMasq {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
-			return c, invalid("noMasq: %w", err)
+			return c, Invalid("noMasq: %w", err)
 		}
 
 		c.NoMasq = append(c.NoMasq, p.Masked())
@@ -199,21 +236,15 @@ func (k natKeys) config(n *Network, hostPorts bool) (hostnat.Config, error) {
 	return c, nil
 }
 
-// refuse returns an error that names the first key that is not supported.
+// refuse returns an error that names the first key that is not supported: portmap's, which trivet-cni has no
+// equivalent of, since its host ports are elements of maps. As plugins, bridge and portmap have all keys.
 func (k *keys) refuse() error {
-	isIPTables := func(backend string) bool { return backend != "" && backend != "nftables" }
 	for _, refused := range []struct {
 		key string
 		set bool
 	}{
-		{"vlan", k.VLAN != 0},
-		{"vlanTrunk", len(k.VLANTrunk) > 0},
-		{"macspoofchk", k.MACSpoofCheck},
-		{"disableContainerInterface", k.DisableInterface},
-		// True is upstream's default, and means nothing without VLANs.
-		{"preserveDefaultVlan", k.PreserveDefault != nil && !*k.PreserveDefault},
-		{"ipMasqBackend", isIPTables(k.IPMasqBackend)},
-		{"backend", isIPTables(k.Backend)},
+		{"ipMasqBackend", k.IPMasqBackend == "iptables"},
+		{"backend", k.Backend == "iptables"},
 		{"conditionsV4", len(k.ConditionsV4) > 0},
 		{"conditionsV6", len(k.ConditionsV6) > 0},
 		{"masqAll", k.MasqAll},
@@ -221,34 +252,40 @@ func (k *keys) refuse() error {
 		{"externalSetMarkChain", k.SetMarkChain != nil},
 	} {
 		if refused.set {
-			const have = "nftables is the only backend; there are no VLANs and no anti-spoofing"
+			const have = "trivet-cni has nftables alone; the plugins bridge and portmap have it"
 			return fmt.Errorf("%w: key %q with this value (%s)", ErrUnsupported, refused.key, have)
 		}
 	}
 
-	return k.ipamKeys.refuse()
+	return nil
 }
 
-func (k *keys) runtime(args cniArgs, hostPorts bool) (r Runtime, err error) {
+func (k *keys) runtime(args Args, hostPorts bool) (r Runtime, err error) {
 	if r.MAC, err = k.mac(args); err != nil {
 		return r, err
 	}
-	ports, err := readPorts(k.RuntimeConfig.PortMappings)
-	if hostPorts {
-		r.Ports = ports
+	ports, err := ReadPorts(k.RuntimeConfig.PortMappings)
+	if !hostPorts || err != nil {
+		return r, err
 	}
-	return r, err
+
+	r.Ports = ports
+	if r.Limits, err = k.RuntimeConfig.Bandwidth.Limits(); err != nil {
+		return r, Invalid("bandwidth: %w", err)
+	}
+
+	return r, nil
 }
 
 // mac returns the MAC address that is asked for: by runtimeConfig, else by args.cni, else by CNI_ARGS.
-func (k *keys) mac(args cniArgs) (net.HardwareAddr, error) {
-	for _, text := range []string{k.RuntimeConfig.MAC, k.Args.CNI.MAC, args.mac} {
+func (k *keys) mac(args Args) (net.HardwareAddr, error) {
+	for _, text := range []string{k.RuntimeConfig.MAC, k.Args.CNI.MAC, args.MAC} {
 		if text == "" {
 			continue
 		}
 		mac, err := net.ParseMAC(text)
 		if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
-			return nil, invalid("mac %q is not an Ethernet unicast address", text)
+			return nil, Invalid("mac %q is not an Ethernet unicast address", text)
 		}
 		return mac, nil
 	}

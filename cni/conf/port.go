@@ -37,16 +37,16 @@ func (p Port) conflicts(q Port) bool {
 
 func (p Port) onAllAddresses() bool { return !p.HostIP.IsValid() || p.HostIP.IsUnspecified() }
 
-// portMapping is the JSON of a host port.
-type portMapping struct {
+// PortMapping is the JSON of a host port.
+type PortMapping struct {
 	HostPort      int    `json:"hostPort"`
 	ContainerPort int    `json:"containerPort"`
 	Protocol      string `json:"protocol"`
 	HostIP        string `json:"hostIP"`
 }
 
-// readPorts reads the host ports. One that is named twice for the same container port counts once.
-func readPorts(mappings []portMapping) ([]Port, error) {
+// ReadPorts reads the host ports. One that is named twice for the same container port counts once.
+func ReadPorts(mappings []PortMapping) ([]Port, error) {
 	type number struct {
 		protocol string
 		port     uint16
@@ -88,7 +88,7 @@ func isAmong(ports []Port, p Port) (known bool, err error) {
 			continue
 		}
 		if p.ContainerPort != q.ContainerPort {
-			return false, invalid("%s and %s: one host port leads to one container port", q, p)
+			return false, Invalid("%s and %s: one host port leads to one container port", q, p)
 		}
 		if p.HostIP == q.HostIP {
 			known = true
@@ -98,7 +98,7 @@ func isAmong(ports []Port, p Port) (known bool, err error) {
 	return known, nil
 }
 
-func (m portMapping) parse() (Port, error) {
+func (m PortMapping) parse() (Port, error) {
 	p := Port{
 		HostPort:      uint16(m.HostPort),
 		ContainerPort: uint16(m.ContainerPort),
@@ -109,14 +109,14 @@ func (m portMapping) parse() (Port, error) {
 	}
 
 	if m.HostPort < 0 || m.HostPort > 65535 || m.ContainerPort < 1 || m.ContainerPort > 65535 {
-		return p, invalid("port mapping %d to %d: ports are 1 to 65535", m.HostPort, m.ContainerPort)
+		return p, Invalid("port mapping %d to %d: ports are 1 to 65535", m.HostPort, m.ContainerPort)
 	}
 
 	switch p.Protocol {
 	case "tcp", "udp", "sctp":
 	default:
 		const format = "port mapping of host port %d: protocol %q is not one of tcp, udp, sctp"
-		return p, invalid(format, m.HostPort, m.Protocol)
+		return p, Invalid(format, m.HostPort, m.Protocol)
 	}
 
 	// No address is all of them, of both families.
@@ -126,7 +126,7 @@ func (m portMapping) parse() (Port, error) {
 
 	ip, err := netip.ParseAddr(m.HostIP)
 	if err != nil {
-		return p, invalid("port mapping of host port %d: hostIP: %w", m.HostPort, err)
+		return p, Invalid("port mapping of host port %d: hostIP: %w", m.HostPort, err)
 	}
 
 	p.HostIP = ip.Unmap()

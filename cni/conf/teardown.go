@@ -18,6 +18,8 @@ type Teardown struct {
 	// 16 to 30 ms: both ends go with the container's namespace. For runtimes that destroy it after DEL.
 	LazyUnlink bool
 	Pool       ipam.Location
+	// IPAMType is what the configuration names now; the plugin may be another one, or not be there.
+	IPAMType string
 	// Valid are the attachments that the runtime has, in GC. It is nil when the runtime sent no list: then
 	// nothing may be collected.
 	Valid *Attachments
@@ -28,13 +30,16 @@ type Teardown struct {
 // everything.
 func ReadTeardown(stdin []byte) (*Teardown, error) {
 	var k struct {
-		Name             string          `json:"name"`
-		Bridge           string          `json:"bridge"`
-		LazyUnlink       bool            `json:"lazyUnlink"`
-		IPAM             poolKeys        `json:"ipam"`
+		Name       string `json:"name"`
+		Bridge     string `json:"bridge"`
+		LazyUnlink bool   `json:"lazyUnlink"`
+		IPAM       struct {
+			Type string `json:"type"`
+			poolKeys
+		} `json:"ipam"`
 		ValidAttachments json.RawMessage `json:"cni.dev/valid-attachments"`
 	}
-	if err := decodeLeniently(stdin, &k); err != nil {
+	if err := DecodeLeniently(stdin, &k); err != nil {
 		return nil, err
 	}
 
@@ -43,9 +48,13 @@ func ReadTeardown(stdin []byte) (*Teardown, error) {
 		Bridge:     k.Bridge,
 		LazyUnlink: k.LazyUnlink,
 		Pool:       k.IPAM.location(k.Name),
+		IPAMType:   k.IPAM.Type,
 	}
 	if t.Bridge == "" {
 		t.Bridge = defaultBridge
+	}
+	if checkIPAMType(t.IPAMType) != nil {
+		t.IPAMType = ""
 	}
 	if len(k.ValidAttachments) == 0 || string(k.ValidAttachments) == "null" {
 		return t, nil
@@ -77,6 +86,16 @@ func newAttachments(list []types.GCAttachment) *Attachments {
 		a.owners[ipam.Owner{ContainerID: v.ContainerID}] = true
 	}
 	return a
+}
+
+// Owners lists them.
+func (a *Attachments) Owners() (all []ipam.Owner) {
+	for owner := range a.owners {
+		if owner.IfName != "" {
+			all = append(all, owner)
+		}
+	}
+	return all
 }
 
 // Has reports whether the runtime has the attachment of an owner.

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/trivet-node/trivet/cni/nft"
 )
 
 // Check returns an error that names the first difference between the table and the configuration. Unlike
 // Ensure it looks into every chain: the rules of one may have been flushed.
 func (t *Table) Check() error {
-	upToDate, err := t.kernel.hasMarker(t.want.marker())
+	upToDate, err := t.hasMarker()
 	if err != nil {
 		return err
 	}
@@ -20,7 +22,7 @@ func (t *Table) Check() error {
 	}
 
 	// The marker alone does not say that every chain still has its rules.
-	have, err := t.kernel.countRules()
+	have, err := t.kernel.CountRules()
 	if err != nil {
 		return err
 	}
@@ -48,7 +50,7 @@ func (t *Table) checkNoMasq() error {
 	}
 
 	for _, f := range t.want.families {
-		have, err := t.kernel.elements(f.noMasq)
+		have, err := t.kernel.Elements(f.noMasq)
 		if err != nil {
 			return err
 		}
@@ -83,7 +85,7 @@ func (t *Table) Repair() (repaired bool, err error) {
 
 		// After a race the other process, an ADD, has done it.
 		failure := t.replace()
-		if failure != nil && !isRace(failure) {
+		if failure != nil && !nft.IsRace(failure) {
 			return repaired, failure
 		}
 

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/trivet-node/trivet/cni/netlink"
+	"github.com/trivet-node/trivet/cni/conntrack"
 	"github.com/trivet-node/trivet/cni/prefix"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/namespace"
@@ -17,10 +17,9 @@ import (
 )
 
 // tracked counts the tracked connections whose first packet went to a port.
-func (k kernel) tracked(port uint16) (count int, err error) {
-	m := netlink.NewMessage("list tracked connections", ctGet, 0, nfgenmsg(unix.NFPROTO_IPV4))
-	err = k.conn.Dump(m, func(_ uint16, body []byte) {
-		if parseTuple(originalTuple(body)).port == port {
+func (t *Table) tracked(port uint16) (count int, err error) {
+	err = conntrack.List(t.kernel.Conn, unix.NFPROTO_IPV4, func(c conntrack.Connection) {
+		if c.Port == port {
 			count++
 		}
 	})
@@ -89,17 +88,17 @@ func TestConnectionsToAUDPHostPortGoWithThePort(t *testing.T) {
 		if err := send(8053, 8054); err != nil {
 			return err
 		}
-		if n, err := table.kernel.tracked(8053); err != nil || n != 1 {
+		if n, err := table.tracked(8053); err != nil || n != 1 {
 			t.Errorf("%d connections, %v", n, err)
 		}
 
 		if err := table.Remove("pod/eth0", nil); err != nil {
 			return err
 		}
-		if n, err := table.kernel.tracked(8053); err != nil || n != 0 {
+		if n, err := table.tracked(8053); err != nil || n != 0 {
 			t.Errorf("%d connections to the port that has gone, %v", n, err)
 		}
-		if n, err := table.kernel.tracked(8054); err != nil || n != 1 {
+		if n, err := table.tracked(8054); err != nil || n != 1 {
 			t.Errorf("%d connections to another port, %v", n, err)
 		}
 

@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/netlink"
+	"github.com/trivet-node/trivet/cni/nft"
 )
 
 // Config is what the rules of a network's table depend on. Its fields are in the name of the table's marker:
@@ -51,7 +52,7 @@ type Config struct {
 // Table is the table of one network in the network namespace of the thread that opened it.
 type Table struct {
 	want   ruleset
-	kernel kernel
+	kernel nft.Reader
 	// changes collects the changes of a transaction, and opens a socket for each one.
 	changes *nftables.Conn
 }
@@ -70,14 +71,18 @@ func Open(config Config) (*Table, error) {
 
 	want := newRuleset(config)
 	return &Table{
-		want:    want,
-		kernel:  kernel{conn: conn, table: want.table.Name},
+		want: want,
+		kernel: nft.Reader{
+			Conn:    conn,
+			NFProto: unix.NFPROTO_INET,
+			Table:   want.table.Name,
+		},
 		changes: changes,
 	}, nil
 }
 
 // Close closes the connections.
-func (t *Table) Close() error { return t.kernel.conn.Close() }
+func (t *Table) Close() error { return t.kernel.Conn.Close() }
 
 // maxName keeps the name of a table within the kernel's 255 bytes.
 const maxName = 200
@@ -109,13 +114,13 @@ const tries = 20
 // nothing to do. Of several processes that find the same to do one succeeds, and the others look again.
 func (t *Table) Ensure() error {
 	for range tries {
-		upToDate, err := t.kernel.hasMarker(t.want.marker())
+		upToDate, err := t.hasMarker()
 		if upToDate || err != nil {
 			return err
 		}
 
 		err = t.replace()
-		if err == nil || !isRace(err) {
+		if err == nil || !nft.IsRace(err) {
 			return err
 		}
 	}
@@ -123,13 +128,16 @@ func (t *Table) Ensure() error {
 	return fmt.Errorf("write nftables table %s: others keep changing it", t.want.table.Name)
 }
 
-// isRace reports whether the kernel refused a transaction because another process had made the table (EEXIST)
-// or deleted what the transaction replaces (ENOENT).
-func isRace(err error) bool { return errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOENT) }
+// hasMarker reports whether the rules are those of the configuration, by the name of its marker. Somebody may
+// have flushed the rules and left the chains: then the marker has no rule either.
+func (t *Table) hasMarker() (bool, error) {
+	rules, err := t.kernel.CountOf(t.want.marker())
+	return rules == 1, err
+}
 
 // replace writes all rules in one transaction.
 func (t *Table) replace() error {
-	there, err := t.kernel.hasTable()
+	there, err := t.kernel.HasTable()
 	if err != nil {
 		return err
 	}
@@ -159,7 +167,7 @@ func (t *Table) replace() error {
 
 // clear removes the rules and the marker of the former configuration from the table.
 func (t *Table) clear() error {
-	have, err := t.kernel.countRules()
+	have, err := t.kernel.CountRules()
 	if err != nil {
 		return err
 	}
@@ -227,6 +235,6 @@ func (t *Table) addChains(chains []chain) {
 
 // Usable returns an error when nftables cannot be used here at all.
 func (t *Table) Usable() error {
-	_, err := t.kernel.hasTable()
+	_, err := t.kernel.HasTable()
 	return err
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cni/conntrack"
 )
 
 // Port is a host port of a pod.
@@ -56,7 +58,7 @@ func (t *Table) AddPorts(owner string, ports []Port) error {
 		return fmt.Errorf("publish host ports of %s: %w", owner, err)
 	}
 
-	return t.kernel.forgetUDP(ports)
+	return t.forgetUDP(ports)
 }
 
 // nameOwner returns an error that says who has the port that the kernel refused.
@@ -64,7 +66,7 @@ func (t *Table) nameOwner(ports []Port, refused error) error {
 	for _, p := range ports {
 		f := t.want.familyOf(p.Pod.Addr())
 		want := f.portElement(p)
-		elements, err := t.kernel.elements(f.mapOf(p))
+		elements, err := t.kernel.Elements(f.mapOf(p))
 		if err != nil {
 			return errors.Join(refused, err)
 		}
@@ -87,7 +89,7 @@ func (t *Table) HasPorts(ports []Port) error {
 		f := t.want.familyOf(p.Pod.Addr())
 		m := f.mapOf(p)
 		if published[m] == nil {
-			elements, err := t.kernel.elements(m)
+			elements, err := t.kernel.Elements(m)
 			if err != nil {
 				return err
 			}
@@ -128,7 +130,7 @@ func (t *Table) Keep(valid func(owner string) bool) error {
 func (t *Table) remove(
 	unwanted func(owner string, pod netip.Addr) bool, first func(*family) []*nftables.Set,
 ) error {
-	there, err := t.kernel.hasTable()
+	there, err := t.kernel.HasTable()
 	if err != nil || !there {
 		return err
 	}
@@ -154,7 +156,7 @@ func (t *Table) remove(
 			return fmt.Errorf("delete nftables elements: %w", err)
 		}
 
-		return t.kernel.forgetUDP(udpPorts(found))
+		return t.forgetUDP(udpPorts(found))
 	}
 
 	return fmt.Errorf("delete nftables elements: others keep changing table %s", t.want.table.Name)
@@ -173,7 +175,7 @@ func (t *Table) find(
 ) (found []selection, err error) {
 	for _, f := range t.want.families {
 		for _, set := range sets(f) {
-			all, err := t.kernel.elements(set)
+			all, err := t.kernel.Elements(set)
 			if err != nil {
 				return nil, err
 			}
@@ -213,4 +215,20 @@ func udpPorts(found []selection) (ports []Port) {
 		}
 	}
 	return ports
+}
+
+// forgetUDP deletes the tracked connections to UDP host ports. A client that keeps sending would otherwise
+// keep its entry alive without end: past a new pod, or to one that has ended.
+func (t *Table) forgetUDP(ports []Port) error {
+	var all []conntrack.Port
+	for _, p := range ports {
+		if p.Protocol == "udp" {
+			all = append(all, conntrack.Port{
+				Is6:     p.Pod.Addr().Is6(),
+				Address: p.HostIP,
+				Number:  p.HostPort,
+			})
+		}
+	}
+	return conntrack.ForgetUDP(t.kernel.Conn, all)
 }

@@ -6,6 +6,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cni/nft"
 )
 
 // An element of a map of ports with a comment, as the kernel sends it behind the header.
@@ -15,7 +17,7 @@ const element = "\x02\x00\x00\x00" + "\x38\x00\x03\x80" + "\x34\x00\x01\x80" +
 	"\x0f\x00\x06\x00" + "\x01\x02xx" + "\x00\x05a/e0\x00\x00"
 
 func TestParseElements(t *testing.T) {
-	got := parseElements([]byte(element))
+	got := nft.ParseElements([]byte(element))
 	want := []nftables.SetElement{
 		{
 			Key:     []byte("\x06\x00\x00\x00\x1f\x90\x00\x00"),
@@ -33,7 +35,7 @@ func FuzzParseElements(f *testing.F) {
 	f.Add([]byte(element))
 	want := newRuleset(Config{})
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for _, e := range parseElements(body) {
+		for _, e := range nft.ParseElements(body) {
 			for _, family := range want.families {
 				checkElement(t, family, e)
 			}
@@ -45,7 +47,7 @@ func checkElement(t *testing.T, f *family, e nftables.SetElement) {
 	t.Helper()
 	for _, s := range f.perPod() {
 		pod := f.podOf(s, e)
-		if pod.IsValid() && pod.BitLen() != 8*f.size {
+		if pod.IsValid() && pod.BitLen() != 8*f.Size {
 			t.Errorf("%+v in %s is of %s", e, s.Name, pod)
 		}
 		p, ok := f.udpPort(s, e)

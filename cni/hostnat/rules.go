@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+
+	"github.com/trivet-node/trivet/cni/nft"
 )
 
 // chain is a chain of the table with its rules, as data.
@@ -83,7 +85,7 @@ func (w ruleset) chains() []chain {
 	if w.config.Ports && w.config.SNAT {
 		all = append(all, w.loopback())
 	}
-	return append(all, chain{name: w.marker(), rules: []rule{verdict(expr.VerdictReturn)}})
+	return append(all, chain{name: w.marker(), rules: []rule{nft.Verdict(expr.VerdictReturn)}})
 }
 
 // postrouting masquerades.
@@ -97,13 +99,13 @@ func (w ruleset) postrouting() chain {
 
 	// A pod that reaches itself by its host port must not get the reply past the translation.
 	for _, f := range w.families {
-		second := reg0 + uint32(f.size)/4
+		second := nft.Reg0 + uint32(f.Size)/4
 		c.rules = append(c.rules, newRule(
-			f.isFamily(),
-			f.loadAddress(f.source, reg0),
-			f.loadAddress(f.destination, second),
-			inSet(f.hairpin),
-			masquerade(),
+			f.IsFamily(),
+			f.LoadAddress(f.Source, nft.Reg0),
+			f.LoadAddress(f.Destination, second),
+			nft.InSet(f.hairpin),
+			nft.Masquerade(),
 		))
 	}
 
@@ -122,10 +124,10 @@ func (w ruleset) postrouting() chain {
 func (w ruleset) sourceNAT() []rule {
 	f := w.v4()
 	rules := []rule{newRule(
-		interfaceIs(expr.MetaKeyOIFNAME, w.config.Bridge),
-		f.isFamily(),
-		f.isWithin(f.source, loopback4),
-		masquerade(),
+		nft.InterfaceIs(expr.MetaKeyOIFNAME, w.config.Bridge),
+		f.IsFamily(),
+		f.IsWithin(f.Source, loopback4),
+		nft.Masquerade(),
 	)}
 	if w.config.HostRouted {
 		return rules
@@ -133,10 +135,10 @@ func (w ruleset) sourceNAT() []rule {
 
 	// The pod would answer its neighbour on the bridge directly, past the translation.
 	return append(rules, newRule(
-		interfaceIs(expr.MetaKeyIIFNAME, w.config.Bridge),
-		interfaceIs(expr.MetaKeyOIFNAME, w.config.Bridge),
-		isTranslated(),
-		masquerade(),
+		nft.InterfaceIs(expr.MetaKeyIIFNAME, w.config.Bridge),
+		nft.InterfaceIs(expr.MetaKeyOIFNAME, w.config.Bridge),
+		nft.IsTranslated(),
+		nft.Masquerade(),
 	))
 }
 
@@ -145,12 +147,12 @@ func (w ruleset) sourceNAT() []rule {
 func (w ruleset) masqueraded() (rules []rule) {
 	for _, f := range w.families {
 		rules = append(rules, newRule(
-			interfaceIs(expr.MetaKeyIIFNAME, w.config.Bridge),
-			interfaceIsNot(expr.MetaKeyOIFNAME, w.config.Bridge),
-			f.isFamily(),
-			f.loadAddress(f.destination, reg0),
-			notInSet(f.noMasq),
-			masquerade(),
+			nft.InterfaceIs(expr.MetaKeyIIFNAME, w.config.Bridge),
+			nft.InterfaceIsNot(expr.MetaKeyOIFNAME, w.config.Bridge),
+			f.IsFamily(),
+			f.LoadAddress(f.Destination, nft.Reg0),
+			nft.NotInSet(f.noMasq),
+			nft.Masquerade(),
 		))
 	}
 	return rules
@@ -160,28 +162,28 @@ func (w ruleset) masqueraded() (rules []rule) {
 func (w ruleset) hostPorts() []chain {
 	ports := chain{name: hostPortChain}
 	for _, f := range w.families {
-		behind := reg0 + uint32(f.size)/4
+		behind := nft.Reg0 + uint32(f.Size)/4
 		// The port of one address of the node comes before that of all of them.
 		ports.rules = append(ports.rules,
 			newRule(
-				f.isFamily(),
-				f.loadAddress(f.destination, reg0),
-				loadProtocol(behind),
-				loadPort(behind+1),
-				lookup(f.addrPorts),
-				f.translate(),
+				f.IsFamily(),
+				f.LoadAddress(f.Destination, nft.Reg0),
+				nft.LoadProtocol(behind),
+				nft.LoadPort(behind+1),
+				nft.Lookup(f.addrPorts),
+				f.Translate(),
 			),
 			newRule(
-				f.isFamily(),
-				loadProtocol(reg0),
-				loadPort(reg0+1),
-				lookup(f.ports),
-				f.translate(),
+				f.IsFamily(),
+				nft.LoadProtocol(nft.Reg0),
+				nft.LoadPort(nft.Reg0+1),
+				nft.Lookup(f.ports),
+				f.Translate(),
 			),
 		)
 	}
 
-	toHost := newRule(isToThisHost(), jump(hostPortChain))
+	toHost := newRule(nft.IsToThisHost(), nft.Jump(hostPortChain))
 	return []chain{
 		ports,
 		{
@@ -214,12 +216,12 @@ func (w ruleset) loopback() chain {
 		priority: nftables.ChainPriorityRaw,
 	}
 
-	for _, side := range []uint32{f.destination, f.source} {
+	for _, side := range []uint32{f.Destination, f.Source} {
 		c.rules = append(c.rules, newRule(
-			interfaceIs(expr.MetaKeyIIFNAME, w.config.Bridge),
-			f.isFamily(),
-			f.isWithin(side, loopback4),
-			verdict(expr.VerdictDrop),
+			nft.InterfaceIs(expr.MetaKeyIIFNAME, w.config.Bridge),
+			f.IsFamily(),
+			f.IsWithin(side, loopback4),
+			nft.Verdict(expr.VerdictDrop),
 		))
 	}
 

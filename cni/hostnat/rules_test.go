@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables/expr"
 
+	"github.com/trivet-node/trivet/cni/nft"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
@@ -73,27 +74,27 @@ var (
 func word(e expr.Any) string {
 	switch e := e.(type) {
 	case *expr.Meta:
-		return fmt.Sprintf("r%d = %s", e.Register-reg0, metaKeys[e.Key])
+		return fmt.Sprintf("r%d = %s", e.Register-nft.Reg0, metaKeys[e.Key])
 	case *expr.Payload:
 		const format = "r%d = %s[%d:%d]"
-		return fmt.Sprintf(format, e.DestRegister-reg0, layers[e.Base], e.Offset, e.Offset+e.Len)
+		return fmt.Sprintf(format, e.DestRegister-nft.Reg0, layers[e.Base], e.Offset, e.Offset+e.Len)
 	case *expr.Bitwise:
-		return fmt.Sprintf("r%d &= %x", e.DestRegister-reg0, e.Mask)
+		return fmt.Sprintf("r%d &= %x", e.DestRegister-nft.Reg0, e.Mask)
 	case *expr.Cmp:
 		return comparison(e)
 	case *expr.Lookup:
 		return lookupWord(e)
 
 	case *expr.NAT:
-		return fmt.Sprintf("dnat to r%d . r%d", e.RegAddrMin-reg0, e.RegProtoMin-reg0)
+		return fmt.Sprintf("dnat to r%d . r%d", e.RegAddrMin-nft.Reg0, e.RegProtoMin-nft.Reg0)
 	case *expr.Verdict:
 		return verdicts[e.Kind] + e.Chain
 	case *expr.Masq:
 		return "masquerade"
 	case *expr.Fib:
-		return fmt.Sprintf("r%d = fib daddr type", e.Register-reg0)
+		return fmt.Sprintf("r%d = fib daddr type", e.Register-nft.Reg0)
 	case *expr.Ct:
-		return fmt.Sprintf("r%d = ct status", e.Register-reg0)
+		return fmt.Sprintf("r%d = ct status", e.Register-nft.Reg0)
 	}
 
 	return fmt.Sprintf("%T", e)
@@ -107,9 +108,9 @@ func comparison(e *expr.Cmp) string {
 	// The name of an interface is padded to 16 bytes.
 	name := strings.TrimRight(string(e.Data), "\x00")
 	if len(e.Data) == 16 && len(name) < 16 {
-		return fmt.Sprintf("r%d %s %q", e.Register-reg0, op, name)
+		return fmt.Sprintf("r%d %s %q", e.Register-nft.Reg0, op, name)
 	}
-	return fmt.Sprintf("r%d %s %x", e.Register-reg0, op, e.Data)
+	return fmt.Sprintf("r%d %s %x", e.Register-nft.Reg0, op, e.Data)
 }
 
 func lookupWord(e *expr.Lookup) string {
@@ -147,9 +148,9 @@ func TestRulesOfATable(t *testing.T) {
 
 func TestAChainCountsTheRulesThatJumpToIt(t *testing.T) {
 	got := countExpected([]chain{
-		{name: "a", rules: []rule{newRule(jump("b")), newRule(masquerade())}},
-		{name: "b", rules: []rule{newRule(masquerade())}},
-		{name: "c", rules: []rule{newRule(jump("b"))}},
+		{name: "a", rules: []rule{newRule(nft.Jump("b")), newRule(nft.Masquerade())}},
+		{name: "b", rules: []rule{newRule(nft.Masquerade())}},
+		{name: "c", rules: []rule{newRule(nft.Jump("b"))}},
 		{name: "d"},
 	})
 	if d := cmp.Diff(map[string]int{"a": 2, "b": 3, "c": 1, "d": 0}, got); d != "" {
@@ -259,48 +260,5 @@ func TestAnElementIsReadAsItIsWritten(t *testing.T) {
 		if ok && (got.HostIP != p.HostIP || got.HostPort != p.HostPort || got.Pod.Addr() != p.Pod.Addr()) {
 			t.Errorf("%+v is read as %+v", p, got)
 		}
-	}
-}
-
-func TestConnectionsAreForgottenByTheirFirstDestination(t *testing.T) {
-	ports := []Port{
-		{HostPort: 53, Protocol: "udp"},
-		{HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 67, Protocol: "udp"},
-	}
-
-	for _, c := range []struct {
-		protocol byte
-		address  string
-		port     uint16
-		want     bool
-	}{
-		{17, "10.0.0.1", 53, true},
-		{6, "10.0.0.1", 53, false},
-		{17, "10.0.0.1", 54, false},
-		{17, "192.0.2.1", 67, true},
-		{17, "10.0.0.1", 67, false},
-	} {
-		d := destination{protocol: c.protocol, address: netip.MustParseAddr(c.address), port: c.port}
-		if got := d.isOneOf(ports); got != c.want {
-			t.Errorf("%+v: %v", d, got)
-		}
-	}
-}
-
-// A tuple of connection tracking, as the kernel sends it behind the header: IP with source and destination,
-// and protocol with its number and the ports.
-const tuple = "\x02\x00\x00\x00" + "\x34\x00\x01\x80" +
-	"\x14\x00\x01\x80" + "\x08\x00\x01\x00\xc0\x00\x02\x07" + "\x08\x00\x02\x00\xc0\x00\x02\x01" +
-	"\x1c\x00\x02\x80" + "\x05\x00\x01\x00\x11\x00\x00\x00" + "\x06\x00\x02\x00\x30\x39\x00\x00" +
-	"\x06\x00\x03\x00\x00\x35\x00\x00"
-
-func TestParseTuple(t *testing.T) {
-	got := parseTuple(originalTuple([]byte(tuple)))
-	want := destination{protocol: 17, address: netip.MustParseAddr("192.0.2.1"), port: 53}
-	if got != want {
-		t.Errorf("%+v", got)
-	}
-	for i := range len(tuple) {
-		parseTuple(originalTuple([]byte(tuple[:i])))
 	}
 }

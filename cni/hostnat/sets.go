@@ -7,17 +7,13 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/cni/nft"
 	"github.com/trivet-node/trivet/cni/prefix"
 )
 
-// family holds the sets of one IP version, and the constants in which the rules of the two differ.
+// family holds the sets of one IP version.
 type family struct {
-	nfproto byte
-	// size is that of an address, in bytes.
-	size int
-	// source and destination are the offsets of the addresses in the IP header.
-	source      uint32
-	destination uint32
+	nft.Family
 	// multicast is never masqueraded.
 	multicast netip.Prefix
 
@@ -28,25 +24,13 @@ type family struct {
 }
 
 func newFamily4(table *nftables.Table) *family {
-	f := &family{
-		nfproto:     unix.NFPROTO_IPV4,
-		size:        4,
-		source:      12,
-		destination: 16,
-		multicast:   netip.MustParsePrefix("224.0.0.0/4"),
-	}
+	f := &family{Family: nft.V4, multicast: netip.MustParsePrefix("224.0.0.0/4")}
 	f.nameSets(table, "4", nftables.TypeIPAddr)
 	return f
 }
 
 func newFamily6(table *nftables.Table) *family {
-	f := &family{
-		nfproto:     unix.NFPROTO_IPV6,
-		size:        16,
-		source:      8,
-		destination: 24,
-		multicast:   netip.MustParsePrefix("ff00::/8"),
-	}
+	f := &family{Family: nft.V6, multicast: netip.MustParsePrefix("ff00::/8")}
 	f.nameSets(table, "6", nftables.TypeIP6Addr)
 	return f
 }
@@ -134,10 +118,10 @@ func (f *family) podOf(s *nftables.Set, e nftables.SetElement) netip.Addr {
 	if s == f.hairpin {
 		raw = e.Key
 	}
-	if len(raw) < f.size {
+	if len(raw) < f.Size {
 		return netip.Addr{}
 	}
-	a, _ := netip.AddrFromSlice(raw[:f.size])
+	a, _ := netip.AddrFromSlice(raw[:f.Size])
 	return a
 }
 
@@ -146,9 +130,9 @@ func (f *family) udpPort(s *nftables.Set, e nftables.SetElement) (p Port, ok boo
 	key := e.Key
 	switch {
 	case s == f.ports && len(key) == 8:
-	case s == f.addrPorts && len(key) == f.size+8:
-		p.HostIP, _ = netip.AddrFromSlice(key[:f.size])
-		key = key[f.size:]
+	case s == f.addrPorts && len(key) == f.Size+8:
+		p.HostIP, _ = netip.AddrFromSlice(key[:f.Size])
+		key = key[f.Size:]
 	default:
 		return p, false
 	}
@@ -163,7 +147,7 @@ func (f *family) udpPort(s *nftables.Set, e nftables.SetElement) (p Port, ok boo
 func (f *family) intervals(prefixes []netip.Prefix) []nftables.SetElement {
 	var all []nftables.SetElement
 	for i, p := range prefixes {
-		if p.Addr().BitLen() != f.size*8 || isCovered(i, prefixes) {
+		if p.Addr().BitLen() != f.Size*8 || isCovered(i, prefixes) {
 			continue
 		}
 

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/netlink"
+	"github.com/trivet-node/trivet/cni/nft"
 )
 
 // Watch calls changed when something may have been deleted from the network's table, in the network namespace
@@ -36,7 +37,7 @@ func deletesFrom(table string, kind uint16, body []byte) bool {
 	}
 
 	deletes := false
-	attributes(body, func(kind uint16, value []byte) {
+	nft.Attributes(body, func(kind uint16, value []byte) {
 		// The table's name is the first attribute of all of them.
 		if kind == unix.NFTA_TABLE_NAME && netlink.Text(value) == table {
 			deletes = true

@@ -66,7 +66,7 @@ func firstOfEachFamily(addresses []netip.Addr) (firsts []netip.Addr) {
 // which there may be none. A port that another owner has, or that a process of the host listens on, is an
 // error that names it. After an error, Withdraw removes what is left.
 func (n Network) Publish(owner ipam.Owner, ports []hostnat.Port) error {
-	if err := listener.Refuse(listenedOn(ports)); err != nil {
+	if err := Refuse(ports); err != nil {
 		return err
 	}
 
@@ -95,6 +95,9 @@ func (n Network) Publish(owner ipam.Owner, ports []hostnat.Port) error {
 		return t.AddPorts(owner.Label(), ports)
 	})
 }
+
+// Refuse returns an error that names the first of some host ports that a process of the host listens on.
+func Refuse(ports []hostnat.Port) error { return listener.Refuse(listenedOn(ports)) }
 
 // listenedOn returns the sockets of the host that would lose their packets to host ports.
 func listenedOn(ports []hostnat.Port) (sockets []listener.Port) {

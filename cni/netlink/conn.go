@@ -70,6 +70,10 @@ func (c *Conn) Close() error { return unix.Close(c.fd) }
 // Do sends the messages in one write and waits for all answers. The kernel continues after a message that it
 // refuses, so each has its own result: errs[i] is nil or an *Error. err is a failure of the socket itself.
 func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
+	if len(messages) == 0 {
+		return nil, nil
+	}
+
 	first := c.seq + 1
 	var batch []byte
 	for _, m := range messages {

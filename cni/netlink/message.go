@@ -64,6 +64,11 @@ func (m *Message) Uint32(kind uint16, value uint32) *Message {
 	return m.Bytes(kind, native.AppendUint32(nil, value))
 }
 
+// Uint16 appends a 16 bit attribute in host byte order.
+func (m *Message) Uint16(kind uint16, value uint16) *Message {
+	return m.Bytes(kind, native.AppendUint16(nil, value))
+}
+
 // Uint8 appends an 8 bit attribute.
 func (m *Message) Uint8(kind uint16, value uint8) *Message { return m.Bytes(kind, []byte{value}) }
 

@@ -35,7 +35,13 @@ func cniError(what string, err error) error {
 	if err == nil {
 		return nil
 	}
+
+	// What a plugin that was called by exec says comes first.
 	code := types.ErrInternal
+	if other := codeOf(err); other != 0 {
+		code = other
+	}
+
 	for _, c := range codes {
 		if errors.Is(err, c.err) {
 			code = c.code

@@ -15,29 +15,31 @@ func TestTheNameThatTheProgramIsCalledByIsThePlugin(t *testing.T) {
 	for _, c := range []struct{ program, kind, ipam, want string }{
 		{"trivet-cni", "trivet-cni", "host-local", "trivet-cni"},
 		{"bridge", "bridge", "host-local", "bridge"},
+		{"ptp", "ptp", "host-local", "ptp"},
 		// The IPAM plugin of another main plugin, by upstream's name and by our own.
 		{"host-local", "ptp", "host-local", "host-local"},
 		{"host-local", "bridge", "host-local", "host-local"},
+		{"static", "macvlan", "static", "static"},
 		{"trivet-cni", "macvlan", "trivet-cni", "host-local"},
 		{"trivet-cni", "bridge", "trivet-cni", "host-local"},
 		{"loopback", "", "", "loopback"},
-		// A program of another name, as in a test.
-		{"plugin.test", "bridge", "host-local", "bridge"},
-		{"trivet-cni", "bridge", "host-local", "bridge"},
+		// What the configuration says is no matter.
+		{"portmap", "bridge", "host-local", "portmap"},
+		{"trivet-cni", "bridge", "host-local", "trivet-cni"},
 	} {
 		var h conf.Head
 		h.Type = c.kind
 		h.IPAM.Type = c.ipam
-		got := typeOf(c.program, h)
-		if _, known := plugins[got]; got != c.want || !known {
-			t.Errorf("%+v: %q", c, got)
+		got, err := roleOf(c.program, h)
+		if _, known := plugins[got]; got != c.want || !known || err != nil {
+			t.Errorf("%+v: %q, %v", c, got, err)
 		}
 	}
 
-	var other conf.Head
-	other.Type = "ptp"
-	if _, known := plugins[typeOf("trivet-cni", other)]; known {
-		t.Error("the program is taken for a main plugin that it is not")
+	var h conf.Head
+	h.Type = "bridge"
+	if role, err := roleOf("my-bridge", h); !errors.Is(err, conf.ErrInvalid) {
+		t.Errorf("a program of another name is %s, %v", role, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package plugin_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +26,7 @@ import (
 // The test binary is the plugin when it is called as one: a runtime's call is a process.
 func TestMain(m *testing.M) {
 	if os.Getenv("CNI_COMMAND") != "" {
-		skel.PluginMainFuncs(plugin.Functions(), plugin.Versions, "test")
+		skel.PluginMainFuncs(plugin.Functions(), plugin.Versions(), "test")
 		return
 	}
 	os.Exit(m.Run())
@@ -81,6 +82,7 @@ func ports(mappings string) string { return `,"runtimeConfig":{"portMappings":[`
 // command prepares a call in the host's namespace.
 func (h *host) command(verb, id, netns, config string) *exec.Cmd {
 	c := exec.Command("/proc/self/exe")
+	c.Args = []string{typeOf(config)}
 	c.Env = append(
 		os.Environ(),
 		"CNI_COMMAND="+verb,
@@ -91,6 +93,13 @@ func (h *host) command(verb, id, netns, config string) *exec.Cmd {
 	)
 	c.Stdin = strings.NewReader(config)
 	return c
+}
+
+// typeOf returns the type of a configuration: a runtime finds the program by it.
+func typeOf(config string) string {
+	var head struct{ Type string }
+	_ = json.Unmarshal([]byte(config), &head)
+	return head.Type
 }
 
 // call runs the plugin and returns its output; an error is the plugin's own text.

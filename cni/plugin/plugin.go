@@ -1,15 +1,15 @@
 // Package plugin is the CNI protocol round the plugins: it finds the one that is called, hands the call to
 // it, and gives an error its CNI code. https://www.cni.dev/docs/spec/ version 1.1.
 //
-// A new plugin is one file, in interfaces if it makes a container's interface or in addresses if it allocates
-// addresses, and one line in the table of this file.
+// A new plugin is one file, in interfaces if it makes a container's interface, in addresses if it allocates
+// addresses or in chained if it works on what others have made, and one line in the table of this file.
 package plugin
 
 import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -18,12 +18,22 @@ import (
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/plugin/addresses"
 	"github.com/trivet-node/trivet/cni/plugin/call"
+	"github.com/trivet-node/trivet/cni/plugin/chained"
 	"github.com/trivet-node/trivet/cni/plugin/interfaces"
 	"github.com/trivet-node/trivet/cni/tally"
 )
 
-// Versions are the versions of CNI that all plugins speak.
-var Versions = version.All
+// Versions returns the versions of CNI that the plugin speaks which the program is called as: chained
+// plugins need what prevResult has since.
+func Versions() version.PluginInfo {
+	switch programName() {
+	case "bandwidth":
+		return version.VersionsStartingFrom("0.3.0")
+	case "firewall":
+		return version.VersionsStartingFrom("0.4.0")
+	}
+	return version.All
+}
 
 // network is one plugin. Add and Check see the container's namespace and prevResult. Del must work without
 // both, and with a configuration that Add refuses. GC deletes nothing unless the runtime sent a list of its
@@ -37,30 +47,49 @@ type network interface {
 }
 
 // own is the type of the plugin that upstream does not have, and the name of the program.
-const own = "trivet-cni"
+const own = conf.Own
 
-// hostLocal is the type of the IPAM plugin that is built in.
-const hostLocal = "host-local"
-
-// plugins are what the program can be called for, by type.
+// plugins are what the program can be called as, by name.
 var plugins = map[string]network{
-	own:        interfaces.Bridge{HostPorts: true},
-	"bridge":   interfaces.Bridge{},
-	"loopback": interfaces.Loopback{},
-	hostLocal:  addresses.HostLocal{},
+	own:            interfaces.Bridge{HostPorts: true},
+	"bridge":       interfaces.Bridge{},
+	"ptp":          interfaces.PointToPoint{},
+	"loopback":     interfaces.Loopback{},
+	conf.HostLocal: addresses.HostLocal{},
+	conf.Static:    addresses.Static{},
+	"portmap":      chained.PortMap{},
+	"firewall":     chained.Firewall{},
+	"bandwidth":    chained.Bandwidth{},
+	"tuning":       chained.Tuning{},
+	"sbr":          chained.SourceRoutes{},
 }
 
-// typeOf returns the type of the plugin that is called. A plugin is called by the name of its type, and an
-// IPAM plugin by that of ipam.type, while type is then that of the main plugin, which called it (CNI
-// specification, section 4). A program of another name, as in a test, is taken for what type says.
-func typeOf(program string, h conf.Head) string {
-	if _, ok := plugins[program]; ok && program != own {
-		return program
+// Names lists what the program can be called as, beside its own name.
+func Names() (all []string) {
+	for name := range plugins {
+		if name != own {
+			all = append(all, name)
+		}
 	}
-	if h.IPAM.Type == program && h.Type != program {
-		return hostLocal
+	slices.Sort(all)
+	return all
+}
+
+// programName is what the program is called as.
+func programName() string { return filepath.Base(os.Args[0]) }
+
+// roleOf returns the name of the plugin that is called: that of the program, whatever the configuration
+// says. An IPAM plugin gets that of the main plugin, whose type is then another one (CNI specification,
+// section 4): by its own name, the program is host-local there.
+func roleOf(program string, h conf.Head) (string, error) {
+	if program == own && h.Type != own && h.IPAM.Type == own {
+		return conf.HostLocal, nil
 	}
-	return h.Type
+	if _, ok := plugins[program]; !ok {
+		const format = "%w: program %s is not a plugin; link %s to one of %v"
+		return program, fmt.Errorf(format, conf.ErrInvalid, program, own, Names())
+	}
+	return program, nil
 }
 
 // Functions returns the operations, for the CNI library.
@@ -85,7 +114,7 @@ type operation struct {
 // run serves a call, and counts it if it is for our own plugin. Its errors are CNI errors.
 func (o operation) run(args *skel.CmdArgs) error {
 	began := time.Now()
-	program := filepath.Base(os.Args[0])
+	program := programName()
 	err := o.serve(program, args)
 	if program == own {
 		tally.Add(tally.Path, o.verb, codeOf(err), time.Since(began))
@@ -99,17 +128,17 @@ func (o operation) serve(program string, args *skel.CmdArgs) error {
 		return cniError(o.verb, err)
 	}
 
-	kind := typeOf(program, h)
-	what := o.describe(args, h, kind)
-	p, ok := plugins[kind]
-	if !ok {
-		err := fmt.Errorf("%w: program %s is not a plugin of type %q", conf.ErrInvalid, program, h.Type)
+	role, err := roleOf(program, h)
+	what := o.describe(args, h, role)
+	if err != nil {
 		return cniError(what, err)
 	}
 
+	p := plugins[role]
+
 	c := call.New(h, args)
 	if o.inPod {
-		err = prepare(c, args.NetnsOverride)
+		err = prepare(c)
 	}
 	if err == nil {
 		err = o.do(p, c)
@@ -119,8 +148,8 @@ func (o operation) serve(program string, args *skel.CmdArgs) error {
 }
 
 // describe names the call in errors.
-func (o operation) describe(args *skel.CmdArgs, h conf.Head, kind string) string {
-	what := fmt.Sprintf("%s of network %s (%s)", o.verb, h.Name, kind)
+func (o operation) describe(args *skel.CmdArgs, h conf.Head, role string) string {
+	what := fmt.Sprintf("%s of network %s (%s)", o.verb, h.Name, role)
 	if args.ContainerID != "" {
 		what += ", container " + args.ContainerID
 	}
@@ -128,12 +157,12 @@ func (o operation) describe(args *skel.CmdArgs, h conf.Head, kind string) string
 }
 
 // prepare reads prevResult, and refuses the namespace that the plugin itself runs in before anything is made
-// there: the CNI library refuses it when all is done and the result is out. override is CNI_NETNS_OVERRIDE.
-func prepare(c *call.Call, override string) error {
+// there: the CNI library refuses it when all is done and the result is out.
+func prepare(c *call.Call) error {
 	if err := c.ReadPrevious(); err != nil {
 		return err
 	}
-	if o := strings.ToUpper(override); o == "TRUE" || o == "1" {
+	if c.AnyNetns {
 		return nil
 	}
 

@@ -14,6 +14,7 @@ import (
 const (
 	KindBridge = "bridge"
 	KindVeth   = "veth"
+	KindIFB    = "ifb"
 )
 
 // Link is an interface as the kernel describes it.
@@ -32,6 +33,12 @@ type Link struct {
 	// Peer is the index of a veth's other end, in the namespace where that is.
 	Peer  int
 	Group uint32
+	// Promiscuity counts who wants the interface to take every frame.
+	Promiscuity uint32
+	// AllMulticast is IFF_ALLMULTI.
+	AllMulticast bool
+	// TxQueueLength is how many packets may wait to be sent.
+	TxQueueLength int
 	// Port are the flags of a bridge port; nil for an interface that is not one.
 	Port *Port
 }
@@ -85,6 +92,8 @@ func parseLink(body []byte) Link {
 	l := Link{
 		Index: int(native.Uint32(body[4:])),
 		Up:    native.Uint32(body[8:])&unix.IFF_UP != 0,
+
+		AllMulticast: native.Uint32(body[8:])&unix.IFF_ALLMULTI != 0,
 	}
 
 	// Behind the case for the size, values are numbers of 32 bits.
@@ -107,6 +116,10 @@ func parseLink(body []byte) Link {
 			l.Master = int(native.Uint32(value))
 		case kind == unix.IFLA_GROUP:
 			l.Group = native.Uint32(value)
+		case kind == unix.IFLA_PROMISCUITY:
+			l.Promiscuity = native.Uint32(value)
+		case kind == unix.IFLA_TXQLEN:
+			l.TxQueueLength = int(native.Uint32(value))
 		}
 	})
 
@@ -161,20 +174,27 @@ func NewBridge(name string, mac net.HardwareAddr, mtu int) *netlink.Message {
 	return m.Nest(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, KindBridge).End()
 }
 
+// NewIFB creates an interface that takes what others are made to redirect to it (ifb), and is up.
+func NewIFB(name string, mac net.HardwareAddr, mtu int) *netlink.Message {
+	m := create("create interface "+name+" (module ifb)", name, mac)
+	appendMTU(m, mtu)
+	return m.Nest(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, KindIFB).End()
+}
+
 // vethInfoPeer is VETH_INFO_PEER of <linux/veth.h>: the ifinfomsg and attributes of the peer.
 const vethInfoPeer = 1
 
 // Veth describes a pair: one end in this namespace, as a port of a bridge, and the other in another one.
 type Veth struct {
 	Name string
-	// Master is the index of the bridge.
+	// Master is the index of the bridge; 0 for none.
 	Master int
 	// MTU is that of both ends; 0 leaves the kernel's.
 	MTU      int
 	MAC      net.HardwareAddr
 	PeerName string
 	PeerMAC  net.HardwareAddr
-	// PeerNamespace is a file descriptor of the peer's network namespace.
+	// PeerNamespace is a file descriptor of the peer's network namespace; 0 leaves it in this one.
 	PeerNamespace int
 }
 
@@ -182,7 +202,11 @@ type Veth struct {
 // own namespace: set up here, the kernel would open it before the pair is tied, and answer ENOTCONN.
 func NewVeth(v Veth) *netlink.Message {
 	op := fmt.Sprintf("create veth %s with peer %s", v.Name, v.PeerName)
-	m := create(op, v.Name, v.MAC).Uint32(unix.IFLA_MASTER, uint32(v.Master))
+	m := create(op, v.Name, v.MAC)
+	if v.Master != 0 {
+		m.Uint32(unix.IFLA_MASTER, uint32(v.Master))
+	}
+
 	appendOneQueue(m)
 	appendMTU(m, v.MTU)
 
@@ -190,8 +214,10 @@ func NewVeth(v Veth) *netlink.Message {
 	m.Nest(unix.IFLA_INFO_DATA).Nest(vethInfoPeer)
 	m.Raw(ifinfo(0, 0, 0)).
 		String(unix.IFLA_IFNAME, v.PeerName).
-		Bytes(unix.IFLA_ADDRESS, v.PeerMAC).
-		Uint32(unix.IFLA_NET_NS_FD, uint32(v.PeerNamespace))
+		Bytes(unix.IFLA_ADDRESS, v.PeerMAC)
+	if v.PeerNamespace != 0 {
+		m.Uint32(unix.IFLA_NET_NS_FD, uint32(v.PeerNamespace))
+	}
 
 	appendOneQueue(m)
 	appendMTU(m, v.MTU)
@@ -244,10 +270,35 @@ func SetUp(index int) *netlink.Message {
 	return netlink.NewMessage(op, unix.RTM_NEWLINK, 0, ifinfo(index, unix.IFF_UP, unix.IFF_UP))
 }
 
-// SetPromiscuous makes an interface take every frame.
-func SetPromiscuous(index int) *netlink.Message {
-	op := fmt.Sprintf("set interface %d promiscuous", index)
-	return netlink.NewMessage(op, unix.RTM_NEWLINK, 0, ifinfo(index, unix.IFF_PROMISC, unix.IFF_PROMISC))
+// SetDown takes an interface down.
+func SetDown(index int) *netlink.Message {
+	return setFlag(fmt.Sprintf("set interface %d down", index), index, unix.IFF_UP, false)
+}
+
+// SetPromiscuous says whether an interface takes every frame.
+func SetPromiscuous(index int, on bool) *netlink.Message {
+	return setFlag(fmt.Sprintf("set interface %d promiscuous %t", index, on), index, unix.IFF_PROMISC, on)
+}
+
+// SetAllMulticast says whether an interface takes every multicast frame.
+func SetAllMulticast(index int, on bool) *netlink.Message {
+	op := fmt.Sprintf("set interface %d allmulticast %t", index, on)
+	return setFlag(op, index, unix.IFF_ALLMULTI, on)
+}
+
+func setFlag(op string, index int, flag uint32, on bool) *netlink.Message {
+	value := uint32(0)
+	if on {
+		value = flag
+	}
+	return netlink.NewMessage(op, unix.RTM_NEWLINK, 0, ifinfo(index, value, flag))
+}
+
+// SetTxQueueLength sets how many packets may wait to be sent.
+func SetTxQueueLength(index, length int) *netlink.Message {
+	op := fmt.Sprintf("set transmit queue length of interface %d to %d", index, length)
+	return netlink.NewMessage(op, unix.RTM_NEWLINK, 0, ifinfo(index, 0, 0)).
+		Uint32(unix.IFLA_TXQLEN, uint32(length))
 }
 
 // SetMAC sets the MAC address of an interface. A bridge keeps it from then on, whatever its ports have.

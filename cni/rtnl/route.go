@@ -15,6 +15,8 @@ type Route struct {
 	Dst netip.Prefix
 	// Gateway is the next hop; the zero Addr means that the destination is on link.
 	Gateway netip.Addr
+	// Src is the address that the host prefers to send from; the zero Addr leaves the choice to the kernel.
+	Src netip.Addr
 	// Index is that of the outgoing interface.
 	Index    int
 	MTU      int
@@ -42,8 +44,8 @@ func (r Route) create(flag uint16) *netlink.Message {
 	op := fmt.Sprintf("add route %s", r.Dst)
 	m := netlink.NewMessage(op, unix.RTM_NEWROUTE, netlink.Create|flag, r.header())
 	r.appendTarget(m)
-	if r.Table > 0 {
-		m.Uint32(unix.RTA_TABLE, uint32(r.Table))
+	if r.Src.IsValid() {
+		m.Bytes(unix.RTA_PREFSRC, r.Src.AsSlice())
 	}
 
 	if r.MTU > 0 || r.AdvMSS > 0 {
@@ -61,8 +63,11 @@ func (r Route) create(flag uint16) *netlink.Message {
 	return m
 }
 
-// DeleteRoute deletes the route with this destination, next hop, priority and protocol; IsNotExist(err) when
-// there is none.
+// ReplaceRoute adds a route in place of one to the same destination with the same priority.
+func ReplaceRoute(r Route) *netlink.Message { return r.create(netlink.Replace) }
+
+// DeleteRoute deletes the route with this destination, next hop, table, priority and protocol;
+// IsNotExist(err) when there is none.
 func DeleteRoute(r Route) *netlink.Message {
 	op := fmt.Sprintf("delete route %s", r.Dst)
 	m := netlink.NewMessage(op, unix.RTM_DELROUTE, 0, r.header())
@@ -81,6 +86,9 @@ func (r Route) appendTarget(m *netlink.Message) {
 	}
 	if r.Priority > 0 {
 		m.Uint32(unix.RTA_PRIORITY, uint32(r.Priority))
+	}
+	if r.Table > 0 {
+		m.Uint32(unix.RTA_TABLE, uint32(r.Table))
 	}
 }
 
@@ -122,9 +130,32 @@ func (c *Conn) DefaultRoutes() ([]Route, error) {
 	return c.mainRoutes(0, func(r Route) bool { return r.Dst.Bits() == 0 && !r.Unreachable })
 }
 
+// RoutesOf lists the routes of the main table that leave by an interface, but for those that the kernel has
+// for itself: multicast, and link-local ones of IPv6.
+func (c *Conn) RoutesOf(index int) ([]Route, error) {
+	return c.mainRoutes(0, func(r Route) bool {
+		return r.Index == index && !r.Dst.Addr().IsMulticast() && !r.Dst.Addr().IsLinkLocalUnicast()
+	})
+}
+
+// Tables returns the numbers of the routing tables that have routes.
+func (c *Conn) Tables() (map[int]bool, error) {
+	used := map[int]bool{}
+	_, err := c.routes(0, func(r Route) bool {
+		used[r.Table] = true
+		return false
+	})
+	return used, err
+}
+
 // mainRoutes lists the routes of the main table for which keep is true. A protocol other than 0 is sent
 // along, so that newer kernels send nothing else: a router may have a million routes.
 func (c *Conn) mainRoutes(protocol byte, keep func(Route) bool) ([]Route, error) {
+	return c.routes(protocol, func(r Route) bool { return r.Table == unix.RT_TABLE_MAIN && keep(r) })
+}
+
+// routes lists the routes of all tables for which keep is true.
+func (c *Conn) routes(protocol byte, keep func(Route) bool) ([]Route, error) {
 	var all []Route
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		header := make([]byte, unix.SizeofRtMsg)
@@ -133,7 +164,7 @@ func (c *Conn) mainRoutes(protocol byte, keep func(Route) bool) ([]Route, error)
 
 		err := c.Dump(netlink.NewMessage("list routes",
 			unix.RTM_GETROUTE, 0, header), func(_ uint16, body []byte) {
-			if r, ok := parseRoute(body); ok && r.Table == unix.RT_TABLE_MAIN && keep(r) {
+			if r, ok := parseRoute(body); ok && keep(r) {
 				all = append(all, r)
 			}
 		})
@@ -143,6 +174,21 @@ func (c *Conn) mainRoutes(protocol byte, keep func(Route) bool) ([]Route, error)
 	}
 
 	return all, nil
+}
+
+// InterfaceTo returns the index of the interface by which the host reaches an address.
+func (c *Conn) InterfaceTo(a netip.Addr) (index int, err error) {
+	header := make([]byte, unix.SizeofRtMsg)
+	header[0] = family(a)
+	header[1] = byte(a.BitLen())
+	m := netlink.NewMessage(fmt.Sprintf("look up route to %s", a), unix.RTM_GETROUTE, 0, header).
+		Bytes(unix.RTA_DST, a.AsSlice())
+	err = c.Get(m, func(_ uint16, body []byte) {
+		if r, ok := parseRoute(body); ok {
+			index = r.Index
+		}
+	})
+	return index, err
 }
 
 // HasRoute reports whether there is a route to r's destination, in its table, that leaves by its interface,
@@ -205,6 +251,10 @@ func parseRoute(body []byte) (r Route, ok bool) {
 			dst, _ = netip.AddrFromSlice(value)
 		case kind == unix.RTA_GATEWAY:
 			r.Gateway, _ = netip.AddrFromSlice(value)
+		case kind == unix.RTA_PREFSRC:
+			r.Src, _ = netip.AddrFromSlice(value)
+		case kind == unix.RTA_METRICS:
+			r.parseMetrics(value)
 		case len(value) != 4:
 		case kind == unix.RTA_OIF:
 			r.Index = int(native.Uint32(value))
@@ -217,6 +267,18 @@ func parseRoute(body []byte) (r Route, ok bool) {
 
 	r.Dst = netip.PrefixFrom(dst, int(body[1]))
 	return r, r.Dst.IsValid()
+}
+
+func (r *Route) parseMetrics(data []byte) {
+	netlink.Attributes(data, func(kind uint16, value []byte) {
+		switch {
+		case len(value) != 4:
+		case kind == unix.RTAX_MTU:
+			r.MTU = int(native.Uint32(value))
+		case kind == unix.RTAX_ADVMSS:
+			r.AdvMSS = int(native.Uint32(value))
+		}
+	})
 }
 
 // nextHops reads the next hops of a route that has several (struct rtnexthop, rtnetlink(7)): their Index and

@@ -40,6 +40,16 @@ trace: ## one pod's start as a waterfall of spans, on a trivet node and on one o
 bench-cni: build bin/cni-bench $(ref)/cni/bridge ## ADD and DEL of trivet-cni beside upstream's plugins
 	@bin/cni-bench --plugin=bin/trivet-cni --upstream=$(ref)/cni $(call figures,cni)
 
+.PHONY: cni-upstream
+cni-upstream: build ## upstream's own tests of its CNI plugins, run against trivet-cni: how many of each pass
+	@bin/trivet-cni install --dir .trivet/cni-upstream/bin
+	@go run ./e2e/cmd/trivet-cni-suites --plugins=.trivet/cni-upstream/bin --failures $(SUITES)
+
+.PHONY: cni-swap
+cni-swap: build $(ref)/cni/bridge ## pods that upstream's CNI plugins have added, deleted by trivet-cni, and the other way round: what is left
+	@bin/trivet-cni install --dir .trivet/cni-upstream/bin
+	@go run ./e2e/cmd/trivet-cni-suites --plugins=.trivet/cni-upstream/bin --swap=$(ref)/cni
+
 .PHONY: bench-csi
 bench-csi: build bin/csi-bench ## what trivet-csi's calls take
 	@bin/csi-bench $(call figures,csi)

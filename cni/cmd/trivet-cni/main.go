@@ -3,11 +3,12 @@
 //
 //go:debug updatemaxprocs=0
 
-// Command trivet-cni is a CNI plugin: bridge, addresses, masquerading, host ports and loopback in one
-// program.
+// Command trivet-cni is a CNI plugin: bridge, addresses, masquerading and host ports in one call, and
+// upstream's plugins by their names.
 package main
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 
+	"github.com/trivet-node/trivet/cni/install"
 	"github.com/trivet-node/trivet/cni/plugin"
 	"github.com/trivet-node/trivet/internal/program"
 )
@@ -33,11 +35,14 @@ Put it into the plugin directory (/opt/cni/bin) and a network into /etc/cni/net.
     "capabilities": {"portMappings": true, "ipRanges": true, "ips": true, "mac": true}
   }]}
 
-Called by the name bridge, host-local or loopback it is upstream's plugin of that name, with the same
-configuration keys. docs/cni.md describes all of them.
+Called by the name of one of upstream's plugins (bridge, ptp, loopback, host-local, static, portmap,
+firewall, bandwidth, tuning, sbr) it is that plugin, with the same configuration keys. docs/cni.md
+describes all of them.
 
-  --version  print the version
-  --help     print this
+  install --dir DIR    put the program into DIR and have those names lead to it; what was there is kept
+  uninstall --dir DIR  put back what was there
+  --version            print the version
+  --help               print this
 `
 
 func main() {
@@ -47,22 +52,50 @@ func main() {
 
 	// A runtime gives the operation in the environment, a person gives an argument.
 	if os.Getenv("CNI_COMMAND") == "" && len(os.Args) > 1 {
-		os.Exit(answer(os.Args[1]))
+		os.Exit(answer(os.Args[1:]))
 	}
+
 	about := "trivet-cni " + program.Version + ": a CNI plugin, see trivet-cni --help"
-	skel.PluginMainFuncs(plugin.Functions(), plugin.Versions, about)
+	skel.PluginMainFuncs(plugin.Functions(), plugin.Versions(), about)
 }
 
 // answer serves a person and returns the exit code.
-func answer(argument string) int {
-	switch argument {
+func answer(arguments []string) int {
+	switch arguments[0] {
+	case "install", "uninstall":
+		return change(arguments[0], arguments[1:])
 	case "--version", "-version", "version":
 		fmt.Println("trivet-cni", program.Version)
 	case "--help", "-help", "-h", "help":
 		fmt.Print(help)
 	default:
-		fmt.Fprintf(os.Stderr, "trivet-cni: unknown argument %q; see trivet-cni --help\n", argument)
+		fmt.Fprintf(os.Stderr, "trivet-cni: unknown argument %q; see trivet-cni --help\n", arguments[0])
 		return program.ExitUsage
 	}
+	return 0
+}
+
+// change puts the program into a directory of plugins, or takes it out, and returns the exit code.
+func change(verb string, arguments []string) int {
+	flags := flag.NewFlagSet("trivet-cni "+verb, flag.ContinueOnError)
+	dir := flags.String("dir", "", "directory of CNI plugins, such as /opt/cni/bin")
+	if err := flags.Parse(arguments); err != nil {
+		return program.ExitUsage
+	}
+	if *dir == "" || flags.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "trivet-cni %s: --dir says where, and there are no other arguments\n", verb)
+		return program.ExitUsage
+	}
+
+	d := install.Directory{Path: *dir, Program: "trivet-cni"}
+	do := func() error { return d.Uninstall(plugin.Names()) }
+	if verb == "install" {
+		do = func() error { return d.Install("/proc/self/exe", plugin.Names()) }
+	}
+	if err := do(); err != nil {
+		fmt.Fprintf(os.Stderr, "trivet-cni %s: %v\n", verb, err)
+		return 1
+	}
+
 	return 0
 }

@@ -9,8 +9,6 @@ import (
 	"net/netip"
 	"slices"
 
-	types100 "github.com/containernetworking/cni/pkg/types/100"
-
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/plugin/call"
@@ -19,10 +17,16 @@ import (
 )
 
 // HostLocal is upstream's plugin of that name.
-type HostLocal struct{}
+type HostLocal struct {
+	// Config is nil when it is to be read from the call.
+	Config *conf.IPAM
+}
 
-// read reads the configuration, which has to have an ipam.
-func (HostLocal) read(c *call.Call) (*conf.IPAM, error) {
+// read returns the configuration, which has to have an ipam.
+func (h HostLocal) read(c *call.Call) (*conf.IPAM, error) {
+	if h.Config != nil {
+		return h.Config, nil
+	}
 	i, err := conf.ReadIPAM(c.Stdin, c.Args)
 	if err == nil && i == nil {
 		err = fmt.Errorf("%w: ipam is missing", conf.ErrInvalid)
@@ -30,54 +34,51 @@ func (HostLocal) read(c *call.Call) (*conf.IPAM, error) {
 	return i, err
 }
 
-// Reserve allocates addresses for owner, and pushes on back how to release them.
-func (HostLocal) Reserve(i *conf.IPAM, owner ipam.Owner, back *undo.Stack) (*ipam.Pool, []ipam.Lease, error) {
+// Reserve allocates addresses for the attachment.
+func (h HostLocal) Reserve(c *call.Call, back *undo.Stack) (a Allocation, err error) {
+	i, err := h.read(c)
+	if err != nil {
+		return a, err
+	}
+
 	pool, err := i.Pool.Create()
 	if err != nil {
-		return nil, nil, err
+		return a, err
 	}
-	leases, err := pool.Allocate(owner, i.Sets, i.Requested)
+
+	leases, err := pool.Allocate(c.Owner, i.Sets, i.Requested)
 	if err != nil {
-		return nil, nil, err
+		return a, err
 	}
-	back.Push("release addresses", func(context.Context) error { return pool.Release(owner) })
-	return pool, leases, nil
+
+	// From here on a failure, of printing the result too, releases the addresses.
+	back.Push("release addresses", func(context.Context) error { return pool.Release(c.Owner) })
+
+	for _, l := range leases {
+		a.Addresses = append(a.Addresses, Address{Prefix: l.Prefix(), Gateway: l.Range.Gateway})
+	}
+
+	a.Routes = i.Routes
+	if i.ResolvConf == "" {
+		return a, nil
+	}
+
+	if a.DNS, err = conf.ReadResolvConf(i.ResolvConf); err != nil {
+		err = fmt.Errorf("ipam: resolvConf: %w", err)
+	}
+
+	return a, err
 }
 
 // Add allocates addresses. The result has no interface.
 func (h HostLocal) Add(c *call.Call) (err error) {
-	i, err := h.read(c)
-	if err != nil {
-		return err
-	}
-
 	var back undo.Stack
 	defer back.Unwind(context.Background(), &err)
-
-	// From here on a failure, of printing the result too, releases the addresses.
-	_, leases, err := h.Reserve(i, c.Owner, &back)
+	a, err := h.Reserve(c, &back)
 	if err != nil {
 		return err
 	}
-
-	result := call.NewResult()
-	for _, l := range leases {
-		result.IPs = append(result.IPs, &types100.IPConfig{
-			Address: prefix.IPNet(l.Prefix()),
-			Gateway: l.Range.Gateway.AsSlice(),
-		})
-	}
-
-	for n := range i.Routes {
-		result.Routes = append(result.Routes, &i.Routes[n])
-	}
-
-	result.DNS, err = call.DNS(result.DNS, i)
-	if err != nil {
-		return err
-	}
-
-	return c.Print(result)
+	return c.Print(a.result())
 }
 
 // Check returns an error unless the addresses of prevResult are reserved for the attachment.

@@ -3,9 +3,11 @@
 package call
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -23,6 +25,8 @@ type Call struct {
 	Owner ipam.Owner
 	// Netns is the path of the container's network namespace. DEL may have none.
 	Netns string
+	// AnyNetns lets Netns be that of the plugin itself (CNI_NETNS_OVERRIDE).
+	AnyNetns bool
 	// Args is CNI_ARGS.
 	Args string
 	// Stdin is the configuration. Each plugin reads its own keys from it.
@@ -42,6 +46,9 @@ func New(h conf.Head, args *skel.CmdArgs) *Call {
 		Head:  h,
 		Owner: ipam.Owner{ContainerID: args.ContainerID, IfName: args.IfName},
 		Netns: args.Netns,
+
+		AnyNetns: isTrue(args.NetnsOverride),
+
 		Args:  args.Args,
 		Stdin: args.StdinData,
 		Out:   os.Stdout,
@@ -55,7 +62,12 @@ func (c *Call) ReadPrevious() error {
 		return nil
 	}
 
-	result, err := create.Create(c.CNIVersion, c.PrevResult)
+	previous, err := c.versionedPrevious()
+	if err != nil {
+		return fmt.Errorf("%w: prevResult: %w", conf.ErrDecode, err)
+	}
+
+	result, err := create.Create(c.CNIVersion, previous)
 	if err != nil {
 		return fmt.Errorf("%w: prevResult: %w", conf.ErrDecode, err)
 	}
@@ -66,6 +78,38 @@ func (c *Call) ReadPrevious() error {
 	}
 
 	return nil
+}
+
+// versionedPrevious returns prevResult with a version: results before 1.0 may have none, and are of that of
+// the configuration.
+func (c *Call) versionedPrevious() ([]byte, error) {
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(c.PrevResult, &keys); err != nil {
+		return nil, err
+	}
+	if _, ok := keys["cniVersion"]; ok {
+		return c.PrevResult, nil
+	}
+
+	version, err := json.Marshal(c.CNIVersion)
+	if err != nil {
+		return nil, err
+	}
+
+	keys["cniVersion"] = version
+	return json.Marshal(keys)
+}
+
+func isTrue(text string) bool {
+	upper := strings.ToUpper(text)
+	return upper == "TRUE" || upper == "1"
+}
+
+// HasNetns reports whether the container's namespace is still there for DEL: one that does not exist any
+// more has no interface, and ADD refuses that of the plugin itself.
+func (c *Call) HasNetns() bool {
+	own, err := c.InOwnNamespace()
+	return err == nil && (!own || c.AnyNetns)
 }
 
 // InOwnNamespace reports whether Netns is the network namespace that the plugin itself runs in.

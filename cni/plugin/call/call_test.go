@@ -3,7 +3,6 @@ package call_test
 import (
 	"bytes"
 	"errors"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -137,23 +136,6 @@ func TestARouteKeepsWhatItHas(t *testing.T) {
 	bare, err := call.ParseRoute(types.Route{Dst: prefix.IPNet(prefix.Default4)})
 	if err != nil || bare.Gateway.IsValid() || bare.Table != 0 || call.FormatRoute(bare).Table != nil {
 		t.Errorf("%+v, %v", bare, err)
-	}
-}
-
-func TestDNSOfTheConfigurationComesBeforeResolvConf(t *testing.T) {
-	configured := types.DNS{Nameservers: []string{"10.0.0.1"}}
-	absent := &conf.IPAM{ResolvConf: filepath.Join(t.TempDir(), "absent")}
-	if dns, err := call.DNS(configured, absent); err != nil || dns.Nameservers[0] != "10.0.0.1" {
-		t.Errorf("%+v, %v", dns, err)
-	}
-	if _, err := call.DNS(types.DNS{}, absent); err == nil {
-		t.Error("a resolv.conf that does not exist")
-	}
-
-	for _, i := range []*conf.IPAM{nil, {}} {
-		if dns, err := call.DNS(types.DNS{}, i); err != nil || !dns.IsEmpty() {
-			t.Errorf("%+v, %v", dns, err)
-		}
 	}
 }
 

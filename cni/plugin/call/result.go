@@ -30,6 +30,17 @@ func (c *Call) PreviousIPs() (ips []*types100.IPConfig) {
 	return ips
 }
 
+// PreviousRoutes returns the routes of Previous.
+func (c *Call) PreviousRoutes() (all []types.Route) {
+	if c.Previous == nil {
+		return nil
+	}
+	for _, r := range c.Previous.Routes {
+		all = append(all, *r)
+	}
+	return all
+}
+
 // PreviousInterface returns the interface of the call in Previous, or nil.
 func (c *Call) PreviousInterface() *types100.Interface {
 	if c.Previous == nil {
@@ -41,6 +52,19 @@ func (c *Call) PreviousInterface() *types100.Interface {
 		}
 	}
 	return nil
+}
+
+// PreviousMTU returns the MTU of an interface of the host in Previous; 0 when it is not known.
+func (c *Call) PreviousMTU(host string) int {
+	if c.Previous == nil {
+		return 0
+	}
+	for _, i := range c.Previous.Interfaces {
+		if i.Sandbox == "" && i.Name == host {
+			return i.Mtu
+		}
+	}
+	return 0
 }
 
 // isOwnInterface reports whether the interface of Previous with an index is the one of the call: in the
@@ -98,14 +122,11 @@ func FormatRoute(r rtnl.Route) *types.Route {
 	return route
 }
 
-// DNS returns the dns of a result: what the configuration has, else the content of ipam.resolvConf.
-func DNS(configured types.DNS, i *conf.IPAM) (types.DNS, error) {
-	if i == nil || i.ResolvConf == "" || !configured.IsEmpty() {
-		return configured, nil
+// RequirePrevious returns an error when the runtime sent no prevResult to a plugin that works on it.
+func (c *Call) RequirePrevious() error {
+	if c.Previous == nil {
+		return fmt.Errorf("%w: prevResult is missing: the plugin works on what those before it have made",
+			conf.ErrInvalid)
 	}
-	dns, err := conf.ReadResolvConf(i.ResolvConf)
-	if err != nil {
-		return dns, fmt.Errorf("ipam: resolvConf: %w", err)
-	}
-	return dns, nil
+	return nil
 }

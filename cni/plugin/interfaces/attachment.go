@@ -5,46 +5,67 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/trivet-node/trivet/cni/bridge"
 	"github.com/trivet-node/trivet/cni/conf"
-	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/plugin/addresses"
 	"github.com/trivet-node/trivet/cni/plugin/call"
 	"github.com/trivet-node/trivet/cni/prefix"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
-// newAttachment returns what the leases and the configuration say about the pod's interface.
-func newAttachment(c *call.Call, n *conf.Network, leases []ipam.Lease) (bridge.Attachment, error) {
+// newAttachment returns what IPAM and the configuration say about the pod's interface.
+func newAttachment(c *call.Call, n *conf.Network, got addresses.Allocation) (bridge.Attachment, error) {
 	a := bridge.Attachment{Owner: c.Owner, Netns: c.Netns, MAC: n.Runtime.MAC}
-	for _, l := range leases {
-		a.Addresses = append(a.Addresses, bridge.Address{Prefix: l.Prefix(), Gateway: l.Range.Gateway})
+	for _, address := range got.Addresses {
+		// IPAM does not have to name a gateway: then it is the first address of the subnet.
+		if !address.Gateway.IsValid() && n.Bridge.IsGateway {
+			address.Gateway = address.Prefix.Masked().Addr().Next()
+		}
+
+		a.Addresses = append(a.Addresses, bridge.Address(address))
 	}
 	var err error
-	a.Routes, err = routes(n, a.Addresses)
+	a.Routes, err = routes(n.DefaultGateway, got.Routes, a.Addresses)
 	return a, err
 }
 
 // previousAttachment returns what prevResult says about the pod's interface. Plugins later in the chain may
 // have changed it, and say so there.
 func previousAttachment(c *call.Call, n *conf.Network) (bridge.Attachment, error) {
-	a := bridge.Attachment{
-		Owner: c.Owner,
-		Netns: c.Netns,
-		MAC:   n.Runtime.MAC,
-		MTU:   n.Bridge.MTU,
+	a, err := attachmentOf(c)
+	if err != nil {
+		return a, err
 	}
+	if a.MAC == nil {
+		a.MAC = n.Runtime.MAC
+	}
+	if a.MTU == 0 {
+		a.MTU = n.Bridge.MTU
+	}
+	if a.HostMTU == 0 {
+		a.HostMTU = n.Bridge.MTU
+	}
+
+	a.Routes, err = routes(n.DefaultGateway, previousRoutes(c, n), a.Addresses)
+	return a, err
+}
+
+// attachmentOf returns the pod's interface and addresses of prevResult. What the configuration would
+// allocate now is another matter.
+func attachmentOf(c *call.Call) (bridge.Attachment, error) {
+	a := bridge.Attachment{Owner: c.Owner, Netns: c.Netns}
 	if i := c.PreviousInterface(); i != nil {
 		if mac, err := net.ParseMAC(i.Mac); err == nil {
 			a.MAC = mac
 		}
-		if i.Mtu != 0 {
-			a.MTU = i.Mtu
-		}
+		a.MTU = i.Mtu
 	}
 
-	// Addresses are prevResult's alone: what the configuration would allocate now is another matter.
+	a.HostMTU = c.PreviousMTU(bridge.HostName(c.Name, c.Owner))
+
 	for _, ip := range c.PreviousIPs() {
 		p, err := prefix.FromIPNet(ip.Address)
 		if err != nil {
@@ -54,20 +75,22 @@ func previousAttachment(c *call.Call, n *conf.Network) (bridge.Attachment, error
 		a.Addresses = append(a.Addresses, bridge.Address{Prefix: p, Gateway: prefix.Addr(ip.Gateway)})
 	}
 
-	var err error
-	a.Routes, err = routes(n, a.Addresses)
-	return a, err
+	return a, nil
 }
 
-// routes returns the pod's routes: those of the configuration, and default routes if it wants them and has
-// none.
-func routes(n *conf.Network, pod []bridge.Address) (all []rtnl.Route, err error) {
-	if n.IPAM == nil {
-		return nil, nil
+// previousRoutes returns the routes that the pod got from IPAM: host-local's are in the configuration.
+func previousRoutes(c *call.Call, n *conf.Network) []types.Route {
+	if n.IPAM != nil {
+		return n.IPAM.Routes
 	}
+	return c.PreviousRoutes()
+}
 
+// routes returns the pod's routes: those that IPAM gives, and default routes if they are wanted and there are
+// none.
+func routes(wantDefault bool, given []types.Route, pod []bridge.Address) (all []rtnl.Route, err error) {
 	configured := map[netip.Prefix]bool{}
-	for _, r := range n.IPAM.Routes {
+	for _, r := range given {
 		route, err := call.ParseRoute(r)
 		if err != nil {
 			return nil, fmt.Errorf("%w: ipam: routes: %w", conf.ErrInvalid, err)
@@ -80,8 +103,8 @@ func routes(n *conf.Network, pod []bridge.Address) (all []rtnl.Route, err error)
 		all = append(all, route)
 	}
 
-	// A default route of the configuration comes instead of the bridge's.
-	if !n.DefaultGateway {
+	// A default route of IPAM comes instead of the bridge's.
+	if !wantDefault {
 		return all, nil
 	}
 

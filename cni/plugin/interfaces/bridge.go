@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/netip"
 
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
 	"github.com/trivet-node/trivet/cni/bridge"
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/hostnat"
@@ -15,6 +17,7 @@ import (
 	"github.com/trivet-node/trivet/cni/plugin/addresses"
 	"github.com/trivet-node/trivet/cni/plugin/call"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/shaping"
 	"github.com/trivet-node/trivet/internal/undo"
 )
 
@@ -23,8 +26,6 @@ import (
 type Bridge struct {
 	// HostPorts publishes host ports too, instead of leaving them to portmap later in the chain.
 	HostPorts bool
-
-	ipam addresses.HostLocal
 }
 
 func (b Bridge) read(c *call.Call) (*conf.Network, error) {
@@ -45,22 +46,15 @@ func (b Bridge) Add(c *call.Call) (err error) {
 	}
 	defer func() { _ = host.Close() }()
 
-	ctx := context.Background()
 	var back undo.Stack
-	defer back.Unwind(ctx, &err)
+	defer back.Unwind(context.Background(), &err)
 
-	var pool *ipam.Pool
-	var leases []ipam.Lease
-	if n.IPAM != nil {
-		ended := c.Steps.Begin("reserve addresses")
-		pool, leases, err = b.ipam.Reserve(n.IPAM, c.Owner, &back)
-		ended()
-		if err != nil {
-			return err
-		}
+	got, err := reserve(c, addresses.For(n.IPAMType, n.IPAM), &back)
+	if err != nil {
+		return err
 	}
 
-	attachment, err := newAttachment(c, n, leases)
+	attachment, err := newAttachment(c, n, got)
 	if err != nil {
 		return err
 	}
@@ -78,31 +72,60 @@ func (b Bridge) Add(c *call.Call) (err error) {
 		return err
 	})
 
-	ports := hostport.Pair(n.Runtime.Ports, podAddresses(attachment))
-	if err := publish(c, hostport.Network{NAT: n.NAT, Pool: pool}, ports, &back); err != nil {
+	if err := guard(c, n, ends, attachment, &back); err != nil {
+		return err
+	}
+	if err := publish(c, n, podAddresses(attachment), &back); err != nil {
 		return err
 	}
 
 	result := describe(c, ends, attachment)
-	if result.DNS, err = call.DNS(n.DNS, n.IPAM); err != nil {
+	result.DNS = dnsOf(n.DNS, got.DNS)
+	if err := limit(c, n, host, ends.Host.Name, result, &back); err != nil {
+		return err
+	}
+	if err := appendGateway(host, n, result); err != nil {
 		return err
 	}
 
 	return c.Print(result)
 }
 
-// publish writes the network's rules and the container's host ports, where there are any.
-func publish(c *call.Call, network hostport.Network, ports []hostnat.Port, back *undo.Stack) error {
-	if !network.NAT.Masquerade && len(ports) == 0 {
+// appendGateway appends the host's own port in the VLAN of the pods to a result, if there is one.
+func appendGateway(host *rtnl.Conn, n *conf.Network, r *types100.Result) error {
+	name := n.Bridge.GatewayLink()
+	if !n.Bridge.IsGateway || name == n.Bridge.Name {
 		return nil
 	}
+
+	gateway, err := host.LinkByName(name)
+	if err == nil {
+		r.Interfaces = append(r.Interfaces, &types100.Interface{Name: name, Mac: gateway.MAC.String()})
+	}
+
+	return err
+}
+
+// publish writes the network's rules and the container's host ports, where there are any.
+func publish(c *call.Call, n *conf.Network, pod []netip.Addr, back *undo.Stack) error {
+	ports := hostport.Pair(n.Runtime.Ports, pod)
+	if !n.NAT.Masquerade && len(ports) == 0 {
+		return nil
+	}
+
+	network := hostport.Network{NAT: n.NAT}
 	if len(ports) > 0 {
+		pool, err := n.Pool.Create()
+		if err != nil {
+			return err
+		}
+
+		network.Pool = pool
 		back.Push("withdraw host ports",
 			func(context.Context) error { return network.Withdraw(c.Owner, nil) })
 	}
 
-	ended := c.Steps.Begin("write nftables rules")
-	defer ended()
+	defer c.Steps.Begin("write nftables rules")()
 	return network.Publish(c.Owner, ports)
 }
 
@@ -122,8 +145,8 @@ func (b Bridge) Check(c *call.Call) error {
 	}
 
 	// The reservation first: without it, the addresses may be another container's by now.
-	if n.IPAM != nil {
-		if err := b.ipam.Check(c); err != nil {
+	if source := addresses.For(n.IPAMType, n.IPAM); source != nil {
+		if err := source.Check(c); err != nil {
 			return err
 		}
 	}
@@ -138,12 +161,7 @@ func (b Bridge) Check(c *call.Call) error {
 		return err
 	}
 
-	ports := hostport.Pair(n.Runtime.Ports, podAddresses(attachment))
-	if !n.NAT.Masquerade && len(ports) == 0 {
-		return nil
-	}
-
-	return hostport.Network{NAT: n.NAT}.Check(ports)
+	return b.checkRules(c, n, attachment)
 }
 
 // Del works from what can be computed or is on the disk: neither the namespace nor prevResult has to be
@@ -170,14 +188,16 @@ func (b Bridge) Del(c *call.Call) error {
 		if err := hostPorts(t, pool).Withdraw(c.Owner, held); err != nil {
 			return err
 		}
-	}
-
-	// The address stays reserved while the interface may be there.
-	if err := detach(c, t); err != nil || pool == nil {
+	} else if err := removeOwnRules(c, t); err != nil {
 		return err
 	}
 
-	return pool.Release(c.Owner)
+	// The address stays reserved while the interface may be there.
+	if err := detach(c, t); err != nil {
+		return err
+	}
+
+	return release(c, t)
 }
 
 // detach removes the interface that this plugin made, or else the one that upstream's bridge made under the
@@ -189,14 +209,14 @@ func detach(c *call.Call, t *conf.Teardown) error {
 	}
 	defer func() { _ = host.Close() }()
 
-	there, err := bridge.Detach(host, t.Network, c.Owner, t.LazyUnlink)
-	if err != nil || there || c.Netns == "" {
+	// What limits leave beside the veth.
+	if err := shaping.Remove(host, t.Network, c.Owner); err != nil {
 		return err
 	}
 
-	// Add refuses the host's own namespace, and one that does not exist any more has no interface.
-	if own, err := c.InOwnNamespace(); own || err != nil {
-		return nil
+	there, err := bridge.Detach(host, t.Network, c.Owner, t.LazyUnlink)
+	if err != nil || there || !c.HasNetns() {
+		return err
 	}
 
 	return bridge.DetachForeign(host, t.Bridge, c.Netns, c.Owner.IfName)
@@ -227,7 +247,8 @@ func (b Bridge) GC(c *call.Call) error {
 		return errors.Join(ports, err)
 	}
 
-	return errors.Join(ports, b.ipam.GC(c))
+	limits := shaping.Keep(host, t.Network, t.Valid.HasLabel)
+	return errors.Join(ports, limits, keepOwnRules(host, t), keep(c, t))
 }
 
 // hostPorts returns the host ports of a network for DEL and GC, which only need the name of the table.
@@ -259,11 +280,11 @@ func (b Bridge) Status(c *call.Call) error {
 		}
 	}
 
-	if n.IPAM == nil {
-		return nil
+	if source := addresses.For(n.IPAMType, n.IPAM); source != nil {
+		return source.Status(c)
 	}
 
-	return b.ipam.Status(c)
+	return nil
 }
 
 // gatewaySets returns the gateways that the bridge gets for pods of the network: for each range set, one of

@@ -7,11 +7,13 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/trivet-node/trivet/cni/bridge"
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/plugin/addresses"
 	"github.com/trivet-node/trivet/cni/plugin/call"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
@@ -46,12 +48,16 @@ const dualStack = `{"cniVersion":"1.1.0","name":"n","bridge":"br0","mtu":1400,"i
 	"ipam":{"type":"host-local","ranges":[[{"subnet":"10.1.0.0/24"}],[{"subnet":"fd01::/64"}]],
 	"routes":[%s]}%s}`
 
-func leases(t *testing.T, n *conf.Network) (all []ipam.Lease) {
-	t.Helper()
-	for i, address := range []string{"10.1.0.9", "fd01::9"} {
-		all = append(all, ipam.Lease{Address: netip.MustParseAddr(address), Range: n.IPAM.Sets[i][0]})
+// allocated is what host-local gives a pod of the network.
+func allocated(n *conf.Network) (a addresses.Allocation) {
+	for i, address := range []string{"10.1.0.9/24", "fd01::9/64"} {
+		a.Addresses = append(a.Addresses, addresses.Address{
+			Prefix:  netip.MustParsePrefix(address),
+			Gateway: n.IPAM.Sets[i][0].Gateway,
+		})
 	}
-	return all
+	a.Routes = n.IPAM.Routes
+	return a
 }
 
 func TestRoutesOfTheConfigurationComeBeforeDefaultRoutes(t *testing.T) {
@@ -70,7 +76,7 @@ func TestRoutesOfTheConfigurationComeBeforeDefaultRoutes(t *testing.T) {
 		{true, `{"dst":"192.0.2.7/24"}`, "[192.0.2.0/24 via 10.1.0.1 " + both[1:]},
 	} {
 		call, n := read(t, fmt.Sprintf(dualStack, c.defaultGateway, c.routes, ""))
-		a, err := newAttachment(call, n, leases(t, n))
+		a, err := newAttachment(call, n, allocated(n))
 		if err != nil {
 			t.Error(err)
 			continue
@@ -89,7 +95,7 @@ func TestRoutesOfTheConfigurationComeBeforeDefaultRoutes(t *testing.T) {
 
 func TestANetworkOnLayer2HasNoRoutes(t *testing.T) {
 	c, n := read(t, `{"cniVersion":"1.1.0","name":"n","isDefaultGateway":true}`)
-	a, err := newAttachment(c, n, nil)
+	a, err := newAttachment(c, n, addresses.Allocation{})
 	if err != nil || len(a.Routes) != 0 || len(a.Addresses) != 0 || gatewaySets(n) != nil {
 		t.Errorf("%+v, %v", a, err)
 	}
@@ -107,6 +113,8 @@ func TestCheckExpectsWhatPrevResultSays(t *testing.T) {
 		Netns: "/pod",
 		MAC:   net.HardwareAddr{2, 0, 0, 0, 0, 7},
 		MTU:   1300,
+		// prevResult does not have the host's end.
+		HostMTU: 1400,
 		Addresses: []bridge.Address{{
 			Prefix:  netip.MustParsePrefix("10.1.0.9/24"),
 			Gateway: netip.MustParseAddr("10.1.0.1"),
@@ -130,7 +138,7 @@ func TestCheckExpectsWhatPrevResultSays(t *testing.T) {
 
 func TestTheResultDescribesBridgeHostAndPod(t *testing.T) {
 	c, n := read(t, fmt.Sprintf(dualStack, true, "", ""))
-	a, err := newAttachment(c, n, leases(t, n))
+	a, err := newAttachment(c, n, allocated(n))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,5 +182,26 @@ func TestStatusLooksForTheGatewaysOfAllRanges(t *testing.T) {
 	want := "[[{10.1.0.0/24 10.1.0.1}] [{fd01::/64 fd01::1}]]"
 	if got := fmt.Sprint(gatewaySets(n)); got != want {
 		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+func TestGatewayIsTheFirstAddressWhereIPAMNamesNone(t *testing.T) {
+	c, n := read(t, `{"cniVersion":"1.1.0","name":"n","isGateway":true,"ipam":{"type":"dhcp"}}`)
+	var got addresses.Allocation
+	got.Addresses = []addresses.Address{{Prefix: netip.MustParsePrefix("10.1.0.9/24")}}
+	a, err := newAttachment(c, n, got)
+	if err != nil || a.Addresses[0].Gateway != netip.MustParseAddr("10.1.0.1") {
+		t.Errorf("%+v, %v", a.Addresses, err)
+	}
+}
+
+func TestDNSOfTheConfigurationComesBeforeThatOfIPAM(t *testing.T) {
+	configured := types.DNS{Nameservers: []string{"10.0.0.1"}}
+	given := types.DNS{Nameservers: []string{"10.0.0.2"}}
+	if got := dnsOf(configured, given); got.Nameservers[0] != "10.0.0.1" {
+		t.Errorf("%+v", got)
+	}
+	if got := dnsOf(types.DNS{}, given); got.Nameservers[0] != "10.0.0.2" {
+		t.Errorf("%+v", got)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/trivet-node/trivet/cni/plugin/call"
 	"github.com/trivet-node/trivet/cni/prefix"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/sysctl"
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
@@ -20,7 +21,13 @@ const loopbackIndex = 1
 
 // Add brings lo up.
 func (Loopback) Add(c *call.Call) error {
-	err := inPod(c, func(pod *rtnl.Conn) error { return pod.Must(rtnl.SetUp(loopbackIndex)) })
+	own := []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}
+	err := inPod(c, func(pod *rtnl.Conn) error {
+		if sysctl.Get("net/ipv6/conf/lo/disable_ipv6") == "0" {
+			own = append(own, netip.MustParsePrefix("::1/128"))
+		}
+		return pod.Must(rtnl.SetUp(loopbackIndex))
+	})
 	if err != nil {
 		return err
 	}
@@ -30,15 +37,17 @@ func (Loopback) Add(c *call.Call) error {
 
 	result := call.NewResult()
 	result.Interfaces = []*types100.Interface{{
-		Name:    c.Owner.IfName,
+		Name:    "lo",
 		Mac:     "00:00:00:00:00:00",
 		Sandbox: c.Netns,
 	}}
 
-	result.IPs = []*types100.IPConfig{{
-		Interface: new(0),
-		Address:   prefix.IPNet(netip.MustParsePrefix("127.0.0.1/8")),
-	}}
+	for _, p := range own {
+		result.IPs = append(result.IPs, &types100.IPConfig{
+			Interface: new(0),
+			Address:   prefix.IPNet(p),
+		})
+	}
 
 	return c.Print(result)
 }
@@ -54,8 +63,13 @@ func (Loopback) Check(c *call.Call) error {
 	})
 }
 
-// Del does nothing: lo goes with its namespace.
-func (Loopback) Del(*call.Call) error { return nil }
+// Del takes lo down where the namespace is still there.
+func (Loopback) Del(c *call.Call) error {
+	if !c.HasNetns() {
+		return nil
+	}
+	return inPod(c, func(pod *rtnl.Conn) error { return pod.Must(rtnl.SetDown(loopbackIndex)) })
+}
 
 // GC does nothing: there is nothing outside a container's namespace.
 func (Loopback) GC(*call.Call) error { return nil }

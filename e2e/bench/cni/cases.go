@@ -8,6 +8,8 @@ type testCase struct {
 	name           string
 	ours, upstream string
 	ports          bool
+	// byName has ours called by the names of upstream's plugins, with upstream's configuration.
+	byName bool
 }
 
 // bootScoped is a further key of trivet-cni's: reservations end with the boot.
@@ -20,7 +22,9 @@ const (
 	masqueradeIPTables = `"ipMasq":true,"ipMasqBackend":"iptables",`
 	hostPortsOurs      = `"capabilities":{"portMappings":true},`
 	hostPortsNFTables  = `{"type":"portmap","backend":"nftables","capabilities":{"portMappings":true}}`
-	hostPortsIPTables  = `{"type":"portmap","backend":"iptables","capabilities":{"portMappings":true}}`
+	limits             = `{"type":"bandwidth","ingressRate":8000000,"ingressBurst":8000000,
+		"egressRate":8000000,"egressBurst":8000000}`
+	hostPortsIPTables = `{"type":"portmap","backend":"iptables","capabilities":{"portMappings":true}}`
 )
 
 var cases = []testCase{
@@ -46,6 +50,31 @@ var cases = []testCase{
 		upstream: list(bridge(masqueradeIPTables), hostPortsIPTables),
 		ports:    true,
 	},
+	unchanged("bridge", bridge("")),
+	unchanged("ptp", ptp("")),
+	unchanged("bridge, masquerade, 2 host ports (nftables)", bridge(masqueradeNFTables), hostPortsNFTables),
+	unchanged("bridge, masquerade, 2 host ports (iptables)", bridge(masqueradeIPTables), hostPortsIPTables),
+	unchanged("bridge, firewall (iptables)", bridge(""), `{"type":"firewall","backend":"iptables"}`),
+	unchanged("bridge, bandwidth", bridge(""), limits),
+	unchanged("bridge, tuning", bridge(""), `{"type":"tuning","mtu":1400}`),
+}
+
+// unchanged is upstream's configuration on both sides.
+func unchanged(name string, plugins ...string) testCase {
+	l := list(plugins...)
+	return testCase{
+		name:     name + ", by upstream's names",
+		ours:     l,
+		upstream: l,
+		ports:    strings.Contains(l, "portmap"),
+		byName:   true,
+	}
+}
+
+// ptp is upstream's ptp plugin.
+func ptp(keys string) string {
+	return `{"type":"ptp",` + keys +
+		`"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.99.0.0/16"}]]%s}}`
 }
 
 // list is a network configuration list of these plugins.

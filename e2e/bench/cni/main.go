@@ -65,7 +65,7 @@ func (o options) compare(ctx context.Context, out io.Writer, c testCase) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 
-	ours, err := newSide(filepath.Join(dir, "ours"), c.ours, bootScoped, filepath.Dir(o.plugin), c.ports)
+	ours, err := o.ours(dir, c)
 	if err != nil {
 		return err
 	}
@@ -94,12 +94,27 @@ func (o options) compare(ctx context.Context, out io.Writer, c testCase) error {
 		}
 	}
 
-	fmt.Fprintf(out, "\n%s\n", c.name)
+	// Plugins keep records outside of the directory.
+	for _, s := range sides {
+		for i := range o.present {
+			if _, err := s.del(ctx, i); err != nil {
+				return err
+			}
+		}
+	}
+
+	report(out, o.figures, c.name, sides)
+	return nil
+}
+
+// report prints the figures of a case, and writes them.
+func report(out io.Writer, figures *figure.Writer, name string, sides []*side) {
+	fmt.Fprintf(out, "\n%s\n", name)
 	for n, what := range []string{"ADD", "DEL"} {
-		a, b := ours.took[n], theirs.took[n]
-		o.figures.Add(
-			figure.Of("cni", c.name+": "+what, figure.Ours, a),
-			figure.Of("cni", c.name+": "+what, "upstream plugins", b))
+		a, b := sides[0].took[n], sides[1].took[n]
+		figures.Add(
+			figure.Of("cni", name+": "+what, figure.Ours, a),
+			figure.Of("cni", name+": "+what, "upstream plugins", b))
 		fmt.Fprintf(
 			out,
 			"  %s  trivet-cni %s   upstream %s   ratio 1/%.1f\n",
@@ -109,8 +124,48 @@ func (o options) compare(ctx context.Context, out io.Writer, c testCase) error {
 			float64(quantile(b, 50))/float64(quantile(a, 50)),
 		)
 	}
+}
 
-	return nil
+// ours is the side of trivet-cni.
+func (o options) ours(dir string, c testCase) (*side, error) {
+	side := filepath.Join(dir, "ours")
+	if !c.byName {
+		return newSide(side, c.ours, bootScoped, filepath.Dir(o.plugin), c.ports)
+	}
+
+	plugins, err := o.link(filepath.Join(dir, "names"))
+	if err != nil {
+		return nil, err
+	}
+
+	return newSide(side, c.ours, "", plugins, c.ports)
+}
+
+// link makes a directory in which the names of upstream's plugins lead to trivet-cni.
+func (o options) link(dir string) (string, error) {
+	plugin, err := filepath.Abs(o.plugin)
+	if err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", err
+	}
+
+	for _, name := range []string{
+		"bridge",
+		"ptp",
+		"host-local",
+		"portmap",
+		"firewall",
+		"bandwidth",
+		"tuning",
+	} {
+		if err := os.Symlink(plugin, filepath.Join(dir, name)); err != nil {
+			return "", err
+		}
+	}
+
+	return dir, nil
 }
 
 // side is one plugin set with a host of its own.
@@ -193,17 +248,21 @@ func (s *side) measure(ctx context.Context, i int) error {
 		return err
 	}
 
+	deleted, err := s.del(ctx, i)
+	s.took[0], s.took[1] = append(s.took[0], added), append(s.took[1], deleted)
+	return err
+}
+
+// del deletes a pod and its namespace; the time is that of the DEL alone.
+func (s *side) del(ctx context.Context, i int) (took time.Duration, err error) {
 	rt := s.attachment(i)
-	var deleted time.Duration
 	err = namespace.Do(func() error {
 		start := time.Now()
 		err := s.cni.DelNetworkList(ctx, s.list, rt)
-		deleted = time.Since(start)
+		took = time.Since(start)
 		return err
 	}, s.host)
-
-	s.took[0], s.took[1] = append(s.took[0], added), append(s.took[1], deleted)
-	return errors.Join(err, namespace.Unpin(rt.NetNS))
+	return took, errors.Join(err, namespace.Unpin(rt.NetNS))
 }
 
 func quantile(all []time.Duration, percent int) time.Duration {

@@ -1,0 +1,59 @@
+package meta
+
+import (
+	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/firewall"
+)
+
+type firewallKeys struct {
+	Backend       string `json:"backend"`
+	AdminChain    string `json:"iptablesAdminChainName"`
+	FirewalldZone string `json:"firewalldZone"`
+	IngressPolicy string `json:"ingressPolicy"`
+}
+
+// ReadFirewall reads the configuration of firewall. Backend is "" when it names none.
+func ReadFirewall(stdin []byte) (c firewall.Config, err error) {
+	var k firewallKeys
+	if err := conf.Decode(stdin, &k); err != nil {
+		return c, err
+	}
+
+	c = k.config()
+	switch c.Backend {
+	case "", firewall.IPTables, firewall.Firewalld, firewall.NFTables:
+	default:
+		return c, conf.Invalid("backend %q is not one of iptables, firewalld, nftables", k.Backend)
+	}
+
+	switch c.Policy {
+	case "", firewall.Open, firewall.SameBridge, firewall.Isolated:
+	default:
+		return c, conf.Invalid("ingressPolicy %q is not one of open, same-bridge, isolated", k.IngressPolicy)
+	}
+
+	return c, nil
+}
+
+// ReadFirewallLeniently reads what DEL and GC need of it.
+func ReadFirewallLeniently(stdin []byte) (firewall.Config, error) {
+	var k firewallKeys
+	err := conf.DecodeLeniently(stdin, &k)
+	return k.config(), err
+}
+
+func (k firewallKeys) config() firewall.Config {
+	c := firewall.Config{
+		Backend:    firewall.Backend(k.Backend),
+		AdminChain: k.AdminChain,
+		Zone:       k.FirewalldZone,
+		Policy:     firewall.Policy(k.IngressPolicy),
+	}
+	if c.AdminChain == "" {
+		c.AdminChain = "CNI-ADMIN"
+	}
+	if c.Zone == "" {
+		c.Zone = "trusted"
+	}
+	return c
+}

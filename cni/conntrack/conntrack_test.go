@@ -1,0 +1,48 @@
+package conntrack
+
+import (
+	"net/netip"
+	"testing"
+)
+
+func TestConnectionsAreForgottenByTheirFirstDestination(t *testing.T) {
+	ports := []Port{
+		{Number: 53},
+		{Address: netip.MustParseAddr("192.0.2.1"), Number: 67},
+	}
+
+	for _, c := range []struct {
+		protocol byte
+		address  string
+		port     uint16
+		want     bool
+	}{
+		{17, "10.0.0.1", 53, true},
+		{6, "10.0.0.1", 53, false},
+		{17, "10.0.0.1", 54, false},
+		{17, "192.0.2.1", 67, true},
+		{17, "10.0.0.1", 67, false},
+	} {
+		d := Connection{Protocol: c.protocol, Address: netip.MustParseAddr(c.address), Port: c.port}
+		if got := d.isTo(ports); got != c.want {
+			t.Errorf("%+v: %v", d, got)
+		}
+	}
+}
+
+// A tuple of connection tracking, as the kernel sends it behind the header: IP with source and destination,
+// and protocol with its number and the ports.
+const tuple = "\x02\x00\x00\x00" + "\x34\x00\x01\x80" +
+	"\x14\x00\x01\x80" + "\x08\x00\x01\x00\xc0\x00\x02\x07" + "\x08\x00\x02\x00\xc0\x00\x02\x01" +
+	"\x1c\x00\x02\x80" + "\x05\x00\x01\x00\x11\x00\x00\x00" + "\x06\x00\x02\x00\x30\x39\x00\x00" +
+	"\x06\x00\x03\x00\x00\x35\x00\x00"
+
+func TestParseTuple(t *testing.T) {
+	got := parse([]byte(tuple))
+	if got.Protocol != 17 || got.Address != netip.MustParseAddr("192.0.2.1") || got.Port != 53 {
+		t.Errorf("%+v", got)
+	}
+	for i := range len(tuple) {
+		parse([]byte(tuple[:i]))
+	}
+}

@@ -1,0 +1,292 @@
+package nft
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cni/netlink"
+)
+
+// nfgenmsgSize is the size of a struct nfgenmsg, which begins every message of netfilter.
+const nfgenmsgSize = 4
+
+// Header returns a struct nfgenmsg.
+func Header(family byte) []byte { return []byte{family, unix.NFNETLINK_V0, 0, 0} }
+
+// Reader reads one table.
+type Reader struct {
+	Conn *netlink.Conn
+	// NFProto is the family of the table: NFPROTO_INET, NFPROTO_IPV4, ...
+	NFProto byte
+	Table   string
+}
+
+// request begins a request about this table, whose name is the first attribute of all of them.
+func (t Reader) request(op string, kind uint16) *netlink.Message {
+	const nftables = unix.NFNL_SUBSYS_NFTABLES << 8
+	return netlink.NewMessage(op, nftables|kind, 0, Header(t.NFProto)).
+		String(unix.NFTA_TABLE_NAME, t.Table)
+}
+
+// HasTable reports whether the table exists.
+func (t Reader) HasTable() (bool, error) {
+	m := t.request("look up nftables table "+t.Table, unix.NFT_MSG_GETTABLE)
+	err := t.Conn.Get(m, func(uint16, []byte) {})
+	if netlink.IsNotExist(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// CountOf returns how many rules a chain has, those that jump to it included; -1 when there is no such chain.
+func (t Reader) CountOf(chain string) (int, error) {
+	m := t.request("look up nftables chain "+chain, unix.NFT_MSG_GETCHAIN).
+		String(unix.NFTA_CHAIN_NAME, chain)
+	var found chainInfo
+	err := t.Conn.Get(m, func(_ uint16, body []byte) { found = parseChain(body) })
+	if netlink.IsNotExist(err) {
+		return -1, nil
+	}
+	return found.rules, err
+}
+
+// CountRules returns how many rules each chain of the table has.
+func (t Reader) CountRules() (map[string]int, error) {
+	count := map[string]int{}
+	m := t.request("list nftables chains of "+t.Table, unix.NFT_MSG_GETCHAIN)
+	err := t.Conn.Dump(m, func(_ uint16, body []byte) {
+		// The kernel lists those of all tables.
+		if c := parseChain(body); c.table == t.Table {
+			count[c.name] = c.rules
+		}
+	})
+	return count, err
+}
+
+// chainInfo is what the kernel says about a chain.
+type chainInfo struct {
+	table string
+	name  string
+	// rules counts the chain's own, and those that jump to it.
+	rules int
+}
+
+func parseChain(body []byte) (c chainInfo) {
+	Attributes(body, func(kind uint16, value []byte) {
+		switch {
+		case kind == unix.NFTA_CHAIN_TABLE:
+			c.table = netlink.Text(value)
+		case kind == unix.NFTA_CHAIN_NAME:
+			c.name = netlink.Text(value)
+		case kind == unix.NFTA_CHAIN_USE && len(value) == 4:
+			c.rules = int(binary.BigEndian.Uint32(value))
+		}
+	})
+	return c
+}
+
+// generation returns the number of the last transaction in the network namespace.
+func (t Reader) generation() (id uint32, err error) {
+	const kind = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN
+	m := netlink.NewMessage("look up nftables generation", kind, 0, Header(unix.NFPROTO_UNSPEC))
+	err = t.Conn.Get(m, func(_ uint16, body []byte) {
+		Attributes(body, func(kind uint16, value []byte) {
+			if kind == unix.NFTA_GEN_ID && len(value) == 4 {
+				id = binary.BigEndian.Uint32(value)
+			}
+		})
+	})
+	return id, err
+}
+
+// listTries bounds how often a list is read again that others keep changing.
+const listTries = 20
+
+// Elements lists a set. The kernel continues a list of several messages by counting, so elements that another
+// process deletes meanwhile hide others that stay: the list is read again when there was a transaction.
+func (t Reader) Elements(s *nftables.Set) ([]nftables.SetElement, error) {
+	for range listTries {
+		before, err := t.generation()
+		if err != nil {
+			return nil, err
+		}
+
+		var all []nftables.SetElement
+		m := t.request("list nftables set "+s.Name, unix.NFT_MSG_GETSETELEM).
+			String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+		err = t.Conn.Dump(m, func(_ uint16, body []byte) { all = append(all, ParseElements(body)...) })
+		if err != nil {
+			return nil, err
+		}
+
+		after, err := t.generation()
+		if err != nil || before == after {
+			return all, err
+		}
+	}
+
+	return nil, fmt.Errorf("list nftables set %s: %w", s.Name, netlink.ErrChanging)
+}
+
+// Attributes calls visit with the attributes behind the header of a message.
+func Attributes(body []byte, visit func(kind uint16, value []byte)) {
+	if len(body) >= nfgenmsgSize {
+		netlink.Attributes(body[nfgenmsgSize:], visit)
+	}
+}
+
+// ParseElements reads a part of a list: key, value and comment of each element.
+func ParseElements(body []byte) (all []nftables.SetElement) {
+	Attributes(body, func(kind uint16, list []byte) {
+		if kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			return
+		}
+		netlink.Attributes(list, func(_ uint16, element []byte) {
+			all = append(all, parseElement(element))
+		})
+	})
+	return all
+}
+
+func parseElement(element []byte) (e nftables.SetElement) {
+	netlink.Attributes(element, func(kind uint16, value []byte) {
+		switch kind {
+		case unix.NFTA_SET_ELEM_KEY:
+			e.Key = dataValue(value)
+		case unix.NFTA_SET_ELEM_DATA:
+			e.Val = dataValue(value)
+		case unix.NFTA_SET_ELEM_USERDATA:
+			e.Comment = parseComment(value)
+		}
+	})
+	return e
+}
+
+// dataValue returns the value in a nested NFTA_DATA_VALUE.
+func dataValue(nest []byte) (data []byte) {
+	netlink.Attributes(nest, func(kind uint16, value []byte) {
+		if kind == unix.NFTA_DATA_VALUE {
+			data = value
+		}
+	})
+	return data
+}
+
+// parseComment finds the comment in user data: a byte for the type (0), one for the length, and the text with
+// a zero (libnftnl, udata.h).
+func parseComment(userdata []byte) string {
+	for len(userdata) >= 2 {
+		kind := userdata[0]
+		size := int(userdata[1])
+		userdata = userdata[2:]
+		if size > len(userdata) {
+			break
+		}
+		if kind == 0 {
+			return string(bytes.TrimSuffix(userdata[:size], []byte{0}))
+		}
+
+		userdata = userdata[size:]
+	}
+
+	return ""
+}
+
+// Rule is a rule of a chain, by what it can be found and deleted by.
+type Rule struct {
+	Chain   string
+	Handle  uint64
+	Comment string
+	// Interface is the name that the rule's first statement compares with, if it is one of interfaces.
+	Interface string
+}
+
+// Rules lists the rules of some chains, of which there may be none.
+func (t Reader) Rules(chains ...string) (all []Rule, err error) {
+	for _, chain := range chains {
+		m := t.request("list nftables rules of "+chain, unix.NFT_MSG_GETRULE).
+			String(unix.NFTA_RULE_CHAIN, chain)
+		err := t.Conn.Dump(m, func(_ uint16, body []byte) {
+			// Older kernels list those of all tables.
+			if table, r := parseRule(body); table == t.Table && r.Chain == chain {
+				all = append(all, r)
+			}
+		})
+		if err != nil && !netlink.IsNotExist(err) {
+			return nil, err
+		}
+	}
+
+	return all, nil
+}
+
+func parseRule(body []byte) (table string, r Rule) {
+	Attributes(body, func(kind uint16, value []byte) {
+		switch {
+		case kind == unix.NFTA_RULE_TABLE:
+			table = netlink.Text(value)
+		case kind == unix.NFTA_RULE_CHAIN:
+			r.Chain = netlink.Text(value)
+		case kind == unix.NFTA_RULE_HANDLE && len(value) == 8:
+			r.Handle = binary.BigEndian.Uint64(value)
+		case kind == unix.NFTA_RULE_USERDATA:
+			r.Comment = parseComment(value)
+		case kind == unix.NFTA_RULE_EXPRESSIONS:
+			r.Interface = comparedInterface(value)
+		}
+	})
+	return table, r
+}
+
+// comparedInterface returns the name in the comparison that follows a meta expression at the beginning of a
+// rule. An interface's name is compared with all its 16 bytes.
+func comparedInterface(expressions []byte) (name string) {
+	at := 0
+	isMeta := false
+	netlink.Attributes(expressions, func(_ uint16, expression []byte) {
+		kind, data := parseExpression(expression)
+		switch {
+		case at == 0:
+			isMeta = kind == "meta"
+		case at == 1 && isMeta && kind == "cmp":
+			netlink.Attributes(data, func(kind uint16, value []byte) {
+				if kind == unix.NFTA_CMP_DATA && len(dataValue(value)) == unix.IFNAMSIZ {
+					name = netlink.Text(dataValue(value))
+				}
+			})
+		}
+
+		at++
+	})
+	return name
+}
+
+// parseExpression returns the kind of an expression and its attributes.
+func parseExpression(expression []byte) (kind string, data []byte) {
+	netlink.Attributes(expression, func(attribute uint16, value []byte) {
+		switch attribute {
+		case unix.NFTA_EXPR_NAME:
+			kind = netlink.Text(value)
+		case unix.NFTA_EXPR_DATA:
+			data = value
+		}
+	})
+	return kind, data
+}
+
+// Comment returns the user data of a rule with a comment.
+func Comment(text string) []byte {
+	text = Cut(text)
+	data := []byte{0, byte(len(text) + 1)}
+	return append(append(data, text...), 0)
+}
+
+// Cut shortens a comment to what a rule can have.
+func Cut(text string) string { return text[:min(len(text), maxComment)] }
+
+// maxComment is what nft(8) reads at most, without the zero.
+const maxComment = 127

@@ -1,0 +1,52 @@
+package nft
+
+import "testing"
+
+// rule is one of a chain PREROUTING of the table nat, which compares iifname with veth0 and has a comment,
+// as the kernel sends it.
+const rule = "\x07\x00\x00\x00" +
+	"\x08\x00\x01\x00nat\x00" +
+	"\x0f\x00\x02\x00PREROUTING\x00\x00" +
+	"\x0c\x00\x03\x00\x00\x00\x00\x00\x00\x00\x00\x05" +
+	"\x54\x00\x04\x80" +
+	"\x14\x00\x01\x80" + "\x09\x00\x01\x00meta\x00\x00\x00\x00" + "\x04\x00\x02\x80" +
+	"\x3c\x00\x01\x80" + "\x08\x00\x01\x00cmp\x00" + "\x30\x00\x02\x80" +
+	"\x08\x00\x01\x00\x00\x00\x00\x01" + "\x08\x00\x02\x00\x00\x00\x00\x00" +
+	"\x18\x00\x03\x80" + "\x14\x00\x01\x00veth0\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" +
+	"\x04\x00\x00\x00" +
+	"\x0c\x00\x07\x00\x00\x06hello\x00"
+
+func TestParseRule(t *testing.T) {
+	table, r := parseRule([]byte(rule))
+	want := Rule{
+		Chain:     "PREROUTING",
+		Handle:    5,
+		Comment:   "hello",
+		Interface: "veth0",
+	}
+	if table != "nat" || r != want {
+		t.Errorf("%s: %+v", table, r)
+	}
+}
+
+// What is in the kernel is not only ours: another program may have put it there.
+func FuzzParseRule(f *testing.F) {
+	f.Add([]byte(rule))
+	f.Fuzz(func(_ *testing.T, body []byte) {
+		parseRule(body)
+		parseChain(body)
+	})
+}
+
+func TestCommentIsReadAsItWasWritten(t *testing.T) {
+	for _, text := range []string{"", "a", "name: x, id: y"} {
+		if got := parseComment(Comment(text)); got != text {
+			t.Errorf("%q is read as %q", text, got)
+		}
+	}
+
+	long := string(make([]byte, 300))
+	if got := Comment(long); len(got) != 2+maxComment+1 {
+		t.Errorf("%d bytes", len(got))
+	}
+}

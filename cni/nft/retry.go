@@ -1,0 +1,25 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// IsRace reports whether the kernel refused a transaction because another process had made what it makes
+// (EEXIST) or deleted what it deletes (ENOENT).
+func IsRace(err error) bool { return errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOENT) }
+
+// tries bounds how often a transaction is put together again because another process was faster.
+const tries = 20
+
+// Retry calls transact, which reads and then writes, again after a race.
+func Retry(transact func() error) (err error) {
+	for range tries {
+		if err = transact(); err == nil || !IsRace(err) {
+			return err
+		}
+	}
+	return fmt.Errorf("others keep changing the table: %w", err)
+}

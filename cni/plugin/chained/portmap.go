@@ -1,0 +1,112 @@
+package chained
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/conf/meta"
+	"github.com/trivet-node/trivet/cni/hostport"
+	"github.com/trivet-node/trivet/cni/iptables"
+	"github.com/trivet-node/trivet/cni/plugin/call"
+	"github.com/trivet-node/trivet/cni/portmap"
+	"github.com/trivet-node/trivet/cni/prefix"
+	"github.com/trivet-node/trivet/internal/undo"
+)
+
+// PortMap is upstream's plugin of that name: it publishes host ports.
+type PortMap struct{}
+
+// read returns the host ports of the attachment.
+func (PortMap) read(c *call.Call) (portmap.Pod, error) {
+	n, err := meta.ReadPortMap(c.Stdin)
+	if err != nil {
+		return portmap.Pod{}, err
+	}
+	if err := c.RequirePrevious(); err != nil {
+		return portmap.Pod{}, err
+	}
+
+	pod := portmap.Pod{Config: n.Config, Owner: c.Owner}
+	var own []netip.Addr
+	for _, ip := range c.PreviousIPs() {
+		p, err := prefix.FromIPNet(ip.Address)
+		if err != nil {
+			return pod, fmt.Errorf("%w: prevResult: %w", conf.ErrInvalid, err)
+		}
+
+		own = append(own, p.Addr())
+		pod.Subnets = append(pod.Subnets, p)
+	}
+
+	pod.Ports = hostport.Pair(n.Ports, own)
+	return pod, nil
+}
+
+// Add publishes the host ports. One that a process of the host listens on is an error that names it.
+func (p PortMap) Add(c *call.Call) (err error) {
+	pod, err := p.read(c)
+	if err != nil {
+		return err
+	}
+	if len(pod.Ports) == 0 {
+		return c.Print(c.Previous)
+	}
+	if err := hostport.Refuse(pod.Ports); err != nil {
+		return err
+	}
+	if pod.Backend == "" {
+		pod.Backend = portmap.Choose()
+	}
+
+	var back undo.Stack
+	defer back.Unwind(context.Background(), &err)
+	back.Push("withdraw host ports", func(context.Context) error {
+		return portmap.Withdraw(pod.Network, c.Owner.ContainerID)
+	})
+
+	if err := pod.Publish(); err != nil {
+		return err
+	}
+
+	return c.Print(c.Previous)
+}
+
+// Check returns an error unless the host ports are published.
+func (p PortMap) Check(c *call.Call) error {
+	pod, err := p.read(c)
+	if err != nil || len(pod.Ports) == 0 {
+		return err
+	}
+	return pod.Check()
+}
+
+// Del withdraws the host ports of the container, which it finds by its ID in both backends.
+func (PortMap) Del(c *call.Call) error {
+	if err := portmap.Withdraw(c.Name, c.Owner.ContainerID); err != nil {
+		return err
+	}
+
+	// The addresses only say which families there are.
+	families := []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+	return portmap.Forget(hostport.Pair(meta.ReadPortsLeniently(c.Stdin), families))
+}
+
+// GC withdraws the host ports of containers that the runtime does not have.
+func (PortMap) GC(c *call.Call) error {
+	t, err := conf.ReadTeardown(c.Stdin)
+	if err != nil || t.Valid == nil {
+		return err
+	}
+	return portmap.Keep(t.Network, t.Valid.Owners())
+}
+
+// Status returns an error when the next Add would fail.
+func (PortMap) Status(c *call.Call) error {
+	n, err := meta.ReadPortMap(c.Stdin)
+	if err != nil || n.Backend != portmap.IPTables {
+		return err
+	}
+	return iptables.Usable(iptables.IPv4, "nat")
+}

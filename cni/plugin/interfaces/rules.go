@@ -1,0 +1,101 @@
+package interfaces
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	"github.com/trivet-node/trivet/cni/bridge"
+	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/hostport"
+	"github.com/trivet-node/trivet/cni/macspoof"
+	"github.com/trivet-node/trivet/cni/masquerade"
+	"github.com/trivet-node/trivet/cni/plugin/call"
+	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/internal/undo"
+)
+
+// guard writes the rules that are a single pod's: which MAC address it may send with, and masquerading
+// where the configuration names its backend.
+func guard(
+	c *call.Call, n *conf.Network, ends bridge.Ends, a bridge.Attachment, back *undo.Stack,
+) error {
+	if n.MACSpoofCheck {
+		back.Push("remove MAC address rules", func(context.Context) error { return macspoof.Remove(c.Owner) })
+		if err := macGuard(c, ends.Host.Name, ends.Pod.MAC).Ensure(); err != nil {
+			return err
+		}
+	}
+
+	if n.PerPod == "" {
+		return nil
+	}
+
+	back.Push("remove masquerading",
+		func(context.Context) error { return masquerade.Remove(c.Name, c.Owner) })
+	return masqueraded(c, a.Addresses).Ensure(n.PerPod)
+}
+
+func macGuard(c *call.Call, veth string, mac net.HardwareAddr) macspoof.Guard {
+	return macspoof.Guard{Owner: c.Owner, Veth: veth, MAC: mac}
+}
+
+// masqueraded returns an attachment as package masquerade knows it.
+func masqueraded(c *call.Call, all []bridge.Address) masquerade.Pod {
+	p := masquerade.Pod{Network: c.Name, Owner: c.Owner}
+	for _, a := range all {
+		p.Addresses = append(p.Addresses, a.Prefix)
+	}
+	return p
+}
+
+// checkRules returns an error that names what is missing of the pod's rules. The masquerading of a pod that
+// upstream's plugin has added is in its own table.
+func (b Bridge) checkRules(c *call.Call, n *conf.Network, a bridge.Attachment) error {
+	if err := checkLimits(c, n); err != nil {
+		return err
+	}
+	if n.MACSpoofCheck {
+		if err := macGuard(c, "", nil).Check(); err != nil {
+			return err
+		}
+	}
+
+	perPod := masqueraded(c, a.Addresses)
+	if n.PerPod != "" {
+		return perPod.Check()
+	}
+
+	ports := hostport.Pair(n.Runtime.Ports, podAddresses(a))
+	if !n.NAT.Masquerade && len(ports) == 0 {
+		return nil
+	}
+
+	err := hostport.Network{NAT: n.NAT}.Check(ports)
+	if err != nil && !b.HostPorts && perPod.Check() == nil {
+		return nil
+	}
+
+	return err
+}
+
+// removeOwnRules removes the rules that are a single pod's, whichever of the two programs has written them.
+func removeOwnRules(c *call.Call, t *conf.Teardown) error {
+	return errors.Join(masquerade.Remove(t.Network, c.Owner), macspoof.Remove(c.Owner))
+}
+
+// keepOwnRules removes the rules of single pods that the runtime does not have.
+func keepOwnRules(host *rtnl.Conn, t *conf.Teardown) error {
+	links, err := host.Links()
+	if err != nil {
+		return err
+	}
+
+	names := map[string]bool{}
+	for _, l := range links {
+		names[l.Name] = true
+	}
+
+	spoofing := macspoof.Keep(func(link string) bool { return names[link] })
+	return errors.Join(spoofing, masquerade.Keep(t.Network, t.Valid.Owners()))
+}

@@ -1,0 +1,351 @@
+package portmap
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cni/hostnat"
+	"github.com/trivet-node/trivet/cni/netlink"
+	"github.com/trivet-node/trivet/cni/nft"
+)
+
+// The names of the table, one for each family, and of its chains. hostIPPorts is where older versions of
+// upstream have rules. guard is ours: it keeps containers from the loopback addresses of the host, which
+// route_localnet lets them reach.
+const (
+	tableName   = "cni_hostport"
+	hostPorts   = "hostports"
+	hostIPPorts = "hostip_hostports"
+	allPorts    = "hostports_all"
+	masquerades = "masquerading"
+	guard       = "trivet_loopback"
+	prerouting  = "prerouting"
+	output      = "output"
+)
+
+// table is the one of a family.
+type table struct {
+	nft.Family
+	reader nft.Reader
+	nft    *nftables.Table
+}
+
+// eachTable calls f with the tables of both families.
+func eachTable(f func(table) error) error {
+	conn, err := netlink.Open(netlink.Netfilter)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+
+	return errors.Join(f(tableOf(conn, nft.V4)), f(tableOf(conn, nft.V6)))
+}
+
+func tableOf(conn *netlink.Conn, f nft.Family) table {
+	return table{
+		Family: f,
+		reader: nft.Reader{
+			Conn:    conn,
+			NFProto: f.NFProto,
+			Table:   tableName,
+		},
+		nft: &nftables.Table{Name: tableName, Family: nftables.TableFamily(f.NFProto)},
+	}
+}
+
+func (t table) is6() bool { return t.NFProto == unix.NFPROTO_IPV6 }
+
+func (p Pod) publishNFTables() error {
+	return eachTable(func(t table) error {
+		ports, own, ok := p.ofFamily(t.is6())
+		if !ok {
+			return nil
+		}
+		if err := nft.Retry(func() error { return p.write(t, ports, own.Addr()) }); err != nil {
+			return fmt.Errorf("publish host ports of %s: %w", p.Owner, err)
+		}
+		return p.writeConditional(t, ports)
+	})
+}
+
+// write adds the rules of the pod in one transaction, in place of those that it has; the rules with
+// conditions are nft's to write.
+func (p Pod) write(t table, ports []hostnat.Port, pod netip.Addr) error {
+	entries, err := t.reader.CountOf(prerouting)
+	if err != nil {
+		return err
+	}
+
+	guards, err := t.reader.CountOf(guard)
+	if err != nil {
+		return err
+	}
+
+	stale, err := t.rulesOf(p.Owner.ContainerID)
+	if err != nil {
+		return err
+	}
+
+	changes, err := nftables.New()
+	if err != nil {
+		return err
+	}
+
+	t.addChains(changes, entries > 0)
+	if guards <= 0 && !t.is6() {
+		t.addGuard(changes)
+	}
+
+	t.delete(changes, stale)
+
+	add := func(chain, comment string, statements ...[]expr.Any) {
+		changes.AddRule(&nftables.Rule{
+			Table:    t.nft,
+			Chain:    &nftables.Chain{Table: t.nft, Name: chain},
+			Exprs:    slices.Concat(statements...),
+			UserData: nft.Comment(comment),
+		})
+	}
+
+	id := p.Owner.ContainerID
+	mark := nft.InterfaceIs(expr.MetaKeyIIFNAME, markOf(p.Network))
+	add(hostIPPorts, id, mark, nft.Verdict(expr.VerdictReturn))
+	for _, port := range ports {
+		if len(p.conditions(t.is6())) == 0 {
+			add(hostPorts, id, t.to(port), nft.DestinationNAT(t.Family, port.Pod))
+		}
+	}
+
+	switch {
+	case !p.SNAT:
+	case p.MasqueradeAll:
+		add(masquerades, id, t.Is(t.Destination, pod), nft.Masquerade())
+	default:
+		add(masquerades, id, t.Is(t.Source, pod), t.Is(t.Destination, pod), nft.Masquerade())
+		if !t.is6() {
+			add(masquerades, id, t.Is(t.Source, loopback), t.Is(t.Destination, pod), nft.Masquerade())
+		}
+	}
+
+	return changes.Flush()
+}
+
+var loopback = netip.MustParseAddr("127.0.0.1")
+
+// to matches what is sent to a host port.
+func (t table) to(p hostnat.Port) []expr.Any {
+	match := nft.IsToPort(protocols[p.Protocol], p.HostPort)
+	if p.HostIP.IsValid() {
+		return slices.Concat(t.Is(t.Destination, p.HostIP), match)
+	}
+	return match
+}
+
+var protocols = map[string]byte{
+	"tcp":  unix.IPPROTO_TCP,
+	"udp":  unix.IPPROTO_UDP,
+	"sctp": unix.IPPROTO_SCTP,
+}
+
+// addChains makes the table and its chains, and unless they are there what leads to the host ports.
+func (t table) addChains(changes *nftables.Conn, there bool) {
+	changes.AddTable(t.nft)
+	for _, name := range []string{hostPorts, hostIPPorts, allPorts} {
+		changes.AddChain(&nftables.Chain{Table: t.nft, Name: name})
+	}
+
+	base := func(name string, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
+		return changes.AddChain(&nftables.Chain{
+			Table:    t.nft,
+			Name:     name,
+			Type:     nftables.ChainTypeNAT,
+			Hooknum:  hook,
+			Priority: priority,
+		})
+	}
+
+	entries := []*nftables.Chain{
+		base(prerouting, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest),
+		base(output, nftables.ChainHookOutput, nftables.ChainPriorityNATDest),
+	}
+	base(masquerades, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
+	if there {
+		return
+	}
+
+	add := func(c *nftables.Chain, statements ...[]expr.Any) {
+		changes.AddRule(&nftables.Rule{Table: t.nft, Chain: c, Exprs: slices.Concat(statements...)})
+	}
+
+	all := &nftables.Chain{Table: t.nft, Name: allPorts}
+	changes.FlushChain(all)
+	add(all, nft.Jump(hostIPPorts))
+	add(all, nft.Jump(hostPorts))
+	for _, c := range entries {
+		add(c, nft.IsToThisHost(), nft.Jump(allPorts))
+	}
+}
+
+// addGuard drops what comes in by other interfaces than lo from or to loopback addresses.
+func (t table) addGuard(changes *nftables.Conn) {
+	c := changes.AddChain(&nftables.Chain{
+		Table:    t.nft,
+		Name:     guard,
+		Type:     nftables.ChainTypeFilter,
+		Hooknum:  nftables.ChainHookPrerouting,
+		Priority: nftables.ChainPriorityRaw,
+	})
+
+	for _, side := range []uint32{t.Source, t.Destination} {
+		changes.AddRule(&nftables.Rule{
+			Table: t.nft,
+			Chain: c,
+			Exprs: slices.Concat(
+				nft.InterfaceIsNot(expr.MetaKeyIIFNAME, "lo"),
+				t.IsWithin(side, netip.PrefixFrom(loopback, 8)),
+				nft.Verdict(expr.VerdictDrop),
+			),
+		})
+	}
+}
+
+// writeConditional has nft(8) add the rules of ports whose conditions are in its language.
+func (p Pod) writeConditional(t table, ports []hostnat.Port) error {
+	conditions := p.conditions(t.is6())
+	if len(conditions) == 0 {
+		return nil
+	}
+
+	ip := "ip"
+	if t.is6() {
+		ip = "ip6"
+	}
+
+	var script strings.Builder
+	for _, port := range ports {
+		fmt.Fprintf(&script, "add rule %s %s %s %s ", ip, tableName, hostPorts, strings.Join(conditions, " "))
+		if port.HostIP.IsValid() {
+			fmt.Fprintf(&script, "%s daddr %s ", ip, port.HostIP)
+		}
+		fmt.Fprintf(&script, "%s dport %d dnat to %s comment %q\n",
+			port.Protocol, port.HostPort, port.Pod, nft.Cut(p.Owner.ContainerID))
+	}
+
+	// One file is one transaction.
+	c := exec.Command("nft", "-f", "-")
+	c.Stdin = strings.NewReader(script.String())
+	var failure bytes.Buffer
+	c.Stderr = &failure
+	if err := c.Run(); err != nil {
+		return fmt.Errorf("conditions %q: nft: %w: %s", conditions, err, strings.TrimSpace(failure.String()))
+	}
+
+	return nil
+}
+
+// markOf returns the name of an interface that cannot be, by which GC finds the containers of a network: a
+// rule that compares with it has the container's comment, so that upstream's DEL removes it with the
+// others.
+func markOf(network string) string { return "cni:" + hashOf(network, 11) }
+
+// rulesOf returns the rules of a container.
+func (t table) rulesOf(container string) (own []nft.Rule, err error) {
+	all, err := t.reader.Rules(hostPorts, hostIPPorts, masquerades)
+	for _, r := range all {
+		if r.Comment == nft.Cut(container) {
+			own = append(own, r)
+		}
+	}
+	return own, err
+}
+
+func (t table) delete(changes *nftables.Conn, rules []nft.Rule) {
+	for _, r := range rules {
+		// It fails only for a rule without a handle.
+		_ = changes.DelRule(&nftables.Rule{
+			Table:  t.nft,
+			Chain:  &nftables.Chain{Table: t.nft, Name: r.Chain},
+			Handle: r.Handle,
+		})
+	}
+}
+
+func withdrawNFTables(container string) error {
+	return eachTable(func(t table) error { return t.withdraw(container) })
+}
+
+func (t table) withdraw(container string) error {
+	return nft.Retry(func() error {
+		rules, err := t.rulesOf(container)
+		if err != nil || len(rules) == 0 {
+			return err
+		}
+
+		changes, err := nftables.New()
+		if err != nil {
+			return err
+		}
+
+		t.delete(changes, rules)
+		return changes.Flush()
+	})
+}
+
+func keepNFTables(network string, keep map[string]bool) error {
+	valid := map[string]bool{}
+	for container := range keep {
+		valid[nft.Cut(container)] = true
+	}
+
+	return eachTable(func(t table) error {
+		rules, err := t.reader.Rules(hostIPPorts)
+		if err != nil {
+			return err
+		}
+
+		var errs []error
+		for _, r := range rules {
+			if r.Interface == markOf(network) && !valid[r.Comment] {
+				errs = append(errs, t.withdraw(r.Comment))
+			}
+		}
+
+		return errors.Join(errs...)
+	})
+}
+
+func (p Pod) checkNFTables() error {
+	return eachTable(func(t table) error {
+		ports, _, ok := p.ofFamily(t.is6())
+		if !ok {
+			return nil
+		}
+
+		rules, err := t.rulesOf(p.Owner.ContainerID)
+		if err != nil {
+			return err
+		}
+
+		count := map[string]int{}
+		for _, r := range rules {
+			if r.Interface == "" {
+				count[r.Chain]++
+			}
+		}
+
+		if count[hostPorts]+count[hostIPPorts] < len(ports) || p.SNAT && count[masquerades] == 0 {
+			return missing(ports[0], "nftables table "+tableName)
+		}
+
+		return nil
+	})
+}

@@ -1,0 +1,185 @@
+// Package shaping bounds what a container receives and sends, with the queueing disciplines of upstream's
+// bandwidth plugin: a token bucket on the host's end of its veth for what it receives, and one on an ifb
+// for what it sends, where an ingress filter leads that.
+package shaping
+
+import (
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/netlink"
+	"github.com/trivet-node/trivet/cni/rtnl"
+)
+
+// Limit is a rate in bits per second and a burst in bits. The zero value is no limit.
+type Limit struct{ Rate, Burst uint64 }
+
+// IsZero reports whether there is no limit.
+func (l Limit) IsZero() bool { return l.Rate == 0 }
+
+// latency is how long a packet waits at most, in microseconds.
+const latency = 25_000
+
+// ticks is how many ticks of the kernel's packet scheduler a second has (64 ns each).
+const ticks = 1e9 / 64
+
+// bucket returns the limit as the kernel has it.
+func (l Limit) bucket() rtnl.TokenBucket {
+	rate := l.Rate / 8
+	burst := l.Burst / 8
+	micros := uint32(float64(burst) * 1e6 / float64(rate))
+	return rtnl.TokenBucket{
+		Rate:   rate,
+		Limit:  uint32(float64(rate)*latency/1e6) + uint32(burst),
+		Buffer: uint32(float64(micros) * ticks / 1e6),
+	}
+}
+
+// Pod is whose traffic is bounded.
+type Pod struct {
+	Network string
+	Owner   ipam.Owner
+	// Ingress is for what the container receives, Egress for what it sends.
+	Ingress, Egress Limit
+}
+
+// deviceName returns the name of the ifb. For upstream the interface is not part of it.
+func deviceName(network, container string) string {
+	sum := sha512.Sum512([]byte(network + container))
+	return ("bwp" + hex.EncodeToString(sum[:]))[:unix.IFNAMSIZ-1]
+}
+
+// aliasPrefix and an owner's label are the alias of the ifb, by which GC finds whose it is.
+func aliasPrefix(network string) string { return "cni-bandwidth:" + ipam.Shorten(network) + ":" }
+
+// Ensure bounds the traffic of the container behind a veth. It returns the ifb; Name is "" when there is
+// none. After an error, Remove removes what is left.
+func (p Pod) Ensure(host *rtnl.Conn, veth rtnl.Link) (device rtnl.Link, err error) {
+	if !p.Ingress.IsZero() {
+		if err := host.Must(rtnl.NewTokenBucket(veth.Index, p.Ingress.bucket())); err != nil {
+			return device, explain(err)
+		}
+	}
+
+	if p.Egress.IsZero() {
+		return device, nil
+	}
+
+	name := deviceName(p.Network, p.Owner.ContainerID)
+	err = host.Must(
+		rtnl.NewIFB(name, macOf(name), veth.MTU),
+		rtnl.SetAlias(name, aliasPrefix(p.Network)+p.Owner.Label()),
+	)
+	if err != nil {
+		return device, explain(err)
+	}
+
+	if device, err = host.LinkByName(name); err != nil {
+		return device, err
+	}
+
+	return device, explain(host.Must(
+		rtnl.NewIngress(veth.Index),
+		rtnl.NewRedirect(veth.Index, device.Index),
+		rtnl.NewTokenBucket(device.Index, p.Egress.bucket()),
+	))
+}
+
+// explain says what a kernel lacks that does not know a discipline, a filter or a kind of interface.
+func explain(err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("the kernel has no such module: %w", err)
+	}
+	return err
+}
+
+func macOf(name string) net.HardwareAddr {
+	sum := sha256.Sum256([]byte(name))
+	return net.HardwareAddr{sum[0]&^0x01 | 0x02, sum[1], sum[2], sum[3], sum[4], sum[5]}
+}
+
+// Check returns an error that names the first limit which is not as Ensure set it.
+func (p Pod) Check(host *rtnl.Conn, veth rtnl.Link) error {
+	if !p.Ingress.IsZero() {
+		if err := check(host, veth, p.Ingress); err != nil {
+			return err
+		}
+	}
+
+	if p.Egress.IsZero() {
+		return nil
+	}
+
+	device, err := host.LinkByName(deviceName(p.Network, p.Owner.ContainerID))
+	if err != nil {
+		return err
+	}
+
+	redirected, err := host.HasRedirect(veth.Index)
+	switch {
+	case err != nil:
+		return err
+	case !redirected:
+		return fmt.Errorf("what comes in by interface %s is not redirected to %s", veth.Name, device.Name)
+	}
+
+	return check(host, device, p.Egress)
+}
+
+func check(host *rtnl.Conn, link rtnl.Link, l Limit) error {
+	have, ok, err := host.TokenBucketOf(link.Index)
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return fmt.Errorf("interface %s has no token bucket", link.Name)
+	case have != l.bucket():
+		return fmt.Errorf("the token bucket of interface %s is %+v, not %+v", link.Name, have, l.bucket())
+	}
+	return nil
+}
+
+// Remove removes the ifb of a container, and where the veth is still there what leads to it. None is success.
+func Remove(host *rtnl.Conn, network string, owner ipam.Owner) error {
+	return host.EnsureNoLink(deviceName(network, owner.ContainerID))
+}
+
+// Clear removes the disciplines of a veth, for an ADD that failed.
+func Clear(host *rtnl.Conn, veth rtnl.Link) error {
+	errs, err := host.Do(rtnl.DeleteTokenBucket(veth.Index), rtnl.DeleteIngress(veth.Index))
+	for _, failure := range errs {
+		if !netlink.IsNotExist(failure) && !errors.Is(failure, unix.EINVAL) {
+			err = errors.Join(err, failure)
+		}
+	}
+	return err
+}
+
+// Keep removes the ifbs of a network whose owner, by its label, is not valid: CNI's GC.
+func Keep(host *rtnl.Conn, network string, valid func(label string) bool) error {
+	links, err := host.Links()
+	if err != nil {
+		return err
+	}
+
+	var errs []error
+	for _, l := range links {
+		label, ours := strings.CutPrefix(l.Alias, aliasPrefix(network))
+		if !ours || valid(label) {
+			continue
+		}
+		if err := host.Must(rtnl.DeleteIndex(l.Index)); err != nil && !netlink.IsNotExist(err) {
+			errs = append(errs, fmt.Errorf("interface %s: %w", l.Name, err))
+		}
+	}
+
+	return errors.Join(errs...)
+}
