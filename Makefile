@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 VERSION ?= v0.1.0
 LDFLAGS := -s -w -X github.com/trivet-node/trivet/internal/program.Version=$(VERSION)
-PROGRAMS := node/cmd/trivet-node cri/cmd/trivet-cri cri/cmd/trivet-monitor cni/cmd/trivet-cni cni/cmd/trivet-netd csi/cmd/trivet-csi installer/cmd/trivet-installer
+PROGRAMS := node/cmd/trivet-node cri/cmd/trivet-cri cri/cmd/trivet-monitor cni/cmd/trivet-cni cni/cmd/trivet-netd csi/cmd/trivet-csi release/installer/cmd/trivet-installer
 export CGO_ENABLED := 0
 # The same for programs and tests, or Go compiles what they share twice; and a clone of another user's has no version that Go may read.
 # grpcnotrace: without gRPC's trace pages no program links a template engine, which would keep every exported method alive: 4 MB each.

@@ -22,7 +22,7 @@ const maxPackageFiles = 10
 
 // criSpeakers speak CRI: the server and its clients.
 var criSpeakers = []string{
-	"cri", "node/runtime", "node/criconfig", "installer/pods", "installer/carry", "e2e",
+	"cri", "node/runtime", "node/criconfig", "release/installer/pods", "release/installer/carry", "e2e",
 }
 
 // mayImport names, for libraries that bring a protocol or a server into the house, the only directories whose

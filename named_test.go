@@ -14,7 +14,7 @@ import (
 
 // namedTests are the tests of a line of a table: "`TestA` and `TestB` in cri/spec".
 var namedTests = regexp.MustCompile(
-	"((?:`(?:Test|Fuzz)\\w+`(?:, | and )?)+) in ((?:cni|cri|csi|e2e|installer|internal|node)[\\w/-]*)")
+	"((?:`(?:Test|Fuzz)\\w+`(?:, | and )?)+) in ((?:cni|cri|csi|e2e|internal|node|release)[\\w/-]*)")
 
 func TestSecurityPageNamesTestsThatAreThere(t *testing.T) {
 	if found := checkNamedTests(t, "docs/security.md"); found < 70 {
@@ -124,7 +124,7 @@ func TestStopsOfTheTourAreThere(t *testing.T) {
 }
 
 // packageParts are the sections of the index of packages, by their first directory.
-var packageParts = []string{"node", "cri", "cni", "csi", "internal", "e2e", "installer", "release"}
+var packageParts = []string{"node", "cri", "cni", "csi", "internal", "e2e", "release"}
 
 func TestIndexOfPackagesIsComplete(t *testing.T) {
 	compareSection(t, "docs/architecture.md", "packages", packageIndex(t))

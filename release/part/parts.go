@@ -18,7 +18,7 @@ func installed(name, source string) Program {
 func installer(part string) Image {
 	return Image{
 		Entrypoint: []string{"/usr/local/bin/trivet-installer", "attend", "--part=" + part},
-		Programs:   []Program{installed("trivet-installer", "installer/cmd/trivet-installer")},
+		Programs:   []Program{installed("trivet-installer", "release/installer/cmd/trivet-installer")},
 	}
 }
 

@@ -3,8 +3,8 @@ package attend
 import (
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/trivet-node/trivet/installer/drain"
-	"github.com/trivet-node/trivet/installer/swap"
+	"github.com/trivet-node/trivet/release/installer/drain"
+	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
 // view is what is known of the node.

@@ -15,8 +15,8 @@ import (
 
 	"github.com/trivet-node/trivet/internal/durable"
 
-	"github.com/trivet-node/trivet/installer/edit"
-	"github.com/trivet-node/trivet/installer/swap"
+	"github.com/trivet-node/trivet/release/installer/edit"
+	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
 // Units is the machine's systemd.

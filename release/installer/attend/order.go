@@ -10,9 +10,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/trivet-node/trivet/installer/drain"
-	"github.com/trivet-node/trivet/installer/swap"
 	"github.com/trivet-node/trivet/internal/kube/event"
+	"github.com/trivet-node/trivet/release/installer/drain"
+	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
 // begin takes the turn, drains the node and gives the order.

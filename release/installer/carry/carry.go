@@ -14,8 +14,8 @@ import (
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/trivet-node/trivet/installer/pods"
 	"github.com/trivet-node/trivet/internal/socket"
+	"github.com/trivet-node/trivet/release/installer/pods"
 )
 
 // Limits of a call, and of all together: what is not there after that is pulled.

@@ -1,9 +1,9 @@
 package main
 
 import (
-	"github.com/trivet-node/trivet/installer/launch"
-	"github.com/trivet-node/trivet/installer/seat"
-	"github.com/trivet-node/trivet/installer/swap"
+	"github.com/trivet-node/trivet/release/installer/launch"
+	"github.com/trivet-node/trivet/release/installer/seat"
+	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
 // part is what the installer knows to put on a node.

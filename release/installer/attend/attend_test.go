@@ -12,8 +12,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/trivet-node/trivet/installer/drain"
-	"github.com/trivet-node/trivet/installer/swap"
+	"github.com/trivet-node/trivet/release/installer/drain"
+	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
 func TestNodeIsDrainedChangedAndTakenIntoUse(t *testing.T) {

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/trivet-node/trivet/installer/swap"
+	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
 // units records what is asked of systemd.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/trivet-node/trivet/installer/swap"
+	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
 func TestAgentRunsWithTheArgumentsOfKubelet(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/trivet-node/trivet/installer/swap"
 	"github.com/trivet-node/trivet/internal/kube/kubetest"
+	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
 const (

@@ -10,8 +10,8 @@ import (
 
 	"github.com/trivet-node/trivet/internal/durable"
 
-	"github.com/trivet-node/trivet/installer/swap"
-	"github.com/trivet-node/trivet/installer/unit"
+	"github.com/trivet-node/trivet/release/installer/swap"
+	"github.com/trivet-node/trivet/release/installer/unit"
 )
 
 // Agent is the seat of the node's agent. The service stays kubelet.service, whose arguments kubeadm and the

@@ -7,10 +7,10 @@ import (
 	"github.com/trivet-node/trivet/internal/lockfile"
 	"github.com/trivet-node/trivet/internal/program"
 
-	"github.com/trivet-node/trivet/installer/launch"
-	"github.com/trivet-node/trivet/installer/seat"
-	"github.com/trivet-node/trivet/installer/swap"
-	"github.com/trivet-node/trivet/installer/unit"
+	"github.com/trivet-node/trivet/release/installer/launch"
+	"github.com/trivet-node/trivet/release/installer/seat"
+	"github.com/trivet-node/trivet/release/installer/swap"
+	"github.com/trivet-node/trivet/release/installer/unit"
 )
 
 // runExchange carries out the order of the folder, on the machine.

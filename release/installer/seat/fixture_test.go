@@ -16,8 +16,8 @@ import (
 	"google.golang.org/grpc"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/trivet-node/trivet/installer/swap"
 	"github.com/trivet-node/trivet/internal/testenv"
+	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
 // server is a container runtime that has pods, and does with them what CRI says.

@@ -8,7 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/trivet-node/trivet/installer/swap"
+	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
 // unfit is why it cannot be said that the node works with what the order has brought; empty: it does. Seen

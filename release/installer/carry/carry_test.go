@@ -12,8 +12,8 @@ import (
 	"google.golang.org/grpc"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/trivet-node/trivet/installer/pods"
 	"github.com/trivet-node/trivet/internal/testenv"
+	"github.com/trivet-node/trivet/release/installer/pods"
 )
 
 // images is a runtime's image service, with the full names of what it has.

@@ -13,10 +13,10 @@ import (
 	"github.com/trivet-node/trivet/internal/lockfile"
 	"github.com/trivet-node/trivet/internal/program"
 
-	"github.com/trivet-node/trivet/installer/attend"
-	"github.com/trivet-node/trivet/installer/launch"
-	"github.com/trivet-node/trivet/installer/swap"
-	"github.com/trivet-node/trivet/installer/unit"
+	"github.com/trivet-node/trivet/release/installer/attend"
+	"github.com/trivet-node/trivet/release/installer/launch"
+	"github.com/trivet-node/trivet/release/installer/swap"
+	"github.com/trivet-node/trivet/release/installer/unit"
 )
 
 // attendFlags are those of the pod.

@@ -10,9 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/trivet-node/trivet/installer/carry"
-	"github.com/trivet-node/trivet/installer/pods"
-	"github.com/trivet-node/trivet/installer/swap"
+	"github.com/trivet-node/trivet/release/installer/carry"
+	"github.com/trivet-node/trivet/release/installer/pods"
+	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
 // Runtime is the seat of the container runtime. When it changes hands, the pods of the node are made again:

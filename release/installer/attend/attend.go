@@ -14,13 +14,13 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/trivet-node/trivet/installer/drain"
-	"github.com/trivet-node/trivet/installer/swap"
-	"github.com/trivet-node/trivet/installer/turn"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/internal/kube/eviction"
 	"github.com/trivet-node/trivet/internal/retry"
+	"github.com/trivet-node/trivet/release/installer/drain"
+	"github.com/trivet-node/trivet/release/installer/swap"
+	"github.com/trivet-node/trivet/release/installer/turn"
 )
 
 // Host is what is done to the machine: the exchange itself runs there, not in the pod.

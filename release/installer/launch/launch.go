@@ -17,7 +17,7 @@ import (
 
 	"github.com/trivet-node/trivet/internal/durable"
 
-	"github.com/trivet-node/trivet/installer/swap"
+	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
 // File is one that the image has and the exchange needs.
