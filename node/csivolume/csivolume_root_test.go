@@ -159,6 +159,22 @@ func TestAStagingThatWasRefusedIsNotUndone(t *testing.T) {
 	wantCalls(t, n.driver, "stage", "stage", "unpublish")
 }
 
+func TestVolumesOfOneHandleAreUnstagedWithTheLast(t *testing.T) {
+	n := start(t, &cluster{spec: storagev1.CSIDriverSpec{AttachRequired: new(false)}})
+	for _, at := range []struct{ pod, volume string }{{"u1", "pv1"}, {"u2", "pv2"}, {"u2", "pv3"}} {
+		r := request(at.pod)
+		r.PV.Name = at.volume
+		_, err := n.mounter.Setup(t.Context(), r)
+		must(t, err)
+	}
+	wantCalls(t, n.driver, "stage", "publish", "publish", "publish")
+
+	must(t, n.mounter.Teardown(t.Context(), "u1"))
+	wantCalls(t, n.driver, "unpublish")
+	must(t, n.mounter.Teardown(t.Context(), "u2"))
+	wantCalls(t, n.driver, "unpublish", "unpublish", "unstage")
+}
+
 func TestInlineVolumes(t *testing.T) {
 	n := start(t, &cluster{spec: storagev1.CSIDriverSpec{
 		VolumeLifecycleModes: []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecycleEphemeral},

@@ -2,22 +2,13 @@ package csivolume
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/types"
-
-	"github.com/trivet-node/trivet/internal/kube"
 )
-
-// Claims records in the API that a claim has grown (ClaimStatus).
-type Claims interface {
-	// Grown writes the size that the pod has now into the status of the claim.
-	Grown(ctx context.Context, claim *v1.PersistentVolumeClaim, size resource.Quantity) error
-}
 
 // grow makes the file system or device on this node as large as the volume is by now. Drivers without
 // EXPAND_VOLUME do all of it in their controller.
@@ -27,12 +18,30 @@ func (m *Mounter) grow(ctx context.Context, c *call) error {
 	}
 
 	// The controller makes the volume larger, the node's part is done when the claim shows that size, too.
+	// What the driver has called infeasible waits for another size (KEP-1790).
 	size := c.PV.Spec.Capacity[v1.ResourceStorage]
 	have := c.Claim.Status.Capacity[v1.ResourceStorage]
-	if size.Cmp(have) <= 0 {
+	if size.Cmp(have) <= 0 || growth(c.Claim) == v1.PersistentVolumeClaimNodeResizeInfeasible {
 		return nil
 	}
 
+	if m.cfg.Claims == nil {
+		return m.expand(ctx, c, size)
+	}
+
+	claim, err := m.cfg.Claims.Growing(ctx, c.Claim)
+	if err != nil {
+		return err
+	}
+	if err := m.expand(ctx, c, size); err != nil {
+		return errors.Join(err, m.cfg.Claims.NotGrown(ctx, claim, err))
+	}
+
+	return m.cfg.Claims.Grown(ctx, claim, size)
+}
+
+// expand has the driver do the node's part.
+func (m *Mounter) expand(ctx context.Context, c *call, size resource.Quantity) error {
 	secrets, err := m.secrets(ctx, c.PV.Spec.CSI.NodeExpandSecretRef)
 	if err != nil {
 		return err
@@ -54,50 +63,6 @@ func (m *Mounter) grow(ctx context.Context, c *call) error {
 
 	if _, err := c.driver.Node.NodeExpandVolume(ctx, request); err != nil {
 		return fmt.Errorf("NodeExpandVolume of %s: %w", c.handle, err)
-	}
-
-	if m.cfg.Claims == nil {
-		return nil
-	}
-
-	return m.cfg.Claims.Grown(ctx, c.Claim, size)
-}
-
-// ClaimStatus writes sizes into the claims of a cluster.
-type ClaimStatus struct {
-	Claims kube.Objects[v1.PersistentVolumeClaim]
-}
-
-// Grown writes the new capacity and removes the conditions that asked for the resize. It fails on a conflict
-// when the claim has been changed since it was read; the next Setup does it again.
-func (s ClaimStatus) Grown(
-	ctx context.Context,
-	claim *v1.PersistentVolumeClaim,
-	size resource.Quantity,
-) error {
-	conditions := []v1.PersistentVolumeClaimCondition{}
-	for _, c := range claim.Status.Conditions {
-		if c.Type != v1.PersistentVolumeClaimFileSystemResizePending &&
-			c.Type != v1.PersistentVolumeClaimResizing {
-			conditions = append(conditions, c)
-		}
-	}
-
-	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"uid": claim.UID, "resourceVersion": claim.ResourceVersion},
-		"status": map[string]any{
-			"capacity":                  map[string]string{string(v1.ResourceStorage): size.String()},
-			"conditions":                conditions,
-			"allocatedResourceStatuses": map[string]any{string(v1.ResourceStorage): nil},
-		},
-	})
-	if err != nil {
-		return err
-	}
-
-	_, err = s.Claims.Patch(ctx, claim.Namespace, claim.Name, types.MergePatchType, patch, "status")
-	if err != nil {
-		return fmt.Errorf("note size of persistentvolumeclaim %s/%s: %w", claim.Namespace, claim.Name, err)
 	}
 
 	return nil

@@ -160,7 +160,8 @@ func unstage(ctx context.Context, driver *csiplugin.Driver, p *place) error {
 	return p.endStage()
 }
 
-// usedByOthers reports whether another pod of this node has the volume, by what is in the pods' directories.
+// usedByOthers reports whether another pod of this node has the volume, or this one by another name, by what
+// is in the pods' directories. Several persistent volumes may have one handle, and share its staging then.
 func (m *Mounter) usedByOthers(pod types.UID, p *place) (bool, error) {
 	pods, err := os.ReadDir(filepath.Join(m.cfg.Root, "pods"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -168,16 +169,40 @@ func (m *Mounter) usedByOthers(pod types.UID, p *place) (bool, error) {
 	}
 
 	for _, other := range pods {
-		if other.Name() == string(pod) {
+		used, err := m.usedBy(types.UID(other.Name()), pod, p)
+		if used || err != nil {
+			return used, err
+		}
+	}
+
+	return false, nil
+}
+
+// usedBy reports whether a pod has the volume, but for the place itself, which is of the pod self.
+func (m *Mounter) usedBy(pod, self types.UID, p *place) (bool, error) {
+	theirs := m.place(pod, p.SpecName, p.Driver, p.Handle, p.link != "")
+	if p.link != "" {
+		_, err := os.Lstat(theirs.link)
+		return err == nil && pod != self, nil
+	}
+
+	volumes, err := os.ReadDir(filepath.Dir(theirs.dir))
+	if err != nil {
+		// Most pods have no volume of a driver, and some go meanwhile.
+		return false, nil
+	}
+
+	for _, v := range volumes {
+		dir := filepath.Join(filepath.Dir(theirs.dir), v.Name())
+		if dir == p.dir {
 			continue
 		}
 
-		theirs := m.place(types.UID(other.Name()), p.SpecName, p.Driver, p.Handle, p.link != "")
-		file := filepath.Join(theirs.dir, dataFile)
-		if p.link != "" {
-			file = theirs.link
+		r, found, err := readRecord(filepath.Join(dir, dataFile))
+		if err != nil {
+			return false, err
 		}
-		if _, err := os.Lstat(file); err == nil {
+		if found && r.Driver == p.Driver && r.Handle == p.Handle {
 			return true, nil
 		}
 	}

@@ -1,0 +1,139 @@
+package csivolume
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/internal/kube"
+)
+
+// Claims records in the API how far a claim has grown (ClaimStatus), as users and the external resizer read it
+// (RecoverVolumeExpansionFailure, KEP-1790).
+type Claims interface {
+	// Growing notes that the node's part has begun, and returns the claim with that.
+	Growing(ctx context.Context, claim *v1.PersistentVolumeClaim) (*v1.PersistentVolumeClaim, error)
+
+	// NotGrown notes why it has failed, and whether it will always do so.
+	NotGrown(ctx context.Context, claim *v1.PersistentVolumeClaim, cause error) error
+
+	// Grown writes the size that the pod has now into the status of the claim.
+	Grown(ctx context.Context, claim *v1.PersistentVolumeClaim, size resource.Quantity) error
+}
+
+// growth is how far a claim has grown.
+func growth(claim *v1.PersistentVolumeClaim) v1.ClaimResourceStatus {
+	return claim.Status.AllocatedResourceStatuses[v1.ResourceStorage]
+}
+
+// ClaimStatus writes the statuses of the claims of a cluster. A write fails on a conflict when the claim has
+// been changed since it was read; the next Setup does it again.
+type ClaimStatus struct {
+	Claims kube.Objects[v1.PersistentVolumeClaim]
+}
+
+// Growing sets NodeResizeInProgress.
+func (s ClaimStatus) Growing(
+	ctx context.Context,
+	claim *v1.PersistentVolumeClaim,
+) (*v1.PersistentVolumeClaim, error) {
+	if growth(claim) == v1.PersistentVolumeClaimNodeResizeInProgress {
+		return claim, nil
+	}
+	return s.patch(ctx, claim, map[string]any{
+		"allocatedResourceStatuses": storageIs(v1.PersistentVolumeClaimNodeResizeInProgress),
+	})
+}
+
+// NotGrown sets the condition NodeResizeError, and NodeResizeInfeasible for what no repetition makes better.
+func (s ClaimStatus) NotGrown(ctx context.Context, claim *v1.PersistentVolumeClaim, cause error) error {
+	failed := v1.PersistentVolumeClaimCondition{
+		Type:               v1.PersistentVolumeClaimNodeResizeError,
+		Status:             v1.ConditionTrue,
+		LastTransitionTime: metav1.Now(),
+		Message:            fmt.Sprintf("failed to expand pvc with %v", cause),
+	}
+	change := map[string]any{
+		"conditions": append(others(claim, v1.PersistentVolumeClaimNodeResizeError), failed),
+	}
+	if isInfeasible(cause) {
+		change["allocatedResourceStatuses"] = storageIs(v1.PersistentVolumeClaimNodeResizeInfeasible)
+	}
+
+	_, err := s.patch(ctx, claim, change)
+	return err
+}
+
+// isInfeasible reports whether a driver has called a size impossible, by kubelet's codes.
+func isInfeasible(err error) bool {
+	switch status.Code(err) {
+	case codes.InvalidArgument, codes.OutOfRange, codes.NotFound:
+		return true
+	}
+	return false
+}
+
+// Grown writes the new capacity and removes the conditions of the resize.
+func (s ClaimStatus) Grown(
+	ctx context.Context,
+	claim *v1.PersistentVolumeClaim,
+	size resource.Quantity,
+) error {
+	_, err := s.patch(ctx, claim, map[string]any{
+		"capacity":                  map[string]string{string(v1.ResourceStorage): size.String()},
+		"allocatedResourceStatuses": storageIs(nil),
+		"conditions": others(
+			claim,
+			v1.PersistentVolumeClaimFileSystemResizePending,
+			v1.PersistentVolumeClaimResizing,
+			v1.PersistentVolumeClaimControllerResizeError,
+			v1.PersistentVolumeClaimNodeResizeError,
+		),
+	})
+	return err
+}
+
+// storageIs is the status of the storage in a patch, nil for none.
+func storageIs(state any) map[string]any { return map[string]any{string(v1.ResourceStorage): state} }
+
+// others are the conditions of a claim of other types than these.
+func others(
+	claim *v1.PersistentVolumeClaim,
+	types ...v1.PersistentVolumeClaimConditionType,
+) []v1.PersistentVolumeClaimCondition {
+	kept := slices.Clone(claim.Status.Conditions)
+	kept = slices.DeleteFunc(kept, func(c v1.PersistentVolumeClaimCondition) bool {
+		return slices.Contains(types, c.Type)
+	})
+	return append([]v1.PersistentVolumeClaimCondition{}, kept...)
+}
+
+// patch changes the status of the claim as it was read.
+func (s ClaimStatus) patch(
+	ctx context.Context,
+	claim *v1.PersistentVolumeClaim,
+	change map[string]any,
+) (*v1.PersistentVolumeClaim, error) {
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": claim.UID, "resourceVersion": claim.ResourceVersion},
+		"status":   change,
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	changed, err := s.Claims.Patch(ctx, claim.Namespace, claim.Name, types.MergePatchType, patch, "status")
+	if err != nil {
+		return nil, fmt.Errorf("status of persistentvolumeclaim %s/%s: %w", claim.Namespace, claim.Name, err)
+	}
+
+	return changed, nil
+}

@@ -1,0 +1,83 @@
+package csivolume
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/trivet-node/trivet/internal/kube"
+	"github.com/trivet-node/trivet/internal/kube/kubetest"
+)
+
+func TestAClaimShowsHowFarItHasGrown(t *testing.T) {
+	server := kubetest.Start(t)
+	claim := &v1.PersistentVolumeClaim{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolumeClaim"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "data", UID: "u"},
+	}
+	claim.Status.Conditions = []v1.PersistentVolumeClaimCondition{
+		{Type: v1.PersistentVolumeClaimFileSystemResizePending, Status: v1.ConditionTrue},
+		{Type: v1.PersistentVolumeClaimVolumeModifyVolumeError, Status: v1.ConditionTrue},
+	}
+	server.Put(claim)
+
+	claims := ClaimStatus{Claims: kube.Claims(server.Client())}
+	stored := func() *v1.PersistentVolumeClaim {
+		return kubetest.Get[v1.PersistentVolumeClaim](server, "persistentvolumeclaims", "ns", "data")
+	}
+	shows := func(want v1.ClaimResourceStatus, conditions ...v1.PersistentVolumeClaimConditionType) {
+		t.Helper()
+		c := stored()
+		var types []v1.PersistentVolumeClaimConditionType
+		for _, condition := range c.Status.Conditions {
+			types = append(types, condition.Type)
+		}
+		if growth(c) != want || fmt.Sprint(types) != fmt.Sprint(conditions) {
+			t.Errorf("the claim is %q with %v, want %q with %v", growth(c), types, want, conditions)
+		}
+	}
+
+	const (
+		pending = v1.PersistentVolumeClaimFileSystemResizePending
+		foreign = v1.PersistentVolumeClaimVolumeModifyVolumeError
+		failed  = v1.PersistentVolumeClaimNodeResizeError
+	)
+
+	before := stored()
+	begun, err := claims.Growing(t.Context(), before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shows(v1.PersistentVolumeClaimNodeResizeInProgress, pending, foreign)
+
+	// An old claim is no base for a change.
+	if err := claims.NotGrown(t.Context(), before, errors.New("no")); err == nil {
+		t.Error("a claim that has changed since was overwritten")
+	}
+
+	busy := fmt.Errorf("expand: %w", status.Error(codes.Internal, "busy"))
+	if err := claims.NotGrown(t.Context(), begun, busy); err != nil {
+		t.Fatal(err)
+	}
+	shows(v1.PersistentVolumeClaimNodeResizeInProgress, pending, foreign, failed)
+
+	tooLarge := fmt.Errorf("expand: %w", status.Error(codes.OutOfRange, "too large"))
+	if err := claims.NotGrown(t.Context(), stored(), tooLarge); err != nil {
+		t.Fatal(err)
+	}
+	shows(v1.PersistentVolumeClaimNodeResizeInfeasible, pending, foreign, failed)
+
+	if err := claims.Grown(t.Context(), stored(), resource.MustParse("2Gi")); err != nil {
+		t.Fatal(err)
+	}
+	shows("", foreign)
+	if have := stored().Status.Capacity[v1.ResourceStorage]; have.String() != "2Gi" {
+		t.Errorf("the claim has %s", have.String())
+	}
+}
