@@ -169,7 +169,8 @@ func (m *Mounter) usedByOthers(pod types.UID, p *place) (bool, error) {
 	}
 
 	for _, other := range pods {
-		used, err := m.usedBy(types.UID(other.Name()), pod, p)
+		theirs := m.place(types.UID(other.Name()), p.SpecName, p.Driver, p.Handle, p.link != "")
+		used, err := theirs.sharesWith(p)
 		if used || err != nil {
 			return used, err
 		}
@@ -178,23 +179,22 @@ func (m *Mounter) usedByOthers(pod types.UID, p *place) (bool, error) {
 	return false, nil
 }
 
-// usedBy reports whether a pod has the volume, but for the place itself, which is of the pod self.
-func (m *Mounter) usedBy(pod, self types.UID, p *place) (bool, error) {
-	theirs := m.place(pod, p.SpecName, p.Driver, p.Handle, p.link != "")
-	if p.link != "" {
-		_, err := os.Lstat(theirs.link)
-		return err == nil && pod != self, nil
+// sharesWith reports whether the pod of a place has the volume of another place, there or by another name.
+func (p *place) sharesWith(other *place) (bool, error) {
+	if other.link != "" {
+		_, err := os.Lstat(p.link)
+		return err == nil && p.link != other.link, nil
 	}
 
-	volumes, err := os.ReadDir(filepath.Dir(theirs.dir))
+	volumes, err := os.ReadDir(filepath.Dir(p.dir))
 	if err != nil {
 		// Most pods have no volume of a driver, and some go meanwhile.
 		return false, nil
 	}
 
 	for _, v := range volumes {
-		dir := filepath.Join(filepath.Dir(theirs.dir), v.Name())
-		if dir == p.dir {
+		dir := filepath.Join(filepath.Dir(p.dir), v.Name())
+		if dir == other.dir {
 			continue
 		}
 
@@ -202,7 +202,7 @@ func (m *Mounter) usedBy(pod, self types.UID, p *place) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if found && r.Driver == p.Driver && r.Handle == p.Handle {
+		if found && r.Driver == other.Driver && r.Handle == other.Handle {
 			return true, nil
 		}
 	}
