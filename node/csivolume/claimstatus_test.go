@@ -3,6 +3,7 @@ package csivolume
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -14,6 +15,28 @@ import (
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/kubetest"
 )
+
+// claimAt is a claim of an API server.
+type claimAt struct {
+	t      *testing.T
+	server *kubetest.Server
+}
+
+func (c claimAt) read() *v1.PersistentVolumeClaim {
+	return kubetest.Get[v1.PersistentVolumeClaim](c.server, "persistentvolumeclaims", "ns", "data")
+}
+
+func (c claimAt) shows(want v1.ClaimResourceStatus, conditions ...v1.PersistentVolumeClaimConditionType) {
+	c.t.Helper()
+	claim := c.read()
+	var types []v1.PersistentVolumeClaimConditionType
+	for _, condition := range claim.Status.Conditions {
+		types = append(types, condition.Type)
+	}
+	if growth(claim) != want || !slices.Equal(types, conditions) {
+		c.t.Errorf("the claim is %q with %v, want %q with %v", growth(claim), types, want, conditions)
+	}
+}
 
 func TestAClaimShowsHowFarItHasGrown(t *testing.T) {
 	server := kubetest.Start(t)
@@ -28,33 +51,19 @@ func TestAClaimShowsHowFarItHasGrown(t *testing.T) {
 	server.Put(claim)
 
 	claims := ClaimStatus{Claims: kube.Claims(server.Client())}
-	stored := func() *v1.PersistentVolumeClaim {
-		return kubetest.Get[v1.PersistentVolumeClaim](server, "persistentvolumeclaims", "ns", "data")
-	}
-	shows := func(want v1.ClaimResourceStatus, conditions ...v1.PersistentVolumeClaimConditionType) {
-		t.Helper()
-		c := stored()
-		var types []v1.PersistentVolumeClaimConditionType
-		for _, condition := range c.Status.Conditions {
-			types = append(types, condition.Type)
-		}
-		if growth(c) != want || fmt.Sprint(types) != fmt.Sprint(conditions) {
-			t.Errorf("the claim is %q with %v, want %q with %v", growth(c), types, want, conditions)
-		}
-	}
-
+	c := claimAt{t: t, server: server}
 	const (
 		pending = v1.PersistentVolumeClaimFileSystemResizePending
 		foreign = v1.PersistentVolumeClaimVolumeModifyVolumeError
 		failed  = v1.PersistentVolumeClaimNodeResizeError
 	)
 
-	before := stored()
+	before := c.read()
 	begun, err := claims.Growing(t.Context(), before)
 	if err != nil {
 		t.Fatal(err)
 	}
-	shows(v1.PersistentVolumeClaimNodeResizeInProgress, pending, foreign)
+	c.shows(v1.PersistentVolumeClaimNodeResizeInProgress, pending, foreign)
 
 	// An old claim is no base for a change.
 	if err := claims.NotGrown(t.Context(), before, errors.New("no")); err == nil {
@@ -65,19 +74,19 @@ func TestAClaimShowsHowFarItHasGrown(t *testing.T) {
 	if err := claims.NotGrown(t.Context(), begun, busy); err != nil {
 		t.Fatal(err)
 	}
-	shows(v1.PersistentVolumeClaimNodeResizeInProgress, pending, foreign, failed)
+	c.shows(v1.PersistentVolumeClaimNodeResizeInProgress, pending, foreign, failed)
 
 	tooLarge := fmt.Errorf("expand: %w", status.Error(codes.OutOfRange, "too large"))
-	if err := claims.NotGrown(t.Context(), stored(), tooLarge); err != nil {
+	if err := claims.NotGrown(t.Context(), c.read(), tooLarge); err != nil {
 		t.Fatal(err)
 	}
-	shows(v1.PersistentVolumeClaimNodeResizeInfeasible, pending, foreign, failed)
+	c.shows(v1.PersistentVolumeClaimNodeResizeInfeasible, pending, foreign, failed)
 
-	if err := claims.Grown(t.Context(), stored(), resource.MustParse("2Gi")); err != nil {
+	if err := claims.Grown(t.Context(), c.read(), resource.MustParse("2Gi")); err != nil {
 		t.Fatal(err)
 	}
-	shows("", foreign)
-	if have := stored().Status.Capacity[v1.ResourceStorage]; have.String() != "2Gi" {
+	c.shows("", foreign)
+	if have := c.read().Status.Capacity[v1.ResourceStorage]; have.String() != "2Gi" {
 		t.Errorf("the claim has %s", have.String())
 	}
 }
