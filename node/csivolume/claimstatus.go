@@ -16,8 +16,8 @@ import (
 	"github.com/trivet-node/trivet/internal/kube"
 )
 
-// Claims records in the API how far a claim has grown (ClaimStatus), as users and the external resizer read it
-// (RecoverVolumeExpansionFailure, KEP-1790).
+// Claims records in the API how far a claim has grown (ClaimStatus), as users and the external resizer read
+// it (RecoverVolumeExpansionFailure, KEP-1790).
 type Claims interface {
 	// Growing notes that the node's part has begun, and returns the claim with that.
 	Growing(ctx context.Context, claim *v1.PersistentVolumeClaim) (*v1.PersistentVolumeClaim, error)
