@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/trivet-node/trivet/internal/retry"
+
 	"github.com/trivet-node/trivet/release/installer/carry"
 	"github.com/trivet-node/trivet/release/installer/pods"
 	"github.com/trivet-node/trivet/release/installer/swap"
@@ -55,16 +57,26 @@ const beforeRuntime = "runtime"
 
 // Arrange gives the seat to trivet-cri of a set of files, or back to the runtime that was there.
 func (r Runtime) Arrange(ctx context.Context, to swap.State, images []string) (swap.Outage, error) {
+	arrange := r.enter
 	if to == swap.Out {
-		return r.leave(ctx, images)
+		arrange = r.leave
 	}
-	return r.enter(ctx, to, images)
+
+	outage, err := arrange(ctx, to, images)
+	if err != nil && !isKilled(ctx) {
+		// It may be a while until the next try: with the runtime that its configuration names.
+		err = errors.Join(err, r.resumeAgent(context.WithoutCancel(ctx)))
+	}
+	return outage, err
 }
 
 // enter gives the seat to trivet-cri. Until the agent is stopped, the node works as before.
 func (r Runtime) enter(ctx context.Context, state swap.State, images []string) (swap.Outage, error) {
 	was, err := r.remember(ctx)
 	if err != nil {
+		return swap.Outage{}, err
+	}
+	if err := r.keepAgent(ctx); err != nil {
 		return swap.Outage{}, err
 	}
 
@@ -84,16 +96,25 @@ func (r Runtime) enter(ctx context.Context, state swap.State, images []string) (
 		return swap.Outage{}, errors.Join(err, r.startAgent(ctx))
 	}
 
+	// One that does not say what it has would keep it running beside what the agent makes again.
 	theirs, ours := r.at(was.Endpoint), r.at(criEndpoint)
+	if err := r.answers(ctx, theirs, r.startLimit()); err != nil {
+		return swap.Outage{}, err
+	}
 	r.carrier(theirs, ours).Bring(ctx, images)
-	return r.exchange(ctx, theirs, said.to(criEndpoint))
+	return r.exchange(ctx, said.to(criEndpoint), func(ctx context.Context) error {
+		return r.empty(ctx, theirs)
+	})
 }
 
 // leave gives the seat back.
-func (r Runtime) leave(ctx context.Context, images []string) (swap.Outage, error) {
+func (r Runtime) leave(ctx context.Context, _ swap.State, images []string) (swap.Outage, error) {
 	was, err := r.recall()
 	if err != nil || was.Endpoint == "" {
 		// It never came as far as to change anything.
+		return swap.Outage{}, err
+	}
+	if err := r.keepAgent(ctx); err != nil {
 		return swap.Outage{}, err
 	}
 
@@ -107,13 +128,46 @@ func (r Runtime) leave(ctx context.Context, images []string) (swap.Outage, error
 	}
 
 	theirs, ours := r.at(was.Endpoint), r.at(criEndpoint)
-	r.carrier(ours, theirs).Bring(ctx, images)
-	return r.exchange(ctx, ours, was.Said)
+	dead := r.revive(ctx, ours)
+	if dead == nil {
+		r.carrier(ours, theirs).Bring(ctx, images)
+	}
+	return r.exchange(ctx, was.Said, func(ctx context.Context) error {
+		return r.clear(ctx, ours, dead)
+	})
+}
+
+// revive has trivet-cri answer, which may need a start. The error is why it does not.
+func (r Runtime) revive(ctx context.Context, ours pods.Runtime) error {
+	if r.answers(ctx, ours, min(deadLimit, r.startLimit())) == nil {
+		return nil
+	}
+	r.Log.Warn("trivet-cri does not answer and is started again")
+	if err := r.Units.RestartSoon(ctx, criUnit); err != nil {
+		return err
+	}
+	return r.answers(ctx, ours, r.startLimit())
+}
+
+// answers waits until a runtime serves.
+func (r Runtime) answers(ctx context.Context, who pods.Runtime, limit time.Duration) error {
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return who.Serve(limited)
 }
 
 // exchange has the agent work with another runtime: the node is without an agent meanwhile.
-func (r Runtime) exchange(ctx context.Context, from pods.Runtime, say endpoints) (o swap.Outage, err error) {
+// clear takes the pods of the runtime before away.
+func (r Runtime) exchange(
+	ctx context.Context,
+	say endpoints,
+	clear func(context.Context) error,
+) (o swap.Outage, err error) {
 	agent, err := r.agent(ctx)
+	if err != nil {
+		return o, err
+	}
+	changes, err := say.changes(r.Root)
 	if err != nil {
 		return o, err
 	}
@@ -122,46 +176,67 @@ func (r Runtime) exchange(ctx context.Context, from pods.Runtime, say endpoints)
 	if err := r.Units.Stop(ctx, agent); err != nil {
 		return o, err
 	}
-	if err := r.empty(ctx, from); err != nil {
+	if err := clear(ctx); err != nil {
 		return o, err
 	}
-	if err := say.write(r.Root); err != nil {
-		return o, err
+	for _, c := range changes {
+		if err := c.write(); err != nil {
+			return o, err
+		}
 	}
 
 	o.Started = time.Now()
 	return o, r.Units.StartSoon(ctx, agent)
 }
 
-// empty takes all pods away from a runtime. One that does not serve has none that it could be asked for.
+// empty takes all pods away from a runtime. A sandbox that does not go is no reason to stop: no container of it
+// runs.
 func (r Runtime) empty(ctx context.Context, from pods.Runtime) error {
+	limited, cancel := context.WithTimeout(ctx, emptyLimit)
+	defer cancel()
+	left := from.RemoveAll(limited, stopGrace)
+
 	glance, cancel := context.WithTimeout(ctx, deadLimit)
 	defer cancel()
-	if err := from.Serve(glance); err != nil {
-		r.Log.Warn("a runtime that does not serve keeps its pods", "endpoint", from.Endpoint, "err", err)
+	running, err := from.Running(glance)
+	switch {
+	case err != nil:
+		return errors.Join(left, err)
+	case len(running) > 0:
+		return errors.Join(left, fmt.Errorf("at %s %d containers run, of them %s",
+			from.Endpoint, len(running), running[0]))
+	case left != nil:
+		r.Log.Warn("sandboxes are left in a runtime", "endpoint", from.Endpoint, "err", left)
+	}
+	return nil
+}
+
+// clear is empty for the runtime that is given up: what it cannot end, or is dead to end, is killed.
+func (r Runtime) clear(ctx context.Context, from pods.Runtime, dead error) error {
+	why := dead
+	if why == nil {
+		why = r.empty(ctx, from)
+	}
+	if why == nil {
 		return nil
 	}
 
-	limited, cancel := context.WithTimeout(ctx, emptyLimit)
+	r.Log.Warn("the processes of all pods are killed", "err", why)
+	limited, cancel := context.WithTimeout(ctx, r.startLimit())
 	defer cancel()
-	return from.RemoveAll(limited, stopGrace)
+	if err := r.Pods.Kill(limited); err != nil {
+		return errors.Join(why, err)
+	}
+	return nil
 }
 
 const (
-	// deadLimit is after how long a runtime that is asked for its pods is taken for one that does not serve.
+	// deadLimit is after how long a runtime that is asked for its pods is taken for one that needs a start.
 	deadLimit = 5 * time.Second
 
 	// emptyLimit bounds how long all pods take to go.
 	emptyLimit = time.Minute
 )
-
-func (r Runtime) startAgent(ctx context.Context) error {
-	agent, err := r.agent(ctx)
-	if err != nil {
-		return err
-	}
-	return r.Units.StartSoon(ctx, agent)
-}
 
 // remember finds out what the node has, before anything is changed.
 func (r Runtime) remember(ctx context.Context) (before, error) {
@@ -265,19 +340,97 @@ func (r Runtime) serve(ctx context.Context) error {
 		return err
 	}
 
+	if err := r.renew(ctx); err != nil {
+		return err
+	}
+	return r.answers(ctx, r.at(criEndpoint), r.startLimit())
+}
+
+// running is what a process of trivet-cri was started with.
+type running struct {
+	Process int    `json:"process"`
+	Sum     string `json:"sum"`
+}
+
+const runningCRI = "trivet-cri"
+
+// renew starts trivet-cri again if its process does not run with the program, the unit and the configuration
+// that are on disk. The one before may answer until it ends: it waits for the next.
+func (r Runtime) renew(ctx context.Context) error {
+	store, err := memory[running](r.Host)
+	if err != nil {
+		return err
+	}
+	last, err := store.Get(runningCRI)
+	if err != nil && !isMissing(err) {
+		return err
+	}
+	sum, err := r.sum(criProgram, criUnitPath, criConfig)
+	if err != nil {
+		return err
+	}
+
+	before, err := r.Units.Process(ctx, criUnit)
+	if err != nil {
+		return err
+	}
 	current, err := r.current(ctx, criUnit, criProgram)
 	if err != nil {
 		return err
 	}
-	if !current {
-		if err := r.Units.RestartSoon(ctx, criUnit); err != nil {
-			return err
-		}
+	if before != 0 && current && last == (running{Process: before, Sum: sum}) {
+		return nil
 	}
 
-	limited, cancel := context.WithTimeout(ctx, serviceLimit)
+	if err := r.Units.RestartSoon(ctx, criUnit); err != nil {
+		return err
+	}
+	now, err := r.next(ctx, before)
+	if err != nil {
+		return err
+	}
+	return store.Put(runningCRI, running{Process: now, Sum: sum})
+}
+
+// next waits for the process of trivet-cri that comes after another one.
+func (r Runtime) next(ctx context.Context, before int) (process int, err error) {
+	limited, cancel := context.WithTimeout(ctx, r.startLimit())
 	defer cancel()
-	return r.at(criEndpoint).Serve(limited)
+	pauses := retry.Backoff{First: 20 * time.Millisecond, Max: 500 * time.Millisecond}
+	err = retry.Until(limited, pauses, func(ctx context.Context) error {
+		if process, err = r.Units.Process(ctx, criUnit); err != nil {
+			return err
+		}
+		current, err := r.current(ctx, criUnit, criProgram)
+		if err != nil {
+			return err
+		}
+		if process == 0 || process == before || !current {
+			return fmt.Errorf("%s has not started with %s", criUnit, criProgram)
+		}
+		return nil
+	})
+	return process, err
+}
+
+// Check returns the process that has the seat; zero: it does not run.
+func (r Runtime) Check(ctx context.Context, in swap.State) (process int, err error) {
+	if in == swap.Out {
+		was, err := r.recall()
+		if err != nil {
+			return 0, err
+		}
+		return r.Units.Process(ctx, was.Unit)
+	}
+
+	current, err := r.current(ctx, criUnit, criProgram)
+	if err != nil {
+		return 0, err
+	}
+	if !current {
+		return 0, fmt.Errorf("%s does not run %s", criUnit, criProgram)
+	}
+	return r.Units.Process(ctx, criUnit)
 }
 
 // serveAgain has the runtime run that was there.
@@ -291,9 +444,7 @@ func (r Runtime) serveAgain(ctx context.Context, was before) error {
 		return err
 	}
 
-	limited, cancel := context.WithTimeout(ctx, serviceLimit)
-	defer cancel()
-	return r.at(was.Endpoint).Serve(limited)
+	return r.answers(ctx, r.at(was.Endpoint), r.startLimit())
 }
 
 // at is the runtime at an endpoint.
@@ -314,6 +465,9 @@ func (r Runtime) carrier(from, to pods.Runtime) carry.Carrier {
 
 // Settle ends the runtime that does not have the seat. With trivet-cri goes all that it has brought.
 func (r Runtime) Settle(ctx context.Context, in swap.State) error {
+	if err := r.forgetAgent(); err != nil {
+		return err
+	}
 	was, err := r.recall()
 	if err != nil || was.Endpoint == "" {
 		return err
@@ -327,7 +481,7 @@ func (r Runtime) Settle(ctx context.Context, in swap.State) error {
 		return err
 	}
 	config := "runtime-endpoint: " + criEndpoint + "\n"
-	if err := originals.Write(r.Root+crictlConfig, []byte(config), 0o644); err != nil {
+	if err := originals.Offer(r.Root+crictlConfig, []byte(config), 0o644); err != nil {
 		return err
 	}
 
@@ -341,6 +495,9 @@ func (r Runtime) Settle(ctx context.Context, in swap.State) error {
 
 // takeAway removes trivet-cri, its monitor, and what they keep.
 func (r Runtime) takeAway(ctx context.Context) error {
+	if err := r.unused(ctx); err != nil {
+		return err
+	}
 	exists, err := r.Units.Exists(ctx, criUnit)
 	if err != nil {
 		return err
@@ -369,12 +526,28 @@ func (r Runtime) takeAway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return store.Delete(beforeRuntime)
+	return errors.Join(store.Delete(runningCRI), store.Delete(beforeRuntime))
+}
+
+// unused refuses to take trivet-cri away, and what it knows of its containers, while one of them lives.
+func (r Runtime) unused(ctx context.Context) error {
+	glance, cancel := context.WithTimeout(ctx, deadLimit)
+	defer cancel()
+	if ids, err := r.at(criEndpoint).Running(glance); err == nil && len(ids) > 0 {
+		return fmt.Errorf("trivet-cri has %d containers that run, of them %s", len(ids), ids[0])
+	}
+
+	// It may be dead, or may have lost them.
+	pids, err := r.Pods.Using("/var/lib/trivet/cri")
+	if err == nil && len(pids) > 0 {
+		err = fmt.Errorf("%d processes are in containers of trivet-cri, of them %d", len(pids), pids[0])
+	}
+	return err
 }
 
 // shutdown ends trivet-monitor, which lives on when its service is stopped. It is in the service's group.
 func (r Runtime) shutdown(ctx context.Context) {
-	limited, cancel := context.WithTimeout(ctx, serviceLimit)
+	limited, cancel := context.WithTimeout(ctx, r.startLimit())
 	defer cancel()
 	out, err := exec.CommandContext(limited, r.Root+criProgram, "--shutdown").CombinedOutput()
 	if err != nil {
