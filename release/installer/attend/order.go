@@ -17,8 +17,8 @@ import (
 	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
-// begin takes the turn, drains the node and gives the order. What does not come to the order in time, whatever
-// the reason, is given up: the node is not out of use for ever.
+// begin takes the turn, drains the node and gives the order. What does not come to the order in time is given
+// up, whatever the reason: the node is not out of use without an end.
 func (a *Attendant) begin(ctx context.Context, v view) (time.Duration, error) {
 	if pause := time.Until(a.notBefore); pause > 0 {
 		return pause, nil
@@ -142,12 +142,13 @@ func (a *Attendant) obstacle(ctx context.Context, v view, pods []*corev1.Pod) (w
 		return "", fmt.Errorf("nodes: %w", err)
 	}
 	for _, node := range nodes {
+		by, failed := drain.Owner(node), node.Annotations[failedMark(a.cfg.Part)]
 		switch {
 		case node.Name == a.cfg.Node:
-		case drain.Owner(node) != "":
-			return fmt.Sprintf("node %s is cordoned by the installer of %s", node.Name, drain.Owner(node)), nil
-		case v.wanted != swap.Out && node.Annotations[failedMark(a.cfg.Part)] == string(v.wanted):
-			return fmt.Sprintf("%s was taken back on node %s: take the label away there", v.wanted, node.Name), nil
+		case by != "":
+			return fmt.Sprintf("node %s is cordoned by the installer of %s", node.Name, by), nil
+		case v.wanted != swap.Out && failed == string(v.wanted):
+			return fmt.Sprintf("node %s has taken %s back: take its label away", node.Name, failed), nil
 		}
 	}
 	return "", nil

@@ -1,5 +1,5 @@
-// Package kubepods finds the processes of a node's pods by their control groups, and kills them: the way to be
-// sure that no container runs when the runtime that has made it does not answer.
+// Package kubepods finds the processes of a node's pods by their control groups, and kills them: the way to
+// be sure that no container runs when the runtime that has made it does not answer.
 package kubepods
 
 import (

@@ -158,8 +158,9 @@ func newChange(path, text, endpoint string) (change, error) {
 			Endpoint string `json:"containerRuntimeEndpoint"`
 		}
 		if err := yaml.Unmarshal([]byte(text), &config); err != nil || config.Endpoint != endpoint {
-			return change{}, fmt.Errorf("%s: cannot set containerRuntimeEndpoint: is it one line of YAML? (%w)", path,
-				errors.Join(err, fmt.Errorf("it reads %q", config.Endpoint)))
+			err = errors.Join(err, fmt.Errorf("it reads %q", config.Endpoint))
+			const text = "%s: cannot set containerRuntimeEndpoint: is it one line of YAML? (%w)"
+			return change{}, fmt.Errorf(text, path, err)
 		}
 	}
 

@@ -231,8 +231,8 @@ func TestRecordsOfContainersThatLiveStay(t *testing.T) {
 	}
 }
 
-// TestAgentThatIsNotEnabledIsStartedAgain is of one that runs, was stopped by an exchange, and cannot be found
-// any more when that is killed.
+// TestAgentThatIsNotEnabledIsStartedAgain is of one that runs, was stopped by an exchange, and cannot be
+// found any more when that is killed.
 func TestAgentThatIsNotEnabledIsStartedAgain(t *testing.T) {
 	for at := 1; at <= 10; at++ {
 		m, host := newMachine(t)
