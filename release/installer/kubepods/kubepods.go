@@ -59,8 +59,11 @@ func (g Group) kill(pid int) error {
 	defer unix.Close(fd)
 
 	// The number may be another process's by now. From here on it is not.
-	pids, err := g.Processes()
-	if err != nil || !slices.Contains(pids, pid) {
+	own, err := groups(1)
+	if err != nil {
+		return err
+	}
+	if still, err := g.has(pid, own); err != nil || !still {
 		return err
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {

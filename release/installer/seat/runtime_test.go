@@ -271,6 +271,20 @@ func TestOldProcessThatStillAnswersIsNotTheNewOne(t *testing.T) {
 	}
 }
 
+func TestProcessOfTheWayOutIsThatOfTheRuntimeBefore(t *testing.T) {
+	m, host := newMachine(t)
+	process, err := Runtime{host}.Check(t.Context(), swap.Out)
+	if err != nil || process != m.unit(kubeletUnit).process {
+		t.Errorf("before: process %d, %v", process, err)
+	}
+	arrange(t, m, Runtime{host}, "v1")
+	m.start("containerd.service")
+	process, err = Runtime{host}.Check(t.Context(), swap.Out)
+	if err != nil || process != m.unit("containerd.service").process {
+		t.Errorf("after: process %d, %v", process, err)
+	}
+}
+
 func TestVersionThatDoesNotStartIsAnError(t *testing.T) {
 	m, host := newMachine(t)
 	arrange(t, m, Runtime{host}, "v1")

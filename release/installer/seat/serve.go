@@ -107,6 +107,12 @@ func (r Runtime) Check(ctx context.Context, in swap.State) (process int, err err
 		if err != nil {
 			return 0, err
 		}
+		if was.Unit == "" {
+			// Nothing was changed, so the agent is what there is to see.
+			if was.Unit, err = r.agent(ctx); err != nil {
+				return 0, err
+			}
+		}
 		return r.Units.Process(ctx, was.Unit)
 	}
 
