@@ -200,6 +200,8 @@ func (a *Attendant) look(ctx context.Context) (time.Duration, error) {
 		return soon, a.leave(ctx, v)
 	case begin:
 		return a.begin(ctx, v)
+	case finish:
+		return a.finish(ctx, v)
 	}
 	return inPeace, nil
 }
@@ -226,6 +228,9 @@ func (a *Attendant) view(ctx context.Context) (v view, err error) {
 // mark is the annotation with the end of the last order, and the label by which the pod stays on the node
 // until that is as it was before.
 func mark(part string) string { return "installer.trivet.dev/" + part }
+
+// failedMark is the annotation with what was taken back: other nodes do not try it.
+func failedMark(part string) string { return mark(part) + "-failed" }
 
 // present is the value of the label.
 const present = "present"

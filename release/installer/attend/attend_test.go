@@ -1,6 +1,7 @@
 package attend
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -164,19 +165,6 @@ func TestPodThatWouldBeLostStopsTheExchange(t *testing.T) {
 	}
 }
 
-func TestNodesTakeTurns(t *testing.T) {
-	c := start(t)
-	now := metav1.NowMicro()
-	c.Put(&coordinationv1.Lease{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "trivet-installer"},
-		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new("n2/node"), RenewTime: &now},
-	})
-	c.look(2)
-	if c.node().Spec.Unschedulable || c.holder() != "n2/node" {
-		t.Errorf("spec %+v, turn %q", c.node().Spec, c.holder())
-	}
-}
-
 func TestNodeThatIsNotReadyIsLeftAlone(t *testing.T) {
 	c := start(t)
 	c.change(func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown })
@@ -201,6 +189,21 @@ func TestWhatIsFromBeforeConfirmsNothing(t *testing.T) {
 				n.Status.Conditions[0].LastHeartbeatTime = metav1.NewTime(time.Now().Add(-time.Minute))
 			})
 		},
+		"status of the same second": func(c *cluster) {
+			record, err := c.host.folder.Record()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.change(func(n *corev1.Node) {
+				n.Status = status("trivet-cri://v1")
+				second := metav1.NewTime(record.Switched.Truncate(time.Second))
+				n.Status.Conditions[0].LastHeartbeatTime = second
+			})
+			c.Put(&coordinationv1.Lease{
+				ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceNodeLease, Name: "n1"},
+				Spec:       coordinationv1.LeaseSpec{RenewTime: new(metav1.NewMicroTime(record.Switched))},
+			})
+		},
 		"pod": func(c *cluster) {
 			c.change(func(n *corev1.Node) { n.Status = status("trivet-cri://v1") })
 			c.a.started = time.Now().Add(-time.Minute)
@@ -210,6 +213,7 @@ func TestWhatIsFromBeforeConfirmsNothing(t *testing.T) {
 			c := start(t)
 			c.look(1)
 			c.host.does(swap.Trying, "")
+			c.a.started = time.Now()
 
 			change(c)
 			c.look(1)
@@ -217,5 +221,106 @@ func TestWhatIsFromBeforeConfirmsNothing(t *testing.T) {
 				t.Error("it was confirmed")
 			}
 		})
+	}
+}
+
+// TestWhatIsLeftKeepsTheLabelUntilItIsGone is of a way out that could not give all back.
+func TestWhatIsLeftKeepsTheLabelUntilItIsGone(t *testing.T) {
+	c := in(t)
+	c.change(func(n *corev1.Node) { delete(n.Labels, label) })
+	c.look(1)
+	c.host.left = "give /etc/crictl.yaml back: busy"
+	c.host.does(swap.Done, "")
+	c.look(4)
+	node := c.node()
+	if c.host.gone || node.Labels[mark("cri")] == "" || node.Spec.Unschedulable || c.holder() != "" {
+		t.Fatalf("swept %t, labels %q, spec %+v", c.host.gone, node.Labels, node.Spec)
+	}
+
+	orders := len(c.host.launched)
+	c.host.taken = time.Now().Add(-finishPause)
+	c.host.does(swap.Done, "")
+	c.look(1)
+	order, err := c.host.folder.Order()
+	if err != nil || order.To != swap.Out || len(c.host.launched) != orders+1 {
+		t.Fatalf("order %+v, %v, %d orders", order, err, len(c.host.launched))
+	}
+
+	c.host.left = ""
+	c.host.does(swap.Done, "")
+	c.look(2)
+	if node := c.node(); !c.host.gone || len(node.Labels) > 0 || len(node.Annotations) > 0 {
+		t.Errorf("swept %t, labels %q, annotations %q", c.host.gone, node.Labels, node.Annotations)
+	}
+}
+
+// TestAnythingThatFailsAfterTheCordonEndsInTime is of a folder that cannot be written.
+func TestAnythingThatFailsAfterTheCordonEndsInTime(t *testing.T) {
+	c := start(t)
+	c.pod("web", "ReplicaSet", corev1.RestartPolicyAlways)
+	images := c.host.folder.Path("images.json")
+	if err := os.Mkdir(images, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := c.a.look(t.Context()); err == nil {
+			t.Fatal("no error")
+		}
+	}
+	if !c.node().Spec.Unschedulable {
+		t.Fatal("the node is not cordoned")
+	}
+
+	c.a.cfg.DrainLimit = 0
+	c.look(1)
+	if c.node().Spec.Unschedulable || c.holder() != "" || time.Until(c.a.notBefore) <= 0 {
+		t.Errorf("spec %+v, turn %q", c.node().Spec, c.holder())
+	}
+}
+
+func TestFilesThatCannotBeStagedLeaveTheNodeInUse(t *testing.T) {
+	c := start(t)
+	c.host.full = errors.New("no space")
+	if _, err := c.a.look(t.Context()); err == nil {
+		t.Error("no error")
+	}
+	if c.node().Spec.Unschedulable {
+		t.Error("the node is cordoned")
+	}
+}
+
+// TestPodThatComesAfterTheCheckStopsTheExchange is of one that would be lost.
+func TestPodThatComesAfterTheCheckStopsTheExchange(t *testing.T) {
+	c := start(t)
+	c.pod("web", "ReplicaSet", corev1.RestartPolicyAlways)
+	c.look(1)
+	c.Remove("pods", "default", "web")
+	c.pod("once", "", corev1.RestartPolicyNever)
+	c.look(2)
+	if len(c.host.launched) > 0 || slices.Contains(c.evictions(), "default/once") {
+		t.Errorf("orders %q, evictions %q", c.host.launched, c.evictions())
+	}
+
+	c.a.cfg.DrainLimit = 0
+	c.look(1)
+	if c.node().Spec.Unschedulable {
+		t.Error("the node is cordoned")
+	}
+}
+
+// TestPodsOfAnAgentsExchangeAreNotLookedAt is of rights that the installer does not have.
+func TestPodsOfAnAgentsExchangeAreNotLookedAt(t *testing.T) {
+	c := start(t)
+	c.cfg.Drains = false
+	c.again()
+	c.pod("once", "", corev1.RestartPolicyNever)
+	c.look(1)
+	if len(c.host.launched) != 1 {
+		t.Errorf("orders %q", c.host.launched)
+	}
+	for _, call := range c.Calls() {
+		if strings.Contains(call, " pods") {
+			t.Errorf("call %s", call)
+		}
 	}
 }

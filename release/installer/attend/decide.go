@@ -53,6 +53,9 @@ const (
 
 	// begin an exchange.
 	begin
+
+	// finish what could not be taken away.
+	finish
 )
 
 // decide finds out what there is to do.
@@ -63,6 +66,10 @@ func decide(v view) step {
 		return accompany
 	case v.order.ID != "" && v.concluded != v.order.ID:
 		return conclude
+	case v.wanted == current && !drain.Since(v.node, v.part).IsZero():
+		return giveUp
+	case v.wanted == current && v.record.Left != "":
+		return finish
 	case v.wanted == current && v.record.Failure != "":
 		return forgive
 	case v.wanted == current && v.isMarked(current):

@@ -28,14 +28,30 @@ func (a *Attendant) unfit(ctx context.Context, v view) string {
 		// The agent has run on. It may not write its status for minutes, but its Lease.
 		return a.silent(ctx, record.Switched)
 	}
-	if heartbeat(v.node).Before(record.Switched.Truncate(time.Second)) {
-		return "its status is from before"
+	if why := a.stale(ctx, heartbeat(v.node), record.Switched); why != "" {
+		return why
 	}
 	if a.cfg.Drains && a.started.Before(record.Switched) {
 		return "this pod is from before"
 	}
 	return ""
 }
+
+// stale is why a status may be one of the agent before. It has whole seconds: one of the second of the switch
+// counts when the agent has lived on for as long as it takes to correct it.
+func (a *Attendant) stale(ctx context.Context, heartbeat, switched time.Time) string {
+	second := switched.Truncate(time.Second)
+	switch {
+	case heartbeat.Before(second):
+		return "its status is from before"
+	case heartbeat.Before(second.Add(time.Second)):
+		return a.silent(ctx, switched.Add(statusInterval))
+	}
+	return ""
+}
+
+// statusInterval is how often an agent looks whether its status has changed.
+const statusInterval = 10 * time.Second
 
 // silent is why the agent is not known to live.
 func (a *Attendant) silent(ctx context.Context, since time.Time) string {

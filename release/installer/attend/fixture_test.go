@@ -33,9 +33,14 @@ type host struct {
 	launched []string
 	swept    []swap.State
 	gone     bool
+
+	// left and taken are those of the next records, full is what Stage fails with.
+	left  string
+	taken time.Time
+	full  error
 }
 
-func (h *host) Stage() (swap.State, error) { return ours, nil }
+func (h *host) Stage() (swap.State, error) { return ours, h.full }
 
 func (h *host) Sweep(keep ...swap.State) error {
 	h.mu.Lock()
@@ -73,6 +78,9 @@ func (h *host) does(phase swap.Phase, failure string) {
 		h.t.Fatal(err)
 	}
 
+	if h.taken.IsZero() {
+		h.taken = time.Now()
+	}
 	record := swap.Record{
 		Order:    order,
 		From:     before.State(),
@@ -80,6 +88,8 @@ func (h *host) does(phase swap.Phase, failure string) {
 		Stopped:  time.Now().Add(-3 * time.Second),
 		Switched: time.Now().Add(-time.Second),
 		Failure:  failure,
+		Left:     h.left,
+		Taken:    h.taken,
 	}
 	if before.Order.ID == order.ID {
 		record.From = before.From

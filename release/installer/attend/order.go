@@ -3,74 +3,155 @@ package attend
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/release/installer/drain"
 	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
-// begin takes the turn, drains the node and gives the order.
+// begin takes the turn, drains the node and gives the order. What does not come to the order in time is given
+// up, whatever the reason: the node is not out of use without an end.
 func (a *Attendant) begin(ctx context.Context, v view) (time.Duration, error) {
-	if wait := time.Until(a.notBefore); wait > 0 {
-		return wait, nil
+	if pause := time.Until(a.notBefore); pause > 0 {
+		return pause, nil
 	}
 	if idle, err := a.host.Idle(ctx); err != nil || !idle {
 		return soon, err
 	}
 
-	other, err := a.turn.Take(ctx)
-	if err != nil {
-		return 0, err
+	why := a.advance(ctx, v)
+	if why == nil {
+		return soon, nil
 	}
-	if other != "" {
-		a.cfg.Log.Info("waits for its turn", "node", a.cfg.Node, "turn", other)
-		return turnPause, nil
+	since := drain.Since(v.node, a.cfg.Part)
+	if !since.IsZero() && time.Since(since) >= a.cfg.DrainLimit {
+		return soon, a.abandon(ctx, v, why)
 	}
 
-	pods, err := a.drain.List(ctx)
-	if err != nil {
-		return 0, err
+	var w wait
+	if errors.As(why, &w) {
+		a.cfg.Log.Info("waits", "node", a.cfg.Node, "why", w.why)
+		return w.pause, nil
 	}
-	if why := a.obstacle(v, pods); why != nil {
-		a.say(corev1.EventTypeWarning, "NotBegun", why.Error())
-		return refusedPause, a.turn.Give(ctx)
+	return 0, why
+}
+
+// abandon gives a drain up.
+func (a *Attendant) abandon(ctx context.Context, v view, why error) error {
+	text := fmt.Sprintf("after %s: %v", a.cfg.DrainLimit, why)
+	a.say(corev1.EventTypeWarning, "DrainGivenUp", clip(text))
+	a.notBefore = time.Now().Add(a.cfg.Pause)
+	return a.release(ctx, v.node, drain.Change{})
+}
+
+// wait is a reason to go on later.
+type wait struct {
+	why   string
+	pause time.Duration
+}
+
+func (w wait) Error() string { return w.why }
+
+// advance goes on with an exchange until the order is given; the error is what it waits for.
+func (a *Attendant) advance(ctx context.Context, v view) error {
+	if by := drain.Owner(v.node); by != "" && by != a.cfg.Part {
+		return wait{"node " + a.cfg.Node + " is cordoned by the installer of " + by, turnPause}
+	}
+	other, err := a.turn.Take(ctx)
+	if err != nil {
+		return err
+	}
+	if other != "" {
+		return wait{"it is the turn of " + other, turnPause}
+	}
+	pods, err := a.list(ctx, v)
+	if err != nil {
+		return err
+	}
+
+	if drain.Since(v.node, a.cfg.Part).IsZero() {
+		why, err := a.obstacle(ctx, v, pods)
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			a.say(corev1.EventTypeWarning, "NotBegun", clip(why))
+			if err := a.turn.Give(ctx); err != nil {
+				return err
+			}
+			return wait{why, refusedPause}
+		}
+	}
+	state, err := a.host.Stage()
+	if err != nil {
+		return err
 	}
 
 	if err := a.drain.Cordon(ctx, v.node, map[string]any{mark(a.cfg.Part): present}); err != nil {
-		return 0, err
+		return err
 	}
 	// Before they go: their images may be in no registry, and they come back.
 	if err := a.folder.AddImages(drain.Images(pods)); err != nil {
-		return 0, err
+		return err
 	}
-	if drained, err := a.evict(ctx, v, pods); err != nil || !drained {
-		return soon, err
+	left, err := a.drain.Evict(ctx, pods)
+	if err != nil {
+		return err
 	}
-	return soon, a.order(ctx, v)
+	if len(left) > 0 {
+		return wait{"these pods are left: " + strings.Join(left[:min(len(left), 5)], ", "), soon}
+	}
+
+	if err := a.give(v); err != nil {
+		return err
+	}
+	return a.host.Launch(ctx, state)
 }
 
 // refusedPause is after how long it is looked again at a node whose exchange was not begun.
 const refusedPause = 30 * time.Second
 
-// obstacle is why an exchange is not begun.
-func (a *Attendant) obstacle(v view, pods []*corev1.Pod) error {
-	switch {
-	case !drain.Since(v.node, a.cfg.Part).IsZero():
-		// It was begun: the limit of the drain holds.
-		return nil
-	case !isReady(v.node):
-		// It could not be confirmed that it works afterwards.
-		return fmt.Errorf("node %s is not Ready: nothing is changed until it is", a.cfg.Node)
-	case a.replaces(v):
-		return drain.Check(pods)
+// list is the pods of the node, if they have to go.
+func (a *Attendant) list(ctx context.Context, v view) ([]*corev1.Pod, error) {
+	if !a.replaces(v) {
+		return nil, nil
 	}
-	return nil
+	return a.drain.List(ctx)
+}
+
+// obstacle is why an exchange is not begun; empty: nothing.
+func (a *Attendant) obstacle(ctx context.Context, v view, pods []*corev1.Pod) (why string, err error) {
+	if !isReady(v.node) {
+		// It could not be confirmed that it works afterwards.
+		return fmt.Sprintf("node %s is not Ready: nothing is changed until it is", a.cfg.Node), nil
+	}
+	if err := drain.Check(pods); err != nil {
+		return err.Error(), nil
+	}
+
+	nodes, _, err := a.nodes.List(ctx, "", metav1.ListOptions{})
+	if err != nil {
+		return "", fmt.Errorf("nodes: %w", err)
+	}
+	for _, node := range nodes {
+		by, failed := drain.Owner(node), node.Annotations[failedMark(a.cfg.Part)]
+		switch {
+		case node.Name == a.cfg.Node:
+		case by != "":
+			return fmt.Sprintf("node %s is cordoned by the installer of %s", node.Name, by), nil
+		case v.wanted != swap.Out && failed == string(v.wanted):
+			return fmt.Sprintf("node %s has taken %s back: take its label away", node.Name, failed), nil
+		}
+	}
+	return "", nil
 }
 
 // replaces reports whether no container of the node survives the exchange.
@@ -78,54 +159,42 @@ func (a *Attendant) replaces(v view) bool {
 	return a.cfg.Drains && (v.wanted == swap.Out || v.record.State() == swap.Out)
 }
 
-// evict reports whether no pod is left that has to go. A drain that takes too long is given up.
-func (a *Attendant) evict(ctx context.Context, v view, pods []*corev1.Pod) (done bool, err error) {
-	if !a.replaces(v) {
-		return true, nil
-	}
-
-	left, err := a.drain.Evict(ctx, pods)
-	if err == nil && len(left) == 0 {
-		return true, nil
-	}
-
-	since := drain.Since(v.node, a.cfg.Part)
-	if since.IsZero() || time.Since(since) < a.cfg.DrainLimit {
-		return false, err
-	}
-
-	if err == nil {
-		some := strings.Join(left[:min(len(left), 5)], ", ")
-		err = fmt.Errorf("after %s these are left: %s", a.cfg.DrainLimit, some)
-	}
-	a.say(corev1.EventTypeWarning, "DrainGivenUp", err.Error())
-	a.notBefore = time.Now().Add(a.cfg.Pause)
-	return false, a.release(ctx, v.node, drain.Change{})
-}
-
-// order gives the order.
-func (a *Attendant) order(ctx context.Context, v view) error {
+// give gives the order.
+func (a *Attendant) give(v view) error {
 	images, err := a.folder.Images()
 	if err != nil {
 		return err
 	}
-
-	order := swap.Order{
+	return a.folder.Give(swap.Order{
 		ID:      strings.ToLower(rand.Text()[:8]),
 		To:      v.wanted,
 		Version: a.cfg.Version,
 		Trial:   a.cfg.Trial,
 		Images:  images,
+	})
+}
+
+// finish orders what the node has once more: what could not be taken away may go now.
+func (a *Attendant) finish(ctx context.Context, v view) (time.Duration, error) {
+	if pause := finishPause - time.Since(v.record.Taken); pause > 0 {
+		return pause, nil
 	}
+	if idle, err := a.host.Idle(ctx); err != nil || !idle {
+		return soon, err
+	}
+
 	state, err := a.host.Stage()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if err := a.folder.Give(order); err != nil {
-		return err
+	if err := a.give(v); err != nil {
+		return 0, err
 	}
-	return a.host.Launch(ctx, state)
+	return soon, a.host.Launch(ctx, state)
 }
+
+// finishPause is how often at most that is tried.
+const finishPause = 10 * time.Minute
 
 // relaunch has the machine go on with an order that it does not carry out.
 func (a *Attendant) relaunch(ctx context.Context) error {
@@ -181,14 +250,23 @@ func (a *Attendant) conclude(ctx context.Context, v view) error {
 		return a.leave(ctx, v)
 	}
 
-	annotations := map[string]any{mark(a.cfg.Part): record.Order.ID + " " + text}
+	annotations := map[string]any{
+		mark(a.cfg.Part):       record.Order.ID + " " + text,
+		failedMark(a.cfg.Part): nil,
+	}
+	if record.Failure != "" && record.Order.To != swap.Out {
+		annotations[failedMark(a.cfg.Part)] = string(record.Order.To)
+	}
 	if err := a.release(ctx, v.node, drain.Change{Annotations: annotations}); err != nil {
 		return err
 	}
 
 	kind, reason := corev1.EventTypeNormal, "Exchanged"
-	if failed {
+	switch {
+	case record.Failure != "":
 		kind, reason = corev1.EventTypeWarning, "TakenBack"
+	case record.Left != "":
+		kind, reason = corev1.EventTypeWarning, "LeftOver"
 	}
 	a.say(kind, reason, text)
 	return a.host.Sweep(record.State(), a.cfg.State)
@@ -205,15 +283,22 @@ func (a *Attendant) forgive(ctx context.Context, v view) error {
 // leave the node in use. If it is as it was before, it has nothing of the installer any more, and this pod
 // goes with the label.
 func (a *Attendant) leave(ctx context.Context, v view) error {
-	if v.record.State() != swap.Out {
-		return a.release(ctx, v.node, drain.Change{})
+	annotations := map[string]any{failedMark(a.cfg.Part): nil}
+	if v.record.State() != swap.Out || v.record.Left != "" {
+		// What could not be given back is still kept.
+		return a.release(ctx, v.node, drain.Change{Annotations: annotations})
 	}
 
 	if err := a.host.Sweep(); err != nil {
 		return err
 	}
-	none := map[string]any{mark(a.cfg.Part): nil}
-	return a.release(ctx, v.node, drain.Change{Labels: none, Annotations: none})
+	// Before the label goes, and with it this pod.
+	if err := a.turn.Give(ctx); err != nil {
+		return err
+	}
+	annotations[mark(a.cfg.Part)] = nil
+	labels := map[string]any{mark(a.cfg.Part): nil}
+	return a.drain.Uncordon(ctx, v.node, drain.Change{Labels: labels, Annotations: annotations})
 }
 
 // summary says how the order ended.

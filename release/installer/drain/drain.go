@@ -54,6 +54,9 @@ func markOf(node *corev1.Node) (m mark) {
 	return m
 }
 
+// Owner is the installer that has taken a node out of use; empty: none has.
+func Owner(node *corev1.Node) string { return markOf(node).By }
+
 // Since is when an installer took the node out of use; zero: it did not.
 func Since(node *corev1.Node, by string) time.Time {
 	if m := markOf(node); m.By == by {
@@ -150,11 +153,16 @@ func Check(pods []*corev1.Pod) error {
 // called until there are none.
 func (d Drain) Evict(ctx context.Context, pods []*corev1.Pod) (left []string, err error) {
 	for _, pod := range pods {
-		if fate(pod) != goes {
+		what := pod.Namespace + "/" + pod.Name
+		switch fate(pod) {
+		case stays:
+			continue
+		case lost:
+			// It has come after the check.
+			left = append(left, what+" (it has no controller, and does not restart: delete it)")
 			continue
 		}
 
-		what := pod.Namespace + "/" + pod.Name
 		if pod.DeletionTimestamp == nil {
 			allowed, err := d.Evictions.Evict(ctx, pod)
 			if err != nil {

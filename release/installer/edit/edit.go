@@ -3,6 +3,7 @@
 package edit
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -104,12 +105,51 @@ func (o *Originals) Link(path, target string) error {
 	return os.Rename(fresh, path)
 }
 
-// Create writes a file where there is nothing: one that is there belongs to the administrator.
+// Create writes a file where there is nothing: one that is there belongs to the administrator, also one that
+// was made here and that somebody has edited since.
 func (o *Originals) Create(path string, data []byte, mode fs.FileMode) error {
 	if _, err := os.Lstat(path); err == nil && !o.knows(path) {
 		return nil
 	}
+	return o.Offer(path, data, mode)
+}
+
+// Offer replaces a file as Write does, but not one that somebody has edited since it was replaced.
+func (o *Originals) Offer(path string, data []byte, mode fs.FileMode) error {
+	known, err := o.records.Get(name(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return o.Write(path, data, mode)
+	}
+	if err != nil {
+		return err
+	}
+
+	untouched, err := o.isUntouched(path, known)
+	if err != nil || !untouched {
+		return err
+	}
 	return o.Write(path, data, mode)
+}
+
+// isUntouched reports that a path has nothing of somebody else: what was written here, what was there before,
+// where a call was cut off before it wrote, or nothing.
+func (o *Originals) isUntouched(path string, known original) (bool, error) {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if ours, err := isOurs(path, known); err != nil || ours {
+		return ours, err
+	}
+	if known.Kind != file {
+		return false, nil
+	}
+
+	now, err := os.ReadFile(path)
+	if err != nil {
+		return false, err
+	}
+	before, err := os.ReadFile(o.content(path))
+	return bytes.Equal(now, before), err
 }
 
 func (o *Originals) knows(path string) bool {
@@ -121,8 +161,13 @@ func (o *Originals) knows(path string) bool {
 func (o *Originals) remember(path, sum string) error {
 	known, err := o.records.Get(name(path))
 	if err == nil {
-		// The last two: the newest may not get there.
-		known.Written = append(known.Written[max(0, len(known.Written)-1):], sum)
+		// The new one may not get there, so the one that is there stays known.
+		here, err := sumAt(path)
+		if err != nil {
+			return err
+		}
+		known.Written = slices.DeleteFunc(known.Written, func(s string) bool { return s != here })
+		known.Written = append(known.Written, sum)
 		return o.records.Put(name(path), known)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -189,7 +234,7 @@ func (o *Originals) Restore(path string) error {
 
 // isOurs reports whether a path has what was written here.
 func isOurs(path string, known original) (bool, error) {
-	info, err := os.Lstat(path)
+	_, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		// Removed by somebody, or by a call before that was cut off.
 		return known.Kind != nothing, nil
@@ -198,16 +243,29 @@ func isOurs(path string, known original) (bool, error) {
 		return false, err
 	}
 
-	if info.Mode()&fs.ModeSymlink != 0 {
-		target, err := os.Readlink(path)
-		return slices.Contains(known.Written, sumOf([]byte(target))), err
+	sum, err := sumAt(path)
+	return slices.Contains(known.Written, sum), err
+}
+
+// sumAt is the sum of what is at a path: of a file, or of where a link leads; empty: of neither.
+func sumAt(path string) (string, error) {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
 	}
-	if !info.Mode().IsRegular() {
-		return false, nil
+	if err != nil {
+		return "", err
 	}
 
+	if info.Mode()&fs.ModeSymlink != 0 {
+		target, err := os.Readlink(path)
+		return sumOf([]byte(target)), err
+	}
+	if !info.Mode().IsRegular() {
+		return "", nil
+	}
 	data, err := os.ReadFile(path)
-	return slices.Contains(known.Written, sumOf(data)), err
+	return sumOf(data), err
 }
 
 func (o *Originals) giveBack(known original) error {

@@ -93,6 +93,45 @@ func TestConfigurationThatIsThereIsLeftAlone(t *testing.T) {
 	}
 }
 
+func TestConfigurationThatWasEditedSinceIsLeftAlone(t *testing.T) {
+	o, dir := open(t)
+	made, offered := filepath.Join(dir, "cri.toml"), filepath.Join(dir, "crictl.yaml")
+	must(t, os.WriteFile(offered, []byte("before"), 0o644))
+	must(t, o.Create(made, []byte("ours"), 0o644))
+	must(t, o.Offer(offered, []byte("ours"), 0o644))
+	must(t, o.Create(made, []byte("ours, newer"), 0o644))
+	if got := content(t, made); got != "ours, newer" {
+		t.Errorf("is %q", got)
+	}
+
+	for _, path := range []string{made, offered} {
+		must(t, os.WriteFile(path, []byte("the administrator's"), 0o644))
+	}
+	must(t, o.Create(made, []byte("ours, newest"), 0o644))
+	must(t, o.Offer(offered, []byte("ours, newest"), 0o644))
+	for _, path := range []string{made, offered} {
+		must(t, o.Restore(path))
+		if got := content(t, path); got != "the administrator's" {
+			t.Errorf("%s is %q", path, got)
+		}
+	}
+}
+
+// TestKilledWritersDoNotForgetWhatIsThere is of many that ended before they replaced the file.
+func TestKilledWritersDoNotForgetWhatIsThere(t *testing.T) {
+	o, dir := open(t)
+	path := filepath.Join(dir, "file")
+	must(t, os.WriteFile(path, []byte("theirs"), 0o644))
+	must(t, o.Write(path, []byte("ours"), 0o644))
+	for _, text := range []string{"a", "b", "c"} {
+		must(t, o.remember(path, sumOf([]byte(text))))
+	}
+	must(t, o.Restore(path))
+	if got := content(t, path); got != "theirs" {
+		t.Errorf("is %q", got)
+	}
+}
+
 func TestLinksComeAndGo(t *testing.T) {
 	o, dir := open(t)
 	path := filepath.Join(dir, "sbin", "ctr")

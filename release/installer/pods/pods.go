@@ -90,6 +90,26 @@ func (r Runtime) Process(ctx context.Context) (pid int, err error) {
 	return int(credentials.Pid), nil
 }
 
+// Running are the containers that run.
+func (r Runtime) Running(ctx context.Context) (ids []string, err error) {
+	conn, err := r.dial()
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+
+	list, err := cri.NewRuntimeServiceClient(conn).ListContainers(ctx, &cri.ListContainersRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("containers at %s: %w", r.Endpoint, err)
+	}
+	for _, c := range list.Containers {
+		if c.State == cri.ContainerState_CONTAINER_RUNNING {
+			ids = append(ids, c.Id)
+		}
+	}
+	return ids, nil
+}
+
 // RemoveAll ends all containers, each of which may take the grace, and removes all pods.
 func (r Runtime) RemoveAll(ctx context.Context, grace time.Duration) error {
 	conn, err := r.dial()

@@ -37,7 +37,42 @@ func (a Agent) Arrange(ctx context.Context, to swap.State, _ []string) (swap.Out
 	if err := a.Units.Reload(ctx); err != nil {
 		return swap.Outage{}, err
 	}
+	if err := a.isNamed(ctx, to); err != nil {
+		return swap.Outage{}, err
+	}
 	return a.restart(ctx, to)
+}
+
+// isNamed refuses a service that a drop-in after that of the installer has run something else.
+func (a Agent) isNamed(ctx context.Context, to swap.State) error {
+	if to == swap.Out {
+		return nil
+	}
+	program, err := a.Units.Starts(ctx, kubeletUnit)
+	if err == nil && program != nodeProgram {
+		err = fmt.Errorf("%s starts %s: another drop-in overrides %s", kubeletUnit, program, nodeDropIn)
+	}
+	return err
+}
+
+// Check returns the process that has the seat; zero: it does not run.
+func (a Agent) Check(ctx context.Context, in swap.State) (process int, err error) {
+	program, err := a.Units.Program(ctx, kubeletUnit)
+	if err != nil {
+		return 0, err
+	}
+	if !isRight(program, in) {
+		return 0, fmt.Errorf("%s runs %q", kubeletUnit, program)
+	}
+	return a.Units.Process(ctx, kubeletUnit)
+}
+
+// isRight reports whether a program is one that the service has to run.
+func isRight(program string, in swap.State) bool {
+	if in == swap.Out {
+		return program != "" && !strings.HasPrefix(program, nodeProgram)
+	}
+	return program == nodeProgram
 }
 
 // bring writes the program, and has the service run it from its next start on.
@@ -107,11 +142,7 @@ func (a Agent) restart(ctx context.Context, to swap.State) (o swap.Outage, err e
 		return o, err
 	}
 
-	right := program == nodeProgram
-	if to == swap.Out {
-		right = program != "" && !strings.HasPrefix(program, nodeProgram)
-	}
-	if active && right {
+	if active && isRight(program, to) {
 		return o, nil
 	}
 

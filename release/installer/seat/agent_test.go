@@ -78,3 +78,28 @@ func TestAgentOfAPackageIsLeftAlone(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+func TestDropInThatAnotherOverridesIsRefused(t *testing.T) {
+	m, host := newMachine(t)
+	m.starts = "/usr/bin/kubelet"
+	_, err := Agent{host}.Arrange(t.Context(), "v1", nil)
+	if err == nil || !strings.Contains(err.Error(), "another drop-in") {
+		t.Errorf("error %v", err)
+	}
+	if calls := strings.Join(m.calls, " "); strings.Contains(calls, "stop") {
+		t.Errorf("calls %s", calls)
+	}
+}
+
+func TestAgentThatRunsAnotherProgramIsNotTheOneThatWasBrought(t *testing.T) {
+	m, host := newMachine(t)
+	arrange(t, m, Agent{host}, "v1")
+	process, err := Agent{host}.Check(t.Context(), "v1")
+	if err != nil || process == 0 {
+		t.Errorf("process %d, %v", process, err)
+	}
+	m.unit(kubeletUnit).program = "/usr/bin/kubelet"
+	if _, err := (Agent{host}).Check(t.Context(), "v1"); err == nil {
+		t.Error("no error")
+	}
+}

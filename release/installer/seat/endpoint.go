@@ -96,15 +96,23 @@ func (e endpoints) to(endpoint string) endpoints {
 	return next
 }
 
-// write has the places say what is here, and nothing where that was so.
-func (e endpoints) write(root string) error {
+// change is a file of the administrator that is about to be replaced.
+type change struct {
+	path, text string
+	mode       fs.FileMode
+}
+
+func (c change) write() error { return durable.WriteFile(c.path, []byte(c.text), c.mode) }
+
+// changes has the places say what is here, and nothing where that was so. All are checked, none is written.
+func (e endpoints) changes(root string) (all []change, err error) {
 	for _, path := range []string{agentConfig, instanceConfig, kubeadmFlags, extraFlags, extraFlagsRPM} {
 		text, err := readFile(root + path)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if text == "" && path == agentConfig {
-			return fmt.Errorf("%s is missing: the agent of this node was not set up by kubeadm", path)
+			return nil, fmt.Errorf("%s is missing: the agent of this node was not set up by kubeadm", path)
 		}
 
 		said, known := e[path]
@@ -119,11 +127,13 @@ func (e endpoints) write(root string) error {
 		if changed == text {
 			continue
 		}
-		if err := replaceFile(root+path, changed, plain(said)); err != nil {
-			return err
+		c, err := newChange(root+path, changed, plain(said))
+		if err != nil {
+			return nil, err
 		}
+		all = append(all, c)
 	}
-	return nil
+	return all, nil
 }
 
 // withKey is a KubeletConfiguration with the key, or without it.
@@ -141,23 +151,24 @@ func withKey(text, said string, known bool) string {
 	return strings.TrimRight(text, "\n") + "\n" + line
 }
 
-// replaceFile writes a file with the mode that it has. A configuration is read again before.
-func replaceFile(path, text, endpoint string) error {
+// newChange is a file with the mode that it has. A configuration is read again.
+func newChange(path, text, endpoint string) (change, error) {
 	if strings.HasSuffix(path, ".yaml") {
 		var config struct {
 			Endpoint string `json:"containerRuntimeEndpoint"`
 		}
 		if err := yaml.Unmarshal([]byte(text), &config); err != nil || config.Endpoint != endpoint {
-			return fmt.Errorf("%s: cannot set containerRuntimeEndpoint: is it one line of YAML? (%w)", path,
-				errors.Join(err, fmt.Errorf("it reads %q", config.Endpoint)))
+			err = errors.Join(err, fmt.Errorf("it reads %q", config.Endpoint))
+			const text = "%s: cannot set containerRuntimeEndpoint: is it one line of YAML? (%w)"
+			return change{}, fmt.Errorf(text, path, err)
 		}
 	}
 
 	info, err := os.Stat(path)
 	if err != nil {
-		return err
+		return change{}, err
 	}
-	return durable.WriteFile(path, []byte(text), info.Mode().Perm())
+	return change{path: path, text: text, mode: info.Mode().Perm()}, nil
 }
 
 // maxConfig is more than these files have.

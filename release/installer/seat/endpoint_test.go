@@ -1,6 +1,7 @@
 package seat
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +21,14 @@ func node(t *testing.T, files map[string]string) string {
 		}
 	}
 	return root
+}
+
+func write(e endpoints, root string) error {
+	changes, err := e.changes(root)
+	for _, c := range changes {
+		err = errors.Join(err, c.write())
+	}
+	return err
 }
 
 func TestEndpointsGoAndComeBack(t *testing.T) {
@@ -55,7 +64,7 @@ func TestEndpointsGoAndComeBack(t *testing.T) {
 			}
 
 			for range 2 {
-				if err := before.to(criEndpoint).write(root); err != nil {
+				if err := write(before.to(criEndpoint), root); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -64,7 +73,7 @@ func TestEndpointsGoAndComeBack(t *testing.T) {
 				t.Errorf("endpoints %q, %v", now, err)
 			}
 
-			if err := before.write(root); err != nil {
+			if err := write(before, root); err != nil {
 				t.Fatal(err)
 			}
 			for path, want := range c.files {
@@ -77,7 +86,7 @@ func TestEndpointsGoAndComeBack(t *testing.T) {
 }
 
 func TestNodeWithoutAConfigurationIsRefused(t *testing.T) {
-	err := endpoints{}.to(criEndpoint).write(t.TempDir())
+	_, err := endpoints{}.to(criEndpoint).changes(t.TempDir())
 	if err == nil || !strings.Contains(err.Error(), agentConfig) {
 		t.Errorf("error %v", err)
 	}
@@ -86,7 +95,7 @@ func TestNodeWithoutAConfigurationIsRefused(t *testing.T) {
 func TestConfigurationThatIsNotLinesIsLeftAsItIs(t *testing.T) {
 	const text = "{\"kind\": \"KubeletConfiguration\",\n \"containerRuntimeEndpoint\": \"unix:///x\"}\n"
 	root := node(t, map[string]string{agentConfig: text})
-	err := endpoints{}.to(criEndpoint).write(root)
+	_, err := endpoints{}.to(criEndpoint).changes(root)
 	if err == nil || !strings.Contains(err.Error(), agentConfig) {
 		t.Errorf("error %v", err)
 	}

@@ -4,14 +4,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -20,91 +19,11 @@ import (
 	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
-// server is a container runtime that has pods, and does with them what CRI says.
-type server struct {
-	cri.UnimplementedRuntimeServiceServer
-	cri.UnimplementedImageServiceServer
-
-	mu      sync.Mutex
-	pods    map[string]bool
-	stuck   bool
-	stopped []string
-}
-
-func (s *server) Status(context.Context, *cri.StatusRequest) (*cri.StatusResponse, error) {
-	return &cri.StatusResponse{Status: &cri.RuntimeStatus{}}, nil
-}
-
-func (s *server) ListPodSandbox(
-	context.Context, *cri.ListPodSandboxRequest,
-) (*cri.ListPodSandboxResponse, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	answer := &cri.ListPodSandboxResponse{}
-	for _, id := range slices.Sorted(maps.Keys(s.pods)) {
-		metadata := &cri.PodSandboxMetadata{Name: id}
-		answer.Items = append(answer.Items, &cri.PodSandbox{Id: id, Metadata: metadata})
-	}
-	return answer, nil
-}
-
-func (s *server) ListContainers(
-	context.Context, *cri.ListContainersRequest,
-) (*cri.ListContainersResponse, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	answer := &cri.ListContainersResponse{}
-	for id := range s.pods {
-		answer.Containers = append(answer.Containers, &cri.Container{
-			Id:           id + "-container",
-			PodSandboxId: id,
-			State:        cri.ContainerState_CONTAINER_RUNNING,
-		})
-	}
-	return answer, nil
-}
-
-func (s *server) StopContainer(
-	_ context.Context, r *cri.StopContainerRequest,
-) (*cri.StopContainerResponse, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stopped = append(s.stopped, fmt.Sprintf("%s within %d s", r.ContainerId, r.Timeout))
-	return &cri.StopContainerResponse{}, nil
-}
-
-func (s *server) StopPodSandbox(
-	context.Context, *cri.StopPodSandboxRequest,
-) (*cri.StopPodSandboxResponse, error) {
-	return &cri.StopPodSandboxResponse{}, nil
-}
-
-func (s *server) RemovePodSandbox(
-	_ context.Context, r *cri.RemovePodSandboxRequest,
-) (*cri.RemovePodSandboxResponse, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stuck {
-		return nil, fmt.Errorf("its mounts are busy")
-	}
-	delete(s.pods, r.PodSandboxId)
-	return &cri.RemovePodSandboxResponse{}, nil
-}
-
-func (s *server) ImageStatus(context.Context, *cri.ImageStatusRequest) (*cri.ImageStatusResponse, error) {
-	return &cri.ImageStatusResponse{}, nil
-}
-
-func (s *server) has() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.pods))
-}
-
 // service is one of the machine's.
 type service struct {
 	enabled, active bool
 	program         string
+	process         int
 
 	// starts finds the program that a start executes; nil: always the same.
 	starts func() string
@@ -123,7 +42,36 @@ type machine struct {
 	calls  []string
 	killAt int
 	kill   context.CancelFunc
+
+	// processes counts those that were started, and killed is how often all of pods were.
+	processes, killed int
+
+	// late is how often the old process is seen after a restart, which is done then.
+	late int
+	soon func()
+
+	// using are the processes in containers of trivet-cri.
+	using []int
+
+	// starts is what systemd says that the agent's service starts; empty: what its files say.
+	starts string
 }
+
+// Kill of processes of pods: no runtime has them any more.
+type processes struct{ *machine }
+
+func (p processes) Kill(context.Context) error {
+	p.killed++
+	for _, s := range p.runtimes {
+		s.mu.Lock()
+		s.immortal = false
+		clear(s.pods)
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+func (p processes) Using(string) ([]int, error) { return p.using, nil }
 
 func (m *machine) call(ctx context.Context, format string, args ...any) error {
 	if ctx.Err() != nil {
@@ -159,6 +107,8 @@ func (m *machine) start(unit string) {
 	}
 
 	s.active = true
+	m.processes++
+	s.process = m.processes
 	if s.starts != nil {
 		s.program = s.starts()
 	}
@@ -180,9 +130,13 @@ func (m *machine) Stop(ctx context.Context, unit string) error {
 func (m *machine) stop(unit string) {
 	m.unit(unit).active = false
 	m.unit(unit).program = ""
+	m.unit(unit).process = 0
 	if s := m.served[unit]; s != nil {
 		s.Stop()
 		delete(m.served, unit)
+
+		// Its own goroutine may not have come to serve, and so to close it.
+		os.Remove(m.root + sockets[unit])
 	}
 }
 
@@ -190,8 +144,14 @@ func (m *machine) RestartSoon(ctx context.Context, unit string) error {
 	if err := m.call(ctx, "restart %s", unit); err != nil {
 		return err
 	}
-	m.stop(unit)
-	m.start(unit)
+	m.soon = func() {
+		m.soon = nil
+		m.stop(unit)
+		m.start(unit)
+	}
+	if m.late == 0 {
+		m.soon()
+	}
 	return nil
 }
 
@@ -229,6 +189,22 @@ func (m *machine) Users(_ context.Context, unit string) (users []string, err err
 		users = []string{"docker.service"}
 	}
 	return users, nil
+}
+
+func (m *machine) Process(_ context.Context, unit string) (int, error) {
+	if m.soon != nil {
+		if m.late--; m.late == 0 {
+			m.soon()
+		}
+	}
+	return m.unit(unit).process, nil
+}
+
+func (m *machine) Starts(context.Context, string) (string, error) {
+	if m.starts != "" {
+		return m.starts, nil
+	}
+	return m.agentProgram(), nil
 }
 
 func (m *machine) Program(_ context.Context, unit string) (string, error) {
@@ -284,8 +260,8 @@ func newMachine(t *testing.T) (*machine, Host) {
 		root:     testenv.ShortDir(t),
 		services: map[string]*service{},
 		runtimes: map[string]*server{
-			"containerd.service": {pods: map[string]bool{"web": true}},
-			criUnit:              {pods: map[string]bool{}},
+			"containerd.service": {pods: map[string]bool{"web": true}, ended: map[string]bool{}},
+			criUnit:              {pods: map[string]bool{}, ended: map[string]bool{}},
 		},
 		served: map[string]*grpc.Server{},
 		text:   kubeletText,
@@ -304,9 +280,12 @@ func newMachine(t *testing.T) (*machine, Host) {
 
 	host := Host{
 		Units:  m,
+		Pods:   processes{m},
 		Folder: swap.Folder(filepath.Join(m.root, "installer")),
 		Root:   m.root,
 		Log:    slog.New(slog.NewTextHandler(t.Output(), nil)),
+
+		patience: 500 * time.Millisecond,
 	}
 	for _, state := range []swap.State{"v1", "v2"} {
 		m.putPayload(host, state, "trivet-monitor", "#!/bin/sh\n")

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -55,16 +53,26 @@ const beforeRuntime = "runtime"
 
 // Arrange gives the seat to trivet-cri of a set of files, or back to the runtime that was there.
 func (r Runtime) Arrange(ctx context.Context, to swap.State, images []string) (swap.Outage, error) {
+	arrange := r.enter
 	if to == swap.Out {
-		return r.leave(ctx, images)
+		arrange = r.leave
 	}
-	return r.enter(ctx, to, images)
+
+	outage, err := arrange(ctx, to, images)
+	if err != nil && !isKilled(ctx) {
+		// It may be a while until the next try: with the runtime that its configuration names.
+		err = errors.Join(err, r.resumeAgent(context.WithoutCancel(ctx)))
+	}
+	return outage, err
 }
 
 // enter gives the seat to trivet-cri. Until the agent is stopped, the node works as before.
 func (r Runtime) enter(ctx context.Context, state swap.State, images []string) (swap.Outage, error) {
 	was, err := r.remember(ctx)
 	if err != nil {
+		return swap.Outage{}, err
+	}
+	if err := r.keepAgent(ctx); err != nil {
 		return swap.Outage{}, err
 	}
 
@@ -84,16 +92,25 @@ func (r Runtime) enter(ctx context.Context, state swap.State, images []string) (
 		return swap.Outage{}, errors.Join(err, r.startAgent(ctx))
 	}
 
+	// One that does not say what it has would keep it running beside what the agent makes again.
 	theirs, ours := r.at(was.Endpoint), r.at(criEndpoint)
+	if err := r.answers(ctx, theirs, r.startLimit()); err != nil {
+		return swap.Outage{}, err
+	}
 	r.carrier(theirs, ours).Bring(ctx, images)
-	return r.exchange(ctx, theirs, said.to(criEndpoint))
+	return r.exchange(ctx, said.to(criEndpoint), func(ctx context.Context) error {
+		return r.empty(ctx, theirs)
+	})
 }
 
 // leave gives the seat back.
-func (r Runtime) leave(ctx context.Context, images []string) (swap.Outage, error) {
+func (r Runtime) leave(ctx context.Context, _ swap.State, images []string) (swap.Outage, error) {
 	was, err := r.recall()
 	if err != nil || was.Endpoint == "" {
 		// It never came as far as to change anything.
+		return swap.Outage{}, err
+	}
+	if err := r.keepAgent(ctx); err != nil {
 		return swap.Outage{}, err
 	}
 
@@ -107,13 +124,27 @@ func (r Runtime) leave(ctx context.Context, images []string) (swap.Outage, error
 	}
 
 	theirs, ours := r.at(was.Endpoint), r.at(criEndpoint)
-	r.carrier(ours, theirs).Bring(ctx, images)
-	return r.exchange(ctx, ours, was.Said)
+	dead := r.revive(ctx, ours)
+	if dead == nil {
+		r.carrier(ours, theirs).Bring(ctx, images)
+	}
+	return r.exchange(ctx, was.Said, func(ctx context.Context) error {
+		return r.clear(ctx, ours, dead)
+	})
 }
 
 // exchange has the agent work with another runtime: the node is without an agent meanwhile.
-func (r Runtime) exchange(ctx context.Context, from pods.Runtime, say endpoints) (o swap.Outage, err error) {
+// clear takes the pods of the runtime before away.
+func (r Runtime) exchange(
+	ctx context.Context,
+	say endpoints,
+	clear func(context.Context) error,
+) (o swap.Outage, err error) {
 	agent, err := r.agent(ctx)
+	if err != nil {
+		return o, err
+	}
+	changes, err := say.changes(r.Root)
 	if err != nil {
 		return o, err
 	}
@@ -122,45 +153,17 @@ func (r Runtime) exchange(ctx context.Context, from pods.Runtime, say endpoints)
 	if err := r.Units.Stop(ctx, agent); err != nil {
 		return o, err
 	}
-	if err := r.empty(ctx, from); err != nil {
+	if err := clear(ctx); err != nil {
 		return o, err
 	}
-	if err := say.write(r.Root); err != nil {
-		return o, err
+	for _, c := range changes {
+		if err := c.write(); err != nil {
+			return o, err
+		}
 	}
 
 	o.Started = time.Now()
 	return o, r.Units.StartSoon(ctx, agent)
-}
-
-// empty takes all pods away from a runtime. One that does not serve has none that it could be asked for.
-func (r Runtime) empty(ctx context.Context, from pods.Runtime) error {
-	glance, cancel := context.WithTimeout(ctx, deadLimit)
-	defer cancel()
-	if err := from.Serve(glance); err != nil {
-		r.Log.Warn("a runtime that does not serve keeps its pods", "endpoint", from.Endpoint, "err", err)
-		return nil
-	}
-
-	limited, cancel := context.WithTimeout(ctx, emptyLimit)
-	defer cancel()
-	return from.RemoveAll(limited, stopGrace)
-}
-
-const (
-	// deadLimit is after how long a runtime that is asked for its pods is taken for one that does not serve.
-	deadLimit = 5 * time.Second
-
-	// emptyLimit bounds how long all pods take to go.
-	emptyLimit = time.Minute
-)
-
-func (r Runtime) startAgent(ctx context.Context) error {
-	agent, err := r.agent(ctx)
-	if err != nil {
-		return err
-	}
-	return r.Units.StartSoon(ctx, agent)
 }
 
 // remember finds out what the node has, before anything is changed.
@@ -256,46 +259,6 @@ func (r Runtime) configure(state swap.State) error {
 	return nil
 }
 
-// serve has trivet-cri run as it is on disk.
-func (r Runtime) serve(ctx context.Context) error {
-	if err := r.Units.Reload(ctx); err != nil {
-		return err
-	}
-	if err := r.Units.Enable(ctx, criUnit); err != nil {
-		return err
-	}
-
-	current, err := r.current(ctx, criUnit, criProgram)
-	if err != nil {
-		return err
-	}
-	if !current {
-		if err := r.Units.RestartSoon(ctx, criUnit); err != nil {
-			return err
-		}
-	}
-
-	limited, cancel := context.WithTimeout(ctx, serviceLimit)
-	defer cancel()
-	return r.at(criEndpoint).Serve(limited)
-}
-
-// serveAgain has the runtime run that was there.
-func (r Runtime) serveAgain(ctx context.Context, was before) error {
-	if was.Enabled {
-		if err := r.Units.Enable(ctx, was.Unit); err != nil {
-			return err
-		}
-	}
-	if err := r.Units.Start(ctx, was.Unit); err != nil {
-		return err
-	}
-
-	limited, cancel := context.WithTimeout(ctx, serviceLimit)
-	defer cancel()
-	return r.at(was.Endpoint).Serve(limited)
-}
-
 // at is the runtime at an endpoint.
 func (r Runtime) at(endpoint string) pods.Runtime {
 	return pods.Runtime{Endpoint: "unix://" + r.Root + strings.TrimPrefix(endpoint, "unix://")}
@@ -314,6 +277,9 @@ func (r Runtime) carrier(from, to pods.Runtime) carry.Carrier {
 
 // Settle ends the runtime that does not have the seat. With trivet-cri goes all that it has brought.
 func (r Runtime) Settle(ctx context.Context, in swap.State) error {
+	if err := r.forgetAgent(); err != nil {
+		return err
+	}
 	was, err := r.recall()
 	if err != nil || was.Endpoint == "" {
 		return err
@@ -327,7 +293,7 @@ func (r Runtime) Settle(ctx context.Context, in swap.State) error {
 		return err
 	}
 	config := "runtime-endpoint: " + criEndpoint + "\n"
-	if err := originals.Write(r.Root+crictlConfig, []byte(config), 0o644); err != nil {
+	if err := originals.Offer(r.Root+crictlConfig, []byte(config), 0o644); err != nil {
 		return err
 	}
 
@@ -337,50 +303,4 @@ func (r Runtime) Settle(ctx context.Context, in swap.State) error {
 		return err
 	}
 	return errors.Join(r.Units.Disable(ctx, was.Unit), r.Units.Stop(ctx, was.Unit))
-}
-
-// takeAway removes trivet-cri, its monitor, and what they keep.
-func (r Runtime) takeAway(ctx context.Context) error {
-	exists, err := r.Units.Exists(ctx, criUnit)
-	if err != nil {
-		return err
-	}
-	if exists {
-		if err := errors.Join(r.Units.Disable(ctx, criUnit), r.Units.Stop(ctx, criUnit)); err != nil {
-			return err
-		}
-		r.shutdown(ctx)
-	}
-
-	err = r.restore(crictlConfig, ctrLink, criConfig, criUnitPath, criProgram, monitorPath)
-	if err := errors.Join(err, r.Units.Reload(ctx)); err != nil {
-		return err
-	}
-
-	// Others may have something there.
-	os.Remove(r.Root + filepath.Dir(criConfig))
-	err = r.removeAll("/var/lib/trivet/cri", "/run/trivet/cri*", "/run/trivet/monitor*",
-		"/run/trivet/metrics/trivet-cri.sock")
-	if err != nil {
-		return err
-	}
-
-	store, err := memory[before](r.Host)
-	if err != nil {
-		return err
-	}
-	return store.Delete(beforeRuntime)
-}
-
-// shutdown ends trivet-monitor, which lives on when its service is stopped. It is in the service's group.
-func (r Runtime) shutdown(ctx context.Context) {
-	limited, cancel := context.WithTimeout(ctx, serviceLimit)
-	defer cancel()
-	out, err := exec.CommandContext(limited, r.Root+criProgram, "--shutdown").CombinedOutput()
-	if err != nil {
-		r.Log.Warn("trivet-monitor is killed", "err", err, "output", strings.TrimSpace(string(out)))
-		if err := r.Units.Kill(ctx, criUnit); err != nil {
-			r.Log.Warn("cannot kill what is left of trivet-cri", "err", err)
-		}
-	}
 }

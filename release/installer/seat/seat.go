@@ -5,6 +5,8 @@ package seat
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +16,8 @@ import (
 	"time"
 
 	"github.com/trivet-node/trivet/internal/durable"
+	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/removal"
 
 	"github.com/trivet-node/trivet/release/installer/edit"
 	"github.com/trivet-node/trivet/release/installer/swap"
@@ -35,21 +39,36 @@ type Units interface {
 	Enabled(ctx context.Context, unit string) (bool, error)
 	Users(ctx context.Context, unit string) ([]string, error)
 
+	Process(ctx context.Context, unit string) (int, error)
+	Starts(ctx context.Context, unit string) (string, error)
 	Program(ctx context.Context, unit string) (string, error)
 	Arguments(ctx context.Context, unit string) ([]string, error)
 	Text(ctx context.Context, unit string) (string, error)
 	Of(pid int) (string, error)
 }
 
+// Pods are the processes of the machine's pods, whatever runtime has made them.
+type Pods interface {
+	// Kill kills all and returns when none is left.
+	Kill(ctx context.Context) error
+
+	// Using are those whose root file system is made of directories below one.
+	Using(dir string) ([]int, error)
+}
+
 // Host is the machine and what the installer keeps on it.
 type Host struct {
 	Units  Units
+	Pods   Pods
 	Folder swap.Folder
 
 	// Root is where the machine's files are; empty: /.
 	Root string
 
 	Log *slog.Logger
+
+	// patience bounds the start of a server until it answers; 0: serviceLimit.
+	patience time.Duration
 }
 
 // Units of agents.
@@ -58,23 +77,8 @@ const (
 	nodeUnit    = "trivet-node.service"
 )
 
-// agent is the unit of the node's agent.
-func (h Host) agent(ctx context.Context) (string, error) {
-	for _, unit := range []string{kubeletUnit, nodeUnit} {
-		enabled, err := h.Units.Enabled(ctx, unit)
-		if err != nil {
-			return "", err
-		}
-		active, err := h.Units.Active(ctx, unit)
-		if err != nil {
-			return "", err
-		}
-		if enabled || active {
-			return unit, nil
-		}
-	}
-	return "", fmt.Errorf("the agent of this node is neither %s nor %s", kubeletUnit, nodeUnit)
-}
+// isKilled reports that the process is to end, which is not that a call took too long.
+func isKilled(ctx context.Context) bool { return errors.Is(context.Cause(ctx), context.Canceled) }
 
 func (h Host) originals() (*edit.Originals, error) { return edit.Open(h.Folder.Path("original")) }
 
@@ -126,6 +130,13 @@ func (h Host) payload(state swap.State, name string) string {
 // serviceLimit bounds the start of a server until it answers.
 const serviceLimit = 30 * time.Second
 
+func (h Host) startLimit() time.Duration {
+	if h.patience > 0 {
+		return h.patience
+	}
+	return serviceLimit
+}
+
 // stopGrace is how long a container may take to end when its runtime goes. The node is without its agent
 // meanwhile.
 const stopGrace = 4 * time.Second
@@ -144,6 +155,19 @@ func (h Host) current(ctx context.Context, unit, path string) (bool, error) {
 	return program == path, err
 }
 
+// sum is one of the contents of files.
+func (h Host) sum(paths ...string) (string, error) {
+	sum := sha256.New()
+	for _, path := range paths {
+		data, err := os.ReadFile(h.Root + path)
+		if err != nil && !isMissing(err) {
+			return "", err
+		}
+		fmt.Fprintf(sum, "%s %x\n", path, sha256.Sum256(data))
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
 // removeAll removes what a part has kept, by patterns of its own.
 func (h Host) removeAll(patterns ...string) error {
 	var failed error
@@ -151,7 +175,8 @@ func (h Host) removeAll(patterns ...string) error {
 		paths, err := filepath.Glob(h.Root + pattern)
 		failed = errors.Join(failed, err)
 		for _, path := range paths {
-			failed = errors.Join(failed, os.RemoveAll(path))
+			// Containers that were killed have left mounts.
+			failed = errors.Join(failed, mount.UnmountBelow(path), removal.Tree(path))
 		}
 	}
 	return failed

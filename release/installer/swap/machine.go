@@ -18,6 +18,9 @@ type Seat interface {
 
 	// Settle takes away what only another state needs. It is repeated when it fails.
 	Settle(ctx context.Context, in State) error
+
+	// Check returns the process by which a state has the seat; zero: it does not run.
+	Check(ctx context.Context, in State) (process int, err error)
 }
 
 // Outage is when the agent was stopped and started again; zero: it was not.
@@ -42,8 +45,13 @@ const (
 	// settleTries is how often what is left over is tried to be taken away.
 	settleTries = 5
 
-	// confirmPoll is how often it looks for the confirmation.
+	// confirmPoll is how often it looks for the confirmation, processPoll for the process.
 	confirmPoll = 100 * time.Millisecond
+	processPoll = time.Second
+
+	// proof is how long one process has to have run before an order is settled: one that ends and is started
+	// again may look well at a glance.
+	proof = 45 * time.Second
 )
 
 // Run carries out the last order, unless that is done, and finishes one before it that was cut off.
@@ -75,11 +83,16 @@ func (m Machine) next() (Record, error) {
 		return record, err
 	}
 
-	m.Log.Info("takes an order", "order", order.ID, "from", record.State(), "to", order.To)
+	phase := Switching
+	if order.To == record.State() && record.Left != "" {
+		// It is for what is left over.
+		phase = Settling
+	}
+	m.Log.Info("takes an order", "order", order.ID, "from", record.State(), "to", order.To, "phase", phase)
 	return m.keep(Record{
 		Order: order,
 		From:  record.State(),
-		Phase: Switching,
+		Phase: phase,
 		Taken: time.Now(),
 	})
 }
@@ -137,19 +150,65 @@ func (m Machine) switchOver(ctx context.Context, r Record) (Record, error) {
 	return m.keep(r)
 }
 
-// await waits for the pod's word.
+// await waits for the pod's word, and for the proof.
 func (m Machine) await(ctx context.Context, r Record) (Record, error) {
+	w := watch{seat: m.Seat, state: r.Order.To}
 	for range retry.Every(ctx, confirmPoll) {
-		if ready, ok := m.Folder.confirmed(r.Order.ID); ok {
-			m.Log.Info("the node works", "order", r.Order.ID)
+		w.look(ctx)
+		ready, confirmed := m.Folder.confirmed(r.Order.ID)
+		now := time.Now()
+		switch {
+		case confirmed && w.proven(now):
+			m.Log.Info("the node works", "order", r.Order.ID, "process", w.process)
 			r.Phase, r.Ready = Settling, ready
 			return m.keep(r)
-		}
-		if time.Now().After(r.Deadline) {
+		case !confirmed && now.After(r.Deadline):
 			return m.fail(r, fmt.Errorf("nobody confirmed within %s that the node is Ready", r.Order.Trial))
+		case now.After(r.Deadline.Add(proof + processPoll)):
+			return m.fail(r, fmt.Errorf("no process has run for %s: %w", proof, w.why()))
 		}
 	}
 	return r, context.Cause(ctx)
+}
+
+// watch looks at the process by which a state has the seat.
+type watch struct {
+	seat  Seat
+	state State
+
+	// process is the one that was seen last, since and last are when it was seen first and last.
+	process     int
+	since, last time.Time
+
+	err error
+}
+
+// look looks if it is time.
+func (w *watch) look(ctx context.Context) {
+	now := time.Now()
+	if now.Sub(w.last) < processPoll {
+		return
+	}
+	w.last = now
+
+	process, err := w.seat.Check(ctx, w.state)
+	if err != nil || process != w.process {
+		w.since = now
+	}
+	w.process, w.err = process, err
+}
+
+// proven reports whether the process has run for long enough.
+func (w *watch) proven(now time.Time) bool {
+	return w.process != 0 && w.err == nil && now.Sub(w.since) >= proof
+}
+
+// why is what was seen last.
+func (w *watch) why() error {
+	if w.err != nil {
+		return w.err
+	}
+	return fmt.Errorf("process %d runs since %s", w.process, w.since.Format(time.TimeOnly))
 }
 
 // fail takes the order back.

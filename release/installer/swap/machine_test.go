@@ -18,7 +18,12 @@ type seat struct {
 	state   State
 	settled State
 	broken  map[State]error
-	calls   []string
+	messy   error
+
+	// restarts is how often its process ends, one in ten seconds.
+	restarts int
+
+	calls []string
 
 	// killAt is the call at which the machine ends, from 1, and kill ends it.
 	killAt int
@@ -49,7 +54,12 @@ func (s *seat) Arrange(ctx context.Context, to State, _ []string) (Outage, error
 func (s *seat) Settle(_ context.Context, in State) error {
 	s.call("settle " + in.String())
 	s.settled = in
-	return nil
+	return s.messy
+}
+
+func (s *seat) Check(context.Context, State) (int, error) {
+	first := time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
+	return 1 + min(s.restarts, int(time.Since(first)/(10*time.Second))), nil
 }
 
 func machine(t *testing.T, folder Folder, s *seat) Machine {
@@ -212,6 +222,62 @@ func TestFailureThatIsAcceptedCountsNoMore(t *testing.T) {
 	record, err := folder.Record()
 	if err != nil || record.State() != Out || record.Failure != "" {
 		t.Errorf("record %+v, %v", record, err)
+	}
+}
+
+// TestVersionThatAlwaysEndsIsTakenBack is of one that serves for some seconds, and again.
+func TestVersionThatAlwaysEndsIsTakenBack(t *testing.T) {
+	for restarts, want := range map[int]State{2: next, 1000: Out} {
+		s, folder := &seat{restarts: restarts}, Folder(t.TempDir())
+		record := order(t, s, folder, Order{ID: "a", To: next, Trial: time.Minute}, true)
+		if record.State() != want || s.settled != want {
+			t.Errorf("%d restarts: record %+v", restarts, record)
+		}
+	}
+}
+
+func TestOrderForWhatIsLeftOnlySettles(t *testing.T) {
+	s, folder := &seat{messy: errors.New("busy")}, Folder(t.TempDir())
+	record := order(t, s, folder, Order{ID: "a", To: next, Trial: time.Minute}, true)
+	if record.Left != "busy" {
+		t.Fatalf("record %+v", record)
+	}
+
+	s.messy, s.calls = nil, nil
+	record = order(t, s, folder, Order{ID: "b", To: next, Trial: time.Minute}, false)
+	if record.Phase != Done || record.Left != "" || record.State() != next || record.Failure != "" {
+		t.Errorf("record %+v", record)
+	}
+	if got := strings.Join(s.calls, ", "); got != "settle v1" {
+		t.Errorf("calls %s", got)
+	}
+}
+
+func TestImagesAreBounded(t *testing.T) {
+	folder := Folder(t.TempDir())
+	many := []string{"short:1", strings.Repeat("x", maxName+1), "<&>"}
+	for i := range 3 * maxImages {
+		many = append(many, fmt.Sprintf("%0500d", i))
+	}
+	for range 2 {
+		if err := folder.AddImages(many); err != nil {
+			t.Fatal(err)
+		}
+	}
+	images, err := folder.Images()
+	if err != nil || len(images) != maxImages || images[0] != "short:1" || len(images[1]) > maxName {
+		t.Errorf("%d images, %v", len(images), err)
+	}
+
+	// An order with all of them can be read again.
+	if err := folder.Give(Order{ID: "a", Images: images}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := folder.Order(); err != nil {
+		t.Error(err)
+	}
+	if err := folder.Give(Order{ID: "b", Version: strings.Repeat("x", maxFile)}); err == nil {
+		t.Error("a file that could not be read was written")
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"time"
 
@@ -137,7 +138,16 @@ func (f Folder) Confirm(c Confirmation) error { return f.write(confirmedFile, c)
 // Images are those that pods of the node had since the drain began.
 func (f Folder) Images() (images []string, err error) { return images, f.read(imagesFile, &images) }
 
-// AddImages adds to them.
+// Limits of images: who may make pods names them. What is not among them is pulled.
+const (
+	maxImages = 1000
+	maxName   = 512
+)
+
+// imageName is what a runtime takes for the name of an image, and takes no more bytes in a file than it has.
+var imageName = regexp.MustCompile(fmt.Sprintf(`^[A-Za-z0-9._:/@+-]{1,%d}$`, maxName))
+
+// AddImages adds to them, within the limits.
 func (f Folder) AddImages(more []string) error {
 	images, err := f.Images()
 	if err != nil {
@@ -146,7 +156,10 @@ func (f Folder) AddImages(more []string) error {
 
 	known := len(images)
 	for _, image := range more {
-		if !slices.Contains(images, image) {
+		if len(images) == maxImages {
+			break
+		}
+		if imageName.MatchString(image) && !slices.Contains(images, image) {
 			images = append(images, image)
 		}
 	}
@@ -205,6 +218,9 @@ func (f Folder) write(name string, what any) error {
 	data, err := json.MarshalIndent(what, "", "  ")
 	if err != nil {
 		return err
+	}
+	if len(data) >= maxFile {
+		return fmt.Errorf("%s: %d bytes, more than %d", f.Path(name), len(data), maxFile)
 	}
 	if err := os.MkdirAll(string(f), 0o700); err != nil {
 		return err

@@ -40,6 +40,16 @@ func Command(text, skip string) (arguments string, err error) {
 	return strings.TrimSpace(arguments), nil
 }
 
+// startedBy is the program in the property ExecStart, which is { path=PROGRAM ; argv[]=PROGRAM ... ; ... }.
+func startedBy(property string) (string, error) {
+	_, after, found := strings.Cut(property, "{ path=")
+	program, _, ends := strings.Cut(after, " ;")
+	if !found || !ends || strings.Contains(after, "{ path=") {
+		return "", fmt.Errorf("ExecStart is %q, want one command", property)
+	}
+	return program, nil
+}
+
 // Settings are the lines of the section Service of a unit's file, without those of the keys given.
 func Settings(text string, without ...string) (lines []string, err error) {
 	inside := false

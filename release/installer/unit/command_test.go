@@ -77,3 +77,16 @@ func FuzzCommand(f *testing.F) {
 		}
 	})
 }
+
+func TestProgramThatAServiceStarts(t *testing.T) {
+	const one = "{ path=/usr/local/bin/trivet-node ; argv[]=/usr/local/bin/trivet-node $A ; " +
+		"ignore_errors=no ; pid=0 ; status=0/0 }"
+	if got, err := startedBy(one); err != nil || got != "/usr/local/bin/trivet-node" {
+		t.Errorf("program %q, %v", got, err)
+	}
+	for _, text := range []string{"", one + " " + one, "{ path=/a"} {
+		if got, err := startedBy(text); err == nil {
+			t.Errorf("%q: program %q", text, got)
+		}
+	}
+}

@@ -113,6 +113,24 @@ func (h Host) Enabled(ctx context.Context, unit string) (bool, error) {
 	return state == "enabled", err
 }
 
+// Process is the main process of a unit that is active; zero: it has none, or is not.
+func (h Host) Process(ctx context.Context, unit string) (int, error) {
+	state, err := h.Property(ctx, unit, "ActiveState")
+	if err != nil || state != "active" {
+		return 0, err
+	}
+	return h.pid(ctx, unit)
+}
+
+// Starts is the program that the next start of a unit executes.
+func (h Host) Starts(ctx context.Context, unit string) (string, error) {
+	text, err := h.Property(ctx, unit, "ExecStart")
+	if err != nil {
+		return "", err
+	}
+	return startedBy(text)
+}
+
 // Program is the file that the main process of a unit executes; empty: it has none. One that was replaced
 // since ends with " (deleted)".
 func (h Host) Program(ctx context.Context, unit string) (string, error) {

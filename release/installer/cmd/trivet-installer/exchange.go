@@ -7,6 +7,7 @@ import (
 	"github.com/trivet-node/trivet/internal/lockfile"
 	"github.com/trivet-node/trivet/internal/program"
 
+	"github.com/trivet-node/trivet/release/installer/kubepods"
 	"github.com/trivet-node/trivet/release/installer/launch"
 	"github.com/trivet-node/trivet/release/installer/seat"
 	"github.com/trivet-node/trivet/release/installer/swap"
@@ -40,6 +41,7 @@ func runExchange(ctx context.Context, env *program.Env) error {
 		Log:    env.Log,
 		Seat: p.seat(seat.Host{
 			Units:  unit.Host{},
+			Pods:   kubepods.Group{},
 			Folder: swap.Folder(*folder),
 			Log:    env.Log,
 		}),
