@@ -14,15 +14,14 @@ import (
 )
 
 // DevicesFor returns the devices that a container may be given, by the paths that spec.Config.Devices wants:
-// all below /dev if it is privileged, else those that it asks for.
+// those that it asks for, and all below /dev if it is privileged.
 func DevicesFor(container *runtimeapi.ContainerConfig) (map[string][]specs.LinuxDevice, error) {
 	var paths []string
 	if container.GetLinux().GetSecurityContext().GetPrivileged() {
-		paths = []string{"/dev"}
-	} else {
-		for _, d := range container.GetDevices() {
-			paths = append(paths, d.HostPath)
-		}
+		paths = append(paths, "/dev")
+	}
+	for _, d := range container.GetDevices() {
+		paths = append(paths, d.HostPath)
 	}
 
 	found := map[string][]specs.LinuxDevice{}

@@ -2,44 +2,72 @@ package spec
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// devices gives all devices of the machine to a privileged container, and to others what they ask for.
+// devices gives a container the devices that it asks for, and a privileged one all devices of the machine, too.
 func devices(s *specs.Spec, cfg Config) error {
-	if cfg.Container.GetLinux().GetSecurityContext().GetPrivileged() {
-		s.Linux.Devices = cfg.Devices["/dev"]
-		s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
-		return nil
+	isPrivileged := cfg.Container.GetLinux().GetSecurityContext().GetPrivileged()
+	if isPrivileged {
+		s.Linux.Devices = slices.Clone(cfg.Devices["/dev"])
 	}
 
 	// All devices are denied but those that follow, and those that every container has by the OCI runtime.
-	s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
+	s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: isPrivileged, Access: "rwm"}}
 	for _, asked := range cfg.Container.Devices {
-		if strings.Trim(asked.Permissions, "rwm") != "" {
-			return fmt.Errorf("device %s: permissions %q are not of r, w and m",
-				asked.HostPath, asked.Permissions)
-		}
-
-		found, ok := cfg.Devices[asked.HostPath]
-		if !ok {
-			return fmt.Errorf("device %s: it was not looked for", asked.HostPath)
+		found, err := askedFor(asked, cfg.Devices)
+		if err != nil {
+			return err
 		}
 
 		for _, d := range found {
-			d.Path = asked.ContainerPath + strings.TrimPrefix(d.Path, asked.HostPath)
-			s.Linux.Devices = append(s.Linux.Devices, d)
-			s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, specs.LinuxDeviceCgroup{
-				Allow:  true,
-				Type:   d.Type,
-				Major:  &d.Major,
-				Minor:  &d.Minor,
-				Access: asked.Permissions,
-			})
+			addDevice(s, d)
+			if !isPrivileged {
+				allow(s, d, asked.Permissions)
+			}
 		}
 	}
 
 	return nil
+}
+
+// askedFor returns what a device stands for, by its paths in the container.
+func askedFor(asked *runtimeapi.Device, all map[string][]specs.LinuxDevice) ([]specs.LinuxDevice, error) {
+	if strings.Trim(asked.Permissions, "rwm") != "" {
+		return nil, fmt.Errorf("device %s: permissions %q are not of r, w and m",
+			asked.HostPath, asked.Permissions)
+	}
+
+	found, ok := all[asked.HostPath]
+	if !ok {
+		return nil, fmt.Errorf("device %s: it was not looked for", asked.HostPath)
+	}
+
+	out := slices.Clone(found)
+	for i := range out {
+		out[i].Path = asked.ContainerPath + strings.TrimPrefix(out[i].Path, asked.HostPath)
+	}
+	return out, nil
+}
+
+// addDevice adds a device in the place of one that has the path.
+func addDevice(s *specs.Spec, d specs.LinuxDevice) {
+	s.Linux.Devices = slices.DeleteFunc(s.Linux.Devices, func(other specs.LinuxDevice) bool {
+		return other.Path == d.Path
+	})
+	s.Linux.Devices = append(s.Linux.Devices, d)
+}
+
+func allow(s *specs.Spec, d specs.LinuxDevice, access string) {
+	s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, specs.LinuxDeviceCgroup{
+		Allow:  true,
+		Type:   d.Type,
+		Major:  &d.Major,
+		Minor:  &d.Minor,
+		Access: access,
+	})
 }

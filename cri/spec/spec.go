@@ -55,7 +55,7 @@ type Config struct {
 	ImageMounts map[string]string
 
 	// Devices are those of the machine that each device of Container stands for, by its path on the host,
-	// where a directory stands for all below it. For a privileged container, they are those at "/dev".
+	// where a directory stands for all below it. A privileged container has those at "/dev", too.
 	Devices map[string][]specs.LinuxDevice
 
 	// Localhost is the seccomp profile of a container that asks for one of the node.

@@ -226,6 +226,20 @@ var cases = []struct {
 			Minor: 229,
 		}}}
 	}},
+	{"privileged: what it asks for beside the machine's devices, or in their place", func(c *Config) {
+		security(c).Privileged = true
+		c.Container.Devices = []*runtimeapi.Device{
+			{HostPath: "/publish/pv", ContainerPath: "/opt/0", Permissions: "mrw"},
+			{HostPath: "/publish/pv", ContainerPath: "/dev/fuse", Permissions: "mrw"},
+		}
+		c.Devices = map[string][]specs.LinuxDevice{
+			"/dev": {
+				{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229},
+				{Path: "/dev/null", Type: "c", Major: 1, Minor: 3},
+			},
+			"/publish/pv": {{Path: "/publish/pv", Type: "b", Major: 7, Minor: 1}},
+		}
+	}},
 	{"a device under another name", func(c *Config) {
 		c.Container.Devices = []*runtimeapi.Device{
 			{HostPath: "/dev/null", ContainerPath: "/dev/nothing", Permissions: "rw"},
