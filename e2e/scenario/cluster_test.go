@@ -132,7 +132,20 @@ func (c *cluster) try(args ...string) (string, error) {
 
 func (c *cluster) kubectlWith(stdin string, args ...string) (string, error) {
 	kubectl := filepath.Join(c.root, ".trivet/bin/kubectl")
-	return c.run(4*time.Minute, stdin, kubectl, append([]string{"--namespace=" + c.namespace}, args...)...)
+	args = append([]string{"--namespace=" + c.namespace}, args...)
+	return c.run(4*time.Minute, stdin, kubectl, patient(args)...)
+}
+
+// patient returns arguments of kubectl that let it wait as long as the machine needs.
+func patient(args []string) []string {
+	args = slices.Clone(args)
+	for i, arg := range args {
+		text, found := strings.CutPrefix(arg, "--timeout=")
+		if limit, err := time.ParseDuration(text); found && err == nil {
+			args[i] = "--timeout=" + (limit * patience()).String()
+		}
+	}
+	return args
 }
 
 // kubectl returns what the command prints; the test ends when it fails.
@@ -204,7 +217,7 @@ func (c *cluster) awaitAPI() {
 
 func (c *cluster) awaitReady(limit time.Duration, pods ...string) {
 	c.t.Helper()
-	args := []string{"wait", "--for=condition=Ready", fmt.Sprintf("--timeout=%s", limit*patience())}
+	args := []string{"wait", "--for=condition=Ready", "--timeout=" + limit.String()}
 	for _, p := range pods {
 		args = append(args, "pod/"+p)
 	}
