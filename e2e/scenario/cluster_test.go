@@ -11,10 +11,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/trivet-node/trivet/e2e/patience"
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
@@ -107,7 +107,7 @@ func (c *cluster) close() {
 }
 
 func (c *cluster) run(limit time.Duration, stdin, name string, args ...string) (string, error) {
-	limit *= patience()
+	limit = patience.Of(limit)
 	// Not the test's context, which is over in clean-ups.
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -142,7 +142,7 @@ func patient(args []string) []string {
 	for i, arg := range args {
 		text, found := strings.CutPrefix(arg, "--timeout=")
 		if limit, err := time.ParseDuration(text); found && err == nil {
-			args[i] = "--timeout=" + (limit * patience()).String()
+			args[i] = "--timeout=" + patience.Of(limit).String()
 		}
 	}
 	return args
@@ -180,21 +180,11 @@ func (c *cluster) do(args ...string) {
 	}
 }
 
-// patience is how many times longer than on a machine of its own things may take: TRIVET_PATIENCE, for those
-// that are emulated.
-var patience = sync.OnceValue(func() time.Duration {
-	n, err := strconv.Atoi(os.Getenv("TRIVET_PATIENCE"))
-	if err != nil || n < 1 {
-		return 1
-	}
-	return time.Duration(n)
-})
-
 // eventually waits for something that has no kubectl wait. It also works in clean-ups, when the context of
 // the test is over.
 func (c *cluster) eventually(limit time.Duration, what string, look func() error) {
 	c.t.Helper()
-	limit *= patience()
+	limit = patience.Of(limit)
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 
