@@ -133,19 +133,7 @@ func (c *cluster) try(args ...string) (string, error) {
 func (c *cluster) kubectlWith(stdin string, args ...string) (string, error) {
 	kubectl := filepath.Join(c.root, ".trivet/bin/kubectl")
 	args = append([]string{"--namespace=" + c.namespace}, args...)
-	return c.run(4*time.Minute, stdin, kubectl, patient(args)...)
-}
-
-// patient returns arguments of kubectl that let it wait as long as the machine needs.
-func patient(args []string) []string {
-	args = slices.Clone(args)
-	for i, arg := range args {
-		text, found := strings.CutPrefix(arg, "--timeout=")
-		if limit, err := time.ParseDuration(text); found && err == nil {
-			args[i] = "--timeout=" + patience.Of(limit).String()
-		}
-	}
-	return args
+	return c.run(4*time.Minute, stdin, kubectl, patience.OfArgs(args)...)
 }
 
 // kubectl returns what the command prints; the test ends when it fails.
