@@ -87,14 +87,19 @@ shard_runtime() {
 	tests cri/container -test.run 'Updat|Limit|Memory|Shares|OOM'
 }
 
+shard_demo() { with_cluster the_demo --systemd-nodes=1; }
+
+the_demo() {
+	step 'the demo' "$cluster" demo
+	step 'the demo leaves nothing on the node' "$cluster" leaks --wait=60s
+}
+
 shard_cluster() { with_cluster on_cluster --systemd-nodes=1; }
 
 on_cluster() {
 	# Swap as large as one likes: it is a loop device over a file with holes.
 	truncate -s 8G /var/swap && TRIVET_SWAP=$(losetup -f --show /var/swap) && mkswap "$TRIVET_SWAP"
 	export TRIVET_SWAP
-	step 'the demo' "$cluster" demo
-	step 'the demo leaves nothing on the node' "$cluster" leaks --wait=60s
 	scenarios TestPodLimitsUnderSystemd \
 		TestPodThatTakesMoreThanItsOwnLimitIsOOMKilledUnderSystemd \
 		TestBurstablePodsSwapTheirShare \
