@@ -132,13 +132,13 @@ shard_specs() {
 		--again=5 --results="$results/specs.jsonl" -- --nodes=1 --systemd-nodes=1
 }
 
-hand_back() {
-	tar -C "$results" -cf /dev/vdb . && sync
-	echo o >/proc/sysrq-trigger
-}
+# hand_back writes what there is so far: a machine that is ended from outside has not run for nothing.
+hand_back() { flock /dev/vdb tar -C "$results" -cf /dev/vdb . && sync; }
 
-trap hand_back EXIT
+trap 'kill "$keeper"; hand_back; echo o >/proc/sysrq-trigger' EXIT
 prepare
+while sleep 30; do hand_back 2>/dev/null; done &
+keeper=$!
 shard=$(argument shard)
 cd /trivet || exit
 case $shard in

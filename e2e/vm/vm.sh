@@ -23,7 +23,7 @@ needs='qemu-system-x86_64:qemu-system-x86 cpio:cpio depmod:kmod busybox:busybox-
 	mkfs.ext4:e2fsprogs xz:xz-utils'
 # What the nodes call, beside what busybox is.
 tools='bash nsenter mount umount crun runc nft ip iptables conntrack mkfs.btrfs btrfs mkfs.xfs xfs_growfs
-	mkfs.ext4 resize2fs e2fsck chattr du losetup mkswap swapon swapoff sysctl modprobe systemctl
+	mkfs.ext4 resize2fs e2fsck chattr du flock losetup mkswap swapon swapoff sysctl modprobe systemctl
 	systemd-run dbus-daemon /lib/systemd/systemd'
 # The virtual machines' modules that must be there before its disk is.
 disk_modules='virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk'
