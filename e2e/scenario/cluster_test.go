@@ -134,7 +134,7 @@ func (c *cluster) kubectlWith(stdin string, args ...string) (out string, err err
 	kubectl := filepath.Join(c.root, ".trivet/bin/kubectl")
 	args = append([]string{"--namespace=" + c.namespace}, patience.OfArgs(args)...)
 
-	// An API server that is emulated may take longer for a handshake than kubectl waits. Nothing was asked yet.
+	// An emulated API server may take longer for a handshake than kubectl waits. Nothing was asked yet.
 	for range 3 {
 		out, err = c.run(4*time.Minute, stdin, kubectl, args...)
 		if err == nil || !strings.Contains(err.Error(), "TLS handshake timeout") {
