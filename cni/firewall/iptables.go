@@ -172,26 +172,26 @@ func isolate(t *iptables.Table, bridge string, policy Policy) {
 
 // isThere reports whether a chain has a rule of interfaces and a target.
 func isThere(t *iptables.Table, chain string, rule []string) bool {
-	match := ""
+	var match strings.Builder
 	var texts []string
 	for i := 0; i < len(rule)-1; i++ {
 		switch rule[i] {
 		case "!":
-			match += " !"
+			match.WriteString(" !")
 		case "-i", "-o":
-			match += " " + rule[i] + " " + rule[i+1]
+			match.WriteString(" " + rule[i] + " " + rule[i+1])
 		case "-j":
 			texts = append(texts, " -j "+rule[i+1]+" ")
 		}
 	}
 
-	if match != "" {
-		texts = append(texts, match+" ")
+	if match.Len() > 0 {
+		texts = append(texts, match.String()+" ")
 	}
 
 	for _, there := range t.Rules(chain, texts...) {
 		// A rule without interfaces is another one than those with them.
-		if match != "" || !hasInterface(there) {
+		if match.Len() > 0 || !hasInterface(there) {
 			return true
 		}
 	}

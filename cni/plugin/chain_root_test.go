@@ -113,7 +113,7 @@ func (h *host) bridgePlugin(more string) string {
 // remains is leftovers without the uplink and what the chains of all containers share in iptables.
 func (h *host) remains() string {
 	var own []string
-	for _, found := range strings.Split(h.leftovers(), ", ") {
+	for found := range strings.SplitSeq(h.leftovers(), ", ") {
 		if found == "" || found == "link up0" || strings.Contains(found, "CNI portfwd") ||
 			strings.Contains(found, "CNI firewall") {
 			continue

@@ -4,7 +4,9 @@
 package tuning
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -53,7 +55,7 @@ const allowList = "/etc/cni/tuning/allowlist.conf"
 // Allowed returns an error that names the first sysctl which the administrator does not allow.
 func (s Settings) Allowed() error {
 	data, err := os.ReadFile(allowList)
-	if os.IsNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {

@@ -14,10 +14,11 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/trivet-node/trivet/e2e/machine"
+	"github.com/trivet-node/trivet/e2e/patience"
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
-// waitLimit bounds each wait for a part of the cluster to come up.
+// waitLimit bounds each wait for a part of the cluster to come up, on a machine that is not slow.
 const waitLimit = 2 * time.Minute
 
 func newClient(kubeconfig string) (*kubernetes.Clientset, error) {
@@ -29,13 +30,14 @@ func newClient(kubeconfig string) (*kubernetes.Clientset, error) {
 	return kubernetes.NewForConfig(config)
 }
 
-// await calls check until it reports true, for at most waitLimit. It returns at once when one of the daemons
-// that the wait is for has ended: that would never come true.
+// await calls check until it reports true, for at most waitLimit with patience. It returns at once when one
+// of the daemons that the wait is for has ended: that would never come true.
 func await(
 	ctx context.Context, what string, interval time.Duration, m *machine.Machine, daemons []string,
 	check func(context.Context) (bool, error),
 ) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, waitLimit, fmt.Errorf("not within %s", waitLimit))
+	limit := patience.Of(waitLimit)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not within %s", limit))
 	defer cancel()
 
 	for range retry.Every(ctx, interval) {
@@ -84,7 +86,7 @@ func ended(states []machine.State, names []string) *machine.State {
 func awaitAPI(ctx context.Context, client kubernetes.Interface, m *machine.Machine) error {
 	daemons := []string{"etcd", "kube-apiserver"}
 	ready := func(ctx context.Context) (bool, error) {
-		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, patience.Of(2*time.Second))
 		defer cancel()
 		_, err := client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
 		return err == nil, nil

@@ -8,7 +8,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -172,7 +174,7 @@ func (r Run) linkPing() error {
 		if _, err := exec.LookPath(name); err == nil {
 			continue
 		}
-		if err := os.Symlink(busybox, filepath.Join(r.tools(), name)); err != nil && !os.IsExist(err) {
+		if err := os.Symlink(busybox, filepath.Join(r.tools(), name)); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/trivet-node/trivet/e2e/patience"
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
@@ -22,7 +23,7 @@ type kubectl struct {
 
 func (k kubectl) command(ctx context.Context, args ...string) *exec.Cmd {
 	common := []string{"--kubeconfig=" + k.kubeconfig, "--namespace=" + namespace}
-	cmd := exec.CommandContext(ctx, k.program, append(common, args...)...)
+	cmd := exec.CommandContext(ctx, k.program, append(common, patience.OfArgs(args)...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
@@ -78,7 +79,7 @@ func (k kubectl) indent(text string) {
 
 // until repeats a look until it succeeds or the limit is over, and returns the last error.
 func until(ctx context.Context, limit time.Duration, look func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, patience.Of(limit))
 	defer cancel()
 	interval := 200 * time.Millisecond
 	return retry.Until(ctx, retry.Backoff{First: interval, Max: interval}, look)

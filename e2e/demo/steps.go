@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/trivet-node/trivet/e2e/patience"
 )
 
 func apply(ctx context.Context, s *stage) error {
@@ -110,7 +112,7 @@ func runJob(ctx context.Context, s *stage) error {
 
 // followLogs sees a line that is written while it follows.
 func followLogs(ctx context.Context, s *stage) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience.Of(30*time.Second))
 	defer cancel()
 
 	cmd := s.command(ctx, "logs", "-f", "kv-0", "-c", "kv")
@@ -164,7 +166,7 @@ func execOnTerminal(ctx context.Context, s *stage) error {
 	}
 	defer terminal.close()
 
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience.Of(30*time.Second))
 	defer cancel()
 
 	cmd := s.command(ctx, "exec", "-it", "kv-0", "-c", "kv", "--", "sh")
@@ -197,7 +199,7 @@ func execOnTerminal(ctx context.Context, s *stage) error {
 var forwarding = regexp.MustCompile(`Forwarding from 127\.0\.0\.1:(\d+)`)
 
 func forwardPort(ctx context.Context, s *stage) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience.Of(30*time.Second))
 	defer cancel()
 
 	cmd := s.command(ctx, "port-forward", "--address=127.0.0.1", "service/kv", ":80")

@@ -294,8 +294,7 @@ func (c *cluster) stayed(pods ...string) {
 func (c *cluster) pressed(condition, taint string, want bool) {
 	c.t.Helper()
 	value := map[bool]string{true: "True", false: "False"}[want]
-	limit := 90 * time.Second * patience()
-	c.kubectl("wait", "node/"+c.node, "--for=condition="+condition+"="+value, "--timeout="+limit.String())
+	c.kubectl("wait", "node/"+c.node, "--for=condition="+condition+"="+value, "--timeout=90s")
 	c.eventually(time.Minute, "taint "+taint, func() error {
 		taints, err := c.try("get", "node", c.node, "-o", "jsonpath={.spec.taints[*].key}")
 		if err == nil && strings.Contains(taints, taint) != want {

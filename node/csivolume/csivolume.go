@@ -294,7 +294,7 @@ func (m *Mounter) checkSinglePod(c *call) error {
 		return nil
 	}
 
-	used, err := m.usedByOthers(c.Pod.UID, &c.place)
+	used, err := m.usedByOthers(&c.place)
 	if err != nil || !used {
 		return err
 	}

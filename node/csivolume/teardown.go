@@ -104,7 +104,7 @@ func (m *Mounter) teardown(ctx context.Context, pod types.UID, p *place) error {
 	defer unlock()
 
 	// The last pod's teardown unstages. The record that holds the volume for this pod is still there.
-	shared, err := m.usedByOthers(pod, p)
+	shared, err := m.usedByOthers(p)
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func unstage(ctx context.Context, driver *csiplugin.Driver, p *place) error {
 
 // usedByOthers reports whether another pod of this node has the volume, or this one by another name, by what
 // is in the pods' directories. Several persistent volumes may have one handle, and share its staging then.
-func (m *Mounter) usedByOthers(pod types.UID, p *place) (bool, error) {
+func (m *Mounter) usedByOthers(p *place) (bool, error) {
 	pods, err := os.ReadDir(filepath.Join(m.cfg.Root, "pods"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("look for other users of volume %s: %w", p.SpecName, err)

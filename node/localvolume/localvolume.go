@@ -9,6 +9,7 @@ package localvolume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -193,7 +194,7 @@ func (m *Mounter) unstage(name string) error {
 
 // remove removes an empty directory, which may be gone.
 func remove(dir string) error {
-	if err := os.Remove(dir); err != nil && !os.IsNotExist(err) {
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

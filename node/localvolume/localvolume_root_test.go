@@ -2,6 +2,8 @@ package localvolume_test
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -70,7 +72,7 @@ func (n *node) teardown(pod string) {
 func (n *node) isMounted(path string, want bool) {
 	n.t.Helper()
 	is, err := mount.Mounted(path)
-	if err != nil && !os.IsNotExist(err) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		n.t.Fatal(err)
 	}
 	if is != want {
@@ -153,7 +155,7 @@ func TestTheLastPodTakesTheDeviceDown(t *testing.T) {
 	n.teardown("c")
 	n.teardown("c")
 	n.isMounted(n.point("pv"), false)
-	if _, err := os.Stat(n.point("pv")); !os.IsNotExist(err) {
+	if _, err := os.Stat(n.point("pv")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the directory of the device's mount is left: %v", err)
 	}
 }
@@ -183,7 +185,7 @@ func TestADirectoryIsBoundAndNothingElseIsMounted(t *testing.T) {
 	}
 
 	n.teardown("a")
-	if _, err := os.Stat(n.dir("a", v.Name)); !os.IsNotExist(err) {
+	if _, err := os.Stat(n.dir("a", v.Name)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the directory is left: %v", err)
 	}
 }

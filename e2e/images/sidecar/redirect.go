@@ -35,7 +35,7 @@ func redirect(ctx context.Context, ports string) error {
 // ruleset leads what the pod sends to the outbound port, and what comes to ports to the inbound port. What
 // the pod sends to itself goes its way.
 func ruleset(ports string) (string, error) {
-	inbound := ""
+	var inbound strings.Builder
 	for port := range strings.SplitSeq(ports, ",") {
 		if port == "" {
 			continue
@@ -45,7 +45,7 @@ func ruleset(ports string) (string, error) {
 		if err != nil || n == 0 {
 			return "", fmt.Errorf("%q is not a port", port)
 		}
-		inbound += fmt.Sprintf("\t\ttcp dport %d redirect to :%d\n", n, inboundPort)
+		fmt.Fprintf(&inbound, "\t\ttcp dport %d redirect to :%d\n", n, inboundPort)
 	}
 
 	return fmt.Sprintf(`table inet sidecar
@@ -61,5 +61,5 @@ table inet sidecar {
 		type nat hook prerouting priority -100;
 %s	}
 }
-`, proxyUser, outboundPort, inbound), nil
+`, proxyUser, outboundPort, inbound.String()), nil
 }

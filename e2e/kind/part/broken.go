@@ -101,12 +101,7 @@ func (p Broken) traces(ctx context.Context) (string, error) {
 }
 
 func (p Broken) isAsBefore(ctx context.Context, before string) error {
-	c := CRI{
-		Cluster: p.Cluster,
-		Files:   p.Files,
-		Node:    p.Node,
-		Say:     p.Say,
-	}
+	c := CRI(p)
 	if err := c.works(ctx, "containerd"); err != nil {
 		return err
 	}

@@ -157,7 +157,7 @@ const (
 // follow signals changes of the node that may matter.
 func (a *Attendant) follow(ctx context.Context, changed chan<- struct{}) {
 	last := ""
-	see := func(node *corev1.Node) error {
+	see := func(node *corev1.Node) error { //nolint:unparam // kube.Follow takes it so.
 		if node == nil {
 			return nil
 		}

@@ -21,7 +21,7 @@ import (
 
 const (
 	ours  swap.State = "v1-abc"
-	label            = "trivet.dev/cri"
+	label string     = "trivet.dev/cri"
 )
 
 // host is a machine that carries out orders as the test says.

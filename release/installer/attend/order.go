@@ -36,8 +36,7 @@ func (a *Attendant) begin(ctx context.Context, v view) (time.Duration, error) {
 		return soon, a.abandon(ctx, v, why)
 	}
 
-	var w wait
-	if errors.As(why, &w) {
+	if w, isWait := errors.AsType[wait](why); isWait {
 		a.cfg.Log.Info("waits", "node", a.cfg.Node, "why", w.why)
 		return w.pause, nil
 	}

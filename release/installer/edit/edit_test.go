@@ -39,13 +39,13 @@ func content(t *testing.T, path string) string {
 
 func TestWhatWasThereComesBack(t *testing.T) {
 	o, dir := open(t)
-	for name, make := range map[string]func(path string) error{
+	for name, put := range map[string]func(path string) error{
 		"nothing": func(string) error { return nil },
 		"file":    func(path string) error { return os.WriteFile(path, []byte("theirs"), 0o640) },
 		"link":    func(path string) error { return os.Symlink("elsewhere", path) },
 	} {
 		path := filepath.Join(dir, name)
-		must(t, make(path))
+		must(t, put(path))
 		before := content(t, path)
 
 		// Two versions of ours, and a call that is repeated.

@@ -87,11 +87,11 @@ func (e endpoints) all(endpoint string) bool {
 	return plain(e[agentConfig]) == endpoint
 }
 
-// to has all places that name a runtime, and the configuration, name another one.
-func (e endpoints) to(endpoint string) endpoints {
-	next := endpoints{agentConfig: endpoint}
+// ours has all places that name a runtime, and the configuration, name trivet-cri.
+func (e endpoints) ours() endpoints {
+	next := endpoints{agentConfig: criEndpoint}
 	for path := range e {
-		next[path] = endpoint
+		next[path] = criEndpoint
 	}
 	return next
 }

@@ -64,7 +64,7 @@ func TestEndpointsGoAndComeBack(t *testing.T) {
 			}
 
 			for range 2 {
-				if err := write(before.to(criEndpoint), root); err != nil {
+				if err := write(before.ours(), root); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -86,7 +86,7 @@ func TestEndpointsGoAndComeBack(t *testing.T) {
 }
 
 func TestNodeWithoutAConfigurationIsRefused(t *testing.T) {
-	_, err := endpoints{}.to(criEndpoint).changes(t.TempDir())
+	_, err := endpoints{}.ours().changes(t.TempDir())
 	if err == nil || !strings.Contains(err.Error(), agentConfig) {
 		t.Errorf("error %v", err)
 	}
@@ -95,7 +95,7 @@ func TestNodeWithoutAConfigurationIsRefused(t *testing.T) {
 func TestConfigurationThatIsNotLinesIsLeftAsItIs(t *testing.T) {
 	const text = "{\"kind\": \"KubeletConfiguration\",\n \"containerRuntimeEndpoint\": \"unix:///x\"}\n"
 	root := node(t, map[string]string{agentConfig: text})
-	_, err := endpoints{}.to(criEndpoint).changes(root)
+	_, err := endpoints{}.ours().changes(root)
 	if err == nil || !strings.Contains(err.Error(), agentConfig) {
 		t.Errorf("error %v", err)
 	}

@@ -98,7 +98,7 @@ func (r Runtime) enter(ctx context.Context, state swap.State, images []string) (
 		return swap.Outage{}, err
 	}
 	r.carrier(theirs, ours).Bring(ctx, images)
-	return r.exchange(ctx, said.to(criEndpoint), func(ctx context.Context) error {
+	return r.exchange(ctx, said.ours(), func(ctx context.Context) error {
 		return r.empty(ctx, theirs)
 	})
 }
@@ -134,11 +134,11 @@ func (r Runtime) leave(ctx context.Context, _ swap.State, images []string) (swap
 }
 
 // exchange has the agent work with another runtime: the node is without an agent meanwhile.
-// clear takes the pods of the runtime before away.
+// empty takes the pods of the runtime before away.
 func (r Runtime) exchange(
 	ctx context.Context,
 	say endpoints,
-	clear func(context.Context) error,
+	empty func(context.Context) error,
 ) (o swap.Outage, err error) {
 	agent, err := r.agent(ctx)
 	if err != nil {
@@ -153,7 +153,7 @@ func (r Runtime) exchange(
 	if err := r.Units.Stop(ctx, agent); err != nil {
 		return o, err
 	}
-	if err := clear(ctx); err != nil {
+	if err := empty(ctx); err != nil {
 		return o, err
 	}
 	for _, c := range changes {
