@@ -9,7 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// devices gives a container the devices that it asks for, and a privileged one all devices of the machine, too.
+// devices gives a container the devices that it asks for, and a privileged one all of the machine, too.
 func devices(s *specs.Spec, cfg Config) error {
 	isPrivileged := cfg.Container.GetLinux().GetSecurityContext().GetPrivileged()
 	if isPrivileged {

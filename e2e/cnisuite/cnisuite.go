@@ -174,7 +174,9 @@ func (r Run) linkPing() error {
 		if _, err := exec.LookPath(name); err == nil {
 			continue
 		}
-		if err := os.Symlink(busybox, filepath.Join(r.tools(), name)); err != nil && !errors.Is(err, fs.ErrExist) {
+
+		err := os.Symlink(busybox, filepath.Join(r.tools(), name))
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
