@@ -61,7 +61,7 @@ kind_tested = trap stopped=1 INT TERM; verdict=0; $(call KIND_TEST,down) && { $(
 	$(call KIND_TEST,down) && test $$verdict = 0
 
 .PHONY: kind-test
-kind-test: install bin/trivet-kind kind-images $(kind_node_references) ## kubeadm init and join on kind nodes with trivet in all seats, the demo, limits, kubelet on the control plane and back; then nothing is left; what CI runs
+kind-test: install bin/trivet-kind kind-images $(kind_node_references) ## kubeadm init and join on kind nodes with trivet in all seats, the demo, limits, kubelet on the control plane and back; then nothing is left
 	@$(call kind_tested,$(call KIND_TEST,up) --nodes=trivet --mirror=$(DEBIAN_MIRROR) && $(call KIND_TEST,install) --once && $(call KIND_TEST,swap);)
 
 FAMILIES ?= ipv4 dual ipv6
