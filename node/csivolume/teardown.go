@@ -30,7 +30,7 @@ func (m *Mounter) Teardown(ctx context.Context, pod types.UID) error {
 	errs := make([]error, len(places))
 	var running sync.WaitGroup
 	for i := range places {
-		running.Go(func() { errs[i] = m.teardown(ctx, pod, &places[i]) })
+		running.Go(func() { errs[i] = m.teardown(ctx, &places[i]) })
 	}
 
 	running.Wait()
@@ -88,7 +88,7 @@ func (m *Mounter) recorded(pod types.UID, spec string, block bool) (p place, fou
 
 // teardown takes one volume from the pod. The pod's record goes last, so that an interrupted teardown is
 // found and repeated.
-func (m *Mounter) teardown(ctx context.Context, pod types.UID, p *place) error {
+func (m *Mounter) teardown(ctx context.Context, p *place) error {
 	driver, err := m.cfg.Drivers.Driver(p.Driver)
 	if err != nil {
 		return fmt.Errorf("unpublish volume %s: %w", p.SpecName, err)
