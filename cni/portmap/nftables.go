@@ -230,19 +230,9 @@ func (p Pod) writeConditional(t table, ports []hostnat.Port) error {
 		ip = "ip6"
 	}
 
-	var script strings.Builder
-	for _, port := range ports {
-		fmt.Fprintf(&script, "add rule %s %s %s %s ", ip, tableName, hostPorts, strings.Join(conditions, " "))
-		if port.HostIP.IsValid() {
-			fmt.Fprintf(&script, "%s daddr %s ", ip, port.HostIP)
-		}
-		fmt.Fprintf(&script, "%s dport %d dnat to %s comment %q\n",
-			port.Protocol, port.HostPort, port.Pod, nft.Cut(p.Owner.ContainerID))
-	}
-
 	// One file is one transaction.
 	c := exec.Command("nft", "-f", "-")
-	c.Stdin = strings.NewReader(script.String())
+	c.Stdin = strings.NewReader(p.script(ip, conditions, ports))
 	var failure bytes.Buffer
 	c.Stderr = &failure
 	if err := c.Run(); err != nil {
@@ -250,6 +240,20 @@ func (p Pod) writeConditional(t table, ports []hostnat.Port) error {
 	}
 
 	return nil
+}
+
+// script has a line for each port, in the language of nft(8). A zone, which may be any text, is not written.
+func (p Pod) script(ip string, conditions []string, ports []hostnat.Port) string {
+	var script strings.Builder
+	for _, port := range ports {
+		fmt.Fprintf(&script, "add rule %s %s %s %s ", ip, tableName, hostPorts, strings.Join(conditions, " "))
+		if port.HostIP.IsValid() {
+			fmt.Fprintf(&script, "%s daddr %s ", ip, port.HostIP.WithZone(""))
+		}
+		fmt.Fprintf(&script, "%s dport %d dnat to %s comment %q\n",
+			port.Protocol, port.HostPort, port.Pod, nft.Cut(p.Owner.ContainerID))
+	}
+	return script.String()
 }
 
 // markOf returns the name of an interface that cannot be, by which GC finds the containers of a network: a

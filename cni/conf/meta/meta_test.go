@@ -106,6 +106,8 @@ func FuzzReadTheSet(f *testing.F) {
 	f.Add([]byte(`{"sysctl":{"a":"b"},"mtu":5,"args":{"cni":{"sysctl":{"c":"d"}}}}`), "MAC=02:00:00:00:00:01")
 	const port = `{"runtimeConfig":{"portMappings":[{"hostPort":1,"containerPort":2}]},"conditionsV4":["-s"]}`
 	f.Add([]byte(port), "")
+	const zone = `{"runtimeConfig":{"portMappings":[{"hostPort":1,"containerPort":2,"hostIP":"fe80::1%x;"}]}}`
+	f.Add([]byte(zone), "")
 	f.Fuzz(func(t *testing.T, data []byte, args string) {
 		_, static := conf.ReadStatic(data, args)
 		_, ptp := conf.ReadPointToPoint(data, args)
