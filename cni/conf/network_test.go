@@ -152,7 +152,7 @@ var refused = []struct{ keys, args, kind, names string }{
 	{`"mtu":70000`, "", invalid, "70000"},
 	{`"ipam":{"type":"bridge"}`, "", invalid, "bridge is not a plugin that allocates"},
 	{`"vlan":4095`, "", invalid, "4095"},
-	{`"vlan":100,"isGateway":true,"bridge":"br-of-13-bytes"`, "", invalid, "br-of-13-bytes.100"},
+	{`"vlan":100,"isGateway":true,"bridge":"br-of-14-bytes"`, "", invalid, "br-of-14-bytes.100"},
 	{`"vlanTrunk":[{"minID":5}]`, "", invalid, "minID and maxID"},
 	{`"vlanTrunk":[{"minID":5,"maxID":4}]`, "", invalid, "5 to 4"},
 	{`"vlanTrunk":[{"id":0}]`, "", invalid, "id 0"},
