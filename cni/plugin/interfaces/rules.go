@@ -81,16 +81,5 @@ func (b Bridge) checkRules(c *call.Call, n *conf.Network, a bridge.Attachment) e
 
 // keepOwnRules removes the rules of single pods that the runtime does not have.
 func keepOwnRules(host *rtnl.Conn, t *conf.Teardown) error {
-	links, err := host.Links()
-	if err != nil {
-		return err
-	}
-
-	names := map[string]bool{}
-	for _, l := range links {
-		names[l.Name] = true
-	}
-
-	spoofing := macspoof.Keep(func(link string) bool { return names[link] })
-	return errors.Join(spoofing, masquerade.Keep(t.Network, t.Valid.Owners()))
+	return errors.Join(macspoof.Keep(host), masquerade.Keep(t.Network, t.Valid.Owners()))
 }
