@@ -76,8 +76,8 @@ func hostEnd(host *rtnl.Conn, c Config, a Attachment) (rtnl.Link, error) {
 	return host.LinkByIndex(peer)
 }
 
-// checkGatewayLink returns an error unless the bridge, or the host's own port of it, is up, in the VLAN of the
-// pods, and has the gateway's addresses.
+// checkGatewayLink returns an error unless the bridge, or the host's own port of it, is up, in the VLAN of
+// the pods, and has the gateway's addresses.
 func checkGatewayLink(host *rtnl.Conn, c Config, addresses []Address) error {
 	link, err := host.LinkByName(c.GatewayLink())
 	if err != nil {

@@ -89,8 +89,8 @@ func (c Config) GatewayLink() string {
 // ofGateway returns the VLANs of the host's own port.
 func (v VLANs) ofGateway() VLANs { return VLANs{ID: v.ID, KeepDefault: v.KeepDefault} }
 
-// ensureGatewayLink returns the interface that has the gateway's addresses. One that is there already may be of
-// a call that was killed before it had put the port into its VLAN.
+// ensureGatewayLink returns the interface that has the gateway's addresses. One that is there already may be
+// of a call that was killed before it had put the port into its VLAN.
 func ensureGatewayLink(host *rtnl.Conn, c Config, bridge rtnl.Link) (rtnl.Link, error) {
 	name := c.GatewayLink()
 	if name == c.Name {

@@ -91,9 +91,14 @@ func (d Directory) installProgram(source string) error {
 // copied is a file with the SHA-256 of what Install has copied as the program itself: one a line.
 const copied = ".copied"
 
-// isCopy reports whether the program was copied by Install, and is not somebody else's since.
+// isCopy reports whether the program was copied by Install, and is not somebody else's since. Earlier
+// versions of Install wrote no sum: of theirs only the file is known.
 func (d Directory) isCopy() bool {
 	sums, err := os.ReadFile(d.kept(copied))
+	if err == nil && len(sums) == 0 {
+		return true
+	}
+
 	there := sumOf(d.path(d.Program))
 	return err == nil && there != "" && slices.Contains(strings.Fields(string(sums)), there)
 }
@@ -213,7 +218,7 @@ func (d Directory) uninstall(names []string) error {
 		return err
 	}
 
-	// The program goes last: until then names lead to it. After a kill, what it has made room for is not ours.
+	// The program goes last: until then names lead to it. After a kill, what was there may be back already.
 	if err := d.restore(d.Program, d.isCopy()); err != nil {
 		return err
 	}

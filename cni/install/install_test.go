@@ -183,6 +183,24 @@ func TestAnUpgradeIsNotWhatWasThere(t *testing.T) {
 	}
 }
 
+// An earlier version of Install has copied the program, and kept no sum of it.
+func TestTheCopyOfAnEarlierVersionIsNotWhatWasThere(t *testing.T) {
+	d, source := directory(t)
+	write(t, filepath.Join(d.Path, "trivet-cni"), "somebody's")
+	if err := d.Install(source, names); err != nil {
+		t.Fatal(err)
+	}
+
+	write(t, filepath.Join(d.Path, ".trivet-cni-replaced", ".copied"), "")
+	write(t, source, "newer")
+	if err := d.Install(source, names); err != nil || content(d, "bridge") != "newer" {
+		t.Fatalf("%q, %v", content(d, "bridge"), err)
+	}
+	if err := d.Uninstall(names); err != nil || content(d, "trivet-cni") != "somebody's" {
+		t.Errorf("%q, %v", content(d, "trivet-cni"), err)
+	}
+}
+
 func TestOneProcessChangesADirectory(t *testing.T) {
 	d, source := directory(t)
 	kept := filepath.Join(d.Path, ".trivet-cni-replaced")

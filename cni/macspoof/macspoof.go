@@ -208,7 +208,8 @@ func remove(r nft.Reader, id string) error {
 }
 
 // Keep removes the rules of interfaces that do not exist any more, of whichever network: they guard nothing.
-// The rules are read first, and each interface is looked up then: an ADD of another network may be making some.
+// The rules are read first, and each interface is looked up then: an ADD of another network may be making
+// some.
 func Keep(host *rtnl.Conn) error {
 	return withReader(func(r nft.Reader) error {
 		rules, err := r.Rules(prerouting)

@@ -77,8 +77,8 @@ func (p Pod) publishNFTables() error {
 	})
 }
 
-// write adds the rules of the pod in one transaction; the rules with conditions are nft's to write. Those that
-// the container has already stay: they may be of another attachment of it.
+// write adds the rules of the pod in one transaction; the rules with conditions are nft's to write. Those
+// that the container has already stay: they may be of another attachment of it.
 func (p Pod) write(t table, ports []hostnat.Port, pod netip.Addr) error {
 	entries, err := t.reader.CountOf(prerouting)
 	if err != nil {

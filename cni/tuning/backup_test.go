@@ -25,6 +25,7 @@ func TestGCRemovesWhatKilledWritersHaveLeft(t *testing.T) {
 		if err := os.Chtimes(file, c.at, c.at); err != nil {
 			t.Fatal(err)
 		}
+
 		if err := b.Keep("n", nil); err != nil {
 			t.Error(err)
 		}
