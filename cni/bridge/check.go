@@ -76,13 +76,23 @@ func hostEnd(host *rtnl.Conn, c Config, a Attachment) (rtnl.Link, error) {
 	return host.LinkByIndex(peer)
 }
 
-// checkGatewayLink returns an error unless the bridge, or its port in the VLAN of the pods, has the gateway's
-// addresses.
+// checkGatewayLink returns an error unless the bridge, or the host's own port of it, is up, in the VLAN of
+// the pods, and has the gateway's addresses.
 func checkGatewayLink(host *rtnl.Conn, c Config, addresses []Address) error {
 	link, err := host.LinkByName(c.GatewayLink())
 	if err != nil {
 		return err
 	}
+	if !link.Up {
+		return fmt.Errorf("interface %s, the gateway, is down", link.Name)
+	}
+
+	if link.Name != c.Name {
+		if err := checkGatewayPort(host, c, link); err != nil {
+			return err
+		}
+	}
+
 	have, err := host.Addresses(link.Index)
 	if err != nil {
 		return err

@@ -86,7 +86,11 @@ func (c Config) GatewayLink() string {
 	return fmt.Sprintf("%s.%d", c.Name, c.VLANs.ID)
 }
 
-// ensureGatewayLink returns the interface that has the gateway's addresses.
+// ofGateway returns the VLANs of the host's own port.
+func (v VLANs) ofGateway() VLANs { return VLANs{ID: v.ID, KeepDefault: v.KeepDefault} }
+
+// ensureGatewayLink returns the interface that has the gateway's addresses. One that is there already may be
+// of a call that was killed before it had put the port into its VLAN.
 func ensureGatewayLink(host *rtnl.Conn, c Config, bridge rtnl.Link) (rtnl.Link, error) {
 	name := c.GatewayLink()
 	if name == c.Name {
@@ -94,13 +98,33 @@ func ensureGatewayLink(host *rtnl.Conn, c Config, bridge rtnl.Link) (rtnl.Link, 
 	}
 
 	link, err := host.LinkByName(name)
-	if !netlink.IsNotExist(err) {
+	made := netlink.IsNotExist(err)
+	if made {
+		link, err = makeGatewayLink(host, c, bridge)
+	}
+	if err != nil {
 		return link, err
 	}
 
-	port := HostName(c.Name, ipam.Owner{IfName: name})
+	if err := ensureGatewayPort(host, c, link); err != nil {
+		if made {
+			err = errors.Join(err, host.EnsureNoLink(name))
+		}
+		return link, err
+	}
+
+	if !link.Up {
+		err = host.Must(rtnl.SetUp(link.Index))
+	}
+
+	return link, err
+}
+
+// makeGatewayLink makes the pair; another process may do it at the same time.
+func makeGatewayLink(host *rtnl.Conn, c Config, bridge rtnl.Link) (link rtnl.Link, err error) {
+	name := c.GatewayLink()
 	err = host.Must(rtnl.NewVeth(rtnl.Veth{
-		Name:     port,
+		Name:     HostName(c.Name, ipam.Owner{IfName: name}),
 		Master:   bridge.Index,
 		MTU:      bridge.MTU,
 		MAC:      hashMAC("port "+name, nil),
@@ -110,17 +134,49 @@ func ensureGatewayLink(host *rtnl.Conn, c Config, bridge rtnl.Link) (rtnl.Link, 
 	if err != nil && !netlink.IsExist(err) {
 		return link, err
 	}
+	return host.LinkByName(name)
+}
 
-	own := VLANs{ID: c.VLANs.ID, KeepDefault: c.VLANs.KeepDefault}
-	if err := setVLANs(host, own, port); err != nil {
-		return link, errors.Join(err, host.EnsureNoLink(port))
+// gatewayPort returns the port of the bridge behind the interface that has the gateway's addresses. There is
+// none when an administrator has made that one of another kind.
+func gatewayPort(host *rtnl.Conn, link rtnl.Link) (port rtnl.Link, ok bool, err error) {
+	if link.Kind != rtnl.KindVeth {
+		return port, false, nil
+	}
+	port, err = host.LinkByIndex(link.Peer)
+	return port, true, err
+}
+
+func ensureGatewayPort(host *rtnl.Conn, c Config, link rtnl.Link) error {
+	port, ok, err := gatewayPort(host, link)
+	if err != nil || !ok {
+		return err
 	}
 
-	if link, err = host.LinkByName(name); err == nil {
-		err = host.Must(rtnl.SetUp(link.Index))
+	if !port.Up {
+		if err := host.Must(rtnl.SetUp(port.Index)); err != nil {
+			return err
+		}
 	}
 
-	return link, err
+	// Set only where it is missing: while it is being set, the port is in no VLAN.
+	if checkVLANs(host, c.VLANs.ofGateway(), port) == nil {
+		return nil
+	}
+
+	return setVLANs(host, c.VLANs.ofGateway(), port.Name)
+}
+
+// checkGatewayPort returns an error unless the port is in the VLAN of the pods.
+func checkGatewayPort(host *rtnl.Conn, c Config, link rtnl.Link) error {
+	port, ok, err := gatewayPort(host, link)
+	if err != nil || !ok {
+		return err
+	}
+	if !port.Up {
+		return fmt.Errorf("interface %s is down", port.Name)
+	}
+	return checkVLANs(host, c.VLANs.ofGateway(), port)
 }
 
 // checkVLANs returns an error unless a port is in its VLANs.

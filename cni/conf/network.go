@@ -144,6 +144,9 @@ func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 	if n.Bridge.VLANs, err = k.bridgeKeys.vlans(); err != nil {
 		return nil, err
 	}
+	if link := n.Bridge.GatewayLink(); n.Bridge.IsGateway && !isInterfaceName(link) {
+		return nil, Invalid("%s, the gateway in vlan %d, is not an interface name", link, k.VLAN)
+	}
 	if err := checkIPAMType(n.IPAMType); err != nil {
 		return nil, err
 	}
@@ -222,6 +225,11 @@ func (k natKeys) config(n *Network, hostPorts bool) (hostnat.Config, error) {
 	}
 	if n.IPAM != nil {
 		c.Subnets = n.IPAM.Subnets
+	}
+
+	// What is routed from and to pods in a VLAN comes and goes by the host's own port in it.
+	if n.Bridge.IsGateway {
+		c.Bridge = n.Bridge.GatewayLink()
 	}
 
 	for _, text := range k.NoMasq {

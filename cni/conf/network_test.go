@@ -107,6 +107,20 @@ func TestANetworkOnLayer2HasUpstreamsDefaults(t *testing.T) {
 	}
 }
 
+func TestRulesAreOfTheInterfaceThatPodsAreRoutedBy(t *testing.T) {
+	for keys, want := range map[string]string{
+		`"isGateway":true`:                 "br9",
+		`"vlan":100`:                       "br9",
+		`"vlan":100,"isGateway":true`:      "br9.100",
+		`"vlan":7,"isDefaultGateway":true`: "br9.7",
+	} {
+		n, err := read(`{"name":"n","type":"trivet-cni","bridge":"br9","ipMasq":true,`+keys+`}`, "")
+		if err != nil || n.NAT.Bridge != want {
+			t.Errorf("%s: %+v, %v, want %s", keys, n, err, want)
+		}
+	}
+}
+
 // upstream's bridge leaves host ports to portmap in the chain.
 func TestHostPortsAreReadOnlyByWhoPublishesThem(t *testing.T) {
 	n, err := conf.ReadNetwork([]byte(full), conf.Options{})
@@ -138,6 +152,7 @@ var refused = []struct{ keys, args, kind, names string }{
 	{`"mtu":70000`, "", invalid, "70000"},
 	{`"ipam":{"type":"bridge"}`, "", invalid, "bridge is not a plugin that allocates"},
 	{`"vlan":4095`, "", invalid, "4095"},
+	{`"vlan":100,"isGateway":true,"bridge":"br-of-14-bytes"`, "", invalid, "br-of-14-bytes.100"},
 	{`"vlanTrunk":[{"minID":5}]`, "", invalid, "minID and maxID"},
 	{`"vlanTrunk":[{"minID":5,"maxID":4}]`, "", invalid, "5 to 4"},
 	{`"vlanTrunk":[{"id":0}]`, "", invalid, "id 0"},

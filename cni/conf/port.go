@@ -129,6 +129,10 @@ func (m PortMapping) parse() (Port, error) {
 		return p, Invalid("port mapping of host port %d: hostIP: %w", m.HostPort, err)
 	}
 
+	if ip.Zone() != "" {
+		return p, Invalid("port mapping of host port %d: hostIP %q has a zone", m.HostPort, m.HostIP)
+	}
+
 	p.HostIP = ip.Unmap()
 	return p, nil
 }

@@ -6,6 +6,14 @@ import (
 	"testing"
 )
 
+func TestAHostIPHasNoZone(t *testing.T) {
+	const mapping = `{"hostPort":80,"containerPort":1,"hostIP":"fe80::1%eth0 drop"}`
+	_, err := read(`{"name":"n","runtimeConfig":{"portMappings":[`+mapping+`]}}`, "")
+	if err == nil || !strings.Contains(err.Error(), "zone") {
+		t.Error(err)
+	}
+}
+
 func TestOneHostPortLeadsToOneContainerPort(t *testing.T) {
 	const (
 		each = ""

@@ -75,6 +75,10 @@ func Choose() Backend {
 // Allow lets the traffic of a container through, and records it first. After an error, Forbid removes what
 // is left.
 func (c Config) Allow(p Pod) error {
+	return locked(func() error { return c.allow(p) })
+}
+
+func (c Config) allow(p Pod) error {
 	p.Zone = c.Zone
 	if err := claim(p); err != nil {
 		return err
@@ -107,6 +111,10 @@ func (c Config) Check(p Pod) error {
 // Forbid takes back what Allow did for an attachment: for the addresses on record, and for those that the
 // caller knows. None is success.
 func (c Config) Forbid(p Pod) error {
+	return locked(func() error { return c.forbid(p) })
+}
+
+func (c Config) forbid(p Pod) error {
 	recorded, ok := read(fileOf(p.Network, p.Owner))
 	if ok {
 		p.Addresses = append(p.Addresses, recorded.Addresses...)
@@ -116,8 +124,9 @@ func (c Config) Forbid(p Pod) error {
 		p.Zone = c.Zone
 	}
 
+	// The record of none says nothing, and has to go as well.
 	if len(p.Addresses) == 0 {
-		return nil
+		return removeRecord(p)
 	}
 
 	// The caller may know those on record.
@@ -156,10 +165,14 @@ func forbidFirewalld(p Pod) error {
 
 // Keep takes back what Allow did for attachments of a network that are not valid: CNI's GC.
 func (c Config) Keep(network string, valid func(ipam.Owner) bool) error {
+	return locked(func() error { return errors.Join(sweep(), c.keep(network, valid)) })
+}
+
+func (c Config) keep(network string, valid func(ipam.Owner) bool) error {
 	pods, err := records(network)
 	for _, p := range pods {
 		if !valid(p.Owner) {
-			err = errors.Join(err, c.Forbid(p))
+			err = errors.Join(err, c.forbid(p))
 		}
 	}
 	return err

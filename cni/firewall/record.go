@@ -10,13 +10,48 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// recordsDir has a file for each attachment. What they say ends with the boot.
-const recordsDir = "/run/cni/firewall"
+// recordsDir has a file for each attachment. What they say ends with the boot. Tests have one of their own.
+var recordsDir = "/run/cni/firewall"
+
+// tempPrefix begins the names of files that are being written.
+const tempPrefix = ".tmp-"
+
+// locked calls f while no other process reads or changes records and the rules that they stand for: an
+// address may go from one container to another meanwhile.
+func locked(f func() error) error {
+	if err := os.MkdirAll(recordsDir, 0o700); err != nil {
+		return err
+	}
+
+	dir, err := os.Open(recordsDir)
+	if err != nil {
+		return err
+	}
+
+	// Closing unlocks.
+	defer func() { _ = dir.Close() }()
+
+	for {
+		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", recordsDir, err)
+	}
+
+	return f()
+}
 
 func fileOf(network string, o ipam.Owner) string {
 	sum := sha256.Sum256([]byte(network + "\x00" + o.String()))
@@ -25,9 +60,6 @@ func fileOf(network string, o ipam.Owner) string {
 
 func write(p Pod) error {
 	data, err := json.Marshal(p)
-	if err == nil {
-		err = os.MkdirAll(recordsDir, 0o700)
-	}
 	if err == nil {
 		err = durable.WriteVolatile(fileOf(p.Network, p.Owner), data, 0o600)
 	}
@@ -86,7 +118,8 @@ func othersAddresses(own Pod) (map[netip.Addr]bool, error) {
 	return addresses, err
 }
 
-// selected lists the records for which keep is true.
+// selected lists the records for which keep is true. A file of another name than its content has is none:
+// nothing would remove it.
 func selected(keep func(Pod) bool) (all []Pod, err error) {
 	entries, err := os.ReadDir(recordsDir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -94,13 +127,25 @@ func selected(keep func(Pod) bool) (all []Pod, err error) {
 	}
 
 	for _, e := range entries {
-		p, ok := read(filepath.Join(recordsDir, e.Name()))
-		if ok && keep(p) {
+		file := filepath.Join(recordsDir, e.Name())
+		p, ok := read(file)
+		if ok && file == fileOf(p.Network, p.Owner) && keep(p) {
 			all = append(all, p)
 		}
 	}
 
 	return all, err
+}
+
+// sweep removes what killed writers have left. With the lock held there are no others.
+func sweep() error {
+	entries, err := os.ReadDir(recordsDir)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), tempPrefix) {
+			err = errors.Join(err, os.Remove(filepath.Join(recordsDir, e.Name())))
+		}
+	}
+	return err
 }
 
 func removeRecord(p Pod) error {

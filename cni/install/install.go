@@ -4,11 +4,14 @@
 package install
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/trivet-node/trivet/internal/durable"
 )
@@ -30,9 +33,10 @@ func (d Directory) kept(name string) string { return filepath.Join(d.Path, keptD
 // Install puts a program into the directory and has names lead to it. It may be called again, also after a
 // kill.
 func (d Directory) Install(source string, names []string) error {
-	if err := os.MkdirAll(filepath.Join(d.Path, keptDir), 0o755); err != nil {
-		return err
-	}
+	return d.locked(func() error { return d.install(source, names) })
+}
+
+func (d Directory) install(source string, names []string) error {
 	if err := d.installProgram(source); err != nil {
 		return fmt.Errorf("install %s: %w", d.path(d.Program), err)
 	}
@@ -63,21 +67,57 @@ func (d Directory) installProgram(source string) error {
 		return err
 	}
 
-	// What an earlier call has copied is not what was there before.
-	if _, err := os.Lstat(d.kept(copied)); err != nil {
-		if err := d.keep(d.Program); err != nil {
-			return err
-		}
-		if err := durable.WriteFile(d.kept(copied), nil, 0o644); err != nil {
-			return err
-		}
+	sum := fmt.Sprintf("%x", sha256.Sum256(data))
+	there := sumOf(target)
+	if there == sum {
+		return nil
+	}
+
+	// Until the file is replaced, what is there is still the earlier copy.
+	sums := []string{sum}
+	if d.isCopy() {
+		sums = append(sums, there)
+	} else if err := d.keep(d.Program); err != nil {
+		return err
+	}
+
+	if err := durable.WriteFile(d.kept(copied), []byte(strings.Join(sums, "\n")), 0o644); err != nil {
+		return err
 	}
 
 	return durable.WriteFile(target, data, 0o755)
 }
 
-// copied is a file that says that the program itself was copied by Install.
+// copied is a file with the SHA-256 of what Install has copied as the program itself: one a line.
 const copied = ".copied"
+
+// isCopy reports whether the program was copied by Install, and is not somebody else's since. Earlier
+// versions of Install wrote no sum: of theirs only the file is known.
+func (d Directory) isCopy() bool {
+	sums, err := os.ReadFile(d.kept(copied))
+	if err == nil && len(sums) == 0 {
+		return true
+	}
+
+	there := sumOf(d.path(d.Program))
+	return err == nil && there != "" && slices.Contains(strings.Fields(string(sums)), there)
+}
+
+// sumOf returns the SHA-256 of a file, or "" if it cannot be read.
+func sumOf(path string) string {
+	file, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = file.Close() }()
+
+	sum := sha256.New()
+	if _, err := io.Copy(sum, file); err != nil {
+		return ""
+	}
+
+	return fmt.Sprintf("%x", sum.Sum(nil))
+}
 
 // link has a name lead to the program.
 func (d Directory) link(name string) error {
@@ -107,6 +147,11 @@ func (d Directory) isLink(name string) bool {
 
 // keep keeps what a name leads to now, if anything, in place of what was kept before.
 func (d Directory) keep(name string) error {
+	// Our own link was not there before.
+	if d.isLink(name) {
+		return nil
+	}
+
 	temp := d.kept(".new-" + name)
 	if err := removeIfThere(temp); err != nil {
 		return err
@@ -155,6 +200,13 @@ func copyFile(from, to string) (err error) {
 // Uninstall has names lead to what was there before Install, or to nothing. A name that somebody has given to
 // another program since stays so.
 func (d Directory) Uninstall(names []string) error {
+	if _, err := os.Stat(d.Path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return d.locked(func() error { return d.uninstall(names) })
+}
+
+func (d Directory) uninstall(names []string) error {
 	var errs []error
 	for _, name := range names {
 		if err := d.restore(name, d.isLink(name)); err != nil {
@@ -166,9 +218,8 @@ func (d Directory) Uninstall(names []string) error {
 		return err
 	}
 
-	// The program goes last: until then names lead to it.
-	_, err := os.Lstat(d.kept(copied))
-	if err := d.restore(d.Program, err == nil); err != nil {
+	// The program goes last: until then names lead to it. After a kill, what was there may be back already.
+	if err := d.restore(d.Program, d.isCopy()); err != nil {
 		return err
 	}
 

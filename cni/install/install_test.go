@@ -1,11 +1,17 @@
 package install_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/trivet-node/trivet/cni/install"
+	"github.com/trivet-node/trivet/internal/lockfile"
+	"github.com/trivet-node/trivet/internal/program"
 )
 
 // directory is one of plugins with upstream's bridge and a link of the administrator's.
@@ -125,5 +131,114 @@ func TestTheProgramOfTheDirectoryIsNotCopied(t *testing.T) {
 	}
 	if err := d.Uninstall(names); err != nil || content(d, "trivet-cni") != "ours" {
 		t.Errorf("%q, %v", content(d, "trivet-cni"), err)
+	}
+}
+
+// Between putting back the program that was there and forgetting that there was a copy, Uninstall was killed.
+func TestUninstallAfterAKillLeavesTheProgramThatWasThere(t *testing.T) {
+	d, source := directory(t)
+	write(t, filepath.Join(d.Path, "trivet-cni"), "somebody's")
+	if err := d.Install(source, names); err != nil {
+		t.Fatal(err)
+	}
+
+	copied := filepath.Join(d.Path, ".trivet-cni-replaced", ".copied")
+	sum, err := os.ReadFile(copied)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Uninstall(names); err != nil || content(d, "trivet-cni") != "somebody's" {
+		t.Fatalf("%q, %v", content(d, "trivet-cni"), err)
+	}
+
+	if err := os.Mkdir(filepath.Dir(copied), 0o755); err != nil {
+		t.Fatal(err)
+	}
+
+	write(t, copied, string(sum))
+	if err := d.Uninstall(names); err != nil || content(d, "trivet-cni") != "somebody's" {
+		t.Errorf("%q, %v", content(d, "trivet-cni"), err)
+	}
+}
+
+// An upgrade keeps what was there before the first version, also when it was killed before its copy.
+func TestAnUpgradeIsNotWhatWasThere(t *testing.T) {
+	d, source := directory(t)
+	own := filepath.Join(d.Path, "trivet-cni")
+	write(t, own, "somebody's")
+	for _, version := range []string{"1", "2"} {
+		write(t, source, version)
+		if err := d.Install(source, names); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	write(t, own, "1")
+	write(t, source, "3")
+	if err := d.Install(source, names); err != nil || content(d, "bridge") != "3" {
+		t.Fatalf("%q, %v", content(d, "bridge"), err)
+	}
+	if err := d.Uninstall(names); err != nil || content(d, "trivet-cni") != "somebody's" {
+		t.Errorf("%q, %v", content(d, "trivet-cni"), err)
+	}
+}
+
+// An earlier version of Install has copied the program, and kept no sum of it.
+func TestTheCopyOfAnEarlierVersionIsNotWhatWasThere(t *testing.T) {
+	d, source := directory(t)
+	write(t, filepath.Join(d.Path, "trivet-cni"), "somebody's")
+	if err := d.Install(source, names); err != nil {
+		t.Fatal(err)
+	}
+
+	write(t, filepath.Join(d.Path, ".trivet-cni-replaced", ".copied"), "")
+	write(t, source, "newer")
+	if err := d.Install(source, names); err != nil || content(d, "bridge") != "newer" {
+		t.Fatalf("%q, %v", content(d, "bridge"), err)
+	}
+	if err := d.Uninstall(names); err != nil || content(d, "trivet-cni") != "somebody's" {
+		t.Errorf("%q, %v", content(d, "trivet-cni"), err)
+	}
+}
+
+func TestOneProcessChangesADirectory(t *testing.T) {
+	d, source := directory(t)
+	kept := filepath.Join(d.Path, ".trivet-cni-replaced")
+	if err := os.Mkdir(kept, 0o755); err != nil {
+		t.Fatal(err)
+	}
+
+	other, err := lockfile.Take(context.Background(), filepath.Join(kept, ".lock"), "the test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+
+	for _, err := range []error{d.Install(source, names), d.Uninstall(names)} {
+		if err == nil || !strings.Contains(err.Error(), d.Path) {
+			t.Error(err)
+		}
+	}
+}
+
+func TestWhatWasThereSurvivesManyAtOnce(t *testing.T) {
+	d, source := directory(t)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 5 {
+				for _, err := range []error{d.Install(source, names), d.Uninstall(names)} {
+					var busy *program.CantRunError
+					if err != nil && !errors.As(err, &busy) {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+
+	all.Wait()
+	if err := d.Uninstall(names); err != nil || content(d, "bridge") != "upstream's" {
+		t.Errorf("%q, %v", content(d, "bridge"), err)
 	}
 }

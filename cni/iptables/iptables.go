@@ -55,6 +55,8 @@ type Table struct {
 	chains  map[string]bool
 	rules   []string
 	changes []string
+	// err is of a change that cannot be written; then none is made.
+	err error
 }
 
 // Edit reads a table, calls change and makes the changes that it asks for. Others of this program wait
@@ -66,7 +68,7 @@ func Edit(family Family, table string, change func(*Table) error) error {
 	if err != nil {
 		return err
 	}
-	if err := change(t); err != nil || len(t.changes) == 0 {
+	if err := errors.Join(change(t), t.err); err != nil || len(t.changes) == 0 {
 		return err
 	}
 
@@ -180,8 +182,25 @@ func (t *Table) EnsureChain(name string) {
 	}
 }
 
-// ReplaceChain makes a chain, or removes the rules of one that is there.
+// maxChainName is how many bytes the name of a chain has at most, for all versions of iptables.
+const maxChainName = 28
+
+// IsChainName reports whether a text can be the name of a chain: it is a word of scripts, and not an option.
+func IsChainName(text string) bool {
+	isOther := func(r rune) bool {
+		return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' ||
+			r == '_' || r == '.' || r == '-')
+	}
+	return text != "" && len(text) <= maxChainName && text[0] != '-' && !strings.ContainsFunc(text, isOther)
+}
+
+// ReplaceChain makes a chain, or removes the rules of one that is there. A name that is none fails the Edit.
 func (t *Table) ReplaceChain(name string) {
+	if !IsChainName(name) {
+		t.err = errors.Join(t.err, fmt.Errorf("%q is not the name of a chain", name))
+		return
+	}
+
 	t.chains[name] = true
 	t.changes = append(t.changes, ":"+name+" - [0:0]")
 }

@@ -62,6 +62,26 @@ func TestChangesAreAScriptOfRestore(t *testing.T) {
 	}
 }
 
+func TestAChainHasANameOfOneWord(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"CNI-ADMIN":                     true,
+		"cali_x.1":                      true,
+		"abcdefghijklmnopqrstuvwxyz01":  true,
+		"abcdefghijklmnopqrstuvwxyz012": false,
+		"":                              false,
+		"-F":                            false,
+		"a b":                           false,
+		"a\nCOMMIT":                     false,
+		"ä":                             false,
+	} {
+		table := table()
+		table.ReplaceChain(name)
+		if IsChainName(name) != ok || (table.err == nil) != ok || (len(table.changes) == 1) != ok {
+			t.Errorf("%q: %v, %q", name, table.err, table.changes)
+		}
+	}
+}
+
 func FuzzQuotedWordsStayOneWord(f *testing.F) {
 	f.Add(`a "b" \ c`)
 	f.Add("x\n*nat\n-F")

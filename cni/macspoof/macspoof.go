@@ -22,6 +22,7 @@ import (
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/nft"
+	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
 const (
@@ -207,7 +208,9 @@ func remove(r nft.Reader, id string) error {
 }
 
 // Keep removes the rules of interfaces that do not exist any more, of whichever network: they guard nothing.
-func Keep(exists func(link string) bool) error {
+// The rules are read first, and each interface is looked up then: an ADD of another network may be making
+// some.
+func Keep(host *rtnl.Conn) error {
 	return withReader(func(r nft.Reader) error {
 		rules, err := r.Rules(prerouting)
 		if err != nil {
@@ -217,9 +220,16 @@ func Keep(exists func(link string) bool) error {
 		var errs []error
 		for _, rule := range rules {
 			id, ours := strings.CutPrefix(rule.Comment, mark)
-			if ours && rule.Interface != "" && !exists(rule.Interface) {
-				errs = append(errs, nft.Retry(func() error { return remove(r, id) }))
+			if !ours || rule.Interface == "" {
+				continue
 			}
+
+			_, err := host.LinkByName(rule.Interface)
+			if netlink.IsNotExist(err) {
+				err = nft.Retry(func() error { return remove(r, id) })
+			}
+
+			errs = append(errs, err)
 		}
 
 		return errors.Join(errs...)

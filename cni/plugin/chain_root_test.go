@@ -227,6 +227,38 @@ func TestPortmapPublishesPortsByBothBackends(t *testing.T) {
 	}
 }
 
+// The second time may be for another interface of the container.
+func TestPortmapLeavesThePortsThatAContainerHas(t *testing.T) {
+	h := newHost(t, "")
+	h.uplink("192.0.2.1/24")
+	more := func(port int, keys string) string {
+		const format = `"type":"portmap","backend":"nftables"%s,"runtimeConfig":{"portMappings":[
+			{"hostPort":%d,"containerPort":80}]}`
+		return fmt.Sprintf(format, keys, port)
+	}
+
+	c := h.newChain("pod", h.ptp(""), more(8080, ""))
+	h.serve(c.netns, 80)
+	h.must("ADD", "pod", c.netns, c.config(more(8081, "")))
+
+	// A call that fails takes back only its own rules.
+	refused := more(8082, `,"conditionsV4":["no such match"]`)
+	if _, err := h.call("ADD", "pod", c.netns, c.config(refused)); err == nil {
+		t.Error("nft takes any text")
+	}
+
+	for _, address := range []string{"192.0.2.1:8080", "192.0.2.1:8081"} {
+		if _, err := h.dial(h.netns, address); err != nil {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+
+	c.del()
+	if left := h.remains(); left != "" {
+		t.Error(left)
+	}
+}
+
 func TestGCOfTheSetLeavesNothing(t *testing.T) {
 	limits := `"type":"bandwidth","ingressRate":80000,"ingressBurst":80000,
 		"egressRate":80000,"egressBurst":80000`

@@ -11,8 +11,15 @@ import (
 )
 
 func TestMACSpoofCheckDropsOtherAddresses(t *testing.T) {
+	for _, plugin := range []string{"bridge", "trivet-cni"} {
+		t.Run(plugin, func(t *testing.T) { checkMACSpoofing(t, plugin) })
+	}
+}
+
+func checkMACSpoofing(t *testing.T, plugin string) {
 	h := newHost(t, "")
-	c := h.newChain("pod", h.bridgePlugin(`,"macspoofchk":true`))
+	keys := h.bridgePlugin(`,"macspoofchk":true`)
+	c := h.newChain("pod", strings.Replace(keys, `"type":"bridge"`, `"type":"`+plugin+`"`, 1))
 	h.serve(h.netns, 80)
 	if _, err := h.dial(c.netns, "10.88.0.1:80"); err != nil {
 		t.Error(err)

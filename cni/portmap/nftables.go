@@ -77,8 +77,8 @@ func (p Pod) publishNFTables() error {
 	})
 }
 
-// write adds the rules of the pod in one transaction, in place of those that it has; the rules with
-// conditions are nft's to write.
+// write adds the rules of the pod in one transaction; the rules with conditions are nft's to write. Those
+// that the container has already stay: they may be of another attachment of it.
 func (p Pod) write(t table, ports []hostnat.Port, pod netip.Addr) error {
 	entries, err := t.reader.CountOf(prerouting)
 	if err != nil {
@@ -86,11 +86,6 @@ func (p Pod) write(t table, ports []hostnat.Port, pod netip.Addr) error {
 	}
 
 	guards, err := t.reader.CountOf(guard)
-	if err != nil {
-		return err
-	}
-
-	stale, err := t.rulesOf(p.Owner.ContainerID)
 	if err != nil {
 		return err
 	}
@@ -104,8 +99,6 @@ func (p Pod) write(t table, ports []hostnat.Port, pod netip.Addr) error {
 	if guards <= 0 && !t.is6() {
 		t.addGuard(changes)
 	}
-
-	t.delete(changes, stale)
 
 	add := func(chain, comment string, statements ...[]expr.Any) {
 		changes.AddRule(&nftables.Rule{
@@ -230,19 +223,9 @@ func (p Pod) writeConditional(t table, ports []hostnat.Port) error {
 		ip = "ip6"
 	}
 
-	var script strings.Builder
-	for _, port := range ports {
-		fmt.Fprintf(&script, "add rule %s %s %s %s ", ip, tableName, hostPorts, strings.Join(conditions, " "))
-		if port.HostIP.IsValid() {
-			fmt.Fprintf(&script, "%s daddr %s ", ip, port.HostIP)
-		}
-		fmt.Fprintf(&script, "%s dport %d dnat to %s comment %q\n",
-			port.Protocol, port.HostPort, port.Pod, nft.Cut(p.Owner.ContainerID))
-	}
-
 	// One file is one transaction.
 	c := exec.Command("nft", "-f", "-")
-	c.Stdin = strings.NewReader(script.String())
+	c.Stdin = strings.NewReader(p.script(ip, conditions, ports))
 	var failure bytes.Buffer
 	c.Stderr = &failure
 	if err := c.Run(); err != nil {
@@ -250,6 +233,20 @@ func (p Pod) writeConditional(t table, ports []hostnat.Port) error {
 	}
 
 	return nil
+}
+
+// script has a line for each port, in the language of nft(8). A zone, which may be any text, is not written.
+func (p Pod) script(ip string, conditions []string, ports []hostnat.Port) string {
+	var script strings.Builder
+	for _, port := range ports {
+		fmt.Fprintf(&script, "add rule %s %s %s %s ", ip, tableName, hostPorts, strings.Join(conditions, " "))
+		if port.HostIP.IsValid() {
+			fmt.Fprintf(&script, "%s daddr %s ", ip, port.HostIP.WithZone(""))
+		}
+		fmt.Fprintf(&script, "%s dport %d dnat to %s comment %q\n",
+			port.Protocol, port.HostPort, port.Pod, nft.Cut(p.Owner.ContainerID))
+	}
+	return script.String()
 }
 
 // markOf returns the name of an interface that cannot be, by which GC finds the containers of a network: a
@@ -279,13 +276,36 @@ func (t table) delete(changes *nftables.Conn, rules []nft.Rule) {
 	}
 }
 
-func withdrawNFTables(container string) error {
-	return eachTable(func(t table) error { return t.withdraw(container) })
+// handle names a rule of the table of a family, for as long as the table is there.
+type handle struct {
+	nfproto byte
+	number  uint64
 }
 
-func (t table) withdraw(container string) error {
+// handlesOf returns the rules that a container has.
+func handlesOf(container string) (map[handle]bool, error) {
+	all := map[handle]bool{}
+	err := eachTable(func(t table) error {
+		rules, err := t.rulesOf(container)
+		for _, r := range rules {
+			all[t.handleOf(r)] = true
+		}
+		return err
+	})
+	return all, err
+}
+
+func (t table) handleOf(r nft.Rule) handle { return handle{nfproto: t.NFProto, number: r.Handle} }
+
+// withdrawNFTables removes the rules of a container but for some.
+func withdrawNFTables(container string, but map[handle]bool) error {
+	return eachTable(func(t table) error { return t.withdraw(container, but) })
+}
+
+func (t table) withdraw(container string, but map[handle]bool) error {
 	return nft.Retry(func() error {
 		rules, err := t.rulesOf(container)
+		rules = slices.DeleteFunc(rules, func(r nft.Rule) bool { return but[t.handleOf(r)] })
 		if err != nil || len(rules) == 0 {
 			return err
 		}
@@ -315,7 +335,7 @@ func keepNFTables(network string, keep map[string]bool) error {
 		var errs []error
 		for _, r := range rules {
 			if r.Interface == markOf(network) && !valid[r.Comment] {
-				errs = append(errs, t.withdraw(r.Comment))
+				errs = append(errs, t.withdraw(r.Comment, nil))
 			}
 		}
 

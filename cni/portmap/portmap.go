@@ -4,6 +4,7 @@
 package portmap
 
 import (
+	"context"
 	"crypto/sha512"
 	"encoding/hex"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/cni/sysctl"
+	"github.com/trivet-node/trivet/internal/undo"
 )
 
 // Backend says where the rules are.
@@ -94,8 +96,23 @@ func (p Pod) ofFamily(is6 bool) (ports []hostnat.Port, own netip.Prefix, ok bool
 	return ports, own, true
 }
 
-// Publish writes the rules. After an error, Withdraw removes what is left.
-func (p Pod) Publish() error {
+// Publish writes the rules. After an error it leaves none of them; those that the container had before stay,
+// where the backend can tell them apart: in iptables a network has one chain for a container.
+func (p Pod) Publish() (err error) {
+	before, err := handlesOf(p.Owner.ContainerID)
+	if err != nil {
+		return err
+	}
+
+	var back undo.Stack
+	defer back.Unwind(context.Background(), &err)
+	back.Push("withdraw host ports", func(context.Context) error {
+		if p.Backend == IPTables {
+			return withdrawIPTables(p.Network, p.Owner.ContainerID)
+		}
+		return withdrawNFTables(p.Owner.ContainerID, before)
+	})
+
 	write := p.publishNFTables
 	if p.Backend == IPTables {
 		write = p.publishIPTables
@@ -129,7 +146,7 @@ func (p Pod) Check() error {
 
 // Withdraw removes the rules of a container from both backends. None is success.
 func Withdraw(network, container string) error {
-	return errors.Join(withdrawNFTables(container), withdrawIPTables(network, container))
+	return errors.Join(withdrawNFTables(container, nil), withdrawIPTables(network, container))
 }
 
 // Keep removes the rules of all containers of a network that are not valid: CNI's GC. Of those in nftables

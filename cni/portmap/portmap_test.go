@@ -104,6 +104,16 @@ func TestAMultiportMatchTakes15Ports(t *testing.T) {
 	}
 }
 
+func TestAZoneIsNoTextOfNft(t *testing.T) {
+	p := pod(Config{Network: "n"})
+	p.Ports[2].HostIP = netip.MustParseAddr("fe80::1%x drop\nflush ruleset")
+	want := "add rule ip6 cni_hostport hostports ip6 saddr fd00::3 ip6 daddr fe80::1 tcp dport 8080 " +
+		"dnat to [fd00::2]:80 comment \"abc\"\n"
+	if got := p.script("ip6", []string{"ip6 saddr fd00::3"}, p.Ports[2:]); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // The names are shared with upstream's plugins, which look for them.
 func TestNamesAreUpstreams(t *testing.T) {
 	if got := chainOf("test", "abc"); len(got) != 28 || !strings.HasPrefix(got, "CNI-DN-") {

@@ -147,9 +147,27 @@ func check(host *rtnl.Conn, link rtnl.Link, l Limit) error {
 	return nil
 }
 
-// Remove removes the ifb of a container, and where the veth is still there what leads to it. None is success.
+// Remove removes the ifb of an attachment. None is success. Its name is the container's: one that has the
+// alias of another attachment is not this one's, and one without an alias is upstream's.
 func Remove(host *rtnl.Conn, network string, owner ipam.Owner) error {
-	return host.EnsureNoLink(deviceName(network, owner.ContainerID))
+	link, err := host.LinkByName(deviceName(network, owner.ContainerID))
+	if netlink.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+
+	if link.Alias != "" && link.Alias != aliasPrefix(network)+owner.Label() {
+		return nil
+	}
+
+	err = host.Must(rtnl.DeleteIndex(link.Index))
+	if netlink.IsNotExist(err) {
+		return nil
+	}
+
+	return err
 }
 
 // Clear removes the disciplines of a veth, for an ADD that failed.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/rtnl"
@@ -26,6 +27,12 @@ type backup struct {
 	TxQueueLength *int   `json:"txQLen,omitempty"`
 	Network       string `json:"network,omitempty"`
 }
+
+// tempPrefix begins the names of files that are being written; after tempAge there is no writer any more.
+const (
+	tempPrefix = ".tmp-"
+	tempAge    = time.Minute
+)
 
 // suffix ends the names of the files.
 const suffix = ".json"
@@ -119,7 +126,17 @@ func (b Backups) Remove(o ipam.Owner) error {
 	return err
 }
 
-// Keep removes what is kept of attachments of a network that are not valid: CNI's GC.
+// isLeft reports whether a killed writer has left a file.
+func isLeft(e os.DirEntry) bool {
+	if !strings.HasPrefix(e.Name(), tempPrefix) || !strings.Contains(e.Name(), suffix+"-") {
+		return false
+	}
+	info, err := e.Info()
+	return err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > tempAge
+}
+
+// Keep removes what is kept of attachments of a network that are not valid, and what killed writers of any
+// network have left: CNI's GC.
 func (b Backups) Keep(network string, valid []ipam.Owner) error {
 	due := map[string]bool{}
 	for _, o := range valid {
@@ -133,6 +150,11 @@ func (b Backups) Keep(network string, valid []ipam.Owner) error {
 
 	for _, e := range entries {
 		file := filepath.Join(b.Dir, e.Name())
+		if isLeft(e) {
+			err = errors.Join(err, os.Remove(file))
+			continue
+		}
+
 		old, ok := read(file)
 		if ok && strings.HasSuffix(file, suffix) && old.Network == network && !due[file] {
 			err = errors.Join(err, os.Remove(file))

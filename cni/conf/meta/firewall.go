@@ -3,6 +3,7 @@ package meta
 import (
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/firewall"
+	"github.com/trivet-node/trivet/cni/iptables"
 )
 
 type firewallKeys struct {
@@ -32,7 +33,16 @@ func ReadFirewall(stdin []byte) (c firewall.Config, err error) {
 		return c, conf.Invalid("ingressPolicy %q is not one of open, same-bridge, isolated", k.IngressPolicy)
 	}
 
-	return c, nil
+	return c, checkChain("iptablesAdminChainName", c.AdminChain)
+}
+
+// checkChain returns an error that names a key whose value is not the name of a chain of iptables.
+func checkChain(key, name string) error {
+	if !iptables.IsChainName(name) {
+		const rule = "1 to 28 letters, digits, '_', '.' or '-', which is not the first"
+		return conf.Invalid("%s %q is not the name of a chain (%s)", key, name, rule)
+	}
+	return nil
 }
 
 // ReadFirewallLeniently reads what DEL and GC need of it.

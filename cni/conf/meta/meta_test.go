@@ -18,10 +18,12 @@ func TestBackendOfPortmapIsNamedOrFollowsFromItsLanguage(t *testing.T) {
 		`"conditionsV6":["ip6","saddr","fd00::/8"]`:             "nftables",
 		`"backend":"nftables","conditionsV4":["-s","10.0.0.1"]`: "",
 		`"backend":"nftables","externalSetMarkChain":"X"`:       "",
-		`"backend":"pf"`:   "",
-		`"markMasqBit":32`: "",
-		`"markMasqBit":1,"externalSetMarkChain":"X"`:   "",
-		`"conditionsV4":["ip saddr 10.0.0.1;","drop"]`: "",
+		`"externalSetMarkChain":"X -j DROP"`:                    "",
+		`"externalSetMarkChain":""`:                             "",
+		`"backend":"pf"`:                                        "",
+		`"markMasqBit":32`:                                      "",
+		`"markMasqBit":1,"externalSetMarkChain":"X"`:            "",
+		`"conditionsV4":["ip saddr 10.0.0.1;","drop"]`:          "",
 	} {
 		p, err := meta.ReadPortMap([]byte(`{"name":"n",` + keys + `}`))
 		if (err != nil) != (want == "") || err == nil && string(p.Backend) != want {
@@ -94,7 +96,8 @@ func TestFirewallHasUpstreamsDefaults(t *testing.T) {
 	if err != nil || c.AdminChain != "CNI-ADMIN" || c.Zone != "trusted" || c.Backend != "" {
 		t.Errorf("%+v, %v", c, err)
 	}
-	for _, keys := range []string{`{"backend":"pf"}`, `{"ingressPolicy":"closed"}`} {
+	for _, keys := range []string{`{"backend":"pf"}`, `{"ingressPolicy":"closed"}`,
+		`{"iptablesAdminChainName":"-F"}`, `{"iptablesAdminChainName":"a - [0:0]\nCOMMIT"}`} {
 		if _, err := meta.ReadFirewall([]byte(keys)); err == nil {
 			t.Error(keys)
 		}
@@ -106,6 +109,8 @@ func FuzzReadTheSet(f *testing.F) {
 	f.Add([]byte(`{"sysctl":{"a":"b"},"mtu":5,"args":{"cni":{"sysctl":{"c":"d"}}}}`), "MAC=02:00:00:00:00:01")
 	const port = `{"runtimeConfig":{"portMappings":[{"hostPort":1,"containerPort":2}]},"conditionsV4":["-s"]}`
 	f.Add([]byte(port), "")
+	const zone = `{"runtimeConfig":{"portMappings":[{"hostPort":1,"containerPort":2,"hostIP":"fe80::1%x;"}]}}`
+	f.Add([]byte(zone), "")
 	f.Fuzz(func(t *testing.T, data []byte, args string) {
 		_, static := conf.ReadStatic(data, args)
 		_, ptp := conf.ReadPointToPoint(data, args)

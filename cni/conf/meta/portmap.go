@@ -50,6 +50,9 @@ func ReadPortMap(stdin []byte) (*PortMap, error) {
 	}
 	if k.SetMarkChain != nil {
 		p.SetMarkChain = *k.SetMarkChain
+		if err := checkChain("externalSetMarkChain", p.SetMarkChain); err != nil {
+			return nil, err
+		}
 	}
 
 	switch {

@@ -1,7 +1,6 @@
 package chained
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 
@@ -12,7 +11,6 @@ import (
 	"github.com/trivet-node/trivet/cni/plugin/call"
 	"github.com/trivet-node/trivet/cni/portmap"
 	"github.com/trivet-node/trivet/cni/prefix"
-	"github.com/trivet-node/trivet/internal/undo"
 )
 
 // PortMap is upstream's plugin of that name: it publishes host ports.
@@ -45,7 +43,7 @@ func (PortMap) read(c *call.Call) (portmap.Pod, error) {
 }
 
 // Add publishes the host ports. One that a process of the host listens on is an error that names it.
-func (p PortMap) Add(c *call.Call) (err error) {
+func (p PortMap) Add(c *call.Call) error {
 	pod, err := p.read(c)
 	if err != nil {
 		return err
@@ -59,12 +57,6 @@ func (p PortMap) Add(c *call.Call) (err error) {
 	if pod.Backend == "" {
 		pod.Backend = portmap.Choose()
 	}
-
-	var back undo.Stack
-	defer back.Unwind(context.Background(), &err)
-	back.Push("withdraw host ports", func(context.Context) error {
-		return portmap.Withdraw(pod.Network, c.Owner.ContainerID)
-	})
 
 	if err := pod.Publish(); err != nil {
 		return err

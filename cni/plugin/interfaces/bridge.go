@@ -14,6 +14,8 @@ import (
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/hostport"
 	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/macspoof"
+	"github.com/trivet-node/trivet/cni/masquerade"
 	"github.com/trivet-node/trivet/cni/plugin/addresses"
 	"github.com/trivet-node/trivet/cni/plugin/call"
 	"github.com/trivet-node/trivet/cni/rtnl"
@@ -188,7 +190,12 @@ func (b Bridge) Del(c *call.Call) error {
 		if err := hostPorts(t, pool).Withdraw(c.Owner, held); err != nil {
 			return err
 		}
-	} else if err := removeOwnRules(c, t); err != nil {
+	} else if err := masquerade.Remove(t.Network, c.Owner); err != nil {
+		return err
+	}
+
+	// Either type has these.
+	if err := macspoof.Remove(c.Owner); err != nil {
 		return err
 	}
 

@@ -79,23 +79,7 @@ func (b Bridge) checkRules(c *call.Call, n *conf.Network, a bridge.Attachment) e
 	return err
 }
 
-// removeOwnRules removes the rules that are a single pod's, whichever of the two programs has written them.
-func removeOwnRules(c *call.Call, t *conf.Teardown) error {
-	return errors.Join(masquerade.Remove(t.Network, c.Owner), macspoof.Remove(c.Owner))
-}
-
 // keepOwnRules removes the rules of single pods that the runtime does not have.
 func keepOwnRules(host *rtnl.Conn, t *conf.Teardown) error {
-	links, err := host.Links()
-	if err != nil {
-		return err
-	}
-
-	names := map[string]bool{}
-	for _, l := range links {
-		names[l.Name] = true
-	}
-
-	spoofing := macspoof.Keep(func(link string) bool { return names[link] })
-	return errors.Join(spoofing, masquerade.Keep(t.Network, t.Valid.Owners()))
+	return errors.Join(macspoof.Keep(host), masquerade.Keep(t.Network, t.Valid.Owners()))
 }
