@@ -19,6 +19,7 @@ var (
 	_ volume.Backend  = (*Pool)(nil)
 	_ volume.Checker  = (*Pool)(nil)
 	_ volume.Enforcer = (*Pool)(nil)
+	_ volume.Keeper   = (*Pool)(nil)
 	_ publish.Backend = (*Pool)(nil)
 )
 
@@ -37,6 +38,8 @@ func (p *Pool) Complete(s *volume.Spec, options []string) error {
 		return fmt.Errorf("%w: backend %s has no raw block volumes", volume.ErrInvalid, Name)
 	case s.FSType != "" && s.FSType != "btrfs":
 		return fmt.Errorf("%w: backend %s has no file system %q", volume.ErrInvalid, Name, s.FSType)
+	case s.Reserve && p.file == nil:
+		return fmt.Errorf("%w: backend %s reserves nothing on a disk that it shares", volume.ErrInvalid, Name)
 	}
 
 	if err := checkOptions(target.ParseOptions(options)); err != nil {
@@ -64,6 +67,12 @@ func (p *Pool) Create(s volume.Spec) (volume.Origin, error) {
 		return volume.Origin{}, err
 	}
 	defer leave()
+
+	if err := p.reserve(fs, s); err != nil {
+		p.unreserve(s.ID)
+		return volume.Origin{}, err
+	}
+
 	transaction, err := fs.create(s)
 	return volume.Origin{Token: transaction, Pool: fs.info.UUID}, err
 }
@@ -85,6 +94,8 @@ func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 		return origin, fmt.Errorf("%w: it is in pool %s, and the pool here is %s",
 			volume.ErrDamaged, origin.Pool, fs.info.UUID)
 	}
+
+	p.keepReserved(s)
 
 	sub, err := fs.inspect(s.ID)
 	switch {
@@ -132,12 +143,11 @@ func (p *Pool) Destroy(id string) error {
 		return err
 	}
 	defer leave()
-	if p.ballast != nil {
-		if err := p.ballast.drop(); err != nil {
-			return err
-		}
+	if err := btrfs.Destroy(fs.dir, id); err != nil {
+		return err
 	}
-	return btrfs.Destroy(fs.dir, id)
+	p.unreserve(id)
+	return nil
 }
 
 // Commit commits the running transaction, see volume.Backend.
@@ -158,7 +168,8 @@ func (p *Pool) Commit() error {
 	return p.file.baseline().clear()
 }
 
-// Grow raises the limit of a volume. It is larger at once, in use or not.
+// Grow raises the limit of a volume. It is larger at once, in use or not. One that is reserved for is so as a
+// whole before.
 func (p *Pool) Grow(s volume.Spec) error {
 	fs, leave, err := p.enterToWrite()
 	if err != nil {
@@ -167,6 +178,9 @@ func (p *Pool) Grow(s volume.Spec) error {
 	defer leave()
 	sub, err := fs.inspect(s.ID)
 	if err != nil {
+		return err
+	}
+	if err := p.reserve(fs, s); err != nil {
 		return err
 	}
 	return btrfs.Limit(fs.dir, sub, limitOf(s.Size))
@@ -240,9 +254,9 @@ func (p *Pool) Capacity(promised space.Promised) (space.Capacity, error) {
 		return p.capacityOfDisk(fs, promised.Each(), limits)
 	}
 
-	var st unix.Stat_t
-	if err := unix.Stat(p.file.path(), &st); err != nil {
-		return space.Capacity{}, &os.PathError{Op: "stat", Path: p.file.path(), Err: err}
+	size, _, err := p.file.stat()
+	if err != nil {
+		return space.Capacity{}, err
 	}
 
 	held, err := fs.heldNow()
@@ -250,9 +264,18 @@ func (p *Pool) Capacity(promised space.Promised) (space.Capacity, error) {
 		return space.Capacity{}, err
 	}
 
+	p.reservation.promised.Store(limits)
+	largest := size + p.file.disk()
+	if p.most > 0 {
+		largest = min(largest, p.most)
+	}
+
+	// What deleted volumes still hold is neither spare nor to be promised.
+	here := size - overhead(size) - held
 	return space.Capacity{
-		Limit:     st.Size - overhead(st.Size) - held,
-		Unwritten: max(0, limits-st.Blocks*512),
+		Limit:     max(largest, size) - overhead(largest) - held,
+		Unwritten: max(0, limits-here),
+		Spare:     max(0, here-limits),
 	}, nil
 }
 
@@ -279,8 +302,8 @@ func (p *Pool) capacityOfDisk(
 	}
 
 	size := int64(st.Blocks) * st.Bsize
-	if p.size > 0 {
-		size = min(size, p.size)
+	if p.most > 0 {
+		size = min(size, p.most)
 	}
 
 	return space.Capacity{Limit: size - overhead(size), Unwritten: unwritten}, nil

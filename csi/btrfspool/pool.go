@@ -1,6 +1,9 @@
-// Package btrfspool holds volumes as subvolumes of one btrfs: a file system in a sparse file that is mounted
-// over a loop device, or a directory of a disk that is btrfs already. A volume's size is the limit of its
-// quota group, so that creating, growing and deleting one takes a moment.
+// Package btrfspool holds volumes as subvolumes of one btrfs: a file system in a file that is mounted over a
+// loop device, or a directory of a disk that is btrfs already. A volume's size is the limit of its quota
+// group, so that creating, growing and deleting one takes a moment.
+//
+// The file has all its blocks, grows ahead of what is written and shrinks behind what is deleted: a full disk
+// below costs the writes that do not fit, and nothing else (size.go, reservation.go).
 package btrfspool
 
 import (
@@ -29,22 +32,27 @@ type Config struct {
 	Dir      string // where the pool's file and its mount point are kept
 	Instance string // unique to Dir; marks the loop device as this pool's
 
-	// Size is that of the pool in bytes. A larger one than before makes the pool grow, a smaller one changes
-	// nothing; 0: 90 % of the free disk when the pool is created.
-	Size int64
+	// Most is how large the pool may become in bytes; 0: as large as the disk allows. A pool that is larger
+	// already shrinks as far as its content lets it.
+	Most int64
+
+	// Reserve is what the disk keeps for others, in bytes.
+	Reserve int64
 }
 
 // Pool is a pool of volumes. It is open or it is down: down while its file is missing, or cannot be mounted;
 // then Check tries again.
 //
 // The kernel makes a file system read-only for good when it could not write to it, as when the disk beneath
-// the sparse file is full. Only unmounting it everywhere and mounting it again repairs that, which Check does
+// has failed. Only unmounting it everywhere and mounting it again repairs that, which Check does
 // once no volume is in use and the disk has room.
 type Pool struct {
-	size    int64    // Config.Size
-	root    string   // where the pool is mounted, or its directory
-	file    *file    // nil in a directory of a btrfs disk
-	ballast *ballast // nil likewise
+	most int64  // Config.Most
+	root string // where the pool is mounted, or its directory
+
+	// Both are nil in a directory of a btrfs disk.
+	file        *file
+	reservation *reservation
 
 	// mu is held to read while the pool is used, and to write while it is opened or taken down.
 	mu   sync.RWMutex
@@ -55,14 +63,19 @@ type Pool struct {
 // Open opens the pool, or creates one if there never was any. A pool that exists but cannot be opened now is
 // returned nevertheless: see Err and Check.
 func Open(ctx context.Context, cfg Config) (*Pool, error) {
-	p := &Pool{size: cfg.Size, root: filepath.Join(cfg.Dir, "pool")}
+	p := &Pool{most: cfg.Most, root: filepath.Join(cfg.Dir, "pool")}
 	if err := os.MkdirAll(p.root, 0o700); err != nil {
 		return nil, err
 	}
 
 	if !btrfs.On(cfg.Dir) {
-		p.file = &file{dir: cfg.Dir, instance: cfg.Instance, size: cfg.Size}
-		p.ballast = &ballast{dir: cfg.Dir}
+		p.file = &file{
+			dir:      cfg.Dir,
+			instance: cfg.Instance,
+			most:     cfg.Most,
+			reserve:  cfg.Reserve,
+		}
+		p.reservation = newReservation(p.file)
 	}
 
 	if p.down = p.up(ctx); p.down != nil && (p.file == nil || !p.file.everExisted()) {
@@ -72,8 +85,7 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 	return p, nil
 }
 
-// up creates the pool if there never was one, mounts it if it is not mounted, grows it if it is to be larger,
-// and enables quotas. Every step can be repeated, and writes nothing where all is done: a full disk is no
+// up creates the pool if there never was one, mounts it if it is not mounted, and enables quotas. Every step can be repeated, and writes nothing where all is done: a full disk is no
 // reason not to open a pool.
 func (p *Pool) up(ctx context.Context) error {
 	err := p.tryUp(ctx)
@@ -108,7 +120,14 @@ func (p *Pool) tryUp(ctx context.Context) error {
 	}
 
 	fs.committed = committed
-	p.ballast.keep(fs)
+	if fs.meter, err = btrfs.NewMeter(fs.dir, fs.info); err != nil {
+		return errors.Join(err, fs.Close())
+	}
+
+	// Earlier versions kept room in a file of its own, for deletions on a full disk.
+	if err := os.Remove(filepath.Join(p.file.dir, "pool.room")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return errors.Join(err, fs.Close())
+	}
 	if err := p.file.identify(fs.info.UUID); err != nil {
 		return errors.Join(err, fs.Close())
 	}
@@ -159,15 +178,15 @@ func (p *Pool) checkWritable() error {
 		return nil
 	}
 	return fmt.Errorf("%w: the kernel made the pool %s read-only after it could not write to it, as when"+
-		" the disk below is full; it is mounted again when the disk has %d MiB free and no pod on this node"+
+		" the disk below fails; it is mounted again when the disk has %d MiB free and no pod on this node"+
 		" uses a volume of backend %s any more", volume.ErrUnavailable, p.file.path(), roomToRepair>>20, Name)
 }
 
 // Check returns why the pool is down, or cannot be written; see volume.Checker. It opens a pool that is down,
 // and with idle set mounts one again that cannot be written.
 func (p *Pool) Check(idle bool) error {
-	if err := p.lookAfter(); err == nil {
-		return nil
+	if p.works() {
+		return p.fit()
 	}
 
 	p.mu.Lock()
@@ -190,17 +209,13 @@ func (p *Pool) Check(idle bool) error {
 	return p.checkWritable()
 }
 
-// lookAfter keeps the ballast of a pool that works, and fails if it does not.
-func (p *Pool) lookAfter() error {
-	fs, leave, err := p.enterToWrite()
-	if err != nil {
-		return err
+// works reports whether the pool is open and can be written.
+func (p *Pool) works() bool {
+	_, leave, err := p.enterToWrite()
+	if err == nil {
+		leave()
 	}
-	defer leave()
-	if p.ballast != nil {
-		p.ballast.keep(fs)
-	}
-	return nil
+	return err == nil
 }
 
 // Err returns why the pool is down, nil if it is open.

@@ -19,6 +19,7 @@ type subvolumes struct {
 	dir   *os.File // that they are in
 	info  btrfs.Info
 	quota btrfs.Quota
+	meter *btrfs.Meter // nil on a disk that others mount
 
 	// committed is the last transaction that was on disk before the pool was mounted, see baseline. On a disk
 	// that others mount there is none, and it is the largest number.
@@ -65,7 +66,13 @@ func openSubvolumes(root string) (*subvolumes, error) {
 }
 
 // Close closes the directory. The pool stays mounted.
-func (s *subvolumes) Close() error { return s.dir.Close() }
+func (s *subvolumes) Close() error {
+	var err error
+	if s.meter != nil {
+		err = s.meter.Close()
+	}
+	return errors.Join(err, s.dir.Close())
+}
 
 // limitOf is what the quota group of a volume of that size may hold. The group is also charged for the
 // volume's own metadata; the addition keeps that from coming out of the bytes that were asked for, and stays

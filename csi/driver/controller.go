@@ -78,6 +78,7 @@ func (c *controllerService) CreateVolume(
 		Access:   w.access,
 		FSType:   w.fsType,
 		NoCOW:    p.noCOW,
+		Reserve:  p.reserve,
 		Options:  w.options,
 	})
 	if err != nil {
@@ -215,6 +216,7 @@ func (c *controllerService) GetCapacity(
 		Access:  w.access,
 		FSType:  w.fsType,
 		NoCOW:   p.noCOW,
+		Reserve: p.reserve,
 		Options: w.options,
 	})
 	if err != nil {

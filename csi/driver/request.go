@@ -17,6 +17,7 @@ import (
 type parameters struct {
 	backend string // "": the node's choice
 	noCOW   *bool  // nil: blocks are overwritten in place, where the backend has the choice
+	reserve *bool  // nil: nothing is reserved that a backend does not reserve by itself
 }
 
 // parseParameters reads the parameters of a StorageClass. Those of csi.storage.k8s.io were added by a
@@ -31,9 +32,11 @@ func parseParameters(in map[string]string) (parameters, error) {
 		case key == "backend":
 			p.backend, err = parseBackend(value)
 		case key == "nocow":
-			p.noCOW, err = parseNoCOW(value)
+			p.noCOW, err = parseBool(key, value)
+		case key == "reserve":
+			p.reserve, err = parseBool(key, value)
 		default:
-			err = invalid("unknown parameter %q; known are backend and nocow", key)
+			err = invalid("unknown parameter %q; known are backend, nocow and reserve", key)
 		}
 
 		if err != nil {
@@ -54,10 +57,10 @@ func parseBackend(value string) (string, error) {
 	return "", invalid("parameter backend is %q; known are auto, btrfs and image", value)
 }
 
-func parseNoCOW(value string) (*bool, error) {
+func parseBool(key, value string) (*bool, error) {
 	on, err := strconv.ParseBool(value)
 	if err != nil {
-		return nil, invalid("parameter nocow is %q, neither true nor false", value)
+		return nil, invalid("parameter %s is %q, neither true nor false", key, value)
 	}
 	return &on, nil
 }

@@ -183,6 +183,16 @@ func Resize(dev *os.File) error {
 	return nil
 }
 
+// KeepBlocks makes the device refuse to discard (as fstrim(8) asks for on a timer): a discarded block of the
+// device is one that the file does not have any more.
+func KeepBlocks(dev *os.File) error {
+	path := "/sys/block/" + filepath.Base(dev.Name()) + "/queue/discard_max_bytes"
+	if err := os.WriteFile(path, []byte("0"), 0); err != nil {
+		return fmt.Errorf("make %s refuse to discard: %w", dev.Name(), err)
+	}
+	return nil
+}
+
 // Size returns the device's size in bytes.
 func Size(dev *os.File) (int64, error) {
 	var size uint64

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -58,6 +59,12 @@ type Enforcer interface {
 	// Enforce makes the size hold for what was done to a volume in use since the last call. It is called
 	// every second.
 	Enforce(Spec) error
+}
+
+// Keeper is a Backend that has something to do all the time.
+type Keeper interface {
+	// Keep does it until ctx ends.
+	Keep(ctx context.Context)
 }
 
 // Origin is what a backend has to know again after a restart. It is part of the volume's record.

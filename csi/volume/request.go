@@ -14,6 +14,7 @@ type Request struct {
 	Access   Access
 	FSType   string
 	NoCOW    *bool    // nil leaves it open
+	Reserve  *bool    // likewise
 	Options  []string // mount options that it is going to be used with
 }
 
@@ -61,6 +62,7 @@ func (r Request) spec(backend string, size int64) Spec {
 		Access:  r.Access,
 		FSType:  r.FSType,
 		NoCOW:   r.NoCOW == nil || *r.NoCOW,
+		Reserve: r.Reserve != nil && *r.Reserve,
 	}
 }
 
@@ -80,6 +82,8 @@ func (r Request) checkSatisfied(by Spec) error {
 		return conflict("file system", by.FSType, r.FSType)
 	case r.NoCOW != nil && *r.NoCOW != by.NoCOW:
 		return conflict("nocow", by.NoCOW, *r.NoCOW)
+	case r.Reserve != nil && *r.Reserve != by.Reserve:
+		return conflict("reserve", by.Reserve, *r.Reserve)
 	}
 
 	return nil

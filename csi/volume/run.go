@@ -50,6 +50,12 @@ func (u *upkeep) run(ctx context.Context) {
 		}
 	})
 
+	for _, backend := range u.backends.byName {
+		if keeper, ok := backend.(Keeper); ok {
+			group.Go(func() { keeper.Keep(ctx) })
+		}
+	}
+
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():

@@ -52,6 +52,9 @@ type Spec struct {
 	Access  Access `json:"access"`
 	FSType  string `json:"fsType,omitempty"`
 	NoCOW   bool   `json:"noCow,omitempty"` // blocks are overwritten in place
+
+	// Reserve has all bytes of the volume taken from the disk before they are written.
+	Reserve bool `json:"reserve,omitempty"`
 }
 
 // Volume is a ready volume.

@@ -60,8 +60,8 @@ func parse(env *program.Env) (options, error) {
 	fs.StringVar(&o.backend, "backend", "auto",
 		"what holds volumes whose class names no backend: auto (the best that works), btrfs or image")
 	poolSize := fs.String("pool-size", "",
-		"size of the btrfs pool's sparse file, e.g. 100Gi; a larger one than before makes it grow"+
-			" (default: 90% of the free disk when it is made)")
+		"how large the btrfs pool may become, e.g. 100Gi; no more is promised to all volumes together"+
+			" (default: what the disk has, less --reserve)")
 	reserve := fs.String("reserve", "",
 		"space of the disk that volumes never get (default: 5% of the disk, at most 2Gi)")
 	fs.StringVar(&o.tracing, "tracing-endpoint", "",

@@ -1,0 +1,291 @@
+package btrfspool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/retry"
+)
+
+const (
+	// lookPeriod is how long a writer has the headroom for.
+	lookPeriod = 100 * time.Millisecond
+
+	// countReserved is how long a count of what reserved volumes have yet to write holds.
+	countReserved = 2 * time.Second
+
+	// restAfterFailure is how long nothing is shrunk, or filled, after that failed.
+	restAfterFailure = 30 * time.Second
+)
+
+// reservation keeps the pool's file as large as it should be, and all its blocks reserved.
+type reservation struct {
+	file *file
+
+	// promised is what all volumes may be charged for, as was said when the capacity was asked for last.
+	promised atomic.Int64
+
+	// mu is held while the size is looked at and changed, and guards what follows.
+	mu      sync.Mutex
+	content int64     // at the last look
+	burst   int64     // see measure
+	rest    time.Time // until when nothing is shrunk or filled
+	kept    int64     // bytes that seem to be holes even after they were filled, as where a disk compresses
+
+	// usedMu guards the volumes that are reserved for; never held while the size is changed.
+	usedMu    sync.Mutex
+	limits    map[string]int64 // by ID: what the volume may be charged for
+	unwritten int64            // the sum of what is not yet written, as counted at
+	countedAt time.Time
+}
+
+func newReservation(f *file) *reservation {
+	return &reservation{file: f, limits: map[string]int64{}}
+}
+
+// keep reserves all blocks of a volume, up to its limit, from the next look on. forget ends that.
+func (r *reservation) keep(id string, limit int64) {
+	r.usedMu.Lock()
+	defer r.usedMu.Unlock()
+	r.limits[id] = limit
+	r.countedAt = time.Time{}
+}
+
+func (r *reservation) forget(id string) {
+	r.usedMu.Lock()
+	defer r.usedMu.Unlock()
+	if _, ok := r.limits[id]; ok {
+		delete(r.limits, id)
+		r.countedAt = time.Time{}
+	}
+}
+
+// outstanding returns what reserved volumes have yet to write.
+func (r *reservation) outstanding(fs *subvolumes) int64 {
+	r.usedMu.Lock()
+	defer r.usedMu.Unlock()
+	if time.Since(r.countedAt) < countReserved {
+		return r.unwritten
+	}
+
+	r.unwritten = 0
+	for id, limit := range r.limits {
+		// One that is being made has written nothing.
+		used, _ := fs.used(id)
+		r.unwritten += max(0, limit-used)
+	}
+
+	r.countedAt = time.Now()
+	return r.unwritten
+}
+
+// measure looks at pool and disk. mu is held.
+func (r *reservation) measure(fs *subvolumes) (measure, error) {
+	room, err := fs.meter.Room()
+	if err != nil {
+		return measure{}, err
+	}
+
+	// A burst is believed in for some seconds.
+	content := room.Content()
+	r.burst = max(content-r.content, r.burst-r.burst/32)
+	if r.content == 0 {
+		r.burst = 0
+	}
+	r.content = content
+
+	size, holes, err := r.file.stat()
+	if err != nil {
+		return measure{}, err
+	}
+
+	return measure{
+		room:     room,
+		file:     size,
+		holes:    max(0, holes-r.kept),
+		reserved: r.outstanding(fs),
+		burst:    r.burst,
+		disk:     r.file.disk(),
+		most:     r.file.most / sizeStep * sizeStep,
+	}, nil
+}
+
+// fit brings the pool to the size that it should have. It returns why it is not there, if the disk has no
+// room for it.
+func (r *reservation) fit(fs *subvolumes) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	m, err := r.measure(fs)
+	if err != nil {
+		return err
+	}
+
+	switch change := m.change(); {
+	case m.file/sizeStep > m.room.Device/sizeStep:
+		// A change was cut short.
+		return r.settle(fs, m.file)
+	case change > 0:
+		return r.grow(fs, change)
+	case change < 0 && time.Now().After(r.rest):
+		if err := r.shrink(fs, m.room.Device+change); err != nil {
+			// What is there cannot be moved closer together; another time it may be.
+			r.rest = time.Now().Add(restAfterFailure)
+		}
+
+		return nil
+
+	case m.holes > 0:
+		return r.fill(m)
+	case m.short() && r.isWanted(m):
+		return fmt.Errorf("the pool %s has room for %d MiB more, and the disk below has none for it to grow;"+
+			" writes beyond fail until there is, and nothing else does", r.file.path(), m.room.Free()>>20)
+	}
+
+	return nil
+}
+
+// isWanted reports whether volumes may write more than the pool has.
+func (r *reservation) isWanted(m measure) bool {
+	return r.promised.Load()-m.room.Content() > m.room.Free()
+}
+
+func (r *reservation) settle(fs *subvolumes, size int64) error {
+	dev, err := r.file.device()
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	return r.file.settle(dev, fs.dir, size)
+}
+
+// grow makes file, device and file system larger, in this order: none is ever larger than the one below.
+func (r *reservation) grow(fs *subvolumes, bytes int64) error {
+	size, err := r.file.extend(bytes)
+	if err != nil {
+		return err
+	}
+	return r.settle(fs, size)
+}
+
+// shrink gives back to the disk what is beyond the size.
+func (r *reservation) shrink(fs *subvolumes, size int64) error {
+	dev, err := r.file.device()
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+
+	if err := btrfs.Resize(fs.dir, size); err != nil {
+		return err
+	}
+
+	return r.file.cut(dev, size)
+}
+
+// fill gives the file the blocks that it lacks. It is that of an earlier version, which kept it sparse, or was
+// copied by somebody who did.
+func (r *reservation) fill(m measure) error {
+	if time.Now().Before(r.rest) {
+		return r.file.checkDense()
+	}
+
+	if m.holes > m.disk {
+		r.rest = time.Now().Add(time.Second)
+		return r.file.checkDense()
+	}
+
+	if err := r.file.fill(); err != nil {
+		r.rest = time.Now().Add(restAfterFailure)
+		return err
+	}
+
+	_, holes, err := r.file.stat()
+	r.kept = holes
+	return err
+}
+
+// demand makes the pool so large that all reserved volumes can be written in full; volume.ErrFull if the disk
+// has no room for that.
+func (r *reservation) demand(fs *subvolumes) error {
+	for {
+		r.mu.Lock()
+		m, err := r.measure(fs)
+		r.mu.Unlock()
+		if err != nil {
+			return err
+		}
+
+		missing := m.reserved - m.room.Free()
+		if missing <= 0 {
+			return nil
+		}
+		if m.change() < min(missing, sizeStep) {
+			return fmt.Errorf("%w: the pool %s lacks %d bytes for reserved volumes, the disk below has %d for it",
+				volume.ErrFull, r.file.path(), missing, m.disk)
+		}
+		if err := r.fit(fs); err != nil {
+			return err
+		}
+	}
+}
+
+// Keep keeps the pool as large as it should be until ctx ends, see volume.Keeper. Why it is not is said by
+// Check.
+func (p *Pool) Keep(ctx context.Context) {
+	if p.reservation == nil {
+		return
+	}
+	for range retry.Every(ctx, lookPeriod) {
+		_ = p.fit()
+	}
+}
+
+func (p *Pool) fit() error {
+	fs, leave, err := p.enterToWrite()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if p.reservation == nil {
+		return nil
+	}
+
+	err = p.reservation.fit(fs)
+	if errors.Is(err, unix.EROFS) {
+		return p.checkWritable()
+	}
+	return err
+}
+
+// reserve has the pool large enough for the whole of a volume from now on, if that was asked for.
+func (p *Pool) reserve(fs *subvolumes, s volume.Spec) error {
+	if !s.Reserve || p.reservation == nil {
+		return nil
+	}
+	p.reservation.keep(s.ID, limitOf(s.Size))
+	return p.reservation.demand(fs)
+}
+
+// keepReserved is reserve for a volume that was acknowledged before: that the disk has no room for it just now
+// changes nothing about it.
+func (p *Pool) keepReserved(s volume.Spec) {
+	if s.Reserve && p.reservation != nil {
+		p.reservation.keep(s.ID, limitOf(s.Size))
+	}
+}
+
+// unreserve ends what reserve began.
+func (p *Pool) unreserve(id string) {
+	if p.reservation != nil {
+		p.reservation.forget(id)
+	}
+}
