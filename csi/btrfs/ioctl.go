@@ -23,6 +23,7 @@ const (
 	iocSnapDestroy   = write | unsafe.Sizeof(volArgs{})<<16 | 0x94<<8 | 15
 	iocTreeSearch    = read | write | unsafe.Sizeof(searchArgs{})<<16 | 0x94<<8 | 17
 	iocWaitSync      = write | unsafe.Sizeof(uint64(0))<<16 | 0x94<<8 | 22
+	iocSnapCreateV2  = write | unsafe.Sizeof(snapArgs{})<<16 | 0x94<<8 | 23
 	iocStartSync     = read | unsafe.Sizeof(uint64(0))<<16 | 0x94<<8 | 24
 	iocSubvolFlags   = write | unsafe.Sizeof(uint64(0))<<16 | 0x94<<8 | 26
 	iocDevInfo       = read | write | unsafe.Sizeof(devInfo{})<<16 | 0x94<<8 | 30
@@ -49,6 +50,16 @@ type volArgsV2 struct {
 }
 
 const specByID = 1 << 4
+
+// snapArgs is volArgsV2 with a name.
+type snapArgs struct {
+	fd             int64 // of the source
+	transid, flags uint64
+	_              [4]uint64
+	name           [4040]byte
+}
+
+const snapReadOnly = 1 << 1
 
 type fsInfo struct {
 	maxID, devices                  uint64

@@ -79,6 +79,16 @@ func openChunkFiles(dir string) (chunkFiles, error) {
 	return c, nil
 }
 
+// Reclaim has the kernel empty chunks of data of which no more than that percentage is used, so that what they
+// take of the device belongs to no chunk (Linux 5.19).
+func (m *Meter) Reclaim(percent int) error {
+	path := filepath.Join(filepath.Dir(m.data.size.Name()), "bg_reclaim_threshold")
+	if err := os.WriteFile(path, []byte(strconv.Itoa(percent)), 0); err != nil {
+		return fmt.Errorf("have chunks of the btrfs of %s reclaimed: %w", m.dir.Name(), err)
+	}
+	return nil
+}
+
 // Close closes the files. The directory stays open.
 func (m *Meter) Close() error { return errors.Join(m.data.close(), m.metadata.close()) }
 

@@ -14,13 +14,17 @@ import (
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-// What the pool is to others. It has no raw block volumes, and a volume in use grows by its limit alone.
+// What the pool is to others.
 var (
 	_ volume.Backend  = (*Pool)(nil)
 	_ volume.Checker  = (*Pool)(nil)
 	_ volume.Enforcer = (*Pool)(nil)
 	_ volume.Keeper   = (*Pool)(nil)
-	_ publish.Backend = (*Pool)(nil)
+	_ volume.Copier   = (*Pool)(nil)
+
+	_ publish.Backend     = (*Pool)(nil)
+	_ publish.BlockDevice = (*Pool)(nil)
+	_ publish.Grower      = (*Pool)(nil)
 )
 
 // Complete fills in the file system, see volume.Backend. While the pool is down it is ErrUnavailable.
@@ -34,10 +38,8 @@ func (p *Pool) Complete(s *volume.Spec, options []string) error {
 	defer leave()
 
 	switch {
-	case s.Access == volume.Block:
-		return fmt.Errorf("%w: backend %s has no raw block volumes", volume.ErrInvalid, Name)
-	case s.FSType != "" && s.FSType != "btrfs":
-		return fmt.Errorf("%w: backend %s has no file system %q", volume.ErrInvalid, Name, s.FSType)
+	case s.Access == volume.Block, s.FSType != "" && s.FSType != "btrfs":
+		return p.completeImage(s, options)
 	case s.Reserve && p.file == nil:
 		return fmt.Errorf("%w: backend %s reserves nothing on a disk that it shares", volume.ErrInvalid, Name)
 	}
@@ -73,8 +75,16 @@ func (p *Pool) Create(s volume.Spec) (volume.Origin, error) {
 		return volume.Origin{}, err
 	}
 
+	return p.create(fs, s)
+}
+
+func (p *Pool) create(fs *subvolumes, s volume.Spec) (volume.Origin, error) {
 	transaction, err := fs.create(s)
-	return volume.Origin{Token: transaction, Pool: fs.info.UUID}, err
+	origin := volume.Origin{Token: transaction, Pool: fs.info.UUID}
+	if err != nil || !isImage(s) {
+		return origin, err
+	}
+	return origin, p.makeImage(s)
 }
 
 // Recover makes a volume usable after a restart, see volume.Backend.
@@ -95,25 +105,40 @@ func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 			volume.ErrDamaged, origin.Pool, fs.info.UUID)
 	}
 
-	p.keepReserved(s)
+	p.copies.add(s.ID, s.Keeps)
+	p.keepReserved(fs, s)
 
 	sub, err := fs.inspect(s.ID)
 	switch {
 	case err == nil:
 		origin.Pool = fs.info.UUID
-		return origin, fs.recoverLimit(sub, s.Size)
+		return origin, p.recoverOne(fs, s, sub)
 	case !errors.Is(err, os.ErrNotExist):
 		return origin, fmt.Errorf("%w: %w", volume.ErrDamaged, err)
 	case origin.Pool == "":
 		return origin, fmt.Errorf("%w: %w; its record, of an earlier version, does not name its pool",
 			volume.ErrDamaged, err)
+	case s.Source != "":
+		return origin, fmt.Errorf("%w: %w; it had the content of %s", volume.ErrDamaged, err, s.Source)
 	case origin.Token <= fs.committed:
 		return origin, fmt.Errorf("%w: %w; it was made in transaction %d, and %d was on disk",
 			volume.ErrDamaged, err, origin.Token, fs.committed)
 	}
 
-	transaction, err := fs.create(s)
-	return volume.Origin{Token: transaction, Pool: fs.info.UUID}, err
+	return p.create(fs, s)
+}
+
+// recoverOne finishes what was cut short of a volume that is there. That its limit is too high shows when all
+// copies are known.
+func (p *Pool) recoverOne(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume) error {
+	if s.Snapshot {
+		return nil
+	}
+	p.copies.suspect(s.ID)
+	if err := fs.recoverLimit(sub, p.limitOf(fs, s)); err != nil {
+		return err
+	}
+	return p.stretch(s)
 }
 
 // List returns the IDs of all volumes.
@@ -143,9 +168,13 @@ func (p *Pool) Destroy(id string) error {
 		return err
 	}
 	defer leave()
+	if err := p.freeImage(id); err != nil {
+		return err
+	}
 	if err := btrfs.Destroy(fs.dir, id); err != nil {
 		return err
 	}
+	p.copies.remove(id)
 	p.unreserve(id)
 	return nil
 }
@@ -183,7 +212,10 @@ func (p *Pool) Grow(s volume.Spec) error {
 	if err := p.reserve(fs, s); err != nil {
 		return err
 	}
-	return btrfs.Limit(fs.dir, sub, limitOf(s.Size))
+	if err := btrfs.Limit(fs.dir, sub, p.limitOf(fs, s)); err != nil {
+		return err
+	}
+	return p.stretch(s)
 }
 
 // Enforce charges the volume for subvolumes that a pod has made in it, see volume.Enforcer.
@@ -197,7 +229,7 @@ func (p *Pool) Enforce(s volume.Spec) error {
 	if err != nil {
 		return err
 	}
-	return btrfs.Enforce(fs.dir, sub)
+	return errors.Join(btrfs.Enforce(fs.dir, sub), p.lower(fs, s, sub))
 }
 
 // Mount returns a mount of the volume's root directory, see publish.Backend.
@@ -208,6 +240,9 @@ func (p *Pool) Mount(s volume.Spec, o target.Options) (*target.Tree, error) {
 	}
 	defer leave()
 
+	if isImage(s) {
+		return p.images.Mount(s, o)
+	}
 	if err := checkOptions(o); err != nil {
 		return nil, err
 	}
@@ -222,7 +257,11 @@ func (p *Pool) Mount(s volume.Spec, o target.Options) (*target.Tree, error) {
 }
 
 // Usage returns what a volume is charged for, see publish.Backend.
-func (p *Pool) Usage(s volume.Spec, _ *os.File) (publish.Usage, error) {
+func (p *Pool) Usage(s volume.Spec, root *os.File) (publish.Usage, error) {
+	if isImage(s) {
+		return p.images.Usage(s, root)
+	}
+
 	fs, leave, err := p.enter()
 	if err != nil {
 		return publish.Usage{}, err
@@ -259,7 +298,7 @@ func (p *Pool) Capacity(promised space.Promised) (space.Capacity, error) {
 		return space.Capacity{}, err
 	}
 
-	held, err := fs.heldNow()
+	held, err := fs.heldNow(p)
 	if err != nil {
 		return space.Capacity{}, err
 	}

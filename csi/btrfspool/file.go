@@ -312,9 +312,9 @@ func (f *file) checkDense() error {
 	if err != nil || holes == 0 {
 		return err
 	}
-	return fmt.Errorf("the file %s of the pool lacks %d MiB of its blocks, as those of earlier versions did, and"+
-		" the disk has %d MiB for it; if the disk runs full, the kernel may make all volumes of the pool"+
-		" read-only; make room on it, the blocks are reserved then", f.path(), holes>>20, f.disk()>>20)
+	return fmt.Errorf("the file %s of the pool lacks blocks, as those of earlier versions did, which the disk has"+
+		" no room for; if the disk runs full, the kernel may make all volumes of the pool read-only; make room"+
+		" on it, and the blocks are reserved", f.path())
 }
 
 // identify records the UUID of the pool that is kept here. On a full disk the next start does it.

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/image"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
@@ -26,6 +27,9 @@ const Name = "btrfs"
 // roomToRepair is what the disk has to have free before a file system is mounted again that the kernel has
 // made read-only because it could not be written.
 const roomToRepair = 64 << 20
+
+// reclaimBelow is the percentage of use below which a chunk of data is moved into others.
+const reclaimBelow = 30
 
 // Config of a Pool.
 type Config struct {
@@ -54,6 +58,9 @@ type Pool struct {
 	file        *file
 	reservation *reservation
 
+	images *image.Images // nil where there are no loop devices
+	copies *copies
+
 	// mu is held to read while the pool is used, and to write while it is opened or taken down.
 	mu   sync.RWMutex
 	fs   *subvolumes // those of the open pool
@@ -63,11 +70,13 @@ type Pool struct {
 // Open opens the pool, or creates one if there never was any. A pool that exists but cannot be opened now is
 // returned nevertheless: see Err and Check.
 func Open(ctx context.Context, cfg Config) (*Pool, error) {
-	p := &Pool{most: cfg.Most, root: filepath.Join(cfg.Dir, "pool")}
+	p := &Pool{most: cfg.Most, root: filepath.Join(cfg.Dir, "pool"), copies: newCopies()}
 	if err := os.MkdirAll(p.root, 0o700); err != nil {
 		return nil, err
 	}
 
+	// On a btrfs disk there may be no loop devices, and volumes nevertheless.
+	p.images, _ = image.New(cfg.Instance, p.imagePath)
 	if !btrfs.On(cfg.Dir) {
 		p.file = &file{
 			dir:      cfg.Dir,
@@ -123,6 +132,9 @@ func (p *Pool) tryUp(ctx context.Context) error {
 	if fs.meter, err = btrfs.NewMeter(fs.dir, fs.info); err != nil {
 		return errors.Join(err, fs.Close())
 	}
+
+	// Where the kernel cannot, or sysfs is read-only, the disk has chunks back only when they are empty.
+	_ = fs.meter.Reclaim(reclaimBelow)
 
 	// Earlier versions kept room in a file of its own, for deletions on a full disk.
 	if err := os.Remove(filepath.Join(p.file.dir, "pool.room")); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -176,7 +176,7 @@ func TestDirectoryOfABtrfsDisk(t *testing.T) {
 		Count: 1,
 		Each:  func() []space.Promise { return []space.Promise{promise} },
 	})
-	if err != nil || capacity.Limit < 800<<20 || capacity.Unwritten > spec.Size/2 {
+	if err != nil || capacity.Limit < 400<<20 || capacity.Unwritten > spec.Size/2 {
 		t.Errorf("capacity %+v, %v", capacity, err)
 	}
 	if err := errors.Join(p.Destroy(spec.ID), p.Commit()); err != nil {

@@ -146,8 +146,8 @@ func (r *reservation) fit(fs *subvolumes) error {
 	case m.holes > 0:
 		return r.fill(m)
 	case m.short() && r.isWanted(m):
-		return fmt.Errorf("the pool %s has room for %d MiB more, and the disk below has none for it to grow;"+
-			" writes beyond fail until there is, and nothing else does", r.file.path(), m.room.Free()>>20)
+		return fmt.Errorf("the pool %s has little room left, and the disk below has none for it to grow;"+
+			" writes beyond fail until there is, and nothing else does", r.file.path())
 	}
 
 	return nil
@@ -271,15 +271,15 @@ func (p *Pool) reserve(fs *subvolumes, s volume.Spec) error {
 	if !s.Reserve || p.reservation == nil {
 		return nil
 	}
-	p.reservation.keep(s.ID, limitOf(s.Size))
+	p.reservation.keep(s.ID, p.limitOf(fs, s))
 	return p.reservation.demand(fs)
 }
 
 // keepReserved is reserve for a volume that was acknowledged before: that the disk has no room for it just now
 // changes nothing about it.
-func (p *Pool) keepReserved(s volume.Spec) {
-	if s.Reserve && p.reservation != nil {
-		p.reservation.keep(s.ID, limitOf(s.Size))
+func (p *Pool) keepReserved(fs *subvolumes, s volume.Spec) {
+	if s.Reserve && p.reservation != nil && !s.Snapshot {
+		p.reservation.keep(s.ID, p.limitOf(fs, s))
 	}
 }
 

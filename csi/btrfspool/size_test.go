@@ -45,7 +45,7 @@ func TestChangeOfSize(t *testing.T) {
 		{
 			name: "much content has more headroom",
 			m:    measure{room: room(104*gib, 100*gib, 2*gib), disk: 100 * gib},
-			want: 6512 * mib,
+			want: 4352 * mib,
 		},
 		{
 			name: "a fast writer",
@@ -88,7 +88,7 @@ func TestChangeOfSize(t *testing.T) {
 		},
 		{
 			name: "much to give back",
-			m:    measure{room: room(16*gib, gib, 2*gib), disk: 100 * gib},
+			m:    measure{room: room(16*gib, gib, 12*gib), disk: 100 * gib},
 			want: -256 * mib,
 		},
 		{

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/image"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
@@ -116,6 +117,25 @@ func (s *subvolumes) create(spec volume.Spec) (transaction uint64, err error) {
 	return sub.Created, err
 }
 
+// snapshot makes a copy of source, in place of what may be there.
+func (s *subvolumes) snapshot(spec, source volume.Spec) (btrfs.Subvolume, error) {
+	if err := btrfs.Destroy(s.dir, spec.ID); err != nil {
+		return btrfs.Subvolume{}, err
+	}
+
+	root, err := btrfs.Open(s.dir, source.ID)
+	if err != nil {
+		return btrfs.Subvolume{}, err
+	}
+	defer root.Close()
+
+	if err := btrfs.Snapshot(s.dir, spec.ID, root, spec.Snapshot); err != nil {
+		return btrfs.Subvolume{}, err
+	}
+
+	return s.inspect(spec.ID)
+}
+
 // open returns the open root directory of a volume and what it is.
 func (s *subvolumes) open(id string) (*os.File, btrfs.Subvolume, error) {
 	root, err := btrfs.Open(s.dir, id)
@@ -139,12 +159,12 @@ func (s *subvolumes) inspect(id string) (btrfs.Subvolume, error) {
 	return sub, err
 }
 
-// recoverLimit sets the limit of a volume. One of earlier versions, which had it in its own quota group, is
+// recoverLimit raises the limit of a volume, if it has to. One of earlier versions, which had it in its own quota group, is
 // brought to the present form. It changes only what is not as it should be: each change is a transaction, for
 // which a full disk has no room.
-func (s *subvolumes) recoverLimit(sub btrfs.Subvolume, size int64) error {
-	if btrfs.LimitOf(s.info, sub) != limitOf(size) {
-		if err := btrfs.Limit(s.dir, sub, limitOf(size)); err != nil {
+func (s *subvolumes) recoverLimit(sub btrfs.Subvolume, limit int64) error {
+	if btrfs.LimitOf(s.info, sub) < limit {
+		if err := btrfs.Limit(s.dir, sub, limit); err != nil {
 			return err
 		}
 	}
@@ -163,18 +183,23 @@ func (s *subvolumes) list() ([]string, error) {
 	return ids, err
 }
 
-// empty reports whether there is nothing in a volume.
+// empty reports whether there is nothing in a volume, or an image that was never attached.
 func (s *subvolumes) empty(id string) (bool, error) {
 	root, err := btrfs.Open(s.dir, id)
 	if err != nil {
 		return false, err
 	}
 	defer root.Close()
-	_, err = root.Readdirnames(1)
-	if errors.Is(err, io.EOF) {
+
+	names, err := root.Readdirnames(2)
+	switch {
+	case errors.Is(err, io.EOF):
 		return true, nil
+	case err != nil || len(names) != 1 || names[0] != imageName:
+		return false, err
 	}
-	return false, err
+
+	return image.IsUnused(filepath.Join(root.Name(), imageName)), nil
 }
 
 // used returns the bytes that a volume is charged for.
@@ -189,9 +214,10 @@ func (s *subvolumes) used(id string) (int64, error) {
 // countAgain is how long the bytes of deleted volumes count before they are counted again.
 const countAgain = 10 * time.Second
 
-// heldNow returns how many bytes of deleted volumes live on in others, by reflink. Counting them takes a look
+// heldNow returns how many bytes of deleted volumes live on in others, by reflink, and were not promised to
+// those. Counting them takes a look
 // at every quota group.
-func (s *subvolumes) heldNow() (int64, error) {
+func (s *subvolumes) heldNow(p *Pool) (int64, error) {
 	if s.quota != btrfs.SimpleQuota {
 		// qgroups charge them to everybody who has them
 		return 0, nil
@@ -209,6 +235,11 @@ func (s *subvolumes) heldNow() (int64, error) {
 		return 0, fmt.Errorf("count what deleted volumes in %s hold: %w", s.dir.Name(), err)
 	}
 
-	s.held, s.heldAt = held, time.Now()
-	return held, nil
+	kept, err := p.keptOfDead(s)
+	if err != nil {
+		return 0, err
+	}
+
+	s.held, s.heldAt = max(0, held-kept), time.Now()
+	return s.held, nil
 }

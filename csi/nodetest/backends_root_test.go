@@ -177,7 +177,8 @@ func TestAvailableKnowsTheSmallestVolume(t *testing.T) {
 	n := nodetest.New(t, 1<<30)
 	n.RestartWithMost(2 << 30)
 	free := func(fsType string) int64 {
-		bytes, err := n.Available(volume.Request{Access: volume.Filesystem, FSType: fsType})
+		backend := map[bool]string{true: "btrfs", false: "image"}[fsType == ""]
+		bytes, err := n.Available(volume.Request{Access: volume.Filesystem, Backend: backend, FSType: fsType})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,7 +191,12 @@ func TestAvailableKnowsTheSmallestVolume(t *testing.T) {
 		t.Errorf("volumes with xfs are no part of the pool, which has %d", pool)
 	}
 
-	n.MustCreate(volume.Request{Name: "most", Required: free("xfs") - 200<<20, Access: volume.Block})
+	n.MustCreate(volume.Request{
+		Name:     "most",
+		Required: free("xfs") - 200<<20,
+		Access:   volume.Block,
+		Backend:  "image",
+	})
 	if xfs, ext4 := free("xfs"), free("ext4"); xfs != 0 || ext4 == 0 {
 		t.Errorf("below 300 MiB there is no xfs: %d bytes for xfs, %d for ext4", xfs, ext4)
 	}

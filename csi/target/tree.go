@@ -142,6 +142,15 @@ func reason(fs int, err error) error {
 	return err
 }
 
+// Open opens the root directory of the tree, attached or not.
+func (t *Tree) Open() (*os.File, error) {
+	fd, err := unix.Openat(t.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the root of a mount: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "mount"), nil
+}
+
 // Attach puts the tree on a point, whose directory or file must exist.
 func (t *Tree) Attach(p *Point) error {
 	err := unix.MoveMount(t.fd, "", int(p.parent.Fd()), p.name, unix.MOVE_MOUNT_F_EMPTY_PATH)

@@ -54,6 +54,13 @@ type Checker interface {
 	Check(idle bool) error
 }
 
+// Copier is a Backend that has the content of a volume in another one at once, without copying it.
+type Copier interface {
+	// Copy is Create with the content that source has at this moment. It returns the Spec with what the copy
+	// keeps of other volumes. What it has made survives a power loss.
+	Copy(s, source Spec) (Spec, Origin, error)
+}
+
 // Enforcer is a Backend that a pod can lead past the size of its volume for a moment.
 type Enforcer interface {
 	// Enforce makes the size hold for what was done to a volume in use since the last call. It is called
@@ -92,7 +99,7 @@ func (b backends) complete(r Request) (Spec, error) {
 	if err != nil {
 		return Spec{}, err
 	}
-	if r.Name == "" || len(r.Name) > 128 || r.Access != Filesystem && r.Access != Block {
+	if r.Name == "" || len(r.Name) > maxName || r.Access != Filesystem && r.Access != Block {
 		return Spec{}, fmt.Errorf("%w: name %q, access %q", ErrInvalid, r.Name, r.Access)
 	}
 

@@ -23,7 +23,19 @@ const (
 
 var phases = []phase{making, ready, deleting}
 
-const recordVersion = 1
+// recordVersion is what this version writes of volumes. Snapshots have snapshotVersion: a version without
+// snapshots leaves them alone, and does not take them for volumes.
+const (
+	recordVersion   = 1
+	snapshotVersion = 2
+)
+
+func versionOf(s Spec) int {
+	if s.Snapshot {
+		return snapshotVersion
+	}
+	return recordVersion
+}
 
 // record is the durable state of a volume.
 type record struct {
@@ -38,7 +50,7 @@ type record struct {
 
 // check returns ErrDamaged for a record that is not what this version writes.
 func (r record) check(id string) error {
-	if r.Version == recordVersion && r.Spec.ID == id && r.Spec.Size > 0 && slices.Contains(phases, r.Phase) {
+	if r.Version == versionOf(r.Spec) && r.Spec.ID == id && r.Spec.Size > 0 && slices.Contains(phases, r.Phase) {
 		return nil
 	}
 	return fmt.Errorf("%w: its record has version %d, phase %q, id %q and size %d",
@@ -49,7 +61,7 @@ func (r record) check(id string) error {
 func (r record) destroyed() bool { return r.Phase == deleting && r.damage == nil }
 
 func (r record) promise(id string) space.Promise {
-	return space.Promise{ID: id, Backend: r.Spec.Backend, Bytes: max(r.Spec.Size, 0)}
+	return space.Promise{ID: id, Backend: r.Spec.Backend, Bytes: r.Spec.promise()}
 }
 
 // catalog is the volumes with their records, on disk and in memory, and what holds them. The Store, its

@@ -12,6 +12,10 @@ import (
 // Create creates a volume, or returns the one that an equal request created. When it returns nil, the volume
 // survives a power loss.
 func (s *Store) Create(ctx context.Context, r Request) (Volume, error) {
+	if r.Source != "" {
+		return s.copy(ctx, r)
+	}
+
 	spec, err := s.backends.complete(r)
 	if err != nil {
 		return Volume{}, err
@@ -23,13 +27,28 @@ func (s *Store) Create(ctx context.Context, r Request) (Volume, error) {
 	}
 	defer unlock()
 
-	// The ID follows from the name, so that a repeated request finds the volume of the first.
-	old, known := s.index.get(spec.ID)
-	if known && old.Phase == ready {
-		return s.view(old), errors.Join(old.damage, r.checkSatisfied(old.Spec))
+	if v, found, err := s.existing(r); found {
+		return v, err
 	}
+	return s.create(spec, makeEmpty)
+}
+
+// existing returns the volume that an equal request created. The ID follows from the name, so that a repeated
+// request finds the volume of the first.
+func (s *Store) existing(r Request) (v Volume, found bool, err error) {
+	old, known := s.index.get(r.id())
+	if !known || old.Phase != ready {
+		return Volume{}, false, nil
+	}
+	return s.view(old), true, errors.Join(old.damage, r.checkSatisfied(old.Spec))
+}
+
+// create makes a volume that does not exist, whose ID is locked.
+func (s *Store) create(spec Spec, content maker) (Volume, error) {
+	old, known := s.index.get(spec.ID)
 
 	// What lies under the ID is only replaced if a record says that it was never acknowledged.
+	var err error
 	if known {
 		err = s.clearAttempt(spec, old)
 	} else {
@@ -42,7 +61,7 @@ func (s *Store) Create(ctx context.Context, r Request) (Volume, error) {
 
 	// The bytes are promised before anything is written: a full disk is not left with half a volume.
 	intent := record{
-		Version: recordVersion,
+		Version: versionOf(spec),
 		Phase:   making,
 		Spec:    spec,
 		Created: time.Now().UTC().Truncate(time.Second),
@@ -51,7 +70,7 @@ func (s *Store) Create(ctx context.Context, r Request) (Volume, error) {
 		return Volume{}, err
 	}
 
-	made, err := s.make(intent)
+	made, err := s.make(intent, content)
 	if err != nil {
 		return Volume{}, fmt.Errorf("create volume %s: %w", spec.ID, err)
 	}
@@ -103,16 +122,35 @@ func (s *Store) promise(r record) error {
 	return nil
 }
 
+// maker makes the content of a volume in a backend, and returns its Spec.
+type maker func(Backend, Spec) (Spec, Origin, error)
+
+func makeEmpty(b Backend, s Spec) (Spec, Origin, error) {
+	origin, err := b.Create(s)
+	return s, origin, err
+}
+
 // make creates the content of an intended volume. What it leaves when it fails is taken away, at the latest
 // by the next Create or start. The intent is for a killed process; a power loss may take it away before the
 // volume, which is then a stray without data.
-func (s *Store) make(r record) (record, error) {
-	// The record says making before the content exists, and ready when it does.
+func (s *Store) make(r record, content maker) (record, error) {
+	// The record says making before the content exists, and ready when it does. A copy is on disk at once, and
+	// is not empty: its intent has to be there before it.
 	id := r.Spec.ID
 	backend := s.backends.byName[r.Spec.Backend]
-	err := s.records.Note(id, r)
+	note := s.records.Note
+	if r.Spec.Source != "" {
+		note = s.records.Put
+	}
+
+	err := note(id, r)
 	if err == nil {
-		r.Origin, err = backend.Create(r.Spec)
+		r.Spec, r.Origin, err = content(backend, r.Spec)
+	}
+
+	// What a copy keeps is known when it is there. Until somebody writes it takes no bytes.
+	if err == nil && len(r.Spec.Keeps) > 0 {
+		err = s.promise(r)
 	}
 
 	if err == nil {
@@ -129,4 +167,63 @@ func (s *Store) make(r record) (record, error) {
 
 	s.index.drop(id)
 	return r, err
+}
+
+// copy is Create with the content of another volume, or of a snapshot.
+func (s *Store) copy(ctx context.Context, r Request) (Volume, error) {
+	if r.Name == "" || len(r.Name) > maxName {
+		return Volume{}, fmt.Errorf("%w: name %q", ErrInvalid, r.Name)
+	}
+
+	unlock, err := s.lock(ctx, r.id())
+	if err != nil {
+		return Volume{}, err
+	}
+	defer unlock()
+
+	// A repeated request succeeds although its source may be gone.
+	if v, found, err := s.existing(r); found {
+		return v, err
+	}
+
+	// Only a source that exists is waited for, and such a one waits for nobody: no two requests wait for each
+	// other.
+	if _, err := s.find(r.Source); err != nil {
+		return Volume{}, fmt.Errorf("source: %w", err)
+	}
+
+	source, unlockSource, err := s.acquire(ctx, r.Source)
+	if err != nil {
+		return Volume{}, fmt.Errorf("source: %w", err)
+	}
+	defer unlockSource()
+
+	spec, copier, err := s.specOfCopy(r, source.Spec)
+	if err != nil {
+		return Volume{}, err
+	}
+
+	return s.create(spec, func(_ Backend, spec Spec) (Spec, Origin, error) {
+		return copier.Copy(spec, source.Spec)
+	})
+}
+
+func (s *Store) specOfCopy(r Request, source Spec) (Spec, Copier, error) {
+	r, err := r.of(source)
+	if err != nil {
+		return Spec{}, nil, err
+	}
+
+	spec, err := s.backends.complete(r)
+	if err != nil {
+		return Spec{}, nil, err
+	}
+
+	copier, ok := s.backends.byName[spec.Backend].(Copier)
+	if !ok {
+		return Spec{}, nil, fmt.Errorf("%w: %s is of backend %s, which has no snapshots and clones",
+			ErrInvalid, source.ID, source.Backend)
+	}
+
+	return spec, copier, nil
 }
