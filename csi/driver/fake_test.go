@@ -21,11 +21,13 @@ import (
 
 // fakeVolumes answers with what it is given, and keeps the last request.
 type fakeVolumes struct {
-	all     []volume.Volume
-	err     error
-	request volume.Request
-	grown   [2]int64 // required, limit
-	deleted []string
+	all       []volume.Volume
+	snapshots []volume.Volume
+	err       error
+	request   volume.Request
+	grown     [2]int64 // required, limit
+	deleted   []string
+	trouble   map[string]error
 }
 
 func (f *fakeVolumes) Create(_ context.Context, r volume.Request) (volume.Volume, error) {
@@ -51,6 +53,27 @@ func (f *fakeVolumes) Get(id string) (volume.Volume, error) {
 	}
 	return volume.Volume{}, fmt.Errorf("%w: %s", volume.ErrNotFound, id)
 }
+
+func (f *fakeVolumes) Snapshot(id string) (volume.Volume, error) {
+	for _, v := range f.snapshots {
+		if v.ID == id {
+			return v, nil
+		}
+	}
+	return volume.Volume{}, fmt.Errorf("%w: %s", volume.ErrNotFound, id)
+}
+
+func (f *fakeVolumes) Snapshots(source, after string, limit int) []volume.Volume {
+	var page []volume.Volume
+	for _, v := range f.snapshots {
+		if v.ID > after && (source == "" || source == v.Source) && (limit == 0 || len(page) < limit) {
+			page = append(page, v)
+		}
+	}
+	return page
+}
+
+func (f *fakeVolumes) Trouble() map[string]error { return f.trouble }
 
 func (f *fakeVolumes) List(after string, limit int) []volume.Volume {
 	var page []volume.Volume
@@ -132,6 +155,7 @@ func serve(t *testing.T) *fixture {
 
 	d, err := New(Config{
 		NodeID:    "a",
+		InlineDir: "/inline",
 		Version:   "test",
 		Volumes:   f.volumes,
 		Publisher: f.publisher,

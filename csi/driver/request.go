@@ -158,17 +158,42 @@ func (w wanted) use(readOnly bool) publish.Use {
 	}
 }
 
-// tokenPrefix begins every page token of this driver; after it comes the last ID of the page before.
+// page is a part of a list, in the order of IDs.
+type page struct {
+	after string // last ID of the page before; "": it is the first
+	limit int    // 0: all of them
+}
+
+// tokenPrefix begins every page token of this driver; after it comes the last ID of the page before, so that
+// there may be more or fewer entries by the time the next page is asked for.
 const tokenPrefix = "after:"
 
-// parseToken returns the last ID of the page before, "" for the first page.
-func parseToken(token string) (after string, err error) {
+func parsePage(maxEntries int32, token string) (page, error) {
+	if maxEntries < 0 {
+		return page{}, invalid("max entries is %d", maxEntries)
+	}
 	if token == "" {
-		return "", nil
+		return page{limit: int(maxEntries)}, nil
 	}
 	after, ok := strings.CutPrefix(token, tokenPrefix)
 	if !ok || volume.CheckID(after) != nil {
-		return "", errAborted
+		return page{}, errAborted
 	}
-	return after, nil
+	return page{after: after, limit: int(maxEntries)}, nil
+}
+
+// ask is how many entries to ask for: one more than the page has says whether there is a next one.
+func (p page) ask() int {
+	if p.limit == 0 {
+		return 0
+	}
+	return p.limit + 1
+}
+
+// cut returns the entries of the page, and the token of the next one, "" if there is none.
+func (p page) cut(found []volume.Volume) (entries []volume.Volume, next string) {
+	if p.limit == 0 || len(found) <= p.limit {
+		return found, ""
+	}
+	return found[:p.limit], tokenPrefix + found[p.limit-1].ID
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -111,8 +113,13 @@ type life struct {
 
 	name    string
 	backend string
+	fsType  string
 	block   bool
+	copies  bool // it has a snapshot, which becomes another volume
 	id      string
+
+	snapshotID string
+	source     *csi.VolumeContentSource
 }
 
 func (p *process) life(name string) *life {
@@ -134,7 +141,8 @@ func (l *life) capability() *csi.VolumeCapability {
 	if l.block {
 		c.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
 	} else {
-		c.AccessType = &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}}
+		mount := &csi.VolumeCapability_MountVolume{FsType: l.fsType}
+		c.AccessType = &csi.VolumeCapability_Mount{Mount: mount}
 	}
 	return c
 }
@@ -144,10 +152,11 @@ func (l *life) target() string    { return filepath.Join(l.p.dir, "kubelet/pods"
 
 func (l *life) create(ctx context.Context) error {
 	resp, err := l.controller.CreateVolume(ctx, &csi.CreateVolumeRequest{
-		Name:               l.name,
-		CapacityRange:      &csi.CapacityRange{RequiredBytes: 16 << 20},
-		VolumeCapabilities: []*csi.VolumeCapability{l.capability()},
-		Parameters:         map[string]string{"backend": l.backend},
+		Name:                l.name,
+		CapacityRange:       &csi.CapacityRange{RequiredBytes: 16 << 20},
+		VolumeCapabilities:  []*csi.VolumeCapability{l.capability()},
+		Parameters:          map[string]string{"backend": l.backend},
+		VolumeContentSource: l.source,
 	}, grpc.WaitForReady(true))
 	l.id = resp.GetVolume().GetVolumeId()
 	return err
@@ -198,13 +207,81 @@ func (l *life) delete(ctx context.Context) error {
 	return err
 }
 
-func (l *life) run(ctx context.Context) error {
-	steps := []func(context.Context) error{
-		l.create, l.stage, l.publish, l.write, l.unpublish, l.unstage, l.delete,
+func (l *life) snapshot(ctx context.Context) error {
+	resp, err := l.controller.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{
+		Name:           "of-" + l.name,
+		SourceVolumeId: l.id,
+	}, grpc.WaitForReady(true))
+	l.snapshotID = resp.GetSnapshot().GetSnapshotId()
+	return err
+}
+
+func (l *life) deleteSnapshot(ctx context.Context) error {
+	request := &csi.DeleteSnapshotRequest{SnapshotId: l.snapshotID}
+	_, err := l.controller.DeleteSnapshot(ctx, request, grpc.WaitForReady(true))
+	return err
+}
+
+// restored is a volume with what the snapshot has.
+func (l *life) restored() *life {
+	r := *l
+	r.name, r.copies = "from-"+l.name, false
+	r.source = &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{
+		Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: l.snapshotID},
+	}}
+	return &r
+}
+
+// read checks that the volume has what was written to the one that it was restored from.
+func (l *life) read(context.Context) error {
+	file, want := l.target(), strings.TrimPrefix(l.name, "from-")
+	if !l.block {
+		file = filepath.Join(file, "sign")
 	}
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(f, got); err != nil || string(got) != want {
+		return fmt.Errorf("volume %s holds %q, %w", l.name, got, err)
+	}
+	return nil
+}
+
+// copy is the life of a snapshot, and of a volume that is restored from it and outlives it.
+func (l *life) copy(ctx context.Context) error {
+	if !l.copies {
+		return nil
+	}
+	if err := insist(ctx, l.snapshot); err != nil {
+		return err
+	}
+	r := l.restored()
+	return doAll(ctx, []func(context.Context) error{
+		r.create, l.deleteSnapshot, r.stage, r.publish, r.read, r.unpublish, r.unstage, r.delete,
+	})
+}
+
+func (l *life) run(ctx context.Context) error {
+	err := doAll(ctx, []func(context.Context) error{l.create, l.stage, l.publish, l.write})
+	if err == nil {
+		err = l.copy(ctx)
+	}
+	if err == nil {
+		err = doAll(ctx, []func(context.Context) error{l.unpublish, l.unstage, l.delete})
+	}
+	if err != nil {
+		return fmt.Errorf("volume %s (%s): %w", l.name, l.id, err)
+	}
+	return nil
+}
+
+func doAll(ctx context.Context, steps []func(context.Context) error) error {
 	for i, step := range steps {
 		if err := insist(ctx, step); err != nil {
-			return fmt.Errorf("volume %s (%s), step %d: %w", l.name, l.id, i, err)
+			return fmt.Errorf("step %d: %w", i, err)
 		}
 	}
 	return nil
@@ -233,8 +310,16 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		lives.Go(func() {
 			for i := range 4 {
 				l := p.life(fmt.Sprintf("v%d-%d", worker, i))
-				if worker < 2 {
+				switch worker {
+				case 0, 1:
 					l.backend, l.block = "image", worker == 1
+				case 2, 3:
+					l.fsType, l.block, l.copies = "ext4", worker == 3, true
+				default:
+					l.copies = true
+				}
+				if l.block {
+					l.fsType = ""
 				}
 
 				if err := l.run(ctx); err != nil {
@@ -253,6 +338,10 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	resp, err := csi.NewControllerClient(p.conn).ListVolumes(ctx, &csi.ListVolumesRequest{})
 	if err != nil || len(resp.GetEntries()) > 0 {
 		t.Errorf("volumes left: %v, %v", resp, err)
+	}
+	snapshots, err := csi.NewControllerClient(p.conn).ListSnapshots(ctx, &csi.ListSnapshotsRequest{})
+	if err != nil || len(snapshots.GetEntries()) > 0 {
+		t.Errorf("snapshots left: %v, %v", snapshots, err)
 	}
 
 	p.end(syscall.SIGTERM)

@@ -53,6 +53,7 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 
 	d, err := driver.New(driver.Config{
 		NodeID:    o.nodeName,
+		InlineDir: filepath.Join(o.kubeletDir, "plugins", driver.Name, "inline"),
 		Version:   program.Version,
 		Volumes:   store.volumes,
 		Publisher: store.publisher,
