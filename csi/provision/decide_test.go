@@ -116,8 +116,29 @@ func TestDecideWhatIsDueForAClaimOfThisNode(t *testing.T) {
 			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
 		}, refuse},
 		{"from a snapshot", func(c *corev1.PersistentVolumeClaim) {
-			c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "VolumeSnapshot", Name: "s"}
+			c.Spec.DataSource = &corev1.TypedLocalObjectReference{
+				APIGroup: new("snapshot.storage.k8s.io"),
+				Kind:     "VolumeSnapshot",
+				Name:     "s",
+			}
+		}, create},
+		{"from a claim", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.DataSourceRef = &corev1.TypedObjectReference{Kind: "PersistentVolumeClaim", Name: "s"}
+		}, create},
+		{"from another namespace", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.DataSourceRef = &corev1.TypedObjectReference{
+				Kind:      "PersistentVolumeClaim",
+				Name:      "s",
+				Namespace: new("other"),
+			}
 		}, refuse},
+		{"to be filled by a populator", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.DataSourceRef = &corev1.TypedObjectReference{
+				APIGroup: new("example.org"),
+				Kind:     "Backup",
+				Name:     "s",
+			}
+		}, ignore},
 	}
 
 	for _, c := range cases {

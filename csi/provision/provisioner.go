@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"google.golang.org/grpc"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -62,6 +63,8 @@ type Provisioner struct {
 	claims      kube.Objects[corev1.PersistentVolumeClaim]
 	volumes     kube.Objects[corev1.PersistentVolume]
 	nodes       kube.Objects[corev1.Node]
+	snapshots   kube.Objects[snapshotv1.VolumeSnapshot]
+	contents    kube.Objects[snapshotv1.VolumeSnapshotContent]
 	claimQueue  *queue.Queue
 	volumeQueue *queue.Queue
 	intents     *intents
@@ -85,6 +88,8 @@ func New(cfg Config) (*Provisioner, error) {
 		claims:      kube.Claims(cfg.Client),
 		volumes:     kube.Volumes(cfg.Client),
 		nodes:       kube.Nodes(cfg.Client),
+		snapshots:   objects.Snapshots(cfg.Client),
+		contents:    objects.SnapshotContents(cfg.Client),
 		claimQueue:  objects.NewQueue(),
 		volumeQueue: objects.NewQueue(),
 		intents:     intents,

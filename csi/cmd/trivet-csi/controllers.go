@@ -19,6 +19,7 @@ import (
 	"github.com/trivet-node/trivet/csi/objects"
 	"github.com/trivet-node/trivet/csi/provision"
 	"github.com/trivet-node/trivet/csi/resize"
+	"github.com/trivet-node/trivet/csi/snapshot"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
@@ -36,6 +37,7 @@ type controllers struct {
 	provisioner *provision.Provisioner
 	resizer     *resize.Resizer
 	capacities  *capacity.Publisher
+	snapshotter *snapshot.Snapshotter
 }
 
 // newControllers returns nil where there are no credentials for the Kubernetes API.
@@ -112,6 +114,15 @@ func connectControllers(
 		Log:     log,
 	})
 
+	c.snapshotter = snapshot.New(snapshot.Config{
+		Local:   local,
+		Objects: c.objects,
+		Client:  client,
+		CSI:     csi.NewControllerClient(conn),
+		Events:  c.events,
+		Log:     log,
+	})
+
 	c.capacities = capacity.New(capacity.Config{
 		Local:   local,
 		Objects: c.objects,
@@ -161,6 +172,7 @@ func (c *controllers) run(ctx context.Context) error {
 		group.Go(func() { c.provisioner.Run(ctx) })
 		group.Go(func() { c.resizer.Run(ctx) })
 		group.Go(func() { c.capacities.Run(ctx) })
+		group.Go(func() { c.snapshotter.Run(ctx) })
 	}
 
 	group.Wait()
