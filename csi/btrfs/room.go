@@ -1,8 +1,10 @@
 package btrfs
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -79,16 +81,6 @@ func openChunkFiles(dir string) (chunkFiles, error) {
 	return c, nil
 }
 
-// Reclaim has the kernel empty chunks of data of which no more than that percentage is used, so that what they
-// take of the device belongs to no chunk (Linux 5.19).
-func (m *Meter) Reclaim(percent int) error {
-	path := filepath.Join(filepath.Dir(m.data.size.Name()), "bg_reclaim_threshold")
-	if err := os.WriteFile(path, []byte(strconv.Itoa(percent)), 0); err != nil {
-		return fmt.Errorf("have chunks of the btrfs of %s reclaimed: %w", m.dir.Name(), err)
-	}
-	return nil
-}
-
 // Close closes the files. The directory stays open.
 func (m *Meter) Close() error { return errors.Join(m.data.close(), m.metadata.close()) }
 
@@ -139,6 +131,39 @@ func (c chunkFiles) read() (Chunks, error) {
 	}
 
 	return chunks, nil
+}
+
+// End returns where the last chunk on the device ends: beyond, nothing has to be moved for the file system to
+// become smaller.
+func (m *Meter) End() (int64, error) {
+	var end uint64
+	arg := searchArgs{
+		tree:           devTree,
+		minObject:      onlyDevice,
+		maxObject:      onlyDevice,
+		minType:        devExtent,
+		maxType:        devExtent,
+		maxOffset:      math.MaxUint64,
+		maxTransaction: math.MaxUint64,
+	}
+
+	for {
+		arg.items = math.MaxUint32
+		if err := ioctl(m.dir, iocTreeSearch, &arg); err != nil {
+			return 0, fmt.Errorf("search the chunks of the btrfs of %s: %w", m.dir.Name(), err)
+		}
+		if arg.items == 0 {
+			return int64(end), nil
+		}
+
+		at := arg.found[:]
+		for range arg.items {
+			offset := binary.NativeEndian.Uint64(at[16:])
+			end = offset + binary.LittleEndian.Uint64(at[searchHeader+24:])
+			arg.minOffset = offset + 1
+			at = at[searchHeader+binary.NativeEndian.Uint32(at[28:]):]
+		}
+	}
 }
 
 // readNumber reads an open file of sysfs again from its start.

@@ -13,10 +13,12 @@ import (
 // The trees and items that are searched (linux/btrfs_tree.h).
 const (
 	rootTree  = 1
+	devTree   = 4
 	quotaTree = 8
 
 	rootItem       = 132 // (subvolume, rootItem, _): it is there, or dead but not yet taken apart
 	rootRef        = 156 // (subvolume, rootRef, a subvolume in it)
+	devExtent      = 204 // (device, devExtent, where on it): a chunk
 	qgroupRelation = 246 // (group, qgroupRelation, group above or below it)
 )
 

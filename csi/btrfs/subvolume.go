@@ -30,9 +30,9 @@ func Create(parent *os.File, name string) error {
 	return nil
 }
 
-// Snapshot makes the subvolume name in the open directory parent with the content that the subvolume of source
-// has at this moment, what was not yet synced included; not that of subvolumes in it. It is on disk when this
-// returns.
+// Snapshot makes the subvolume name in the open directory parent with the content that the subvolume of
+// source has at this moment, what was not yet synced included; not that of subvolumes in it. It is on disk
+// when this returns.
 func Snapshot(parent *os.File, name string, source *os.File, readOnly bool) error {
 	arg := snapArgs{fd: int64(source.Fd())}
 	if readOnly {

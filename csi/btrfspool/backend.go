@@ -39,7 +39,7 @@ func (p *Pool) Complete(s *volume.Spec, options []string) error {
 
 	switch {
 	case s.Access == volume.Block, s.FSType != "" && s.FSType != "btrfs":
-		return p.completeImage(s, options)
+		return p.images.complete(s, options)
 	case s.Reserve && p.file == nil:
 		return fmt.Errorf("%w: backend %s reserves nothing on a disk that it shares", volume.ErrInvalid, Name)
 	}
@@ -70,8 +70,8 @@ func (p *Pool) Create(s volume.Spec) (volume.Origin, error) {
 	}
 	defer leave()
 
-	if err := p.reserve(fs, s); err != nil {
-		p.unreserve(s.ID)
+	if err := p.shares.reserve(fs, s); err != nil {
+		p.shares.release(s.ID)
 		return volume.Origin{}, err
 	}
 
@@ -84,7 +84,7 @@ func (p *Pool) create(fs *subvolumes, s volume.Spec) (volume.Origin, error) {
 	if err != nil || !isImage(s) {
 		return origin, err
 	}
-	return origin, p.makeImage(s)
+	return origin, p.images.make(s)
 }
 
 // Recover makes a volume usable after a restart, see volume.Backend.
@@ -105,8 +105,8 @@ func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 			volume.ErrDamaged, origin.Pool, fs.info.UUID)
 	}
 
-	p.copies.add(s.ID, s.Keeps)
-	p.keepReserved(fs, s)
+	p.shares.copies.add(s.ID, s.Keeps)
+	p.shares.recover(fs, s)
 
 	sub, err := fs.inspect(s.ID)
 	switch {
@@ -134,8 +134,8 @@ func (p *Pool) recoverOne(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume) er
 	if s.Snapshot {
 		return nil
 	}
-	p.copies.suspect(s.ID)
-	if err := fs.recoverLimit(sub, p.limitOf(fs, s)); err != nil {
+	p.shares.copies.suspect(s.ID)
+	if err := fs.recoverLimit(sub, p.shares.limitOf(fs, s)); err != nil {
 		return err
 	}
 	return p.stretch(s)
@@ -168,14 +168,13 @@ func (p *Pool) Destroy(id string) error {
 		return err
 	}
 	defer leave()
-	if err := p.freeImage(id); err != nil {
+	if err := p.images.free(id); err != nil {
 		return err
 	}
 	if err := btrfs.Destroy(fs.dir, id); err != nil {
 		return err
 	}
-	p.copies.remove(id)
-	p.unreserve(id)
+	p.shares.release(id)
 	return nil
 }
 
@@ -209,13 +208,65 @@ func (p *Pool) Grow(s volume.Spec) error {
 	if err != nil {
 		return err
 	}
-	if err := p.reserve(fs, s); err != nil {
-		return err
-	}
-	if err := btrfs.Limit(fs.dir, sub, p.limitOf(fs, s)); err != nil {
+	if err := p.shares.limit(fs, s, sub); err != nil {
 		return err
 	}
 	return p.stretch(s)
+}
+
+// Copy makes a volume or snapshot with the content of another one, see volume.Copier.
+func (p *Pool) Copy(s, source volume.Spec) (volume.Spec, volume.Origin, error) {
+	fs, leave, err := p.enterToWrite()
+	if err != nil {
+		return s, volume.Origin{}, err
+	}
+	defer leave()
+
+	sub, err := fs.snapshot(s, source)
+	if err != nil {
+		return s, volume.Origin{}, err
+	}
+	if s.Keeps, err = p.shares.keepsOf(fs, source); err != nil {
+		return s, volume.Origin{}, err
+	}
+
+	p.shares.copies.add(s.ID, s.Keeps)
+	if err := p.shares.raise(fs, source); err != nil {
+		return s, volume.Origin{}, err
+	}
+
+	origin := volume.Origin{Token: sub.Created, Pool: fs.info.UUID}
+	if s.Snapshot {
+		return s, origin, nil
+	}
+	if err := p.shares.limit(fs, s, sub); err != nil {
+		return s, origin, err
+	}
+
+	return s, origin, p.stretch(s)
+}
+
+// Device attaches a raw block volume, see publish.BlockDevice.
+func (p *Pool) Device(s volume.Spec) (*os.File, error) {
+	_, leave, err := p.enterToWrite()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	if p.images.files == nil {
+		return nil, fmt.Errorf("%w: backend %s has no loop devices", volume.ErrUnavailable, Name)
+	}
+	return p.images.files.Device(s)
+}
+
+// GrowStaged finishes the growth of an image in use, see publish.Grower.
+func (p *Pool) GrowStaged(s volume.Spec, root *os.File) error {
+	_, leave, err := p.enterToWrite()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return p.images.files.GrowStaged(s, root)
 }
 
 // Enforce charges the volume for subvolumes that a pod has made in it, see volume.Enforcer.
@@ -229,7 +280,7 @@ func (p *Pool) Enforce(s volume.Spec) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(btrfs.Enforce(fs.dir, sub), p.lower(fs, s, sub))
+	return errors.Join(btrfs.Enforce(fs.dir, sub), p.shares.lower(fs, s, sub))
 }
 
 // Mount returns a mount of the volume's root directory, see publish.Backend.
@@ -241,7 +292,7 @@ func (p *Pool) Mount(s volume.Spec, o target.Options) (*target.Tree, error) {
 	defer leave()
 
 	if isImage(s) {
-		return p.images.Mount(s, o)
+		return p.images.files.Mount(s, o)
 	}
 	if err := checkOptions(o); err != nil {
 		return nil, err
@@ -259,7 +310,7 @@ func (p *Pool) Mount(s volume.Spec, o target.Options) (*target.Tree, error) {
 // Usage returns what a volume is charged for, see publish.Backend.
 func (p *Pool) Usage(s volume.Spec, root *os.File) (publish.Usage, error) {
 	if isImage(s) {
-		return p.images.Usage(s, root)
+		return p.images.files.Usage(s, root)
 	}
 
 	fs, leave, err := p.enter()
@@ -298,12 +349,12 @@ func (p *Pool) Capacity(promised space.Promised) (space.Capacity, error) {
 		return space.Capacity{}, err
 	}
 
-	held, err := fs.heldNow(p)
+	held, err := fs.heldNow(p.shares)
 	if err != nil {
 		return space.Capacity{}, err
 	}
 
-	p.reservation.promised.Store(limits)
+	p.shares.reservation.promised.Store(limits)
 	largest := size + p.file.disk()
 	if p.most > 0 {
 		largest = min(largest, p.most)

@@ -114,12 +114,18 @@ func TestVolumeWithASnapshotCanBeOverwritten(t *testing.T) {
 	}
 }
 
-// overwrite writes over a file, in an order of its own, and syncs it.
 func overwrite(t *testing.T, path string, size int64) {
 	t.Helper()
+	if err := writeOver(path, size); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeOver writes over a file, in an order of its own, and syncs it.
+func writeOver(path string, size int64) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer f.Close()
 
@@ -127,12 +133,11 @@ func overwrite(t *testing.T, path string, size int64) {
 	for _, i := range mathrand.Perm(int(size / int64(len(block)))) {
 		_, _ = rand.Read(block)
 		if _, err := f.WriteAt(block, int64(i)*int64(len(block))); err != nil {
-			t.Fatalf("block %d: %v", i, err)
+			return fmt.Errorf("block %d: %w", i, err)
 		}
 	}
-	if err := f.Sync(); err != nil {
-		t.Fatal(err)
-	}
+
+	return f.Sync()
 }
 
 // When the snapshots of a volume are gone, it holds no more than before.

@@ -95,7 +95,8 @@ func (f *file) initialSize() (int64, error) {
 	case size < minSize:
 		return 0, fmt.Errorf("a pool of %d bytes is too small, it needs %d", f.most, int64(minSize))
 	case size > m.disk:
-		return 0, fmt.Errorf("%w: a new pool needs %d bytes, the disk below has %d", volume.ErrFull, size, m.disk)
+		return 0, fmt.Errorf("%w: a new pool needs %d bytes, the disk below has %d",
+			volume.ErrFull, size, m.disk)
 	}
 
 	return size, nil
@@ -312,9 +313,9 @@ func (f *file) checkDense() error {
 	if err != nil || holes == 0 {
 		return err
 	}
-	return fmt.Errorf("the file %s of the pool lacks blocks, as those of earlier versions did, which the disk has"+
-		" no room for; if the disk runs full, the kernel may make all volumes of the pool read-only; make room"+
-		" on it, and the blocks are reserved", f.path())
+	return fmt.Errorf("the file %s of the pool lacks blocks, as those of earlier versions did, and the"+
+		" disk has no room for them; if it runs full, the kernel may make all volumes of the pool"+
+		" read-only; make room on it, and the blocks are reserved", f.path())
 }
 
 // identify records the UUID of the pool that is kept here. On a full disk the next start does it.

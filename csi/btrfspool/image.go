@@ -18,29 +18,44 @@ import (
 // imageName is the name of that file.
 const imageName = "image"
 
-func (p *Pool) imagePath(id string) string { return filepath.Join(p.root, "volumes", id, imageName) }
+// images are those files. It is nothing where there are no loop devices.
+type images struct {
+	dir      string // of volumes
+	files    *image.Images
+	reserved bool // all bytes of an image are
+}
+
+func newImages(instance, root string) *images {
+	x := &images{dir: filepath.Join(root, "volumes")}
+
+	// On a btrfs disk there may be no loop devices, and volumes nevertheless.
+	x.files, _ = image.New(instance, x.path)
+	return x
+}
+
+func (x *images) path(id string) string { return filepath.Join(x.dir, id, imageName) }
 
 func isImage(s volume.Spec) bool {
 	return s.Access == volume.Block || s.FSType != "" && s.FSType != "btrfs"
 }
 
-// completeImage is Complete for an image. It is reserved for: a file system in it, or who uses the device,
+// complete is Complete for an image. It is reserved for: a file system in it, or who uses the device,
 // cannot know that the pool could be out of room.
-func (p *Pool) completeImage(s *volume.Spec, options []string) error {
-	if p.images == nil {
+func (x *images) complete(s *volume.Spec, options []string) error {
+	if x.files == nil {
 		return fmt.Errorf("%w: backend %s has no loop devices for access %s with file system %q",
 			volume.ErrInvalid, Name, s.Access, s.FSType)
 	}
-	if err := p.images.Complete(s, options); err != nil {
+	if err := x.files.Complete(s, options); err != nil {
 		return fmt.Errorf("backend %s: %w", Name, err)
 	}
-	s.Reserve = p.file != nil
+	s.Reserve = x.reserved
 	return nil
 }
 
-// makeImage makes the file of a new volume.
-func (p *Pool) makeImage(s volume.Spec) error {
-	f, err := os.OpenFile(p.imagePath(s.ID), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+// make makes the file of a new volume.
+func (x *images) make(s volume.Spec) error {
+	f, err := os.OpenFile(x.path(s.ID), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
@@ -51,16 +66,16 @@ func (p *Pool) makeImage(s volume.Spec) error {
 		return err
 	}
 
-	return p.images.Format(s)
+	return x.files.Format(s)
 }
 
 // stretch makes the file of an image as large as the volume, which it may not be yet.
-func (p *Pool) stretch(s volume.Spec) error {
+func (x *images) stretch(s volume.Spec) error {
 	if !isImage(s) {
 		return nil
 	}
 
-	path := p.imagePath(s.ID)
+	path := x.path(s.ID)
 	st, err := os.Lstat(path)
 	if err != nil {
 		return fmt.Errorf("%w: %w", volume.ErrDamaged, err)
@@ -72,57 +87,34 @@ func (p *Pool) stretch(s volume.Spec) error {
 	return os.Truncate(path, s.Size)
 }
 
-// freeImage detaches what may be attached of a volume; volume.ErrInUse if that is in use.
-func (p *Pool) freeImage(id string) error {
+// free detaches what may be attached of a volume; volume.ErrInUse if that is in use.
+func (x *images) free(id string) error {
 	var st unix.Stat_t
-	err := unix.Lstat(p.imagePath(id), &st)
-	if p.images == nil || errors.Is(err, unix.ENOENT) {
+	err := unix.Lstat(x.path(id), &st)
+	if x.files == nil || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
 	if err != nil {
-		return &os.PathError{Op: "stat", Path: p.imagePath(id), Err: err}
+		return &os.PathError{Op: "stat", Path: x.path(id), Err: err}
 	}
-	return p.images.Free(id)
-}
-
-// Device attaches a raw block volume, see publish.BlockDevice.
-func (p *Pool) Device(s volume.Spec) (*os.File, error) {
-	_, leave, err := p.enterToWrite()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	if p.images == nil {
-		return nil, fmt.Errorf("%w: backend %s has no loop devices", volume.ErrUnavailable, Name)
-	}
-	return p.images.Device(s)
+	return x.files.Free(id)
 }
 
 // Attached reports whether a volume has a device, see publish.BlockDevice.
-func (p *Pool) Attached(id string) (bool, error) {
-	if p.images == nil {
+func (x *images) Attached(id string) (bool, error) {
+	if x.files == nil {
 		return false, nil
 	}
-	return p.images.Attached(id)
+	return x.files.Attached(id)
 }
 
 // Detach frees the device of a volume, see publish.BlockDevice.
-func (p *Pool) Detach(id string) error {
-	if p.images == nil {
+func (x *images) Detach(id string) error {
+	if x.files == nil {
 		return nil
 	}
-	return p.images.Detach(id)
+	return x.files.Detach(id)
 }
 
 // GrowsStaged reports whether a volume is an image, see publish.Grower.
-func (*Pool) GrowsStaged(s volume.Spec) bool { return isImage(s) }
-
-// GrowStaged finishes the growth of an image in use, see publish.Grower.
-func (p *Pool) GrowStaged(s volume.Spec, root *os.File) error {
-	_, leave, err := p.enterToWrite()
-	if err != nil {
-		return err
-	}
-	defer leave()
-	return p.images.GrowStaged(s, root)
-}
+func (*images) GrowsStaged(s volume.Spec) bool { return isImage(s) }

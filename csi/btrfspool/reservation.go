@@ -1,18 +1,13 @@
 package btrfspool
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/volume"
-	"github.com/trivet-node/trivet/internal/retry"
 )
 
 const (
@@ -22,8 +17,11 @@ const (
 	// countReserved is how long a count of what reserved volumes have yet to write holds.
 	countReserved = 2 * time.Second
 
-	// restAfterFailure is how long nothing is shrunk, or filled, after that failed.
+	// restAfterFailure is how long nothing is filled after that failed.
 	restAfterFailure = 30 * time.Second
+
+	// restWhileInTheWay is how long nothing is shrunk after there was a chunk in the way.
+	restWhileInTheWay = time.Second
 )
 
 // reservation keeps the pool's file as large as it should be, and all its blocks reserved.
@@ -37,8 +35,11 @@ type reservation struct {
 	mu      sync.Mutex
 	content int64     // at the last look
 	burst   int64     // see measure
-	rest    time.Time // until when nothing is shrunk or filled
+	rest    time.Time // until when nothing is shrunk
 	kept    int64     // bytes that seem to be holes even after they were filled, as where a disk compresses
+
+	// restFilling is until when no blocks are given to the file.
+	restFilling time.Time
 
 	// usedMu guards the volumes that are reserved for; never held while the size is changed.
 	usedMu    sync.Mutex
@@ -136,12 +137,7 @@ func (r *reservation) fit(fs *subvolumes) error {
 	case change > 0:
 		return r.grow(fs, change)
 	case change < 0 && time.Now().After(r.rest):
-		if err := r.shrink(fs, m.room.Device+change); err != nil {
-			// What is there cannot be moved closer together; another time it may be.
-			r.rest = time.Now().Add(restAfterFailure)
-		}
-
-		return nil
+		return r.shrink(fs, m, m.room.Device+change)
 
 	case m.holes > 0:
 		return r.fill(m)
@@ -176,8 +172,20 @@ func (r *reservation) grow(fs *subvolumes, bytes int64) error {
 	return r.settle(fs, size)
 }
 
-// shrink gives back to the disk what is beyond the size.
-func (r *reservation) shrink(fs *subvolumes, size int64) error {
+// shrink gives back to the disk what is beyond the size, as far as there is no chunk: one that is being moved
+// cannot be written in place, and who does gets ENOSPC at times. The kernel takes empty chunks away itself.
+func (r *reservation) shrink(fs *subvolumes, m measure, size int64) error {
+	end, err := fs.meter.End()
+	if err != nil {
+		return err
+	}
+
+	size = max(size, (end+sizeStep-1)/sizeStep*sizeStep)
+	if size >= m.room.Device {
+		r.rest = time.Now().Add(restWhileInTheWay)
+		return nil
+	}
+
 	dev, err := r.file.device()
 	if err != nil {
 		return err
@@ -191,20 +199,15 @@ func (r *reservation) shrink(fs *subvolumes, size int64) error {
 	return r.file.cut(dev, size)
 }
 
-// fill gives the file the blocks that it lacks. It is that of an earlier version, which kept it sparse, or was
-// copied by somebody who did.
+// fill gives the file the blocks that it lacks. It is that of an earlier version, which kept it sparse, or
+// was copied by somebody who did.
 func (r *reservation) fill(m measure) error {
-	if time.Now().Before(r.rest) {
-		return r.file.checkDense()
-	}
-
-	if m.holes > m.disk {
-		r.rest = time.Now().Add(time.Second)
+	if time.Now().Before(r.restFilling) || m.holes > m.disk {
 		return r.file.checkDense()
 	}
 
 	if err := r.file.fill(); err != nil {
-		r.rest = time.Now().Add(restAfterFailure)
+		r.restFilling = time.Now().Add(restAfterFailure)
 		return err
 	}
 
@@ -229,63 +232,11 @@ func (r *reservation) demand(fs *subvolumes) error {
 			return nil
 		}
 		if m.change() < min(missing, sizeStep) {
-			return fmt.Errorf("%w: the pool %s lacks %d bytes for reserved volumes, the disk below has %d for it",
+			return fmt.Errorf("%w: the pool %s lacks %d bytes for reserved volumes, the disk below has %d",
 				volume.ErrFull, r.file.path(), missing, m.disk)
 		}
 		if err := r.fit(fs); err != nil {
 			return err
 		}
-	}
-}
-
-// Keep keeps the pool as large as it should be until ctx ends, see volume.Keeper. Why it is not is said by
-// Check.
-func (p *Pool) Keep(ctx context.Context) {
-	if p.reservation == nil {
-		return
-	}
-	for range retry.Every(ctx, lookPeriod) {
-		_ = p.fit()
-	}
-}
-
-func (p *Pool) fit() error {
-	fs, leave, err := p.enterToWrite()
-	if err != nil {
-		return err
-	}
-	defer leave()
-	if p.reservation == nil {
-		return nil
-	}
-
-	err = p.reservation.fit(fs)
-	if errors.Is(err, unix.EROFS) {
-		return p.checkWritable()
-	}
-	return err
-}
-
-// reserve has the pool large enough for the whole of a volume from now on, if that was asked for.
-func (p *Pool) reserve(fs *subvolumes, s volume.Spec) error {
-	if !s.Reserve || p.reservation == nil {
-		return nil
-	}
-	p.reservation.keep(s.ID, p.limitOf(fs, s))
-	return p.reservation.demand(fs)
-}
-
-// keepReserved is reserve for a volume that was acknowledged before: that the disk has no room for it just now
-// changes nothing about it.
-func (p *Pool) keepReserved(fs *subvolumes, s volume.Spec) {
-	if s.Reserve && p.reservation != nil && !s.Snapshot {
-		p.reservation.keep(s.ID, p.limitOf(fs, s))
-	}
-}
-
-// unreserve ends what reserve began.
-func (p *Pool) unreserve(id string) {
-	if p.reservation != nil {
-		p.reservation.forget(id)
 	}
 }

@@ -148,15 +148,15 @@ func keeping(t *testing.T, p *btrfspool.Pool) (stop func()) {
 	}
 }
 
-// Before pools were reserved their file was sparse, and most of the disk in size.
-func TestSparsePoolOfAnEarlierVersionIsTakenOver(t *testing.T) {
-	d := dir(t)
-	image := filepath.Join(d, "pool.img")
-	room := filepath.Join(d, "pool.room")
+// makeSparse makes a pool as the version before did: a sparse file, most of the disk in size, and another one
+// with room for deletions.
+func makeSparse(t *testing.T, dir string) {
+	t.Helper()
+	image := filepath.Join(dir, "pool.img")
 	if err := errors.Join(
 		os.WriteFile(image, nil, 0o600),
 		os.Truncate(image, 24<<30),
-		os.WriteFile(room, []byte("room"), 0o600),
+		os.WriteFile(filepath.Join(dir, "pool.room"), []byte("room"), 0o600),
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -165,8 +165,11 @@ func TestSparsePoolOfAnEarlierVersionIsTakenOver(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "mkfs.btrfs", args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+}
 
-	// It was made and filled by the version before, as far as this one can tell.
+func TestSparsePoolOfAnEarlierVersionIsTakenOver(t *testing.T) {
+	d := dir(t)
+	makeSparse(t, d)
 	p := open(t, d, "sparse-"+filepath.Base(d), 0)
 	spec := volume.Spec{
 		ID:      "vol-1",
@@ -198,7 +201,7 @@ func TestSparsePoolOfAnEarlierVersionIsTakenOver(t *testing.T) {
 	})
 	stop()
 
-	if _, err := os.Stat(room); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(d, "pool.room")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the room for deletions is still kept: %v", err)
 	}
 	if st, err := os.Stat(file); err != nil || st.Size() != 400<<20 {
@@ -208,12 +211,17 @@ func TestSparsePoolOfAnEarlierVersionIsTakenOver(t *testing.T) {
 		t.Errorf("usage %+v, it was %+v, %v", after, before, err)
 	}
 
-	// The trims of the machine's timer change nothing.
+	closePool(t, p, true)
+}
+
+// The timer of a machine trims all that is mounted.
+func TestTrimmingTakesNoBlocksFromThePool(t *testing.T) {
+	d := dir(t)
+	p := open(t, d, "trim-"+filepath.Base(d), 4<<30)
 	out, err := exec.CommandContext(t.Context(), "fstrim", filepath.Join(d, "pool")).CombinedOutput()
 	if size, blocks := onDisk(t, d); blocks < size {
 		t.Errorf("after fstrim (%v, %s) %d of %d bytes are on disk", err, out, blocks, size)
 	}
-
 	closePool(t, p, true)
 }
 
@@ -243,4 +251,46 @@ func TestInterruptedChangeOfSize(t *testing.T) {
 	}
 
 	closePool(t, p, true)
+}
+
+// While the pool shrinks behind what is deleted, nobody who writes in place is hurt.
+func TestShrinkingHurtsNobody(t *testing.T) {
+	n := nodetest.New(t, 16<<30)
+	v := n.MustCreate(volume.Request{
+		Name:     "raw",
+		Required: 256 << 20,
+		Backend:  "btrfs",
+		Access:   volume.Block,
+	})
+
+	file := n.Use(v, "pod")
+	overwrite(t, file, 256<<20)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for ctx.Err() == nil {
+			if err := writeOver(file, 16<<20); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+
+	for i := range 3 {
+		other := n.MustCreate(volume.Request{
+			Name:     fmt.Sprint("other", i),
+			Required: 1 << 30,
+			Backend:  "btrfs",
+		})
+		n.Fill(n.Use(other, "pod"), 900<<20)
+		n.Remove(other.ID, "pod")
+		if err := n.Sync(); err != nil {
+			t.Error(err)
+		}
+	}
+
+	cancel()
+	writer.Wait()
+	n.Remove(v.ID, "pod")
 }

@@ -22,94 +22,96 @@ func room(device, data, unallocated int64) btrfs.Room {
 	}
 }
 
-func TestChangeOfSize(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		m    measure
-		want int64
-	}{
-		{
-			name: "enough",
-			m:    measure{room: room(4*gib, 2*gib, gib), disk: 100 * gib},
-		},
-		{
-			name: "content comes close",
-			m:    measure{room: room(4*gib, 3*gib, 512*mib), disk: 100 * gib},
-			want: 256 * mib,
-		},
-		{
-			name: "content comes very close",
-			m:    measure{room: room(4*gib, 3840*mib, 0), disk: 100 * gib},
-			want: gib,
-		},
-		{
-			name: "much content has more headroom",
-			m:    measure{room: room(104*gib, 100*gib, 2*gib), disk: 100 * gib},
-			want: 4352 * mib,
-		},
-		{
-			name: "a fast writer",
-			m:    measure{room: room(4*gib, 2*gib, gib), burst: gib, disk: 100 * gib},
-			want: 2304 * mib,
-		},
-		{
-			name: "reserved",
-			m:    measure{room: room(4*gib, 2*gib, gib), reserved: 10 * gib, disk: 100 * gib},
-			want: 9472 * mib,
-		},
-		{
-			name: "no chunk for metadata could be cut",
-			m: measure{
-				room: btrfs.Room{
-					Device:   8 * gib,
-					Data:     btrfs.Chunks{Size: 7 * gib, Busy: 5 * gib},
-					Metadata: btrfs.Chunks{Size: gib, Busy: gib},
-				},
-				disk: 100 * gib,
+var changes = []struct {
+	name string
+	m    measure
+	want int64
+}{
+	{
+		name: "enough",
+		m:    measure{room: room(4*gib, 2*gib, gib), disk: 100 * gib},
+	},
+	{
+		name: "content comes close",
+		m:    measure{room: room(4*gib, 3*gib, 512*mib), disk: 100 * gib},
+		want: 256 * mib,
+	},
+	{
+		name: "content comes very close",
+		m:    measure{room: room(4*gib, 3840*mib, 0), disk: 100 * gib},
+		want: gib,
+	},
+	{
+		name: "much content has more headroom",
+		m:    measure{room: room(104*gib, 100*gib, 2*gib), disk: 100 * gib},
+		want: 4352 * mib,
+	},
+	{
+		name: "a fast writer",
+		m:    measure{room: room(4*gib, 2*gib, gib), burst: gib, disk: 100 * gib},
+		want: 2304 * mib,
+	},
+	{
+		name: "reserved",
+		m:    measure{room: room(4*gib, 2*gib, gib), reserved: 10 * gib, disk: 100 * gib},
+		want: 9472 * mib,
+	},
+	{
+		name: "no chunk for metadata could be cut",
+		m: measure{
+			room: btrfs.Room{
+				Device:   8 * gib,
+				Data:     btrfs.Chunks{Size: 7 * gib, Busy: 5 * gib},
+				Metadata: btrfs.Chunks{Size: gib, Busy: gib},
 			},
-			want: 256 * mib,
+			disk: 100 * gib,
 		},
-		{
-			name: "the disk has little left",
-			m:    measure{room: room(4*gib, 3840*mib, 0), disk: 100 * mib},
-			want: 96 * mib,
-		},
-		{
-			name: "the disk is full",
-			m:    measure{room: room(4*gib, 3840*mib, 0)},
-		},
-		{
-			name: "as large as it may be",
-			m:    measure{room: room(4*gib, 3840*mib, 0), most: 4 * gib, disk: 100 * gib},
-		},
-		{
-			name: "a little to give back",
-			m:    measure{room: room(4*gib, gib, gib), disk: 100 * gib},
-		},
-		{
-			name: "much to give back",
-			m:    measure{room: room(16*gib, gib, 12*gib), disk: 100 * gib},
-			want: -256 * mib,
-		},
-		{
-			name: "a little to give back to a full disk",
-			m:    measure{room: room(4*gib, gib, gib)},
-			want: -256 * mib,
-		},
-		{
-			name: "the smallest pool",
-			m:    measure{room: room(minSize, 0, 128*mib), disk: 100 * gib, most: minSize},
-		},
-		{
-			name: "with holes it gets smaller first",
-			m:    measure{room: room(90*gib, gib, 80*gib), holes: 80 * gib, disk: 10 * gib},
-			want: -256 * mib,
-		},
-		{
-			name: "with holes it does not grow",
-			m:    measure{room: room(4*gib, 3840*mib, 0), holes: mib, disk: 10 * gib},
-		},
-	} {
+		want: 256 * mib,
+	},
+	{
+		name: "the disk has little left",
+		m:    measure{room: room(4*gib, 3840*mib, 0), disk: 100 * mib},
+		want: 96 * mib,
+	},
+	{
+		name: "the disk is full",
+		m:    measure{room: room(4*gib, 3840*mib, 0)},
+	},
+	{
+		name: "as large as it may be",
+		m:    measure{room: room(4*gib, 3840*mib, 0), most: 4 * gib, disk: 100 * gib},
+	},
+	{
+		name: "a little to give back",
+		m:    measure{room: room(4*gib, gib, gib), disk: 100 * gib},
+	},
+	{
+		name: "much to give back",
+		m:    measure{room: room(16*gib, gib, 12*gib), disk: 100 * gib},
+		want: -256 * mib,
+	},
+	{
+		name: "a little to give back to a full disk",
+		m:    measure{room: room(4*gib, gib, gib)},
+		want: -256 * mib,
+	},
+	{
+		name: "the smallest pool",
+		m:    measure{room: room(minSize, 0, 128*mib), disk: 100 * gib, most: minSize},
+	},
+	{
+		name: "with holes it gets smaller first",
+		m:    measure{room: room(90*gib, gib, 80*gib), holes: 80 * gib, disk: 10 * gib},
+		want: -256 * mib,
+	},
+	{
+		name: "with holes it does not grow",
+		m:    measure{room: room(4*gib, 3840*mib, 0), holes: mib, disk: 10 * gib},
+	},
+}
+
+func TestChangeOfSize(t *testing.T) {
+	for _, c := range changes {
 		t.Run(c.name, func(t *testing.T) {
 			if got := c.m.change(); got != c.want {
 				t.Errorf("changes by %d MiB, want %d (headroom %d MiB, lacks %d MiB)",

@@ -159,9 +159,9 @@ func (s *subvolumes) inspect(id string) (btrfs.Subvolume, error) {
 	return sub, err
 }
 
-// recoverLimit raises the limit of a volume, if it has to. One of earlier versions, which had it in its own quota group, is
-// brought to the present form. It changes only what is not as it should be: each change is a transaction, for
-// which a full disk has no room.
+// recoverLimit raises the limit of a volume, if it has to. One of earlier versions, which had it in its own
+// quota group, is brought to the present form. It changes only what is not as it should be: each change is a
+// transaction.
 func (s *subvolumes) recoverLimit(sub btrfs.Subvolume, limit int64) error {
 	if btrfs.LimitOf(s.info, sub) < limit {
 		if err := btrfs.Limit(s.dir, sub, limit); err != nil {
@@ -217,7 +217,7 @@ const countAgain = 10 * time.Second
 // heldNow returns how many bytes of deleted volumes live on in others, by reflink, and were not promised to
 // those. Counting them takes a look
 // at every quota group.
-func (s *subvolumes) heldNow(p *Pool) (int64, error) {
+func (s *subvolumes) heldNow(h *shares) (int64, error) {
 	if s.quota != btrfs.SimpleQuota {
 		// qgroups charge them to everybody who has them
 		return 0, nil
@@ -235,7 +235,7 @@ func (s *subvolumes) heldNow(p *Pool) (int64, error) {
 		return 0, fmt.Errorf("count what deleted volumes in %s hold: %w", s.dir.Name(), err)
 	}
 
-	kept, err := p.keptOfDead(s)
+	kept, err := h.keptOfDead(s)
 	if err != nil {
 		return 0, err
 	}

@@ -64,11 +64,12 @@ func (n *nodeService) NodeGetStorageHealth(
 			status = csi.StorageHealthErrorType_STORAGE_UNREACHABLE
 		}
 
-		resp.BackendHealth = append(resp.BackendHealth, &csi.NodeGetStorageHealthResponse_StorageBackendHealth{
+		ill := &csi.NodeGetStorageHealthResponse_StorageBackendHealth{
 			Status:  status,
 			Reason:  "BackendInTrouble" + strings.ToUpper(backend[:1]) + backend[1:],
 			Message: fmt.Sprintf("backend %s: %v", backend, err),
-		})
+		}
+		resp.BackendHealth = append(resp.BackendHealth, ill)
 	}
 
 	return resp, nil

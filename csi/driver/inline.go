@@ -24,8 +24,8 @@ const defaultInline = 1 << 30
 
 func inlineName(id string) string { return "inline/" + id }
 
-// inline returns the inline volume that kubelet has an ID for; volume.ErrNotFound if it has been deleted, or is
-// none.
+// inline returns the inline volume that kubelet has an ID for; volume.ErrNotFound if it has been deleted, or
+// is none.
 func (n *nodeService) inline(id string) (volume.Volume, error) {
 	return n.volumes.Get(volume.ID(inlineName(id)))
 }
@@ -35,8 +35,8 @@ func (n *nodeService) stagePathOf(v volume.Volume) string {
 	return filepath.Join(n.inlineDir, v.ID, "globalmount")
 }
 
-// publishInline makes an inline volume and puts it on its target. It is finished, or undone, by who repeats it
-// or unpublishes.
+// publishInline makes an inline volume and puts it on its target. It is finished, or undone, by who repeats
+// it or unpublishes.
 func (n *nodeService) publishInline(ctx context.Context, req *csi.NodePublishVolumeRequest) error {
 	w, err := parseCapabilities(req.GetVolumeCapability())
 	if err != nil {
@@ -83,7 +83,7 @@ func parseInline(in map[string]string) (size int64, p parameters, err error) {
 		case key == "size":
 			q, err := resource.ParseQuantity(value)
 			if err != nil || q.Sign() <= 0 {
-				return 0, parameters{}, invalid("size %q of an inline volume is not a size such as 1Gi", value)
+				return 0, parameters{}, invalid("size is %q, which is not one such as 1Gi", value)
 			}
 			size = q.Value()
 

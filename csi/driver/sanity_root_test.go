@@ -58,8 +58,8 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 // sanitySpecs is how many of csi-sanity's specs are about what the driver serves.
 const sanitySpecs = "77"
 
-// unservable is a spec that compares a message as it was sent with the same as it was received, which differ in
-// a field that protobuf keeps for itself.
+// unservable is a spec that compares a message as it was sent with the same as it was received, which differ
+// in a field that protobuf keeps for itself.
 const unservable = "should succeed when creating a snapshot with accessibility requirements"
 
 var specs = regexp.MustCompile(`Ran (\d+) of \d+ Specs`)

@@ -16,7 +16,12 @@ func withSnapshots(t *testing.T) *fixture {
 	f := serve(t)
 	for id, source := range map[string]string{"snap-1": "plain", "snap-2": "raw", "snap-3": "plain"} {
 		f.volumes.snapshots = append(f.volumes.snapshots, volume.Volume{
-			Spec: volume.Spec{ID: id, Source: source, Snapshot: true, Size: 5},
+			Spec: volume.Spec{
+				ID:       id,
+				Source:   source,
+				Snapshot: true,
+				Size:     5,
+			},
 		})
 	}
 	slices.SortFunc(f.volumes.snapshots, func(a, b volume.Volume) int {
@@ -76,7 +81,8 @@ func TestListSnapshots(t *testing.T) {
 		}
 
 		if err != nil || !slices.Equal(got, c.want) || resp.GetNextToken() != c.next {
-			t.Errorf("%v: %q, next %q, %v; want %q, %q", c.request, got, resp.GetNextToken(), err, c.want, c.next)
+			t.Errorf("%v: %q, next %q, %v; want %q, %q",
+				c.request, got, resp.GetNextToken(), err, c.want, c.next)
 		}
 	}
 
@@ -103,7 +109,8 @@ func TestGetSnapshot(t *testing.T) {
 func TestDeletionKnowsSnapshotsFromVolumes(t *testing.T) {
 	f := serve(t)
 	for _, id := range []string{"snap-1", "vol-1", "../x"} {
-		if _, err := f.controller.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id}); err != nil {
+		request := &csi.DeleteVolumeRequest{VolumeId: id}
+		if _, err := f.controller.DeleteVolume(t.Context(), request); err != nil {
 			t.Error(err)
 		}
 	}

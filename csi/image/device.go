@@ -125,7 +125,8 @@ const (
 	freePoll    = 5 * time.Millisecond
 )
 
-// Free detaches the volume's device for good; volume.ErrInUse if it stays in use, in whatever mount namespace.
+// Free detaches the volume's device for good; volume.ErrInUse if it stays in use, in whatever mount
+// namespace.
 func (x *Images) Free(id string) error {
 	if err := x.Detach(id); err != nil {
 		return err

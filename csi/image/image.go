@@ -32,8 +32,8 @@ var (
 	_ publish.Grower      = (*Images)(nil)
 )
 
-// New looks for the mkfs programs. It fails where there are no loop devices. The instance marks loop devices as
-// those of these images; no two owners have the same.
+// New looks for the mkfs programs. It fails where there are no loop devices. The instance marks loop devices
+// as those of these images.
 func New(instance string, path func(id string) string) (*Images, error) {
 	x := &Images{Path: path, instance: instance, mkfs: map[string]string{}}
 	if _, err := os.Stat("/dev/loop-control"); err != nil {

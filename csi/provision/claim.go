@@ -198,7 +198,7 @@ func (p *Provisioner) selectHere(ctx context.Context, f facts) error {
 	}
 
 	// Content on another node is for the driver there.
-	if _, err := p.source(ctx, f.claim); err != nil {
+	if _, err := p.sources.of(ctx, f.claim); err != nil {
 		if errors.Is(err, errElsewhere) {
 			p.claimQueue.AddAfter(kube.Key(f.claim), lookAgain)
 			return nil

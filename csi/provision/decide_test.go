@@ -115,6 +115,24 @@ func TestDecideWhatIsDueForAClaimOfThisNode(t *testing.T) {
 		{"many nodes at once", func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
 		}, refuse},
+	}
+
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			claim := changed(c.change)
+			claim.Annotations[annSelectedNode] = csitest.Node
+			class := newClass(storagev1.VolumeBindingWaitForFirstConsumer)
+			checkAction(t, facts{claim: claim, class: class}, c.want)
+		})
+	}
+}
+
+func TestDecideAboutAClaimWithASource(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*corev1.PersistentVolumeClaim)
+		want   action
+	}{
 		{"from a snapshot", func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.DataSource = &corev1.TypedLocalObjectReference{
 				APIGroup: new("snapshot.storage.k8s.io"),
@@ -139,12 +157,11 @@ func TestDecideWhatIsDueForAClaimOfThisNode(t *testing.T) {
 				Name:     "s",
 			}
 		}, ignore},
-	}
-
-	for _, c := range cases {
+	} {
 		t.Run(c.name, func(t *testing.T) {
 			claim := changed(c.change)
 			claim.Annotations[annSelectedNode] = csitest.Node
+
 			class := newClass(storagev1.VolumeBindingWaitForFirstConsumer)
 			checkAction(t, facts{claim: claim, class: class}, c.want)
 		})

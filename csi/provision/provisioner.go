@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"google.golang.org/grpc"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -63,8 +62,7 @@ type Provisioner struct {
 	claims      kube.Objects[corev1.PersistentVolumeClaim]
 	volumes     kube.Objects[corev1.PersistentVolume]
 	nodes       kube.Objects[corev1.Node]
-	snapshots   kube.Objects[snapshotv1.VolumeSnapshot]
-	contents    kube.Objects[snapshotv1.VolumeSnapshotContent]
+	sources     *sources
 	claimQueue  *queue.Queue
 	volumeQueue *queue.Queue
 	intents     *intents
@@ -88,8 +86,7 @@ func New(cfg Config) (*Provisioner, error) {
 		claims:      kube.Claims(cfg.Client),
 		volumes:     kube.Volumes(cfg.Client),
 		nodes:       kube.Nodes(cfg.Client),
-		snapshots:   objects.Snapshots(cfg.Client),
-		contents:    objects.SnapshotContents(cfg.Client),
+		sources:     newSources(cfg.Local, cfg.Client),
 		claimQueue:  objects.NewQueue(),
 		volumeQueue: objects.NewQueue(),
 		intents:     intents,

@@ -9,6 +9,9 @@ import (
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/trivet-node/trivet/csi/objects"
+	"github.com/trivet-node/trivet/internal/kube"
 )
 
 // errElsewhere is that of a claim whose source is on another node: it can be served there alone.
@@ -63,8 +66,8 @@ func sourceKindOf(c *corev1.PersistentVolumeClaim) sourceKind {
 	return sourceOther
 }
 
-// sourceOnce is source, or what an intent of the volume has: with that it may have been made, and the source be
-// gone by now.
+// sourceOnce is sources.of, or what an intent of the volume has: with that it may have been made, and the
+// source be gone by now.
 func (p *Provisioner) sourceOnce(
 	ctx context.Context,
 	volume string,
@@ -72,32 +75,52 @@ func (p *Provisioner) sourceOnce(
 ) (*csi.VolumeContentSource, error) {
 	i, known := p.intents.get(volume)
 	if !known || i.UID != string(c.UID) {
-		return p.source(ctx, c)
+		return p.sources.of(ctx, c)
 	}
 	req, err := i.request()
 	return req.GetVolumeContentSource(), err
 }
 
-// source returns what the volume of a claim is to begin with the content of, nil for nothing. It is
-// errElsewhere if that is not on this node. It asks the API server itself: claims seldom have a source.
-func (p *Provisioner) source(
+// sources are what claims can begin with the content of. They ask the API server itself: claims seldom have a
+// source.
+type sources struct {
+	local     objects.Local
+	claims    kube.Objects[corev1.PersistentVolumeClaim]
+	volumes   kube.Objects[corev1.PersistentVolume]
+	snapshots kube.Objects[snapshotv1.VolumeSnapshot]
+	contents  kube.Objects[snapshotv1.VolumeSnapshotContent]
+}
+
+func newSources(local objects.Local, client *kube.Client) *sources {
+	return &sources{
+		local:     local,
+		claims:    kube.Claims(client),
+		volumes:   kube.Volumes(client),
+		snapshots: objects.Snapshots(client),
+		contents:  objects.SnapshotContents(client),
+	}
+}
+
+// of returns what the volume of a claim is to begin with the content of, nil for nothing. It is
+// errElsewhere if that is not on this node.
+func (s *sources) of(
 	ctx context.Context,
 	c *corev1.PersistentVolumeClaim,
 ) (*csi.VolumeContentSource, error) {
 	switch sourceKindOf(c) {
 	case sourceClaim:
-		return p.sourceOfClaim(ctx, c.Namespace, sourceRef(c).Name)
+		return s.ofClaim(ctx, c.Namespace, sourceRef(c).Name)
 	case sourceSnapshot:
-		return p.sourceOfSnapshot(ctx, c.Namespace, sourceRef(c).Name)
+		return s.ofSnapshot(ctx, c.Namespace, sourceRef(c).Name)
 	}
 	return nil, nil
 }
 
-func (p *Provisioner) sourceOfClaim(
+func (s *sources) ofClaim(
 	ctx context.Context,
 	namespace, name string,
 ) (*csi.VolumeContentSource, error) {
-	source, err := p.claims.Get(ctx, namespace, name)
+	source, err := s.claims.Get(ctx, namespace, name)
 	if err != nil {
 		return nil, fmt.Errorf("read the source, claim %s: %w", name, err)
 	}
@@ -106,15 +129,15 @@ func (p *Provisioner) sourceOfClaim(
 			name, source.Status.Phase)
 	}
 
-	pv, err := p.volumes.Get(ctx, "", source.Spec.VolumeName)
+	pv, err := s.volumes.Get(ctx, "", source.Spec.VolumeName)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("read the volume of the source, claim %s: %w", name, err)
 	case pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID != source.UID:
 		return nil, fmt.Errorf("the source, claim %s, is not what volume %s is bound to", name, pv.Name)
-	case pv.Spec.CSI == nil || pv.Spec.CSI.Driver != p.cfg.Local.Driver:
+	case pv.Spec.CSI == nil || pv.Spec.CSI.Driver != s.local.Driver:
 		return nil, fmt.Errorf("the source, claim %s, is of another driver", name)
-	case !p.cfg.Local.Holds(pv):
+	case !s.local.Holds(pv):
 		return nil, fmt.Errorf("the source, claim %s: %w", name, errElsewhere)
 	}
 
@@ -122,11 +145,11 @@ func (p *Provisioner) sourceOfClaim(
 	return &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{Volume: volume}}, nil
 }
 
-func (p *Provisioner) sourceOfSnapshot(
+func (s *sources) ofSnapshot(
 	ctx context.Context,
 	namespace, name string,
 ) (*csi.VolumeContentSource, error) {
-	snapshot, err := p.snapshots.Get(ctx, namespace, name)
+	snapshot, err := s.snapshots.Get(ctx, namespace, name)
 	if err != nil {
 		return nil, fmt.Errorf("read the source, snapshot %s: %w", name, err)
 	}
@@ -138,19 +161,20 @@ func (p *Provisioner) sourceOfSnapshot(
 		return nil, fmt.Errorf("the source, snapshot %s, is not ready, or is being deleted", name)
 	}
 
-	content, err := p.contents.Get(ctx, "", *state.BoundVolumeSnapshotContentName)
+	content, err := s.contents.Get(ctx, "", *state.BoundVolumeSnapshotContentName)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, fmt.Errorf("the source, snapshot %s, has lost its content", name)
 	case err != nil:
 		return nil, fmt.Errorf("read the content of the source, snapshot %s: %w", name, err)
 	case content.Spec.VolumeSnapshotRef.UID != snapshot.UID:
-		return nil, fmt.Errorf("the source, snapshot %s, is not what content %s is bound to", name, content.Name)
-	case content.Spec.Driver != p.cfg.Local.Driver:
+		return nil, fmt.Errorf("the source, snapshot %s, is not what content %s is bound to",
+			name, content.Name)
+	case content.Spec.Driver != s.local.Driver:
 		return nil, fmt.Errorf("the source, snapshot %s, is of another driver", name)
 	case content.Status == nil || content.Status.SnapshotHandle == nil:
 		return nil, fmt.Errorf("the source, snapshot %s, is not ready", name)
-	case content.Annotations[p.cfg.Local.TopologyKey] != p.cfg.Local.Node:
+	case content.Annotations[s.local.TopologyKey] != s.local.Node:
 		return nil, fmt.Errorf("the source, snapshot %s: %w", name, errElsewhere)
 	}
 

@@ -1,7 +1,7 @@
-// Package snapshot makes the snapshots that VolumeSnapshotContents ask for and deletes those that nobody wants
-// any more, as the sidecar csi-snapshotter does: for the volumes of one node, in whose driver they are. What
-// VolumeSnapshots become contents is up to the snapshot controller of Kubernetes, which is installed once in a
-// cluster; without it there are no such objects, and nothing is done here.
+// Package snapshot makes the snapshots that VolumeSnapshotContents ask for and deletes those that nobody
+// wants any more, as the sidecar csi-snapshotter does: for the volumes of one node, in whose driver they are.
+// What VolumeSnapshots become contents is up to the snapshot controller of Kubernetes, which is installed
+// once in a cluster; without it there are no such objects, and nothing is done here.
 package snapshot
 
 import (

@@ -187,6 +187,15 @@ func TestSnapshotThatIsHereIsFound(t *testing.T) {
 	c.Eventually("it is ready", c.isReady)
 }
 
+// changed returns a content with some changes.
+func changed(all ...func(*snapshotv1.VolumeSnapshotContent)) *snapshotv1.VolumeSnapshotContent {
+	return newContent(func(c *snapshotv1.VolumeSnapshotContent) {
+		for _, f := range all {
+			f(c)
+		}
+	})
+}
+
 func TestDecide(t *testing.T) {
 	here := func(c *snapshotv1.VolumeSnapshotContent) {
 		c.Annotations[csitest.Here.TopologyKey] = csitest.Node
@@ -196,18 +205,12 @@ func TestDecide(t *testing.T) {
 		c.DeletionTimestamp = &metav1.Time{Time: csitest.Born}
 		c.Annotations[annDeleting] = "yes"
 	}
+	inUse := func(c *snapshotv1.VolumeSnapshotContent) { delete(c.Annotations, annDeleting) }
 	ready := func(c *snapshotv1.VolumeSnapshotContent) {
 		c.Status = &snapshotv1.VolumeSnapshotContentStatus{
 			SnapshotHandle: new(snapshot),
 			ReadyToUse:     new(true),
 		}
-	}
-	change := func(all ...func(*snapshotv1.VolumeSnapshotContent)) *snapshotv1.VolumeSnapshotContent {
-		return newContent(func(c *snapshotv1.VolumeSnapshotContent) {
-			for _, f := range all {
-				f(c)
-			}
-		})
 	}
 
 	for _, c := range []struct {
@@ -216,27 +219,25 @@ func TestDecide(t *testing.T) {
 		remote  bool // the volume is not here
 		want    action
 	}{
-		{"new", change(), false, claim},
-		{"new, elsewhere", change(), true, ignore},
-		{"claimed", change(here), false, create},
-		{"ready", change(here, ready), false, ignore},
-		{"made by a sidecar", change(ready), false, claim},
-		{"made by a sidecar, and the volume is gone", change(ready), true, find},
-		{"claimed by another node", change(func(c *snapshotv1.VolumeSnapshotContent) {
+		{"new", changed(), false, claim},
+		{"new, elsewhere", changed(), true, ignore},
+		{"claimed", changed(here), false, create},
+		{"ready", changed(here, ready), false, ignore},
+		{"made by a sidecar", changed(ready), false, claim},
+		{"made by a sidecar, and the volume is gone", changed(ready), true, find},
+		{"claimed by another node", changed(func(c *snapshotv1.VolumeSnapshotContent) {
 			c.Annotations[csitest.Here.TopologyKey] = "b"
 		}), false, ignore},
-		{"of another driver", change(func(c *snapshotv1.VolumeSnapshotContent) {
+		{"of another driver", changed(func(c *snapshotv1.VolumeSnapshotContent) {
 			c.Spec.Driver = "other"
 		}), false, ignore},
-		{"deleted", change(deleted, ready), false, destroy},
-		{"deleted before it was made", change(deleted), false, destroy},
-		{"deleted, retained", change(deleted, func(c *snapshotv1.VolumeSnapshotContent) {
+		{"deleted", changed(deleted, ready), false, destroy},
+		{"deleted before it was made", changed(deleted), false, destroy},
+		{"deleted, retained", changed(deleted, func(c *snapshotv1.VolumeSnapshotContent) {
 			c.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentRetain
 		}), false, release},
-		{"deleted, but its VolumeSnapshot is there", change(deleted, func(c *snapshotv1.VolumeSnapshotContent) {
-			delete(c.Annotations, annDeleting)
-		}), false, ignore},
-		{"deleted, and done with", change(deleted, func(c *snapshotv1.VolumeSnapshotContent) {
+		{"deleted, but its VolumeSnapshot is there", changed(deleted, inUse), false, ignore},
+		{"deleted, and done with", changed(deleted, func(c *snapshotv1.VolumeSnapshotContent) {
 			c.Finalizers = slices.DeleteFunc(c.Finalizers, func(f string) bool { return f == finalizer })
 		}), false, ignore},
 	} {

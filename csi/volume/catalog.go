@@ -50,7 +50,8 @@ type record struct {
 
 // check returns ErrDamaged for a record that is not what this version writes.
 func (r record) check(id string) error {
-	if r.Version == versionOf(r.Spec) && r.Spec.ID == id && r.Spec.Size > 0 && slices.Contains(phases, r.Phase) {
+	known := r.Version == versionOf(r.Spec) && slices.Contains(phases, r.Phase)
+	if known && r.Spec.ID == id && r.Spec.Size > 0 {
 		return nil
 	}
 	return fmt.Errorf("%w: its record has version %d, phase %q, id %q and size %d",

@@ -104,20 +104,27 @@ func TestCopyThatCannotBeIsRefused(t *testing.T) {
 	v := f.create(Request{Name: "v", Required: 16 * mib})
 	image := f.create(Request{Name: "image", Required: 16 * mib, Backend: "files"})
 	f.snapshot("s", v)
+	of := func(name, source string, access Access) Request {
+		return Request{Name: name, Source: source, Access: access}
+	}
+
+	smaller := of("x", v.ID, Filesystem)
+	limited, elsewhere := smaller, smaller
+	smaller.Required, limited.Limit, elsewhere.Backend = mib, mib, "files"
 	for _, c := range []struct {
 		name    string
 		request Request
 		want    error
 	}{
-		{"no source", Request{Name: "x", Source: "vol-none", Access: Filesystem}, ErrNotFound},
-		{"not a name", Request{Source: v.ID, Access: Filesystem}, ErrInvalid},
-		{"smaller", Request{Name: "x", Source: v.ID, Access: Filesystem, Required: mib}, ErrSize},
-		{"limited", Request{Name: "x", Source: v.ID, Access: Filesystem, Limit: mib}, ErrSize},
-		{"other access", Request{Name: "x", Source: v.ID, Access: Block}, ErrInvalid},
-		{"other backend", Request{Name: "x", Source: v.ID, Access: Filesystem, Backend: "files"}, ErrInvalid},
+		{"no source", of("x", "vol-none", Filesystem), ErrNotFound},
+		{"not a name", of("", v.ID, Filesystem), ErrInvalid},
+		{"smaller", smaller, ErrSize},
+		{"limited", limited, ErrSize},
+		{"other access", of("x", v.ID, Block), ErrInvalid},
+		{"other backend", elsewhere, ErrInvalid},
 		{"no copies there", Request{Name: "x", Source: image.ID, Snapshot: true}, ErrInvalid},
 		{"of another volume", Request{Name: "s", Source: image.ID, Snapshot: true}, ErrConflict},
-		{"of itself", Request{Name: "x", Source: ID("x"), Access: Filesystem}, ErrNotFound},
+		{"of itself", of("x", ID("x"), Filesystem), ErrNotFound},
 	} {
 		if _, err := f.Create(t.Context(), c.request); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
@@ -153,7 +160,8 @@ func TestCopyNeedsRoomForWhatItKeeps(t *testing.T) {
 	f.pool.limit = 40 * mib
 	v := f.create(Request{Name: "v", Required: 16 * mib})
 	s := f.snapshot("s", v)
-	if _, err := f.Create(t.Context(), Request{Name: "t", Source: v.ID, Snapshot: true}); !errors.Is(err, ErrFull) {
+	another := Request{Name: "t", Source: v.ID, Snapshot: true}
+	if _, err := f.Create(t.Context(), another); !errors.Is(err, ErrFull) {
 		t.Errorf("another one: %v", err)
 	}
 	if got := f.pool.String(); got != s.ID+":16 "+v.ID+":16" {

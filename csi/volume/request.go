@@ -17,8 +17,8 @@ type Request struct {
 	Reserve  *bool    // likewise
 	Options  []string // mount options that it is going to be used with
 
-	// Source is the ID of a volume or snapshot to begin with the content of; "": the volume begins empty. With
-	// Snapshot set nobody can use or change what is made, and nothing else is asked for.
+	// Source is the ID of a volume or snapshot to begin with the content of; "": the volume begins empty.
+	// With Snapshot set nobody can use or change what is made, and nothing else is asked for.
 	Source   string
 	Snapshot bool
 }

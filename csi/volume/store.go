@@ -21,8 +21,9 @@ type Config struct {
 // not wait for each other.
 type Store struct {
 	*catalog
-	ledger *space.Ledger
-	upkeep *upkeep
+	ledger   *space.Ledger
+	creation *creation
+	upkeep   *upkeep
 }
 
 // Open reads the records and puts right what a killed process or a reboot left: unfinished volumes are
@@ -55,9 +56,10 @@ func Open(cfg Config) (*Store, Report, error) {
 	}
 
 	s := &Store{
-		catalog: c,
-		ledger:  ledger,
-		upkeep:  &upkeep{catalog: c, destroyed: make(chan struct{}, 1)},
+		catalog:  c,
+		ledger:   ledger,
+		creation: &creation{catalog: c, ledger: ledger},
+		upkeep:   &upkeep{catalog: c, destroyed: make(chan struct{}, 1)},
 	}
 
 	s.upkeep.reap(context.Background())

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// TestSnapshotsBecomeVolumes has a pod write to a volume, and other pods read what a snapshot and a clone of it
-// have, with the snapshot controller of Kubernetes in the cluster, and no sidecar.
+// TestSnapshotsBecomeVolumes has a pod write to a volume, and other pods read what a snapshot and a clone of
+// it have, with the snapshot controller of Kubernetes in the cluster, and no sidecar.
 func TestSnapshotsBecomeVolumes(t *testing.T) {
 	c := open(t)
 	c.snapshotController()
@@ -26,8 +26,9 @@ func TestSnapshotsBecomeVolumes(t *testing.T) {
 		return err
 	})
 
-	c.apply(`{"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot", "metadata": {"name": "snap"},
-		"spec": {"volumeSnapshotClassName": "trivet", "source": {"persistentVolumeClaimName": "data"}}}`)
+	c.apply(`{"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot",
+		"metadata": {"name": "snap"}, "spec": {"volumeSnapshotClassName": "trivet",
+		"source": {"persistentVolumeClaimName": "data"}}}`)
 	c.kubectl("wait", "volumesnapshot/snap", "--for=jsonpath={.status.readyToUse}=true", "--timeout=60s")
 	c.kubectl("exec", "writer", "--", "sh", "-c", "echo after >/data/file; sync")
 
@@ -69,7 +70,8 @@ func (c *cluster) podWithClaim(name, claim, script string) {
 	c.t.Helper()
 	const pod = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": %q}, "spec": {
 		"nodeSelector": {"kubernetes.io/hostname": %q}, "terminationGracePeriodSeconds": 2,
-		"volumes": [{"name": "n", "emptyDir": {}}, {"name": "data", "persistentVolumeClaim": {"claimName": %q}}],
+		"volumes": [{"name": "n", "emptyDir": {}},
+		{"name": "data", "persistentVolumeClaim": {"claimName": %q}}],
 		"containers": [{"name": "c", "image": "docker.io/trivet/demo:1", "command": ["sh", "-c", %q],
 		"volumeMounts": [{"name": "n", "mountPath": "/n"}, {"name": "data", "mountPath": "/data"}]}]}}`
 	c.apply(fmt.Sprintf(pod, name, c.node, claim, "trap 'exit 0' TERM; "+script))

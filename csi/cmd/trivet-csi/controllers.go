@@ -114,15 +114,7 @@ func connectControllers(
 		Log:     log,
 	})
 
-	c.snapshotter = snapshot.New(snapshot.Config{
-		Local:   local,
-		Objects: c.objects,
-		Client:  client,
-		CSI:     csi.NewControllerClient(conn),
-		Events:  c.events,
-		Log:     log,
-	})
-
+	c.snapshotter = c.newSnapshotter(client, local)
 	c.capacities = capacity.New(capacity.Config{
 		Local:   local,
 		Objects: c.objects,
@@ -133,6 +125,17 @@ func connectControllers(
 	})
 
 	return c, nil
+}
+
+func (c *controllers) newSnapshotter(client *kube.Client, local objects.Local) *snapshot.Snapshotter {
+	return snapshot.New(snapshot.Config{
+		Local:   local,
+		Objects: c.objects,
+		Client:  client,
+		CSI:     csi.NewControllerClient(c.driver),
+		Events:  c.events,
+		Log:     c.log,
+	})
 }
 
 // credentials returns kube.ErrNotInCluster when there is no kubeconfig and the process is not in a pod.

@@ -47,11 +47,11 @@ const (
 	kindBlock   = 8 << 10
 )
 
-// compareKinds measures volumes of each kind, of 1 GiB: the calls of a life, copies of one that is nearly full,
-// and synced random writes over what is in it. What the driver refuses is left out.
+// compareKinds measures volumes of each kind, of 1 GiB: the calls of a life, copies of one that is nearly
+// full, and synced random writes over what is in it. What the driver refuses is left out.
 func (b *bench) compareKinds(ctx context.Context, env *program.Env) error {
-	fmt.Fprintln(env.Stdout, "| kind | create | stage | publish | unpublish | unstage | delete | snapshot | clone "+
-		"| writes/s | after a snapshot | df |\n|---|---|---|---|---|---|---|---|---|---|---|---|")
+	fmt.Fprintln(env.Stdout, "| kind | create | stage | publish | unpublish | unstage | delete | snapshot "+
+		"| clone | writes/s | after a snapshot | df |\n|---|---|---|---|---|---|---|---|---|---|---|---|")
 	for _, k := range kinds {
 		m := &measured{
 			driver: &b.driver,
@@ -80,8 +80,8 @@ type measured struct {
 	root   string // where the driver's mounts are seen
 
 	took            map[string][]time.Duration // of calls that succeeded
-	writes, rewrite float64 // a second
-	size            int64   // as df has it
+	writes, rewrite float64                    // a second
+	size            int64                      // as df has it
 }
 
 func (m *measured) String() string {
