@@ -218,7 +218,7 @@ func TestIdentity(t *testing.T) {
 	}
 
 	caps, err := f.identity.GetPluginCapabilities(t.Context(), &csi.GetPluginCapabilitiesRequest{})
-	if err != nil || len(caps.GetCapabilities()) != 3 {
+	if err != nil || len(caps.GetCapabilities()) != 4 {
 		t.Errorf("capabilities %v, %v", caps, err)
 	}
 

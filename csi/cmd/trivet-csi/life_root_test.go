@@ -95,7 +95,17 @@ func (l *life) write(context.Context) error {
 	if !l.block {
 		file = filepath.Join(file, "sign")
 	}
-	return os.WriteFile(file, []byte(l.name), 0o600)
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+
+	// A snapshot has what a disk has: of an image that is what was synced.
+	if _, err := f.WriteString(l.name); err != nil {
+		return err
+	}
+	return f.Sync()
 }
 
 func (l *life) unpublish(ctx context.Context) error {
