@@ -65,6 +65,9 @@ func (u *upkeep) run(ctx context.Context) {
 
 		u.reap(context.WithoutCancel(ctx))
 	}
+
+	// What was destroyed during the last pass.
+	u.reap(context.WithoutCancel(ctx))
 }
 
 // reap removes the records of all destroyed volumes, after one commit for as many as there are.
