@@ -133,16 +133,16 @@ func (c chunkFiles) read() (Chunks, error) {
 	return chunks, nil
 }
 
-// End returns where the last chunk on the device ends: beyond, nothing has to be moved for the file system to
-// become smaller.
-func (m *Meter) End() (int64, error) {
+// DataEnd returns where the last chunk of data on the device ends: beyond, no data has to be moved for the
+// file system to become smaller.
+func (m *Meter) DataEnd() (int64, error) {
 	var end uint64
 	arg := searchArgs{
-		tree:           devTree,
-		minObject:      onlyDevice,
-		maxObject:      onlyDevice,
-		minType:        devExtent,
-		maxType:        devExtent,
+		tree:           chunkTree,
+		minObject:      firstFree,
+		maxObject:      firstFree,
+		minType:        chunkItem,
+		maxType:        chunkItem,
 		maxOffset:      math.MaxUint64,
 		maxTransaction: math.MaxUint64,
 	}
@@ -158,9 +158,13 @@ func (m *Meter) End() (int64, error) {
 
 		at := arg.found[:]
 		for range arg.items {
-			offset := binary.NativeEndian.Uint64(at[16:])
-			end = offset + binary.LittleEndian.Uint64(at[searchHeader+24:])
-			arg.minOffset = offset + 1
+			// struct btrfs_chunk, of one stripe: length, owner, stripe length, kind, ..., device, offset.
+			chunk := at[searchHeader:]
+			if binary.LittleEndian.Uint64(chunk[24:])&dataChunk != 0 {
+				end = max(end, binary.LittleEndian.Uint64(chunk[56:])+binary.LittleEndian.Uint64(chunk))
+			}
+
+			arg.minOffset = binary.NativeEndian.Uint64(at[16:]) + 1
 			at = at[searchHeader+binary.NativeEndian.Uint32(at[28:]):]
 		}
 	}

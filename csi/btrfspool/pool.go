@@ -87,8 +87,9 @@ func (p *Pool) Keep(ctx context.Context) {
 	if p.file == nil {
 		return
 	}
-	for range retry.Every(ctx, lookPeriod) {
+	for ctx.Err() == nil {
 		_ = p.fit()
+		_ = retry.Sleep(ctx, p.shares.reservation.pause())
 	}
 }
 

@@ -11,13 +11,18 @@ import (
 )
 
 const (
-	// lookPeriod is how long a writer has the headroom for.
+	// lookPeriod is how long a writer has the headroom for, and idlePeriod one who has just begun: a
+	// gigabyte in that time is more than there is a machine for.
 	lookPeriod = 100 * time.Millisecond
+	idlePeriod = 250 * time.Millisecond
+
+	// writing is a burst by which somebody writes.
+	writing = 1 << 20
 
 	// countReserved is how long a count of what reserved volumes have yet to write holds.
 	countReserved = 2 * time.Second
 
-	// restAfterFailure is how long nothing is filled after that failed.
+	// restAfterFailure is how long nothing is filled, or shrunk, after that failed.
 	restAfterFailure = 30 * time.Second
 
 	// restWhileInTheWay is how long nothing is shrunk after there was a chunk in the way.
@@ -149,6 +154,16 @@ func (r *reservation) fit(fs *subvolumes) error {
 	return nil
 }
 
+// pause is how long there is to the next look.
+func (r *reservation) pause() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.burst > writing {
+		return lookPeriod
+	}
+	return idlePeriod
+}
+
 // isWanted reports whether volumes may write more than the pool has.
 func (r *reservation) isWanted(m measure) bool {
 	return r.promised.Load()-m.room.Content() > m.room.Free()
@@ -172,10 +187,11 @@ func (r *reservation) grow(fs *subvolumes, bytes int64) error {
 	return r.settle(fs, size)
 }
 
-// shrink gives back to the disk what is beyond the size, as far as there is no chunk: one that is being moved
-// cannot be written in place, and who does gets ENOSPC at times. The kernel takes empty chunks away itself.
+// shrink gives back to the disk what is beyond the size, as far as there is no chunk of data: one that is
+// being moved cannot be written in place, and who does gets ENOSPC at times. The kernel takes empty chunks
+// away by itself; those of metadata are moved.
 func (r *reservation) shrink(fs *subvolumes, m measure, size int64) error {
-	end, err := fs.meter.End()
+	end, err := fs.meter.DataEnd()
 	if err != nil {
 		return err
 	}
@@ -193,7 +209,9 @@ func (r *reservation) shrink(fs *subvolumes, m measure, size int64) error {
 	defer dev.Close()
 
 	if err := btrfs.Resize(fs.dir, size); err != nil {
-		return err
+		// There is no place for the metadata; at another time there may be.
+		r.rest = time.Now().Add(restAfterFailure)
+		return nil
 	}
 
 	return r.file.cut(dev, size)
