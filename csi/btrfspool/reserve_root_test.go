@@ -186,6 +186,11 @@ func TestSparsePoolOfAnEarlierVersionIsTakenOver(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	// The volume is charged for it when it is on disk.
+	if err := p.Commit(); err != nil {
+		t.Fatal(err)
+	}
+
 	before, err := p.Usage(spec, nil)
 	if err != nil {
 		t.Fatal(err)

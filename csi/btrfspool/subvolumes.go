@@ -215,8 +215,7 @@ func (s *subvolumes) used(id string) (int64, error) {
 const countAgain = 10 * time.Second
 
 // heldNow returns how many bytes of deleted volumes live on in others, by reflink, and were not promised to
-// those. Counting them takes a look
-// at every quota group.
+// those. Counting them takes a look at every quota group.
 func (s *subvolumes) heldNow(h *shares) (int64, error) {
 	if s.quota != btrfs.SimpleQuota {
 		// qgroups charge them to everybody who has them
