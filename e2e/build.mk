@@ -48,6 +48,8 @@ $(ref)/cni/bridge: e2e/peers/cni/go.mod e2e/peers/cni/go.sum e2e/build.sh
 	@e2e/build.sh cni $(ref)
 $(ref)/coredns: e2e/peers/coredns/go.mod e2e/peers/coredns/go.sum e2e/build.sh
 	@e2e/build.sh coredns $(ref)
+$(ref)/snapshot-controller: e2e/peers/sidecars/go.mod e2e/peers/sidecars/go.sum e2e/build.sh
+	@e2e/build.sh snapshot-controller $(ref)
 $(ref)/e2e.test: e2e/conformance/go.mod e2e/conformance/go.sum e2e/conformance/imports.go e2e/build.sh
 	@e2e/build.sh e2e.test $(ref)
 
@@ -179,7 +181,7 @@ conformance-page: bin/trivet-specs $(ref)/e2e.test ## write docs/conformance.md 
 .PHONY: e2e
 e2e: SYSTEMD = 1
 e2e: DISK = 4Gi
-e2e: install build bin/trivet-cluster bin/trivet-images $(references) $(ref)/kubelet $(metrics_images) $(suite_images) $(critest_images) bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
+e2e: install build bin/trivet-cluster bin/trivet-images $(references) $(ref)/kubelet $(metrics_images) $(suite_images) $(critest_images) bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test $(ref)/snapshot-controller ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
 	@set -o pipefail; trap : INT TERM; verdict=0; rm -rf .trivet/failed .trivet/scenario.log; \
 	{ $(CLUSTER) down --dir=$(E2E) && $(CLUSTER) up --dir=$(E2E) $(SEATS) && \
 		TRIVET_E2E=$(CURDIR)/$(E2E) TRIVET_MUST_RUN=1 go test -count=1 -timeout=40m -v ./e2e/scenario | tee .trivet/scenario.log; } || verdict=$$?; \
