@@ -46,6 +46,11 @@ func (x *images) complete(s *volume.Spec, options []string) error {
 		return fmt.Errorf("%w: backend %s has no loop devices for access %s with file system %q",
 			volume.ErrInvalid, Name, s.Access, s.FSType)
 	}
+	if !s.NoCOW {
+		// A loop device has no answer but EIO to a write that lacks room.
+		return fmt.Errorf("%w: backend %s: an image is overwritten in place; nocow: false is not served",
+			volume.ErrInvalid, Name)
+	}
 	if err := x.files.Complete(s, options); err != nil {
 		return fmt.Errorf("backend %s: %w", Name, err)
 	}
