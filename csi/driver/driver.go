@@ -67,6 +67,9 @@ type Config struct {
 	Publisher Publisher
 	Traces    *trace.Provider // makes spans of the calls; nil: none
 
+	// InlineMost is how many bytes all inline volumes together may have; 0: they are refused.
+	InlineMost int64
+
 	// Calls is told about each call when it has ended. It may be nil.
 	Calls func(method string, code codes.Code, took time.Duration)
 	Log   *slog.Logger
@@ -94,7 +97,11 @@ func (d *Driver) Server() *grpc.Server {
 	s := grpc.NewServer(append(d.cfg.Traces.ServerOptions(), grpc.UnaryInterceptor(d.observe))...)
 	csi.RegisterIdentityServer(s, &identityService{version: d.cfg.Version})
 	csi.RegisterControllerServer(s, &controllerService{local: here})
-	csi.RegisterNodeServer(s, &nodeService{local: here, inlineDir: d.cfg.InlineDir})
+	csi.RegisterNodeServer(s, &nodeService{
+		local:      here,
+		inlineDir:  d.cfg.InlineDir,
+		inlineMost: d.cfg.InlineMost,
+	})
 	return s
 }
 

@@ -143,8 +143,14 @@ type fixture struct {
 	node       csi.NodeClient
 }
 
-// serve serves a driver with fakes behind it.
+// serve serves a driver with fakes behind it, which has 64 MiB for inline volumes.
 func serve(t *testing.T) *fixture {
+	t.Helper()
+	return serveInline(t, 64<<20)
+}
+
+// serveInline is serve with that many bytes for inline volumes.
+func serveInline(t *testing.T, most int64) *fixture {
 	t.Helper()
 	f := &fixture{volumes: &fakeVolumes{}, publisher: &fakePublisher{}}
 	for _, id := range []string{"image", "plain", "raw"} {
@@ -160,6 +166,8 @@ func serve(t *testing.T) *fixture {
 		Volumes:   f.volumes,
 		Publisher: f.publisher,
 		Log:       slog.New(slog.NewTextHandler(t.Output(), nil)),
+
+		InlineMost: most,
 	})
 	if err != nil {
 		t.Fatal(err)

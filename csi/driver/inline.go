@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/trivet-node/trivet/csi/volume"
@@ -15,6 +17,9 @@ import (
 
 // An inline volume is part of one pod: it is made when it is published and deleted when it is unpublished,
 // under an ID that kubelet made up. Here it is a volume like all others, whose name follows from that ID.
+//
+// Whoever may make a pod may ask for one, of any size, and no quota of a namespace counts it. So what all of
+// them together may have is bounded, and nothing is reserved for them.
 
 // inlineKey is in the context of an inline volume (kubernetes-csi, "Ephemeral Local Volumes").
 const inlineKey = "csi.storage.k8s.io/ephemeral"
@@ -50,15 +55,17 @@ func (n *nodeService) publishInline(ctx context.Context, req *csi.NodePublishVol
 	if err != nil {
 		return err
 	}
+	if err := checkUnreserved(w, p); err != nil {
+		return err
+	}
 
-	v, err := n.volumes.Create(ctx, volume.Request{
+	v, err := n.createInline(ctx, volume.Request{
 		Name:     inlineName(req.GetVolumeId()),
 		Required: size,
-		Backend:  p.backend,
+		Backend:  "btrfs",
 		Access:   w.access,
-		FSType:   w.fsType,
+		FSType:   "btrfs",
 		NoCOW:    p.noCOW,
-		Reserve:  p.reserve,
 		Options:  w.options,
 	})
 	if err != nil {
@@ -71,6 +78,46 @@ func (n *nodeService) publishInline(ctx context.Context, req *csi.NodePublishVol
 	}
 
 	return n.publisher.Publish(ctx, v.ID, req.GetTargetPath(), use)
+}
+
+// checkUnreserved refuses inline volumes whose bytes are taken from the disk before they are written.
+func checkUnreserved(w wanted, p parameters) error {
+	switch {
+	case p.reserve != nil && *p.reserve:
+		return invalid("reserve: nothing is reserved for inline volumes")
+	case p.backend != "" && p.backend != "btrfs", w.fsType != "" && w.fsType != "btrfs":
+		return invalid("backend %q with file system %q: an inline volume is a subvolume of the pool (btrfs);"+
+			" images reserve what they may hold", p.backend, w.fsType)
+	}
+	return nil
+}
+
+// createInline makes the volume if all inline volumes together have no more than they may then. One that
+// exists stays, whatever was made meanwhile.
+func (n *nodeService) createInline(ctx context.Context, r volume.Request) (volume.Volume, error) {
+	n.inlineMu.Lock()
+	defer n.inlineMu.Unlock()
+
+	id, left := volume.ID(r.Name), n.inlineMost
+	exists := false
+	for _, v := range n.volumes.List("", 0) {
+		exists = exists || v.ID == id
+		if strings.HasPrefix(v.Name, inlineName("")) {
+			left -= v.Size
+		}
+	}
+
+	switch {
+	case exists:
+	case n.inlineMost == 0:
+		return volume.Volume{}, status.Error(codes.FailedPrecondition,
+			"inline volumes are not served on this node (--inline-most says how many bytes they may have)")
+	case r.Required > left:
+		return volume.Volume{}, fmt.Errorf("%w: inline volume of %d bytes: all of them may have %d"+
+			" (--inline-most), %d are left", volume.ErrFull, r.Required, n.inlineMost, max(0, left))
+	}
+
+	return n.volumes.Create(ctx, r)
 }
 
 // parseInline reads the volumeAttributes of a pod: size, and the parameters that a StorageClass may have.

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"sync"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -12,7 +13,11 @@ import (
 type nodeService struct {
 	csi.UnimplementedNodeServer
 	local
-	inlineDir string // see Config
+	inlineDir  string // see Config
+	inlineMost int64  // see Config
+
+	// inlineMu is held from counting inline volumes to making one, so that the same bytes are not given twice.
+	inlineMu sync.Mutex
 }
 
 // NodeGetInfo returns the topology in which the volumes of this node can be reached: the node itself.

@@ -69,10 +69,12 @@ const inlineID = "csi-0123456789abcdef0123456789abcdef0123456789abcdef0123456789
 
 func inlineRequest(attributes map[string]string) *csi.NodePublishVolumeRequest {
 	attributes["csi.storage.k8s.io/ephemeral"] = "true"
+	capability := mountCapability()
+	capability.GetMount().FsType = ""
 	return &csi.NodePublishVolumeRequest{
 		VolumeId:         inlineID,
 		TargetPath:       "/target",
-		VolumeCapability: mountCapability(),
+		VolumeCapability: capability,
 		VolumeContext:    attributes,
 	}
 }
@@ -81,13 +83,13 @@ func TestInlineVolumeIsMadeAndDeletedWithItsPod(t *testing.T) {
 	f := serve(t)
 	request := inlineRequest(map[string]string{
 		"size":                        "5Mi",
-		"reserve":                     "true",
+		"reserve":                     "false",
 		"csi.storage.k8s.io/pod.name": "pod",
 	})
 	if _, err := f.node.NodePublishVolume(t.Context(), request); err != nil {
 		t.Fatal(err)
 	}
-	if got := f.volumes.request; got.Required != 5<<20 || got.Reserve == nil || !*got.Reserve {
+	if got := f.volumes.request; got.Required != 5<<20 || got.Reserve != nil || got.FSType != "btrfs" {
 		t.Errorf("request %+v", got)
 	}
 
@@ -130,10 +132,44 @@ func TestInlineVolumeThatIsGoneIsUnpublished(t *testing.T) {
 
 func TestInlineVolumeThatCannotBeIsRefused(t *testing.T) {
 	f := serve(t)
-	for _, attributes := range []map[string]string{{"size": "much"}, {"size": "-1"}, {"colour": "red"}} {
+	for _, attributes := range []map[string]string{
+		{"size": "much"},
+		{"size": "-1"},
+		{"colour": "red"},
+		{"reserve": "true"},
+		{"backend": "image"},
+	} {
 		_, err := f.node.NodePublishVolume(t.Context(), inlineRequest(attributes))
 		checkCode(t, fmt.Sprint(attributes), err, codes.InvalidArgument)
 	}
+
+	image := inlineRequest(map[string]string{"size": "1Mi"})
+	image.VolumeCapability.GetMount().FsType = "xfs"
+	_, err := f.node.NodePublishVolume(t.Context(), image)
+	checkCode(t, "xfs", err, codes.InvalidArgument)
+}
+
+// Whoever may make a pod may ask for inline volumes: they have what was set aside for them, and no more.
+func TestInlineVolumesHaveABound(t *testing.T) {
+	publish := func(f *fixture, size string) error {
+		_, err := f.node.NodePublishVolume(t.Context(), inlineRequest(map[string]string{"size": size}))
+		return err
+	}
+
+	checkCode(t, "by default", publish(serveInline(t, 0), "1Mi"), codes.FailedPrecondition)
+
+	f := serve(t)
+	checkCode(t, "all bytes there are", publish(f, "9223372036854775807"), codes.ResourceExhausted)
+
+	other := volume.Spec{ID: volume.ID("inline/other"), Name: "inline/other", Size: 60 << 20}
+	f.volumes.all = append(f.volumes.all, volume.Volume{Spec: other})
+	checkCode(t, "5 MiB where 4 are left", publish(f, "5Mi"), codes.ResourceExhausted)
+	checkCode(t, "4 MiB where 4 are left", publish(f, "4Mi"), codes.OK)
+
+	// One that was made while more was allowed is published again.
+	made := volume.Spec{ID: volume.ID("inline/" + inlineID), Name: "inline/" + inlineID, Size: 5 << 20}
+	f.volumes.all = append(f.volumes.all, volume.Volume{Spec: made})
+	checkCode(t, "one that exists", publish(f, "5Mi"), codes.OK)
 }
 
 func TestVolumeStats(t *testing.T) {

@@ -60,6 +60,8 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 		Traces:    traces,
 		Calls:     metrics.Calls.Observe,
 		Log:       log,
+
+		InlineMost: o.inlineMost,
 	})
 	if err != nil {
 		return &program.UsageError{Err: err}
