@@ -55,6 +55,7 @@ func (x *images) complete(s *volume.Spec, options []string) error {
 		return fmt.Errorf("backend %s: %w", Name, err)
 	}
 	s.Reserve = x.reserved
+	s.Pooled = true
 	return nil
 }
 

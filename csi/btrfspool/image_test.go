@@ -21,7 +21,7 @@ func TestImageIsOverwrittenInPlace(t *testing.T) {
 	}
 
 	s := volume.Spec{Access: volume.Block, NoCOW: true}
-	if err := x.complete(&s, nil); err != nil {
-		t.Error(err)
+	if err := x.complete(&s, nil); err != nil || !s.Pooled {
+		t.Errorf("%+v, %v", s, err)
 	}
 }

@@ -23,16 +23,17 @@ const (
 
 var phases = []phase{making, ready, deleting}
 
-// recordVersion is what this version writes of volumes. Snapshots have snapshotVersion: a version without
-// snapshots leaves them alone, and does not take them for volumes.
+// recordVersion is what this version writes of volumes that versions without snapshots know, too. All others
+// have copyVersion: those versions leave them alone. They would hand out a snapshot as a volume, the
+// subvolume that an image is in as what is in the image, and neither raise a limit for a copy nor reserve.
 const (
-	recordVersion   = 1
-	snapshotVersion = 2
+	recordVersion = 1
+	copyVersion   = 2
 )
 
 func versionOf(s Spec) int {
-	if s.Snapshot {
-		return snapshotVersion
+	if s.Snapshot || s.Source != "" || s.Reserve || s.Pooled {
+		return copyVersion
 	}
 	return recordVersion
 }

@@ -57,6 +57,9 @@ type Spec struct {
 	// Reserve has all bytes of the volume taken from the disk before they are written.
 	Reserve bool `json:"reserve,omitempty"`
 
+	// Pooled says that the volume is an image although its backend has others that are none.
+	Pooled bool `json:"pooled,omitempty"`
+
 	// Source is the ID of the volume or snapshot whose content this one began with; "": it began empty.
 	Source string `json:"source,omitempty"`
 
