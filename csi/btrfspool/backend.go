@@ -70,8 +70,7 @@ func (p *Pool) Create(s volume.Spec) (volume.Origin, error) {
 	}
 	defer leave()
 
-	if err := p.shares.reserve(fs, s); err != nil {
-		p.shares.release(s.ID)
+	if _, err := p.shares.reserve(fs, s); err != nil {
 		return volume.Origin{}, err
 	}
 
@@ -106,7 +105,7 @@ func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 	}
 
 	p.shares.copies.add(s.ID, s.Keeps)
-	p.shares.recover(fs, s)
+	p.shares.know(s)
 
 	sub, err := fs.inspect(s.ID)
 	switch {
@@ -204,14 +203,7 @@ func (p *Pool) Grow(s volume.Spec) error {
 		return err
 	}
 	defer leave()
-	sub, err := fs.inspect(s.ID)
-	if err != nil {
-		return err
-	}
-	if err := p.shares.limit(fs, s, sub); err != nil {
-		return err
-	}
-	return p.stretch(s)
+	return p.shares.enlarge(fs, s, p.stretch)
 }
 
 // Copy makes a volume or snapshot with the content of another one, see volume.Copier.

@@ -61,7 +61,6 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 		mountpoint: m,
 		images:     newImages(cfg.Instance, m.root),
 		most:       cfg.Most,
-		shares:     &shares{copies: newCopies()},
 	}
 	if !btrfs.On(cfg.Dir) {
 		m.file = &file{
@@ -71,8 +70,9 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 			reserve:  cfg.Reserve,
 		}
 		p.images.reserved = true
-		p.shares.reservation = newReservation(m.file)
 	}
+
+	p.shares = newShares(m.file)
 
 	if m.down = m.up(ctx); m.down != nil && (m.file == nil || !m.file.everExisted()) {
 		return nil, m.down

@@ -46,32 +46,24 @@ type reservation struct {
 	// restFilling is until when no blocks are given to the file.
 	restFilling time.Time
 
-	// usedMu guards the volumes that are reserved for; never held while the size is changed.
+	// count returns what reserved volumes have yet to write.
+	count func(*subvolumes) int64
+
+	// usedMu guards what was counted last; never held while the size is changed.
 	usedMu    sync.Mutex
-	limits    map[string]int64 // by ID: what the volume may be charged for
-	unwritten int64            // the sum of what is not yet written, as counted at
+	unwritten int64
 	countedAt time.Time
 }
 
-func newReservation(f *file) *reservation {
-	return &reservation{file: f, limits: map[string]int64{}}
+func newReservation(f *file, count func(*subvolumes) int64) *reservation {
+	return &reservation{file: f, count: count}
 }
 
-// keep reserves all blocks of a volume, up to its limit, from the next look on. forget ends that.
-func (r *reservation) keep(id string, limit int64) {
+// recount has what is reserved counted at the next look.
+func (r *reservation) recount() {
 	r.usedMu.Lock()
 	defer r.usedMu.Unlock()
-	r.limits[id] = limit
 	r.countedAt = time.Time{}
-}
-
-func (r *reservation) forget(id string) {
-	r.usedMu.Lock()
-	defer r.usedMu.Unlock()
-	if _, ok := r.limits[id]; ok {
-		delete(r.limits, id)
-		r.countedAt = time.Time{}
-	}
 }
 
 // outstanding returns what reserved volumes have yet to write.
@@ -81,15 +73,7 @@ func (r *reservation) outstanding(fs *subvolumes) int64 {
 	if time.Since(r.countedAt) < countReserved {
 		return r.unwritten
 	}
-
-	r.unwritten = 0
-	for id, limit := range r.limits {
-		// One that is being made has written nothing.
-		used, _ := fs.used(id)
-		r.unwritten += max(0, limit-used)
-	}
-
-	r.countedAt = time.Now()
+	r.unwritten, r.countedAt = r.count(fs), time.Now()
 	return r.unwritten
 }
 
