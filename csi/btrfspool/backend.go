@@ -134,9 +134,15 @@ func (p *Pool) recoverOne(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume) er
 		return nil
 	}
 	p.shares.copies.suspect(s.ID)
-	if err := fs.recoverLimit(sub, p.shares.limitOf(fs, s)); err != nil {
+
+	limit, err := p.shares.limitOf(fs, s)
+	if err != nil {
 		return err
 	}
+	if err := fs.recoverLimit(sub, limit); err != nil {
+		return err
+	}
+
 	return p.stretch(s)
 }
 
@@ -170,10 +176,13 @@ func (p *Pool) Destroy(id string) error {
 	if err := p.images.free(id); err != nil {
 		return err
 	}
+
+	was, _ := fs.inspect(id)
 	if err := btrfs.Destroy(fs.dir, id); err != nil {
 		return err
 	}
-	p.shares.release(id)
+
+	p.shares.release(id, was)
 	return nil
 }
 
@@ -272,7 +281,8 @@ func (p *Pool) Enforce(s volume.Spec) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(btrfs.Enforce(fs.dir, sub), p.shares.lower(fs, s, sub))
+	_, err = p.shares.lower(fs, s.ID)
+	return errors.Join(btrfs.Enforce(fs.dir, sub), err)
 }
 
 // Mount returns a mount of the volume's root directory, see publish.Backend.
@@ -332,8 +342,12 @@ func (p *Pool) Capacity(promised space.Promised) (space.Capacity, error) {
 
 	// The sum of all.
 	limits := promised.Bytes + promised.Count*limitOf(0) + promised.Bytes/128
+	exceeding, err := p.shares.exceeding(fs)
+	if err != nil {
+		return space.Capacity{}, err
+	}
 	if p.file == nil {
-		return p.capacityOfDisk(fs, promised.Each(), limits)
+		return p.capacityOfDisk(fs, promised.Each(), limits, exceeding)
 	}
 
 	size, _, err := p.file.stat()
@@ -346,13 +360,15 @@ func (p *Pool) Capacity(promised space.Promised) (space.Capacity, error) {
 		return space.Capacity{}, err
 	}
 
+	held += exceeding
+
 	p.shares.reservation.promised.Store(limits)
 	largest := size + p.file.disk()
 	if p.most > 0 {
 		largest = min(largest, p.most)
 	}
 
-	// What deleted volumes still hold is neither spare nor to be promised.
+	// What deleted volumes still hold, and others beyond their size, is neither spare nor to be promised.
 	here := size - overhead(size) - held
 	return space.Capacity{
 		Limit:     max(largest, size) - overhead(largest) - held,
@@ -365,7 +381,7 @@ func (p *Pool) Capacity(promised space.Promised) (space.Capacity, error) {
 func (p *Pool) capacityOfDisk(
 	fs *subvolumes,
 	promises []space.Promise,
-	limits int64,
+	limits, held int64,
 ) (space.Capacity, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(p.root, &st); err != nil {
@@ -388,5 +404,5 @@ func (p *Pool) capacityOfDisk(
 		size = min(size, p.most)
 	}
 
-	return space.Capacity{Limit: size - overhead(size), Unwritten: unwritten}, nil
+	return space.Capacity{Limit: size - overhead(size) - held, Unwritten: unwritten}, nil
 }

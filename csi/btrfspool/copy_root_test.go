@@ -165,3 +165,114 @@ func TestSizeHoldsAgainAfterTheSnapshots(t *testing.T) {
 	})
 	n.Remove(v.ID, "pod")
 }
+
+// New data that a volume has because of the room that its snapshot had stays, and no more is written. Nobody
+// is promised those bytes until they are deleted.
+func TestNewDataIsNotPromisedAgainWhenTheSnapshotIsGone(t *testing.T) {
+	const size = 128 << 20
+	n := nodetest.New(t, 4<<30)
+	available := func() int64 {
+		bytes, err := n.Available(volume.Request{Backend: "btrfs", Access: volume.Filesystem})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes
+	}
+
+	v := n.MustCreate(volume.Request{Name: "v", Required: size, Backend: "btrfs"})
+	target := n.Use(v, "pod")
+	data, more := filepath.Join(target, "data"), filepath.Join(target, "more")
+	overwrite(t, data, 100<<20)
+	before := available()
+	s := n.MustCreate(volume.Request{Name: "s", Source: v.ID, Snapshot: true})
+	overwrite(t, more, 100<<20)
+	if err := errors.Join(n.Delete(t.Context(), s.ID), n.Sync()); err != nil {
+		t.Fatal(err)
+	}
+
+	const beyond = 200<<20 - size - size/64
+	if now := available(); now > before-beyond {
+		t.Errorf("%d bytes are available, %d were; %d are held", now, before, int64(beyond))
+	}
+	n.Eventually("no more is written", func() error {
+		err := writeOver(filepath.Join(target, "yet more"), 16<<20)
+		if err := errors.Join(os.Remove(filepath.Join(target, "yet more")), n.Sync()); err != nil {
+			return err
+		}
+		if !errors.Is(err, unix.EDQUOT) {
+			return errors.Join(errors.New("16 MiB more are written"), err)
+		}
+		return nil
+	})
+
+	n.Kill()
+	n.Start()
+	if now := available(); now > before-beyond {
+		t.Errorf("after a restart %d bytes are available, %d were", now, before)
+	}
+
+	if err := errors.Join(os.Remove(more), n.Sync()); err != nil {
+		t.Fatal(err)
+	}
+	n.Eventually("the size holds again", func() error {
+		if now := available(); now < before {
+			return fmt.Errorf("%d bytes are available, %d were", now, before)
+		}
+		return errors.Join(writeOver(more, 16<<20), os.Remove(more))
+	})
+	n.Remove(v.ID, "pod")
+}
+
+// Extents that a snapshot had stay charged as a whole when the snapshot is gone. An image has its size
+// nevertheless.
+func TestImageIsFullAtItsSizeWhenItsSnapshotsAreGone(t *testing.T) {
+	const size = 128 << 20
+	n := nodetest.New(t, 4<<30)
+	v := n.MustCreate(volume.Request{
+		Name:     "v",
+		Required: size,
+		Backend:  "btrfs",
+		Access:   volume.Block,
+	})
+
+	device := n.Use(v, "pod")
+	for range 3 {
+		overwrite(t, device, size)
+		s := n.MustCreate(volume.Request{Name: rand.Text(), Source: v.ID, Snapshot: true})
+		overwriteHalf(t, device, size)
+		if err := errors.Join(n.Delete(t.Context(), s.ID), n.Sync()); err != nil {
+			t.Fatal(err)
+		}
+		overwrite(t, device, size)
+	}
+
+	// As the looks find it that follow a restart.
+	n.Kill()
+	n.Start()
+	for range 3 {
+		if _, err := n.Available(volume.Request{Backend: "btrfs", Access: volume.Block}); err != nil {
+			t.Error(err)
+		}
+		overwrite(t, device, size)
+	}
+
+	n.Remove(v.ID, "pod")
+}
+
+// overwriteHalf writes over every other 64 KiB, and syncs that.
+func overwriteHalf(t *testing.T, path string, size int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+
+	block := make([]byte, 64<<10)
+	for at := int64(0); at < size && err == nil; at += 2 * int64(len(block)) {
+		_, err = f.WriteAt(block, at)
+	}
+	if err := errors.Join(err, f.Sync()); err != nil {
+		t.Fatal(err)
+	}
+}

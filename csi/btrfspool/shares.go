@@ -17,6 +17,9 @@ type shares struct {
 	copies      *copies
 	reservation *reservation // nil in a directory of a btrfs disk
 
+	// limiting is held while limits are set to what they should be.
+	limiting sync.Mutex
+
 	// mu guards what follows.
 	mu      sync.Mutex
 	volumes map[string]volume.Spec // by ID, without snapshots
@@ -30,13 +33,20 @@ func newShares(f *file) *shares {
 	return h
 }
 
-// limitOf is what the quota group of a volume may hold.
-func (h *shares) limitOf(fs *subvolumes, s volume.Spec) int64 {
+// promisedOf is what is promised for a volume: its size, and what copies keep of it.
+func (h *shares) promisedOf(fs *subvolumes, s volume.Spec) int64 {
 	limit := limitOf(s.Size)
 	if fs.quota == btrfs.SimpleQuota {
 		limit += h.copies.of(s.ID)
 	}
 	return limit
+}
+
+// limitOf is what the quota group of a volume may hold: what is promised for it, and of an image what it is
+// charged for and does not have, or its device would fail below its size.
+func (h *shares) limitOf(fs *subvolumes, s volume.Spec) (int64, error) {
+	dead, err := fs.deadOf(s)
+	return h.promisedOf(fs, s) + dead, err
 }
 
 // know has a volume counted as the Spec says, from the next look on; undo takes that back.
@@ -103,7 +113,11 @@ func (h *shares) unwritten(fs *subvolumes) int64 {
 	for _, s := range h.reserved() {
 		// One that is being made has written nothing.
 		used, _ := fs.used(s.ID)
-		sum += max(0, h.limitOf(fs, s)-used)
+		dead, _ := fs.deadOf(s)
+		promised := h.promisedOf(fs, s)
+
+		// What an image has dead blocks of is, as long as there are copies, what those keep.
+		sum += max(0, max(promised, limitOf(s.Size)+dead)-used)
 	}
 	return sum
 }
@@ -123,8 +137,8 @@ func (h *shares) reserve(fs *subvolumes, s volume.Spec) (undo func(), err error)
 }
 
 // release ends what reserve began, and what a copy keeps of others.
-func (h *shares) release(id string) {
-	h.copies.remove(id)
+func (h *shares) release(id string, was btrfs.Subvolume) {
+	h.copies.remove(id, was)
 	h.forget(id)
 }
 
@@ -164,11 +178,21 @@ func (h *shares) limit(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume) error
 	if err != nil {
 		return err
 	}
-	if err := btrfs.Limit(fs.dir, sub, h.limitOf(fs, s)); err != nil {
+	if err := h.setLimit(fs, s, sub); err != nil {
 		undo()
 		return err
 	}
 	return nil
+}
+
+func (h *shares) setLimit(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume) error {
+	h.limiting.Lock()
+	defer h.limiting.Unlock()
+	limit, err := h.limitOf(fs, s)
+	if err != nil {
+		return err
+	}
+	return btrfs.Limit(fs.dir, sub, limit)
 }
 
 // enlarge gives a volume the limit of its new size, and has it take that. When it fails, what is reserved for
@@ -184,7 +208,7 @@ func (h *shares) enlarge(fs *subvolumes, s volume.Spec, stretch func(volume.Spec
 		return err
 	}
 
-	err = btrfs.Limit(fs.dir, sub, h.limitOf(fs, s))
+	err = h.setLimit(fs, s, sub)
 	if err == nil {
 		err = stretch(s)
 	}
@@ -197,26 +221,80 @@ func (h *shares) enlarge(fs *subvolumes, s volume.Spec, stretch func(volume.Spec
 	return err
 }
 
-// lower takes from a volume what deleted copies kept of it, when the kernel has freed that.
-func (h *shares) lower(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume) error {
-	if !h.copies.isStale(s.ID) {
-		return nil
+// slack is what a volume that holds more than it should may hold beyond that, to be written over in place
+// while it does.
+const slack = 1 << 20
+
+// lower takes from a volume what deleted copies kept of it, as the kernel frees that. A volume that has more
+// written to it than its size, and keeps that, may write nothing more. It returns by how much the limit is
+// higher than what was promised.
+func (h *shares) lower(fs *subvolumes, id string) (excess int64, err error) {
+	if !h.copies.isStale(id) {
+		return 0, nil
 	}
 
-	limit := h.limitOf(fs, s)
+	// What the volume is now must not change until its limit has.
+	h.limiting.Lock()
+	defer h.limiting.Unlock()
+
+	s, ok := h.known(id)
+	if !ok {
+		h.copies.settled(id)
+		return 0, nil
+	}
+	sub, err := fs.inspect(id)
+	if err != nil {
+		return 0, err
+	}
 	used, err := btrfs.Usage(fs.info, sub)
-	if err != nil || used > limit {
-		return err
+	if err != nil {
+		return 0, err
 	}
 
-	if btrfs.LimitOf(fs.info, sub) > limit {
-		if err := btrfs.Limit(fs.dir, sub, limit); err != nil {
-			return err
+	limit, err := h.limitOf(fs, s)
+	if err != nil {
+		return 0, err
+	}
+
+	allowed, have := limit, btrfs.LimitOf(fs.info, sub)
+	switch {
+	case !h.copies.freed(id, func(copy btrfs.Subvolume) bool { return isFreed(fs, copy) }):
+		// Writing over what the kernel has yet to free takes room.
+		allowed = max(limit, have)
+	case used > limit:
+		allowed = used + slack
+	}
+
+	if have > allowed || have < limit {
+		if err := btrfs.Limit(fs.dir, sub, allowed); err != nil {
+			return 0, err
 		}
+		have = allowed
 	}
 
-	h.copies.settled(s.ID)
-	return nil
+	excess = have - h.promisedOf(fs, s)
+	if excess <= 0 {
+		h.copies.settled(id)
+	}
+	return max(0, excess), nil
+}
+
+func isFreed(fs *subvolumes, copy btrfs.Subvolume) bool {
+	freed, err := btrfs.IsFreed(fs.dir, copy)
+	return freed && err == nil
+}
+
+// exceeding returns how many bytes volumes may hold, or do, beyond what was promised for them.
+func (h *shares) exceeding(fs *subvolumes) (int64, error) {
+	var sum int64
+	for _, id := range h.copies.stales() {
+		excess, err := h.lower(fs, id)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return 0, fmt.Errorf("limit of volume %s: %w", id, err)
+		}
+		sum += excess
+	}
+	return sum, nil
 }
 
 // keptOfDead returns what copies keep of volumes that are gone. It was promised to them.

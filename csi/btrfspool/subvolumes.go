@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/image"
 	"github.com/trivet-node/trivet/csi/volume"
@@ -209,6 +211,36 @@ func (s *subvolumes) used(id string) (int64, error) {
 		return 0, err
 	}
 	return btrfs.Usage(s.info, sub)
+}
+
+// deadOf returns how many bytes an image is charged for that are not in its file any more: an extent that a
+// copy had is charged for as a whole until all of it was written over. What its metadata takes is not counted,
+// as long as the limit has room for that anyway.
+func (s *subvolumes) deadOf(spec volume.Spec) (int64, error) {
+	if !isImage(spec) || s.quota != btrfs.SimpleQuota {
+		return 0, nil
+	}
+
+	var st unix.Stat_t
+	path := filepath.Join(s.dir.Name(), spec.ID, imageName)
+	err := unix.Lstat(path, &st)
+	if errors.Is(err, unix.ENOENT) {
+		// It is being made.
+		return 0, nil
+	}
+	if err != nil {
+		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+
+	used, err := s.used(spec.ID)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	dead := used - st.Blocks*512
+	if err != nil || dead <= (limitOf(spec.Size)-spec.Size)/2 {
+		return 0, err
+	}
+	return dead, nil
 }
 
 // countAgain is how long the bytes of deleted volumes count before they are counted again.
