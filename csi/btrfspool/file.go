@@ -25,6 +25,9 @@ type file struct {
 	instance string
 	most     int64 // bytes that the pool may have; 0: as many as the disk allows
 	reserve  int64 // bytes of the disk that volumes never get
+
+	// mounted is the file that the mounted pool is in, whatever has its name by now.
+	mounted loop.Backing
 }
 
 func (f *file) path() string { return filepath.Join(f.dir, "pool.img") }
@@ -214,8 +217,13 @@ func (f *file) settleMounted(dev *os.File, root string) error {
 	// Where sysfs cannot be written, fstrim(8) on the pool makes holes in its file, which are filled again.
 	_ = loop.KeepBlocks(dev)
 
+	var err error
+	if f.mounted, err = loop.BackingOf(dev); err != nil {
+		return err
+	}
+
 	size, _, err := f.stat()
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errAnother) {
 		// Removed while it is mounted: what is mounted can be used, and its data be saved.
 		return nil
 	}
@@ -259,26 +267,25 @@ func (f *file) settle(dev, dir *os.File, size int64) error {
 
 // extend makes the file larger, or leaves it as it is, and returns its size.
 func (f *file) extend(bytes int64) (int64, error) {
-	file, err := os.OpenFile(f.path(), os.O_RDWR, 0)
+	file, st, err := f.open()
 	if err != nil {
 		return 0, err
 	}
 	defer file.Close()
-
-	st, err := file.Stat()
-	if err != nil {
-		return 0, err
+	if err := allocate(file, st.Size, st.Size+bytes); err != nil {
+		return 0, errors.Join(err, file.Truncate(st.Size))
 	}
-	if err := allocate(file, st.Size(), st.Size()+bytes); err != nil {
-		return 0, errors.Join(err, file.Truncate(st.Size()))
-	}
-
-	return st.Size() + bytes, nil
+	return st.Size + bytes, nil
 }
 
 // cut makes file and device smaller; the file system already is.
 func (f *file) cut(dev *os.File, size int64) error {
-	if err := os.Truncate(f.path(), size); err != nil {
+	file, _, err := f.open()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := file.Truncate(size); err != nil {
 		return err
 	}
 	return loop.Resize(dev)
@@ -286,25 +293,53 @@ func (f *file) cut(dev *os.File, size int64) error {
 
 // fill gives the file the blocks that it lacks.
 func (f *file) fill() error {
-	file, err := os.OpenFile(f.path(), os.O_RDWR, 0)
+	file, st, err := f.open()
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	st, err := file.Stat()
-	if err != nil {
-		return err
-	}
-	return errors.Join(allocate(file, 0, st.Size()), file.Sync())
+	return errors.Join(allocate(file, 0, st.Size), file.Sync())
 }
 
-// stat returns the size of the file and how many bytes of it have no blocks.
+// open opens the file that is mounted. Another one of its name is left alone.
+func (f *file) open() (*os.File, unix.Stat_t, error) {
+	var st unix.Stat_t
+	file, err := os.OpenFile(f.path(), os.O_RDWR, 0)
+	if err != nil {
+		return nil, st, err
+	}
+
+	err = unix.Fstat(int(file.Fd()), &st)
+	if err == nil {
+		err = f.checkMounted(st)
+	}
+
+	if err != nil {
+		file.Close()
+		return nil, st, err
+	}
+
+	return file, st, nil
+}
+
+// errAnother is a file that somebody has put in the place of the pool's.
+var errAnother = errors.New("what is mounted is another file")
+
+func (f *file) checkMounted(st unix.Stat_t) error {
+	if f.mounted == (loop.Backing{Device: st.Dev, Inode: st.Ino}) {
+		return nil
+	}
+	return fmt.Errorf("pool %s: %w than the one that has this name now, and stays as it is; move that one"+
+		" back", f.path(), errAnother)
+}
+
+// stat returns the size of the file that is mounted and how many bytes of it have no blocks.
 func (f *file) stat() (size, holes int64, err error) {
 	var st unix.Stat_t
 	if err := unix.Stat(f.path(), &st); err != nil {
 		return 0, 0, &os.PathError{Op: "stat", Path: f.path(), Err: err}
 	}
-	return st.Size, max(0, st.Size-st.Blocks*512), nil
+	return st.Size, max(0, st.Size-st.Blocks*512), f.checkMounted(st)
 }
 
 // checkDense says what a person can do about a file that lacks blocks.

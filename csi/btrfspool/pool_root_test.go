@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -223,6 +224,51 @@ func TestFileThatWasRemovedInUseIsMissedAtTheNextMount(t *testing.T) {
 		t.Errorf("another pool was made: %v", err)
 	}
 
+	closePool(t, p, true)
+}
+
+// A file that somebody has put in the place of the pool's is not made larger or smaller for it.
+func TestFileThatIsNotMountedIsLeftAlone(t *testing.T) {
+	d := dir(t)
+	p := open(t, d, "other-"+filepath.Base(d), 2<<30)
+	img, aside := filepath.Join(d, "pool.img"), filepath.Join(d, "aside")
+	was, err := os.Stat(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if err := errors.Join(os.Rename(img, aside), os.WriteFile(img, []byte("other"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+
+	for range 2 {
+		if err := p.Check(false); err == nil || !strings.Contains(err.Error(), "another file") {
+			t.Errorf("the pool is kept: %v", err)
+		}
+		if _, err := p.Create(reservedSpec("vol-1", 800<<20)); err == nil {
+			t.Error("a reserved volume was made")
+		}
+
+		// As if killed.
+		closePool(t, p, false)
+		p = open(t, d, "other-"+filepath.Base(d), 2<<30)
+	}
+
+	if data, err := os.ReadFile(img); err != nil || string(data) != "other" {
+		t.Errorf("the other file has %d bytes, %v", len(data), err)
+	}
+	if now, err := os.Stat(aside); err != nil || now.Size() != was.Size() {
+		t.Errorf("the pool's file has %v, %v", now, err)
+	}
+
+	if err := os.Rename(aside, img); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Check(false); err != nil {
+		t.Errorf("when it is back: %v", err)
+	}
+
+	mustCreate(t, p, reservedSpec("vol-1", 800<<20))
 	closePool(t, p, true)
 }
 

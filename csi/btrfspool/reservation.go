@@ -192,6 +192,9 @@ func (r *reservation) shrink(fs *subvolumes, m measure, size int64) error {
 	}
 	defer dev.Close()
 
+	if _, _, err := r.file.stat(); err != nil {
+		return err
+	}
 	if err := btrfs.Resize(fs.dir, size); err != nil {
 		// There is no place for the metadata; at another time there may be.
 		r.rest = time.Now().Add(restAfterFailure)

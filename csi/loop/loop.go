@@ -154,6 +154,18 @@ func Tag(dev *os.File) (string, error) {
 	return unix.ByteSliceToString(info.File_name[:]), nil
 }
 
+// Backing is the file of a device, as stat(2) says it.
+type Backing struct{ Device, Inode uint64 }
+
+// BackingOf returns the file of an attached device.
+func BackingOf(dev *os.File) (Backing, error) {
+	info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
+	if err != nil {
+		return Backing{}, fmt.Errorf("status of %s: %w", dev.Name(), err)
+	}
+	return Backing{Device: info.Device, Inode: info.Inode}, nil
+}
+
 // Detach frees the device if it still bears the tag. One that is in use is detached by the kernel when its
 // last user goes.
 func Detach(dev *os.File, tag string) error {
