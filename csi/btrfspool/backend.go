@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/space"
@@ -375,34 +373,4 @@ func (p *Pool) Capacity(promised space.Promised) (space.Capacity, error) {
 		Unwritten: max(0, limits-here),
 		Spare:     max(0, here-limits),
 	}, nil
-}
-
-// capacityOfDisk is that of a pool which shares a btrfs disk with others.
-func (p *Pool) capacityOfDisk(
-	fs *subvolumes,
-	promises []space.Promise,
-	limits, held int64,
-) (space.Capacity, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(p.root, &st); err != nil {
-		return space.Capacity{}, &os.PathError{Op: "statfs", Path: p.root, Err: err}
-	}
-
-	unwritten := limits
-	for _, promise := range promises {
-		used, err := fs.used(promise.ID)
-		if err != nil {
-			// Being made or deleted: it counts as unwritten.
-			continue
-		}
-
-		unwritten -= min(used, limitOf(promise.Bytes))
-	}
-
-	size := int64(st.Blocks) * st.Bsize
-	if p.most > 0 {
-		size = min(size, p.most)
-	}
-
-	return space.Capacity{Limit: size - overhead(size) - held, Unwritten: unwritten}, nil
 }

@@ -173,6 +173,10 @@ func (f *file) mount(root string) (committed uint64, err error) {
 	options := target.Options{FS: []string{"nodiscard"}}
 	if isMounted(root) {
 		err = target.Reconfigure(root, options)
+		if errors.Is(err, unix.EROFS) {
+			// The kernel has made it read-only, which checkWritable says.
+			err = nil
+		}
 	} else {
 		err = f.attachTo(root, dev, options)
 	}
@@ -258,7 +262,7 @@ func (f *file) settle(dev, dir *os.File, size int64) error {
 	if err := unix.Fstatfs(int(dir.Fd()), &fs); err != nil {
 		return &os.PathError{Op: "statfs", Path: dir.Name(), Err: err}
 	}
-	if int64(fs.Blocks)*fs.Bsize >= size/4096*4096 {
+	if int64(fs.Blocks)*fs.Bsize >= size/4096*4096 || fs.Flags&unix.ST_RDONLY != 0 {
 		return nil
 	}
 

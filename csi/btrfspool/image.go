@@ -71,6 +71,10 @@ func (x *images) make(s volume.Spec) error {
 	if err := f.Truncate(s.Size); err != nil {
 		return err
 	}
+	if s.FSType == "" {
+		// Nobody else syncs it, and a subvolume without a file is no volume.
+		return f.Sync()
+	}
 
 	return x.files.Format(s)
 }

@@ -57,7 +57,12 @@ func TestDeletedCopyReservesNothing(t *testing.T) {
 	data := filepath.Join(d, "pool", "volumes", "vol-1", "data")
 	overwrite(t, data, 250<<20)
 
-	snapshot := volume.Spec{ID: "snap-1", Size: source.Size, Source: source.ID, Snapshot: true}
+	snapshot := volume.Spec{
+		ID:       "snap-1",
+		Size:     source.Size,
+		Source:   source.ID,
+		Snapshot: true,
+	}
 	if _, _, err := p.Copy(snapshot, source); err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,10 @@ import (
 	"os"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
@@ -310,4 +313,34 @@ func (h *shares) keptOfDead(fs *subvolumes) (int64, error) {
 		}
 	}
 	return sum, nil
+}
+
+// capacityOfDisk is that of a pool which shares a btrfs disk with others.
+func (p *Pool) capacityOfDisk(
+	fs *subvolumes,
+	promises []space.Promise,
+	limits, held int64,
+) (space.Capacity, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(p.root, &st); err != nil {
+		return space.Capacity{}, &os.PathError{Op: "statfs", Path: p.root, Err: err}
+	}
+
+	unwritten := limits
+	for _, promise := range promises {
+		used, err := fs.used(promise.ID)
+		if err != nil {
+			// Being made or deleted: it counts as unwritten.
+			continue
+		}
+
+		unwritten -= min(used, limitOf(promise.Bytes))
+	}
+
+	size := int64(st.Blocks) * st.Bsize
+	if p.most > 0 {
+		size = min(size, p.most)
+	}
+
+	return space.Capacity{Limit: size - overhead(size) - held, Unwritten: unwritten}, nil
 }

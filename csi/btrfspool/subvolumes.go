@@ -214,8 +214,8 @@ func (s *subvolumes) used(id string) (int64, error) {
 }
 
 // deadOf returns how many bytes an image is charged for that are not in its file any more: an extent that a
-// copy had is charged for as a whole until all of it was written over. What its metadata takes is not counted,
-// as long as the limit has room for that anyway.
+// copy had is charged for as a whole until all of it was written over. What its metadata takes is not
+// counted, as long as the limit has room for that anyway.
 func (s *subvolumes) deadOf(spec volume.Spec) (int64, error) {
 	if !isImage(spec) || s.quota != btrfs.SimpleQuota {
 		return 0, nil

@@ -18,8 +18,8 @@ import (
 // An inline volume is part of one pod: it is made when it is published and deleted when it is unpublished,
 // under an ID that kubelet made up. Here it is a volume like all others, whose name follows from that ID.
 //
-// Whoever may make a pod may ask for one, of any size, and no quota of a namespace counts it. So what all of
-// them together may have is bounded, and nothing is reserved for them.
+// Everybody who may make a pod may ask for one, of any size, and no quota of a namespace counts it. So
+// what all of them together may have is bounded, and nothing is reserved for them.
 
 // inlineKey is in the context of an inline volume (kubernetes-csi, "Ephemeral Local Volumes").
 const inlineKey = "csi.storage.k8s.io/ephemeral"

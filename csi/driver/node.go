@@ -16,7 +16,7 @@ type nodeService struct {
 	inlineDir  string // see Config
 	inlineMost int64  // see Config
 
-	// inlineMu is held from counting inline volumes to making one, so that the same bytes are not given twice.
+	// inlineMu is held from counting inline volumes to making one: the same bytes are not given twice.
 	inlineMu sync.Mutex
 }
 

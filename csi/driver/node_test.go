@@ -149,7 +149,8 @@ func TestInlineVolumeThatCannotBeIsRefused(t *testing.T) {
 	checkCode(t, "xfs", err, codes.InvalidArgument)
 }
 
-// Whoever may make a pod may ask for inline volumes: they have what was set aside for them, and no more.
+// Everybody who may make a pod may ask for inline volumes: they have what was set aside for them, and no
+// more.
 func TestInlineVolumesHaveABound(t *testing.T) {
 	publish := func(f *fixture, size string) error {
 		_, err := f.node.NodePublishVolume(t.Context(), inlineRequest(map[string]string{"size": size}))
