@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -74,7 +75,7 @@ func TestRecordsAreLockedFromReadingToWriting(t *testing.T) {
 
 		return unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	})
-	if err != unix.EWOULDBLOCK {
+	if !errors.Is(err, unix.EWOULDBLOCK) {
 		t.Error(err)
 	}
 }

@@ -187,11 +187,8 @@ const maxChainName = 28
 
 // IsChainName reports whether a text can be the name of a chain: it is a word of scripts, and not an option.
 func IsChainName(text string) bool {
-	isOther := func(r rune) bool {
-		return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' ||
-			r == '_' || r == '.' || r == '-')
-	}
-	return text != "" && len(text) <= maxChainName && text[0] != '-' && !strings.ContainsFunc(text, isOther)
+	const letters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_.-"
+	return text != "" && len(text) <= maxChainName && text[0] != '-' && strings.Trim(text, letters) == ""
 }
 
 // ReplaceChain makes a chain, or removes the rules of one that is there. A name that is none fails the Edit.
