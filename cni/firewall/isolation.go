@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/iptables"
-	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/nft"
 )
 
@@ -60,19 +59,8 @@ const (
 	bridges   = "bridges"
 )
 
-func withTable(f func(nft.Reader) error) error {
-	conn, err := netlink.Open(netlink.Netfilter)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }()
-
-	return f(nft.Reader{
-		Conn:    conn,
-		NFProto: unix.NFPROTO_INET,
-		Table:   tableName,
-	})
-}
+// withTable calls f with a reader of the table.
+func withTable(f func(nft.Reader) error) error { return nft.Read(unix.NFPROTO_INET, tableName, f) }
 
 func commentOf(bridge string, policy Policy) string { return string(policy) + " " + bridge }
 

@@ -47,19 +47,7 @@ type Guard struct {
 func idOf(o ipam.Owner) string { return o.ContainerID + "-" + o.IfName }
 
 // withReader calls f with a connection that reads the table.
-func withReader(f func(nft.Reader) error) error {
-	conn, err := netlink.Open(netlink.Netfilter)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }()
-
-	return f(nft.Reader{
-		Conn:    conn,
-		NFProto: unix.NFPROTO_BRIDGE,
-		Table:   tableName,
-	})
-}
+func withReader(f func(nft.Reader) error) error { return nft.Read(unix.NFPROTO_BRIDGE, tableName, f) }
 
 // Ensure writes the rules of an attachment, in place of those that it has.
 func (g Guard) Ensure() error {

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/ipam"
-	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/nft"
 )
 
@@ -43,19 +42,7 @@ func instanceOf(network string, owner ipam.Owner) string {
 }
 
 // withReader calls f with a connection that reads the table.
-func withReader(f func(nft.Reader) error) error {
-	conn, err := netlink.Open(netlink.Netfilter)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }()
-
-	return f(nft.Reader{
-		Conn:    conn,
-		NFProto: unix.NFPROTO_INET,
-		Table:   tableName,
-	})
-}
+func withReader(f func(nft.Reader) error) error { return nft.Read(unix.NFPROTO_INET, tableName, f) }
 
 func (p Pod) ensureNFTables() error {
 	return withReader(func(r nft.Reader) error {

@@ -25,6 +25,17 @@ type Reader struct {
 	Table   string
 }
 
+// Read calls f with a reader of a table, on a connection of its own.
+func Read(nfProto byte, table string, f func(Reader) error) error {
+	conn, err := netlink.Open(netlink.Netfilter)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+
+	return f(Reader{Conn: conn, NFProto: nfProto, Table: table})
+}
+
 // request begins a request about this table, whose name is the first attribute of all of them.
 func (t Reader) request(op string, kind uint16) *netlink.Message {
 	const nftables = unix.NFNL_SUBSYS_NFTABLES << 8
