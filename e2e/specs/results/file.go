@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/trivet-node/trivet/e2e/specs/suite"
@@ -32,7 +33,7 @@ type line struct {
 const maxMessage = 300
 
 func lineOf(r suite.Result, again bool) line {
-	message := r.Message
+	message := fromHere(r.Message)
 	if len(message) > maxMessage {
 		message = string(bytes.ToValidUTF8([]byte(message[:maxMessage]), nil)) + "..."
 	}
@@ -44,6 +45,16 @@ func lineOf(r suite.Result, again bool) line {
 		Message: message,
 		Again:   again,
 	}
+}
+
+// fromHere has the paths in a message begin in the working directory: results are kept as data, and read
+// elsewhere.
+func fromHere(message string) string {
+	dir, err := os.Getwd()
+	if err != nil || dir == "/" {
+		return message
+	}
+	return strings.ReplaceAll(message, dir+"/", "")
 }
 
 func (l line) result() suite.Result {
