@@ -217,6 +217,8 @@ AGAIN ?= 40
 CONFORMANCE = .trivet/conformance
 conformance_images := $(suite_images) $(if $(filter storage all,$(SET)),$(storage_images))
 conformance: NODES = 2
+# What the specs of storage claim of the default class.
+conformance: VOLUMES = $(if $(filter storage all,$(SET)),40Gi)
 .PHONY: conformance
 conformance: install build bin/trivet-cluster bin/trivet-images bin/trivet-specs $(references) $(conformance_images) $(ref)/e2e.test ## run SET=conformance|node|storage|network|all|FILE of the published e2e.test on two nodes of its own; a run that was cut off goes on (NODE=kubelet and other seats, SHARD=2/5, FRESH=1)
 	@bin/trivet-specs --dir=$(CONFORMANCE) --set=$(SET) --shard=$(SHARD) --procs=$(PROCS) --again=$(AGAIN) \
