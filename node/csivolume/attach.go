@@ -4,20 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
 
 	"github.com/trivet-node/trivet/internal/retry"
+	"github.com/trivet-node/trivet/node/csivolume/inuse"
 )
 
-// attached waits until the controller has attached the volume to this node, for drivers that need that. The
+// attaches reports whether a controller attaches the volume to the node.
+func (c *call) attaches() bool {
+	return c.Inline == nil && ptr.Deref(c.policy.AttachRequired, false)
+}
+
+// attached waits until the Node shows the volume in use, so that it is not detached, and the controller has attached the volume to this node, for drivers that need that. The
 // Node authorizer allows the node to read an attachment by name, but not to watch it, so this polls.
 func (m *Mounter) attached(ctx context.Context, c *call) error {
-	if c.Inline != nil || !ptr.Deref(c.policy.AttachRequired, false) {
+	if !c.attaches() {
 		return nil
 	}
 
+	m.cfg.InUse.Hold(c.driver.Name, c.handle, string(c.Pod.UID))
 	name := attachmentName(c.handle, c.driver.Name, m.cfg.Node)
 	ctx, cancel := context.WithTimeout(ctx, attachWait)
 	defer cancel()
@@ -32,8 +41,14 @@ func (m *Mounter) attached(ctx context.Context, c *call) error {
 }
 
 // attachment reads the VolumeAttachment once. If the volume is attached it keeps the metadata; otherwise it
-// returns an error that says how far the attachment is.
+// returns an error that says how far the attachment is. A controller that is about to detach the volume takes
+// it from the Node before it looks, for the last time, whether it is in use: so the Node is read after that
+// was reported.
 func (m *Mounter) attachment(ctx context.Context, name string, c *call) error {
+	if !m.cfg.InUse.IsReported(c.driver.Name, c.handle) {
+		return errors.New("it is not yet in the node's volumesInUse")
+	}
+
 	attachment, err := m.cfg.Objects.VolumeAttachment(ctx, name)
 	switch {
 	case err != nil:
@@ -42,10 +57,24 @@ func (m *Mounter) attachment(ctx context.Context, name string, c *call) error {
 		return fmt.Errorf("volume attachment %s is being deleted", name)
 	case attachment.Status.Attached:
 		c.context = attachment.Status.AttachmentMetadata
-		return nil
+		return m.shownAttached(ctx, c)
 	case attachment.Status.AttachError != nil:
 		return errors.New(attachment.Status.AttachError.Message)
 	}
 
 	return fmt.Errorf("volume attachment %s is not attached yet", name)
+}
+
+// shownAttached returns an error if the Node does not show the volume as attached.
+func (m *Mounter) shownAttached(ctx context.Context, c *call) error {
+	node, err := m.cfg.Nodes.Get(ctx, "", m.cfg.Node)
+	if err != nil {
+		return fmt.Errorf("read node %s: %w", m.cfg.Node, err)
+	}
+
+	name := inuse.Name(c.driver.Name, c.handle)
+	if !slices.ContainsFunc(node.Status.VolumesAttached, func(v v1.AttachedVolume) bool { return v.Name == name }) {
+		return errors.New("volume not attached according to node status")
+	}
+	return nil
 }

@@ -1,13 +1,15 @@
 // Package csivolume makes the volumes of CSI drivers available to pods. Setup waits for the attachment where
 // the driver needs one, stages the volume once for the node, publishes it to the pod and gives it to the
-// fsGroup; Teardown goes the same way back. Before a driver is called, kubelet's vol_data.json beside the
-// mount says so: Teardown works from the disk alone, after a crash, a reboot, or a change from kubelet.
+// fsGroup; Teardown takes it from the pod, and Run from the node when no pod has it. Before a driver is
+// called, kubelet's vol_data.json beside the mount says so: both work from the disk alone, after a crash, a
+// reboot, or a change from kubelet.
 package csivolume
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,8 +24,9 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/trivet-node/trivet/internal/bootid"
-	"github.com/trivet-node/trivet/internal/keylock"
 	"github.com/trivet-node/trivet/node/csiplugin"
+	"github.com/trivet-node/trivet/node/csivolume/inuse"
+	"github.com/trivet-node/trivet/node/csivolume/staging"
 	"github.com/trivet-node/trivet/node/token"
 	"github.com/trivet-node/trivet/node/volume"
 )
@@ -35,8 +38,18 @@ const rpcTimeout = 2 * time.Minute
 // deleted meanwhile. The caller tries again.
 const attachWait = 10 * time.Second
 
+// lockWait is how long one Setup waits for another one of the same volume, or for the end of its unstaging. It
+// is as short for the same reason.
+const lockWait = 10 * time.Second
+
+// ephemeral is the lifecycle of a volume that is its pod's own: it is not staged.
+const ephemeral = storagev1.VolumeLifecycleEphemeral
+
 // Objects is what is read from the API server (objects.Cache).
 type Objects interface {
+	// NeedsAttach reports whether volumes of a driver are attached, and whether that is known.
+	NeedsAttach(driver string) (needs, known bool)
+
 	CSIDriver(ctx context.Context, name string) (*storagev1.CSIDriver, error)
 	VolumeAttachment(ctx context.Context, name string) (*storagev1.VolumeAttachment, error)
 	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
@@ -47,6 +60,11 @@ type Drivers interface {
 	Driver(name string) (*csiplugin.Driver, error)
 }
 
+// Nodes reads this node's Node from the API server.
+type Nodes interface {
+	Get(ctx context.Context, namespace, name string) (*v1.Node, error)
+}
+
 // Config is what a Mounter needs.
 type Config struct {
 	// Root is kubelet's root directory.
@@ -54,9 +72,14 @@ type Config struct {
 
 	// Node is the node's name.
 	Node    string
+	Nodes   Nodes
 	Objects Objects
 	Drivers Drivers
 	Tokens  token.Issuer
+
+	// InUse has the attachable volumes, which the Node shows.
+	InUse *inuse.Volumes
+	Log   *slog.Logger
 
 	// Claims records in the API that claims have grown; nil records nothing.
 	Claims Claims
@@ -69,19 +92,33 @@ type Mounter struct {
 	// boot is the ID of the present boot. Records of another one describe mounts that are gone.
 	boot string
 
-	// staging locks the staging of a volume, by its stagingKey.
-	staging keylock.Locks[string]
-	stats   *statistics
+	unstager *staging.Unstager
+	stats    *statistics
 }
 
-// New returns a mounter. It fails if the node's boot ID cannot be read.
+// New returns a mounter that knows what is there of an earlier agent. It fails if the node's boot ID or its
+// directories cannot be read.
 func New(cfg Config) (*Mounter, error) {
 	boot, err := bootid.Read()
 	if err != nil {
 		return nil, err
 	}
-	return &Mounter{cfg: cfg, boot: boot, stats: newStatistics()}, nil
+
+	m := &Mounter{cfg: cfg, boot: boot, stats: newStatistics()}
+	m.unstager = staging.New(staging.Config{
+		Drivers:  cfg.Drivers,
+		Used:     m.used,
+		Unstaged: func(p staging.Place) { cfg.InUse.Release(p.Path) },
+		Log:      cfg.Log,
+	})
+	return m, m.adopt()
 }
+
+// Run unstages volumes that no pod has any more, until ctx ends.
+func (m *Mounter) Run(ctx context.Context) { m.unstager.Run(ctx) }
+
+// DriversChanged says that a driver has come or gone.
+func (m *Mounter) DriversChanged() { m.unstager.DriversChanged() }
 
 // call is one Setup: a volume on its way to a pod.
 type call struct {
@@ -168,8 +205,8 @@ func (m *Mounter) prepare(ctx context.Context, r volume.Request) (*call, error) 
 	}
 
 	c.place = m.place(r.Pod.UID, spec, driver, c.handle, r.Block)
-	c.place.record.Lifecycle = string(lifecycle)
-	c.place.record.Volume = r.Name
+	c.place.Lifecycle = string(lifecycle)
+	c.place.Volume = r.Name
 	return c, nil
 }
 
@@ -178,7 +215,7 @@ func (m *Mounter) prepare(ctx context.Context, r volume.Request) (*call, error) 
 func (c *call) describe() (driver, spec string, lifecycle storagev1.VolumeLifecycleMode) {
 	if c.Inline != nil {
 		c.handle = inlineHandle(c.Pod.UID, c.Name)
-		return c.Inline.Driver, c.Name, storagev1.VolumeLifecycleEphemeral
+		return c.Inline.Driver, c.Name, ephemeral
 	}
 
 	source := c.PV.Spec.CSI
@@ -220,11 +257,11 @@ func checkLifecycle(p storagev1.CSIDriverSpec, driver string, want storagev1.Vol
 }
 
 // stage makes the volume available on the node, once for all pods. The pod's own record is written first: as
-// long as it exists, no other pod's teardown unstages the volume.
+// long as it exists, nobody unstages the volume.
 func (m *Mounter) stage(ctx context.Context, c *call) error {
-	unlock, err := m.staging.Lock(ctx, stagingKey(c.driver.Name, c.handle))
+	unlock, err := m.lock(ctx, c)
 	if err != nil {
-		return fmt.Errorf("stage volume %s: %w", c.handle, err)
+		return err
 	}
 	defer unlock()
 
@@ -238,15 +275,38 @@ func (m *Mounter) stage(ctx context.Context, c *call) error {
 	if c.Inline != nil || !c.driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
 		return nil
 	}
-	if done, err := c.place.staged(m.boot); done || err != nil {
+	if c.attaches() {
+		m.cfg.InUse.Hold(c.driver.Name, c.handle, c.place.staging.Path)
+	}
+	if done, err := c.place.staging.Staged(m.boot); done || err != nil {
 		return err
 	}
 
+	return m.callStage(ctx, c)
+}
+
+// lock waits for the end of what goes on with the volume's staging.
+func (m *Mounter) lock(ctx context.Context, c *call) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errBusy)
+	defer cancel()
+
+	unlock, err = m.unstager.Lock(ctx, c.place.staging)
+	if err != nil {
+		return nil, fmt.Errorf("stage volume %s: %w", c.handle, err)
+	}
+	return unlock, nil
+}
+
+// errBusy: the driver has not answered an earlier call.
+var errBusy = errors.New("it is still being staged or unstaged")
+
+// callStage has the driver stage the volume.
+func (m *Mounter) callStage(ctx context.Context, c *call) error {
 	secrets, err := m.secrets(ctx, c.PV.Spec.CSI.NodeStageSecretRef)
 	if err != nil {
 		return err
 	}
-	if err := c.place.beginStage(); err != nil {
+	if err := c.place.staging.Begin(); err != nil {
 		return err
 	}
 
@@ -256,7 +316,7 @@ func (m *Mounter) stage(ctx context.Context, c *call) error {
 	_, err = c.driver.Node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
 		VolumeId:          c.handle,
 		PublishContext:    c.context,
-		StagingTargetPath: c.place.staging,
+		StagingTargetPath: c.place.staging.Path,
 		VolumeCapability:  c.capability(),
 		Secrets:           secrets,
 		VolumeContext:     c.PV.Spec.CSI.VolumeAttributes,
@@ -264,13 +324,22 @@ func (m *Mounter) stage(ctx context.Context, c *call) error {
 	if err != nil {
 		err = fmt.Errorf("MountDevice: NodeStageVolume of %s: %w", c.handle, err)
 		if isFinal(err) {
-			return errors.Join(err, c.place.endStage())
+			return errors.Join(err, m.endStage(c))
 		}
 
 		return err
 	}
 
-	return c.place.finishStage(m.boot)
+	return c.place.staging.Finish(m.boot)
+}
+
+// endStage forgets the staging of a volume that the driver has refused.
+func (m *Mounter) endStage(c *call) error {
+	if err := c.place.staging.End(); err != nil {
+		return err
+	}
+	m.cfg.InUse.Release(c.place.staging.Path)
+	return nil
 }
 
 // isFinal reports whether a call that failed has left nothing behind, as the codes of CSI say (section "Error
@@ -283,9 +352,6 @@ func isFinal(err error) bool {
 	return true
 }
 
-// stagingKey names a staged volume: the pods of a node share it.
-func stagingKey(driver, handle string) string { return driver + "^" + handle }
-
 // checkSinglePod refuses a volume that only one pod may use (ReadWriteOncePod) if another pod of this node
 // has it, whether its driver cares or not. The scheduler does so, too, but not every pod is scheduled. It
 // needs the lock of the staging.
@@ -294,7 +360,7 @@ func (m *Mounter) checkSinglePod(c *call) error {
 		return nil
 	}
 
-	used, err := m.usedByOthers(&c.place)
+	used, err := m.usedBeside(c.place.staging, &c.place)
 	if err != nil || !used {
 		return err
 	}
@@ -330,7 +396,7 @@ func (m *Mounter) publish(ctx context.Context, c *call) error {
 		VolumeContext:    attributes,
 	}
 	if c.Inline == nil && c.driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
-		request.StagingTargetPath = c.place.staging
+		request.StagingTargetPath = c.place.staging.Path
 	}
 
 	// CSI: the driver makes the target, the caller the directory that holds it.

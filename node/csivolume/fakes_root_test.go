@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/google/go-cmp/cmp"
@@ -24,9 +25,11 @@ import (
 	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
 	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
 	"github.com/trivet-node/trivet/node/csiplugin"
 	"github.com/trivet-node/trivet/node/csivolume"
+	"github.com/trivet-node/trivet/node/csivolume/inuse"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -37,14 +40,18 @@ type driver struct {
 	registration.UnimplementedRegistrationServer
 	endpoint string
 
-	mu     sync.Mutex
-	calls  []string
-	fail   map[string]error
+	mu    sync.Mutex
+	calls []string
+	fail  map[string]error
+
+	// called is filled when there are calls that nobody has asked for.
+	called chan struct{}
 	status chan *registration.RegistrationStatus
 	last   *csi.NodePublishVolumeRequest
 
-	// hang is what NodeGetVolumeStats waits for, nil for nothing.
-	hang chan struct{}
+	// hang is what NodeGetVolumeStats waits for, and stuck what NodeUnstageVolume does, nil for nothing.
+	hang  chan struct{}
+	stuck chan struct{}
 }
 
 // note records a call, and returns the error that the test wants for it.
@@ -52,7 +59,18 @@ func (d *driver) note(call string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.calls = append(d.calls, call)
+	select {
+	case d.called <- struct{}{}:
+	default:
+	}
 	return d.fail[call]
+}
+
+// failOn has a call fail, or succeed with nil.
+func (d *driver) failOn(call string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fail[call] = err
 }
 
 // said returns the calls since it was last called.
@@ -149,11 +167,21 @@ func (d *driver) NodeUnpublishVolume(
 }
 
 func (d *driver) NodeUnstageVolume(
-	_ context.Context,
+	ctx context.Context,
 	r *csi.NodeUnstageVolumeRequest,
 ) (*csi.NodeUnstageVolumeResponse, error) {
+	d.mu.Lock()
+	stuck := d.stuck
+	d.mu.Unlock()
 	if err := d.note("unstage"); err != nil {
 		return nil, err
+	}
+	if stuck != nil {
+		select {
+		case <-stuck:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	return &csi.NodeUnstageVolumeResponse{}, mount.Unmount(r.StagingTargetPath)
 }
@@ -200,13 +228,31 @@ func (d *driver) NodeExpandVolume(
 type cluster struct {
 	spec       storagev1.CSIDriverSpec
 	attachment *storagev1.VolumeAttachment
-	mu         sync.Mutex
-	added      []csiplugin.Info
-	removed    chan string
+
+	// detaching: the Node does not show the volume any more.
+	detaching bool
+
+	mu      sync.Mutex
+	added   []csiplugin.Info
+	removed chan string
 }
 
 func (c *cluster) CSIDriver(_ context.Context, name string) (*storagev1.CSIDriver, error) {
 	return &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: c.spec}, nil
+}
+
+func (c *cluster) NeedsAttach(string) (needs, known bool) {
+	return c.spec.AttachRequired == nil || *c.spec.AttachRequired, true
+}
+
+// Get returns the Node, which shows the attached volume.
+func (c *cluster) Get(context.Context, string, string) (*v1.Node, error) {
+	node := &v1.Node{}
+	if c.attachment != nil && c.attachment.Status.Attached && !c.detaching {
+		shown := v1.AttachedVolume{Name: inuse.Name("fake.csi", "handle")}
+		node.Status.VolumesAttached = []v1.AttachedVolume{shown}
+	}
+	return node, nil
 }
 
 func (c *cluster) VolumeAttachment(_ context.Context, name string) (*storagev1.VolumeAttachment, error) {
@@ -241,6 +287,11 @@ type node struct {
 
 	// socket is where the driver is registered.
 	socket string
+
+	// registry has the driver, inUse is what the Node shows, and end ends the mounter's unstaging.
+	registry *csiplugin.Registry
+	inUse    *inuse.Volumes
+	end      func()
 }
 
 // start serves a driver, lets it be registered, and returns a mounter.
@@ -252,6 +303,7 @@ func start(t *testing.T, c *cluster) *node {
 		endpoint: filepath.Join(root, "csi.sock"),
 		status:   make(chan *registration.RegistrationStatus, 9),
 		fail:     map[string]error{},
+		called:   make(chan struct{}, 1),
 	}
 
 	server := grpc.NewServer()
@@ -266,16 +318,18 @@ func start(t *testing.T, c *cluster) *node {
 	}
 
 	c.removed = make(chan string, 9)
-	registry := csiplugin.New(csiplugin.Config{
+	n := &node{root: root, driver: d, cluster: c, socket: reg}
+	n.registry = csiplugin.New(csiplugin.Config{
 		Dir:       filepath.Dir(reg),
 		Publisher: c,
-		Changed:   func() {},
+		Changed:   func() { n.mounter.DriversChanged() },
 		Log:       slog.New(slog.DiscardHandler),
 	})
+	n.restart(t)
 
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
-	go func() { done <- registry.Run(ctx) }()
+	go func() { done <- n.registry.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		must(t, <-done)
@@ -285,21 +339,63 @@ func start(t *testing.T, c *cluster) *node {
 		t.Fatalf("not registered: %s", s.Error)
 	}
 
+	return n
+}
+
+// restart makes a mounter that knows what is on disk, in place of the one before, which is not heard again.
+func (n *node) restart(t *testing.T) {
+	t.Helper()
+	if n.end != nil {
+		n.end()
+	}
+
+	n.inUse = &inuse.Volumes{}
 	m, err := csivolume.New(csivolume.Config{
-		Root:    root,
+		Root:    n.root,
 		Node:    "n",
-		Objects: c,
-		Drivers: registry,
+		Nodes:   n.cluster,
+		Objects: n.cluster,
+		Drivers: n.registry,
+		InUse:   n.inUse,
+		Log:     slog.New(slog.DiscardHandler),
 	})
 
 	must(t, err)
-	return &node{
-		root:    root,
-		driver:  d,
-		cluster: c,
-		mounter: m,
-		socket:  reg,
+	n.mounter = m
+	n.run(t)
+}
+
+// run has volumes unstaged until end.
+func (n *node) run(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var running sync.WaitGroup
+	running.Go(func() { n.mounter.Run(ctx) })
+	n.end = func() {
+		cancel()
+		running.Wait()
 	}
+	t.Cleanup(n.end)
+}
+
+// awaitUnstaged waits until nothing is left of any staging.
+func (n *node) awaitUnstaged(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+
+	var left []string
+	for range retry.Every(ctx, 5*time.Millisecond) {
+		left = nil
+		for _, glob := range []string{"fake.csi/*", "volumeDevices/pv*", "volumeDevices/*/*"} {
+			found, err := filepath.Glob(filepath.Join(n.root, "plugins/kubernetes.io/csi", glob))
+			must(t, err)
+			left = append(left, found...)
+		}
+		if len(left) == 0 {
+			return
+		}
+	}
+	t.Fatalf("left: %v", left)
 }
 
 // request asks for the persistent volume pv1, with the claim of a pod of that UID.
@@ -329,6 +425,25 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// awaitCalls waits until the driver has had the calls, of which some are nobody's to wait for.
+func awaitCalls(t *testing.T, d *driver, want ...string) {
+	t.Helper()
+	var got []string
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for len(got) < len(want) {
+		select {
+		case <-d.called:
+			got = append(got, d.said()...)
+		case <-ctx.Done():
+			t.Fatalf("calls %v, want %v", got, want)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("calls: %s", diff)
 	}
 }
 

@@ -89,15 +89,3 @@ func TestRecordsAreKubelets(t *testing.T) {
 		t.Errorf("fields %v", fields)
 	}
 }
-
-func TestWhatIsNotAWholeRecordCountsAsNone(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "vol_data.json")
-	for _, text := range []string{"", "{", `{"driverName":"d"}`, `{"volumeHandle":"h"}`} {
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, found, err := readRecord(file); found || err != nil {
-			t.Errorf("%q: found %v, error %v", text, found, err)
-		}
-	}
-}

@@ -17,6 +17,7 @@ import (
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"github.com/trivet-node/trivet/node/csiplugin"
+	"github.com/trivet-node/trivet/node/csivolume/record"
 )
 
 const (
@@ -127,12 +128,12 @@ type published struct {
 // looked at: the server of its file system may not answer.
 func (m *Mounter) publishedAs(pod types.UID, spec string, block bool) (published, bool) {
 	p := m.place(pod, spec, "", "", block)
-	r, found, err := readRecord(p.readyFile())
+	r, found, err := record.Read(p.readyFile())
 	if !found || err != nil || r.Ready != m.boot {
 		return published{}, false
 	}
 
-	p.record = r
+	p.Record = r
 	return published{pod, p}, true
 }
 
