@@ -64,7 +64,7 @@ type surroundings struct {
 
 	// inUse are the volumes that must not be detached: the mounter of CSI volumes finds them, the node's
 	// status has them.
-	inUse *inuse.Volumes
+	inUse inuse.Volumes
 }
 
 // Run runs the node until ctx ends. Containers are left running.
@@ -75,7 +75,6 @@ func Run(ctx context.Context, cfg config.Config, env *program.Env) error {
 		supervisor: env.Supervisor,
 		started:    time.Now(),
 		pressures:  &eviction.Pressures{},
-		inUse:      &inuse.Volumes{},
 	}
 	if err := s.check(); err != nil {
 		return err

@@ -179,7 +179,7 @@ func runCSI(s *surroundings, parts *parts, in podInputs) (*csivolume.Mounter, er
 		Objects: in.refs,
 		Drivers: drivers,
 		Tokens:  review.TokensOf(s.client),
-		InUse:   s.inUse,
+		InUse:   &s.inUse,
 		Claims:  csivolume.ClaimStatus{Claims: kube.Claims(s.client)},
 		Log:     s.log,
 	})

@@ -65,7 +65,7 @@ func (s *surroundings) statusConfig() nodestatus.Config {
 		Thresholds:     s.cfg.Resources.EvictionHard,
 		AllAllocatable: s.cfg.Resources.AllAllocatable,
 		Pressure:       s.pressures.Now,
-		InUse:          s.inUse,
+		InUse:          &s.inUse,
 
 		ReportFrequency: node.ReportFrequency,
 		CheckFrequency:  node.CheckFrequency,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -19,8 +18,9 @@ func (c *call) attaches() bool {
 	return c.Inline == nil && ptr.Deref(c.policy.AttachRequired, false)
 }
 
-// attached waits until the Node shows the volume in use, so that it is not detached, and the controller has attached the volume to this node, for drivers that need that. The
-// Node authorizer allows the node to read an attachment by name, but not to watch it, so this polls.
+// attached waits until the Node shows the volume in use, so that it is not detached, and the controller has
+// attached it to this node, for drivers that need that. The Node authorizer allows the node to read an
+// attachment by name, but not to watch it, so this polls.
 func (m *Mounter) attached(ctx context.Context, c *call) error {
 	if !c.attaches() {
 		return nil
@@ -57,7 +57,7 @@ func (m *Mounter) attachment(ctx context.Context, name string, c *call) error {
 		return fmt.Errorf("volume attachment %s is being deleted", name)
 	case attachment.Status.Attached:
 		c.context = attachment.Status.AttachmentMetadata
-		return m.shownAttached(ctx, c)
+		return shownAttached(ctx, m.cfg.Nodes, m.cfg.Node, inuse.Name(c.driver.Name, c.handle))
 	case attachment.Status.AttachError != nil:
 		return errors.New(attachment.Status.AttachError.Message)
 	}
@@ -65,16 +65,17 @@ func (m *Mounter) attachment(ctx context.Context, name string, c *call) error {
 	return fmt.Errorf("volume attachment %s is not attached yet", name)
 }
 
-// shownAttached returns an error if the Node does not show the volume as attached.
-func (m *Mounter) shownAttached(ctx context.Context, c *call) error {
-	node, err := m.cfg.Nodes.Get(ctx, "", m.cfg.Node)
+// shownAttached returns an error if a Node does not show the volume as attached.
+func shownAttached(ctx context.Context, nodes Nodes, node string, volume v1.UniqueVolumeName) error {
+	read, err := nodes.Get(ctx, "", node)
 	if err != nil {
-		return fmt.Errorf("read node %s: %w", m.cfg.Node, err)
+		return fmt.Errorf("read node %s: %w", node, err)
 	}
 
-	name := inuse.Name(c.driver.Name, c.handle)
-	if !slices.ContainsFunc(node.Status.VolumesAttached, func(v v1.AttachedVolume) bool { return v.Name == name }) {
-		return errors.New("volume not attached according to node status")
+	for _, attached := range read.Status.VolumesAttached {
+		if attached.Name == volume {
+			return nil
+		}
 	}
-	return nil
+	return errors.New("volume not attached according to node status")
 }

@@ -7,7 +7,6 @@ package csivolume
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -16,8 +15,6 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -37,10 +34,6 @@ const rpcTimeout = 2 * time.Minute
 // attachWait is how long one Setup waits for an attachment: it holds the pod's volumes, and the pod may be
 // deleted meanwhile. The caller tries again.
 const attachWait = 10 * time.Second
-
-// lockWait is how long one Setup waits for another one of the same volume, or for the end of its unstaging. It
-// is as short for the same reason.
-const lockWait = 10 * time.Second
 
 // ephemeral is the lifecycle of a volume that is its pod's own: it is not staged.
 const ephemeral = storagev1.VolumeLifecycleEphemeral
@@ -87,7 +80,8 @@ type Config struct {
 
 // Mounter is the volume.CSI of a real node.
 type Mounter struct {
-	cfg Config
+	cfg  Config
+	dirs layout
 
 	// boot is the ID of the present boot. Records of another one describe mounts that are gone.
 	boot string
@@ -104,14 +98,56 @@ func New(cfg Config) (*Mounter, error) {
 		return nil, err
 	}
 
-	m := &Mounter{cfg: cfg, boot: boot, stats: newStatistics()}
+	m := &Mounter{
+		cfg:   cfg,
+		dirs:  layout{cfg.Root},
+		boot:  boot,
+		stats: newStatistics(),
+	}
 	m.unstager = staging.New(staging.Config{
 		Drivers:  cfg.Drivers,
-		Used:     m.used,
+		Used:     m.dirs.used,
 		Unstaged: func(p staging.Place) { cfg.InUse.Release(p.Path) },
 		Log:      cfg.Log,
 	})
 	return m, m.adopt()
+}
+
+// adopt enters what an earlier agent or kubelet has left: volumes that are in use, of pods or staged, and
+// those that are staged for nobody, which are to be unstaged.
+func (m *Mounter) adopt() error {
+	staged, unread, err := staging.List(m.cfg.Root)
+	if err != nil {
+		return err
+	}
+	for _, err := range unread {
+		m.cfg.Log.Warn("volume may stay staged", "err", err)
+	}
+
+	published, err := m.dirs.ofPods(func(pod, spec string, err error) {
+		m.cfg.Log.Warn("volume of a pod is not known", "pod", pod, "volume", spec, "err", err)
+	})
+	if err != nil {
+		return err
+	}
+
+	used := map[string]bool{}
+	for _, p := range published {
+		used[p.staging.Path] = true
+		if p.Lifecycle != string(ephemeral) {
+			m.cfg.InUse.Hold(p.Driver, p.Handle, string(p.pod))
+		}
+	}
+
+	for _, s := range staged {
+		m.cfg.InUse.Hold(s.Driver, s.Handle, s.Path)
+		if !used[s.Path] {
+			m.unstager.Look(s)
+		}
+	}
+
+	m.cfg.InUse.Begin(m.cfg.Objects.NeedsAttach)
+	return nil
 }
 
 // Run unstages volumes that no pod has any more, until ctx ends.
@@ -204,7 +240,7 @@ func (m *Mounter) prepare(ctx context.Context, r volume.Request) (*call, error) 
 		return nil, err
 	}
 
-	c.place = m.place(r.Pod.UID, spec, driver, c.handle, r.Block)
+	c.place = m.dirs.place(r.Pod.UID, spec, driver, c.handle, r.Block)
 	c.place.Lifecycle = string(lifecycle)
 	c.place.Volume = r.Name
 	return c, nil
@@ -254,124 +290,6 @@ func checkLifecycle(p storagev1.CSIDriverSpec, driver string, want storagev1.Vol
 	}
 	return fmt.Errorf("volume mode %q not supported by driver %s (only supports %q)",
 		want, driver, p.VolumeLifecycleModes)
-}
-
-// stage makes the volume available on the node, once for all pods. The pod's own record is written first: as
-// long as it exists, nobody unstages the volume.
-func (m *Mounter) stage(ctx context.Context, c *call) error {
-	unlock, err := m.lock(ctx, c)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-
-	if err := m.checkSinglePod(c); err != nil {
-		return err
-	}
-	if err := c.place.begin(m.cfg.Node); err != nil {
-		return err
-	}
-
-	if c.Inline != nil || !c.driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
-		return nil
-	}
-	if c.attaches() {
-		m.cfg.InUse.Hold(c.driver.Name, c.handle, c.place.staging.Path)
-	}
-	if done, err := c.place.staging.Staged(m.boot); done || err != nil {
-		return err
-	}
-
-	return m.callStage(ctx, c)
-}
-
-// lock waits for the end of what goes on with the volume's staging.
-func (m *Mounter) lock(ctx context.Context, c *call) (unlock func(), err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errBusy)
-	defer cancel()
-
-	unlock, err = m.unstager.Lock(ctx, c.place.staging)
-	if err != nil {
-		return nil, fmt.Errorf("stage volume %s: %w", c.handle, err)
-	}
-	return unlock, nil
-}
-
-// errBusy: the driver has not answered an earlier call.
-var errBusy = errors.New("it is still being staged or unstaged")
-
-// callStage has the driver stage the volume.
-func (m *Mounter) callStage(ctx context.Context, c *call) error {
-	secrets, err := m.secrets(ctx, c.PV.Spec.CSI.NodeStageSecretRef)
-	if err != nil {
-		return err
-	}
-	if err := c.place.staging.Begin(); err != nil {
-		return err
-	}
-
-	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
-	defer cancel()
-
-	_, err = c.driver.Node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
-		VolumeId:          c.handle,
-		PublishContext:    c.context,
-		StagingTargetPath: c.place.staging.Path,
-		VolumeCapability:  c.capability(),
-		Secrets:           secrets,
-		VolumeContext:     c.PV.Spec.CSI.VolumeAttributes,
-	})
-	if err != nil {
-		err = fmt.Errorf("MountDevice: NodeStageVolume of %s: %w", c.handle, err)
-		if isFinal(err) {
-			return errors.Join(err, m.endStage(c))
-		}
-
-		return err
-	}
-
-	return c.place.staging.Finish(m.boot)
-}
-
-// endStage forgets the staging of a volume that the driver has refused.
-func (m *Mounter) endStage(c *call) error {
-	if err := c.place.staging.End(); err != nil {
-		return err
-	}
-	m.cfg.InUse.Release(c.place.staging.Path)
-	return nil
-}
-
-// isFinal reports whether a call that failed has left nothing behind, as the codes of CSI say (section "Error
-// Scheme"): after the others the driver may still be at it, so that the call is to be undone.
-func isFinal(err error) bool {
-	switch status.Code(err) {
-	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.ResourceExhausted, codes.Aborted:
-		return false
-	}
-	return true
-}
-
-// checkSinglePod refuses a volume that only one pod may use (ReadWriteOncePod) if another pod of this node
-// has it, whether its driver cares or not. The scheduler does so, too, but not every pod is scheduled. It
-// needs the lock of the staging.
-func (m *Mounter) checkSinglePod(c *call) error {
-	if c.PV == nil || len(c.PV.Spec.AccessModes) != 1 || c.PV.Spec.AccessModes[0] != v1.ReadWriteOncePod {
-		return nil
-	}
-
-	used, err := m.usedBeside(c.place.staging, &c.place)
-	if err != nil || !used {
-		return err
-	}
-
-	reason := "FailedMount"
-	if c.Block {
-		reason = "FailedMapVolume"
-	}
-
-	inUse := errors.New("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
-	return volume.Failed(c.PV.Name, reason, inUse)
 }
 
 // publish makes the volume available at the pod's target.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/node/csivolume/record"
@@ -19,6 +20,8 @@ const plugin = "kubernetes.io~csi"
 // place is where a volume of a pod is on the node, and its records.
 type place struct {
 	record.Record
+
+	pod types.UID
 
 	// dir is the directory of the pod's record. It is removed last.
 	dir string
@@ -37,25 +40,37 @@ type place struct {
 	mapped string
 }
 
+// layout is where volumes of pods are, below kubelet's root directory.
+type layout struct{ root string }
+
 // place computes the paths, kubelet's: for block volumes everything is below
 // plugins/kubernetes.io/csi/volumeDevices.
-func (m *Mounter) place(pod types.UID, spec, driver, handle string, block bool) place {
-	p := place{Record: record.Record{SpecName: spec, Handle: handle, Driver: driver}}
+func (l layout) place(pod types.UID, spec, driver, handle string, block bool) place {
+	p := place{Record: record.Record{SpecName: spec, Handle: handle, Driver: driver}, pod: pod}
 	name := staging.SpecDir(spec)
 	if block {
-		devices := staging.Devices(m.cfg.Root)
-		p.link = filepath.Join(m.cfg.Root, "pods", string(pod), "volumeDevices", plugin, name)
+		devices := staging.Devices(l.root)
+		p.link = filepath.Join(l.volumesOf(pod, true), name)
 		p.dir = filepath.Join(devices, name, "data")
 		p.target = filepath.Join(devices, "publish", name, string(pod))
 		p.mapped = filepath.Join(devices, name, "dev", string(pod))
-		p.staging = staging.OfBlock(m.cfg.Root, spec, driver, handle)
+		p.staging = staging.OfBlock(l.root, spec, driver, handle)
 		return p
 	}
 
-	p.dir = filepath.Join(m.cfg.Root, "pods", string(pod), "volumes", plugin, name)
+	p.dir = filepath.Join(l.volumesOf(pod, false), name)
 	p.target = filepath.Join(p.dir, "mount")
-	p.staging = staging.Of(m.cfg.Root, driver, handle)
+	p.staging = staging.Of(l.root, driver, handle)
 	return p
+}
+
+// volumesOf is the directory of the pod's volumes of CSI drivers, or of its links to devices.
+func (l layout) volumesOf(pod types.UID, block bool) string {
+	kind := "volumes"
+	if block {
+		kind = "volumeDevices"
+	}
+	return filepath.Join(l.root, "pods", string(pod), kind, plugin)
 }
 
 // readyFile is the record of the pod's own state: block volumes share one vol_data.json between pods, so that
@@ -104,3 +119,126 @@ func (p *place) begin(node string) error {
 
 // finish records that the pod has the volume.
 func (p *place) finish(boot string) error { return p.Finish(boot, p.target, p.readyFile()) }
+
+// used reports whether a pod of this node has a volume that is staged, by what is in the pods' directories.
+// Several persistent volumes may have one handle, and share its staging then. What cannot be read is an
+// error: a volume that may be used is not unstaged.
+func (l layout) used(s staging.Place) (bool, error) { return l.usedBeside(s, &place{}) }
+
+// usedBeside is used without the use that is one pod's own.
+func (l layout) usedBeside(s staging.Place, own *place) (bool, error) {
+	pods, err := names(filepath.Join(l.root, "pods"))
+	if err != nil {
+		return false, fmt.Errorf("look for users of volume %s: %w", s.Handle, err)
+	}
+
+	for _, pod := range pods {
+		used, err := l.usedBy(types.UID(pod), s, own)
+		if err != nil {
+			return false, fmt.Errorf("look whether pod %s uses volume %s: %w", pod, s.Handle, err)
+		}
+		if used {
+			return true, nil
+		}
+	}
+
+	return false, nil
+}
+
+// usedBy reports whether a pod has a volume that is staged, other than as its own.
+func (l layout) usedBy(pod types.UID, s staging.Place, own *place) (bool, error) {
+	if s.Spec != "" {
+		link := l.place(pod, s.Spec, s.Driver, s.Handle, true).link
+		_, err := os.Lstat(link)
+		if isAbsent(err) {
+			return false, nil
+		}
+		return err == nil && link != own.link, err
+	}
+
+	dir := l.volumesOf(pod, false)
+	volumes, err := names(dir)
+	if err != nil {
+		return false, err
+	}
+
+	for _, volume := range volumes {
+		at := filepath.Join(dir, volume)
+		if at == own.dir {
+			continue
+		}
+
+		r, found, err := record.Read(filepath.Join(at, record.File))
+		if err != nil {
+			return false, err
+		}
+		if found && r.Driver == s.Driver && r.Handle == s.Handle {
+			return true, nil
+		}
+	}
+
+	return false, nil
+}
+
+// ofPods returns the volumes that pods have, by their records. skip is called with those that
+// cannot be read.
+func (l layout) ofPods(skip func(pod, spec string, err error)) ([]place, error) {
+	pods, err := names(filepath.Join(l.root, "pods"))
+	if err != nil {
+		return nil, fmt.Errorf("look for volumes of pods: %w", err)
+	}
+
+	var out []place
+	for _, pod := range pods {
+		for _, block := range []bool{false, true} {
+			specs, err := names(l.volumesOf(types.UID(pod), block))
+			if err != nil {
+				return nil, fmt.Errorf("look for volumes of pod %s: %w", pod, err)
+			}
+
+			for _, spec := range specs {
+				p, found, err := l.recorded(types.UID(pod), spec, block)
+				if err != nil {
+					skip(pod, spec, err)
+				}
+				if found {
+					out = append(out, p)
+				}
+			}
+		}
+	}
+
+	return out, nil
+}
+
+// recorded returns the place of a volume by its record, if there is one.
+func (l layout) recorded(pod types.UID, spec string, block bool) (p place, found bool, err error) {
+	// The directory of the record depends neither on driver nor on handle, which only the record has.
+	p = l.place(pod, spec, "", "", block)
+	r, found, err := record.Read(filepath.Join(p.dir, record.File))
+	if err != nil || !found {
+		return p, false, err
+	}
+
+	p = l.place(pod, spec, r.Driver, r.Handle, block)
+	p.Record = r
+	return p, true, nil
+}
+
+// names are those of the entries of a directory that need not be there: most pods have no volume of a driver,
+// and some go meanwhile.
+func names(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !isAbsent(err) {
+		return nil, err
+	}
+
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out, nil
+}
+
+// isAbsent reports whether an error says that there is nothing of that path.
+func isAbsent(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) }

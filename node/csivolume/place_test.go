@@ -11,8 +11,7 @@ import (
 // placeOf is the place of the volume pv of the pod u, below a directory of the test.
 func placeOf(t *testing.T, root, handle string, block bool) place {
 	t.Helper()
-	m := &Mounter{cfg: Config{Root: root}}
-	return m.place("u", "pv", "d", handle, block)
+	return layout{root}.place("u", "pv", "d", handle, block)
 }
 
 func isDone(t *testing.T, p place, boot string) bool {

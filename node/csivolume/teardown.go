@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -17,14 +16,13 @@ import (
 	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/internal/removal"
 	"github.com/trivet-node/trivet/node/csiplugin"
-	"github.com/trivet-node/trivet/node/csivolume/record"
 )
 
 // Teardown unpublishes the pod's CSI volumes, all at the same time. Those that no other pod on the node has
 // are unstaged afterwards, which the pod does not wait for. It works from what is on disk alone, and is
 // repeated after an error.
 func (m *Mounter) Teardown(ctx context.Context, pod types.UID) error {
-	places, err := m.ofPod(pod)
+	places, err := m.dirs.ofPod(pod)
 	if err != nil {
 		return err
 	}
@@ -44,17 +42,21 @@ func (m *Mounter) Teardown(ctx context.Context, pod types.UID) error {
 	return nil
 }
 
-// ofPod finds the pod's volumes on disk.
-func (m *Mounter) ofPod(pod types.UID) ([]place, error) {
+// ofPod finds the pod's volumes on disk. A directory without a record, on which nothing was published yet, is
+// removed.
+func (l layout) ofPod(pod types.UID) ([]place, error) {
 	var places []place
 	for _, block := range []bool{false, true} {
-		specs, err := names(m.volumesOf(pod, block))
+		specs, err := names(l.volumesOf(pod, block))
 		if err != nil {
 			return nil, fmt.Errorf("list CSI volumes of pod %s: %w", pod, err)
 		}
 
 		for _, spec := range specs {
-			p, found, err := m.recorded(pod, spec, block)
+			p, found, err := l.recorded(pod, spec, block)
+			if err == nil && !found {
+				err = remove(&p)
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -65,24 +67,6 @@ func (m *Mounter) ofPod(pod types.UID) ([]place, error) {
 	}
 
 	return places, nil
-}
-
-// recorded returns the place of a volume by its record. Without a record nothing was published on the
-// directory yet, and it is removed.
-func (m *Mounter) recorded(pod types.UID, spec string, block bool) (p place, found bool, err error) {
-	// The directory of the record depends neither on driver nor on handle, which only the record has.
-	p = m.place(pod, spec, "", "", block)
-	r, found, err := record.Read(filepath.Join(p.dir, record.File))
-	if err != nil {
-		return place{}, false, err
-	}
-	if !found {
-		return place{}, false, remove(&p)
-	}
-
-	p = m.place(pod, spec, r.Driver, r.Handle, block)
-	p.Record = r
-	return p, true, nil
 }
 
 // teardown takes one volume from the pod. The pod's record goes last, so that an interrupted teardown is

@@ -138,8 +138,8 @@ func statusPatch(s *v1.NodeStatus) ([]byte, error) {
 		delete(fields, name)
 	}
 
-	// What is not there is left as it is by a patch: the last image and the last volume that go would be shown
-	// forever, and swap that is off.
+	// What is not there is left as it is by a patch: the last image and the last volume that go would be
+	// shown forever, and swap that is off.
 	if len(own.Images) == 0 {
 		fields["images"] = nil
 	}

@@ -88,8 +88,8 @@ func (c *Cache) CSIDriver(ctx context.Context, name string) (*storagev1.CSIDrive
 	return byName(ctx, c.lists.drivers, c.reads.drivers, name)
 }
 
-// NeedsAttach reports whether volumes of a driver are attached, by its object in the list, and whether that is
-// known. It does not wait.
+// NeedsAttach reports whether volumes of a driver are attached, by its object in the list, and whether that
+// is known. It does not wait.
 func (c *Cache) NeedsAttach(driver string) (needs, known bool) {
 	if !c.lists.drivers.HasListed() {
 		return false, false

@@ -5,7 +5,6 @@ package inuse
 
 import (
 	"slices"
-	"strings"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
@@ -118,7 +117,7 @@ func (v *Volumes) Names() (names []v1.UniqueVolumeName, known bool) {
 		}
 	}
 
-	slices.SortFunc(names, func(a, b v1.UniqueVolumeName) int { return strings.Compare(string(a), string(b)) })
+	slices.Sort(names)
 	return names, true
 }
 
