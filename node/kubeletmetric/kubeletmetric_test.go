@@ -14,8 +14,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/trivet-node/trivet/node/kubeletconfig"
 	"github.com/trivet-node/trivet/node/inventory"
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 	"github.com/trivet-node/trivet/node/nodestatus"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podtiming"
