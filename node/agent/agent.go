@@ -26,6 +26,7 @@ import (
 	"github.com/trivet-node/trivet/internal/supervisor"
 	"github.com/trivet-node/trivet/internal/trace"
 	"github.com/trivet-node/trivet/node/config"
+	"github.com/trivet-node/trivet/node/csivolume/inuse"
 	"github.com/trivet-node/trivet/node/eviction"
 	"github.com/trivet-node/trivet/node/health"
 	"github.com/trivet-node/trivet/node/identity"
@@ -60,6 +61,10 @@ type surroundings struct {
 
 	// pressures are what the node is short of: the evictor finds them, its status and admission have them.
 	pressures *eviction.Pressures
+
+	// inUse are the volumes that must not be detached: the mounter of CSI volumes finds them, the node's
+	// status has them.
+	inUse inuse.Volumes
 }
 
 // Run runs the node until ctx ends. Containers are left running.

@@ -154,7 +154,9 @@ func runCSI(s *surroundings, parts *parts, in podInputs) (*csivolume.Mounter, er
 		Node:     s.cfg.NodeName,
 	}
 
-	// A driver that registers, or leaves, is a reason to look at every pod: each may have a volume of it.
+	// A driver that registers, or leaves, is a reason to look at every pod: each may have a volume of it. So
+	// may the node, of pods that are gone. The first one registers when all is made.
+	var volumes *csivolume.Mounter
 	drivers := csiplugin.New(csiplugin.Config{
 		Dir:       filepath.Join(s.cfg.RootDir, "plugins_registry"),
 		Publisher: csiNode,
@@ -165,21 +167,30 @@ func runCSI(s *surroundings, parts *parts, in podInputs) (*csivolume.Mounter, er
 			for _, pod := range in.pods.List() {
 				in.looks.Look(pod.UID, queue.DriverChanged)
 			}
+			volumes.DriversChanged()
 		},
 	})
 
-	parts.run("csi drivers", drivers.Run)
-	parts.run("csi node", csiNode.Init)
-
 	// CSI drivers may ask for tokens of the pod, as projected volumes do.
-	return csivolume.New(csivolume.Config{
+	volumes, err := csivolume.New(csivolume.Config{
 		Root:    s.cfg.RootDir,
 		Node:    s.cfg.NodeName,
+		Nodes:   kube.Nodes(s.client),
 		Objects: in.refs,
 		Drivers: drivers,
 		Tokens:  review.TokensOf(s.client),
+		InUse:   &s.inUse,
 		Claims:  csivolume.ClaimStatus{Claims: kube.Claims(s.client)},
+		Log:     s.log,
 	})
+	if err != nil {
+		return nil, err
+	}
+
+	parts.run("csi drivers", drivers.Run)
+	parts.run("csi node", csiNode.Init)
+	parts.runSafe("csi unstaging", volumes.Run)
+	return volumes, nil
 }
 
 // runVolumes makes what mounts volumes, and starts what has certificates issued for them.

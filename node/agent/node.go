@@ -26,6 +26,7 @@ func (s *surroundings) runNode(parts *parts, events nodestatus.Events) *nodestat
 
 	status := nodestatus.New(s.statusConfig(), kube.Nodes(s.client), s.runtime, events)
 	s.pressures.Follow(status.Look)
+	s.inUse.Follow(status.Look)
 	parts.runSafe("node status", status.Run)
 
 	renewer := lease.New(lease.Of(s.client), lease.Config{
@@ -64,6 +65,7 @@ func (s *surroundings) statusConfig() nodestatus.Config {
 		Thresholds:     s.cfg.Resources.EvictionHard,
 		AllAllocatable: s.cfg.Resources.AllAllocatable,
 		Pressure:       s.pressures.Now,
+		InUse:          &s.inUse,
 
 		ReportFrequency: node.ReportFrequency,
 		CheckFrequency:  node.CheckFrequency,

@@ -71,7 +71,7 @@ func (s *surroundings) runAPI(parts *parts, in podInputs, volumes *volume.Mounte
 	cfg := s.apiConfig(in)
 	cfg.Certificate = serving.Certificate
 	s.metrics.Certificates.Server = serving.Ends
-	s.metrics.Count(s.runtime, in.pods, volumes.Present)
+	s.metrics.Count(s.runtime, in.pods, volumes.Present())
 	s.metrics.CountProtected(in.tree.Protected)
 	cfg.Count = s.metrics.Requests.Wrap
 	cfg.Guard = auth.New(s.authConfig()).Wrap

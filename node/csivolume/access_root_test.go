@@ -53,6 +53,7 @@ func TestReadOnlyVolumesAreNotGivenToTheGroup(t *testing.T) {
 	}
 
 	must(t, errors.Join(n.mounter.Teardown(t.Context(), "reader"), n.mounter.Teardown(t.Context(), "writer")))
+	n.awaitUnstaged(t)
 }
 
 func TestReadWriteOncePodKeepsASecondPodOut(t *testing.T) {
@@ -83,9 +84,11 @@ func TestReadWriteOncePodKeepsASecondPodOut(t *testing.T) {
 	}
 
 	must(t, n.mounter.Teardown(t.Context(), "first"))
+	n.awaitUnstaged(t)
 	_, err = n.mounter.Setup(t.Context(), of("second"))
 	must(t, err)
 	must(t, n.mounter.Teardown(t.Context(), "second"))
+	n.awaitUnstaged(t)
 	wantCalls(
 		t,
 		n.driver,

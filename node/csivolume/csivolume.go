@@ -1,29 +1,29 @@
 // Package csivolume makes the volumes of CSI drivers available to pods. Setup waits for the attachment where
 // the driver needs one, stages the volume once for the node, publishes it to the pod and gives it to the
-// fsGroup; Teardown goes the same way back. Before a driver is called, kubelet's vol_data.json beside the
-// mount says so: Teardown works from the disk alone, after a crash, a reboot, or a change from kubelet.
+// fsGroup; Teardown takes it from the pod, and Run from the node when no pod has it. Before a driver is
+// called, kubelet's vol_data.json beside the mount says so: both work from the disk alone, after a crash, a
+// reboot, or a change from kubelet.
 package csivolume
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/utils/ptr"
 
 	"github.com/trivet-node/trivet/internal/bootid"
-	"github.com/trivet-node/trivet/internal/keylock"
 	"github.com/trivet-node/trivet/node/csiplugin"
+	"github.com/trivet-node/trivet/node/csivolume/inuse"
+	"github.com/trivet-node/trivet/node/csivolume/staging"
 	"github.com/trivet-node/trivet/node/token"
 	"github.com/trivet-node/trivet/node/volume"
 )
@@ -35,8 +35,14 @@ const rpcTimeout = 2 * time.Minute
 // deleted meanwhile. The caller tries again.
 const attachWait = 10 * time.Second
 
+// ephemeral is the lifecycle of a volume that is its pod's own: it is not staged.
+const ephemeral = storagev1.VolumeLifecycleEphemeral
+
 // Objects is what is read from the API server (objects.Cache).
 type Objects interface {
+	// NeedsAttach reports whether volumes of a driver are attached, and whether that is known.
+	NeedsAttach(driver string) (needs, known bool)
+
 	CSIDriver(ctx context.Context, name string) (*storagev1.CSIDriver, error)
 	VolumeAttachment(ctx context.Context, name string) (*storagev1.VolumeAttachment, error)
 	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
@@ -47,6 +53,11 @@ type Drivers interface {
 	Driver(name string) (*csiplugin.Driver, error)
 }
 
+// Nodes reads this node's Node from the API server.
+type Nodes interface {
+	Get(ctx context.Context, namespace, name string) (*v1.Node, error)
+}
+
 // Config is what a Mounter needs.
 type Config struct {
 	// Root is kubelet's root directory.
@@ -54,9 +65,14 @@ type Config struct {
 
 	// Node is the node's name.
 	Node    string
+	Nodes   Nodes
 	Objects Objects
 	Drivers Drivers
 	Tokens  token.Issuer
+
+	// InUse has the attachable volumes, which the Node shows.
+	InUse *inuse.Volumes
+	Log   *slog.Logger
 
 	// Claims records in the API that claims have grown; nil records nothing.
 	Claims Claims
@@ -64,24 +80,81 @@ type Config struct {
 
 // Mounter is the volume.CSI of a real node.
 type Mounter struct {
-	cfg Config
+	cfg  Config
+	dirs layout
 
 	// boot is the ID of the present boot. Records of another one describe mounts that are gone.
 	boot string
 
-	// staging locks the staging of a volume, by its stagingKey.
-	staging keylock.Locks[string]
-	stats   *statistics
+	unstager *staging.Unstager
+	stats    *statistics
 }
 
-// New returns a mounter. It fails if the node's boot ID cannot be read.
+// New returns a mounter that knows what is there of an earlier agent. It fails if the node's boot ID or its
+// directories cannot be read.
 func New(cfg Config) (*Mounter, error) {
 	boot, err := bootid.Read()
 	if err != nil {
 		return nil, err
 	}
-	return &Mounter{cfg: cfg, boot: boot, stats: newStatistics()}, nil
+
+	m := &Mounter{
+		cfg:   cfg,
+		dirs:  layout{cfg.Root},
+		boot:  boot,
+		stats: newStatistics(),
+	}
+	m.unstager = staging.New(staging.Config{
+		Drivers:  cfg.Drivers,
+		Used:     m.dirs.used,
+		Unstaged: func(p staging.Place) { cfg.InUse.Release(p.Path) },
+		Log:      cfg.Log,
+	})
+	return m, m.adopt()
 }
+
+// adopt enters what an earlier agent or kubelet has left: volumes that are in use, of pods or staged, and
+// those that are staged for nobody, which are to be unstaged.
+func (m *Mounter) adopt() error {
+	staged, unread, err := staging.List(m.cfg.Root)
+	if err != nil {
+		return err
+	}
+	for _, err := range unread {
+		m.cfg.Log.Warn("volume may stay staged", "err", err)
+	}
+
+	published, err := m.dirs.ofPods(func(pod, spec string, err error) {
+		m.cfg.Log.Warn("volume of a pod is not known", "pod", pod, "volume", spec, "err", err)
+	})
+	if err != nil {
+		return err
+	}
+
+	used := map[string]bool{}
+	for _, p := range published {
+		used[p.staging.Path] = true
+		if p.Lifecycle != string(ephemeral) {
+			m.cfg.InUse.Hold(p.Driver, p.Handle, string(p.pod))
+		}
+	}
+
+	for _, s := range staged {
+		m.cfg.InUse.Hold(s.Driver, s.Handle, s.Path)
+		if !used[s.Path] {
+			m.unstager.Look(s)
+		}
+	}
+
+	m.cfg.InUse.Begin(m.cfg.Objects.NeedsAttach)
+	return nil
+}
+
+// Run unstages volumes that no pod has any more, until ctx ends.
+func (m *Mounter) Run(ctx context.Context) { m.unstager.Run(ctx) }
+
+// DriversChanged says that a driver has come or gone.
+func (m *Mounter) DriversChanged() { m.unstager.DriversChanged() }
 
 // call is one Setup: a volume on its way to a pod.
 type call struct {
@@ -167,9 +240,9 @@ func (m *Mounter) prepare(ctx context.Context, r volume.Request) (*call, error) 
 		return nil, err
 	}
 
-	c.place = m.place(r.Pod.UID, spec, driver, c.handle, r.Block)
-	c.place.record.Lifecycle = string(lifecycle)
-	c.place.record.Volume = r.Name
+	c.place = m.dirs.place(r.Pod.UID, spec, driver, c.handle, r.Block)
+	c.place.Lifecycle = string(lifecycle)
+	c.place.Volume = r.Name
 	return c, nil
 }
 
@@ -178,7 +251,7 @@ func (m *Mounter) prepare(ctx context.Context, r volume.Request) (*call, error) 
 func (c *call) describe() (driver, spec string, lifecycle storagev1.VolumeLifecycleMode) {
 	if c.Inline != nil {
 		c.handle = inlineHandle(c.Pod.UID, c.Name)
-		return c.Inline.Driver, c.Name, storagev1.VolumeLifecycleEphemeral
+		return c.Inline.Driver, c.Name, ephemeral
 	}
 
 	source := c.PV.Spec.CSI
@@ -219,95 +292,6 @@ func checkLifecycle(p storagev1.CSIDriverSpec, driver string, want storagev1.Vol
 		want, driver, p.VolumeLifecycleModes)
 }
 
-// stage makes the volume available on the node, once for all pods. The pod's own record is written first: as
-// long as it exists, no other pod's teardown unstages the volume.
-func (m *Mounter) stage(ctx context.Context, c *call) error {
-	unlock, err := m.staging.Lock(ctx, stagingKey(c.driver.Name, c.handle))
-	if err != nil {
-		return fmt.Errorf("stage volume %s: %w", c.handle, err)
-	}
-	defer unlock()
-
-	if err := m.checkSinglePod(c); err != nil {
-		return err
-	}
-	if err := c.place.begin(m.cfg.Node); err != nil {
-		return err
-	}
-
-	if c.Inline != nil || !c.driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
-		return nil
-	}
-	if done, err := c.place.staged(m.boot); done || err != nil {
-		return err
-	}
-
-	secrets, err := m.secrets(ctx, c.PV.Spec.CSI.NodeStageSecretRef)
-	if err != nil {
-		return err
-	}
-	if err := c.place.beginStage(); err != nil {
-		return err
-	}
-
-	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
-	defer cancel()
-
-	_, err = c.driver.Node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
-		VolumeId:          c.handle,
-		PublishContext:    c.context,
-		StagingTargetPath: c.place.staging,
-		VolumeCapability:  c.capability(),
-		Secrets:           secrets,
-		VolumeContext:     c.PV.Spec.CSI.VolumeAttributes,
-	})
-	if err != nil {
-		err = fmt.Errorf("MountDevice: NodeStageVolume of %s: %w", c.handle, err)
-		if isFinal(err) {
-			return errors.Join(err, c.place.endStage())
-		}
-
-		return err
-	}
-
-	return c.place.finishStage(m.boot)
-}
-
-// isFinal reports whether a call that failed has left nothing behind, as the codes of CSI say (section "Error
-// Scheme"): after the others the driver may still be at it, so that the call is to be undone.
-func isFinal(err error) bool {
-	switch status.Code(err) {
-	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.ResourceExhausted, codes.Aborted:
-		return false
-	}
-	return true
-}
-
-// stagingKey names a staged volume: the pods of a node share it.
-func stagingKey(driver, handle string) string { return driver + "^" + handle }
-
-// checkSinglePod refuses a volume that only one pod may use (ReadWriteOncePod) if another pod of this node
-// has it, whether its driver cares or not. The scheduler does so, too, but not every pod is scheduled. It
-// needs the lock of the staging.
-func (m *Mounter) checkSinglePod(c *call) error {
-	if c.PV == nil || len(c.PV.Spec.AccessModes) != 1 || c.PV.Spec.AccessModes[0] != v1.ReadWriteOncePod {
-		return nil
-	}
-
-	used, err := m.usedByOthers(&c.place)
-	if err != nil || !used {
-		return err
-	}
-
-	reason := "FailedMount"
-	if c.Block {
-		reason = "FailedMapVolume"
-	}
-
-	inUse := errors.New("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
-	return volume.Failed(c.PV.Name, reason, inUse)
-}
-
 // publish makes the volume available at the pod's target.
 func (m *Mounter) publish(ctx context.Context, c *call) error {
 	secrets, err := m.secrets(ctx, c.publishSecret())
@@ -330,7 +314,7 @@ func (m *Mounter) publish(ctx context.Context, c *call) error {
 		VolumeContext:    attributes,
 	}
 	if c.Inline == nil && c.driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
-		request.StagingTargetPath = c.place.staging
+		request.StagingTargetPath = c.place.staging.Path
 	}
 
 	// CSI: the driver makes the target, the caller the directory that holds it.

@@ -1,13 +1,11 @@
 package csivolume_test
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -50,14 +48,10 @@ func TestAVolumeIsStagedOnceAndUnstagedByItsLastPod(t *testing.T) {
 	wantCalls(t, n.driver, "unpublish")
 	must(t, n.mounter.Teardown(t.Context(), "u2"))
 	must(t, n.mounter.Teardown(t.Context(), "u2"))
+	n.awaitUnstaged(t)
 	wantCalls(t, n.driver, "unpublish", "unstage")
 	if points, _ := mount.Below(n.root); len(points) != 0 {
 		t.Errorf("still mounted: %v", points)
-	}
-
-	left, _ := filepath.Glob(filepath.Join(n.root, "plugins/kubernetes.io/csi/fake.csi/*"))
-	if len(left) != 0 {
-		t.Errorf("left: %v", left)
 	}
 }
 
@@ -103,6 +97,7 @@ func TestAMountedVolumeGrowsWithItsClaim(t *testing.T) {
 	must(t, err)
 	wantCalls(t, n.driver)
 	must(t, n.mounter.Teardown(t.Context(), "u1"))
+	n.awaitUnstaged(t)
 }
 
 func TestFailuresAreRepeatedFromWhereTheyHappened(t *testing.T) {
@@ -124,14 +119,15 @@ func TestFailuresAreRepeatedFromWhereTheyHappened(t *testing.T) {
 	must(t, err)
 	wantCalls(t, n.driver, "stage", "publish")
 
-	n.driver.fail["unstage"] = errors.New("busy")
+	n.driver.fail["unpublish"] = errors.New("busy")
 	if err := n.mounter.Teardown(t.Context(), "u1"); err == nil {
-		t.Fatal("a failing unstage is no error")
+		t.Fatal("a failing unpublish is no error")
 	}
 
-	delete(n.driver.fail, "unstage")
+	delete(n.driver.fail, "unpublish")
 	must(t, n.mounter.Teardown(t.Context(), "u1"))
-	wantCalls(t, n.driver, "unpublish", "unstage", "unpublish", "unstage")
+	n.awaitUnstaged(t)
+	wantCalls(t, n.driver, "unpublish", "unpublish", "unstage")
 }
 
 func TestAStagingThatWasRefusedIsNotUndone(t *testing.T) {
@@ -151,11 +147,13 @@ func TestAStagingThatWasRefusedIsNotUndone(t *testing.T) {
 	// The driver may still be at it.
 	setUp(codes.DeadlineExceeded)
 	must(t, n.mounter.Teardown(t.Context(), "u1"))
+	n.awaitUnstaged(t)
 	wantCalls(t, n.driver, "stage", "unpublish", "unstage")
 
 	setUp(codes.Unavailable)
 	setUp(codes.Internal)
 	must(t, n.mounter.Teardown(t.Context(), "u1"))
+	n.awaitUnstaged(t)
 	wantCalls(t, n.driver, "stage", "stage", "unpublish")
 }
 
@@ -172,6 +170,7 @@ func TestVolumesOfOneHandleAreUnstagedWithTheLast(t *testing.T) {
 	must(t, n.mounter.Teardown(t.Context(), "u1"))
 	wantCalls(t, n.driver, "unpublish")
 	must(t, n.mounter.Teardown(t.Context(), "u2"))
+	n.awaitUnstaged(t)
 	wantCalls(t, n.driver, "unpublish", "unpublish", "unstage")
 }
 
@@ -203,33 +202,6 @@ func TestInlineVolumes(t *testing.T) {
 
 	must(t, n.mounter.Teardown(t.Context(), "u1"))
 	wantCalls(t, n.driver, "publish", "unpublish")
-}
-
-func TestAttachmentIsAwaited(t *testing.T) {
-	c := &cluster{}
-	n := start(t, c)
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-
-	_, err := n.mounter.Setup(ctx, request("u1"))
-	if e, ok := errors.AsType[*reason.Error](err); !ok || e.Reason != "FailedAttachVolume" {
-		t.Fatalf("error %v", err)
-	}
-
-	c.attachment = &storagev1.VolumeAttachment{
-		Status: storagev1.VolumeAttachmentStatus{
-			Attached:           true,
-			AttachmentMetadata: map[string]string{"dev": "x"},
-		},
-	}
-
-	_, err = n.mounter.Setup(t.Context(), request("u1"))
-	must(t, err)
-	if n.driver.last.PublishContext["dev"] != "x" {
-		t.Errorf("publish context %v", n.driver.last.PublishContext)
-	}
-
-	must(t, n.mounter.Teardown(t.Context(), "u1"))
 }
 
 func TestADriverThatGoesIsTakenOut(t *testing.T) {

@@ -4,30 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"os"
-	"path/filepath"
 	"sync"
-	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
 	"github.com/trivet-node/trivet/internal/mount"
-	"github.com/trivet-node/trivet/internal/testenv"
 	"github.com/trivet-node/trivet/node/csiplugin"
-	"github.com/trivet-node/trivet/node/csivolume"
-	"github.com/trivet-node/trivet/node/volume"
+	"github.com/trivet-node/trivet/node/csivolume/inuse"
 )
 
 // driver is a CSI driver on a real socket: it stages by a tmpfs and publishes by a bind mount, and notes its
@@ -37,14 +28,18 @@ type driver struct {
 	registration.UnimplementedRegistrationServer
 	endpoint string
 
-	mu     sync.Mutex
-	calls  []string
-	fail   map[string]error
+	mu    sync.Mutex
+	calls []string
+	fail  map[string]error
+
+	// called is filled when there are calls that nobody has asked for.
+	called chan struct{}
 	status chan *registration.RegistrationStatus
 	last   *csi.NodePublishVolumeRequest
 
-	// hang is what NodeGetVolumeStats waits for, nil for nothing.
-	hang chan struct{}
+	// hang is what NodeGetVolumeStats waits for, and stuck what NodeUnstageVolume does, nil for nothing.
+	hang  chan struct{}
+	stuck chan struct{}
 }
 
 // note records a call, and returns the error that the test wants for it.
@@ -52,7 +47,18 @@ func (d *driver) note(call string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.calls = append(d.calls, call)
+	select {
+	case d.called <- struct{}{}:
+	default:
+	}
 	return d.fail[call]
+}
+
+// failOn has a call fail, or succeed with nil.
+func (d *driver) failOn(call string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fail[call] = err
 }
 
 // said returns the calls since it was last called.
@@ -149,11 +155,21 @@ func (d *driver) NodeUnpublishVolume(
 }
 
 func (d *driver) NodeUnstageVolume(
-	_ context.Context,
+	ctx context.Context,
 	r *csi.NodeUnstageVolumeRequest,
 ) (*csi.NodeUnstageVolumeResponse, error) {
+	d.mu.Lock()
+	stuck := d.stuck
+	d.mu.Unlock()
 	if err := d.note("unstage"); err != nil {
 		return nil, err
+	}
+	if stuck != nil {
+		select {
+		case <-stuck:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	return &csi.NodeUnstageVolumeResponse{}, mount.Unmount(r.StagingTargetPath)
 }
@@ -200,13 +216,31 @@ func (d *driver) NodeExpandVolume(
 type cluster struct {
 	spec       storagev1.CSIDriverSpec
 	attachment *storagev1.VolumeAttachment
-	mu         sync.Mutex
-	added      []csiplugin.Info
-	removed    chan string
+
+	// detaching: the Node does not show the volume any more.
+	detaching bool
+
+	mu      sync.Mutex
+	added   []csiplugin.Info
+	removed chan string
 }
 
 func (c *cluster) CSIDriver(_ context.Context, name string) (*storagev1.CSIDriver, error) {
 	return &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: c.spec}, nil
+}
+
+func (c *cluster) NeedsAttach(string) (needs, known bool) {
+	return c.spec.AttachRequired == nil || *c.spec.AttachRequired, true
+}
+
+// Get returns the Node, which shows the attached volume.
+func (c *cluster) Get(context.Context, string, string) (*v1.Node, error) {
+	node := &v1.Node{}
+	if c.attachment != nil && c.attachment.Status.Attached && !c.detaching {
+		shown := v1.AttachedVolume{Name: inuse.Name("fake.csi", "handle")}
+		node.Status.VolumesAttached = []v1.AttachedVolume{shown}
+	}
+	return node, nil
 }
 
 func (c *cluster) VolumeAttachment(_ context.Context, name string) (*storagev1.VolumeAttachment, error) {
@@ -230,111 +264,4 @@ func (c *cluster) Add(_ context.Context, d csiplugin.Info) error {
 func (c *cluster) Remove(_ context.Context, name string) error {
 	c.removed <- name
 	return nil
-}
-
-// node is a node with one registered driver.
-type node struct {
-	root    string
-	driver  *driver
-	cluster *cluster
-	mounter *csivolume.Mounter
-
-	// socket is where the driver is registered.
-	socket string
-}
-
-// start serves a driver, lets it be registered, and returns a mounter.
-func start(t *testing.T, c *cluster) *node {
-	t.Helper()
-	testenv.Root(t)
-	root := testenv.ShortDir(t)
-	d := &driver{
-		endpoint: filepath.Join(root, "csi.sock"),
-		status:   make(chan *registration.RegistrationStatus, 9),
-		fail:     map[string]error{},
-	}
-
-	server := grpc.NewServer()
-	csi.RegisterNodeServer(server, d)
-	registration.RegisterRegistrationServer(server, d)
-	must(t, os.MkdirAll(filepath.Join(root, "plugins_registry"), 0o755))
-	reg := filepath.Join(root, "plugins_registry", "fake-reg.sock")
-	for _, path := range []string{d.endpoint, reg} {
-		l, err := net.Listen("unix", path)
-		must(t, err)
-		go func() { _ = server.Serve(l) }()
-	}
-
-	c.removed = make(chan string, 9)
-	registry := csiplugin.New(csiplugin.Config{
-		Dir:       filepath.Dir(reg),
-		Publisher: c,
-		Changed:   func() {},
-		Log:       slog.New(slog.DiscardHandler),
-	})
-
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	done := make(chan error, 1)
-	go func() { done <- registry.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		must(t, <-done)
-		server.Stop()
-	})
-	if s := <-d.status; !s.PluginRegistered {
-		t.Fatalf("not registered: %s", s.Error)
-	}
-
-	m, err := csivolume.New(csivolume.Config{
-		Root:    root,
-		Node:    "n",
-		Objects: c,
-		Drivers: registry,
-	})
-
-	must(t, err)
-	return &node{
-		root:    root,
-		driver:  d,
-		cluster: c,
-		mounter: m,
-		socket:  reg,
-	}
-}
-
-// request asks for the persistent volume pv1, with the claim of a pod of that UID.
-func request(uid string) volume.Request {
-	source := &v1.CSIPersistentVolumeSource{
-		Driver:           "fake.csi",
-		VolumeHandle:     "handle",
-		VolumeAttributes: map[string]string{"a": "1"},
-	}
-
-	return volume.Request{
-		Name: "data",
-		Pod: &v1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: "p-" + uid, Namespace: "ns", UID: types.UID(uid)},
-		},
-		PV: &v1.PersistentVolume{
-			ObjectMeta: metav1.ObjectMeta{Name: "pv1"},
-			Spec: v1.PersistentVolumeSpec{
-				AccessModes:            []v1.PersistentVolumeAccessMode{v1.ReadWriteOnce},
-				PersistentVolumeSource: v1.PersistentVolumeSource{CSI: source},
-			},
-		},
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func wantCalls(t *testing.T, d *driver, want ...string) {
-	t.Helper()
-	if diff := cmp.Diff(want, d.said()); diff != "" {
-		t.Errorf("calls: %s", diff)
-	}
 }

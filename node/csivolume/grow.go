@@ -55,7 +55,7 @@ func (m *Mounter) expand(ctx context.Context, c *call, size resource.Quantity) e
 		Secrets:          secrets,
 	}
 	if c.driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
-		request.StagingTargetPath = c.place.staging
+		request.StagingTargetPath = c.place.staging.Path
 	}
 
 	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)

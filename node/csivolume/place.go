@@ -1,55 +1,27 @@
 package csivolume
 
 import (
-	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/trivet-node/trivet/internal/boundedfile"
-	"github.com/trivet-node/trivet/internal/durable"
-	"github.com/trivet-node/trivet/internal/mount"
-	"github.com/trivet-node/trivet/internal/removal"
+	"github.com/trivet-node/trivet/node/csivolume/record"
+	"github.com/trivet-node/trivet/node/csivolume/staging"
 )
 
-const (
-	// plugin is the directory of CSI volumes in that of a pod.
-	plugin   = "kubernetes.io~csi"
-	dataFile = "vol_data.json"
-
-	// maxRecord bounds the bytes of a vol_data.json that are read; kubelet's have some hundreds.
-	maxRecord = 1 << 20
-)
-
-// record is a vol_data.json: kubelet's fields, and three of trivet's own, which kubelet ignores. kubelet
-// reads every field as a string.
-type record struct {
-	SpecName     string `json:"specVolID,omitempty"`
-	Handle       string `json:"volumeHandle"`
-	Driver       string `json:"driverName"`
-	Node         string `json:"nodeName,omitempty"`
-	AttachmentID string `json:"attachmentID,omitempty"`
-	Lifecycle    string `json:"volumeLifecycleMode,omitempty"`
-
-	// Volume is the name of the volume in the pod.
-	Volume string `json:"trivetVolume,omitempty"`
-
-	// Ready is the ID of the boot in which the driver's call succeeded, empty before that.
-	Ready string `json:"trivetReady,omitempty"`
-
-	// Mounted is "true" if the driver had mounted something by then. Not every driver does.
-	Mounted string `json:"trivetMounted,omitempty"`
-}
+// plugin is the directory of CSI volumes in that of a pod.
+const plugin = "kubernetes.io~csi"
 
 // place is where a volume of a pod is on the node, and its records.
 type place struct {
-	record
+	record.Record
+
+	pod types.UID
 
 	// dir is the directory of the pod's record. It is removed last.
 	dir string
@@ -61,34 +33,44 @@ type place struct {
 	// empty for file systems.
 	link string
 
-	// stageDir is the directory of the record of the staging, which the pods share.
-	stageDir string
+	// staging is where the volume is staged for all pods of the node.
+	staging staging.Place
 
-	// staging is where the driver stages the volume.
-	staging string
+	// mapped is where kubelet binds a block volume to once more.
+	mapped string
 }
+
+// layout is where volumes of pods are, below kubelet's root directory.
+type layout struct{ root string }
 
 // place computes the paths, kubelet's: for block volumes everything is below
 // plugins/kubernetes.io/csi/volumeDevices.
-func (m *Mounter) place(pod types.UID, spec, driver, handle string, block bool) place {
-	p := place{record: record{SpecName: spec, Handle: handle, Driver: driver}}
-	name := strings.ReplaceAll(spec, "/", "~")
-	plugins := filepath.Join(m.cfg.Root, "plugins", "kubernetes.io", "csi")
+func (l layout) place(pod types.UID, spec, driver, handle string, block bool) place {
+	p := place{Record: record.Record{SpecName: spec, Handle: handle, Driver: driver}, pod: pod}
+	name := staging.SpecDir(spec)
 	if block {
-		devices := filepath.Join(plugins, "volumeDevices")
-		p.link = filepath.Join(m.cfg.Root, "pods", string(pod), "volumeDevices", plugin, name)
+		devices := staging.Devices(l.root)
+		p.link = filepath.Join(l.volumesOf(pod, true), name)
 		p.dir = filepath.Join(devices, name, "data")
 		p.target = filepath.Join(devices, "publish", name, string(pod))
-		p.stageDir = filepath.Join(devices, name, "stage")
-		p.staging = filepath.Join(devices, "staging", name)
+		p.mapped = filepath.Join(devices, name, "dev", string(pod))
+		p.staging = staging.OfBlock(l.root, spec, driver, handle)
 		return p
 	}
 
-	p.dir = filepath.Join(m.cfg.Root, "pods", string(pod), "volumes", plugin, name)
+	p.dir = filepath.Join(l.volumesOf(pod, false), name)
 	p.target = filepath.Join(p.dir, "mount")
-	p.stageDir = filepath.Join(plugins, driver, fmt.Sprintf("%x", sha256.Sum256([]byte(handle))))
-	p.staging = filepath.Join(p.stageDir, "globalmount")
+	p.staging = staging.Of(l.root, driver, handle)
 	return p
+}
+
+// volumesOf is the directory of the pod's volumes of CSI drivers, or of its links to devices.
+func (l layout) volumesOf(pod types.UID, block bool) string {
+	kind := "volumes"
+	if block {
+		kind = "volumeDevices"
+	}
+	return filepath.Join(l.root, "pods", string(pod), kind, plugin)
 }
 
 // readyFile is the record of the pod's own state: block volumes share one vol_data.json between pods, so that
@@ -97,12 +79,12 @@ func (p *place) readyFile() string {
 	if p.link != "" {
 		return filepath.Join(p.dir, filepath.Base(p.target)+".json")
 	}
-	return filepath.Join(p.dir, dataFile)
+	return filepath.Join(p.dir, record.File)
 }
 
 // done reports whether the volume was made available in this boot and still is.
 func (p *place) done(boot string) (bool, error) {
-	r, found, err := readRecord(p.readyFile())
+	r, found, err := record.Read(p.readyFile())
 	if !found {
 		return false, err
 	}
@@ -110,19 +92,7 @@ func (p *place) done(boot string) (bool, error) {
 		return false, fmt.Errorf("%s belongs to volume %s of driver %s: tear the pod's volumes down first",
 			p.readyFile(), r.Handle, r.Driver)
 	}
-	return r.still(boot, p.target)
-}
-
-// still reports whether what was finished by the record is there: finished in this boot, and the mount that
-// was seen at path has not been unmounted since.
-func (r *record) still(boot, path string) (bool, error) {
-	if r.Ready != boot {
-		return false, nil
-	}
-	if r.Mounted == "" {
-		return true, nil
-	}
-	return mount.Mounted(path)
+	return r.Holds(boot, p.target)
 }
 
 // begin records that the pod will have the volume. From here on Teardown finds it.
@@ -139,110 +109,136 @@ func (p *place) begin(node string) error {
 		if err := os.Symlink(p.target, p.link); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("note block volume: %w", err)
 		}
-		if err := writeRecord(filepath.Join(p.dir, dataFile), p.record); err != nil {
+		if err := p.Write(filepath.Join(p.dir, record.File)); err != nil {
 			return err
 		}
 	}
 
-	return writeRecord(p.readyFile(), p.record)
+	return p.Write(p.readyFile())
 }
 
 // finish records that the pod has the volume.
-func (p *place) finish(boot string) error {
-	return p.record.complete(boot, p.target, p.readyFile())
-}
+func (p *place) finish(boot string) error { return p.Finish(boot, p.target, p.readyFile()) }
 
-// complete writes the record to a file as one of work that is done, with what is mounted at path now.
-func (r record) complete(boot, path, file string) error {
-	mounted, err := mount.Mounted(path)
+// used reports whether a pod of this node has a volume that is staged, by what is in the pods' directories.
+// Several persistent volumes may have one handle, and share its staging then. What cannot be read is an
+// error: a volume that may be used is not unstaged.
+func (l layout) used(s staging.Place) (bool, error) { return l.usedBeside(s, &place{}) }
+
+// usedBeside is used without the use that is one pod's own.
+func (l layout) usedBeside(s staging.Place, own *place) (bool, error) {
+	pods, err := names(filepath.Join(l.root, "pods"))
 	if err != nil {
-		return err
+		return false, fmt.Errorf("look for users of volume %s: %w", s.Handle, err)
 	}
 
-	r.Ready = boot
-	if mounted {
-		r.Mounted = "true"
-	}
-
-	return writeRecord(file, r)
-}
-
-// stageRecord is the record of the staging: it belongs to no pod.
-func (p *place) stageRecord() record { return record{Handle: p.Handle, Driver: p.Driver} }
-
-// staged reports whether the volume was staged in this boot and still is.
-func (p *place) staged(boot string) (bool, error) {
-	r, found, err := readRecord(filepath.Join(p.stageDir, dataFile))
-	if !found {
-		return false, err
-	}
-	return r.still(boot, p.staging)
-}
-
-// beginStage records that the driver is about to stage the volume, and makes the directory for that.
-func (p *place) beginStage() error {
-	if err := os.MkdirAll(p.staging, 0o750); err != nil {
-		return fmt.Errorf("make %s: %w", p.staging, err)
-	}
-	return writeRecord(filepath.Join(p.stageDir, dataFile), p.stageRecord())
-}
-
-// finishStage records that the volume is staged.
-func (p *place) finishStage(boot string) error {
-	return p.stageRecord().complete(boot, p.staging, filepath.Join(p.stageDir, dataFile))
-}
-
-// mayBeStaged reports whether the driver was asked to stage the volume and has neither refused nor undone it.
-func (p *place) mayBeStaged() (bool, error) {
-	for _, dir := range []string{p.stageDir, p.staging} {
-		_, err := os.Lstat(dir)
-		if err == nil {
+	for _, pod := range pods {
+		used, err := l.usedBy(types.UID(pod), s, own)
+		if err != nil {
+			return false, fmt.Errorf("look whether pod %s uses volume %s: %w", pod, s.Handle, err)
+		}
+		if used {
 			return true, nil
 		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return false, err
-		}
 	}
+
 	return false, nil
 }
 
-// endStage removes what is left of a staging that the driver has undone or refused.
-func (p *place) endStage() error {
-	if err := removal.Tree(p.staging); err != nil {
-		return err
-	}
-	return removal.Tree(p.stageDir)
-}
-
-// writeRecord replaces the record in a file. It does without fsync: the mounts that a record describes do not
-// survive a power loss, and a record that was lost or torn by it counts as none.
-func writeRecord(file string, r record) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
-		return fmt.Errorf("make %s: %w", filepath.Dir(file), err)
+// usedBy reports whether a pod has a volume that is staged, other than as its own.
+func (l layout) usedBy(pod types.UID, s staging.Place, own *place) (bool, error) {
+	if s.Spec != "" {
+		link := l.place(pod, s.Spec, s.Driver, s.Handle, true).link
+		_, err := os.Lstat(link)
+		if isAbsent(err) {
+			return false, nil
+		}
+		return err == nil && link != own.link, err
 	}
 
-	data, err := json.Marshal(r)
+	dir := l.volumesOf(pod, false)
+	volumes, err := names(dir)
 	if err != nil {
-		return err
-	}
-	if err := durable.WriteVolatile(file, data, 0o644); err != nil {
-		return fmt.Errorf("write %s: %w", file, err)
+		return false, err
 	}
 
-	return nil
+	for _, volume := range volumes {
+		at := filepath.Join(dir, volume)
+		if at == own.dir {
+			continue
+		}
+
+		r, found, err := record.Read(filepath.Join(at, record.File))
+		if err != nil {
+			return false, err
+		}
+		if found && r.Driver == s.Driver && r.Handle == s.Handle {
+			return true, nil
+		}
+	}
+
+	return false, nil
 }
 
-// readRecord returns the record in a file, if there is a whole one. A torn one is of an earlier boot (or of a
-// kubelet that was killed before it called the driver), so nothing is mounted by it.
-func readRecord(file string) (r record, found bool, err error) {
-	data, err := boundedfile.Read(file, maxRecord)
-	if errors.Is(err, fs.ErrNotExist) {
-		return r, false, nil
-	}
+// ofPods returns the volumes that pods have, by their records. skip is called with those that
+// cannot be read.
+func (l layout) ofPods(skip func(pod, spec string, err error)) ([]place, error) {
+	pods, err := names(filepath.Join(l.root, "pods"))
 	if err != nil {
-		return r, false, err
+		return nil, fmt.Errorf("look for volumes of pods: %w", err)
 	}
 
-	whole := json.Unmarshal(data, &r) == nil && r.Handle != "" && r.Driver != ""
-	return r, whole, nil
+	var out []place
+	for _, pod := range pods {
+		for _, block := range []bool{false, true} {
+			specs, err := names(l.volumesOf(types.UID(pod), block))
+			if err != nil {
+				return nil, fmt.Errorf("look for volumes of pod %s: %w", pod, err)
+			}
+
+			for _, spec := range specs {
+				p, found, err := l.recorded(types.UID(pod), spec, block)
+				if err != nil {
+					skip(pod, spec, err)
+				}
+				if found {
+					out = append(out, p)
+				}
+			}
+		}
+	}
+
+	return out, nil
 }
+
+// recorded returns the place of a volume by its record, if there is one.
+func (l layout) recorded(pod types.UID, spec string, block bool) (p place, found bool, err error) {
+	// The directory of the record depends neither on driver nor on handle, which only the record has.
+	p = l.place(pod, spec, "", "", block)
+	r, found, err := record.Read(filepath.Join(p.dir, record.File))
+	if err != nil || !found {
+		return p, false, err
+	}
+
+	p = l.place(pod, spec, r.Driver, r.Handle, block)
+	p.Record = r
+	return p, true, nil
+}
+
+// names are those of the entries of a directory that need not be there: most pods have no volume of a driver,
+// and some go meanwhile.
+func names(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !isAbsent(err) {
+		return nil, err
+	}
+
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out, nil
+}
+
+// isAbsent reports whether an error says that there is nothing of that path.
+func isAbsent(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) }

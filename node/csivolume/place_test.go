@@ -11,8 +11,7 @@ import (
 // placeOf is the place of the volume pv of the pod u, below a directory of the test.
 func placeOf(t *testing.T, root, handle string, block bool) place {
 	t.Helper()
-	m := &Mounter{cfg: Config{Root: root}}
-	return m.place("u", "pv", "d", handle, block)
+	return layout{root}.place("u", "pv", "d", handle, block)
 }
 
 func isDone(t *testing.T, p place, boot string) bool {
@@ -87,17 +86,5 @@ func TestRecordsAreKubelets(t *testing.T) {
 	if fields["specVolID"] != "pv" || fields["volumeHandle"] != "handle" || fields["driverName"] != "d" ||
 		fields["nodeName"] != "n" || fields["attachmentID"] != attachmentName("handle", "d", "n") {
 		t.Errorf("fields %v", fields)
-	}
-}
-
-func TestWhatIsNotAWholeRecordCountsAsNone(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "vol_data.json")
-	for _, text := range []string{"", "{", `{"driverName":"d"}`, `{"volumeHandle":"h"}`} {
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, found, err := readRecord(file); found || err != nil {
-			t.Errorf("%q: found %v, error %v", text, found, err)
-		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"github.com/trivet-node/trivet/node/csiplugin"
+	"github.com/trivet-node/trivet/node/csivolume/record"
 )
 
 const (
@@ -90,13 +91,13 @@ func (m *Mounter) VolumeStats(ctx context.Context) ([]VolumeStats, error) {
 }
 
 // published finds the volumes that pods have, by their records.
-func (m *Mounter) published() ([]published, error) {
+func (m *Mounter) published() ([]place, error) {
 	pods, err := os.ReadDir(filepath.Join(m.cfg.Root, "pods"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list published volumes: %w", err)
 	}
 
-	var out []published
+	var out []place
 	for _, pod := range pods {
 		uid := types.UID(pod.Name())
 		for block, kind := range map[bool]string{false: "volumes", true: "volumeDevices"} {
@@ -117,31 +118,25 @@ func (m *Mounter) published() ([]published, error) {
 	return out, nil
 }
 
-// published is a volume that a pod has.
-type published struct {
-	pod types.UID
-	place
-}
-
 // publishedAs reads the record of a volume. One that is still being published is not found. The mount is not
 // looked at: the server of its file system may not answer.
-func (m *Mounter) publishedAs(pod types.UID, spec string, block bool) (published, bool) {
-	p := m.place(pod, spec, "", "", block)
-	r, found, err := readRecord(p.readyFile())
+func (m *Mounter) publishedAs(pod types.UID, spec string, block bool) (place, bool) {
+	p := m.dirs.place(pod, spec, "", "", block)
+	r, found, err := record.Read(p.readyFile())
 	if !found || err != nil || r.Ready != m.boot {
-		return published{}, false
+		return place{}, false
 	}
 
-	p.record = r
-	return published{pod, p}, true
+	p.Record = r
+	return p, true
 }
 
 // ask has drivers asked for the volumes whose figures are too old. It returns what to wait for.
-func (m *Mounter) ask(volumes []published) []chan struct{} {
+func (m *Mounter) ask(volumes []place) []chan struct{} {
 	m.stats.mu.Lock()
 	defer m.stats.mu.Unlock()
 
-	due := map[string][]published{}
+	due := map[string][]place{}
 	there := map[string]bool{}
 	for _, v := range volumes {
 		there[v.target] = true
@@ -175,10 +170,10 @@ func (m *Mounter) ask(volumes []published) []chan struct{} {
 }
 
 // round asks a driver for its volumes, until one call gets no answer in time.
-func (s *statistics) round(driver *csiplugin.Driver, volumes []published, asked chan struct{}) {
+func (s *statistics) round(driver *csiplugin.Driver, volumes []place, asked chan struct{}) {
 	defer close(asked)
 	for _, v := range volumes {
-		stats, err := ask(driver, v.place)
+		stats, err := ask(driver, v)
 		s.mu.Lock()
 		s.known[v.target] = answer{at: time.Now(), stats: stats}
 		s.mu.Unlock()
@@ -229,7 +224,7 @@ func fsStats(usage []*csi.VolumeUsage) *statsapi.FsStats {
 func amount(n int64) *uint64 { return new(uint64(max(n, 0))) }
 
 // of returns the figures of volumes that are known.
-func (s *statistics) of(volumes []published) []VolumeStats {
+func (s *statistics) of(volumes []place) []VolumeStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 

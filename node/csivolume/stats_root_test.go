@@ -22,7 +22,10 @@ func published(t *testing.T) *node {
 	n := start(t, &cluster{spec: storagev1.CSIDriverSpec{AttachRequired: new(false)}})
 	_, err := n.mounter.Setup(t.Context(), request("u1"))
 	must(t, err)
-	t.Cleanup(func() { must(t, n.mounter.Teardown(context.WithoutCancel(t.Context()), "u1")) })
+	t.Cleanup(func() {
+		must(t, n.mounter.Teardown(context.WithoutCancel(t.Context()), "u1"))
+		n.awaitUnstaged(t)
+	})
 	wantCalls(t, n.driver, "stage", "publish")
 	return n
 }
@@ -57,6 +60,7 @@ func TestDriversAreAskedForPublishedVolumesOnceInAWhile(t *testing.T) {
 
 	wantCalls(t, n.driver, "stats handle")
 	must(t, n.mounter.Teardown(t.Context(), "u1"))
+	n.awaitUnstaged(t)
 	if got, err := n.mounter.VolumeStats(t.Context()); err != nil || len(got) > 0 {
 		t.Errorf("after the teardown: %+v, %v", got, err)
 	}
@@ -75,6 +79,7 @@ func TestVolumeOfABlockDeviceHasStats(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	must(t, n.mounter.Teardown(t.Context(), "u1"))
+	n.awaitUnstaged(t)
 }
 
 func TestDriverThatFailsHasNoStats(t *testing.T) {

@@ -6,23 +6,23 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/internal/removal"
 	"github.com/trivet-node/trivet/node/csiplugin"
 )
 
-// Teardown unpublishes the pod's CSI volumes, all at the same time, and unstages those that no other pod on
-// the node has. It works from what is on disk alone, and is repeated after an error.
+// Teardown unpublishes the pod's CSI volumes, all at the same time. Those that no other pod on the node has
+// are unstaged afterwards, which the pod does not wait for. It works from what is on disk alone, and is
+// repeated after an error.
 func (m *Mounter) Teardown(ctx context.Context, pod types.UID) error {
-	places, err := m.ofPod(pod)
+	places, err := m.dirs.ofPod(pod)
 	if err != nil {
 		return err
 	}
@@ -34,28 +34,29 @@ func (m *Mounter) Teardown(ctx context.Context, pod types.UID) error {
 	}
 
 	running.Wait()
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+
+	m.cfg.InUse.Release(string(pod))
+	return nil
 }
 
-// ofPod finds the pod's volumes on disk.
-func (m *Mounter) ofPod(pod types.UID) ([]place, error) {
+// ofPod finds the pod's volumes on disk. A directory without a record, on which nothing was published yet, is
+// removed.
+func (l layout) ofPod(pod types.UID) ([]place, error) {
 	var places []place
 	for _, block := range []bool{false, true} {
-		kind := "volumes"
-		if block {
-			kind = "volumeDevices"
-		}
-
-		entries, err := os.ReadDir(filepath.Join(m.cfg.Root, "pods", string(pod), kind, plugin))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
+		specs, err := names(l.volumesOf(pod, block))
 		if err != nil {
 			return nil, fmt.Errorf("list CSI volumes of pod %s: %w", pod, err)
 		}
 
-		for _, e := range entries {
-			p, found, err := m.recorded(pod, e.Name(), block)
+		for _, spec := range specs {
+			p, found, err := l.recorded(pod, spec, block)
+			if err == nil && !found {
+				err = remove(&p)
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -68,26 +69,8 @@ func (m *Mounter) ofPod(pod types.UID) ([]place, error) {
 	return places, nil
 }
 
-// recorded returns the place of a volume by its record. Without a record nothing was published on the
-// directory yet, and it is removed.
-func (m *Mounter) recorded(pod types.UID, spec string, block bool) (p place, found bool, err error) {
-	// The directory of the record depends neither on driver nor on handle, which only the record has.
-	p = m.place(pod, spec, "", "", block)
-	r, found, err := readRecord(filepath.Join(p.dir, dataFile))
-	if err != nil {
-		return place{}, false, err
-	}
-	if !found {
-		return place{}, false, remove(&p)
-	}
-
-	p = m.place(pod, spec, r.Driver, r.Handle, block)
-	p.record = r
-	return p, true, nil
-}
-
 // teardown takes one volume from the pod. The pod's record goes last, so that an interrupted teardown is
-// found and repeated.
+// found and repeated. From then on the volume may be unstaged.
 func (m *Mounter) teardown(ctx context.Context, p *place) error {
 	driver, err := m.cfg.Drivers.Driver(p.Driver)
 	if err != nil {
@@ -96,34 +79,14 @@ func (m *Mounter) teardown(ctx context.Context, p *place) error {
 	if err := unpublish(ctx, driver, p); err != nil {
 		return err
 	}
-
-	unlock, err := m.staging.Lock(ctx, stagingKey(p.Driver, p.Handle))
-	if err != nil {
-		return fmt.Errorf("unstage volume %s: %w", p.SpecName, err)
-	}
-	defer unlock()
-
-	// The last pod's teardown unstages. The record that holds the volume for this pod is still there.
-	shared, err := m.usedByOthers(p)
-	if err != nil {
+	if err := remove(p); err != nil {
 		return err
 	}
 
-	if !shared && p.Lifecycle != string(storagev1.VolumeLifecycleEphemeral) &&
-		driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
-		if err := unstage(ctx, driver, p); err != nil {
-			return err
-		}
+	if p.Lifecycle != string(ephemeral) {
+		m.unstager.Look(p.staging)
 	}
-
-	// Pods share the directory of a block volume.
-	if !shared && p.link != "" {
-		if err := removal.Tree(filepath.Dir(p.dir)); err != nil {
-			return err
-		}
-	}
-
-	return remove(p)
+	return nil
 }
 
 // unpublish has the driver take the volume from the pod's target. A driver that does not know the volume has
@@ -141,79 +104,14 @@ func unpublish(ctx context.Context, driver *csiplugin.Driver, p *place) error {
 	return removal.Tree(p.target)
 }
 
-// unstage has the driver take the volume from the node, and removes the record of the staging. A driver that
-// was never asked to stage it, or has refused, is not called.
-func unstage(ctx context.Context, driver *csiplugin.Driver, p *place) error {
-	if is, err := p.mayBeStaged(); !is || err != nil {
-		return err
-	}
-
-	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
-	defer cancel()
-
-	request := &csi.NodeUnstageVolumeRequest{VolumeId: p.Handle, StagingTargetPath: p.staging}
-	_, err := driver.Node.NodeUnstageVolume(ctx, request)
-	if err != nil && status.Code(err) != codes.NotFound {
-		return fmt.Errorf("UnmountDevice: NodeUnstageVolume of %s: %w", p.Handle, err)
-	}
-
-	return p.endStage()
-}
-
-// usedByOthers reports whether another pod of this node has the volume, or this one by another name, by what
-// is in the pods' directories. Several persistent volumes may have one handle, and share its staging then.
-func (m *Mounter) usedByOthers(p *place) (bool, error) {
-	pods, err := os.ReadDir(filepath.Join(m.cfg.Root, "pods"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("look for other users of volume %s: %w", p.SpecName, err)
-	}
-
-	for _, other := range pods {
-		theirs := m.place(types.UID(other.Name()), p.SpecName, p.Driver, p.Handle, p.link != "")
-		used, err := theirs.sharesWith(p)
-		if used || err != nil {
-			return used, err
-		}
-	}
-
-	return false, nil
-}
-
-// sharesWith reports whether the pod of a place has the volume of another place, there or by another name.
-func (p *place) sharesWith(other *place) (bool, error) {
-	if other.link != "" {
-		_, err := os.Lstat(p.link)
-		return err == nil && p.link != other.link, nil
-	}
-
-	volumes, err := os.ReadDir(filepath.Dir(p.dir))
-	if err != nil {
-		// Most pods have no volume of a driver, and some go meanwhile.
-		return false, nil
-	}
-
-	for _, v := range volumes {
-		dir := filepath.Join(filepath.Dir(p.dir), v.Name())
-		if dir == other.dir {
-			continue
-		}
-
-		r, found, err := readRecord(filepath.Join(dir, dataFile))
-		if err != nil {
-			return false, err
-		}
-		if found && r.Driver == other.Driver && r.Handle == other.Handle {
-			return true, nil
-		}
-	}
-
-	return false, nil
-}
-
 // remove deletes what the pod has of a place, the record included.
 func remove(p *place) error {
 	if p.link == "" {
 		return removal.Tree(p.dir)
+	}
+	// The kubelet before has bound the device there, too.
+	if err := removeMount(p.mapped); err != nil {
+		return fmt.Errorf("forget block volume %s: %w", p.SpecName, err)
 	}
 	for _, path := range []string{p.readyFile(), p.link} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -221,4 +119,12 @@ func remove(p *place) error {
 		}
 	}
 	return nil
+}
+
+// removeMount removes a file and what is mounted on it.
+func removeMount(path string) error {
+	if err := mount.Unmount(path); err != nil {
+		return err
+	}
+	return removal.Tree(path)
 }

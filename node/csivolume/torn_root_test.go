@@ -41,13 +41,15 @@ func TestRecordsThatAPowerLossHasTornCountAsNone(t *testing.T) {
 	_, err = n.mounter.Setup(t.Context(), request("still-wanted"))
 	must(t, err)
 	must(t, n.mounter.Teardown(t.Context(), "still-wanted"))
+	n.awaitUnstaged(t)
 	wantCalls(t, n.driver, "stage", "publish", "stage", "publish", "unpublish", "unstage")
 
 	_, err = n.mounter.Setup(t.Context(), request("gone"))
 	must(t, err)
 	lose("gone")
 	must(t, n.mounter.Teardown(t.Context(), "gone"))
-
+	n.restart(t)
+	n.awaitUnstaged(t)
 	left, _ := filepath.Glob(filepath.Join(n.root, "pods/gone/volumes/kubernetes.io~csi/*"))
 	if len(left) > 0 {
 		t.Errorf("left of a pod that is gone: %v", left)

@@ -1,4 +1,5 @@
-// Package inventory remembers which volumes of pods are mounted. It looks at nothing itself.
+// Package inventory remembers which volumes of pods are mounted, and by which kind of plugin. It looks at
+// nothing itself.
 package inventory
 
 import (
@@ -8,32 +9,33 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Inventory is the volumes that are mounted, pod by pod. The zero value has none. It is safe for concurrent
-// use.
+// Inventory is the volumes of pods that were to be mounted, pod by pod. The zero value has none. It is safe
+// for concurrent use.
 type Inventory struct {
 	// mu guards pods, whose volumes are by name.
 	mu   sync.Mutex
-	pods map[types.UID]map[string]*v1.Volume
+	pods map[types.UID]map[string]entry
 }
 
-// Add enters those of a pod's volumes that are mounted. What was mounted before stays so.
-func (i *Inventory) Add(pod *v1.Pod, isMounted func(name string) bool) {
+// entry is one volume.
+type entry struct {
+	plugin  string
+	mounted bool
+}
+
+// Enter says that a volume of a pod was mounted, or could not be. What was mounted before stays so.
+func (i *Inventory) Enter(pod types.UID, volume, plugin string, mounted bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.pods == nil {
-		i.pods = map[types.UID]map[string]*v1.Volume{}
+		i.pods = map[types.UID]map[string]entry{}
+	}
+	if i.pods[pod] == nil {
+		i.pods[pod] = map[string]entry{}
 	}
 
-	volumes := i.pods[pod.UID]
-	if volumes == nil {
-		volumes = map[string]*v1.Volume{}
-		i.pods[pod.UID] = volumes
-	}
-	for n := range pod.Spec.Volumes {
-		if volume := &pod.Spec.Volumes[n]; isMounted(volume.Name) {
-			volumes[volume.Name] = volume
-		}
-	}
+	mounted = mounted || i.pods[pod][volume].mounted
+	i.pods[pod][volume] = entry{plugin, mounted}
 }
 
 // Drop takes out those of a pod.
@@ -43,15 +45,28 @@ func (i *Inventory) Drop(pod types.UID) {
 	delete(i.pods, pod)
 }
 
-// All returns the volumes of all pods. They are shared and must not be changed.
-func (i *Inventory) All() []*v1.Volume {
+// Mounted returns how many volumes are mounted by each plugin.
+func (i *Inventory) Mounted() map[string]int {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	var out []*v1.Volume
+	out := map[string]int{}
 	for _, volumes := range i.pods {
 		for _, volume := range volumes {
-			out = append(out, volume)
+			if volume.mounted {
+				out[volume.plugin]++
+			}
 		}
 	}
 	return out
+}
+
+// PluginOf returns the plugin of a pod's volume. Which one mounts a claim's is known when the claim has been
+// read.
+func (i *Inventory) PluginOf(pod types.UID, v *v1.Volume) string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if known, ok := i.pods[pod][v.Name]; ok {
+		return known.plugin
+	}
+	return Plugin(v, nil)
 }

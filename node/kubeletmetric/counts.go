@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podsource"
@@ -24,6 +25,13 @@ type Source interface {
 	MirrorCount() int
 }
 
+// Mounts are the volumes of the node's pods (inventory.Inventory).
+type Mounts interface {
+	// Mounted returns how many are mounted by each plugin.
+	Mounted() map[string]int
+	PluginOf(pod types.UID, volume *v1.Volume) string
+}
+
 // listTimeout bounds the runtime's part in a scrape.
 const listTimeout = 5 * time.Second
 
@@ -31,20 +39,19 @@ const listTimeout = 5 * time.Second
 type counts struct {
 	runtime Lister
 	pods    Source
-	mounted func() []*v1.Volume
+	mounts  Mounts
 
 	sandboxes, containers    *prometheus.Desc
 	desired, active, mirrors *prometheus.Desc
 	ephemeral, volumes       *prometheus.Desc
 }
 
-// Count adds the numbers of pods, containers and volumes to what is served. mounted returns the volumes of
-// pods that are mounted.
-func (s *Set) Count(rt Lister, pods Source, mounted func() []*v1.Volume) {
+// Count adds the numbers of pods, containers and volumes to what is served.
+func (s *Set) Count(rt Lister, pods Source, mounts Mounts) {
 	s.Registry.MustRegister(&counts{
 		runtime:    rt,
 		pods:       pods,
-		mounted:    mounted,
+		mounts:     mounts,
 		sandboxes:  desc("running_pods", "Number of pods whose sandbox runs."),
 		containers: desc("running_containers", "Number of containers, by state.", "container_state"),
 		desired: desc("desired_pods",
@@ -131,7 +138,7 @@ func (c *counts) countRuntime(out chan<- prometheus.Metric) {
 
 func (c *counts) countPods(out chan<- prometheus.Metric) {
 	desired, active := map[string]int{}, map[string]int{}
-	var volumes []*v1.Volume
+	volumes := map[string]int{}
 	debugging := 0
 	for _, pod := range c.pods.List() {
 		static := ""
@@ -147,7 +154,7 @@ func (c *counts) countPods(out chan<- prometheus.Metric) {
 
 		active[static]++
 		for i := range pod.Spec.Volumes {
-			volumes = append(volumes, &pod.Spec.Volumes[i])
+			volumes[c.mounts.PluginOf(pod.UID, &pod.Spec.Volumes[i])]++
 		}
 	}
 
@@ -157,18 +164,14 @@ func (c *counts) countPods(out chan<- prometheus.Metric) {
 	}
 
 	c.countVolumes(out, volumes, "desired_state_of_world")
-	c.countVolumes(out, c.mounted(), "actual_state_of_world")
+	c.countVolumes(out, c.mounts.Mounted(), "actual_state_of_world")
 	out <- gauge(c.mirrors, float64(c.pods.MirrorCount()))
 	out <- gauge(c.ephemeral, float64(debugging))
 }
 
-// countVolumes counts volumes that are in a state, by their kind.
-func (c *counts) countVolumes(out chan<- prometheus.Metric, volumes []*v1.Volume, state string) {
-	byPlugin := map[string]int{}
-	for _, volume := range volumes {
-		byPlugin[PluginOf(volume)]++
-	}
-	for plugin, n := range byPlugin {
+// countVolumes counts volumes that are in a state, by their plugins.
+func (c *counts) countVolumes(out chan<- prometheus.Metric, volumes map[string]int, state string) {
+	for plugin, n := range volumes {
 		out <- gauge(c.volumes, float64(n), plugin, state)
 	}
 }

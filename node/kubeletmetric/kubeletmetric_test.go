@@ -14,6 +14,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/trivet-node/trivet/node/inventory"
 	"github.com/trivet-node/trivet/node/kubeletconfig"
 	"github.com/trivet-node/trivet/node/nodestatus"
 	"github.com/trivet-node/trivet/node/plan"
@@ -228,7 +229,7 @@ func TestTheStartOfANewNodeIsMeasured(t *testing.T) {
 
 func TestVolumesAreCountedByPlugin(t *testing.T) {
 	s := newSet()
-	secret := &v1.Volume{VolumeSource: v1.VolumeSource{Secret: &v1.SecretVolumeSource{}}}
+	const secret = "kubernetes.io/secret"
 	s.Volumes.Mounted(secret, time.Millisecond, nil)
 	s.Volumes.Mounted(secret, time.Millisecond, errors.New("no"))
 	s.Volumes.Called("csi.example", "/csi.v1.Node/NodePublishVolume", codes.OK, time.Second)
@@ -271,15 +272,17 @@ func (node) List() []*v1.Pod {
 
 func (node) MirrorCount() int { return 1 }
 
-// mounted are two volumes.
-func mounted() []*v1.Volume {
-	empty := &v1.Volume{VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}}
-	return []*v1.Volume{empty, empty}
+// mounted are two volumes, of a driver.
+func mounted() *inventory.Inventory {
+	i := &inventory.Inventory{}
+	i.Enter("u", "a", "kubernetes.io/csi:d", true)
+	i.Enter("u", "b", "kubernetes.io/csi:d", true)
+	return i
 }
 
 func TestPodsAndContainersAreCountedWhenThereIsAScrape(t *testing.T) {
 	s := newSet()
-	s.Count(node{}, node{}, mounted)
+	s.Count(node{}, node{}, mounted())
 	s.CountProtected(func() (guaranteed, burstable int64) { return 1, 1 })
 	has(t, s,
 		`kubelet_running_pods 2`,
@@ -292,13 +295,13 @@ func TestPodsAndContainersAreCountedWhenThereIsAScrape(t *testing.T) {
 		`kubelet_managed_ephemeral_containers 0`,
 		`volume_manager_total_volumes{plugin_name="kubernetes.io/configmap",`+
 			`state="desired_state_of_world"} 1`,
-		`volume_manager_total_volumes{plugin_name="kubernetes.io/empty-dir",`+
+		`volume_manager_total_volumes{plugin_name="kubernetes.io/csi:d",`+
 			`state="actual_state_of_world"} 2`)
 }
 
 func TestWhatTheRuntimeDoesNotAnswerIsLeftOut(t *testing.T) {
 	s := newSet()
-	s.Count(node{broken: true}, node{}, mounted)
+	s.Count(node{broken: true}, node{}, mounted())
 	has(t, s, `kubelet_mirror_pods 1`)
 	if got := scrape(s); strings.Contains(got, "kubelet_running") {
 		t.Error(got)

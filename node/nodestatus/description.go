@@ -133,6 +133,7 @@ func sameDescription(a, b *v1.NodeStatus) bool {
 		a.DaemonEndpoints == b.DaemonEndpoints &&
 		equal(a.RuntimeHandlers, b.RuntimeHandlers) &&
 		equal(a.Features, b.Features) &&
+		slices.Equal(a.VolumesInUse, b.VolumesInUse) &&
 		slices.Equal(a.DeclaredFeatures, b.DeclaredFeatures)
 }
 

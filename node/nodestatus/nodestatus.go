@@ -40,6 +40,9 @@ type Config struct {
 	Thresholds     threshold.Set   // evictionHard
 	AllAllocatable bool            // what Thresholds keep free is allocatable
 
+	// InUse are the attachable volumes that the node uses; nil: none.
+	InUse InUse
+
 	// Pressure returns what the node is short of, as conditions; nil: of nothing.
 	Pressure func() []v1.NodeConditionType
 
@@ -75,6 +78,15 @@ type Runtime interface {
 	Info(ctx context.Context) (runtime.Info, error)
 	ListImages(ctx context.Context) ([]*runtime.Image, error)
 	UpdatePodCIDR(ctx context.Context, cidrs string) error
+}
+
+// InUse knows the volumes that must not be detached (inuse.Volumes).
+type InUse interface {
+	// Names returns them. known is false as long as it is not known which they are.
+	Names() (names []v1.UniqueVolumeName, known bool)
+
+	// Reported is told which of them the API shows.
+	Reported(names []v1.UniqueVolumeName)
 }
 
 // Events records events about the node.

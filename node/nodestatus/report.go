@@ -32,11 +32,13 @@ func (r *Reporter) report(ctx context.Context, due bool) (sent, ready bool, err 
 		return false, false, err
 	}
 
+	r.describeVolumes(want)
 	described := !sameDescription(&node.Status, want)
 	found := findings(r.cfg.Pressure(), info, runtimeErr)
 	changed := apply(want, found, time.Now().Truncate(time.Second))
 	ready = isReady(want)
 	if !described && !changed && !due {
+		r.reportedVolumes(want)
 		return false, ready, nil
 	}
 
@@ -60,6 +62,7 @@ func (r *Reporter) report(ctx context.Context, due bool) (sent, ready bool, err 
 	}
 
 	r.own.saw(stored)
+	r.reportedVolumes(want)
 	r.announce(&node.Status, want)
 	return true, ready, nil
 }
@@ -92,8 +95,27 @@ func (r *Reporter) announce(before, after *v1.NodeStatus) {
 	}
 }
 
+// describeVolumes enters the volumes in use. As long as they are not known, what an earlier agent has entered
+// stays.
+func (r *Reporter) describeVolumes(want *v1.NodeStatus) {
+	if r.cfg.InUse == nil {
+		want.VolumesInUse = nil
+		return
+	}
+	if names, known := r.cfg.InUse.Names(); known {
+		want.VolumesInUse = names
+	}
+}
+
+// reportedVolumes says that the API shows the volumes in use of a status.
+func (r *Reporter) reportedVolumes(s *v1.NodeStatus) {
+	if r.cfg.InUse != nil {
+		r.cfg.InUse.Reported(s.VolumesInUse)
+	}
+}
+
 // foreign are the parts of a status that are not the agent's.
-var foreign = []string{"volumesInUse", "volumesAttached", "config", "phase"}
+var foreign = []string{"volumesAttached", "config", "phase"}
 
 // statusPatch is a strategic merge patch of what a node agent owns. Conditions and addresses merge by type,
 // so addresses are replaced as a whole.
@@ -116,10 +138,13 @@ func statusPatch(s *v1.NodeStatus) ([]byte, error) {
 		delete(fields, name)
 	}
 
-	// What is not there is left as it is by a patch: the last image that goes would be shown forever, and
-	// swap that is off.
+	// What is not there is left as it is by a patch: the last image and the last volume that go would be
+	// shown forever, and swap that is off.
 	if len(own.Images) == 0 {
 		fields["images"] = nil
+	}
+	if len(own.VolumesInUse) == 0 {
+		fields["volumesInUse"] = nil
 	}
 	if info, ok := fields["nodeInfo"].(map[string]any); ok && own.NodeInfo.Swap == nil {
 		info["swap"] = nil

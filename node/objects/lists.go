@@ -13,6 +13,7 @@ import (
 	nodev1 "k8s.io/api/node/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/storage"
@@ -85,6 +86,17 @@ func (c *Cache) Services(ctx context.Context, namespace string, wait bool) ([]*v
 // CSIDriver returns the driver's object, NotFound when the cluster has none (all defaults apply then).
 func (c *Cache) CSIDriver(ctx context.Context, name string) (*storagev1.CSIDriver, error) {
 	return byName(ctx, c.lists.drivers, c.reads.drivers, name)
+}
+
+// NeedsAttach reports whether volumes of a driver are attached, by its object in the list, and whether that
+// is known. It does not wait.
+func (c *Cache) NeedsAttach(driver string) (needs, known bool) {
+	if !c.lists.drivers.HasListed() {
+		return false, false
+	}
+
+	found := c.lists.drivers.Get(driver)
+	return found == nil || ptr.Deref(found.Spec.AttachRequired, true), true
 }
 
 // RuntimeClass returns the class, NotFound when the cluster has none of that name.

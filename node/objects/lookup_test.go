@@ -278,6 +278,26 @@ func TestDriversAndClassesAreFoundByName(t *testing.T) {
 	}
 }
 
+func TestWhatADriverNeedsIsKnownWithoutWaiting(t *testing.T) {
+	api := kubetest.Start(t)
+	for name, attached := range map[string]bool{"attached": true, "not-attached": false} {
+		api.Put(&storagev1.CSIDriver{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec:       storagev1.CSIDriverSpec{AttachRequired: &attached},
+		})
+	}
+
+	n := run(t, api)
+	if _, err := n.CSIDriver(t.Context(), "attached"); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"attached": true, "not-attached": false, "none": true} {
+		if needs, known := n.NeedsAttach(name); needs != want || !known {
+			t.Errorf("driver %s: needs it %v, known %v", name, needs, known)
+		}
+	}
+}
+
 func TestClaimsAndVolumesAreReadEachTime(t *testing.T) {
 	api := kubetest.Start(t)
 	api.Put(&v1.PersistentVolumeClaim{ObjectMeta: named("claim")})

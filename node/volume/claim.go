@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/trivet-node/trivet/node/inventory"
 	"github.com/trivet-node/trivet/node/nfsvolume"
 	"github.com/trivet-node/trivet/node/podspec"
 )
@@ -30,14 +31,15 @@ func (m *Mounter) claim(
 		return Mounted{}, err
 	}
 
+	plugin := inventory.Plugin(vol, pv)
 	block := ptr.Deref(pv.Spec.VolumeMode, v1.PersistentVolumeFilesystem) == v1.PersistentVolumeBlock
 	if err := checkUse(pod, vol.Name, block); err != nil {
-		return Mounted{}, err
+		return Mounted{plugin: plugin}, err
 	}
 
 	groups, err := groupsOf(pv)
 	if err != nil {
-		return Mounted{}, err
+		return Mounted{plugin: plugin}, err
 	}
 
 	// The pod, the claim with its volume, or the volume's source may ask for read-only.
@@ -58,6 +60,7 @@ func (m *Mounter) claim(
 		ReadOnly: readOnly,
 		groups:   groups,
 		revisit:  provided.Revisit,
+		plugin:   plugin,
 	}, err
 }
 

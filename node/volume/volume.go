@@ -6,6 +6,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,8 +42,7 @@ type Objects interface {
 type CSI interface {
 	// Setup makes the volume available. With an error of reason ResizeFailed it is available nevertheless.
 	Setup(ctx context.Context, request Request) (Provided, error)
-	// Teardown unpublishes and, when no other pod needs it, unstages every CSI volume of the pod, from what
-	// is on disk.
+	// Teardown unpublishes every CSI volume of the pod, from what is on disk.
 	Teardown(ctx context.Context, pod types.UID) error
 }
 
@@ -107,8 +107,8 @@ type Config struct {
 	NFS *nfsvolume.Mounter
 	Log *slog.Logger
 
-	// Mounted is told about each attempt to mount a volume or bring it up to date. It may be nil.
-	Mounted func(volume *v1.Volume, took time.Duration, err error)
+	// Mounted is told about each attempt of a plugin to mount a volume or bring it up to date. It may be nil.
+	Mounted func(plugin string, took time.Duration, err error)
 }
 
 // Mounter mounts the volumes of this node's pods.
@@ -129,7 +129,7 @@ func New(cfg Config) *Mounter {
 	}
 
 	if cfg.Mounted == nil {
-		cfg.Mounted = func(*v1.Volume, time.Duration, error) {}
+		cfg.Mounted = func(string, time.Duration, error) {}
 	}
 
 	tokens := token.NewCache(cfg.Tokens, cfg.Log)
@@ -163,6 +163,9 @@ type Mounted struct {
 
 	groups  []int64
 	revisit bool
+
+	// plugin mounts the volume of a claim, also one that could not be mounted.
+	plugin string
 }
 
 // Volumes are the mounted volumes of a pod.
@@ -210,17 +213,12 @@ func (m *Mounter) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
 
 	volumes := &Volumes{ByName: map[string]Mounted{}}
 	err = m.mountUsed(ctx, pod, volumes)
-	m.present.Add(pod, func(name string) bool {
-		_, mounted := volumes.ByName[name]
-		return mounted
-	})
 	volumes.SetUpAgain = m.setUpAgain(pod, volumes)
 	return volumes, err
 }
 
-// Present returns the volumes of all pods that this agent has mounted, or has found mounted, and not yet
-// unmounted. They are shared and must not be changed.
-func (m *Mounter) Present() []*v1.Volume { return m.present.All() }
+// Present are the volumes of all pods that this agent was to mount, and not yet to unmount.
+func (m *Mounter) Present() *inventory.Inventory { return &m.present }
 
 // mountUsed mounts the volumes that containers use, and enters them into volumes.
 func (m *Mounter) mountUsed(ctx context.Context, pod *v1.Pod, volumes *Volumes) error {
@@ -239,15 +237,19 @@ func (m *Mounter) mountUsed(ctx context.Context, pod *v1.Pod, volumes *Volumes) 
 		running.Go(func() {
 			began := time.Now()
 			mounted, err := m.mount(ctx, pod, vol)
-			m.cfg.Mounted(vol, time.Since(began), err)
 			failure := failed(vol.Name, err)
+
+			// A volume that did not grow is mounted nevertheless.
+			ungrown := failure != nil && failure.Reason == ResizeFailed
+			plugin := cmp.Or(mounted.plugin, m.present.PluginOf(pod.UID, vol))
+			m.cfg.Mounted(plugin, time.Since(began), err)
+			m.present.Enter(pod.UID, vol.Name, plugin, failure == nil || ungrown)
 
 			mu.Lock()
 			defer mu.Unlock()
 
-			// A volume that did not grow is mounted nevertheless.
 			switch {
-			case failure != nil && failure.Reason == ResizeFailed:
+			case ungrown:
 				volumes.Ungrown = append(volumes.Ungrown, failure)
 			case failure != nil:
 				errs = append(errs, failure)

@@ -1,0 +1,166 @@
+// Package staging is the part of CSI that belongs to the node and to no pod: a volume is staged once for all
+// pods that use it, and unstaged when none does any more, apart from the end of the last of them. A record on
+// disk, kubelet's, says what is staged: the Unstager needs nothing else, after a crash, a reboot, or a change
+// from kubelet. Who uses a volume, and what a driver is told when it stages one, its caller knows.
+package staging
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/removal"
+	"github.com/trivet-node/trivet/node/csivolume/record"
+)
+
+// Place is where a volume is staged on the node, and what says so. The pods share it.
+type Place struct {
+	Driver string
+	Handle string
+
+	// Path is where the driver stages the volume.
+	Path string
+
+	// Spec is the name of a block volume on disk, empty for a file system.
+	Spec string
+
+	// dir is the directory of the record of the staging.
+	dir string
+}
+
+// Of is the place of a file system, which all volumes of its handle share.
+func Of(root, driver, handle string) Place {
+	dir := filepath.Join(plugins(root), driver, fmt.Sprintf("%x", sha256.Sum256([]byte(handle))))
+	return mountedIn(dir, driver, handle)
+}
+
+// mountedIn is the place of a file system whose record is in dir.
+func mountedIn(dir, driver, handle string) Place {
+	return Place{
+		Driver: driver,
+		Handle: handle,
+		Path:   filepath.Join(dir, "globalmount"),
+		dir:    dir,
+	}
+}
+
+// OfBlock is the place of a block volume, by the name of the persistent volume.
+func OfBlock(root, spec, driver, handle string) Place {
+	spec = SpecDir(spec)
+	return Place{
+		Driver: driver,
+		Handle: handle,
+		Spec:   spec,
+		Path:   filepath.Join(Devices(root), "staging", spec),
+		dir:    filepath.Join(Devices(root), spec, "stage"),
+	}
+}
+
+// plugins is kubelet's directory of what it has of CSI volumes.
+func plugins(root string) string { return filepath.Join(root, "plugins", "kubernetes.io", "csi") }
+
+const (
+	// devices is the directory of block volumes, beside those of drivers.
+	devices = "volumeDevices"
+
+	// data is the directory of the record of a block volume that its pods share.
+	data = "data"
+)
+
+// Devices is the directory of what is there of block volumes.
+func Devices(root string) string { return filepath.Join(plugins(root), devices) }
+
+// SpecDir is the name of a volume as the name of a directory.
+func SpecDir(spec string) string { return strings.ReplaceAll(spec, "/", "~") }
+
+// Name names the volume: all that is staged of it is locked by this.
+func (p Place) Name() string { return p.Driver + "^" + p.Handle }
+
+func (p Place) record() record.Record { return record.Record{Handle: p.Handle, Driver: p.Driver} }
+
+func (p Place) file() string { return filepath.Join(p.dir, record.File) }
+
+// Staged reports whether the volume was staged in this boot and still is.
+func (p Place) Staged(boot string) (bool, error) {
+	r, found, err := record.Read(p.file())
+	if !found {
+		return false, err
+	}
+	return r.Holds(boot, p.Path)
+}
+
+// Begin records that the driver is about to stage or to unstage the volume: from here on nobody knows whether
+// it is staged. It makes the directory for that.
+func (p Place) Begin() error {
+	if err := p.record().Write(p.file()); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(p.Path, 0o750); err != nil {
+		return fmt.Errorf("make %s: %w", p.Path, err)
+	}
+	return nil
+}
+
+// Finish records that the volume is staged.
+func (p Place) Finish(boot string) error { return p.record().Finish(boot, p.Path, p.file()) }
+
+// MayBeStaged reports whether a driver was asked to stage the volume and has neither refused nor undone it.
+func (p Place) MayBeStaged() (bool, error) {
+	for _, dir := range []string{p.dir, p.Path} {
+		_, err := os.Lstat(dir)
+		if err == nil {
+			return true, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// End removes what is left of a staging that the driver has undone or refused.
+func (p Place) End() error {
+	if err := removal.Tree(p.Path); err != nil {
+		return err
+	}
+	return removal.Tree(p.dir)
+}
+
+// Forget removes what is there of a volume that is not staged and that no pod uses. The record of a block
+// volume, by which List finds it, goes last.
+func (p Place) Forget() error {
+	if err := p.End(); err != nil || p.Spec == "" {
+		return err
+	}
+
+	own := filepath.Dir(p.dir)
+	published := filepath.Join(filepath.Dir(own), "publish", p.Spec)
+	for _, remove := range []func() error{
+		func() error { return removeEmpty(published) },
+		func() error { return removal.Tree(filepath.Join(own, "dev")) },
+		func() error { return removal.Tree(filepath.Join(own, data)) },
+		func() error { return removeEmpty(own) },
+	} {
+		if err := remove(); err != nil {
+			return fmt.Errorf("forget volume %s: %w", p.Handle, err)
+		}
+	}
+
+	return nil
+}
+
+// removeEmpty removes a directory unless something is in it: a volume may have the name of a directory that
+// is there for all of them.
+func removeEmpty(dir string) error {
+	err := os.Remove(dir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,110 @@
+package staging
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// begun is a place where a volume is about to be staged; one of a block volume has what its pods share.
+func begun(t *testing.T, root, name string, block bool) Place {
+	t.Helper()
+	p := Of(root, "d", name)
+	if block {
+		p = OfBlock(root, name, "d", name)
+		must(t, p.record().Write(filepath.Join(filepath.Dir(p.dir), data, "vol_data.json")))
+	}
+	must(t, p.Begin())
+	return p
+}
+
+func TestAPlaceKnowsHowFarItIs(t *testing.T) {
+	for _, block := range []bool{false, true} {
+		p := begun(t, t.TempDir(), "pv", block)
+		for _, step := range []struct {
+			do              func() error
+			staged, mayBeIt bool
+		}{
+			{func() error { return nil }, false, true},
+			{func() error { return p.Finish("boot") }, true, true},
+			{p.Begin, false, true},
+			{p.End, false, false},
+			{p.Forget, false, false},
+		} {
+			must(t, step.do())
+			staged, err := p.Staged("boot")
+			must(t, err)
+			may, err := p.MayBeStaged()
+			must(t, err)
+			if staged != step.staged || may != step.mayBeIt {
+				t.Errorf("block %v: staged %v, may be %v, want %+v", block, staged, may, step)
+			}
+		}
+	}
+}
+
+// The agent or the driver may die at any instruction.
+func TestWhatIsLeftOfAStagingIsFound(t *testing.T) {
+	for _, block := range []bool{false, true} {
+		for what, cut := range map[string]func(Place) error{
+			"nothing":            func(Place) error { return nil },
+			"the place":          func(p Place) error { return os.RemoveAll(p.Path) },
+			"a file of a driver": func(p Place) error { return os.WriteFile(p.Path+"/x", nil, 0o600) },
+		} {
+			root := t.TempDir()
+			p := begun(t, root, "pv", block)
+			must(t, cut(p))
+			found, unread, err := List(root)
+			must(t, err)
+			diff := cmp.Diff([]Place{p}, found, cmp.AllowUnexported(Place{}))
+			if diff != "" || unread != nil {
+				t.Errorf("block %v, %s: %v, %s", block, what, unread, diff)
+			}
+		}
+	}
+}
+
+func TestWhatHasNoWholeRecordIsRemovedFromTheList(t *testing.T) {
+	root := t.TempDir()
+	p := begun(t, root, "torn", false)
+	must(t, os.Truncate(p.file(), 0))
+	must(t, os.MkdirAll(filepath.Join(Devices(root), "empty"), 0o700))
+	found, unread, err := List(root)
+	must(t, err)
+	if len(found) > 0 || len(unread) > 0 {
+		t.Errorf("found %v, unread %v", found, unread)
+	}
+	for _, dir := range []string{p.dir, filepath.Join(Devices(root), "empty")} {
+		if _, err := os.Lstat(dir); err == nil {
+			t.Errorf("%s is still there", dir)
+		}
+	}
+}
+
+func TestAForgottenBlockVolumeTakesNoOtherAlong(t *testing.T) {
+	root := t.TempDir()
+	other := begun(t, root, "other", true)
+	for _, name := range []string{"publish", "pv"} {
+		p := begun(t, root, name, true)
+		must(t, os.MkdirAll(filepath.Join(Devices(root), "publish", "other", "uid"), 0o700))
+		must(t, p.Forget())
+	}
+
+	found, _, err := List(root)
+	must(t, err)
+	if len(found) != 1 || found[0].Spec != other.Spec {
+		t.Errorf("left %v", found)
+	}
+	if _, err := os.Lstat(filepath.Join(Devices(root), "publish", "other", "uid")); err != nil {
+		t.Error(err)
+	}
+}
