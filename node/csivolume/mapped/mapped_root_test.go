@@ -14,6 +14,8 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
+func TestMain(m *testing.M) { os.Exit(testenv.OwnMounts(m)) }
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
