@@ -36,7 +36,7 @@ type place struct {
 	// staging is where the volume is staged for all pods of the node.
 	staging staging.Place
 
-	// mapped is where kubelet binds a block volume to once more.
+	// mapped is where kubelet binds a block volume to once more. It is empty for file systems.
 	mapped string
 }
 

@@ -13,9 +13,9 @@ import (
 	"google.golang.org/grpc/status"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/internal/removal"
 	"github.com/trivet-node/trivet/node/csiplugin"
+	"github.com/trivet-node/trivet/node/csivolume/mapped"
 )
 
 // Teardown unpublishes the pod's CSI volumes, all at the same time. Those that no other pod on the node has
@@ -76,6 +76,9 @@ func (m *Mounter) teardown(ctx context.Context, p *place) error {
 	if err != nil {
 		return fmt.Errorf("unpublish volume %s: %w", p.SpecName, err)
 	}
+	if err := mapped.Remove(p.mapped); err != nil {
+		return fmt.Errorf("unpublish volume %s: %w", p.SpecName, err)
+	}
 	if err := unpublish(ctx, driver, p); err != nil {
 		return err
 	}
@@ -109,22 +112,11 @@ func remove(p *place) error {
 	if p.link == "" {
 		return removal.Tree(p.dir)
 	}
-	// The kubelet before has bound the device there, too.
-	if err := removeMount(p.mapped); err != nil {
-		return fmt.Errorf("forget block volume %s: %w", p.SpecName, err)
-	}
+
 	for _, path := range []string{p.readyFile(), p.link} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("forget block volume %s: %w", p.SpecName, err)
 		}
 	}
 	return nil
-}
-
-// removeMount removes a file and what is mounted on it.
-func removeMount(path string) error {
-	if err := mount.Unmount(path); err != nil {
-		return err
-	}
-	return removal.Tree(path)
 }
