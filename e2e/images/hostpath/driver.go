@@ -25,6 +25,9 @@ type driver struct {
 	attach      bool
 	maxAttached int64
 
+	// strict is whether volumes that are staged are refused when they are to be detached.
+	strict bool
+
 	// mu is held during each call.
 	mu      sync.Mutex
 	store   *store

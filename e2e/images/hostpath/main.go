@@ -32,7 +32,7 @@ func main() {
 	proxied := flag.String("proxy-endpoint", "", "address to join the socket with")
 	flag.Bool("node-expand-required", true, "taken: it is always required")
 	flag.Bool("enable-topology", true, "taken: it is always there")
-	flag.Bool("check-volume-lifecycle", false, "taken: it is always checked")
+	flag.BoolVar(&d.strict, "check-volume-lifecycle", false, "volumes that are staged are not detached")
 	flag.Int("v", 0, "taken and ignored")
 	flag.Parse()
 
