@@ -228,8 +228,22 @@ func (s network) throughIngress(ctx context.Context) (string, error) {
 // published is where the host has a port of the first node.
 func (s network) published(ctx context.Context, port int) (string, error) {
 	out, err := s.Cluster.Output(ctx, "", "docker", "port", s.Nodes[0], strconv.Itoa(port)+"/tcp")
-	at, _, _ := strings.Cut(out, "\n")
-	return at, err
+	if err != nil {
+		return "", err
+	}
+	return hostPort(out)
+}
+
+// hostPort is the first of what docker port prints. Old versions put no brackets round IPv6.
+func hostPort(out string) (string, error) {
+	line, _, _ := strings.Cut(out, "\n")
+	colon := strings.LastIndexByte(line, ':')
+	if colon < 0 {
+		return "", fmt.Errorf("docker port says %q", out)
+	}
+
+	host := strings.Trim(line[:colon], "[]")
+	return net.JoinHostPort(host, line[colon+1:]), nil
 }
 
 // fetch asks a server of the host for /info; name is in the request if it is not empty.
