@@ -224,6 +224,36 @@ func TestWhatIsFromBeforeConfirmsNothing(t *testing.T) {
 	}
 }
 
+// TestReadyIsWhenTheNodeFirstWas is of a status that is renewed while the machine waits for its proof.
+func TestReadyIsWhenTheNodeFirstWas(t *testing.T) {
+	c := start(t)
+	c.look(1)
+	c.host.does(swap.Trying, "")
+	c.again()
+	record, err := c.host.folder.Record()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	first := record.Switched.Truncate(time.Second).Add(2 * time.Second)
+	for _, heartbeat := range []time.Time{first, first.Add(40 * time.Second)} {
+		c.change(func(n *corev1.Node) {
+			n.Status = status("trivet-cri://v1")
+			n.Status.Conditions[0].LastHeartbeatTime = metav1.NewTime(heartbeat)
+		})
+		c.look(1)
+	}
+
+	if ready, is := c.host.folder.Confirmed(record.Order.ID); !is || !ready.Equal(first) {
+		t.Errorf("confirmed: %t, Ready at %s, want %s", is, ready, first)
+	}
+
+	record.Ready, record.Stopped = first, first.Add(250*time.Millisecond)
+	if text := summary(view{record: record}); !strings.Contains(text, "Ready within 1 s") {
+		t.Errorf("result %q", text)
+	}
+}
+
 // TestWhatIsLeftKeepsTheLabelUntilItIsGone is of a way out that could not give all back.
 func TestWhatIsLeftKeepsTheLabelUntilItIsGone(t *testing.T) {
 	c := in(t)

@@ -221,6 +221,11 @@ func (a *Attendant) accompany(ctx context.Context, v view) error {
 	if v.record.Phase != swap.Trying {
 		return nil
 	}
+	if _, is := a.folder.Confirmed(v.order.ID); is {
+		// Said once: until the machine has its proof, the node's status is renewed, and with that since when it
+		// works.
+		return nil
+	}
 	if why := a.unfit(ctx, v); why != "" {
 		a.cfg.Log.Debug("the node is not confirmed yet", "why", why)
 		return nil
@@ -305,10 +310,10 @@ func summary(v view) string {
 	record := v.record
 	text := fmt.Sprintf("%s has the seat", record.State())
 	if !record.Stopped.IsZero() && record.Failure == "" {
-		// The status of a node has whole seconds.
-		text += fmt.Sprintf("; the node was without its agent for %.1f s, and Ready after %.0f s",
+		// The status of a node has whole seconds: it is from before the next one.
+		text += fmt.Sprintf("; the node was without its agent for %.1f s, and Ready within %.0f s",
 			record.Switched.Sub(record.Stopped).Seconds(),
-			math.Ceil(record.Ready.Sub(record.Stopped).Seconds()))
+			math.Ceil(record.Ready.Add(time.Second).Sub(record.Stopped).Seconds()))
 	}
 	if record.Failure != "" {
 		text += fmt.Sprintf("; %s was taken back: %s", record.Order.To, record.Failure)
