@@ -89,6 +89,20 @@ func TestLabelThatIsTakenAwayTakesAllWithIt(t *testing.T) {
 		t.Errorf("spec %+v, labels %q, annotations %q, swept %t",
 			node.Spec, node.Labels, node.Annotations, c.host.gone)
 	}
+
+	// With the label goes, may be, what the installer may do.
+	var said, left int
+	for i, call := range c.Calls() {
+		switch {
+		case strings.HasPrefix(call, "create events"):
+			said = i
+		case strings.HasPrefix(call, "patch nodes"):
+			left = i
+		}
+	}
+	if said == 0 || said > left {
+		t.Errorf("call %d says how it ended, call %d takes the label away", said, left)
+	}
 }
 
 func TestNodeThatWasCordonedBeforeStaysSo(t *testing.T) {

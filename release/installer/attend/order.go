@@ -296,10 +296,11 @@ func (a *Attendant) leave(ctx context.Context, v view) error {
 	if err := a.host.Sweep(); err != nil {
 		return err
 	}
-	// Before the label goes, and with it this pod.
+	// Before the label goes, and with it this pod, its account and what that may do.
 	if err := a.turn.Give(ctx); err != nil {
 		return err
 	}
+	a.flush(ctx)
 	annotations[mark(a.cfg.Part)] = nil
 	labels := map[string]any{mark(a.cfg.Part): nil}
 	return a.drain.Uncordon(ctx, v.node, drain.Change{Labels: labels, Annotations: annotations})
@@ -349,3 +350,12 @@ func (a *Attendant) release(ctx context.Context, node *corev1.Node, change drain
 func (a *Attendant) say(kind, reason, text string) {
 	a.recorder.Record(event.Node(a.cfg.Node), kind, reason, text)
 }
+
+// flush waits for what was said to be stored. That it is not is no reason to stop.
+func (a *Attendant) flush(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, flushLimit)
+	defer cancel()
+	a.recorder.Flush(ctx)
+}
+
+const flushLimit = 5 * time.Second
