@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -271,8 +272,19 @@ func (m Machine) Info() v1.NodeSystemInfo {
 	if memory, err := m.Memory(); err == nil && memory.Swap > 0 {
 		info.Swap = &v1.NodeSwapStatus{Capacity: new(memory.Swap)}
 	}
+	info.RunningInUserNamespace = m.inUserNamespace()
 
 	return info
+}
+
+// inUserNamespace reports whether this process is in a user namespace that is not the first one, whose map is
+// all numbers (user_namespaces(7)); nil: not known.
+func (m Machine) inUserNamespace() *bool {
+	text, err := m.read("proc/self/uid_map")
+	if err != nil {
+		return nil
+	}
+	return new(!slices.Equal(strings.Fields(text), []string{"0", "0", "4294967295"}))
 }
 
 // osImage is the name of the distribution, of os-release(5).

@@ -145,6 +145,15 @@ func TestInfoIsWhatTheFilesSay(t *testing.T) {
 	if swap == nil || *swap.Capacity != 4096 {
 		t.Errorf("swap %+v", swap)
 	}
+	for users, want := range map[string]bool{
+		"         0          0 4294967295\n": false,
+		"         0     100000      65536\n": true,
+	} {
+		got := made(t, map[string]string{"proc/self/uid_map": users}).Info().RunningInUserNamespace
+		if got == nil || *got != want {
+			t.Errorf("map %q: in a user namespace: %v", users, got)
+		}
+	}
 	if got := made(t, nil).Info(); got.OSImage != "Linux" {
 		t.Errorf("a machine without os-release: %q", got.OSImage)
 	}

@@ -62,7 +62,7 @@ func TestTransitionTimesMoveOnlyWithTheStatus(t *testing.T) {
 		t.Error("a change of status did not move its time")
 	}
 
-	patch, err := statusPatch(s)
+	patch, err := statusPatch(s, s)
 	if err != nil {
 		t.Fatal(err)
 	}

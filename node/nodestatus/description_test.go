@@ -75,25 +75,25 @@ func TestTheLargestImagesAreListed(t *testing.T) {
 }
 
 func TestTheLastImageThatGoesIsNotShownAnyMore(t *testing.T) {
-	patch, err := statusPatch(&v1.NodeStatus{})
+	had := &v1.NodeStatus{Images: []v1.ContainerImage{{Names: []string{"a"}}}}
+	patch, err := statusPatch(had, &v1.NodeStatus{})
 	if err != nil || !strings.Contains(string(patch), `"images":null`) {
 		t.Errorf("%s, %v", patch, err)
 	}
 }
 
 func TestSwapIsShownAsLongAsItIsOn(t *testing.T) {
-	for want, swap := range map[string]*v1.NodeSwapStatus{
-		`"swap":{"capacity":4096}`: {Capacity: new(int64(4096))},
-		`"swap":null`:              nil,
+	on := func() *v1.NodeStatus {
+		return &v1.NodeStatus{NodeInfo: v1.NodeSystemInfo{Swap: &v1.NodeSwapStatus{Capacity: new(int64(1))}}}
+	}
+	for want, swap := range map[string]*v1.NodeStatus{
+		`"swap":{"capacity":1}`: on(),
+		`"swap":null`:           {},
 	} {
-		patch, err := statusPatch(&v1.NodeStatus{NodeInfo: v1.NodeSystemInfo{Swap: swap}})
+		patch, err := statusPatch(on(), swap)
 		if err != nil || !strings.Contains(string(patch), want) {
 			t.Errorf("%s, %v, want %s in it", patch, err, want)
 		}
-	}
-
-	on := func() *v1.NodeStatus {
-		return &v1.NodeStatus{NodeInfo: v1.NodeSystemInfo{Swap: &v1.NodeSwapStatus{Capacity: new(int64(1))}}}
 	}
 	if !sameDescription(on(), on()) || sameDescription(on(), &v1.NodeStatus{}) {
 		t.Error("a change is that of swap alone")

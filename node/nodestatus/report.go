@@ -51,7 +51,7 @@ func (r *Reporter) report(ctx context.Context, due bool) (sent, ready bool, err 
 		want.Addresses = nil
 	}
 
-	patch, err := statusPatch(want)
+	patch, err := statusPatch(&node.Status, want)
 	if err != nil {
 		return false, ready, err
 	}
@@ -117,9 +117,29 @@ func (r *Reporter) reportedVolumes(s *v1.NodeStatus) {
 // foreign are the parts of a status that are not the agent's.
 var foreign = []string{"volumesAttached", "config", "phase"}
 
-// statusPatch is a strategic merge patch of what a node agent owns. Conditions and addresses merge by type,
-// so addresses are replaced as a whole.
-func statusPatch(s *v1.NodeStatus) ([]byte, error) {
+// statusPatch is a strategic merge patch that makes of the known status the wanted one, of what a node agent
+// owns. Conditions and addresses merge by type, so addresses are replaced as a whole; without any they stay.
+func statusPatch(known, want *v1.NodeStatus) ([]byte, error) {
+	had, err := ownFields(known)
+	if err != nil {
+		return nil, err
+	}
+	fields, err := ownFields(want)
+	if err != nil {
+		return nil, err
+	}
+
+	if all, ok := fields["addresses"].([]any); ok {
+		fields["addresses"] = append([]any{map[string]string{"$patch": "replace"}}, all...)
+	}
+	delete(had, "addresses")
+	withdraw(fields, had)
+
+	return json.Marshal(map[string]any{"status": fields})
+}
+
+// ownFields are those of a status that are the agent's.
+func ownFields(s *v1.NodeStatus) (fields map[string]any, err error) {
 	own := s.DeepCopy()
 	own.Conditions = slices.DeleteFunc(own.Conditions, func(c v1.NodeCondition) bool {
 		return !slices.Contains(ownConditions, c.Type)
@@ -129,29 +149,26 @@ func statusPatch(s *v1.NodeStatus) ([]byte, error) {
 		return nil, err
 	}
 
-	var fields map[string]any
-	if err := json.Unmarshal(data, &fields); err != nil {
-		return nil, err
-	}
-
+	err = json.Unmarshal(data, &fields)
 	for _, name := range foreign {
 		delete(fields, name)
 	}
+	return fields, err
+}
 
-	// What is not there is left as it is by a patch: the last image and the last volume that go would be
-	// shown forever, and swap that is off.
-	if len(own.Images) == 0 {
-		fields["images"] = nil
-	}
-	if len(own.VolumesInUse) == 0 {
-		fields["volumesInUse"] = nil
-	}
-	if info, ok := fields["nodeInfo"].(map[string]any); ok && own.NodeInfo.Swap == nil {
-		info["swap"] = nil
-	}
-	if all, ok := fields["addresses"].([]any); ok {
-		fields["addresses"] = append([]any{map[string]string{"$patch": "replace"}}, all...)
-	}
+// withdraw has a patch take away what was there, and is not wanted: what a patch does not name stays, such as
+// the last image that goes, swap that is off, and what another agent of this node has said.
+func withdraw(fields, had map[string]any) {
+	for name, before := range had {
+		now, isWanted := fields[name]
+		if !isWanted {
+			fields[name] = nil
+			continue
+		}
 
-	return json.Marshal(map[string]any{"status": fields})
+		inner, isObject := now.(map[string]any)
+		if was, wasObject := before.(map[string]any); isObject && wasObject {
+			withdraw(inner, was)
+		}
+	}
 }

@@ -139,10 +139,11 @@ func (f Family) check(ips []string) error {
 
 func (a address) url() string { return "http://" + net.JoinHostPort(a.host, a.port) + "/info" }
 
-// fromPod reaches an address from the application's pod on a node.
+// fromPod reaches an address from the application's pod on a node. The wget of Debian's static busybox crashes
+// when it is given a limit of time.
 func (s network) fromPod(ctx context.Context, node string, to address) error {
 	return s.reach(ctx, "pod on "+node, to, func(ctx context.Context) (string, error) {
-		return namespace(s).onApp(ctx, node, "wget -q -T 5 -O - '"+to.url()+"'")
+		return namespace(s).onApp(ctx, node, "timeout 5 wget -q -O - '"+to.url()+"'")
 	})
 }
 
@@ -228,8 +229,22 @@ func (s network) throughIngress(ctx context.Context) (string, error) {
 // published is where the host has a port of the first node.
 func (s network) published(ctx context.Context, port int) (string, error) {
 	out, err := s.Cluster.Output(ctx, "", "docker", "port", s.Nodes[0], strconv.Itoa(port)+"/tcp")
-	at, _, _ := strings.Cut(out, "\n")
-	return at, err
+	if err != nil {
+		return "", err
+	}
+	return hostPort(out)
+}
+
+// hostPort is the first of what docker port prints. Old versions put no brackets round IPv6.
+func hostPort(out string) (string, error) {
+	line, _, _ := strings.Cut(out, "\n")
+	colon := strings.LastIndexByte(line, ':')
+	if colon < 0 {
+		return "", fmt.Errorf("docker port says %q", out)
+	}
+
+	host := strings.Trim(line[:colon], "[]")
+	return net.JoinHostPort(host, line[colon+1:]), nil
 }
 
 // fetch asks a server of the host for /info; name is in the request if it is not empty.

@@ -3,6 +3,7 @@ package smoke
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -131,12 +132,8 @@ func (s reboot) isBack(ctx context.Context, since time.Time) error {
 // reachedAgain looks that the volumes are those of before, and that everything is reached as before.
 func (s reboot) reachedAgain(ctx context.Context) error {
 	for _, node := range s.Nodes {
-		out, err := namespace(s).onApp(ctx, node, "cat /data/kv/kept")
-		if err != nil {
+		if err := s.isKept(ctx, node); err != nil {
 			return err
-		}
-		if strings.TrimSpace(out) != "kept" {
-			return fmt.Errorf("the volume on %s has %q", node, out)
 		}
 	}
 
@@ -151,4 +148,22 @@ func (s reboot) reachedAgain(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// isKept looks at what the volume of a node has. An exec whose connection is cut, as by an API server that
+// starts, ends for kubectl well and without output.
+func (s reboot) isKept(ctx context.Context, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, settling)
+	defer cancel()
+
+	return until(ctx, func(ctx context.Context) error {
+		out, err := namespace(s).onApp(ctx, node, "wc -c </data/kv/kept; cat /data/kv/kept")
+		if err != nil {
+			return err
+		}
+		if fields := strings.Fields(out); !slices.Equal(fields, []string{"5", "kept"}) {
+			return fmt.Errorf("the volume on %s has a file of these bytes and text: %q", node, fields)
+		}
+		return nil
+	})
 }

@@ -80,6 +80,21 @@ func TestAddressesAreThoseOfTheFamily(t *testing.T) {
 	}
 }
 
+func TestPublishedPortIsReadInEachForm(t *testing.T) {
+	for out, want := range map[string]string{
+		"127.0.0.1:32768\n":         "127.0.0.1:32768",
+		"::1:32768\n":               "[::1]:32768",
+		"[::1]:32768\n":             "[::1]:32768",
+		"0.0.0.0:32768\n:::32768\n": "0.0.0.0:32768",
+		"":                          "",
+	} {
+		got, err := hostPort(out)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v", out, got, err)
+		}
+	}
+}
+
 func TestNodesAreStartedSoThatAddressesChange(t *testing.T) {
 	nodes := []string{"a", "b", "c"}
 	for addresses, want := range map[[3]string]string{

@@ -87,6 +87,9 @@ type record struct {
 
 	// due is when it may be sent.
 	due time.Time
+
+	// reached, if there is no event, is closed when all before it are sent.
+	reached chan struct{}
 }
 
 // Object refers to an object of the core group by its metadata.
@@ -193,8 +196,15 @@ func (r *Recorder) Pod(pod *corev1.Pod, container, kind, reason, message string)
 	r.Record(Pod(pod, container), kind, reason, message)
 }
 
-// Run sends events until ctx ends. It is called once.
+// farewell is how long events that were recorded before the end are still sent.
+const farewell = time.Second
+
+// Run sends events until ctx ends, and for a moment longer what was recorded before. It is called once.
 func (r *Recorder) Run(ctx context.Context) {
+	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(farewell, cancel) })()
+
 	memory := newMemory()
 	tidy := time.NewTicker(rememberFor)
 	defer tidy.Stop()
@@ -202,6 +212,7 @@ func (r *Recorder) Run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			r.sendRest(sending, memory)
 			return
 		case <-tidy.C:
 			memory.tidy(time.Now())
@@ -210,35 +221,64 @@ func (r *Recorder) Run(ctx context.Context) {
 			}
 
 		case e := <-r.queue:
-			if !memory.allows(e.InvolvedObject.UID, time.Now()) {
-				continue
-			}
-
-			if !r.await(ctx, e.due) {
-				return
-			}
-
-			r.send(ctx, memory, e)
+			r.await(ctx, e.due)
+			r.send(sending, memory, e)
 		}
 	}
 }
 
-// await returns when the next event may be sent. It returns false when ctx has ended before.
-func (r *Recorder) await(ctx context.Context, due time.Time) bool {
+// sendRest sends what is left in the queue, until ctx ends.
+func (r *Recorder) sendRest(ctx context.Context, memory *memory) {
+	for ctx.Err() == nil {
+		select {
+		case e := <-r.queue:
+			r.send(ctx, memory, e)
+		default:
+			return
+		}
+	}
+}
+
+// Flush returns when what was recorded before is sent, or ctx has ended. Run runs meanwhile.
+func (r *Recorder) Flush(ctx context.Context) {
+	reached := make(chan struct{})
+	select {
+	case r.queue <- record{reached: reached}:
+	case <-ctx.Done():
+		return
+	}
+
+	select {
+	case <-reached:
+	case <-ctx.Done():
+	}
+}
+
+// await returns when the next event may be sent, or ctx has ended.
+func (r *Recorder) await(ctx context.Context, due time.Time) {
+	if due.IsZero() {
+		return
+	}
 	if r.pace != nil && r.pace.Wait(ctx) != nil {
-		return false
+		return
 	}
 
 	select {
 	case <-ctx.Done():
-		return false
 	case <-time.After(time.Until(due)):
-		return true
 	}
 }
 
-// send stores an event, or raises the count of the one that says the same.
+// send stores an event, or raises the count of the one that says the same, unless the object has too many.
 func (r *Recorder) send(ctx context.Context, memory *memory, e record) {
+	if e.reached != nil {
+		close(e.reached)
+		return
+	}
+	if !memory.allows(e.InvolvedObject.UID, time.Now()) {
+		return
+	}
+
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 

@@ -116,6 +116,64 @@ func TestEventsGiveWayToWhatTheyAreAbout(t *testing.T) {
 	})
 }
 
+func TestWhatWasRecordedBeforeTheEndIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &fakeSink{}
+		r := New(sink, testConfig())
+		ctx, end := context.WithCancel(t.Context())
+		for i := range 3 {
+			r.Pod(testPod(), "", corev1.EventTypeNormal, "Stopped", strings.Repeat("x", i+1))
+		}
+
+		end()
+		began := time.Now()
+		r.Run(ctx)
+		if n := sink.sent(); n != 3 || time.Since(began) > farewell {
+			t.Errorf("%d events were sent after %s, want 3", n, time.Since(began))
+		}
+	})
+}
+
+func TestFlushReturnsWhenAllIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &fakeSink{}
+		r := start(t, sink, testConfig())
+		for i := range 3 {
+			r.Pod(testPod(), "", corev1.EventTypeNormal, "Stopped", strings.Repeat("x", i+1))
+		}
+
+		r.Flush(t.Context())
+		if n := sink.sent(); n != 3 {
+			t.Errorf("%d events were sent, want 3", n)
+		}
+	})
+}
+
+// hanging is a server that does not answer.
+type hanging struct{ fakeSink }
+
+func (s *hanging) Create(ctx context.Context, _ *corev1.Event) (*corev1.Event, error) {
+	<-ctx.Done()
+	return nil, context.Cause(ctx)
+}
+
+func TestServerThatDoesNotAnswerHoldsTheEndUpForAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := New(&hanging{}, testConfig())
+		ctx, end := context.WithCancel(t.Context())
+		for i := range 3 {
+			r.Pod(testPod(), "", corev1.EventTypeNormal, "Stopped", strings.Repeat("x", i+1))
+		}
+
+		began := time.Now()
+		time.AfterFunc(2*courtesy, end)
+		r.Run(ctx)
+		if took := time.Since(began); took != 2*courtesy+farewell {
+			t.Errorf("it ended after %s", took)
+		}
+	})
+}
+
 func TestRepeatedEventsRaiseACount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := &fakeSink{}

@@ -89,6 +89,20 @@ func TestLabelThatIsTakenAwayTakesAllWithIt(t *testing.T) {
 		t.Errorf("spec %+v, labels %q, annotations %q, swept %t",
 			node.Spec, node.Labels, node.Annotations, c.host.gone)
 	}
+
+	// With the label goes, may be, what the installer may do.
+	var said, left int
+	for i, call := range c.Calls() {
+		switch {
+		case strings.HasPrefix(call, "create events"):
+			said = i
+		case strings.HasPrefix(call, "patch nodes"):
+			left = i
+		}
+	}
+	if said == 0 || said > left {
+		t.Errorf("call %d says how it ended, call %d takes the label away", said, left)
+	}
 }
 
 func TestNodeThatWasCordonedBeforeStaysSo(t *testing.T) {
@@ -221,6 +235,36 @@ func TestWhatIsFromBeforeConfirmsNothing(t *testing.T) {
 				t.Error("it was confirmed")
 			}
 		})
+	}
+}
+
+// TestReadyIsWhenTheNodeFirstWas is of a status that is renewed while the machine waits for its proof.
+func TestReadyIsWhenTheNodeFirstWas(t *testing.T) {
+	c := start(t)
+	c.look(1)
+	c.host.does(swap.Trying, "")
+	c.again()
+	record, err := c.host.folder.Record()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	first := record.Switched.Truncate(time.Second).Add(2 * time.Second)
+	for _, heartbeat := range []time.Time{first, first.Add(40 * time.Second)} {
+		c.change(func(n *corev1.Node) {
+			n.Status = status("trivet-cri://v1")
+			n.Status.Conditions[0].LastHeartbeatTime = metav1.NewTime(heartbeat)
+		})
+		c.look(1)
+	}
+
+	if ready, is := c.host.folder.Confirmed(record.Order.ID); !is || !ready.Equal(first) {
+		t.Errorf("confirmed: %t, Ready at %s, want %s", is, ready, first)
+	}
+
+	record.Ready, record.Stopped = first, first.Add(250*time.Millisecond)
+	if text := summary(view{record: record}); !strings.Contains(text, "Ready within 1 s") {
+		t.Errorf("result %q", text)
 	}
 }
 

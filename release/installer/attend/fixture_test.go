@@ -147,7 +147,10 @@ func start(t *testing.T) *cluster {
 }
 
 // again is a pod that is started again: nothing in its memory counts.
-func (c *cluster) again() { c.a = New(c.Client(), c.host, c.host.folder, c.cfg) }
+func (c *cluster) again() {
+	c.a = New(c.Client(), c.host, c.host.folder, c.cfg)
+	go c.a.recorder.Run(c.t.Context())
+}
 
 func status(runtime string) corev1.NodeStatus {
 	return corev1.NodeStatus{

@@ -221,6 +221,11 @@ func (a *Attendant) accompany(ctx context.Context, v view) error {
 	if v.record.Phase != swap.Trying {
 		return nil
 	}
+	if _, is := a.folder.Confirmed(v.order.ID); is {
+		// Said once: until the machine has its proof, the node's status is renewed, and with that since when it
+		// works.
+		return nil
+	}
 	if why := a.unfit(ctx, v); why != "" {
 		a.cfg.Log.Debug("the node is not confirmed yet", "why", why)
 		return nil
@@ -291,10 +296,11 @@ func (a *Attendant) leave(ctx context.Context, v view) error {
 	if err := a.host.Sweep(); err != nil {
 		return err
 	}
-	// Before the label goes, and with it this pod.
+	// Before the label goes, and with it this pod, its account and what that may do.
 	if err := a.turn.Give(ctx); err != nil {
 		return err
 	}
+	a.flush(ctx)
 	annotations[mark(a.cfg.Part)] = nil
 	labels := map[string]any{mark(a.cfg.Part): nil}
 	return a.drain.Uncordon(ctx, v.node, drain.Change{Labels: labels, Annotations: annotations})
@@ -305,10 +311,10 @@ func summary(v view) string {
 	record := v.record
 	text := fmt.Sprintf("%s has the seat", record.State())
 	if !record.Stopped.IsZero() && record.Failure == "" {
-		// The status of a node has whole seconds.
-		text += fmt.Sprintf("; the node was without its agent for %.1f s, and Ready after %.0f s",
+		// The status of a node has whole seconds: it is from before the next one.
+		text += fmt.Sprintf("; the node was without its agent for %.1f s, and Ready within %.0f s",
 			record.Switched.Sub(record.Stopped).Seconds(),
-			math.Ceil(record.Ready.Sub(record.Stopped).Seconds()))
+			math.Ceil(record.Ready.Add(time.Second).Sub(record.Stopped).Seconds()))
 	}
 	if record.Failure != "" {
 		text += fmt.Sprintf("; %s was taken back: %s", record.Order.To, record.Failure)
@@ -344,3 +350,12 @@ func (a *Attendant) release(ctx context.Context, node *corev1.Node, change drain
 func (a *Attendant) say(kind, reason, text string) {
 	a.recorder.Record(event.Node(a.cfg.Node), kind, reason, text)
 }
+
+// flush waits for what was said to be stored. That it is not is no reason to stop.
+func (a *Attendant) flush(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, flushLimit)
+	defer cancel()
+	a.recorder.Flush(ctx)
+}
+
+const flushLimit = 5 * time.Second

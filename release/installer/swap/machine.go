@@ -155,7 +155,7 @@ func (m Machine) await(ctx context.Context, r Record) (Record, error) {
 	w := watch{seat: m.Seat, state: r.Order.To}
 	for range retry.Every(ctx, confirmPoll) {
 		w.look(ctx)
-		ready, confirmed := m.Folder.confirmed(r.Order.ID)
+		ready, confirmed := m.Folder.Confirmed(r.Order.ID)
 		now := time.Now()
 		switch {
 		case confirmed && w.proven(now):

@@ -190,8 +190,8 @@ func (f Folder) Forget() error {
 	return nil
 }
 
-// confirmed reports whether an order is confirmed, and since when the node works.
-func (f Folder) confirmed(id string) (ready time.Time, ok bool) {
+// Confirmed reports whether an order is confirmed, and since when the node works.
+func (f Folder) Confirmed(id string) (ready time.Time, ok bool) {
 	var c Confirmation
 	err := f.read(confirmedFile, &c)
 	return c.Ready, err == nil && c.ID == id
