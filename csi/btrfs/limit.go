@@ -183,6 +183,12 @@ func Held(f *os.File, fs Info) (int64, error) {
 	return sum, nil
 }
 
+// IsFreed reports whether the kernel has freed all that a deleted subvolume had.
+func IsFreed(f *os.File, sub Subvolume) (bool, error) {
+	items, err := search(f, rootTree, sub.ID, rootItem)
+	return err == nil && len(items) == 0, err
+}
+
 // isHeld reports whether the bytes of a group 0/ID are those of a dead subvolume, and count for no living
 // one: as a member of a living one's group they do.
 func isHeld(f *os.File, id uint64) (bool, error) {

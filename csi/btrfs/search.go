@@ -13,10 +13,12 @@ import (
 // The trees and items that are searched (linux/btrfs_tree.h).
 const (
 	rootTree  = 1
+	chunkTree = 3
 	quotaTree = 8
 
 	rootItem       = 132 // (subvolume, rootItem, _): it is there, or dead but not yet taken apart
 	rootRef        = 156 // (subvolume, rootRef, a subvolume in it)
+	chunkItem      = 228 // (firstFree, chunkItem, its logical address)
 	qgroupRelation = 246 // (group, qgroupRelation, group above or below it)
 )
 
@@ -27,6 +29,9 @@ type searchArgs struct {
 	_                                                                                [4]uint64
 	found                                                                            [3992]byte
 }
+
+// dataChunk is the flag of chunks of data (BTRFS_BLOCK_GROUP_DATA).
+const dataChunk = 1 << 0
 
 const searchHeader = 32 // transaction, object, offset uint64, type, length uint32
 

@@ -30,6 +30,23 @@ func Create(parent *os.File, name string) error {
 	return nil
 }
 
+// Snapshot makes the subvolume name in the open directory parent with the content that the subvolume of
+// source has at this moment, what was not yet synced included; not that of subvolumes in it. It is on disk
+// when this returns.
+func Snapshot(parent *os.File, name string, source *os.File, readOnly bool) error {
+	arg := snapArgs{fd: int64(source.Fd())}
+	if readOnly {
+		arg.flags = snapReadOnly
+	}
+
+	copy(arg.name[:len(arg.name)-1], name)
+	if err := ioctl(parent, iocSnapCreateV2, &arg); err != nil {
+		return fmt.Errorf("snapshot %s as %s/%s: %w", source.Name(), parent.Name(), name, err)
+	}
+
+	return nil
+}
+
 // Open opens the root directory of subvolume name of parent. A symbolic link, a file or a plain directory is
 // refused.
 func Open(parent *os.File, name string) (*os.File, error) {

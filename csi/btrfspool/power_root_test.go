@@ -101,7 +101,7 @@ func TestPowerLossWithALogToReplay(t *testing.T) {
 	}
 
 	// The first start is killed when the pool is mounted and no volume is recovered.
-	p, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: n.Dir, Instance: n.Instance, Size: 1 << 30})
+	p, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: n.Dir, Instance: n.Instance, Most: 1 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -154,6 +154,18 @@ func Tag(dev *os.File) (string, error) {
 	return unix.ByteSliceToString(info.File_name[:]), nil
 }
 
+// Backing is the file of a device, as stat(2) says it.
+type Backing struct{ Device, Inode uint64 }
+
+// BackingOf returns the file of an attached device.
+func BackingOf(dev *os.File) (Backing, error) {
+	info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
+	if err != nil {
+		return Backing{}, fmt.Errorf("status of %s: %w", dev.Name(), err)
+	}
+	return Backing{Device: info.Device, Inode: info.Inode}, nil
+}
+
 // Detach frees the device if it still bears the tag. One that is in use is detached by the kernel when its
 // last user goes.
 func Detach(dev *os.File, tag string) error {
@@ -179,6 +191,16 @@ func Detach(dev *os.File, tag string) error {
 func Resize(dev *os.File) error {
 	if err := unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_SET_CAPACITY, 0); err != nil {
 		return fmt.Errorf("resize %s: %w", dev.Name(), err)
+	}
+	return nil
+}
+
+// KeepBlocks makes the device refuse to discard (as fstrim(8) asks for on a timer): a discarded block of the
+// device is one that the file does not have any more.
+func KeepBlocks(dev *os.File) error {
+	path := "/sys/block/" + filepath.Base(dev.Name()) + "/queue/discard_max_bytes"
+	if err := os.WriteFile(path, []byte("0"), 0); err != nil {
+		return fmt.Errorf("make %s refuse to discard: %w", dev.Name(), err)
 	}
 	return nil
 }

@@ -118,7 +118,7 @@ func (n *Node) Start() volume.Report {
 	n.pool, err = btrfspool.Open(n.T.Context(), btrfspool.Config{
 		Dir:      n.Dir,
 		Instance: n.Instance,
-		Size:     n.cfg.poolSize,
+		Most:     n.cfg.poolSize,
 	})
 
 	n.must(err)

@@ -32,6 +32,7 @@ type Promised struct {
 type Capacity struct {
 	Limit     int64 // to promise in all
 	Unwritten int64 // promised, but not yet taken from the disk beneath
+	Spare     int64 // taken from the disk beneath, and promised to nobody
 }
 
 // Backend measures what holds volumes.
@@ -209,6 +210,7 @@ func (l *Ledger) available(backend string) (int64, error) {
 		disk -= capacity.Unwritten
 		if name == backend {
 			free = capacity.Limit - promised.Bytes
+			disk += capacity.Spare
 		}
 	}
 
@@ -226,6 +228,7 @@ type Use struct {
 	Promised  int64
 	Limit     int64 // to promise in all
 	Unwritten int64 // promised, and not yet taken from the disk
+	Spare     int64 // taken from the disk, and not promised
 	Free      int64 // to promise still, as Available
 }
 
@@ -258,11 +261,12 @@ func (l *Ledger) Uses() ([]Use, error) {
 			Promised:  promised.Bytes,
 			Limit:     capacity.Limit,
 			Unwritten: capacity.Unwritten,
+			Spare:     capacity.Spare,
 		})
 	}
 
 	for i := range all {
-		free := min(all[i].Limit-all[i].Promised, disk)
+		free := min(all[i].Limit-all[i].Promised, disk+all[i].Spare)
 		if l.cfg.Most > 0 {
 			free = min(free, l.cfg.Most-total)
 		}

@@ -18,6 +18,10 @@ func (s *Store) Grow(ctx context.Context, id string, required, limit int64) (Vol
 	}
 	defer unlock()
 
+	if r.Spec.Snapshot {
+		return Volume{}, fmt.Errorf("%w: %s is a snapshot", ErrNotFound, id)
+	}
+
 	size, err := Request{Required: max(required, 1), Limit: limit}.size()
 	if err != nil {
 		return Volume{}, err

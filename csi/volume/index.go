@@ -62,9 +62,9 @@ func (x *index) drop(id string) {
 	x.ledger.Release(id)
 }
 
-// page returns up to limit records of ready volumes in the order of their IDs, beginning after the ID given
-// (limit 0: all of them).
-func (x *index) page(after string, limit int) []record {
+// page returns up to limit records of ready volumes that the condition holds for, in the order of their IDs,
+// beginning after the ID given (limit 0: all of them).
+func (x *index) page(after string, limit int, condition func(Spec) bool) []record {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 
@@ -75,7 +75,7 @@ func (x *index) page(after string, limit int) []record {
 
 	var page []record
 	for ; i < len(x.ids) && (limit == 0 || len(page) < limit); i++ {
-		if r := x.records[x.ids[i]]; r.Phase == ready {
+		if r := x.records[x.ids[i]]; r.Phase == ready && condition(r.Spec) {
 			page = append(page, r)
 		}
 	}

@@ -1,0 +1,133 @@
+package btrfspool
+
+import (
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/trivet-node/trivet/csi/btrfs"
+)
+
+// A copy shares its blocks with what it is a copy of. Simple quotas go on charging them to the volume that
+// has written them, its owner, as long as anybody has them: an owner that writes over what a snapshot has is
+// charged for both. So its limit is raised by what copies keep of it, and those bytes are promised to the
+// copies. Each keeps all that its owner was charged for when it was made, what others keep included: so the
+// one that keeps most says by how much.
+
+// copies are the volumes and snapshots that began as copies. It is safe for concurrent use.
+type copies struct {
+	// mu guards what follows.
+	mu    sync.Mutex
+	keeps map[string]map[string]int64 // by owner and copy: bytes
+	stale map[string]bool             // owners whose limit may not be what it should be
+
+	// dying are deleted copies, by owner, that may not be freed yet.
+	dying map[string][]btrfs.Subvolume
+}
+
+func newCopies() *copies {
+	return &copies{
+		keeps: map[string]map[string]int64{},
+		stale: map[string]bool{},
+		dying: map[string][]btrfs.Subvolume{},
+	}
+}
+
+func (c *copies) add(id string, keeps map[string]int64) {
+	c.remove(id, btrfs.Subvolume{})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for owner, bytes := range keeps {
+		if c.keeps[owner] == nil {
+			c.keeps[owner] = map[string]int64{}
+		}
+		c.keeps[owner][id] = bytes
+		c.stale[owner] = true
+	}
+}
+
+// remove says that a copy was deleted, and which subvolume it was, if that is known.
+func (c *copies) remove(id string, was btrfs.Subvolume) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for owner, kept := range c.keeps {
+		if _, ok := kept[id]; !ok {
+			continue
+		}
+
+		c.stale[owner] = true
+		if was.ID != 0 {
+			c.dying[owner] = append(c.dying[owner], was)
+		}
+
+		delete(kept, id)
+		if len(kept) == 0 {
+			delete(c.keeps, owner)
+		}
+	}
+}
+
+// of returns how many bytes copies keep of a volume.
+func (c *copies) of(owner string) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return most(c.keeps[owner])
+}
+
+func most(kept map[string]int64) int64 {
+	var most int64
+	for _, bytes := range kept {
+		most = max(most, bytes)
+	}
+	return most
+}
+
+// owners returns what copies keep, by owner.
+func (c *copies) owners() map[string]int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	owners := map[string]int64{}
+	for owner, kept := range c.keeps {
+		owners[owner] = most(kept)
+	}
+	return owners
+}
+
+// stales returns the owners whose limit may not be what it should be.
+func (c *copies) stales() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Keys(c.stale))
+}
+
+// suspect has the limit of a volume looked at by the next call of isStale, and settled ends that.
+func (c *copies) suspect(owner string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stale[owner] = true
+}
+
+func (c *copies) settled(owner string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.stale, owner)
+}
+
+func (c *copies) isStale(owner string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stale[owner]
+}
+
+// freed drops the deleted copies of an owner that the kernel has freed, and reports whether those are all.
+func (c *copies) freed(owner string, isFreed func(btrfs.Subvolume) bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	left := slices.DeleteFunc(c.dying[owner], isFreed)
+	if len(left) == 0 {
+		delete(c.dying, owner)
+		return true
+	}
+	c.dying[owner] = left
+	return false
+}
