@@ -16,6 +16,7 @@ import (
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/durable"
+	"github.com/trivet-node/trivet/internal/loopcontrol"
 	"github.com/trivet-node/trivet/internal/mount"
 )
 
@@ -212,6 +213,12 @@ func (f *file) device() (*os.File, error) {
 	if dev := found[tag]; dev != nil {
 		return dev, nil
 	}
+
+	// What was killed, and unmounted since, has left its device as it was told to be.
+	if err := loopcontrol.Mend(); err != nil {
+		return nil, err
+	}
+
 	return loop.Attach(f.path(), loop.Options{Tag: tag, AutoClear: true})
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/loopcontrol"
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
@@ -197,7 +198,7 @@ func (m *mountpoint) takeDown() error {
 	if err := unix.Unmount(m.root, unix.UMOUNT_NOFOLLOW); err != nil {
 		return fmt.Errorf("%w: unmount pool %s: %w", volume.ErrUnavailable, m.root, err)
 	}
-	return nil
+	return loopcontrol.Mend()
 }
 
 // enter keeps the pool open until leave is called, and fails if it is down.
@@ -303,6 +304,9 @@ func (m *mountpoint) Close(unmount bool) error {
 		if e := unix.Unmount(m.root, unix.UMOUNT_NOFOLLOW); e != nil {
 			err = errors.Join(err, fmt.Errorf("unmount pool %s: %w", m.root, e))
 		}
+
+		// The pool's device refused to discard, and is free now.
+		err = errors.Join(err, loopcontrol.Mend())
 	}
 
 	return err
