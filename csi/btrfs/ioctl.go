@@ -22,6 +22,7 @@ const (
 	iocSubvolCreate  = write | unsafe.Sizeof(volArgs{})<<16 | 0x94<<8 | 14
 	iocSnapDestroy   = write | unsafe.Sizeof(volArgs{})<<16 | 0x94<<8 | 15
 	iocTreeSearch    = read | write | unsafe.Sizeof(searchArgs{})<<16 | 0x94<<8 | 17
+	iocTreeSearchV2  = read | write | unsafe.Offsetof(searchArgsV2{}.found)<<16 | 0x94<<8 | 17
 	iocWaitSync      = write | unsafe.Sizeof(uint64(0))<<16 | 0x94<<8 | 22
 	iocSnapCreateV2  = write | unsafe.Sizeof(snapArgs{})<<16 | 0x94<<8 | 23
 	iocStartSync     = read | unsafe.Sizeof(uint64(0))<<16 | 0x94<<8 | 24

@@ -137,7 +137,7 @@ func (c chunkFiles) read() (Chunks, error) {
 // file system to become smaller.
 func (m *Meter) DataEnd() (int64, error) {
 	var end uint64
-	arg := searchArgs{
+	arg := searchArgs{searchKey: searchKey{
 		tree:           chunkTree,
 		minObject:      firstFree,
 		maxObject:      firstFree,
@@ -145,7 +145,7 @@ func (m *Meter) DataEnd() (int64, error) {
 		maxType:        chunkItem,
 		maxOffset:      math.MaxUint64,
 		maxTransaction: math.MaxUint64,
-	}
+	}}
 
 	for {
 		arg.items = math.MaxUint32

@@ -17,6 +17,7 @@ const firstFree = 256
 type Subvolume struct {
 	ID      uint64 // of its tree, and of its quota group 0/ID
 	Created uint64 // number of the transaction that made it
+	Changed uint64 // number of the last transaction that changed it, the one under way excluded
 }
 
 // Create makes the empty subvolume name in the open directory parent. It is on disk with the next commit, at
@@ -71,7 +72,7 @@ func Inspect(f *os.File) (Subvolume, error) {
 	if err := ioctl(f, iocGetSubvolInfo, &arg); err != nil {
 		return Subvolume{}, fmt.Errorf("inspect subvolume %s: %w", f.Name(), err)
 	}
-	return Subvolume{ID: arg.id, Created: arg.created}, nil
+	return Subvolume{ID: arg.id, Created: arg.created, Changed: arg.generation}, nil
 }
 
 // OverwriteInPlace lets files that are made below dir overwrite their blocks in place (chattr +C): for

@@ -133,7 +133,10 @@ func (p *Pool) recoverOne(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume) er
 	}
 	p.shares.copies.suspect(s.ID)
 
-	limit, err := p.shares.limitOf(fs, s)
+	// A limit that is raised was raised for a reason: it has to be counted what that was.
+	p.shares.old.suspect(s.ID, btrfs.LimitOf(fs.info, sub)-limitOf(s.Size))
+
+	limit, err := p.shares.neededOf(fs, s)
 	if err != nil {
 		return err
 	}

@@ -46,15 +46,18 @@ func (c *copies) add(id string, keeps map[string]int64) {
 	}
 }
 
-// remove says that a copy was deleted, and which subvolume it was, if that is known.
-func (c *copies) remove(id string, was btrfs.Subvolume) {
+// remove says that a copy was deleted, and which subvolume it was, if that is known. It returns the owners that
+// it has kept blocks of, and how many bytes of each all copies kept until now.
+func (c *copies) remove(id string, was btrfs.Subvolume) (keptUntilNow map[string]int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	keptUntilNow = map[string]int64{}
 	for owner, kept := range c.keeps {
 		if _, ok := kept[id]; !ok {
 			continue
 		}
 
+		keptUntilNow[owner] = most(kept)
 		c.stale[owner] = true
 		if was.ID != 0 {
 			c.dying[owner] = append(c.dying[owner], was)
@@ -65,6 +68,14 @@ func (c *copies) remove(id string, was btrfs.Subvolume) {
 			delete(c.keeps, owner)
 		}
 	}
+	return keptUntilNow
+}
+
+// those returns the copies that keep blocks of a volume.
+func (c *copies) those(owner string) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Keys(c.keeps[owner]))
 }
 
 // of returns how many bytes copies keep of a volume.

@@ -166,8 +166,8 @@ func TestSizeHoldsAgainAfterTheSnapshots(t *testing.T) {
 	n.Remove(v.ID, "pod")
 }
 
-// New data that a volume has because of the room that its snapshot had stays, and no more is written. Nobody
-// is promised those bytes until they are deleted.
+// New data that a volume has because of the room that its snapshot had stays, and no more is written than
+// takes the place of what the snapshot had. Nobody is promised those bytes until they are deleted.
 func TestNewDataIsNotPromisedAgainWhenTheSnapshotIsGone(t *testing.T) {
 	const size = 128 << 20
 	n := nodetest.New(t, 4<<30)
@@ -195,12 +195,12 @@ func TestNewDataIsNotPromisedAgainWhenTheSnapshotIsGone(t *testing.T) {
 		t.Errorf("%d bytes are available, %d were; %d are held", now, before, int64(beyond))
 	}
 	n.Eventually("no more is written", func() error {
-		err := writeOver(filepath.Join(target, "yet more"), 16<<20)
+		err := writeOver(filepath.Join(target, "yet more"), 48<<20)
 		if err := errors.Join(os.Remove(filepath.Join(target, "yet more")), n.Sync()); err != nil {
 			return err
 		}
 		if !errors.Is(err, unix.EDQUOT) {
-			return errors.Join(errors.New("16 MiB more are written"), err)
+			return errors.Join(errors.New("48 MiB more are written"), err)
 		}
 		return nil
 	})
@@ -214,6 +214,7 @@ func TestNewDataIsNotPromisedAgainWhenTheSnapshotIsGone(t *testing.T) {
 	if err := errors.Join(os.Remove(more), n.Sync()); err != nil {
 		t.Fatal(err)
 	}
+	overwrite(t, data, 100<<20)
 	n.Eventually("the size holds again", func() error {
 		if now := available(); now < before {
 			return fmt.Errorf("%d bytes are available, %d were", now, before)

@@ -85,10 +85,11 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 // Keep keeps the pool as large as it should be until ctx ends, see volume.Keeper. Why it is not is said by
 // Check.
 func (p *Pool) Keep(ctx context.Context) {
-	if p.file == nil {
-		return
-	}
-	for ctx.Err() == nil {
+	var group sync.WaitGroup
+	defer group.Wait()
+	group.Go(func() { p.countOld(ctx) })
+
+	for p.file != nil && ctx.Err() == nil {
 		_ = p.fit()
 		_ = retry.Sleep(ctx, p.shares.reservation.pause())
 	}

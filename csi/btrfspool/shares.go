@@ -18,6 +18,7 @@ import (
 // bytes that are reserved for them. It is safe for concurrent use.
 type shares struct {
 	copies      *copies
+	old         *old
 	reservation *reservation // nil in a directory of a btrfs disk
 
 	// limiting is held while limits are set to what they should be.
@@ -29,7 +30,7 @@ type shares struct {
 }
 
 func newShares(f *file) *shares {
-	h := &shares{copies: newCopies(), volumes: map[string]volume.Spec{}}
+	h := &shares{copies: newCopies(), old: newOld(), volumes: map[string]volume.Spec{}}
 	if f != nil {
 		h.reservation = newReservation(f, h.unwritten)
 	}
@@ -45,11 +46,18 @@ func (h *shares) promisedOf(fs *subvolumes, s volume.Spec) int64 {
 	return limit
 }
 
-// limitOf is what the quota group of a volume may hold: what is promised for it, and of an image what it is
-// charged for and does not have, or its device would fail below its size.
-func (h *shares) limitOf(fs *subvolumes, s volume.Spec) (int64, error) {
+// neededOf is what a volume is charged for in any case when it is full: what is promised for it, and of an
+// image what it is charged for and does not have, or its device would fail below its size.
+func (h *shares) neededOf(fs *subvolumes, s volume.Spec) (int64, error) {
 	dead, err := fs.deadOf(s)
 	return h.promisedOf(fs, s) + dead, err
+}
+
+// limitOf is what the quota group of a volume may hold: what is needed for it, now and when all that is old of
+// it is written over.
+func (h *shares) limitOf(fs *subvolumes, s volume.Spec) (int64, error) {
+	needed, err := h.neededOf(fs, s)
+	return max(needed, h.promisedOf(fs, s)+h.old.of(s.ID)), err
 }
 
 // know has a volume counted as the Spec says, from the next look on; undo takes that back.
@@ -120,7 +128,7 @@ func (h *shares) unwritten(fs *subvolumes) int64 {
 		promised := h.promisedOf(fs, s)
 
 		// What an image has dead blocks of is, as long as there are copies, what those keep.
-		sum += max(0, max(promised, limitOf(s.Size)+dead)-used)
+		sum += max(0, max(promised+h.old.of(s.ID), limitOf(s.Size)+dead)-used)
 	}
 	return sum
 }
@@ -141,8 +149,13 @@ func (h *shares) reserve(fs *subvolumes, s volume.Spec) (undo func(), err error)
 
 // release ends what reserve began, and what a copy keeps of others.
 func (h *shares) release(id string, was btrfs.Subvolume) {
-	h.copies.remove(id, was)
+	for owner, kept := range h.copies.remove(id, was) {
+		if _, ok := h.known(owner); ok {
+			h.old.suspect(owner, kept)
+		}
+	}
 	h.forget(id)
+	h.old.forget(id)
 }
 
 // keepsOf returns what a copy that was just made of source keeps: all that the source has written and not
@@ -159,15 +172,20 @@ func (*shares) keepsOf(fs *subvolumes, source volume.Spec) (map[string]int64, er
 	if keeps == nil {
 		keeps = map[string]int64{}
 	}
-	keeps[source.ID] = used
+	keeps[source.ID] = rewritten(used)
 	return keeps, nil
 }
+
+// rewritten is what a volume is charged for when it has written bytes to new places, block by block: each has
+// an entry of its own in the volume's metadata then.
+func rewritten(bytes int64) int64 { return bytes + bytes/32 }
 
 // raise gives the source of a copy room to write over what the copy has. A snapshot writes nothing.
 func (h *shares) raise(fs *subvolumes, source volume.Spec) error {
 	if source.Snapshot || fs.quota != btrfs.SimpleQuota {
 		return nil
 	}
+	h.old.forget(source.ID)
 	sub, err := fs.inspect(source.ID)
 	if err != nil {
 		return err
@@ -249,37 +267,49 @@ func (h *shares) lower(fs *subvolumes, id string) (excess int64, err error) {
 	if err != nil {
 		return 0, err
 	}
+
+	have := btrfs.LimitOf(fs.info, sub)
+	allowed, err := h.allowed(fs, s, sub, have)
+	if err != nil {
+		return 0, err
+	}
+	if have != allowed {
+		if err := btrfs.Limit(fs.dir, sub, allowed); err != nil {
+			return 0, err
+		}
+	}
+
+	excess = allowed - h.promisedOf(fs, s)
+	if excess <= 0 {
+		h.copies.settled(id)
+	}
+	return max(0, excess), nil
+}
+
+// allowed is what a volume may be charged for that has a limit already: no more than that, and no less than it
+// needs.
+func (h *shares) allowed(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume, have int64) (int64, error) {
 	used, err := btrfs.Usage(fs.info, sub)
 	if err != nil {
 		return 0, err
 	}
-
+	needed, err := h.neededOf(fs, s)
+	if err != nil {
+		return 0, err
+	}
 	limit, err := h.limitOf(fs, s)
 	if err != nil {
 		return 0, err
 	}
 
-	allowed, have := limit, btrfs.LimitOf(fs.info, sub)
 	switch {
-	case !h.copies.freed(id, func(copy btrfs.Subvolume) bool { return isFreed(fs, copy) }):
+	case !h.copies.freed(s.ID, func(copy btrfs.Subvolume) bool { return isFreed(fs, copy) }):
 		// Writing over what the kernel has yet to free takes room.
-		allowed = max(limit, have)
+		limit = have
 	case used > limit:
-		allowed = used + slack
+		limit = used + slack
 	}
-
-	if have > allowed || have < limit {
-		if err := btrfs.Limit(fs.dir, sub, allowed); err != nil {
-			return 0, err
-		}
-		have = allowed
-	}
-
-	excess = have - h.promisedOf(fs, s)
-	if excess <= 0 {
-		h.copies.settled(id)
-	}
-	return max(0, excess), nil
+	return max(needed, min(have, limit)), nil
 }
 
 func isFreed(fs *subvolumes, copy btrfs.Subvolume) bool {
