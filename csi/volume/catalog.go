@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/keylock"
 )
@@ -61,10 +60,6 @@ func (r record) check(id string) error {
 
 // destroyed reports whether the content is gone, so that only the record is left.
 func (r record) destroyed() bool { return r.Phase == deleting && r.damage == nil }
-
-func (r record) promise(id string) space.Promise {
-	return space.Promise{ID: id, Backend: r.Spec.Backend, Bytes: r.Spec.promise()}
-}
 
 // catalog is the volumes with their records, on disk and in memory, and what holds them. The Store, its
 // recovery and its upkeep work on one.

@@ -154,17 +154,30 @@ func TestCopyThatWasCutShortIsTakenAway(t *testing.T) {
 	}
 }
 
-// What copies keep is promised, or there is no copy.
+// What copies keep is promised, or there is no copy. Several keep the same blocks.
 func TestCopyNeedsRoomForWhatItKeeps(t *testing.T) {
 	f := newFixture(t)
-	f.pool.limit = 40 * mib
+	f.pool.limit = 24 * mib
 	v := f.create(Request{Name: "v", Required: 16 * mib})
-	s := f.snapshot("s", v)
-	another := Request{Name: "t", Source: v.ID, Snapshot: true}
-	if _, err := f.Create(t.Context(), another); !errors.Is(err, ErrFull) {
-		t.Errorf("another one: %v", err)
+	if _, err := f.Create(t.Context(), Request{
+		Name:     "s",
+		Source:   v.ID,
+		Snapshot: true,
+	}); !errors.Is(err, ErrFull) {
+		t.Errorf("a snapshot: %v", err)
 	}
-	if got := f.pool.String(); got != s.ID+":16 "+v.ID+":16" {
+	if got := f.pool.String(); got != v.ID+":16" {
 		t.Errorf("pool %q", got)
+	}
+
+	f.pool.limit = 40 * mib
+	f.snapshot("s", v)
+	f.snapshot("t", v)
+	if free := f.free("pool"); free != 8*mib {
+		t.Errorf("beside a volume and its snapshots %d bytes are free, want %d", free, 8*mib)
+	}
+	f.restart()
+	if free := f.free("pool"); free != 8*mib {
+		t.Errorf("after a restart %d bytes are free, want %d", free, 8*mib)
 	}
 }

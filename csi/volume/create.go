@@ -16,10 +16,7 @@ func (s *Store) Create(ctx context.Context, r Request) (Volume, error) {
 }
 
 // creation is how volumes come to be.
-type creation struct {
-	*catalog
-	ledger *space.Ledger
-}
+type creation struct{ *catalog }
 
 func (c *creation) create(ctx context.Context, r Request) (Volume, error) {
 	if r.Source != "" {
@@ -121,7 +118,7 @@ func (c *creation) clearAttempt(spec Spec, old record) error {
 
 // promise takes the bytes of a new volume out of what is free.
 func (c *creation) promise(r record) error {
-	err := c.ledger.Promise(r.promise(r.Spec.ID))
+	err := c.index.promise(r.Spec.ID, r)
 	if _, short := errors.AsType[*space.Shortage](err); short {
 		err = fmt.Errorf("%w: %w", ErrFull, err)
 	}

@@ -7,23 +7,25 @@ import (
 	"github.com/trivet-node/trivet/csi/space"
 )
 
-// index is what is known of all volumes, in memory. Entering a record enters its promise into the ledger. It
-// is safe for concurrent use.
+// index is what is known of all volumes, in memory. Entering a record enters what is promised for it into the
+// ledger. It is safe for concurrent use.
 type index struct {
 	ledger *space.Ledger
 
 	// mu guards what follows; never held during I/O.
-	mu      sync.Mutex
-	records map[string]record
-	ids     []string          // of records, sorted
-	holds   map[string]string // by ID: what uses the volume
+	mu       sync.Mutex
+	records  map[string]record
+	ids      []string // of records, sorted
+	promises *promises
+	holds    map[string]string // by ID: what uses the volume
 }
 
 func newIndex(ledger *space.Ledger) *index {
 	return &index{
-		ledger:  ledger,
-		records: map[string]record{},
-		holds:   map[string]string{},
+		ledger:   ledger,
+		records:  map[string]record{},
+		promises: newPromises(),
+		holds:    map[string]string{},
 	}
 }
 
@@ -46,10 +48,29 @@ func (x *index) put(id string, r record) {
 	x.records[id] = r
 
 	if r.destroyed() {
-		x.ledger.Release(id)
+		x.account(x.promises.remove(id))
 	} else {
-		x.ledger.Record(r.promise(id))
+		x.account(x.promises.set(id, r.Spec))
 	}
+}
+
+// account enters promises into the ledger as they are now. mu is held.
+func (x *index) account(ids []string) {
+	for _, id := range ids {
+		if promise, ok := x.promises.of(id); ok {
+			x.ledger.Record(promise)
+		} else {
+			x.ledger.Release(id)
+		}
+	}
+}
+
+// promise makes the promises in the ledger for a record that is about to be put, or returns a *space.Shortage.
+func (x *index) promise(id string, r record) error {
+	x.mu.Lock()
+	promises := x.promises.with(id, r.Spec)
+	x.mu.Unlock()
+	return x.ledger.Promise(promises...)
 }
 
 func (x *index) drop(id string) {
@@ -59,7 +80,7 @@ func (x *index) drop(id string) {
 		x.ids = slices.Delete(x.ids, i, i+1)
 	}
 	delete(x.records, id)
-	x.ledger.Release(id)
+	x.account(x.promises.remove(id))
 }
 
 // page returns up to limit records of ready volumes that the condition holds for, in the order of their IDs,

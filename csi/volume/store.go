@@ -58,7 +58,7 @@ func Open(cfg Config) (*Store, Report, error) {
 	s := &Store{
 		catalog:  c,
 		ledger:   ledger,
-		creation: &creation{catalog: c, ledger: ledger},
+		creation: &creation{catalog: c},
 		upkeep:   &upkeep{catalog: c, destroyed: make(chan struct{}, 1)},
 	}
 

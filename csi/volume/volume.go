@@ -70,16 +70,13 @@ type Spec struct {
 	Keeps map[string]int64 `json:"keeps,omitempty"`
 }
 
-// promise is how many bytes have to be there for the volume. A snapshot takes what it keeps of others.
-func (s Spec) promise() int64 {
-	var sum int64
-	for _, bytes := range s.Keeps {
-		sum += bytes
+// ownBytes is how many bytes have to be there for the volume beside what it keeps of others. A snapshot writes
+// nothing.
+func (s Spec) ownBytes() int64 {
+	if s.Snapshot {
+		return 0
 	}
-	if !s.Snapshot {
-		sum += max(s.Size, 0)
-	}
-	return sum
+	return max(s.Size, 0)
 }
 
 // Volume is a ready volume.
