@@ -173,11 +173,7 @@ func (f *file) mount(root string) (committed uint64, err error) {
 
 	options := target.Options{FS: []string{"nodiscard"}}
 	if isMounted(root) {
-		err = target.Reconfigure(root, options)
-		if errors.Is(err, unix.EROFS) {
-			// The kernel has made it read-only, which checkWritable says.
-			err = nil
-		}
+		err = takeOver(root, options)
 	} else {
 		err = f.attachTo(root, dev, options)
 	}
@@ -188,6 +184,16 @@ func (f *file) mount(root string) (committed uint64, err error) {
 	return committed, f.settleMounted(dev, root)
 }
 
+// takeOver gives what is mounted its options. What the kernel has made read-only stays as it is, which
+// checkWritable says.
+func takeOver(root string, options target.Options) error {
+	err := target.Reconfigure(root, options)
+	if isReadOnly(root) {
+		return nil
+	}
+	return err
+}
+
 func (f *file) attachTo(root string, dev *os.File, options target.Options) error {
 	tree, err := target.New("btrfs", dev.Name(), options)
 	if err != nil {
@@ -195,6 +201,12 @@ func (f *file) attachTo(root string, dev *os.File, options target.Options) error
 	}
 	defer tree.Close()
 	return tree.AttachTo(root)
+}
+
+// isReadOnly reports whether the kernel has made the file system of a path read-only.
+func isReadOnly(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Flags&unix.ST_RDONLY != 0
 }
 
 func isMounted(path string) bool {

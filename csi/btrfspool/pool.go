@@ -227,8 +227,7 @@ func (m *mountpoint) enterToWrite() (fs *subvolumes, leave func(), err error) {
 
 // checkWritable fails if the kernel has made the file system read-only. It was mounted to be written.
 func (m *mountpoint) checkWritable() error {
-	var st unix.Statfs_t
-	if m.file == nil || unix.Statfs(m.root, &st) != nil || st.Flags&unix.ST_RDONLY == 0 {
+	if m.file == nil || !isReadOnly(m.root) {
 		return nil
 	}
 	return fmt.Errorf("%w: the kernel made the pool %s read-only after it could not write to it, as when"+
