@@ -90,9 +90,20 @@ func (p *Pool) Keep(ctx context.Context) {
 	group.Go(func() { p.countOld(ctx) })
 
 	for p.file != nil && ctx.Err() == nil {
-		_ = p.fit()
+		if p.isDue() {
+			_ = p.fit()
+		}
 		_ = retry.Sleep(ctx, p.shares.reservation.pause())
 	}
+}
+
+func (p *Pool) isDue() bool {
+	fs, leave, err := p.enter()
+	if err != nil {
+		return false
+	}
+	defer leave()
+	return p.shares.reservation.isDue(fs)
 }
 
 func (p *Pool) fit() error {

@@ -11,10 +11,11 @@ import (
 )
 
 const (
-	// lookPeriod is how long a writer has the headroom for, and idlePeriod one who has just begun: a
-	// gigabyte in that time is more than there is a machine for.
+	// lookPeriod is how long a writer has the headroom for. While nobody writes there is a look at least
+	// every idlePeriod, and so often that half of what is free is more than topSpeed writes between two.
 	lookPeriod = 100 * time.Millisecond
-	idlePeriod = 250 * time.Millisecond
+	idlePeriod = time.Second
+	topSpeed   = 2 << 30 // bytes per second
 
 	// writing is a burst by which somebody writes.
 	writing = 1 << 20
@@ -39,6 +40,10 @@ type reservation struct {
 	// mu is held while the size is looked at and changed, and guards what follows.
 	mu      sync.Mutex
 	content int64     // at the last look
+	free    int64     // at the last look, without what is reserved
+	settled bool      // the last look had nothing to do
+	working bool      // the last look has changed the size, and the next one may have to
+	stuck   bool      // the pool should be larger, and cannot be
 	burst   int64     // see measure
 	rest    time.Time // until when nothing is shrunk
 	kept    int64     // bytes that seem to be holes even after they were filled, as where a disk compresses
@@ -97,11 +102,14 @@ func (r *reservation) measure(fs *subvolumes) (measure, error) {
 		return measure{}, err
 	}
 
+	reserved := r.outstanding(fs)
+	r.free = max(0, room.Free()-reserved)
+
 	return measure{
 		room:     room,
 		file:     size,
 		holes:    max(0, holes-r.kept),
-		reserved: r.outstanding(fs),
+		reserved: reserved,
 		burst:    r.burst,
 		disk:     r.file.disk(),
 		most:     r.file.most / sizeStep * sizeStep,
@@ -114,19 +122,25 @@ func (r *reservation) fit(fs *subvolumes) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 
+	r.settled, r.working = false, false
 	m, err := r.measure(fs)
 	if err != nil {
 		return err
 	}
+	r.stuck = m.isStuck()
 
 	switch change := m.change(); {
 	case m.file/sizeStep > m.room.Device/sizeStep:
 		// A change was cut short.
 		return r.settle(fs, m.file)
 	case change > 0:
-		return r.grow(fs, change)
+		err := r.grow(fs, change)
+		r.working = err == nil
+		return err
 	case change < 0 && time.Now().After(r.rest):
-		return r.shrink(fs, m, m.room.Device+change)
+		err := r.shrink(fs, m, m.room.Device+change)
+		r.working = err == nil && !r.rest.After(time.Now())
+		return err
 
 	case m.holes > 0:
 		return r.fill(m)
@@ -135,17 +149,39 @@ func (r *reservation) fit(fs *subvolumes) error {
 			" writes beyond fail until there is, and nothing else does", r.file.path())
 	}
 
+	r.settled = m.change() == 0 && !r.stuck
 	return nil
+}
+
+// isDue reports whether there is anything to do for fit: there was the last time, or somebody has written. It
+// costs little.
+func (r *reservation) isDue(fs *subvolumes) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.settled || r.burst > writing {
+		return true
+	}
+	content, err := fs.meter.Content()
+	return err != nil || content != r.content
 }
 
 // pause is how long there is to the next look.
 func (r *reservation) pause() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.burst > writing {
+	switch {
+	case r.stuck:
+		return idlePeriod
+	case r.burst > writing, r.working:
 		return lookPeriod
 	}
-	return idlePeriod
+	return pauseFor(r.free)
+}
+
+// pauseFor is how long nobody has to look at a pool with so many bytes free, in which nobody writes.
+func pauseFor(free int64) time.Duration {
+	pause := time.Duration(float64(free/2) / topSpeed * float64(time.Second))
+	return min(max(pause, lookPeriod), idlePeriod)
 }
 
 // isWanted reports whether volumes may write more than the pool has.

@@ -90,6 +90,9 @@ func (m measure) idle() int64 {
 	return m.headroom() + m.room.Device/8
 }
 
+// isStuck reports whether the pool should be larger, and cannot be now.
+func (m measure) isStuck() bool { return m.lacks() > 0 && m.change() == 0 }
+
 // short reports whether the pool has less room than it should have by far, and cannot get it.
 func (m measure) short() bool {
 	return m.room.Free() < m.reserved+m.headroom()/4 && m.change() < sizeStep
