@@ -111,6 +111,10 @@ func dissolve(f *os.File, sub Subvolume) error {
 	}
 
 	for _, member := range members {
+		if member>>48 > level {
+			// The kernel takes a group that is removed out of those above.
+			continue
+		}
 		if err := assign(f, 0, member, group); err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("take subvolume %d of %s out of group %d: %w", member, f.Name(), sub.ID, err)
 		}

@@ -76,8 +76,11 @@ func (p *Pool) Create(s volume.Spec) (volume.Origin, error) {
 }
 
 func (p *Pool) create(fs *subvolumes, s volume.Spec) (volume.Origin, error) {
-	transaction, err := fs.create(s)
-	origin := volume.Origin{Token: transaction, Pool: fs.info.UUID}
+	sub, err := fs.create(s)
+	origin := volume.Origin{Token: sub.Created, Pool: fs.info.UUID}
+	if err == nil {
+		err = p.shares.restrain(fs, s, sub)
+	}
 	if err != nil || !isImage(s) {
 		return origin, err
 	}
@@ -141,6 +144,9 @@ func (p *Pool) recoverOne(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume) er
 		return err
 	}
 	if err := fs.recoverLimit(sub, limit); err != nil {
+		return err
+	}
+	if err := p.shares.restrain(fs, s, sub); err != nil {
 		return err
 	}
 

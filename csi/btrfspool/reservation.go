@@ -1,6 +1,7 @@
 package btrfspool
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -22,6 +23,9 @@ const (
 
 	// countReserved is how long a count of what reserved volumes have yet to write holds.
 	countReserved = 2 * time.Second
+
+	// guardStep is by how much the limit of those that are not reserved may be too low.
+	guardStep = 8 << 20
 
 	// restAfterFailure is how long nothing is filled, or shrunk, after that failed.
 	restAfterFailure = 30 * time.Second
@@ -128,6 +132,9 @@ func (r *reservation) fit(fs *subvolumes) error {
 		return err
 	}
 	r.stuck = m.isStuck()
+	if err := r.guard(fs, m); err != nil {
+		return err
+	}
 
 	switch change := m.change(); {
 	case m.file/sizeStep > m.room.Device/sizeStep:
@@ -136,11 +143,11 @@ func (r *reservation) fit(fs *subvolumes) error {
 	case change > 0:
 		err := r.grow(fs, change)
 		r.working = err == nil
-		return err
+		return errors.Join(err, r.guardNow(fs))
 	case change < 0 && time.Now().After(r.rest):
 		err := r.shrink(fs, m, m.room.Device+change)
 		r.working = err == nil && !r.rest.After(time.Now())
-		return err
+		return errors.Join(err, r.guardNow(fs))
 
 	case m.holes > 0:
 		return r.fill(m)
@@ -257,20 +264,65 @@ func (r *reservation) fill(m measure) error {
 	return err
 }
 
+// guard has all volumes that are not reserved for leave free what is reserved and not yet written, and what it
+// takes to write that, however full the disk is. Their limit is the same until the pool has another size.
+func (r *reservation) guard(fs *subvolumes, m measure) error {
+	if fs.quota != btrfs.SimpleQuota {
+		return nil
+	}
+
+	used, have, err := btrfs.UsageTogether(fs.info)
+	if err != nil {
+		return err
+	}
+
+	want := m.limitOfOthers(used)
+	if want > have && have >= 0 {
+		// Nobody gets what was freed in a reserved volume since that was last counted.
+		r.recount()
+		m.reserved = r.outstanding(fs)
+		want = m.limitOfOthers(used)
+	}
+
+	if want == have || want >= 0 && have >= 0 && have <= want && want-have < guardStep {
+		return nil
+	}
+	return btrfs.LimitTogether(fs.dir, want)
+}
+
+// guardNow is guard when the size has changed.
+func (r *reservation) guardNow(fs *subvolumes) error {
+	m, err := r.measure(fs)
+	if err != nil {
+		return err
+	}
+	return r.guard(fs, m)
+}
+
+// missing returns how many bytes the pool lacks for what is reserved, which is guarded if there are none.
+func (r *reservation) missing(fs *subvolumes) (int64, measure, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m, err := r.measure(fs)
+	if err != nil || m.reserved > m.room.Free() {
+		return m.reserved - m.room.Free(), m, err
+	}
+
+	// What others have written until they are limited is seen afterwards.
+	if err := r.guard(fs, m); err != nil {
+		return 0, m, err
+	}
+	m, err = r.measure(fs)
+	return m.reserved - m.room.Free(), m, err
+}
+
 // demand makes the pool so large that all reserved volumes can be written in full; volume.ErrFull if the disk
 // has no room for that.
 func (r *reservation) demand(fs *subvolumes) error {
 	for {
-		r.mu.Lock()
-		m, err := r.measure(fs)
-		r.mu.Unlock()
-		if err != nil {
+		missing, m, err := r.missing(fs)
+		if missing <= 0 || err != nil {
 			return err
-		}
-
-		missing := m.reserved - m.room.Free()
-		if missing <= 0 {
-			return nil
 		}
 		if m.change() < min(missing, sizeStep) {
 			return fmt.Errorf("%w: the pool %s lacks %d bytes for reserved volumes, the disk below has %d",

@@ -213,7 +213,18 @@ func (h *shares) setLimit(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume) er
 	if err != nil {
 		return err
 	}
-	return btrfs.Limit(fs.dir, sub, limit)
+	if err := btrfs.Limit(fs.dir, sub, limit); err != nil {
+		return err
+	}
+	return h.restrain(fs, s, sub)
+}
+
+// restrain has a volume that is not reserved for leave to others what is, see reservation.guard.
+func (h *shares) restrain(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume) error {
+	if s.Reserve || h.reservation == nil || fs.quota != btrfs.SimpleQuota {
+		return nil
+	}
+	return btrfs.LimitedTogether(fs.dir, sub)
 }
 
 // enlarge gives a volume the limit of its new size, and has it take that. When it fails, what is reserved for

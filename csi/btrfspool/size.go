@@ -90,6 +90,18 @@ func (m measure) idle() int64 {
 	return m.headroom() + m.room.Device/8
 }
 
+// guardMargin is what metadata of what is reserved may take beside a part of it.
+const guardMargin = 16 << 20
+
+// limitOfOthers is how much all volumes that are not reserved may hold, which hold so many bytes now; -1: as much
+// as each of them may.
+func (m measure) limitOfOthers(used int64) int64 {
+	if m.reserved == 0 {
+		return -1
+	}
+	return used + max(0, m.room.Free()-m.reserved-m.reserved/64-guardMargin)
+}
+
 // isStuck reports whether the pool should be larger, and cannot be now.
 func (m measure) isStuck() bool { return m.lacks() > 0 && m.change() == 0 }
 

@@ -82,32 +82,31 @@ func (s *subvolumes) Close() error {
 // below one percent.
 func limitOf(size int64) int64 { return size + size/128 + 32<<10 }
 
-// create makes an empty volume, in place of one that may be there, and returns the number of the transaction
-// that it is made in.
-func (s *subvolumes) create(spec volume.Spec) (transaction uint64, err error) {
+// create makes an empty volume, in place of one that may be there.
+func (s *subvolumes) create(spec volume.Spec) (btrfs.Subvolume, error) {
 	if err := btrfs.Destroy(s.dir, spec.ID); err != nil {
-		return 0, err
+		return btrfs.Subvolume{}, err
 	}
 	if err := btrfs.Create(s.dir, spec.ID); err != nil {
-		return 0, err
+		return btrfs.Subvolume{}, err
 	}
 
 	root, sub, err := s.open(spec.ID)
 	if err != nil {
-		return 0, err
+		return btrfs.Subvolume{}, err
 	}
 	defer root.Close()
 
 	if err := btrfs.Limit(s.dir, sub, limitOf(spec.Size)); err != nil {
-		return 0, err
+		return btrfs.Subvolume{}, err
 	}
 	if err := root.Chmod(0o755); err != nil {
-		return 0, err
+		return btrfs.Subvolume{}, err
 	}
 
 	if spec.NoCOW {
 		if err := btrfs.OverwriteInPlace(root); err != nil {
-			return 0, err
+			return btrfs.Subvolume{}, err
 		}
 	}
 
@@ -116,7 +115,7 @@ func (s *subvolumes) create(spec volume.Spec) (transaction uint64, err error) {
 		err = btrfs.Commit(root)
 	}
 
-	return sub.Created, err
+	return sub, err
 }
 
 // snapshot makes a copy of source, in place of what may be there.
