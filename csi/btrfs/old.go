@@ -14,8 +14,8 @@ import (
 // extents that are not newer than the last snapshot of their subvolume, and that whether or not the snapshot
 // is still there. The old extent stays charged as a whole until none of it is left in the file.
 
-// LastSnapshot returns the number of the transaction in which the subvolume was last snapshotted, or, if it is
-// newer and a snapshot itself, made.
+// LastSnapshot returns the number of the transaction in which the subvolume was last snapshotted, or, if it
+// is newer and a snapshot itself, made.
 func LastSnapshot(f *os.File, sub Subvolume) (uint64, error) {
 	arg := searchArgs{searchKey: searchKey{
 		tree:           rootTree,

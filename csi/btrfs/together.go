@@ -48,8 +48,8 @@ func LimitTogether(f *os.File, bytes int64) error {
 	return nil
 }
 
-// UsageTogether returns how many bytes are charged to those that are limited together, and their limit; -1: there
-// is none.
+// UsageTogether returns how many bytes are charged to those that are limited together, and their limit; -1:
+// there is none.
 func UsageTogether(fs Info) (used, limit int64, err error) {
 	name := fmt.Sprintf("%d_%d", level+1, together&(1<<48-1))
 	used, err = referenced(fs, name)

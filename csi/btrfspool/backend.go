@@ -105,7 +105,7 @@ func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 			volume.ErrDamaged, origin.Pool, fs.info.UUID)
 	}
 
-	p.shares.copies.add(s.ID, s.Keeps)
+	p.shares.copies.Add(s.ID, s.Keeps)
 	p.shares.know(s)
 
 	sub, err := fs.inspect(s.ID)
@@ -134,10 +134,10 @@ func (p *Pool) recoverOne(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume) er
 	if s.Snapshot {
 		return nil
 	}
-	p.shares.copies.suspect(s.ID)
+	p.shares.copies.Suspect(s.ID)
 
 	// A limit that is raised was raised for a reason: it has to be counted what that was.
-	p.shares.old.suspect(s.ID, btrfs.LimitOf(fs.info, sub)-limitOf(s.Size))
+	p.shares.old.Suspect(s.ID, btrfs.LimitOf(fs.info, sub)-limitOf(s.Size))
 
 	limit, err := p.shares.neededOf(fs, s)
 	if err != nil {
@@ -238,7 +238,7 @@ func (p *Pool) Copy(s, source volume.Spec) (volume.Spec, volume.Origin, error) {
 		return s, volume.Origin{}, err
 	}
 
-	p.shares.copies.add(s.ID, s.Keeps)
+	p.shares.copies.Add(s.ID, s.Keeps)
 	if err := p.shares.raise(fs, source); err != nil {
 		return s, volume.Origin{}, err
 	}

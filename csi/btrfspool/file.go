@@ -203,12 +203,6 @@ func (f *file) attachTo(root string, dev *os.File, options target.Options) error
 	return tree.AttachTo(root)
 }
 
-// isReadOnly reports whether the kernel has made the file system of a path read-only.
-func isReadOnly(path string) bool {
-	var st unix.Statfs_t
-	return unix.Statfs(path, &st) == nil && st.Flags&unix.ST_RDONLY != 0
-}
-
 func isMounted(path string) bool {
 	on, err := mount.Mounted(path)
 	return on && err == nil && btrfs.On(path)
@@ -391,13 +385,3 @@ func (f *file) identify(uuid string) error {
 
 // disk returns how many bytes the disk below still has for the pool.
 func (f *file) disk() int64 { return max(0, freeOn(f.dir)-f.reserve) }
-
-// freeOn returns what the file system of a directory has free for unprivileged users, in bytes; 0 if that
-// is not known.
-func freeOn(dir string) int64 {
-	var disk unix.Statfs_t
-	if unix.Statfs(dir, &disk) != nil {
-		return 0
-	}
-	return int64(disk.Bavail) * disk.Bsize
-}

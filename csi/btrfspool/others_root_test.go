@@ -8,10 +8,10 @@ import (
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-// On a full disk others take what the pool has but for what is reserved. An image has no answer to a write that
-// lacks room but EIO, and the file system in it gives up.
+// On a full disk others take what the pool has but for what is reserved. An image has no answer to a write
+// that lacks room but EIO, and the file system in it gives up.
 func TestOthersDoNotTakeWhatIsReserved(t *testing.T) {
-	const size = 320 << 20
+	const size = 128 << 20
 	for _, c := range []struct {
 		request   volume.Request
 		snapshots bool
@@ -21,7 +21,7 @@ func TestOthersDoNotTakeWhatIsReserved(t *testing.T) {
 		{volume.Request{Name: "block-with-a-snapshot", Access: volume.Block}, true},
 	} {
 		t.Run(c.request.Name, func(t *testing.T) {
-			n := nodetest.NewOnDisk(t, 3<<30, 0)
+			n := nodetest.NewOnDisk(t, 2<<30, 0)
 			c.request.Required, c.request.Backend = size, "btrfs"
 			reserved := n.MustCreate(c.request)
 			other := n.MustCreate(volume.Request{Name: "other", Required: 1 << 30, Backend: "btrfs"})

@@ -40,7 +40,7 @@ func writeOverBlocks(path string, size, block int64) error {
 // A database that fills its volume goes on after its last snapshot was deleted, though all of its blocks are
 // ones that the snapshot had: the kernel writes them to new places once more.
 func TestFullVolumeIsWrittenOverWhenItsSnapshotIsGone(t *testing.T) {
-	const size = 128 << 20
+	const size = 64 << 20
 	n := nodetest.New(t, 4<<30)
 	for _, r := range []volume.Request{
 		{Name: "subvolume", Required: size, Backend: "btrfs", Access: volume.Filesystem},
@@ -67,7 +67,7 @@ func TestFullVolumeIsWrittenOverWhenItsSnapshotIsGone(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			for round := range 3 {
+			for round := range 2 {
 				if err := writeOverBlocks(file, size, 8192); err != nil {
 					t.Fatalf("round %d: %v", round, err)
 				}

@@ -87,7 +87,7 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 func (p *Pool) Keep(ctx context.Context) {
 	var group sync.WaitGroup
 	defer group.Wait()
-	group.Go(func() { p.countOld(ctx) })
+	group.Go(func() { (&counter{p.mountpoint, p.shares}).run(ctx) })
 
 	for p.file != nil && ctx.Err() == nil {
 		if p.isDue() {
@@ -321,4 +321,20 @@ func (m *mountpoint) Close(unmount bool) error {
 	}
 
 	return err
+}
+
+// isReadOnly reports whether the kernel has made the file system of a path read-only.
+func isReadOnly(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Flags&unix.ST_RDONLY != 0
+}
+
+// freeOn returns what the file system of a directory has free for unprivileged users, in bytes; 0 if that
+// is not known.
+func freeOn(dir string) int64 {
+	var disk unix.Statfs_t
+	if unix.Statfs(dir, &disk) != nil {
+		return 0
+	}
+	return int64(disk.Bavail) * disk.Bsize
 }

@@ -264,8 +264,8 @@ func (r *reservation) fill(m measure) error {
 	return err
 }
 
-// guard has all volumes that are not reserved for leave free what is reserved and not yet written, and what it
-// takes to write that, however full the disk is. Their limit is the same until the pool has another size.
+// guard has all volumes that are not reserved for leave free what is reserved and not yet written, and what
+// it takes to write that, however full the disk is. Their limit is the same until the pool has another size.
 func (r *reservation) guard(fs *subvolumes, m measure) error {
 	if fs.quota != btrfs.SimpleQuota {
 		return nil

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/copies"
 	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/csi/volume"
 )
@@ -17,8 +18,8 @@ import (
 // shares are what volumes may take of the pool: their limits, raised by what copies keep of them, and the
 // bytes that are reserved for them. It is safe for concurrent use.
 type shares struct {
-	copies      *copies
-	old         *old
+	copies      *copies.Copies
+	old         *copies.Old
 	reservation *reservation // nil in a directory of a btrfs disk
 
 	// limiting is held while limits are set to what they should be.
@@ -30,7 +31,7 @@ type shares struct {
 }
 
 func newShares(f *file) *shares {
-	h := &shares{copies: newCopies(), old: newOld(), volumes: map[string]volume.Spec{}}
+	h := &shares{copies: copies.New(), old: copies.NewOld(), volumes: map[string]volume.Spec{}}
 	if f != nil {
 		h.reservation = newReservation(f, h.unwritten)
 	}
@@ -41,7 +42,7 @@ func newShares(f *file) *shares {
 func (h *shares) promisedOf(fs *subvolumes, s volume.Spec) int64 {
 	limit := limitOf(s.Size)
 	if fs.quota == btrfs.SimpleQuota {
-		limit += h.copies.of(s.ID)
+		limit += h.copies.Of(s.ID)
 	}
 	return limit
 }
@@ -53,11 +54,11 @@ func (h *shares) neededOf(fs *subvolumes, s volume.Spec) (int64, error) {
 	return h.promisedOf(fs, s) + dead, err
 }
 
-// limitOf is what the quota group of a volume may hold: what is needed for it, now and when all that is old of
-// it is written over.
+// limitOf is what the quota group of a volume may hold: what is needed for it, now and when all that is old
+// of it is written over.
 func (h *shares) limitOf(fs *subvolumes, s volume.Spec) (int64, error) {
 	needed, err := h.neededOf(fs, s)
-	return max(needed, h.promisedOf(fs, s)+h.old.of(s.ID)), err
+	return max(needed, h.promisedOf(fs, s)+h.old.Of(s.ID)), err
 }
 
 // know has a volume counted as the Spec says, from the next look on; undo takes that back.
@@ -128,7 +129,7 @@ func (h *shares) unwritten(fs *subvolumes) int64 {
 		promised := h.promisedOf(fs, s)
 
 		// What an image has dead blocks of is, as long as there are copies, what those keep.
-		sum += max(0, max(promised+h.old.of(s.ID), limitOf(s.Size)+dead)-used)
+		sum += max(0, max(promised+h.old.Of(s.ID), limitOf(s.Size)+dead)-used)
 	}
 	return sum
 }
@@ -149,13 +150,13 @@ func (h *shares) reserve(fs *subvolumes, s volume.Spec) (undo func(), err error)
 
 // release ends what reserve began, and what a copy keeps of others.
 func (h *shares) release(id string, was btrfs.Subvolume) {
-	for owner, kept := range h.copies.remove(id, was) {
+	for owner, kept := range h.copies.Remove(id, was) {
 		if _, ok := h.known(owner); ok {
-			h.old.suspect(owner, kept)
+			h.old.Suspect(owner, kept)
 		}
 	}
 	h.forget(id)
-	h.old.forget(id)
+	h.old.Forget(id)
 }
 
 // keepsOf returns what a copy that was just made of source keeps: all that the source has written and not
@@ -185,7 +186,7 @@ func (h *shares) raise(fs *subvolumes, source volume.Spec) error {
 	if source.Snapshot || fs.quota != btrfs.SimpleQuota {
 		return nil
 	}
-	h.old.forget(source.ID)
+	h.old.Forget(source.ID)
 	sub, err := fs.inspect(source.ID)
 	if err != nil {
 		return err
@@ -247,7 +248,7 @@ func (h *shares) enlarge(fs *subvolumes, s volume.Spec, stretch func(volume.Spec
 
 	if err != nil {
 		undo()
-		h.copies.suspect(s.ID)
+		h.copies.Suspect(s.ID)
 	}
 
 	return err
@@ -261,7 +262,7 @@ const slack = 1 << 20
 // written to it than its size, and keeps that, may write nothing more. It returns by how much the limit is
 // higher than what was promised.
 func (h *shares) lower(fs *subvolumes, id string) (excess int64, err error) {
-	if !h.copies.isStale(id) {
+	if !h.copies.IsStale(id) {
 		return 0, nil
 	}
 
@@ -271,7 +272,7 @@ func (h *shares) lower(fs *subvolumes, id string) (excess int64, err error) {
 
 	s, ok := h.known(id)
 	if !ok {
-		h.copies.settled(id)
+		h.copies.Settled(id)
 		return 0, nil
 	}
 	sub, err := fs.inspect(id)
@@ -292,13 +293,13 @@ func (h *shares) lower(fs *subvolumes, id string) (excess int64, err error) {
 
 	excess = allowed - h.promisedOf(fs, s)
 	if excess <= 0 {
-		h.copies.settled(id)
+		h.copies.Settled(id)
 	}
 	return max(0, excess), nil
 }
 
-// allowed is what a volume may be charged for that has a limit already: no more than that, and no less than it
-// needs.
+// allowed is what a volume may be charged for that has a limit already: no more than that, and no less than
+// it needs.
 func (h *shares) allowed(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume, have int64) (int64, error) {
 	used, err := btrfs.Usage(fs.info, sub)
 	if err != nil {
@@ -314,7 +315,7 @@ func (h *shares) allowed(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume, hav
 	}
 
 	switch {
-	case !h.copies.freed(s.ID, func(copy btrfs.Subvolume) bool { return isFreed(fs, copy) }):
+	case !h.copies.Freed(s.ID, func(copy btrfs.Subvolume) bool { return isFreed(fs, copy) }):
 		// Writing over what the kernel has yet to free takes room.
 		limit = have
 	case used > limit:
@@ -331,7 +332,7 @@ func isFreed(fs *subvolumes, copy btrfs.Subvolume) bool {
 // exceeding returns how many bytes volumes may hold, or do, beyond what was promised for them.
 func (h *shares) exceeding(fs *subvolumes) (int64, error) {
 	var sum int64
-	for _, id := range h.copies.stales() {
+	for _, id := range h.copies.Stales() {
 		excess, err := h.lower(fs, id)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return 0, fmt.Errorf("limit of volume %s: %w", id, err)
@@ -344,7 +345,7 @@ func (h *shares) exceeding(fs *subvolumes) (int64, error) {
 // keptOfDead returns what copies keep of volumes that are gone. It was promised to them.
 func (h *shares) keptOfDead(fs *subvolumes) (int64, error) {
 	var sum int64
-	for owner, bytes := range h.copies.owners() {
+	for owner, bytes := range h.copies.Owners() {
 		_, err := fs.inspect(owner)
 		switch {
 		case errors.Is(err, os.ErrNotExist):

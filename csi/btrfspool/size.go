@@ -93,8 +93,8 @@ func (m measure) idle() int64 {
 // guardMargin is what metadata of what is reserved may take beside a part of it.
 const guardMargin = 16 << 20
 
-// limitOfOthers is how much all volumes that are not reserved may hold, which hold so many bytes now; -1: as much
-// as each of them may.
+// limitOfOthers is how much all volumes that are not reserved may hold, which hold so many bytes now; -1: as
+// much as each of them may.
 func (m measure) limitOfOthers(used int64) int64 {
 	if m.reserved == 0 {
 		return -1

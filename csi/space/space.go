@@ -93,8 +93,8 @@ func New(cfg Config) *Ledger {
 	}
 }
 
-// Promise gives volumes of one backend their bytes, all of them, or returns a *Shortage. An earlier promise to
-// the same volume counts for it if it was by the same backend, and is replaced.
+// Promise gives volumes of one backend their bytes, all of them, or returns a *Shortage. An earlier promise
+// to the same volume counts for it if it was by the same backend, and is replaced.
 func (l *Ledger) Promise(promises ...Promise) error {
 	if len(promises) == 0 {
 		return nil

@@ -13,19 +13,19 @@ type index struct {
 	ledger *space.Ledger
 
 	// mu guards what follows; never held during I/O.
-	mu       sync.Mutex
-	records  map[string]record
-	ids      []string // of records, sorted
-	promises *promises
-	holds    map[string]string // by ID: what uses the volume
+	mu      sync.Mutex
+	records map[string]record
+	ids     []string // of records, sorted
+	needs   *space.Needs
+	holds   map[string]string // by ID: what uses the volume
 }
 
 func newIndex(ledger *space.Ledger) *index {
 	return &index{
-		ledger:   ledger,
-		records:  map[string]record{},
-		promises: newPromises(),
-		holds:    map[string]string{},
+		ledger:  ledger,
+		records: map[string]record{},
+		needs:   space.NewNeeds(),
+		holds:   map[string]string{},
 	}
 }
 
@@ -48,16 +48,16 @@ func (x *index) put(id string, r record) {
 	x.records[id] = r
 
 	if r.destroyed() {
-		x.account(x.promises.remove(id))
+		x.account(x.needs.Remove(id))
 	} else {
-		x.account(x.promises.set(id, r.Spec))
+		x.account(x.needs.Set(id, r.Spec.need()))
 	}
 }
 
 // account enters promises into the ledger as they are now. mu is held.
 func (x *index) account(ids []string) {
 	for _, id := range ids {
-		if promise, ok := x.promises.of(id); ok {
+		if promise, ok := x.needs.Of(id); ok {
 			x.ledger.Record(promise)
 		} else {
 			x.ledger.Release(id)
@@ -65,10 +65,10 @@ func (x *index) account(ids []string) {
 	}
 }
 
-// promise makes the promises in the ledger for a record that is about to be put, or returns a *space.Shortage.
+// promise makes the promises for a record that is about to be put, or returns a *space.Shortage.
 func (x *index) promise(id string, r record) error {
 	x.mu.Lock()
-	promises := x.promises.with(id, r.Spec)
+	promises := x.needs.With(id, r.Spec.need())
 	x.mu.Unlock()
 	return x.ledger.Promise(promises...)
 }
@@ -80,7 +80,7 @@ func (x *index) drop(id string) {
 		x.ids = slices.Delete(x.ids, i, i+1)
 	}
 	delete(x.records, id)
-	x.account(x.promises.remove(id))
+	x.account(x.needs.Remove(id))
 }
 
 // page returns up to limit records of ready volumes that the condition holds for, in the order of their IDs,

@@ -16,6 +16,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/trivet-node/trivet/csi/space"
 )
 
 // Errors that callers branch on.
@@ -70,13 +72,13 @@ type Spec struct {
 	Keeps map[string]int64 `json:"keeps,omitempty"`
 }
 
-// ownBytes is how many bytes have to be there for the volume beside what it keeps of others. A snapshot writes
-// nothing.
-func (s Spec) ownBytes() int64 {
-	if s.Snapshot {
-		return 0
+// need is what has to be there for the volume. A snapshot has only what it keeps of others.
+func (s Spec) need() space.Need {
+	n := space.Need{Backend: s.Backend, Keeps: s.Keeps}
+	if !s.Snapshot {
+		n.Bytes = max(s.Size, 0)
 	}
-	return max(s.Size, 0)
+	return n
 }
 
 // Volume is a ready volume.
