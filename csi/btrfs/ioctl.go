@@ -29,6 +29,7 @@ const (
 	iocSubvolFlags   = write | unsafe.Sizeof(uint64(0))<<16 | 0x94<<8 | 26
 	iocDevInfo       = read | write | unsafe.Sizeof(devInfo{})<<16 | 0x94<<8 | 30
 	iocFsInfo        = read | unsafe.Sizeof(fsInfo{})<<16 | 0x94<<8 | 31
+	iocBalance       = read | write | unsafe.Sizeof(balance{})<<16 | 0x94<<8 | 32
 	iocQuotaCtl      = read | write | unsafe.Sizeof(quotaCtl{})<<16 | 0x94<<8 | 40
 	iocQgroupAssign  = write | unsafe.Sizeof(qgroupAssign{})<<16 | 0x94<<8 | 41
 	iocQgroupCreate  = write | unsafe.Sizeof(qgroupCreate{})<<16 | 0x94<<8 | 42
@@ -84,6 +85,14 @@ type devInfo struct {
 	_                     [3032]byte
 	path                  [1024]byte
 }
+
+// balance is struct btrfs_ioctl_balance_args: all chunks of the kinds that its flags name.
+type balance struct {
+	flags uint64
+	_     [1016]byte
+}
+
+const balanceMetadata = 1 << 2
 
 type quotaCtl struct{ cmd, status uint64 }
 

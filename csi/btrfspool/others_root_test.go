@@ -1,9 +1,11 @@
 package btrfspool_test
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/nodetest"
 	"github.com/trivet-node/trivet/csi/volume"
 )
@@ -43,5 +45,31 @@ func TestOthersDoNotTakeWhatIsReserved(t *testing.T) {
 			n.Remove(reserved.ID, "pod")
 			n.Remove(other.ID, "pod")
 		})
+	}
+}
+
+// Chunks of data may take all there is: without room of its own for metadata nobody could make a file then.
+func TestNewPoolHasRoomForMetadata(t *testing.T) {
+	d := dir(t)
+	p := open(t, d, "metadata-"+filepath.Base(d), 1<<30)
+	defer closePool(t, p, true)
+
+	mounted, err := os.Open(filepath.Join(d, "pool"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mounted.Close()
+	info, err := btrfs.Stat(mounted)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	m, err := btrfs.NewMeter(mounted, info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if room, err := m.Room(); err != nil || room.Metadata.Size < 32<<20 {
+		t.Errorf("%+v, %v", room, err)
 	}
 }

@@ -187,6 +187,9 @@ func (m *mountpoint) tryUp(ctx context.Context) error {
 		return errors.Join(err, fs.Close())
 	}
 
+	// Where there is no room for a larger chunk the pool is used as it is.
+	_ = fs.meter.EnlargeMetadata()
+
 	// Earlier versions kept room in a file of its own, for deletions on a full disk.
 	err = os.Remove(filepath.Join(m.file.dir, "pool.room"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -13,10 +13,10 @@ import (
 
 const (
 	// lookPeriod is how long a writer has the headroom for. While nobody writes there is a look at least
-	// every idlePeriod, and so often that half of what is free is more than topSpeed writes between two.
+	// every idlePeriod, and so often that what is free is more than one who begins writes until the next.
 	lookPeriod = 100 * time.Millisecond
 	idlePeriod = time.Second
-	topSpeed   = 2 << 30 // bytes per second
+	topSpeed   = 3 << 30 // bytes per second
 
 	// writing is a burst by which somebody writes.
 	writing = 1 << 20
@@ -44,6 +44,7 @@ type reservation struct {
 	// mu is held while the size is looked at and changed, and guards what follows.
 	mu      sync.Mutex
 	content int64     // at the last look
+	written int64     // before the last look, see btrfs.Meter
 	free    int64     // at the last look, without what is reserved
 	settled bool      // the last look had nothing to do
 	working bool      // the last look has changed the size, and the next one may have to
@@ -88,6 +89,10 @@ func (r *reservation) outstanding(fs *subvolumes) int64 {
 
 // measure looks at pool and disk. mu is held.
 func (r *reservation) measure(fs *subvolumes) (measure, error) {
+	var err error
+	if r.written, err = fs.meter.Written(); err != nil {
+		return measure{}, err
+	}
 	room, err := fs.meter.Room()
 	if err != nil {
 		return measure{}, err
@@ -168,8 +173,8 @@ func (r *reservation) isDue(fs *subvolumes) bool {
 	if !r.settled || r.burst > writing {
 		return true
 	}
-	content, err := fs.meter.Content()
-	return err != nil || content != r.content
+	written, err := fs.meter.Written()
+	return err != nil || written != r.written
 }
 
 // pause is how long there is to the next look.
@@ -187,7 +192,7 @@ func (r *reservation) pause() time.Duration {
 
 // pauseFor is how long nobody has to look at a pool with so many bytes free, in which nobody writes.
 func pauseFor(free int64) time.Duration {
-	pause := time.Duration(float64(free/2) / topSpeed * float64(time.Second))
+	pause := time.Duration(float64(free) / topSpeed * float64(time.Second))
 	return min(max(pause, lookPeriod), idlePeriod)
 }
 

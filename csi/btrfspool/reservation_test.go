@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// What is free is twice what can be written until the next look, and looks are rare where much is free.
+// What is free is more than can be written until the next look, and looks are rare where much is free.
 func TestPauseBetweenLooks(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -13,7 +13,7 @@ func TestPauseBetweenLooks(t *testing.T) {
 		want time.Duration
 	}{
 		{"little is free", &reservation{free: 64 * mib}, lookPeriod},
-		{"a headroom is free", &reservation{free: gib}, 250 * time.Millisecond},
+		{"a headroom is free", &reservation{free: 3 * gib / 2}, 500 * time.Millisecond},
 		{"much is free", &reservation{free: 8 * gib}, idlePeriod},
 		{"somebody writes", &reservation{free: 8 * gib, burst: 2 * mib}, lookPeriod},
 		{"it shrinks", &reservation{free: 8 * gib, working: true}, lookPeriod},
