@@ -123,8 +123,8 @@ func (h *shares) oldTransactions(
 	}
 
 	for _, id := range h.copies.Those(s.ID) {
-		copy, err := fs.inspect(id)
-		if err == nil && copy.Created >= last {
+		made, err := fs.inspect(id)
+		if err == nil && made.Created >= last {
 			return 1, 0, nil
 		}
 		if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -315,7 +315,7 @@ func (h *shares) allowed(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume, hav
 	}
 
 	switch {
-	case !h.copies.Freed(s.ID, func(copy btrfs.Subvolume) bool { return isFreed(fs, copy) }):
+	case !h.copies.Freed(s.ID, func(sub btrfs.Subvolume) bool { return isFreed(fs, sub) }):
 		// Writing over what the kernel has yet to free takes room.
 		limit = have
 	case used > limit:
@@ -324,8 +324,8 @@ func (h *shares) allowed(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume, hav
 	return max(needed, min(have, limit)), nil
 }
 
-func isFreed(fs *subvolumes, copy btrfs.Subvolume) bool {
-	freed, err := btrfs.IsFreed(fs.dir, copy)
+func isFreed(fs *subvolumes, sub btrfs.Subvolume) bool {
+	freed, err := btrfs.IsFreed(fs.dir, sub)
 	return freed && err == nil
 }
 

@@ -56,9 +56,9 @@ func (n *Needs) Of(id string) (promise Promise, ok bool) {
 	promise = Promise{ID: id, Backend: need.Backend, Bytes: need.Bytes}
 
 	var most int64
-	for copy, bytes := range n.keeps[id] {
+	for by, bytes := range n.keeps[id] {
 		most = max(most, bytes)
-		promise.Backend = n.needs[copy].Backend
+		promise.Backend = n.needs[by].Backend
 	}
 	promise.Bytes += most
 	return promise, ok || len(n.keeps[id]) > 0

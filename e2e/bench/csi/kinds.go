@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -85,20 +86,22 @@ type measured struct {
 }
 
 func (m *measured) String() string {
-	row := "| " + m.kind.name
+	var row strings.Builder
+	fmt.Fprintf(&row, "| %s", m.kind.name)
 	for _, step := range []string{
 		"create", "stage", "publish", "unpublish", "unstage", "delete", "snapshot", "clone",
 	} {
 		all := m.took[step]
 		if len(all) == 0 {
-			row += " | -"
+			row.WriteString(" | -")
 			continue
 		}
 
 		slices.Sort(all)
-		row += fmt.Sprintf(" | %.2f ms", all[len(all)/2].Seconds()*1000)
+		fmt.Fprintf(&row, " | %.2f ms", all[len(all)/2].Seconds()*1000)
 	}
-	return row + fmt.Sprintf(" | %.0f | %.0f | %d MiB |", m.writes, m.rewrite, m.size>>20)
+	fmt.Fprintf(&row, " | %.0f | %.0f | %d MiB |", m.writes, m.rewrite, m.size>>20)
+	return row.String()
 }
 
 // do takes the time of a step.
