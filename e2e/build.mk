@@ -52,6 +52,8 @@ $(ref)/local-path-provisioner: e2e/peers/local-path/go.mod e2e/peers/local-path/
 	@e2e/build.sh local-path $(ref)
 $(ref)/coredns: e2e/peers/coredns/go.mod e2e/peers/coredns/go.sum e2e/build.sh
 	@e2e/build.sh coredns $(ref)
+$(ref)/snapshot-controller: e2e/peers/sidecars/go.mod e2e/peers/sidecars/go.sum e2e/build.sh
+	@e2e/build.sh snapshot-controller $(ref)
 $(ref)/e2e.test: e2e/conformance/go.mod e2e/conformance/go.sum e2e/conformance/imports.go e2e/build.sh
 	@e2e/build.sh e2e.test $(ref)
 
@@ -250,7 +252,7 @@ extension_tests = ^Test(OperatorOfEtcd|InjectedProxy|WebhooksAreAsked)
 .PHONY: e2e
 e2e: SYSTEMD = 1
 e2e: DISK = 4Gi
-e2e: install build bin/trivet-cluster bin/trivet-images $(all_references) $(ref)/kubeadm $(base_images) $(metrics_images) $(suite_images) $(critest_images) bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
+e2e: install build bin/trivet-cluster bin/trivet-images $(all_references) $(ref)/kubeadm $(base_images) $(metrics_images) $(suite_images) $(critest_images) bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test $(ref)/snapshot-controller ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
 	$(call scenarios,-skip='$(extension_tests)')
 
 .PHONY: e2e-operator

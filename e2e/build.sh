@@ -69,6 +69,13 @@ local-path)
 	target=local-path-provisioner
 	(cd "$here/peers/local-path" && compile local-path-provisioner -ldflags '-s -w' -o "$fresh/$target" -- \
 		github.com/rancher/local-path-provisioner) ;;
+snapshot-controller)
+	# With the kinds that it is about: they are not built in.
+	snapshotter=github.com/kubernetes-csi/external-snapshotter
+	(cd "$here/peers/sidecars" &&
+		compile "snapshot controller" -ldflags '-s -w' -o "$fresh/" -- $snapshotter/v8/cmd/snapshot-controller &&
+		crds=$(go list -m -f '{{.Dir}}' $snapshotter/client/v8)/config/crd &&
+		for f in "$crds"/snapshot.storage.k8s.io_*.yaml; do cat "$f"; echo ---; done >"$fresh/snapshot-kinds.yaml") ;;
 coredns)
 	coreflags='-s -w -X github.com/coredns/coredns/coremain.GitCommit=v1.15.0'
 	(cd "$here/peers/coredns" && compile CoreDNS -ldflags "$coreflags" -o "$fresh/coredns" -- \

@@ -5,7 +5,6 @@ package btrfs
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"strings"
 	"unsafe"
@@ -23,10 +22,14 @@ const (
 	iocSubvolCreate  = write | unsafe.Sizeof(volArgs{})<<16 | 0x94<<8 | 14
 	iocSnapDestroy   = write | unsafe.Sizeof(volArgs{})<<16 | 0x94<<8 | 15
 	iocTreeSearch    = read | write | unsafe.Sizeof(searchArgs{})<<16 | 0x94<<8 | 17
+	iocTreeSearchV2  = read | write | unsafe.Offsetof(searchArgsV2{}.found)<<16 | 0x94<<8 | 17
 	iocWaitSync      = write | unsafe.Sizeof(uint64(0))<<16 | 0x94<<8 | 22
+	iocSnapCreateV2  = write | unsafe.Sizeof(snapArgs{})<<16 | 0x94<<8 | 23
 	iocStartSync     = read | unsafe.Sizeof(uint64(0))<<16 | 0x94<<8 | 24
 	iocSubvolFlags   = write | unsafe.Sizeof(uint64(0))<<16 | 0x94<<8 | 26
+	iocDevInfo       = read | write | unsafe.Sizeof(devInfo{})<<16 | 0x94<<8 | 30
 	iocFsInfo        = read | unsafe.Sizeof(fsInfo{})<<16 | 0x94<<8 | 31
+	iocBalance       = read | write | unsafe.Sizeof(balance{})<<16 | 0x94<<8 | 32
 	iocQuotaCtl      = read | write | unsafe.Sizeof(quotaCtl{})<<16 | 0x94<<8 | 40
 	iocQgroupAssign  = write | unsafe.Sizeof(qgroupAssign{})<<16 | 0x94<<8 | 41
 	iocQgroupCreate  = write | unsafe.Sizeof(qgroupCreate{})<<16 | 0x94<<8 | 42
@@ -50,6 +53,16 @@ type volArgsV2 struct {
 
 const specByID = 1 << 4
 
+// snapArgs is volArgsV2 with a name.
+type snapArgs struct {
+	fd             int64 // of the source
+	transid, flags uint64
+	_              [4]uint64
+	name           [4040]byte
+}
+
+const snapReadOnly = 1 << 1
+
 type fsInfo struct {
 	maxID, devices                  uint64
 	fsid                            [16]byte
@@ -61,6 +74,25 @@ type fsInfo struct {
 }
 
 const fsInfoGeneration = 1 << 1
+
+// onlyDevice is the number of the device of a file system that has one.
+const onlyDevice = 1
+
+type devInfo struct {
+	id                    uint64
+	uuid                  [16]byte
+	bytesUsed, totalBytes uint64 // bytesUsed belongs to chunks
+	_                     [3032]byte
+	path                  [1024]byte
+}
+
+// balance is struct btrfs_ioctl_balance_args: all chunks of the kinds that its flags name.
+type balance struct {
+	flags uint64
+	_     [1016]byte
+}
+
+const balanceMetadata = 1 << 2
 
 type quotaCtl struct{ cmd, status uint64 }
 
@@ -142,23 +174,13 @@ func Commit(f *os.File) error {
 	return nil
 }
 
-// Trim gives what is free in the file system back to the device below.
-func Trim(f *os.File) error {
-	// FITRIM, linux/fs.h
-	const fitrim = read | write | 24<<16 | 'X'<<8 | 121
-	rng := struct{ start, length, minLength uint64 }{length: math.MaxUint64}
-	if err := ioctl(f, fitrim, &rng); err != nil {
-		return fmt.Errorf("trim btrfs of %s: %w", f.Name(), err)
-	}
-	return nil
-}
-
-// GrowToDevice makes the file system as large as its only device has become.
-func GrowToDevice(f *os.File) error {
+// Resize makes the file system as large as so many bytes of its only device. What is beyond a smaller size is
+// moved; unix.ENOSPC says that there is no room for it.
+func Resize(f *os.File, bytes int64) error {
 	var arg volArgs
-	copy(arg.name[:], "1:max")
+	copy(arg.name[:], fmt.Sprintf("%d:%d", onlyDevice, bytes))
 	if err := ioctl(f, iocResize, &arg); err != nil {
-		return fmt.Errorf("grow btrfs of %s: %w", f.Name(), err)
+		return fmt.Errorf("resize btrfs of %s to %d bytes: %w", f.Name(), bytes, err)
 	}
 	return nil
 }

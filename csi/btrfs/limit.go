@@ -111,6 +111,10 @@ func dissolve(f *os.File, sub Subvolume) error {
 	}
 
 	for _, member := range members {
+		if member>>48 > level {
+			// The kernel takes a group that is removed out of those above.
+			continue
+		}
 		if err := assign(f, 0, member, group); err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("take subvolume %d of %s out of group %d: %w", member, f.Name(), sub.ID, err)
 		}
@@ -181,6 +185,12 @@ func Held(f *os.File, fs Info) (int64, error) {
 	}
 
 	return sum, nil
+}
+
+// IsFreed reports whether the kernel has freed all that a deleted subvolume had.
+func IsFreed(f *os.File, sub Subvolume) (bool, error) {
+	items, err := search(f, rootTree, sub.ID, rootItem)
+	return err == nil && len(items) == 0, err
 }
 
 // isHeld reports whether the bytes of a group 0/ID are those of a dead subvolume, and count for no living

@@ -13,20 +13,37 @@ import (
 // The trees and items that are searched (linux/btrfs_tree.h).
 const (
 	rootTree  = 1
+	chunkTree = 3
 	quotaTree = 8
 
+	extentData     = 108 // (file, extentData, offset in it)
 	rootItem       = 132 // (subvolume, rootItem, _): it is there, or dead but not yet taken apart
 	rootRef        = 156 // (subvolume, rootRef, a subvolume in it)
+	chunkItem      = 228 // (firstFree, chunkItem, its logical address)
 	qgroupRelation = 246 // (group, qgroupRelation, group above or below it)
 )
 
-type searchArgs struct {
+type searchKey struct {
 	tree, minObject, maxObject, minOffset, maxOffset, minTransaction, maxTransaction uint64
 	minType, maxType, items                                                          uint32
 	_                                                                                uint32
 	_                                                                                [4]uint64
-	found                                                                            [3992]byte
 }
+
+type searchArgs struct {
+	searchKey
+	found [3992]byte
+}
+
+// searchArgsV2 has room for some hundred items.
+type searchArgsV2 struct {
+	searchKey
+	size  uint64 // of found, which is no part of the argument's size
+	found [64 << 10]byte
+}
+
+// dataChunk is the flag of chunks of data (BTRFS_BLOCK_GROUP_DATA).
+const dataChunk = 1 << 0
 
 const searchHeader = 32 // transaction, object, offset uint64, type, length uint32
 
@@ -36,7 +53,7 @@ func search(f *os.File, tree, object uint64, kind uint32) ([]uint64, error) {
 	var offsets []uint64
 	var from uint64
 	for {
-		arg := searchArgs{
+		arg := searchArgs{searchKey: searchKey{
 			tree:           tree,
 			minObject:      object,
 			maxObject:      object,
@@ -46,7 +63,7 @@ func search(f *os.File, tree, object uint64, kind uint32) ([]uint64, error) {
 			maxOffset:      math.MaxUint64,
 			maxTransaction: math.MaxUint64,
 			items:          math.MaxUint32,
-		}
+		}}
 
 		err := ioctl(f, iocTreeSearch, &arg)
 		if errors.Is(err, unix.ENOENT) {

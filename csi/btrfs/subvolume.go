@@ -17,6 +17,7 @@ const firstFree = 256
 type Subvolume struct {
 	ID      uint64 // of its tree, and of its quota group 0/ID
 	Created uint64 // number of the transaction that made it
+	Changed uint64 // number of the last transaction that changed it, the one under way excluded
 }
 
 // Create makes the empty subvolume name in the open directory parent. It is on disk with the next commit, at
@@ -27,6 +28,23 @@ func Create(parent *os.File, name string) error {
 	if err := ioctl(parent, iocSubvolCreate, &arg); err != nil {
 		return fmt.Errorf("create subvolume %s/%s: %w", parent.Name(), name, err)
 	}
+	return nil
+}
+
+// Snapshot makes the subvolume name in the open directory parent with the content that the subvolume of
+// source has at this moment, what was not yet synced included; not that of subvolumes in it. It is on disk
+// when this returns.
+func Snapshot(parent *os.File, name string, source *os.File, readOnly bool) error {
+	arg := snapArgs{fd: int64(source.Fd())}
+	if readOnly {
+		arg.flags = snapReadOnly
+	}
+
+	copy(arg.name[:len(arg.name)-1], name)
+	if err := ioctl(parent, iocSnapCreateV2, &arg); err != nil {
+		return fmt.Errorf("snapshot %s as %s/%s: %w", source.Name(), parent.Name(), name, err)
+	}
+
 	return nil
 }
 
@@ -54,7 +72,7 @@ func Inspect(f *os.File) (Subvolume, error) {
 	if err := ioctl(f, iocGetSubvolInfo, &arg); err != nil {
 		return Subvolume{}, fmt.Errorf("inspect subvolume %s: %w", f.Name(), err)
 	}
-	return Subvolume{ID: arg.id, Created: arg.created}, nil
+	return Subvolume{ID: arg.id, Created: arg.created, Changed: arg.generation}, nil
 }
 
 // OverwriteInPlace lets files that are made below dir overwrite their blocks in place (chattr +C): for

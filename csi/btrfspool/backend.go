@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/space"
@@ -14,12 +12,17 @@ import (
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-// What the pool is to others. It has no raw block volumes, and a volume in use grows by its limit alone.
+// What the pool is to others.
 var (
 	_ volume.Backend  = (*Pool)(nil)
 	_ volume.Checker  = (*Pool)(nil)
 	_ volume.Enforcer = (*Pool)(nil)
-	_ publish.Backend = (*Pool)(nil)
+	_ volume.Keeper   = (*Pool)(nil)
+	_ volume.Copier   = (*Pool)(nil)
+
+	_ publish.Backend     = (*Pool)(nil)
+	_ publish.BlockDevice = (*Pool)(nil)
+	_ publish.Grower      = (*Pool)(nil)
 )
 
 // Complete fills in the file system, see volume.Backend. While the pool is down it is ErrUnavailable.
@@ -33,10 +36,10 @@ func (p *Pool) Complete(s *volume.Spec, options []string) error {
 	defer leave()
 
 	switch {
-	case s.Access == volume.Block:
-		return fmt.Errorf("%w: backend %s has no raw block volumes", volume.ErrInvalid, Name)
-	case s.FSType != "" && s.FSType != "btrfs":
-		return fmt.Errorf("%w: backend %s has no file system %q", volume.ErrInvalid, Name, s.FSType)
+	case s.Access == volume.Block, s.FSType != "" && s.FSType != "btrfs":
+		return p.images.complete(s, options)
+	case s.Reserve && p.file == nil:
+		return fmt.Errorf("%w: backend %s reserves nothing on a disk that it shares", volume.ErrInvalid, Name)
 	}
 
 	if err := checkOptions(target.ParseOptions(options)); err != nil {
@@ -64,8 +67,24 @@ func (p *Pool) Create(s volume.Spec) (volume.Origin, error) {
 		return volume.Origin{}, err
 	}
 	defer leave()
-	transaction, err := fs.create(s)
-	return volume.Origin{Token: transaction, Pool: fs.info.UUID}, err
+
+	if _, err := p.shares.reserve(fs, s); err != nil {
+		return volume.Origin{}, err
+	}
+
+	return p.create(fs, s)
+}
+
+func (p *Pool) create(fs *subvolumes, s volume.Spec) (volume.Origin, error) {
+	sub, err := fs.create(s)
+	origin := volume.Origin{Token: sub.Created, Pool: fs.info.UUID}
+	if err == nil {
+		err = p.shares.restrain(fs, s, sub)
+	}
+	if err != nil || !isImage(s) {
+		return origin, err
+	}
+	return origin, p.images.make(s)
 }
 
 // Recover makes a volume usable after a restart, see volume.Backend.
@@ -86,23 +105,52 @@ func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 			volume.ErrDamaged, origin.Pool, fs.info.UUID)
 	}
 
+	p.shares.copies.Add(s.ID, s.Keeps)
+	p.shares.know(s)
+
 	sub, err := fs.inspect(s.ID)
 	switch {
 	case err == nil:
 		origin.Pool = fs.info.UUID
-		return origin, fs.recoverLimit(sub, s.Size)
+		return origin, p.recoverOne(fs, s, sub)
 	case !errors.Is(err, os.ErrNotExist):
 		return origin, fmt.Errorf("%w: %w", volume.ErrDamaged, err)
 	case origin.Pool == "":
 		return origin, fmt.Errorf("%w: %w; its record, of an earlier version, does not name its pool",
 			volume.ErrDamaged, err)
+	case s.Source != "":
+		return origin, fmt.Errorf("%w: %w; it had the content of %s", volume.ErrDamaged, err, s.Source)
 	case origin.Token <= fs.committed:
 		return origin, fmt.Errorf("%w: %w; it was made in transaction %d, and %d was on disk",
 			volume.ErrDamaged, err, origin.Token, fs.committed)
 	}
 
-	transaction, err := fs.create(s)
-	return volume.Origin{Token: transaction, Pool: fs.info.UUID}, err
+	return p.create(fs, s)
+}
+
+// recoverOne finishes what was cut short of a volume that is there. That its limit is too high shows when all
+// copies are known.
+func (p *Pool) recoverOne(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume) error {
+	if s.Snapshot {
+		return nil
+	}
+	p.shares.copies.Suspect(s.ID)
+
+	// A limit that is raised was raised for a reason: it has to be counted what that was.
+	p.shares.old.Suspect(s.ID, btrfs.LimitOf(fs.info, sub)-limitOf(s.Size))
+
+	limit, err := p.shares.neededOf(fs, s)
+	if err != nil {
+		return err
+	}
+	if err := fs.recoverLimit(sub, limit); err != nil {
+		return err
+	}
+	if err := p.shares.restrain(fs, s, sub); err != nil {
+		return err
+	}
+
+	return p.stretch(s)
 }
 
 // List returns the IDs of all volumes.
@@ -132,12 +180,17 @@ func (p *Pool) Destroy(id string) error {
 		return err
 	}
 	defer leave()
-	if p.ballast != nil {
-		if err := p.ballast.drop(); err != nil {
-			return err
-		}
+	if err := p.images.free(id); err != nil {
+		return err
 	}
-	return btrfs.Destroy(fs.dir, id)
+
+	was, _ := fs.inspect(id)
+	if err := btrfs.Destroy(fs.dir, id); err != nil {
+		return err
+	}
+
+	p.shares.release(id, was)
+	return nil
 }
 
 // Commit commits the running transaction, see volume.Backend.
@@ -158,18 +211,70 @@ func (p *Pool) Commit() error {
 	return p.file.baseline().clear()
 }
 
-// Grow raises the limit of a volume. It is larger at once, in use or not.
+// Grow raises the limit of a volume. It is larger at once, in use or not. One that is reserved for is so as a
+// whole before.
 func (p *Pool) Grow(s volume.Spec) error {
 	fs, leave, err := p.enterToWrite()
 	if err != nil {
 		return err
 	}
 	defer leave()
-	sub, err := fs.inspect(s.ID)
+	return p.shares.enlarge(fs, s, p.stretch)
+}
+
+// Copy makes a volume or snapshot with the content of another one, see volume.Copier.
+func (p *Pool) Copy(s, source volume.Spec) (volume.Spec, volume.Origin, error) {
+	fs, leave, err := p.enterToWrite()
+	if err != nil {
+		return s, volume.Origin{}, err
+	}
+	defer leave()
+
+	sub, err := fs.snapshot(s, source)
+	if err != nil {
+		return s, volume.Origin{}, err
+	}
+	if s.Keeps, err = p.shares.keepsOf(fs, source); err != nil {
+		return s, volume.Origin{}, err
+	}
+
+	p.shares.copies.Add(s.ID, s.Keeps)
+	if err := p.shares.raise(fs, source); err != nil {
+		return s, volume.Origin{}, err
+	}
+
+	origin := volume.Origin{Token: sub.Created, Pool: fs.info.UUID}
+	if s.Snapshot {
+		return s, origin, nil
+	}
+	if err := p.shares.limit(fs, s, sub); err != nil {
+		return s, origin, err
+	}
+
+	return s, origin, p.stretch(s)
+}
+
+// Device attaches a raw block volume, see publish.BlockDevice.
+func (p *Pool) Device(s volume.Spec) (*os.File, error) {
+	_, leave, err := p.enterToWrite()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	if p.images.files == nil {
+		return nil, fmt.Errorf("%w: backend %s has no loop devices", volume.ErrUnavailable, Name)
+	}
+	return p.images.files.Device(s)
+}
+
+// GrowStaged finishes the growth of an image in use, see publish.Grower.
+func (p *Pool) GrowStaged(s volume.Spec, root *os.File) error {
+	_, leave, err := p.enterToWrite()
 	if err != nil {
 		return err
 	}
-	return btrfs.Limit(fs.dir, sub, limitOf(s.Size))
+	defer leave()
+	return p.images.files.GrowStaged(s, root)
 }
 
 // Enforce charges the volume for subvolumes that a pod has made in it, see volume.Enforcer.
@@ -183,7 +288,8 @@ func (p *Pool) Enforce(s volume.Spec) error {
 	if err != nil {
 		return err
 	}
-	return btrfs.Enforce(fs.dir, sub)
+	_, err = p.shares.lower(fs, s.ID)
+	return errors.Join(btrfs.Enforce(fs.dir, sub), err)
 }
 
 // Mount returns a mount of the volume's root directory, see publish.Backend.
@@ -194,6 +300,9 @@ func (p *Pool) Mount(s volume.Spec, o target.Options) (*target.Tree, error) {
 	}
 	defer leave()
 
+	if isImage(s) {
+		return p.images.files.Mount(s, o)
+	}
 	if err := checkOptions(o); err != nil {
 		return nil, err
 	}
@@ -208,7 +317,11 @@ func (p *Pool) Mount(s volume.Spec, o target.Options) (*target.Tree, error) {
 }
 
 // Usage returns what a volume is charged for, see publish.Backend.
-func (p *Pool) Usage(s volume.Spec, _ *os.File) (publish.Usage, error) {
+func (p *Pool) Usage(s volume.Spec, root *os.File) (publish.Usage, error) {
+	if isImage(s) {
+		return p.images.files.Usage(s, root)
+	}
+
 	fs, leave, err := p.enter()
 	if err != nil {
 		return publish.Usage{}, err
@@ -236,52 +349,37 @@ func (p *Pool) Capacity(promised space.Promised) (space.Capacity, error) {
 
 	// The sum of all.
 	limits := promised.Bytes + promised.Count*limitOf(0) + promised.Bytes/128
+	exceeding, err := p.shares.exceeding(fs)
+	if err != nil {
+		return space.Capacity{}, err
+	}
 	if p.file == nil {
-		return p.capacityOfDisk(fs, promised.Each(), limits)
+		return p.capacityOfDisk(fs, promised.Each(), limits, exceeding)
 	}
 
-	var st unix.Stat_t
-	if err := unix.Stat(p.file.path(), &st); err != nil {
-		return space.Capacity{}, &os.PathError{Op: "stat", Path: p.file.path(), Err: err}
-	}
-
-	held, err := fs.heldNow()
+	size, _, err := p.file.stat()
 	if err != nil {
 		return space.Capacity{}, err
 	}
 
+	held, err := fs.heldNow(p.shares)
+	if err != nil {
+		return space.Capacity{}, err
+	}
+
+	held += exceeding
+
+	p.shares.reservation.promised.Store(limits)
+	largest := size + p.file.disk()
+	if p.most > 0 {
+		largest = min(largest, p.most)
+	}
+
+	// What deleted volumes still hold, and others beyond their size, is neither spare nor to be promised.
+	here := size - overhead(size) - held
 	return space.Capacity{
-		Limit:     st.Size - overhead(st.Size) - held,
-		Unwritten: max(0, limits-st.Blocks*512),
+		Limit:     max(largest, size) - overhead(largest) - held,
+		Unwritten: max(0, limits-here),
+		Spare:     max(0, here-limits),
 	}, nil
-}
-
-// capacityOfDisk is that of a pool which shares a btrfs disk with others.
-func (p *Pool) capacityOfDisk(
-	fs *subvolumes,
-	promises []space.Promise,
-	limits int64,
-) (space.Capacity, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(p.root, &st); err != nil {
-		return space.Capacity{}, &os.PathError{Op: "statfs", Path: p.root, Err: err}
-	}
-
-	unwritten := limits
-	for _, promise := range promises {
-		used, err := fs.used(promise.ID)
-		if err != nil {
-			// Being made or deleted: it counts as unwritten.
-			continue
-		}
-
-		unwritten -= min(used, limitOf(promise.Bytes))
-	}
-
-	size := int64(st.Blocks) * st.Bsize
-	if p.size > 0 {
-		size = min(size, p.size)
-	}
-
-	return space.Capacity{Limit: size - overhead(size), Unwritten: unwritten}, nil
 }

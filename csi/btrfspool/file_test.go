@@ -89,7 +89,7 @@ func TestGenerationIsReadOfABtrfsOnly(t *testing.T) {
 
 func newFile(t *testing.T, size int64) *file {
 	t.Helper()
-	return &file{dir: t.TempDir(), instance: "test", size: size}
+	return &file{dir: t.TempDir(), instance: "test", most: size}
 }
 
 func TestMissingPoolIsNotReplaced(t *testing.T) {
@@ -120,20 +120,28 @@ func TestPoolThatIsThereIsKept(t *testing.T) {
 }
 
 func TestInitialSize(t *testing.T) {
-	if size, err := newFile(t, 1<<30).initialSize(); size != 1<<30 || err != nil {
-		t.Errorf("as configured: %d, %v", size, err)
-	}
 	if size, err := newFile(t, minSize-1).initialSize(); err == nil {
 		t.Errorf("a pool that is too small: %d", size)
 	}
 
 	f := newFile(t, 0)
-	free := freeOn(f.dir)
-	if free < 2*minSize {
-		t.Skipf("the disk has only %d bytes free", free)
+	if freeOn(f.dir) < 8<<30 {
+		t.Skipf("the disk has only %d bytes free", freeOn(f.dir))
 	}
-	if size, err := f.initialSize(); err != nil || size < free/2 || size > free {
-		t.Errorf("%d bytes of a disk with %d, %v", size, free, err)
+	for most, want := range map[int64]int64{
+		0:        minHeadroom + minSize/2,
+		minSize:  minSize,
+		1 << 30:  (1<<30/3 + minSize/2) / sizeStep * sizeStep,
+		64 << 30: minHeadroom + minSize/2,
+	} {
+		if size, err := newFile(t, most).initialSize(); size != want || err != nil {
+			t.Errorf("of at most %d bytes: %d, %v; want %d", most, size, err, want)
+		}
+	}
+
+	f.reserve = freeOn(f.dir)
+	if _, err := f.initialSize(); !errors.Is(err, volume.ErrFull) {
+		t.Errorf("on a disk without room: %v", err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -93,9 +94,8 @@ func TestVolumesOfAnotherPoolAreDamaged(t *testing.T) {
 	}
 }
 
-// The file of the pool is sparse. The kernel gives up a file system that cannot write what it must, until it
-// is mounted again.
-func TestPoolHealsWhenThereIsRoomAndNobodyUsesIt(t *testing.T) {
+// The kernel gives up a file system that cannot be written, until it is mounted again.
+func TestPoolHealsWhenNobodyUsesIt(t *testing.T) {
 	n := nodetest.NewOnDisk(t, 1200<<20, 1<<30)
 	v := n.MustCreate(volume.Request{Name: "v", Required: 512 << 20, Backend: "btrfs"})
 	target := n.Use(v, "pod")
@@ -107,18 +107,10 @@ func TestPoolHealsWhenThereIsRoomAndNobodyUsesIt(t *testing.T) {
 	trouble := make(chan error, 16)
 	n.OnTrouble(func(_ string, err error) { trouble <- err })
 
-	makeRoom := n.FillDisk()
-	n.Eventually("the pool is given up", func() error {
-		err := os.WriteFile(filepath.Join(target, "more"), make([]byte, 64<<20), 0o600)
-		if err == nil {
-			err = n.Sync()
-		}
-		if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EIO) {
-			return nil
-		}
-
-		return errors.Join(errors.New("written"), err)
-	})
+	pool := filepath.Join(n.Dir, "pool")
+	if err := unix.Mount("", pool, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
 	if err := <-trouble; !errors.Is(err, volume.ErrUnavailable) {
 		t.Errorf("trouble %v", err)
 	}
@@ -129,8 +121,7 @@ func TestPoolHealsWhenThereIsRoomAndNobodyUsesIt(t *testing.T) {
 		Backend:  "btrfs",
 		Access:   volume.Filesystem,
 	}
-	if _, err := n.Create(t.Context(), other); !errors.Is(err, volume.ErrUnavailable) &&
-		!errors.Is(err, volume.ErrFull) {
+	if _, err := n.Create(t.Context(), other); !errors.Is(err, volume.ErrUnavailable) {
 		t.Errorf("a new volume: %v", err)
 	}
 
@@ -138,6 +129,95 @@ func TestPoolHealsWhenThereIsRoomAndNobodyUsesIt(t *testing.T) {
 	if seen, err := n.Get(v.ID); err != nil || seen.Trouble == nil {
 		t.Errorf("volume %+v, %v; want it to name the trouble", seen, err)
 	}
+
+	n.Leave(v.ID, "pod")
+	n.Eventually("the volume can be used again", func() error {
+		return n.Stage(t.Context(), v.ID, n.StagePath(v.ID), publish.Use{Access: volume.Filesystem})
+	})
+	n.CheckRead(v, n.Use(v, "pod"))
+	n.Write(v, target)
+	n.Remove(v.ID, "pod")
+}
+
+// dig takes from a file the blocks that were never written to.
+func dig(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for at := int64(0); at < st.Size(); {
+		hole, err := unix.Seek(int(f.Fd()), at, unix.SEEK_HOLE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		end, err := unix.Seek(int(f.Fd()), hole, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			end = st.Size()
+		} else if err != nil {
+			t.Fatal(err)
+		}
+
+		const mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+		if end > hole {
+			err = unix.Fallocate(int(f.Fd()), mode, hole, end-hole)
+		}
+		if at = end; err != nil && !errors.Is(err, unix.ENXIO) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// writeUntilItFails changes a directory, and has each change written, until the kernel gives up.
+func writeUntilItFails(t *testing.T, dir string) {
+	t.Helper()
+	root, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+
+	for n := range 10000 {
+		err := os.WriteFile(filepath.Join(dir, strconv.Itoa(n)), make([]byte, 4096), 0o600)
+		if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EIO) {
+			return
+		}
+		_ = unix.Syncfs(int(root.Fd()))
+	}
+	t.Fatal("the kernel has not given up")
+}
+
+// What the kernel has made read-only is read by a driver that starts then, as it is.
+func TestPoolThatTheKernelGaveUpIsTakenOver(t *testing.T) {
+	n := nodetest.NewOnDisk(t, 1536<<20, 1<<30)
+	v := n.MustCreate(volume.Request{Name: "v", Required: 512 << 20, Backend: "btrfs"})
+	target := n.Use(v, "pod")
+	n.Write(v, target)
+	if err := n.Sync(); err != nil {
+		t.Fatal(err)
+	}
+
+	n.Kill()
+	dig(t, filepath.Join(n.Dir, "pool.img"))
+	makeRoom := n.FillDisk()
+	writeUntilItFails(t, target)
+
+	if report := n.Start(); report.Recovered+len(report.Damaged) != 1 {
+		t.Errorf("report %+v", report)
+	}
+	n.Eventually("the volume names the trouble", func() error {
+		seen, err := n.Get(v.ID)
+		if err == nil && seen.Trouble == nil {
+			err = errors.New("it names none")
+		}
+		return err
+	})
 
 	makeRoom()
 	n.Leave(v.ID, "pod")

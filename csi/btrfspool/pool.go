@@ -1,6 +1,9 @@
-// Package btrfspool holds volumes as subvolumes of one btrfs: a file system in a sparse file that is mounted
-// over a loop device, or a directory of a disk that is btrfs already. A volume's size is the limit of its
-// quota group, so that creating, growing and deleting one takes a moment.
+// Package btrfspool holds volumes as subvolumes of one btrfs: a file system in a file that is mounted over a
+// loop device, or a directory of a disk that is btrfs already. A volume's size is the limit of its quota
+// group, so that creating, growing and deleting one takes a moment.
+//
+// The file has all its blocks, grows ahead of what is written and shrinks behind what is deleted: a full disk
+// below costs the writes that do not fit, and nothing else (size.go, reservation.go).
 package btrfspool
 
 import (
@@ -15,6 +18,8 @@ import (
 
 	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/loopcontrol"
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // Name of the backend.
@@ -29,22 +34,113 @@ type Config struct {
 	Dir      string // where the pool's file and its mount point are kept
 	Instance string // unique to Dir; marks the loop device as this pool's
 
-	// Size is that of the pool in bytes. A larger one than before makes the pool grow, a smaller one changes
-	// nothing; 0: 90 % of the free disk when the pool is created.
-	Size int64
+	// Most is how large the pool may become in bytes; 0: as large as the disk allows. A pool that is larger
+	// already shrinks as far as its content lets it.
+	Most int64
+
+	// Reserve is what the disk keeps for others, in bytes.
+	Reserve int64
 }
 
-// Pool is a pool of volumes. It is open or it is down: down while its file is missing, or cannot be mounted;
-// then Check tries again.
+// Pool is a pool of volumes.
+type Pool struct {
+	*mountpoint
+	*images
+	most   int64 // Config.Most
+	shares *shares
+}
+
+// Open opens the pool, or creates one if there never was any. A pool that exists but cannot be opened now is
+// returned nevertheless: see Err and Check.
+func Open(ctx context.Context, cfg Config) (*Pool, error) {
+	m := &mountpoint{root: filepath.Join(cfg.Dir, "pool")}
+	if err := os.MkdirAll(m.root, 0o700); err != nil {
+		return nil, err
+	}
+
+	p := &Pool{
+		mountpoint: m,
+		images:     newImages(cfg.Instance, m.root),
+		most:       cfg.Most,
+	}
+	if !btrfs.On(cfg.Dir) {
+		m.file = &file{
+			dir:      cfg.Dir,
+			instance: cfg.Instance,
+			most:     cfg.Most,
+			reserve:  cfg.Reserve,
+		}
+		p.images.reserved = true
+	}
+
+	p.shares = newShares(m.file)
+
+	if m.down = m.up(ctx); m.down != nil && (m.file == nil || !m.file.everExisted()) {
+		return nil, m.down
+	}
+
+	return p, nil
+}
+
+// Keep keeps the pool as large as it should be until ctx ends, see volume.Keeper. Why it is not is said by
+// Check.
+func (p *Pool) Keep(ctx context.Context) {
+	var group sync.WaitGroup
+	defer group.Wait()
+	group.Go(func() { (&counter{p.mountpoint, p.shares}).run(ctx) })
+
+	for p.file != nil && ctx.Err() == nil {
+		if p.isDue() {
+			_ = p.fit()
+		}
+		_ = retry.Sleep(ctx, p.shares.reservation.pause())
+	}
+}
+
+func (p *Pool) isDue() bool {
+	fs, leave, err := p.enter()
+	if err != nil {
+		return false
+	}
+	defer leave()
+	return p.shares.reservation.isDue(fs)
+}
+
+func (p *Pool) fit() error {
+	fs, leave, err := p.enterToWrite()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if p.file == nil {
+		return nil
+	}
+
+	err = p.shares.reservation.fit(fs)
+	if errors.Is(err, unix.EROFS) {
+		return p.checkWritable()
+	}
+	return err
+}
+
+// Check returns why the pool is down, cannot be written, or is not as large as it should be; see
+// volume.Checker. It opens a pool that is down, and with idle set mounts one again that cannot be written.
+func (p *Pool) Check(idle bool) error {
+	if p.works() {
+		return p.fit()
+	}
+	return p.repair(idle)
+}
+
+// mountpoint is where the file system of a pool is mounted, open or down: down while its file is missing, or
+// cannot be mounted; then repair tries again.
 //
 // The kernel makes a file system read-only for good when it could not write to it, as when the disk beneath
-// the sparse file is full. Only unmounting it everywhere and mounting it again repairs that, which Check does
-// once no volume is in use and the disk has room.
-type Pool struct {
-	size    int64    // Config.Size
-	root    string   // where the pool is mounted, or its directory
-	file    *file    // nil in a directory of a btrfs disk
-	ballast *ballast // nil likewise
+// has failed. Only unmounting it everywhere and mounting it again repairs that, which is done once no volume
+// is in use and the disk has room.
+type mountpoint struct {
+	root string
+	file *file // nil in a directory of a btrfs disk
 
 	// mu is held to read while the pool is used, and to write while it is opened or taken down.
 	mu   sync.RWMutex
@@ -52,100 +148,91 @@ type Pool struct {
 	down error       // why the pool is not open; nil if it is
 }
 
-// Open opens the pool, or creates one if there never was any. A pool that exists but cannot be opened now is
-// returned nevertheless: see Err and Check.
-func Open(ctx context.Context, cfg Config) (*Pool, error) {
-	p := &Pool{size: cfg.Size, root: filepath.Join(cfg.Dir, "pool")}
-	if err := os.MkdirAll(p.root, 0o700); err != nil {
-		return nil, err
-	}
-
-	if !btrfs.On(cfg.Dir) {
-		p.file = &file{dir: cfg.Dir, instance: cfg.Instance, size: cfg.Size}
-		p.ballast = &ballast{dir: cfg.Dir}
-	}
-
-	if p.down = p.up(ctx); p.down != nil && (p.file == nil || !p.file.everExisted()) {
-		return nil, p.down
-	}
-
-	return p, nil
-}
-
-// up creates the pool if there never was one, mounts it if it is not mounted, grows it if it is to be larger,
-// and enables quotas. Every step can be repeated, and writes nothing where all is done: a full disk is no
-// reason not to open a pool.
-func (p *Pool) up(ctx context.Context) error {
-	err := p.tryUp(ctx)
+// up creates the pool if there never was one, mounts it if it is not mounted, and enables quotas. Every step
+// can be repeated, and writes nothing where all is done: a full disk is no reason not to open a pool.
+func (m *mountpoint) up(ctx context.Context) error {
+	err := m.tryUp(ctx)
 	if err != nil && !errors.Is(err, volume.ErrDamaged) {
-		err = fmt.Errorf("%w: pool %s: %w", volume.ErrUnavailable, p.root, err)
+		err = fmt.Errorf("%w: pool %s: %w", volume.ErrUnavailable, m.root, err)
 	}
 	return err
 }
 
-func (p *Pool) tryUp(ctx context.Context) error {
-	if p.file == nil {
-		fs, err := openSubvolumes(p.root)
-		p.fs = fs
+func (m *mountpoint) tryUp(ctx context.Context) error {
+	if m.file == nil {
+		fs, err := openSubvolumes(m.root)
+		m.fs = fs
 		return err
 	}
 
 	// What is mounted is in use, even if the name of its file is gone.
-	if !isMounted(p.root) {
-		if err := p.file.create(ctx); err != nil {
+	if !isMounted(m.root) {
+		if err := m.file.create(ctx); err != nil {
 			return err
 		}
 	}
 
-	committed, err := p.file.mount(p.root)
+	committed, err := m.file.mount(m.root)
 	if err != nil {
 		return err
 	}
 
-	fs, err := openSubvolumes(p.root)
+	fs, err := openSubvolumes(m.root)
 	if err != nil {
 		return err
 	}
 
 	fs.committed = committed
-	p.ballast.keep(fs)
-	if err := p.file.identify(fs.info.UUID); err != nil {
+	if fs.meter, err = btrfs.NewMeter(fs.dir, fs.info); err != nil {
 		return errors.Join(err, fs.Close())
 	}
 
-	p.fs = fs
+	// Where there is no room for a larger chunk the pool is used as it is.
+	_ = fs.meter.EnlargeMetadata()
+
+	// Earlier versions kept room in a file of its own, for deletions on a full disk.
+	err = os.Remove(filepath.Join(m.file.dir, "pool.room"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return errors.Join(err, fs.Close())
+	}
+
+	if err := m.file.identify(fs.info.UUID); err != nil {
+		return errors.Join(err, fs.Close())
+	}
+
+	m.fs = fs
 	return nil
 }
 
 // takeDown unmounts the file system. What else holds it, in another mount namespace, keeps it as it is.
-func (p *Pool) takeDown() error {
-	if err := p.fs.Close(); err != nil {
+func (m *mountpoint) takeDown() error {
+	if err := m.fs.Close(); err != nil {
 		return err
 	}
-	p.down = fmt.Errorf("%w: the pool %s is being mounted again", volume.ErrUnavailable, p.file.path())
-	if err := unix.Unmount(p.root, unix.UMOUNT_NOFOLLOW); err != nil {
-		return fmt.Errorf("%w: unmount pool %s: %w", volume.ErrUnavailable, p.root, err)
+	m.down = fmt.Errorf("%w: the pool %s is being mounted again", volume.ErrUnavailable, m.file.path())
+	if err := unix.Unmount(m.root, unix.UMOUNT_NOFOLLOW); err != nil {
+		return fmt.Errorf("%w: unmount pool %s: %w", volume.ErrUnavailable, m.root, err)
 	}
-	return nil
+	return loopcontrol.Mend()
 }
 
 // enter keeps the pool open until leave is called, and fails if it is down.
-func (p *Pool) enter() (fs *subvolumes, leave func(), err error) {
-	p.mu.RLock()
-	if p.down != nil {
-		defer p.mu.RUnlock()
-		return nil, nil, p.down
+func (m *mountpoint) enter() (fs *subvolumes, leave func(), err error) {
+	m.mu.RLock()
+	if m.down != nil {
+		defer m.mu.RUnlock()
+		return nil, nil, m.down
 	}
-	return p.fs, p.mu.RUnlock, nil
+	return m.fs, m.mu.RUnlock, nil
 }
 
 // enterToWrite is enter for what changes the file system or lets a pod in.
-func (p *Pool) enterToWrite() (fs *subvolumes, leave func(), err error) {
-	fs, leave, err = p.enter()
+func (m *mountpoint) enterToWrite() (fs *subvolumes, leave func(), err error) {
+	fs, leave, err = m.enter()
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := p.checkWritable(); err != nil {
+	if err := m.checkWritable(); err != nil {
 		leave()
 		return nil, nil, err
 	}
@@ -153,59 +240,49 @@ func (p *Pool) enterToWrite() (fs *subvolumes, leave func(), err error) {
 }
 
 // checkWritable fails if the kernel has made the file system read-only. It was mounted to be written.
-func (p *Pool) checkWritable() error {
-	var st unix.Statfs_t
-	if p.file == nil || unix.Statfs(p.root, &st) != nil || st.Flags&unix.ST_RDONLY == 0 {
+func (m *mountpoint) checkWritable() error {
+	if m.file == nil || !isReadOnly(m.root) {
 		return nil
 	}
 	return fmt.Errorf("%w: the kernel made the pool %s read-only after it could not write to it, as when"+
-		" the disk below is full; it is mounted again when the disk has %d MiB free and no pod on this node"+
-		" uses a volume of backend %s any more", volume.ErrUnavailable, p.file.path(), roomToRepair>>20, Name)
+		" the disk below fails; it is mounted again when the disk has %d MiB free and no pod on this node"+
+		" uses a volume of backend %s any more", volume.ErrUnavailable, m.file.path(), roomToRepair>>20, Name)
 }
 
-// Check returns why the pool is down, or cannot be written; see volume.Checker. It opens a pool that is down,
-// and with idle set mounts one again that cannot be written.
-func (p *Pool) Check(idle bool) error {
-	if err := p.lookAfter(); err == nil {
-		return nil
-	}
+// repair opens a pool that is down, and with idle set mounts one again that cannot be written.
+func (m *mountpoint) repair(idle bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 
-	p.mu.Lock()
-	defer p.mu.Unlock()
-
-	if p.down == nil {
-		err := p.checkWritable()
-		if err == nil || !idle || freeOn(p.file.dir) < roomToRepair {
+	if m.down == nil {
+		err := m.checkWritable()
+		if err == nil || !idle || freeOn(m.file.dir) < roomToRepair {
 			return err
 		}
-		if err := p.takeDown(); err != nil {
+		if err := m.takeDown(); err != nil {
 			return err
 		}
 	}
 
-	if p.down = p.up(context.Background()); p.down != nil {
-		return p.down
+	if m.down = m.up(context.Background()); m.down != nil {
+		return m.down
 	}
 
-	return p.checkWritable()
+	return m.checkWritable()
 }
 
-// lookAfter keeps the ballast of a pool that works, and fails if it does not.
-func (p *Pool) lookAfter() error {
-	fs, leave, err := p.enterToWrite()
-	if err != nil {
-		return err
+// works reports whether the pool is open and can be written.
+func (m *mountpoint) works() bool {
+	_, leave, err := m.enterToWrite()
+	if err == nil {
+		leave()
 	}
-	defer leave()
-	if p.ballast != nil {
-		p.ballast.keep(fs)
-	}
-	return nil
+	return err == nil
 }
 
 // Err returns why the pool is down, nil if it is open.
-func (p *Pool) Err() error {
-	_, leave, err := p.enter()
+func (m *mountpoint) Err() error {
+	_, leave, err := m.enter()
 	if err == nil {
 		leave()
 	}
@@ -213,35 +290,54 @@ func (p *Pool) Err() error {
 }
 
 // String describes the pool for logs.
-func (p *Pool) String() string {
-	fs, leave, err := p.enter()
+func (m *mountpoint) String() string {
+	fs, leave, err := m.enter()
 	if err != nil {
 		return err.Error()
 	}
 	defer leave()
-	if p.file == nil {
-		return fmt.Sprintf("directory %s of a btrfs disk, %s", p.root, fs.quota)
+	if m.file == nil {
+		return fmt.Sprintf("directory %s of a btrfs disk, %s", m.root, fs.quota)
 	}
-	return fmt.Sprintf("btrfs in %s, %s", p.file.path(), fs.quota)
+	return fmt.Sprintf("btrfs in %s, %s", m.file.path(), fs.quota)
 }
 
 // Close closes the pool. With unmount set it is unmounted too; volumes that are mounted elsewhere stay where
 // they are.
-func (p *Pool) Close(unmount bool) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (m *mountpoint) Close(unmount bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 
 	var err error
-	if p.down == nil {
-		err = p.fs.Close()
-		p.down = fmt.Errorf("%w: pool %s is closed", volume.ErrUnavailable, p.root)
+	if m.down == nil {
+		err = m.fs.Close()
+		m.down = fmt.Errorf("%w: pool %s is closed", volume.ErrUnavailable, m.root)
 	}
 
-	if unmount && p.file != nil && isMounted(p.root) {
-		if e := unix.Unmount(p.root, unix.UMOUNT_NOFOLLOW); e != nil {
-			err = errors.Join(err, fmt.Errorf("unmount pool %s: %w", p.root, e))
+	if unmount && m.file != nil && isMounted(m.root) {
+		if e := unix.Unmount(m.root, unix.UMOUNT_NOFOLLOW); e != nil {
+			err = errors.Join(err, fmt.Errorf("unmount pool %s: %w", m.root, e))
 		}
+
+		// The pool's device refused to discard, and is free now.
+		err = errors.Join(err, loopcontrol.Mend())
 	}
 
 	return err
+}
+
+// isReadOnly reports whether the kernel has made the file system of a path read-only.
+func isReadOnly(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Flags&unix.ST_RDONLY != 0
+}
+
+// freeOn returns what the file system of a directory has free for unprivileged users, in bytes; 0 if that
+// is not known.
+func freeOn(dir string) int64 {
+	var disk unix.Statfs_t
+	if unix.Statfs(dir, &disk) != nil {
+		return 0
+	}
+	return int64(disk.Bavail) * disk.Bsize
 }

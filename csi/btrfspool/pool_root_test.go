@@ -1,17 +1,21 @@
 package btrfspool_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
@@ -19,7 +23,7 @@ func TestMain(m *testing.M) { os.Exit(testenv.OwnMounts(m)) }
 
 func open(t *testing.T, dir, instance string, size int64) *btrfspool.Pool {
 	t.Helper()
-	p, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: dir, Instance: instance, Size: size})
+	p, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: dir, Instance: instance, Most: size})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,31 +53,18 @@ func closePool(t *testing.T, p *btrfspool.Pool, unmount bool) {
 	}
 }
 
-func TestPoolGrowsAndNeverShrinks(t *testing.T) {
+func TestPoolPromisesNoMoreThanItMayBecome(t *testing.T) {
 	d := dir(t)
-	p := open(t, d, "grow-"+filepath.Base(d), 1<<30)
-	small := limit(t, p)
+	for _, most := range []int64{1 << 30, 2 << 30, 1 << 30} {
+		p := open(t, d, "most-"+filepath.Base(d), most)
+		if got := limit(t, p); got < most*8/10 || got > most {
+			t.Errorf("a pool of at most %d bytes promises %d", most, got)
+		}
 
-	// As if killed: it stays mounted.
-	closePool(t, p, false)
-	p = open(t, d, "grow-"+filepath.Base(d), 2<<30)
-	large := limit(t, p)
-	if large < small+900<<20 {
-		t.Errorf("grown from %d to %d", small, large)
+		// As if killed: it stays mounted.
+		closePool(t, p, false)
 	}
-
-	var fs unix.Statfs_t
-	if err := unix.Statfs(filepath.Join(d, "pool"), &fs); err != nil || int64(fs.Blocks)*fs.Bsize != 2<<30 {
-		t.Errorf("the file system has %d bytes, %v", int64(fs.Blocks)*fs.Bsize, err)
-	}
-
-	closePool(t, p, true)
-	p = open(t, d, "grow-"+filepath.Base(d), 600<<20)
-	if got := limit(t, p); got != large {
-		t.Errorf("after opening with a smaller size: %d, want %d", got, large)
-	}
-
-	closePool(t, p, true)
+	closePool(t, open(t, d, "most-"+filepath.Base(d), 1<<30), true)
 }
 
 func TestInterruptedFormatIsRepeated(t *testing.T) {
@@ -90,23 +81,25 @@ func TestTooSmallPoolIsRefused(t *testing.T) {
 	if _, err := btrfspool.Open(t.Context(), btrfspool.Config{
 		Dir:      d,
 		Instance: "small",
-		Size:     100 << 20,
+		Most:     100 << 20,
 	}); err == nil {
 		t.Error("a pool of 100 MiB was made")
 	}
 }
 
-func TestPoolWithoutASizeIsMostOfTheDisk(t *testing.T) {
+func TestPoolWithoutASizeMayBecomeMostOfTheDisk(t *testing.T) {
 	d := dir(t)
 	var disk unix.Statfs_t
 	if err := unix.Statfs(d, &disk); err != nil {
 		t.Fatal(err)
 	}
+
 	p := open(t, d, "most-"+filepath.Base(d), 0)
-	st, err := os.Stat(filepath.Join(d, "pool.img"))
-	if free := int64(disk.Bavail) * disk.Bsize; err != nil || st.Size() < free/2 || st.Size() > free {
-		t.Errorf("%d bytes of %d, %v", st.Size(), free, err)
+	free := int64(disk.Bavail) * disk.Bsize
+	if got := limit(t, p); got < free*8/10 || got > free {
+		t.Errorf("%d bytes of %d are promised", got, free)
 	}
+
 	closePool(t, p, true)
 }
 
@@ -184,7 +177,7 @@ func TestDirectoryOfABtrfsDisk(t *testing.T) {
 		Count: 1,
 		Each:  func() []space.Promise { return []space.Promise{promise} },
 	})
-	if err != nil || capacity.Limit < 800<<20 || capacity.Unwritten > spec.Size/2 {
+	if err != nil || capacity.Limit < 400<<20 || capacity.Unwritten > spec.Size/2 {
 		t.Errorf("capacity %+v, %v", capacity, err)
 	}
 	if err := errors.Join(p.Destroy(spec.ID), p.Commit()); err != nil {
@@ -232,4 +225,64 @@ func TestFileThatWasRemovedInUseIsMissedAtTheNextMount(t *testing.T) {
 	}
 
 	closePool(t, p, true)
+}
+
+// A file that somebody has put in the place of the pool's is not made larger or smaller for it.
+func TestFileThatIsNotMountedIsLeftAlone(t *testing.T) {
+	d := dir(t)
+	p := open(t, d, "other-"+filepath.Base(d), 2<<30)
+	img, aside := filepath.Join(d, "pool.img"), filepath.Join(d, "aside")
+	was, err := os.Stat(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if err := errors.Join(os.Rename(img, aside), os.WriteFile(img, []byte("other"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+
+	for range 2 {
+		if err := p.Check(false); err == nil || !strings.Contains(err.Error(), "another file") {
+			t.Errorf("the pool is kept: %v", err)
+		}
+		if _, err := p.Create(reservedSpec("vol-1", 800<<20)); err == nil {
+			t.Error("a reserved volume was made")
+		}
+
+		// As if killed.
+		closePool(t, p, false)
+		p = open(t, d, "other-"+filepath.Base(d), 2<<30)
+	}
+
+	if data, err := os.ReadFile(img); err != nil || string(data) != "other" {
+		t.Errorf("the other file has %d bytes, %v", len(data), err)
+	}
+	if now, err := os.Stat(aside); err != nil || now.Size() != was.Size() {
+		t.Errorf("the pool's file has %v, %v", now, err)
+	}
+
+	if err := os.Rename(aside, img); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Check(false); err != nil {
+		t.Errorf("when it is back: %v", err)
+	}
+
+	mustCreate(t, p, reservedSpec("vol-1", 800<<20))
+	closePool(t, p, true)
+}
+
+func eventually(t *testing.T, what string, ok func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+
+	var err error
+	for range retry.Every(ctx, 50*time.Millisecond) {
+		if err = ok(); err == nil {
+			return
+		}
+	}
+
+	t.Fatalf("%s: %v", what, err)
 }

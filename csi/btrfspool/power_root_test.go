@@ -101,7 +101,7 @@ func TestPowerLossWithALogToReplay(t *testing.T) {
 	}
 
 	// The first start is killed when the pool is mounted and no volume is recovered.
-	p, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: n.Dir, Instance: n.Instance, Size: 1 << 30})
+	p, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: n.Dir, Instance: n.Instance, Most: 1 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,6 +118,46 @@ func TestPowerLossWithALogToReplay(t *testing.T) {
 	n.Remove(old.ID, "pod")
 	n.Use(fresh, "pod")
 	n.Remove(fresh.ID, "pod")
+}
+
+// A raw volume is its file, which nobody else syncs before it is used.
+func TestFileOfARawVolumeIsThereAfterAPowerLoss(t *testing.T) {
+	n := nodetest.New(t, 1<<30)
+	raw := n.MustCreate(volume.Request{
+		Name:     "raw",
+		Required: 16 << 20,
+		Backend:  "btrfs",
+		Access:   volume.Block,
+	})
+
+	image, disk := filepath.Join(n.Dir, "pool.img"), filepath.Join(n.Dir, "disk.img")
+	if err := copyFile(image, disk); err != nil {
+		t.Fatal(err)
+	}
+	n.Kill()
+	if err := mount.UnmountBelow(n.Dir); err != nil {
+		t.Fatal(err)
+	}
+	n.AwaitNoDevices()
+	if err := os.Rename(disk, image); err != nil {
+		t.Fatal(err)
+	}
+
+	p, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: n.Dir, Instance: n.Instance, Most: 1 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Close(false)
+	st, err := os.Stat(filepath.Join(n.Dir, "pool", "volumes", raw.ID, "image"))
+	if err != nil || st.Size() != 16<<20 {
+		t.Errorf("the file of the volume: %v, %v", st, err)
+	}
+
+	if report := n.Start(); len(report.Damaged) > 0 {
+		t.Errorf("report %+v", report)
+	}
+	n.Use(raw, "pod")
+	n.Remove(raw.ID, "pod")
 }
 
 // copyFile copies data only, holes stay holes.

@@ -10,7 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/image"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
@@ -19,6 +22,7 @@ type subvolumes struct {
 	dir   *os.File // that they are in
 	info  btrfs.Info
 	quota btrfs.Quota
+	meter *btrfs.Meter // nil on a disk that others mount
 
 	// committed is the last transaction that was on disk before the pool was mounted, see baseline. On a disk
 	// that others mount there is none, and it is the largest number.
@@ -65,39 +69,44 @@ func openSubvolumes(root string) (*subvolumes, error) {
 }
 
 // Close closes the directory. The pool stays mounted.
-func (s *subvolumes) Close() error { return s.dir.Close() }
+func (s *subvolumes) Close() error {
+	var err error
+	if s.meter != nil {
+		err = s.meter.Close()
+	}
+	return errors.Join(err, s.dir.Close())
+}
 
 // limitOf is what the quota group of a volume of that size may hold. The group is also charged for the
 // volume's own metadata; the addition keeps that from coming out of the bytes that were asked for, and stays
 // below one percent.
 func limitOf(size int64) int64 { return size + size/128 + 32<<10 }
 
-// create makes an empty volume, in place of one that may be there, and returns the number of the transaction
-// that it is made in.
-func (s *subvolumes) create(spec volume.Spec) (transaction uint64, err error) {
+// create makes an empty volume, in place of one that may be there.
+func (s *subvolumes) create(spec volume.Spec) (btrfs.Subvolume, error) {
 	if err := btrfs.Destroy(s.dir, spec.ID); err != nil {
-		return 0, err
+		return btrfs.Subvolume{}, err
 	}
 	if err := btrfs.Create(s.dir, spec.ID); err != nil {
-		return 0, err
+		return btrfs.Subvolume{}, err
 	}
 
 	root, sub, err := s.open(spec.ID)
 	if err != nil {
-		return 0, err
+		return btrfs.Subvolume{}, err
 	}
 	defer root.Close()
 
 	if err := btrfs.Limit(s.dir, sub, limitOf(spec.Size)); err != nil {
-		return 0, err
+		return btrfs.Subvolume{}, err
 	}
 	if err := root.Chmod(0o755); err != nil {
-		return 0, err
+		return btrfs.Subvolume{}, err
 	}
 
 	if spec.NoCOW {
 		if err := btrfs.OverwriteInPlace(root); err != nil {
-			return 0, err
+			return btrfs.Subvolume{}, err
 		}
 	}
 
@@ -106,7 +115,26 @@ func (s *subvolumes) create(spec volume.Spec) (transaction uint64, err error) {
 		err = btrfs.Commit(root)
 	}
 
-	return sub.Created, err
+	return sub, err
+}
+
+// snapshot makes a copy of source, in place of what may be there.
+func (s *subvolumes) snapshot(spec, source volume.Spec) (btrfs.Subvolume, error) {
+	if err := btrfs.Destroy(s.dir, spec.ID); err != nil {
+		return btrfs.Subvolume{}, err
+	}
+
+	root, err := btrfs.Open(s.dir, source.ID)
+	if err != nil {
+		return btrfs.Subvolume{}, err
+	}
+	defer root.Close()
+
+	if err := btrfs.Snapshot(s.dir, spec.ID, root, spec.Snapshot); err != nil {
+		return btrfs.Subvolume{}, err
+	}
+
+	return s.inspect(spec.ID)
 }
 
 // open returns the open root directory of a volume and what it is.
@@ -132,12 +160,12 @@ func (s *subvolumes) inspect(id string) (btrfs.Subvolume, error) {
 	return sub, err
 }
 
-// recoverLimit sets the limit of a volume. One of earlier versions, which had it in its own quota group, is
-// brought to the present form. It changes only what is not as it should be: each change is a transaction, for
-// which a full disk has no room.
-func (s *subvolumes) recoverLimit(sub btrfs.Subvolume, size int64) error {
-	if btrfs.LimitOf(s.info, sub) != limitOf(size) {
-		if err := btrfs.Limit(s.dir, sub, limitOf(size)); err != nil {
+// recoverLimit raises the limit of a volume, if it has to. One of earlier versions, which had it in its own
+// quota group, is brought to the present form. It changes only what is not as it should be: each change is a
+// transaction.
+func (s *subvolumes) recoverLimit(sub btrfs.Subvolume, limit int64) error {
+	if btrfs.LimitOf(s.info, sub) < limit {
+		if err := btrfs.Limit(s.dir, sub, limit); err != nil {
 			return err
 		}
 	}
@@ -156,18 +184,23 @@ func (s *subvolumes) list() ([]string, error) {
 	return ids, err
 }
 
-// empty reports whether there is nothing in a volume.
+// empty reports whether there is nothing in a volume, or an image that was never attached.
 func (s *subvolumes) empty(id string) (bool, error) {
 	root, err := btrfs.Open(s.dir, id)
 	if err != nil {
 		return false, err
 	}
 	defer root.Close()
-	_, err = root.Readdirnames(1)
-	if errors.Is(err, io.EOF) {
+
+	names, err := root.Readdirnames(2)
+	switch {
+	case errors.Is(err, io.EOF):
 		return true, nil
+	case err != nil || len(names) != 1 || names[0] != imageName:
+		return false, err
 	}
-	return false, err
+
+	return image.IsUnused(filepath.Join(root.Name(), imageName)), nil
 }
 
 // used returns the bytes that a volume is charged for.
@@ -179,12 +212,42 @@ func (s *subvolumes) used(id string) (int64, error) {
 	return btrfs.Usage(s.info, sub)
 }
 
+// deadOf returns how many bytes an image is charged for that are not in its file any more: an extent that a
+// copy had is charged for as a whole until all of it was written over. What its metadata takes is not
+// counted, as long as the limit has room for that anyway.
+func (s *subvolumes) deadOf(spec volume.Spec) (int64, error) {
+	if !isImage(spec) || s.quota != btrfs.SimpleQuota {
+		return 0, nil
+	}
+
+	var st unix.Stat_t
+	path := filepath.Join(s.dir.Name(), spec.ID, imageName)
+	err := unix.Lstat(path, &st)
+	if errors.Is(err, unix.ENOENT) {
+		// It is being made.
+		return 0, nil
+	}
+	if err != nil {
+		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+
+	used, err := s.used(spec.ID)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	dead := used - st.Blocks*512
+	if err != nil || dead <= (limitOf(spec.Size)-spec.Size)/2 {
+		return 0, err
+	}
+	return dead, nil
+}
+
 // countAgain is how long the bytes of deleted volumes count before they are counted again.
 const countAgain = 10 * time.Second
 
-// heldNow returns how many bytes of deleted volumes live on in others, by reflink. Counting them takes a look
-// at every quota group.
-func (s *subvolumes) heldNow() (int64, error) {
+// heldNow returns how many bytes of deleted volumes live on in others, by reflink, and were not promised to
+// those. Counting them takes a look at every quota group.
+func (s *subvolumes) heldNow(h *shares) (int64, error) {
 	if s.quota != btrfs.SimpleQuota {
 		// qgroups charge them to everybody who has them
 		return 0, nil
@@ -202,6 +265,11 @@ func (s *subvolumes) heldNow() (int64, error) {
 		return 0, fmt.Errorf("count what deleted volumes in %s hold: %w", s.dir.Name(), err)
 	}
 
-	s.held, s.heldAt = held, time.Now()
-	return held, nil
+	kept, err := h.keptOfDead(s)
+	if err != nil {
+		return 0, err
+	}
+
+	s.held, s.heldAt = max(0, held-kept), time.Now()
+	return s.held, nil
 }

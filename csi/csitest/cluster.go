@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -53,6 +54,10 @@ type Cluster struct {
 // NewCluster starts an API server with the claims given.
 func NewCluster(t *testing.T, claims ...*corev1.PersistentVolumeClaim) *Cluster {
 	t.Helper()
+	if err := knowSnapshots(); err != nil {
+		t.Fatal(err)
+	}
+
 	server := kubetest.Start(t)
 	c := &Cluster{
 		Server: server,
@@ -83,6 +88,8 @@ func NewCluster(t *testing.T, claims ...*corev1.PersistentVolumeClaim) *Cluster 
 
 	return c
 }
+
+var knowSnapshots = sync.OnceValue(func() error { return kubetest.Know(snapshotv1.AddToScheme) })
 
 // NewClass returns a class of the driver.
 func NewClass(name string, mode storagev1.VolumeBindingMode) *storagev1.StorageClass {

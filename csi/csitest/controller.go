@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // Sizes that a Controller gives. A volume can be no larger than MaxSize.
@@ -26,6 +27,8 @@ type Controller struct {
 	// mu guards what follows.
 	mu        sync.Mutex
 	volumes   map[string]int64
+	sources   map[string]string // by volume, what it began with the content of
+	snapshots map[string]string // by ID, of which volume
 	fail      map[string]error
 	calls     map[string]int
 	nodeStep  bool
@@ -77,6 +80,7 @@ func (c *Controller) Calls(method string) int {
 func (c *Controller) called(method, volume string) error {
 	if c.calls == nil {
 		c.calls, c.volumes = map[string]int{}, map[string]int64{}
+		c.sources, c.snapshots = map[string]string{}, map[string]string{}
 	}
 	c.calls[method]++
 	c.calls[method+" "+volume]++
@@ -98,6 +102,8 @@ func (c *Controller) CreateVolume(
 
 	size := r.GetCapacityRange().GetRequiredBytes()
 	c.volumes[r.GetName()] = size
+	from := r.GetVolumeContentSource()
+	c.sources[r.GetName()] = from.GetSnapshot().GetSnapshotId() + from.GetVolume().GetVolumeId()
 	if err := c.fail["CreateVolume after"]; err != nil {
 		return nil, err
 	}
@@ -107,6 +113,81 @@ func (c *Controller) CreateVolume(
 		CapacityBytes:      size,
 		AccessibleTopology: r.GetAccessibilityRequirements().GetRequisite(),
 	}}, nil
+}
+
+// Source returns what a volume began with the content of.
+func (c *Controller) Source(volume string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sources[volume]
+}
+
+// Snapshots returns the volumes that there are snapshots of, by the snapshots' IDs, which are their names.
+func (c *Controller) Snapshots() map[string]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.snapshots)
+}
+
+// CreateSnapshot makes a snapshot.
+func (c *Controller) CreateSnapshot(
+	_ context.Context,
+	r *csi.CreateSnapshotRequest,
+	_ ...grpc.CallOption,
+) (*csi.CreateSnapshotResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.called("CreateSnapshot", r.GetName()); err != nil {
+		return nil, err
+	}
+	c.snapshots[r.GetName()] = r.GetSourceVolumeId()
+	if err := c.fail["CreateSnapshot after"]; err != nil {
+		return nil, err
+	}
+	return &csi.CreateSnapshotResponse{Snapshot: c.snapshot(r.GetName())}, nil
+}
+
+// snapshot is one that there is. mu is held.
+func (c *Controller) snapshot(id string) *csi.Snapshot {
+	return &csi.Snapshot{
+		SnapshotId:     id,
+		SourceVolumeId: c.snapshots[id],
+		SizeBytes:      1 << 30,
+		CreationTime:   timestamppb.New(Born),
+		ReadyToUse:     true,
+	}
+}
+
+// GetSnapshot returns a snapshot.
+func (c *Controller) GetSnapshot(
+	_ context.Context,
+	r *csi.GetSnapshotRequest,
+	_ ...grpc.CallOption,
+) (*csi.GetSnapshotResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.called("GetSnapshot", r.GetSnapshotId()); err != nil {
+		return nil, err
+	}
+	if _, ok := c.snapshots[r.GetSnapshotId()]; !ok {
+		return nil, status.Error(codes.NotFound, "no such snapshot")
+	}
+	return &csi.GetSnapshotResponse{Snapshot: c.snapshot(r.GetSnapshotId())}, nil
+}
+
+// DeleteSnapshot deletes a snapshot. One that is not there is success.
+func (c *Controller) DeleteSnapshot(
+	_ context.Context,
+	r *csi.DeleteSnapshotRequest,
+	_ ...grpc.CallOption,
+) (*csi.DeleteSnapshotResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.called("DeleteSnapshot", r.GetSnapshotId()); err != nil {
+		return nil, err
+	}
+	delete(c.snapshots, r.GetSnapshotId())
+	return &csi.DeleteSnapshotResponse{}, nil
 }
 
 // DeleteVolume deletes a volume. One that is not there is success.

@@ -3,7 +3,6 @@ package driver
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -30,6 +29,12 @@ func (*controllerService) ControllerGetCapabilities(
 		csi.ControllerServiceCapability_RPC_EXPAND_VOLUME,
 		csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
 		csi.ControllerServiceCapability_RPC_GET_VOLUME_HEALTH,
+		csi.ControllerServiceCapability_RPC_LIST_VOLUME_HEALTH,
+		csi.ControllerServiceCapability_RPC_GET_VOLUME,
+		csi.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT,
+		csi.ControllerServiceCapability_RPC_LIST_SNAPSHOTS,
+		csi.ControllerServiceCapability_RPC_GET_SNAPSHOT,
+		csi.ControllerServiceCapability_RPC_CLONE_VOLUME,
 	} {
 		rpc := &csi.ControllerServiceCapability_Rpc{Rpc: &csi.ControllerServiceCapability_RPC{Type: t}}
 		resp.Capabilities = append(resp.Capabilities, &csi.ControllerServiceCapability{Type: rpc})
@@ -47,9 +52,6 @@ func (c *controllerService) CreateVolume(
 	if req.GetName() == "" {
 		return nil, invalid("volume name is missing")
 	}
-	if req.GetVolumeContentSource() != nil {
-		return nil, invalid("volume content source: snapshots and clones are not served")
-	}
 	if len(req.GetMutableParameters()) > 0 {
 		return nil, invalid("mutable parameters: the driver has none")
 	}
@@ -64,10 +66,13 @@ func (c *controllerService) CreateVolume(
 		return nil, err
 	}
 
-	requisite := req.GetAccessibilityRequirements().GetRequisite()
-	if len(requisite) > 0 && !slices.ContainsFunc(requisite, c.here) {
-		return nil, fmt.Errorf("%w: volumes are made on node %s, which is not among the requisite topologies",
-			volume.ErrFull, c.node)
+	if err := c.checkHere(req.GetAccessibilityRequirements()); err != nil {
+		return nil, err
+	}
+
+	source, err := sourceOf(req.GetVolumeContentSource())
+	if err != nil {
+		return nil, err
 	}
 
 	v, err := c.volumes.Create(ctx, volume.Request{
@@ -78,7 +83,9 @@ func (c *controllerService) CreateVolume(
 		Access:   w.access,
 		FSType:   w.fsType,
 		NoCOW:    p.noCOW,
+		Reserve:  p.reserve,
 		Options:  w.options,
+		Source:   source,
 	})
 	if err != nil {
 		return nil, err
@@ -93,6 +100,7 @@ func (c *controllerService) toCSI(v volume.Volume) *csi.Volume {
 		CapacityBytes:      v.Size,
 		AccessibleTopology: []*csi.Topology{c.topology()},
 		VolumeContext:      map[string]string{"backend": v.Backend},
+		ContentSource:      sourceToCSI(v.Source),
 	}
 }
 
@@ -105,13 +113,31 @@ func (c *controllerService) DeleteVolume(
 	if req.GetVolumeId() == "" {
 		return nil, invalid("volume id is missing")
 	}
-	if volume.CheckID(req.GetVolumeId()) != nil {
+	if volume.CheckID(req.GetVolumeId()) != nil || volume.IsSnapshotID(req.GetVolumeId()) {
 		return &csi.DeleteVolumeResponse{}, nil
 	}
 	if err := c.volumes.Delete(ctx, req.GetVolumeId()); err != nil {
 		return nil, err
 	}
 	return &csi.DeleteVolumeResponse{}, nil
+}
+
+// ControllerGetVolume returns a volume.
+func (c *controllerService) ControllerGetVolume(
+	_ context.Context,
+	req *csi.ControllerGetVolumeRequest,
+) (*csi.ControllerGetVolumeResponse, error) {
+	if req.GetVolumeId() == "" {
+		return nil, invalid("volume id is missing")
+	}
+	v, err := c.get(req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	return &csi.ControllerGetVolumeResponse{
+		Volume: c.toCSI(v),
+		Status: &csi.ControllerGetVolumeResponse_VolumeStatus{},
+	}, nil
 }
 
 // ValidateVolumeCapabilities reports whether an existing volume can be used with the capabilities; if not,
@@ -158,29 +184,14 @@ func (c *controllerService) ListVolumes(
 	_ context.Context,
 	req *csi.ListVolumesRequest,
 ) (*csi.ListVolumesResponse, error) {
-	if req.GetMaxEntries() < 0 {
-		return nil, invalid("max entries is %d", req.GetMaxEntries())
-	}
-
-	after, err := parseToken(req.GetStartingToken())
+	page, err := parsePage(req.GetMaxEntries(), req.GetStartingToken())
 	if err != nil {
 		return nil, err
 	}
 
-	// One more than asked for says whether there is a next page.
-	limit := int(req.GetMaxEntries())
-	more := limit
-	if limit > 0 {
-		more++
-	}
-
-	found := c.volumes.List(after, more)
+	found := c.volumes.List(page.after, page.ask())
 	resp := &csi.ListVolumesResponse{}
-	if limit > 0 && len(found) > limit {
-		found = found[:limit]
-		resp.NextToken = tokenPrefix + found[limit-1].ID
-	}
-
+	found, resp.NextToken = page.cut(found)
 	for _, v := range found {
 		resp.Entries = append(resp.Entries, &csi.ListVolumesResponse_Entry{Volume: c.toCSI(v)})
 	}
@@ -215,6 +226,7 @@ func (c *controllerService) GetCapacity(
 		Access:  w.access,
 		FSType:  w.fsType,
 		NoCOW:   p.noCOW,
+		Reserve: p.reserve,
 		Options: w.options,
 	})
 	if err != nil {

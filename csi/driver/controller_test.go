@@ -54,9 +54,21 @@ func TestCreateVolumeRefusesWhatIsNotServed(t *testing.T) {
 			func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities = nil },
 			codes.InvalidArgument,
 		},
-		{"a source", func(r *csi.CreateVolumeRequest) {
+		{"a source of no kind", func(r *csi.CreateVolumeRequest) {
 			r.VolumeContentSource = &csi.VolumeContentSource{}
 		}, codes.InvalidArgument},
+		{"a snapshot", func(r *csi.CreateVolumeRequest) {
+			r.VolumeContentSource = sourceToCSI("snap-1")
+		}, codes.OK},
+		{"another driver's snapshot", func(r *csi.CreateVolumeRequest) {
+			r.VolumeContentSource = sourceToCSI("snap-../1")
+		}, codes.NotFound},
+		{"a snapshot that is a volume", func(r *csi.CreateVolumeRequest) {
+			source := &csi.VolumeContentSource_SnapshotSource{SnapshotId: "vol-1"}
+			r.VolumeContentSource = &csi.VolumeContentSource{
+				Type: &csi.VolumeContentSource_Snapshot{Snapshot: source},
+			}
+		}, codes.NotFound},
 		{"mutable parameters", func(r *csi.CreateVolumeRequest) {
 			r.MutableParameters = map[string]string{"a": "b"}
 		}, codes.InvalidArgument},

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -33,6 +34,11 @@ type Volumes interface {
 	Grow(ctx context.Context, id string, required, limit int64) (volume.Volume, error)
 	Get(id string) (volume.Volume, error)
 	List(after string, limit int) []volume.Volume
+	Snapshot(id string) (volume.Volume, error)
+	Snapshots(source, after string, limit int) []volume.Volume
+
+	// Trouble returns what is wrong with each backend; nil: nothing.
+	Trouble() map[string]error
 	Available(volume.Request) (int64, error)
 }
 
@@ -55,10 +61,14 @@ type stager interface {
 // Config of a Driver.
 type Config struct {
 	NodeID    string // the node's name
+	InlineDir string // where inline volumes are staged, beneath kubelet's directory
 	Version   string
 	Volumes   Volumes
 	Publisher Publisher
 	Traces    *trace.Provider // makes spans of the calls; nil: none
+
+	// InlineMost is how many bytes all inline volumes together may have; 0: they are refused.
+	InlineMost int64
 
 	// Calls is told about each call when it has ended. It may be nil.
 	Calls func(method string, code codes.Code, took time.Duration)
@@ -87,7 +97,11 @@ func (d *Driver) Server() *grpc.Server {
 	s := grpc.NewServer(append(d.cfg.Traces.ServerOptions(), grpc.UnaryInterceptor(d.observe))...)
 	csi.RegisterIdentityServer(s, &identityService{version: d.cfg.Version})
 	csi.RegisterControllerServer(s, &controllerService{local: here})
-	csi.RegisterNodeServer(s, &nodeService{local: here})
+	csi.RegisterNodeServer(s, &nodeService{
+		local:      here,
+		inlineDir:  d.cfg.InlineDir,
+		inlineMost: d.cfg.InlineMost,
+	})
 	return s
 }
 
@@ -132,6 +146,16 @@ func (l local) get(id string) (volume.Volume, error) {
 // topology is where the volumes of this node can be reached.
 func (l local) topology() *csi.Topology {
 	return &csi.Topology{Segments: map[string]string{TopologyKey: l.node}}
+}
+
+// checkHere returns an error, after which callers choose another node, if what is requested is not for this
+// one.
+func (l local) checkHere(r *csi.TopologyRequirement) error {
+	if len(r.GetRequisite()) == 0 || slices.ContainsFunc(r.GetRequisite(), l.here) {
+		return nil
+	}
+	return fmt.Errorf("%w: volumes are made on node %s, which is not among the requisite topologies",
+		volume.ErrFull, l.node)
 }
 
 // here reports whether a topology includes this node. Segments with keys of other drivers are not looked at.

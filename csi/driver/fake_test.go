@@ -21,11 +21,13 @@ import (
 
 // fakeVolumes answers with what it is given, and keeps the last request.
 type fakeVolumes struct {
-	all     []volume.Volume
-	err     error
-	request volume.Request
-	grown   [2]int64 // required, limit
-	deleted []string
+	all       []volume.Volume
+	snapshots []volume.Volume
+	err       error
+	request   volume.Request
+	grown     [2]int64 // required, limit
+	deleted   []string
+	trouble   map[string]error
 }
 
 func (f *fakeVolumes) Create(_ context.Context, r volume.Request) (volume.Volume, error) {
@@ -51,6 +53,27 @@ func (f *fakeVolumes) Get(id string) (volume.Volume, error) {
 	}
 	return volume.Volume{}, fmt.Errorf("%w: %s", volume.ErrNotFound, id)
 }
+
+func (f *fakeVolumes) Snapshot(id string) (volume.Volume, error) {
+	for _, v := range f.snapshots {
+		if v.ID == id {
+			return v, nil
+		}
+	}
+	return volume.Volume{}, fmt.Errorf("%w: %s", volume.ErrNotFound, id)
+}
+
+func (f *fakeVolumes) Snapshots(source, after string, limit int) []volume.Volume {
+	var page []volume.Volume
+	for _, v := range f.snapshots {
+		if v.ID > after && (source == "" || source == v.Source) && (limit == 0 || len(page) < limit) {
+			page = append(page, v)
+		}
+	}
+	return page
+}
+
+func (f *fakeVolumes) Trouble() map[string]error { return f.trouble }
 
 func (f *fakeVolumes) List(after string, limit int) []volume.Volume {
 	var page []volume.Volume
@@ -120,8 +143,14 @@ type fixture struct {
 	node       csi.NodeClient
 }
 
-// serve serves a driver with fakes behind it.
+// serve serves a driver with fakes behind it, which has 64 MiB for inline volumes.
 func serve(t *testing.T) *fixture {
+	t.Helper()
+	return serveInline(t, 64<<20)
+}
+
+// serveInline is serve with that many bytes for inline volumes.
+func serveInline(t *testing.T, most int64) *fixture {
 	t.Helper()
 	f := &fixture{volumes: &fakeVolumes{}, publisher: &fakePublisher{}}
 	for _, id := range []string{"image", "plain", "raw"} {
@@ -132,10 +161,13 @@ func serve(t *testing.T) *fixture {
 
 	d, err := New(Config{
 		NodeID:    "a",
+		InlineDir: "/inline",
 		Version:   "test",
 		Volumes:   f.volumes,
 		Publisher: f.publisher,
 		Log:       slog.New(slog.NewTextHandler(t.Output(), nil)),
+
+		InlineMost: most,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,11 @@ package driver
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -18,6 +23,56 @@ func (c *controllerService) ControllerGetVolumeHealth(
 		return nil, err
 	}
 	return &csi.ControllerGetVolumeHealthResponse{VolumeHealth: health}, nil
+}
+
+// ControllerListVolumeHealth returns a page of the volumes with which something is wrong, as ListVolumes.
+func (c *controllerService) ControllerListVolumeHealth(
+	_ context.Context,
+	req *csi.ControllerListVolumeHealthRequest,
+) (*csi.ControllerListVolumeHealthResponse, error) {
+	page, err := parsePage(req.GetMaxEntries(), req.GetStartingToken())
+	if err != nil {
+		return nil, err
+	}
+
+	ill := c.volumes.List(page.after, 0)
+	ill = slices.DeleteFunc(ill, func(v volume.Volume) bool { return v.Damage == nil && v.Trouble == nil })
+	resp := &csi.ControllerListVolumeHealthResponse{}
+	ill, resp.NextToken = page.cut(ill)
+	for _, v := range ill {
+		resp.Entries = append(resp.Entries, healthOf(v))
+	}
+
+	return resp, nil
+}
+
+// NodeGetStorageHealth returns what is wrong with what holds the volumes.
+func (n *nodeService) NodeGetStorageHealth(
+	context.Context,
+	*csi.NodeGetStorageHealthRequest,
+) (*csi.NodeGetStorageHealthResponse, error) {
+	resp := &csi.NodeGetStorageHealthResponse{}
+	trouble := n.volumes.Trouble()
+	for _, backend := range slices.Sorted(maps.Keys(trouble)) {
+		err := trouble[backend]
+		if err == nil {
+			continue
+		}
+
+		status := csi.StorageHealthErrorType_STORAGE_DEGRADED
+		if errors.Is(err, volume.ErrUnavailable) || errors.Is(err, volume.ErrDamaged) {
+			status = csi.StorageHealthErrorType_STORAGE_UNREACHABLE
+		}
+
+		ill := &csi.NodeGetStorageHealthResponse_StorageBackendHealth{
+			Status:  status,
+			Reason:  "BackendInTrouble" + strings.ToUpper(backend[:1]) + backend[1:],
+			Message: fmt.Sprintf("backend %s: %v", backend, err),
+		}
+		resp.BackendHealth = append(resp.BackendHealth, ill)
+	}
+
+	return resp, nil
 }
 
 // NodeGetVolumeHealth is ControllerGetVolumeHealth for kubelet.

@@ -31,6 +31,7 @@ func (*identityService) GetPluginCapabilities(
 	for _, t := range []csi.PluginCapability_Service_Type{
 		csi.PluginCapability_Service_CONTROLLER_SERVICE,
 		csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS,
+		csi.PluginCapability_Service_SNAPSHOT_ACCESSIBILITY_CONSTRAINTS,
 	} {
 		service := &csi.PluginCapability_Service_{Service: &csi.PluginCapability_Service{Type: t}}
 		resp.Capabilities = append(resp.Capabilities, &csi.PluginCapability{Type: service})

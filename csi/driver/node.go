@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"sync"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -12,6 +13,11 @@ import (
 type nodeService struct {
 	csi.UnimplementedNodeServer
 	local
+	inlineDir  string // see Config
+	inlineMost int64  // see Config
+
+	// inlineMu is held from counting inline volumes to making one: the same bytes are not given twice.
+	inlineMu sync.Mutex
 }
 
 // NodeGetInfo returns the topology in which the volumes of this node can be reached: the node itself.
@@ -34,6 +40,7 @@ func (*nodeService) NodeGetCapabilities(
 		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
 		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
 		csi.NodeServiceCapability_RPC_GET_VOLUME_HEALTH,
+		csi.NodeServiceCapability_RPC_GET_STORAGE_HEALTH,
 	} {
 		rpc := &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: t}}
 		resp.Capabilities = append(resp.Capabilities, &csi.NodeServiceCapability{Type: rpc})
@@ -90,9 +97,11 @@ func (n *nodeService) NodePublishVolume(
 		return nil, invalid("volume id or target path is missing")
 	}
 
-	if req.GetVolumeContext()["csi.storage.k8s.io/ephemeral"] == "true" {
-		return nil, invalid("inline ephemeral volumes are not served; use a generic ephemeral volume with " +
-			"a volumeClaimTemplate")
+	if req.GetVolumeContext()[inlineKey] == "true" {
+		if err := n.publishInline(ctx, req); err != nil {
+			return nil, err
+		}
+		return &csi.NodePublishVolumeResponse{}, nil
 	}
 
 	w, err := parseCapabilities(req.GetVolumeCapability())
@@ -119,7 +128,7 @@ func (n *nodeService) NodeUnpublishVolume(
 	if req.GetVolumeId() == "" || req.GetTargetPath() == "" {
 		return nil, invalid("volume id or target path is missing")
 	}
-	if err := n.publisher.Unpublish(ctx, req.GetVolumeId(), req.GetTargetPath()); err != nil {
+	if err := n.unpublish(ctx, req.GetVolumeId(), req.GetTargetPath()); err != nil {
 		return nil, err
 	}
 	return &csi.NodeUnpublishVolumeResponse{}, nil
@@ -134,11 +143,12 @@ func (n *nodeService) NodeGetVolumeStats(
 	if req.GetVolumeId() == "" || req.GetVolumePath() == "" {
 		return nil, invalid("volume id or path is missing")
 	}
-	if _, err := n.get(req.GetVolumeId()); err != nil {
+	seen, err := n.seen(req.GetVolumeId())
+	if err != nil {
 		return nil, err
 	}
 
-	v, u, err := n.publisher.Stats(req.GetVolumeId(), req.GetVolumePath())
+	v, u, err := n.publisher.Stats(seen.ID, req.GetVolumePath())
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -63,15 +64,113 @@ func TestNodeCallsReachThePublisher(t *testing.T) {
 	}
 }
 
-func TestInlineVolumesAreRefused(t *testing.T) {
-	f := serve(t)
-	_, err := f.node.NodePublishVolume(t.Context(), &csi.NodePublishVolumeRequest{
-		VolumeId:         "plain",
+// inlineID is one that kubelet makes up.
+const inlineID = "csi-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+func inlineRequest(attributes map[string]string) *csi.NodePublishVolumeRequest {
+	attributes["csi.storage.k8s.io/ephemeral"] = "true"
+	capability := mountCapability()
+	capability.GetMount().FsType = ""
+	return &csi.NodePublishVolumeRequest{
+		VolumeId:         inlineID,
 		TargetPath:       "/target",
-		VolumeCapability: mountCapability(),
-		VolumeContext:    map[string]string{"csi.storage.k8s.io/ephemeral": "true"},
+		VolumeCapability: capability,
+		VolumeContext:    attributes,
+	}
+}
+
+func TestInlineVolumeIsMadeAndDeletedWithItsPod(t *testing.T) {
+	f := serve(t)
+	request := inlineRequest(map[string]string{
+		"size":                        "5Mi",
+		"reserve":                     "false",
+		"csi.storage.k8s.io/pod.name": "pod",
 	})
-	checkCode(t, "publish", err, codes.InvalidArgument)
+	if _, err := f.node.NodePublishVolume(t.Context(), request); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.volumes.request; got.Required != 5<<20 || got.Reserve != nil || got.FSType != "btrfs" {
+		t.Errorf("request %+v", got)
+	}
+
+	// The fake gives every volume the ID vol-1.
+	want := []string{"stage vol-1 /inline/vol-1/globalmount", "publish vol-1 /target"}
+	if !slices.Equal(f.publisher.calls, want) {
+		t.Errorf("calls %q, want %q", f.publisher.calls, want)
+	}
+
+	id := volume.ID("inline/" + inlineID)
+	f.volumes.all = append(f.volumes.all, volume.Volume{Spec: volume.Spec{ID: id, Access: volume.Filesystem}})
+	f.publisher.calls = nil
+	unpublish := &csi.NodeUnpublishVolumeRequest{VolumeId: inlineID, TargetPath: "/target"}
+	if _, err := f.node.NodeUnpublishVolume(t.Context(), unpublish); err != nil {
+		t.Fatal(err)
+	}
+
+	want = []string{"unpublish " + id + " /target", "unstage " + id + " /inline/" + id + "/globalmount"}
+	if !slices.Equal(f.publisher.calls, want) || !slices.Equal(f.volumes.deleted, []string{id}) {
+		t.Errorf("calls %q, want %q; deleted %q", f.publisher.calls, want, f.volumes.deleted)
+	}
+
+	stats := &csi.NodeGetVolumeStatsRequest{VolumeId: inlineID, VolumePath: "/target"}
+	if _, err := f.node.NodeGetVolumeStats(t.Context(), stats); err != nil {
+		t.Errorf("stats: %v", err)
+	}
+}
+
+func TestInlineVolumeThatIsGoneIsUnpublished(t *testing.T) {
+	f := serve(t)
+	unpublish := &csi.NodeUnpublishVolumeRequest{VolumeId: inlineID, TargetPath: "/target"}
+	if _, err := f.node.NodeUnpublishVolume(t.Context(), unpublish); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"unpublish " + volume.ID("inline/"+inlineID) + " /target"}
+	if !slices.Equal(f.publisher.calls, want) || len(f.volumes.deleted) > 0 {
+		t.Errorf("calls %q, want %q; deleted %q", f.publisher.calls, want, f.volumes.deleted)
+	}
+}
+
+func TestInlineVolumeThatCannotBeIsRefused(t *testing.T) {
+	f := serve(t)
+	for _, attributes := range []map[string]string{
+		{"size": "much"},
+		{"size": "-1"},
+		{"colour": "red"},
+		{"reserve": "true"},
+		{"backend": "image"},
+	} {
+		_, err := f.node.NodePublishVolume(t.Context(), inlineRequest(attributes))
+		checkCode(t, fmt.Sprint(attributes), err, codes.InvalidArgument)
+	}
+
+	image := inlineRequest(map[string]string{"size": "1Mi"})
+	image.VolumeCapability.GetMount().FsType = "xfs"
+	_, err := f.node.NodePublishVolume(t.Context(), image)
+	checkCode(t, "xfs", err, codes.InvalidArgument)
+}
+
+// Everybody who may make a pod may ask for inline volumes: they have what was set aside for them, and no
+// more.
+func TestInlineVolumesHaveABound(t *testing.T) {
+	publish := func(f *fixture, size string) error {
+		_, err := f.node.NodePublishVolume(t.Context(), inlineRequest(map[string]string{"size": size}))
+		return err
+	}
+
+	checkCode(t, "by default", publish(serveInline(t, 0), "1Mi"), codes.FailedPrecondition)
+
+	f := serve(t)
+	checkCode(t, "all bytes there are", publish(f, "9223372036854775807"), codes.ResourceExhausted)
+
+	other := volume.Spec{ID: volume.ID("inline/other"), Name: "inline/other", Size: 60 << 20}
+	f.volumes.all = append(f.volumes.all, volume.Volume{Spec: other})
+	checkCode(t, "5 MiB where 4 are left", publish(f, "5Mi"), codes.ResourceExhausted)
+	checkCode(t, "4 MiB where 4 are left", publish(f, "4Mi"), codes.OK)
+
+	// One that was made while more was allowed is published again.
+	made := volume.Spec{ID: volume.ID("inline/" + inlineID), Name: "inline/" + inlineID, Size: 5 << 20}
+	f.volumes.all = append(f.volumes.all, volume.Volume{Spec: made})
+	checkCode(t, "one that exists", publish(f, "5Mi"), codes.OK)
 }
 
 func TestVolumeStats(t *testing.T) {
@@ -156,7 +255,7 @@ func TestIdentity(t *testing.T) {
 	}
 
 	caps, err := f.identity.GetPluginCapabilities(t.Context(), &csi.GetPluginCapabilitiesRequest{})
-	if err != nil || len(caps.GetCapabilities()) != 3 {
+	if err != nil || len(caps.GetCapabilities()) != 4 {
 		t.Errorf("capabilities %v, %v", caps, err)
 	}
 

@@ -17,6 +17,7 @@ import (
 type parameters struct {
 	backend string // "": the node's choice
 	noCOW   *bool  // nil: blocks are overwritten in place, where the backend has the choice
+	reserve *bool  // nil: nothing is reserved that a backend does not reserve by itself
 }
 
 // parseParameters reads the parameters of a StorageClass. Those of csi.storage.k8s.io were added by a
@@ -31,9 +32,11 @@ func parseParameters(in map[string]string) (parameters, error) {
 		case key == "backend":
 			p.backend, err = parseBackend(value)
 		case key == "nocow":
-			p.noCOW, err = parseNoCOW(value)
+			p.noCOW, err = parseBool(key, value)
+		case key == "reserve":
+			p.reserve, err = parseBool(key, value)
 		default:
-			err = invalid("unknown parameter %q; known are backend and nocow", key)
+			err = invalid("unknown parameter %q; known are backend, nocow and reserve", key)
 		}
 
 		if err != nil {
@@ -54,10 +57,10 @@ func parseBackend(value string) (string, error) {
 	return "", invalid("parameter backend is %q; known are auto, btrfs and image", value)
 }
 
-func parseNoCOW(value string) (*bool, error) {
+func parseBool(key, value string) (*bool, error) {
 	on, err := strconv.ParseBool(value)
 	if err != nil {
-		return nil, invalid("parameter nocow is %q, neither true nor false", value)
+		return nil, invalid("parameter %s is %q, neither true nor false", key, value)
 	}
 	return &on, nil
 }
@@ -155,17 +158,42 @@ func (w wanted) use(readOnly bool) publish.Use {
 	}
 }
 
-// tokenPrefix begins every page token of this driver; after it comes the last ID of the page before.
+// page is a part of a list, in the order of IDs.
+type page struct {
+	after string // last ID of the page before; "": it is the first
+	limit int    // 0: all of them
+}
+
+// tokenPrefix begins every page token of this driver; after it comes the last ID of the page before, so that
+// there may be more or fewer entries by the time the next page is asked for.
 const tokenPrefix = "after:"
 
-// parseToken returns the last ID of the page before, "" for the first page.
-func parseToken(token string) (after string, err error) {
+func parsePage(maxEntries int32, token string) (page, error) {
+	if maxEntries < 0 {
+		return page{}, invalid("max entries is %d", maxEntries)
+	}
 	if token == "" {
-		return "", nil
+		return page{limit: int(maxEntries)}, nil
 	}
 	after, ok := strings.CutPrefix(token, tokenPrefix)
 	if !ok || volume.CheckID(after) != nil {
-		return "", errAborted
+		return page{}, errAborted
 	}
-	return after, nil
+	return page{after: after, limit: int(maxEntries)}, nil
+}
+
+// ask is how many entries to ask for: one more than the page has says whether there is a next one.
+func (p page) ask() int {
+	if p.limit == 0 {
+		return 0
+	}
+	return p.limit + 1
+}
+
+// cut returns the entries of the page, and the token of the next one, "" if there is none.
+func (p page) cut(found []volume.Volume) (entries []volume.Volume, next string) {
+	if p.limit == 0 || len(found) <= p.limit {
+		return found, ""
+	}
+	return found[:p.limit], tokenPrefix + found[p.limit-1].ID
 }

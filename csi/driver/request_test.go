@@ -54,9 +54,9 @@ func FuzzToken(f *testing.F) {
 	f.Add("after:vol-1")
 	f.Add("after:../x")
 	f.Fuzz(func(t *testing.T, token string) {
-		after, err := parseToken(token)
-		if err == nil && token != "" && (volume.CheckID(after) != nil || tokenPrefix+after != token) {
-			t.Errorf("token %q gave %q", token, after)
+		p, err := parsePage(0, token)
+		if err == nil && token != "" && (volume.CheckID(p.after) != nil || tokenPrefix+p.after != token) {
+			t.Errorf("token %q gave %q", token, p.after)
 		}
 	})
 }

@@ -56,7 +56,11 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 }
 
 // sanitySpecs is how many of csi-sanity's specs are about what the driver serves.
-const sanitySpecs = "53"
+const sanitySpecs = "77"
+
+// unservable is a spec that compares a message as it was sent with the same as it was received, which differ
+// in a field that protobuf keeps for itself.
+const unservable = "should succeed when creating a snapshot with accessibility requirements"
 
 var specs = regexp.MustCompile(`Ran (\d+) of \d+ Specs`)
 
@@ -66,8 +70,7 @@ func TestSanity(t *testing.T) {
 	testenv.Root(t)
 	for _, c := range []struct{ prefer, access string }{
 		{btrfspool.Name, "mount"},
-		{loopfile.Name, "mount"},
-		{loopfile.Name, "block"},
+		{btrfspool.Name, "block"},
 	} {
 		t.Run(c.prefer+" "+c.access, func(t *testing.T) {
 			cmd := exec.CommandContext(
@@ -75,6 +78,7 @@ func TestSanity(t *testing.T) {
 				os.Args[0],
 				"-test.run=^TestSanityOfOneBackend$",
 				"-test.v",
+				"-ginkgo.skip="+unservable,
 			)
 
 			cmd.Env = append(os.Environ(), "SANITY_BACKEND="+c.prefer, "SANITY_ACCESS="+c.access)

@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/loopcontrol"
 )
 
 const (
@@ -33,7 +35,7 @@ type Options struct {
 
 // Attach connects the regular file at path with a free device and returns it open. Its size is the file's
 // size rounded down to 512 bytes. Direct I/O is used where the file system of path can (no page is cached
-// twice, and a flush means what it says).
+// twice, and a flush means what it says). It discards, whatever its last user has told it.
 func Attach(path string, o Options) (*os.File, error) {
 	if len(o.Tag) == 0 || len(o.Tag) > maxTag {
 		return nil, fmt.Errorf("attach %s: tag %q must have 1 to %d bytes", path, o.Tag, maxTag)
@@ -45,37 +47,40 @@ func Attach(path string, o Options) (*os.File, error) {
 	}
 	defer backing.Close()
 
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	control, err := loopcontrol.Open()
 	if err != nil {
 		return nil, fmt.Errorf("attach %s: no loop devices: %w", path, err)
 	}
 	defer control.Close()
 
-	// Between GET_FREE and CONFIGURE others may take the device: then it is busy, and the next one is asked
-	// for.
 	for range attachAttempts {
-		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		n, err := control.Free()
 		if err != nil {
-			return nil, fmt.Errorf("find a free loop device for %s: %w", path, err)
+			return nil, fmt.Errorf("attach %s: %w", path, err)
 		}
 
-		dev, err := open(n, os.O_RDWR)
-		if err != nil {
-			return nil, err
-		}
-
-		err = configure(dev, backing, o)
+		dev, err := attachTo(n, backing, o)
 		if err == nil {
 			return dev, nil
 		}
-
-		dev.Close()
-		if !errors.Is(err, unix.EBUSY) {
-			return nil, fmt.Errorf("attach %s to %s: %w", path, dev.Name(), err)
+		if !loopcontrol.IsTaken(err) {
+			return nil, fmt.Errorf("attach %s: %w", path, err)
 		}
 	}
 
 	return nil, fmt.Errorf("attach %s: every loop device was taken by somebody else", path)
+}
+
+func attachTo(n int, backing *os.File, o Options) (*os.File, error) {
+	dev, err := open(n, os.O_RDWR)
+	if err != nil {
+		return nil, err
+	}
+	if err := configure(dev, backing, o); err != nil {
+		dev.Close()
+		return nil, fmt.Errorf("configure %s: %w", dev.Name(), err)
+	}
+	return dev, nil
 }
 
 func configure(dev, backing *os.File, o Options) error {
@@ -154,6 +159,18 @@ func Tag(dev *os.File) (string, error) {
 	return unix.ByteSliceToString(info.File_name[:]), nil
 }
 
+// Backing is the file of a device, as stat(2) says it.
+type Backing struct{ Device, Inode uint64 }
+
+// BackingOf returns the file of an attached device.
+func BackingOf(dev *os.File) (Backing, error) {
+	info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
+	if err != nil {
+		return Backing{}, fmt.Errorf("status of %s: %w", dev.Name(), err)
+	}
+	return Backing{Device: info.Device, Inode: info.Inode}, nil
+}
+
 // Detach frees the device if it still bears the tag. One that is in use is detached by the kernel when its
 // last user goes.
 func Detach(dev *os.File, tag string) error {
@@ -179,6 +196,17 @@ func Detach(dev *os.File, tag string) error {
 func Resize(dev *os.File) error {
 	if err := unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_SET_CAPACITY, 0); err != nil {
 		return fmt.Errorf("resize %s: %w", dev.Name(), err)
+	}
+	return nil
+}
+
+// KeepBlocks makes the device refuse to discard (as fstrim(8) asks for on a timer): a discarded block of the
+// device is one that the file does not have any more. When the device is detached, loopcontrol.Mend has to
+// follow.
+func KeepBlocks(dev *os.File) error {
+	path := "/sys/block/" + filepath.Base(dev.Name()) + "/queue/discard_max_bytes"
+	if err := os.WriteFile(path, []byte("0"), 0); err != nil {
+		return fmt.Errorf("make %s refuse to discard: %w", dev.Name(), err)
 	}
 	return nil
 }

@@ -11,39 +11,6 @@ import (
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-// unusedMark is an attribute of files that were made and never attached: there is certainly no data in them.
-// It distinguishes what a power loss left of a creation that was never acknowledged from a volume whose
-// record is lost.
-const unusedMark = "user.trivet.unused"
-
-// markUnused marks a new file. Where the disk's file system has no attributes, every file counts as used.
-func markUnused(f *os.File) { _ = unix.Fsetxattr(int(f.Fd()), unusedMark, []byte{'1'}, 0) }
-
-func isUnused(path string) bool {
-	_, err := unix.Lgetxattr(path, unusedMark, nil)
-	return err == nil
-}
-
-// markUsed takes the mark off, so that not even a power loss puts it back, before anybody can write to the
-// file.
-func markUsed(path string) error {
-	if !isUnused(path) {
-		return nil
-	}
-
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-
-	if err := unix.Fremovexattr(int(f.Fd()), unusedMark); err != nil && !errors.Is(err, unix.ENODATA) {
-		return fmt.Errorf("mark %s as used: %w", path, err)
-	}
-
-	return f.Sync()
-}
-
 // allocate gives the file its size and, where the disk's file system can, all its blocks: what was promised
 // is there when it is written, whatever else has filled the disk meanwhile.
 func allocate(f *os.File, size int64) error {

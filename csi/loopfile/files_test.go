@@ -1,73 +1,21 @@
 package loopfile
 
 import (
-	"encoding/binary"
 	"errors"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/image"
 	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-// newFiles are in a temporary directory, with mkfs programs that are never called.
-func newFiles(t *testing.T, fileSystems ...string) *Files {
+func newFiles(t *testing.T) *Files {
 	t.Helper()
-	files := &Files{dir: t.TempDir(), instance: "test", mkfs: map[string]string{}}
-	for _, fs := range fileSystems {
-		files.mkfs[fs] = "/bin/false"
-	}
-	return files
-}
-
-func TestFileSystemIsChosen(t *testing.T) {
-	const mib = 1 << 20
-	both, ext4, xfs := newFiles(t, "ext4", "xfs"), newFiles(t, "ext4"), newFiles(t, "xfs")
-	for _, c := range []struct {
-		name  string
-		files *Files
-		size  int64
-		fs    string
-		want  int64 // size
-	}{
-		{"large", both, 300 * mib, "xfs", 300 * mib},
-		{"small", both, 299 * mib, "ext4", 299 * mib},
-		{"smaller than mkfs accepts", both, mib, "ext4", 8 * mib},
-		{"small, and only xfs is there", xfs, mib, "xfs", 300 * mib},
-		{"large, and only ext4 is there", ext4, 300 * mib, "ext4", 300 * mib},
-	} {
-		spec := volume.Spec{Size: c.size, Access: volume.Filesystem}
-		if err := c.files.Complete(&spec, nil); err != nil || spec.FSType != c.fs || spec.Size != c.want {
-			t.Errorf("%s: %+v, %v", c.name, spec, err)
-		}
-	}
-
-	raw := volume.Spec{Size: mib, Access: volume.Block}
-	if err := ext4.Complete(&raw, nil); err != nil || raw.FSType != "" || raw.Size != mib {
-		t.Errorf("raw block: %+v, %v", raw, err)
-	}
-}
-
-func TestFileSystemsThatCannotBeAreRefusedByName(t *testing.T) {
-	files := newFiles(t, "ext4")
-	for _, c := range []struct {
-		spec volume.Spec
-		want string
-	}{
-		{volume.Spec{Access: volume.Filesystem, FSType: "xfs"}, "Debian package xfsprogs"},
-		{volume.Spec{Access: volume.Filesystem, FSType: "ntfs"}, `"ntfs"`},
-		{volume.Spec{Access: volume.Block, FSType: "ext4"}, `"ext4"`},
-	} {
-		err := files.Complete(&c.spec, nil)
-		if !errors.Is(err, volume.ErrInvalid) || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%+v: %v, want %s", c.spec, err, c.want)
-		}
-	}
+	return &Files{dir: t.TempDir()}
 }
 
 // put makes the file of a volume as it is before it is formatted.
@@ -100,8 +48,8 @@ func TestUnusedFilesAreEmpty(t *testing.T) {
 	}
 	defer f.Close()
 
-	markUnused(f)
-	if !isUnused(files.path("v")) {
+	image.MarkUnused(f)
+	if !image.IsUnused(files.path("v")) {
 		t.Skip("the file system of temporary directories has no extended attributes")
 	}
 	if _, err := f.WriteString("what mkfs writes"); err != nil {
@@ -109,15 +57,6 @@ func TestUnusedFilesAreEmpty(t *testing.T) {
 	}
 	if empty, err := files.Empty("v"); !empty || err != nil {
 		t.Errorf("a file that was formatted and never attached: %t, %v", empty, err)
-	}
-
-	for range 2 {
-		if err := markUsed(files.path("v")); err != nil {
-			t.Fatal(err)
-		}
-		if empty, err := files.Empty("v"); empty || err != nil {
-			t.Errorf("a file that was attached: %t, %v", empty, err)
-		}
 	}
 }
 
@@ -205,40 +144,5 @@ func TestListNamesAllVolumes(t *testing.T) {
 	ids, err := files.List()
 	if slices.Sort(ids); err != nil || !slices.Equal(ids, []string{"a", "b"}) {
 		t.Errorf("%q, %v", ids, err)
-	}
-}
-
-func TestExt4SizeIsReadFromItsSuperblock(t *testing.T) {
-	super := make([]byte, 2048)
-	binary.LittleEndian.PutUint16(super[1024+0x38:], 0xef53)
-	binary.LittleEndian.PutUint32(super[1024+4:], 7)
-	binary.LittleEndian.PutUint32(super[1024+0x18:], 2)
-	binary.LittleEndian.PutUint32(super[1024+0x150:], 1)
-	path := filepath.Join(t.TempDir(), "dev")
-	read := func() (uint64, int64, error) {
-		if err := os.WriteFile(path, super, 0o600); err != nil {
-			t.Fatal(err)
-		}
-
-		f, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-
-		return ext4Blocks(f)
-	}
-	if blocks, size, err := read(); blocks != 1<<32+7 || size != 4096 || err != nil {
-		t.Errorf("%d blocks of %d bytes, %v", blocks, size, err)
-	}
-
-	super[1024+0x18] = 7
-	if _, size, err := read(); err == nil {
-		t.Errorf("blocks of %d bytes", size)
-	}
-
-	super[1024+0x18], super[1024+0x38] = 2, 0
-	if blocks, _, err := read(); err == nil {
-		t.Errorf("what is no ext4 has %d blocks", blocks)
 	}
 }

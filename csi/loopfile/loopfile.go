@@ -3,25 +3,20 @@
 package loopfile
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/trivet-node/trivet/csi/loop"
+	"github.com/trivet-node/trivet/csi/image"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/space"
-	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/durable"
-	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // Name of the backend.
@@ -35,9 +30,8 @@ type Config struct {
 
 // Files are the volumes of a directory.
 type Files struct {
-	dir      string
-	instance string
-	mkfs     map[string]string // by file system: path of the program; those that are installed
+	*image.Images
+	dir string
 }
 
 // What the files are to others. A file cannot fail but by itself, and its size cannot be exceeded.
@@ -50,70 +44,27 @@ var (
 
 // Open makes the directory and looks for the mkfs programs. It fails where there are no loop devices.
 func Open(cfg Config) (*Files, error) {
-	files := &Files{
-		dir:      filepath.Join(cfg.Dir, "images"),
-		instance: cfg.Instance,
-		mkfs:     map[string]string{},
-	}
+	files := &Files{dir: filepath.Join(cfg.Dir, "images")}
 	if err := os.MkdirAll(files.dir, 0o700); err != nil {
 		return nil, err
 	}
 	if err := overwriteInPlace(files.dir); err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat("/dev/loop-control"); err != nil {
-		return nil, fmt.Errorf("no loop devices: %w", err)
-	}
 
-	for fs := range fileSystems {
-		if path, err := exec.LookPath("mkfs." + fs); err == nil {
-			files.mkfs[fs] = path
-		}
-	}
-
-	return files, nil
+	var err error
+	files.Images, err = image.New(cfg.Instance, files.path)
+	return files, err
 }
 
 func (files *Files) path(id string) string { return filepath.Join(files.dir, id+".img") }
-func (files *Files) tag(id string) string  { return loop.TagOf(files.instance, id) }
 
-// Complete fills in the file system, see volume.Backend. Where the request leaves it open, it is xfs, which
-// can always grow in use; ext4 for small volumes, where mkfs.xfs is missing, and where xfs does not know a
-// mount option.
+// Complete fills in the file system, see volume.Backend.
 func (files *Files) Complete(s *volume.Spec, options []string) error {
-	if s.Access == volume.Block {
-		if s.FSType != "" {
-			return fmt.Errorf("%w: a raw block volume has no file system %q", volume.ErrInvalid, s.FSType)
-		}
-
-		return nil
+	if err := files.Images.Complete(s, options); err != nil {
+		return fmt.Errorf("backend %s: %w", Name, err)
 	}
-
-	var errs []error
-	for _, fs := range candidates(s.FSType, s.Size) {
-		if err := files.check(fs, options); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-
-		s.FSType = fs
-		s.Size = max(s.Size, fileSystems[fs].smallest)
-		return nil
-	}
-
-	return fmt.Errorf("%w: backend %s: %w", volume.ErrInvalid, Name, errors.Join(errs...))
-}
-
-// check returns why there can be no volume with the file system and those mount options on this node.
-func (files *Files) check(fs string, options []string) error {
-	kind, ok := fileSystems[fs]
-	if !ok {
-		return fmt.Errorf("no file system %q, but ext4 and xfs", fs)
-	}
-	if files.mkfs[fs] == "" {
-		return fmt.Errorf("mkfs.%s is not installed on this node (Debian package %s)", fs, kind.debianPackage)
-	}
-	return target.CheckOptions(fs, target.ParseOptions(options))
+	return nil
 }
 
 // Create makes a file with all its blocks and formats it, see volume.Backend.
@@ -128,15 +79,13 @@ func (files *Files) Create(s volume.Spec) (volume.Origin, error) {
 	}
 	defer f.Close()
 
-	markUnused(f)
+	image.MarkUnused(f)
 	if err := allocate(f, s.Size); err != nil {
 		return volume.Origin{}, err
 	}
 
-	if s.FSType != "" {
-		if err := format(files.mkfs[s.FSType], s.FSType, f.Name()); err != nil {
-			return volume.Origin{}, err
-		}
+	if err := files.Format(s); err != nil {
+		return volume.Origin{}, err
 	}
 
 	if err := f.Sync(); err != nil {
@@ -176,15 +125,8 @@ func (files *Files) Empty(id string) (bool, error) {
 	if err := unix.Lstat(files.path(id), &st); err != nil {
 		return false, &os.PathError{Op: "stat", Path: files.path(id), Err: err}
 	}
-	return st.Blocks == 0 || isUnused(files.path(id)), nil
+	return st.Blocks == 0 || image.IsUnused(files.path(id)), nil
 }
-
-// A released device may stay attached for a moment without being in use: programs that look for a loop device
-// open all of them.
-const (
-	detachTimeout = time.Second
-	detachPoll    = 5 * time.Millisecond
-)
 
 // Destroy deletes the file of a volume. One whose device is in use is ErrInUse, whatever mount namespace it
 // is mounted in.
@@ -192,24 +134,10 @@ func (files *Files) Destroy(id string) error {
 	if _, err := os.Lstat(files.path(id)); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if err := files.Detach(id); err != nil {
+	if err := files.Free(id); err != nil {
 		return err
 	}
-
-	ctx, cancel := context.WithTimeout(context.Background(), detachTimeout)
-	defer cancel()
-
-	for range retry.Every(ctx, detachPoll) {
-		attached, err := files.Attached(id)
-		if err != nil {
-			return err
-		}
-		if !attached {
-			return os.Remove(files.path(id))
-		}
-	}
-
-	return fmt.Errorf("%w: %s is still mounted somewhere", volume.ErrInUse, id)
+	return os.Remove(files.path(id))
 }
 
 // Commit makes deletions survive a power loss, see volume.Backend.

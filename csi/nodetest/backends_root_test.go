@@ -101,19 +101,25 @@ func TestVolumesGrowInUse(t *testing.T) {
 }
 
 func TestDeleteNeedsNoRoom(t *testing.T) {
-	for _, backend := range []string{"image", "btrfs"} {
-		t.Run(backend, func(t *testing.T) {
-			n := nodetest.NewOnDisk(t, 768<<20, 512<<20)
+	for _, c := range []struct {
+		backend, fs string
+		size        int64
+	}{
+		{"image", "ext4", 128 << 20},
+		{"btrfs", "", 1 << 30},
+	} {
+		t.Run(c.backend, func(t *testing.T) {
+			n := nodetest.NewOnDisk(t, 640<<20+c.size, 512<<20+c.size/2)
 			v := n.MustCreate(
 				volume.Request{
 					Name:     "v",
-					Required: 128 << 20,
-					Backend:  backend,
-					FSType:   map[string]string{"image": "ext4"}[backend],
+					Required: c.size/2 + 32<<20,
+					Backend:  c.backend,
+					FSType:   c.fs,
 				},
 			)
 
-			n.Fill(n.Use(v, "pod"), 100<<20)
+			n.Fill(n.Use(v, "pod"), c.size/2)
 			n.Leave(v.ID, "pod")
 			other := n.MustCreate(volume.Request{Name: "other", Required: 16 << 20, Backend: "btrfs"})
 			n.Write(other, n.Use(other, "pod"))
@@ -171,7 +177,8 @@ func TestAvailableKnowsTheSmallestVolume(t *testing.T) {
 	n := nodetest.New(t, 1<<30)
 	n.RestartWithMost(2 << 30)
 	free := func(fsType string) int64 {
-		bytes, err := n.Available(volume.Request{Access: volume.Filesystem, FSType: fsType})
+		backend := map[bool]string{true: "btrfs", false: "image"}[fsType == ""]
+		bytes, err := n.Available(volume.Request{Access: volume.Filesystem, Backend: backend, FSType: fsType})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -184,7 +191,12 @@ func TestAvailableKnowsTheSmallestVolume(t *testing.T) {
 		t.Errorf("volumes with xfs are no part of the pool, which has %d", pool)
 	}
 
-	n.MustCreate(volume.Request{Name: "most", Required: free("xfs") - 200<<20, Access: volume.Block})
+	n.MustCreate(volume.Request{
+		Name:     "most",
+		Required: free("xfs") - 200<<20,
+		Access:   volume.Block,
+		Backend:  "image",
+	})
 	if xfs, ext4 := free("xfs"), free("ext4"); xfs != 0 || ext4 == 0 {
 		t.Errorf("below 300 MiB there is no xfs: %d bytes for xfs, %d for ext4", xfs, ext4)
 	}

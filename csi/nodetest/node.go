@@ -21,6 +21,7 @@ import (
 	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/loopcontrol"
 	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
@@ -81,11 +82,20 @@ func NewOnDisk(t *testing.T, disk, poolSize int64) *Node {
 	)
 
 	n.command("mkfs.ext4", "-q", "-F", "-m", "0", file)
-	n.command("mount", "-o", "loop", file, root)
+	n.mountDisk(file, root)
 	n.must(os.Mkdir(n.Dir, 0o700))
 	t.Cleanup(func() { n.end(outside) })
 	n.Start()
 	return n
+}
+
+// mountDisk mounts the disk in a file, whatever others have loop devices do.
+func (n *Node) mountDisk(file, root string) {
+	n.T.Helper()
+	dev, err := loop.Attach(file, loop.Options{Tag: "trivet-disk/" + n.Instance, AutoClear: true})
+	n.must(err)
+	defer dev.Close()
+	n.must(unix.Mount(dev.Name(), root, "ext4", 0, ""))
 }
 
 func newNode(t *testing.T, poolSize int64) *Node {
@@ -118,7 +128,7 @@ func (n *Node) Start() volume.Report {
 	n.pool, err = btrfspool.Open(n.T.Context(), btrfspool.Config{
 		Dir:      n.Dir,
 		Instance: n.Instance,
-		Size:     n.cfg.poolSize,
+		Most:     n.cfg.poolSize,
 	})
 
 	n.must(err)
@@ -206,6 +216,9 @@ func (n *Node) end(dir string) {
 		n.T.Error(err)
 	}
 	n.AwaitNoDevices()
+	if err := loopcontrol.Mend(); err != nil {
+		n.T.Error(err)
+	}
 }
 
 // AwaitNoDevices fails the test when a loop device of the node is left, and detaches it. The kernel detaches

@@ -85,6 +85,16 @@ func (n *Node) Write(v volume.Volume, path string) {
 	n.must(err, f.Sync(), f.Close())
 }
 
+// Overwrite writes something else over what Write wrote.
+func (n *Node) Overwrite(v volume.Volume, path, text string) {
+	n.T.Helper()
+	file, _ := sign(v, path)
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	n.must(err)
+	_, err = f.WriteString(text)
+	n.must(err, f.Sync(), f.Close())
+}
+
 // CheckRead fails the test if the volume that is seen at a path does not have what Write wrote.
 func (n *Node) CheckRead(v volume.Volume, path string) {
 	n.T.Helper()

@@ -77,6 +77,11 @@ func (p *Provisioner) create(ctx context.Context, f facts) error {
 		return nil
 	}
 
+	req.VolumeContentSource, err = p.sourceOnce(ctx, name, f.claim)
+	if err != nil {
+		return p.noSource(ctx, f, err)
+	}
+
 	// The intent has the request itself: repeated, it returns the volume that it may have made.
 	p.event(f.claim, corev1.EventTypeNormal, "Provisioning",
 		"External provisioner is provisioning volume for claim %q", key)
@@ -100,6 +105,17 @@ func (p *Provisioner) create(ctx context.Context, f facts) error {
 		"Successfully provisioned volume %s", name)
 	p.cfg.Log.Info("provisioned", "claim", key, "volume", name, "bytes", resp.GetVolume().GetCapacityBytes())
 	return p.intents.remove(name)
+}
+
+// noSource records why the content that a claim wants cannot be had. If it is on another node, the claim is
+// left to the scheduler again.
+func (p *Provisioner) noSource(ctx context.Context, f facts, err error) error {
+	p.fail(f.claim, "failed to provision volume with StorageClass %q: %v", f.class.Name, err)
+	if !errors.Is(err, errElsewhere) {
+		return err
+	}
+	p.full.set(f.claim.UID, f.now, lookAgain)
+	return p.patchSelectedNode(ctx, f.claim, "null")
 }
 
 // createObject creates a PersistentVolume, or finds that an earlier attempt has.
@@ -177,6 +193,16 @@ func (p *Provisioner) selectHere(ctx context.Context, f facts) error {
 		AccessibleTopology: f.local.Topology(),
 	})
 	if err != nil {
+		p.fail(f.claim, "failed to provision volume with StorageClass %q: %v", f.class.Name, err)
+		return err
+	}
+
+	// Content on another node is for the driver there.
+	if _, err := p.sources.of(ctx, f.claim); err != nil {
+		if errors.Is(err, errElsewhere) {
+			p.claimQueue.AddAfter(kube.Key(f.claim), lookAgain)
+			return nil
+		}
 		p.fail(f.claim, "failed to provision volume with StorageClass %q: %v", f.class.Name, err)
 		return err
 	}

@@ -68,6 +68,8 @@ func decide(f facts) decision {
 		return decision{action: ignore, reason: "claim is being deleted"}
 	case className(c) == "" || f.class == nil || f.class.Provisioner != f.local.Driver:
 		return decision{action: ignore, reason: "class is not ours"}
+	case sourceKindOf(c) == sourceOther:
+		return decision{action: ignore, reason: "a populator fills the volume"}
 	case namesOther(c, f.local.Driver):
 		return decision{action: ignore, reason: "claim is for another provisioner"}
 	}
@@ -147,17 +149,14 @@ func namesOther(c *corev1.PersistentVolumeClaim, driver string) bool {
 
 // unservable returns why there can be no volume for a claim on any node; "" if there can.
 func unservable(c *corev1.PersistentVolumeClaim) string {
-	const noSources = "data source %s %s: snapshots and clones are not served"
 	switch {
 	case c.Spec.Selector != nil:
 		return "a claim with a selector cannot be provisioned"
 	case c.Spec.VolumeAttributesClassName != nil && *c.Spec.VolumeAttributesClassName != "":
 		return fmt.Sprintf("volume attributes class %s: the driver has no attributes",
 			*c.Spec.VolumeAttributesClassName)
-	case c.Spec.DataSourceRef != nil:
-		return fmt.Sprintf(noSources, c.Spec.DataSourceRef.Kind, c.Spec.DataSourceRef.Name)
-	case c.Spec.DataSource != nil:
-		return fmt.Sprintf(noSources, c.Spec.DataSource.Kind, c.Spec.DataSource.Name)
+	case sourceRef(c) != nil && sourceRef(c).Namespace != nil && *sourceRef(c).Namespace != c.Namespace:
+		return fmt.Sprintf("data source %s %s is in another namespace", sourceRef(c).Kind, sourceRef(c).Name)
 	}
 
 	for _, mode := range c.Spec.AccessModes {

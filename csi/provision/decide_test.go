@@ -115,15 +115,53 @@ func TestDecideWhatIsDueForAClaimOfThisNode(t *testing.T) {
 		{"many nodes at once", func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
 		}, refuse},
-		{"from a snapshot", func(c *corev1.PersistentVolumeClaim) {
-			c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "VolumeSnapshot", Name: "s"}
-		}, refuse},
 	}
 
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			claim := changed(c.change)
 			claim.Annotations[annSelectedNode] = csitest.Node
+			class := newClass(storagev1.VolumeBindingWaitForFirstConsumer)
+			checkAction(t, facts{claim: claim, class: class}, c.want)
+		})
+	}
+}
+
+func TestDecideAboutAClaimWithASource(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*corev1.PersistentVolumeClaim)
+		want   action
+	}{
+		{"from a snapshot", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.DataSource = &corev1.TypedLocalObjectReference{
+				APIGroup: new("snapshot.storage.k8s.io"),
+				Kind:     "VolumeSnapshot",
+				Name:     "s",
+			}
+		}, create},
+		{"from a claim", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.DataSourceRef = &corev1.TypedObjectReference{Kind: "PersistentVolumeClaim", Name: "s"}
+		}, create},
+		{"from another namespace", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.DataSourceRef = &corev1.TypedObjectReference{
+				Kind:      "PersistentVolumeClaim",
+				Name:      "s",
+				Namespace: new("other"),
+			}
+		}, refuse},
+		{"to be filled by a populator", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.DataSourceRef = &corev1.TypedObjectReference{
+				APIGroup: new("example.org"),
+				Kind:     "Backup",
+				Name:     "s",
+			}
+		}, ignore},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			claim := changed(c.change)
+			claim.Annotations[annSelectedNode] = csitest.Node
+
 			class := newClass(storagev1.VolumeBindingWaitForFirstConsumer)
 			checkAction(t, facts{claim: claim, class: class}, c.want)
 		})

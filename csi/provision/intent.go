@@ -64,10 +64,15 @@ func openIntents(dir string) (*intents, []durable.Unreadable, error) {
 	return &intents{store: store, pending: pending}, unreadable, nil
 }
 
-func (s *intents) has(volume string) bool {
+func (s *intents) get(volume string) (intent, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.pending[volume]
+	i, ok := s.pending[volume]
+	return i, ok
+}
+
+func (s *intents) has(volume string) bool {
+	_, ok := s.get(volume)
 	return ok
 }
 

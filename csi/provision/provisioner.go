@@ -62,6 +62,7 @@ type Provisioner struct {
 	claims      kube.Objects[corev1.PersistentVolumeClaim]
 	volumes     kube.Objects[corev1.PersistentVolume]
 	nodes       kube.Objects[corev1.Node]
+	sources     *sources
 	claimQueue  *queue.Queue
 	volumeQueue *queue.Queue
 	intents     *intents
@@ -85,6 +86,7 @@ func New(cfg Config) (*Provisioner, error) {
 		claims:      kube.Claims(cfg.Client),
 		volumes:     kube.Volumes(cfg.Client),
 		nodes:       kube.Nodes(cfg.Client),
+		sources:     newSources(cfg.Local, cfg.Client),
 		claimQueue:  objects.NewQueue(),
 		volumeQueue: objects.NewQueue(),
 		intents:     intents,

@@ -79,7 +79,7 @@ func (p *Publisher) isDevice(v volume.Volume, path string) bool {
 
 // GrowsStaged reports whether GrowStaged has to follow when a volume in use has grown.
 func (p *Publisher) GrowsStaged(v volume.Volume) bool {
-	_, ok := p.backends[v.Backend].(Grower)
+	_, ok := p.growerOf(v)
 	return ok
 }
 
@@ -96,7 +96,7 @@ func (p *Publisher) GrowStaged(ctx context.Context, id string) (volume.Volume, e
 		return volume.Volume{}, fmt.Errorf("%w: %s", volume.ErrNotStaged, id)
 	}
 
-	grower, ok := p.backends[v.Backend].(Grower)
+	grower, ok := p.growerOf(v)
 	if !ok {
 		return v, nil
 	}
@@ -106,6 +106,12 @@ func (p *Publisher) GrowStaged(ctx context.Context, id string) (volume.Volume, e
 	}
 
 	return v, nil
+}
+
+// growerOf returns the backend of a volume if that does not grow by itself.
+func (p *Publisher) growerOf(v volume.Volume) (Grower, bool) {
+	grower, ok := p.backends[v.Backend].(Grower)
+	return grower, ok && grower.GrowsStaged(v.Spec)
 }
 
 func (p *Publisher) grow(grower Grower, v volume.Volume, path string) error {

@@ -49,8 +49,11 @@ type BlockDevice interface {
 	Detach(id string) error
 }
 
-// Grower is a Backend whose volumes do not grow all by themselves while they are in use.
+// Grower is a Backend with volumes that do not grow all by themselves while they are in use.
 type Grower interface {
+	// GrowsStaged reports whether a volume is one of those.
+	GrowsStaged(volume.Spec) bool
+
 	// GrowStaged finishes the growth of a volume in use. root is its open root directory, nil for raw block.
 	GrowStaged(s volume.Spec, root *os.File) error
 }

@@ -32,6 +32,7 @@ type Promised struct {
 type Capacity struct {
 	Limit     int64 // to promise in all
 	Unwritten int64 // promised, but not yet taken from the disk beneath
+	Spare     int64 // taken from the disk beneath, and promised to nobody
 }
 
 // Backend measures what holds volumes.
@@ -92,26 +93,35 @@ func New(cfg Config) *Ledger {
 	}
 }
 
-// Promise gives a volume its bytes, or returns a *Shortage. An earlier promise to the same volume counts for
-// it if it was by the same backend, and is replaced.
-func (l *Ledger) Promise(p Promise) error {
+// Promise gives volumes of one backend their bytes, all of them, or returns a *Shortage. An earlier promise
+// to the same volume counts for it if it was by the same backend, and is replaced.
+func (l *Ledger) Promise(promises ...Promise) error {
+	if len(promises) == 0 {
+		return nil
+	}
+
 	l.promising.Lock()
 	defer l.promising.Unlock()
 
-	free, err := l.available(p.Backend)
+	free, err := l.available(promises[0].Backend)
 	if err != nil {
 		return err
 	}
 
-	more := p.Bytes
-	if old := l.of(p.ID); old.Backend == p.Backend {
-		more -= old.Bytes
+	more := int64(0)
+	for _, p := range promises {
+		more += p.Bytes
+		if old := l.of(p.ID); old.Backend == p.Backend {
+			more -= old.Bytes
+		}
 	}
 	if more > free {
-		return &Shortage{Promise: p, More: more, Free: max(free, 0)}
+		return &Shortage{Promise: promises[0], More: more, Free: max(free, 0)}
 	}
 
-	l.Record(p)
+	for _, p := range promises {
+		l.Record(p)
+	}
 	return nil
 }
 
@@ -209,6 +219,7 @@ func (l *Ledger) available(backend string) (int64, error) {
 		disk -= capacity.Unwritten
 		if name == backend {
 			free = capacity.Limit - promised.Bytes
+			disk += capacity.Spare
 		}
 	}
 
@@ -222,10 +233,11 @@ func (l *Ledger) available(backend string) (int64, error) {
 // Use is how much of a backend is promised and free, in bytes.
 type Use struct {
 	Backend   string
-	Volumes   int64 // how many have a promise
+	Volumes   int64 // how many have a promise, and deleted ones that copies keep blocks of
 	Promised  int64
 	Limit     int64 // to promise in all
 	Unwritten int64 // promised, and not yet taken from the disk
+	Spare     int64 // taken from the disk, and not promised
 	Free      int64 // to promise still, as Available
 }
 
@@ -258,11 +270,12 @@ func (l *Ledger) Uses() ([]Use, error) {
 			Promised:  promised.Bytes,
 			Limit:     capacity.Limit,
 			Unwritten: capacity.Unwritten,
+			Spare:     capacity.Spare,
 		})
 	}
 
 	for i := range all {
-		free := min(all[i].Limit-all[i].Promised, disk)
+		free := min(all[i].Limit-all[i].Promised, disk+all[i].Spare)
 		if l.cfg.Most > 0 {
 			free = min(free, l.cfg.Most-total)
 		}

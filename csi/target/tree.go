@@ -66,15 +66,40 @@ func newTree(fsType, device string, o Options) (*Tree, error) {
 	return &Tree{fd}, nil
 }
 
+// Reconfigure gives the file system that is mounted on path other options of its own. Those that are not
+// named stay as they are, and so do the attributes of its mounts.
+func Reconfigure(path string, o Options) error {
+	fs, err := unix.Fspick(unix.AT_FDCWD, path, unix.FSPICK_CLOEXEC|unix.FSPICK_SYMLINK_NOFOLLOW)
+	if err != nil {
+		return fmt.Errorf("reconfigure what is mounted on %s: %w", path, err)
+	}
+
+	if fs, err = setOptions(fs, o); err != nil {
+		return fmt.Errorf("reconfigure what is mounted on %s: %w", path, err)
+	}
+	defer unix.Close(fs)
+
+	if err := unix.FsconfigReconfigure(fs); err != nil {
+		return fmt.Errorf("reconfigure what is mounted on %s: %w", path, reason(fs, err))
+	}
+
+	return nil
+}
+
 // configure opens a context for a file system to be mounted, with the options that are its own. The caller
 // closes it.
 func configure(fsType string, o Options) (fs int, err error) {
 	if fs, err = unix.Fsopen(fsType, unix.FSOPEN_CLOEXEC); err != nil {
 		return -1, err
 	}
+	return setOptions(fs, o)
+}
 
+// setOptions gives a context the options of its file system. One that does not take them all is closed.
+func setOptions(fs int, o Options) (int, error) {
 	for _, opt := range o.FS {
 		key, value, ok := strings.Cut(opt, "=")
+		var err error
 		switch {
 		case key == "source":
 			// The device is not for the options to choose.
@@ -115,6 +140,15 @@ func reason(fs int, err error) error {
 		return fmt.Errorf("%w (%s)", err, strings.TrimSpace(string(buf[:n])))
 	}
 	return err
+}
+
+// Open opens the root directory of the tree, attached or not.
+func (t *Tree) Open() (*os.File, error) {
+	fd, err := unix.Openat(t.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the root of a mount: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "mount"), nil
 }
 
 // Attach puts the tree on a point, whose directory or file must exist.

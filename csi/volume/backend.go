@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -53,11 +54,24 @@ type Checker interface {
 	Check(idle bool) error
 }
 
+// Copier is a Backend that has the content of a volume in another one at once, without copying it.
+type Copier interface {
+	// Copy is Create with the content that source has at this moment. It returns the Spec with what the copy
+	// keeps of other volumes. What it has made survives a power loss.
+	Copy(s, source Spec) (Spec, Origin, error)
+}
+
 // Enforcer is a Backend that a pod can lead past the size of its volume for a moment.
 type Enforcer interface {
 	// Enforce makes the size hold for what was done to a volume in use since the last call. It is called
 	// every second.
 	Enforce(Spec) error
+}
+
+// Keeper is a Backend that has something to do all the time.
+type Keeper interface {
+	// Keep does it until ctx ends.
+	Keep(ctx context.Context)
 }
 
 // Origin is what a backend has to know again after a restart. It is part of the volume's record.
@@ -85,7 +99,7 @@ func (b backends) complete(r Request) (Spec, error) {
 	if err != nil {
 		return Spec{}, err
 	}
-	if r.Name == "" || len(r.Name) > 128 || r.Access != Filesystem && r.Access != Block {
+	if r.Name == "" || len(r.Name) > maxName || r.Access != Filesystem && r.Access != Block {
 		return Spec{}, fmt.Errorf("%w: name %q, access %q", ErrInvalid, r.Name, r.Access)
 	}
 

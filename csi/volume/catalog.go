@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/keylock"
 )
@@ -23,7 +22,20 @@ const (
 
 var phases = []phase{making, ready, deleting}
 
-const recordVersion = 1
+// recordVersion is what this version writes of volumes that versions without snapshots know, too. All others
+// have copyVersion: those versions leave them alone. They would hand out a snapshot as a volume, the
+// subvolume that an image is in as what is in the image, and neither raise a limit for a copy nor reserve.
+const (
+	recordVersion = 1
+	copyVersion   = 2
+)
+
+func versionOf(s Spec) int {
+	if s.Snapshot || s.Source != "" || s.Reserve || s.Pooled {
+		return copyVersion
+	}
+	return recordVersion
+}
 
 // record is the durable state of a volume.
 type record struct {
@@ -38,7 +50,8 @@ type record struct {
 
 // check returns ErrDamaged for a record that is not what this version writes.
 func (r record) check(id string) error {
-	if r.Version == recordVersion && r.Spec.ID == id && r.Spec.Size > 0 && slices.Contains(phases, r.Phase) {
+	known := r.Version == versionOf(r.Spec) && slices.Contains(phases, r.Phase)
+	if known && r.Spec.ID == id && r.Spec.Size > 0 {
 		return nil
 	}
 	return fmt.Errorf("%w: its record has version %d, phase %q, id %q and size %d",
@@ -47,10 +60,6 @@ func (r record) check(id string) error {
 
 // destroyed reports whether the content is gone, so that only the record is left.
 func (r record) destroyed() bool { return r.Phase == deleting && r.damage == nil }
-
-func (r record) promise(id string) space.Promise {
-	return space.Promise{ID: id, Backend: r.Spec.Backend, Bytes: max(r.Spec.Size, 0)}
-}
 
 // catalog is the volumes with their records, on disk and in memory, and what holds them. The Store, its
 // recovery and its upkeep work on one.

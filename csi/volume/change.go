@@ -18,6 +18,10 @@ func (s *Store) Grow(ctx context.Context, id string, required, limit int64) (Vol
 	}
 	defer unlock()
 
+	if r.Spec.Snapshot {
+		return Volume{}, fmt.Errorf("%w: %s is a snapshot", ErrNotFound, id)
+	}
+
 	size, err := Request{Required: max(required, 1), Limit: limit}.size()
 	if err != nil {
 		return Volume{}, err
@@ -52,7 +56,7 @@ func (s *Store) Grow(ctx context.Context, id string, required, limit int64) (Vol
 func (s *Store) enlarge(before record, size int64) (record, error) {
 	r, id := before, before.Spec.ID
 	r.Spec.Size = size
-	err := s.ledger.Promise(r.promise(id))
+	err := s.index.promise(id, r)
 	if _, short := errors.AsType[*space.Shortage](err); short {
 		err = fmt.Errorf("%w: %w", ErrSize, err)
 	}

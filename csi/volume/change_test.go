@@ -3,6 +3,7 @@ package volume
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -103,7 +104,7 @@ func TestVolumeInUseIsNotDeleted(t *testing.T) {
 	if err := f.Delete(t.Context(), v.ID); !errors.Is(err, ErrInUse) {
 		t.Errorf("mounted: %v", err)
 	}
-	if now, err := f.Get(v.ID); err != nil || now != v {
+	if now, err := f.Get(v.ID); err != nil || !reflect.DeepEqual(now, v) {
 		t.Errorf("it is %+v, %v", now, err)
 	}
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -14,7 +15,8 @@ func TestCreateIsRepeatable(t *testing.T) {
 	f := newFixture(t)
 	v := f.create(Request{Name: "v", Required: 16 * mib})
 	f.pool.write(v.ID)
-	if again := f.create(Request{Name: "v", Required: 10 * mib, Limit: 20 * mib}); again != v {
+	again := f.create(Request{Name: "v", Required: 10 * mib, Limit: 20 * mib})
+	if !reflect.DeepEqual(again, v) {
 		t.Errorf("%+v, before %+v", again, v)
 	}
 	if got := f.pool.String(); got != v.ID+":16*" {

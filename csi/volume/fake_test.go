@@ -105,6 +105,22 @@ func (b *fakeBackend) Create(s Spec) (Origin, error) {
 	return Origin{Pool: b.name}, b.fail["Create after"]
 }
 
+// copier is a fakeBackend that has the content of a volume in another one at once.
+type copier struct{ *fakeBackend }
+
+func (c copier) Copy(s, source Spec) (Spec, Origin, error) {
+	b := c.fakeBackend
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.called("Copy", s.ID); err != nil {
+		return s, Origin{}, err
+	}
+	from := b.volumes[source.ID]
+	b.volumes[s.ID] = &fakeVolume{size: s.Size, written: from.written}
+	s.Keeps = map[string]int64{source.ID: source.Size}
+	return s, Origin{Pool: b.name}, b.fail["Copy after"]
+}
+
 func (b *fakeBackend) Recover(s Spec, o Origin) (Origin, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -248,7 +264,7 @@ func (f *fixture) restart() Report {
 	store, report, err := Open(Config{
 		Dir:      f.dir,
 		Disk:     fakeDisk(1 << 40),
-		Backends: map[string]Backend{"pool": f.pool, "files": f.files},
+		Backends: map[string]Backend{"pool": copier{f.pool}, "files": f.files},
 		Default:  []string{"pool", "files"},
 	})
 	if err != nil {

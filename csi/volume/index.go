@@ -7,15 +7,16 @@ import (
 	"github.com/trivet-node/trivet/csi/space"
 )
 
-// index is what is known of all volumes, in memory. Entering a record enters its promise into the ledger. It
-// is safe for concurrent use.
+// index is what is known of all volumes, in memory. Entering a record enters what is promised for it into the
+// ledger. It is safe for concurrent use.
 type index struct {
 	ledger *space.Ledger
 
 	// mu guards what follows; never held during I/O.
 	mu      sync.Mutex
 	records map[string]record
-	ids     []string          // of records, sorted
+	ids     []string // of records, sorted
+	needs   *space.Needs
 	holds   map[string]string // by ID: what uses the volume
 }
 
@@ -23,6 +24,7 @@ func newIndex(ledger *space.Ledger) *index {
 	return &index{
 		ledger:  ledger,
 		records: map[string]record{},
+		needs:   space.NewNeeds(),
 		holds:   map[string]string{},
 	}
 }
@@ -46,10 +48,29 @@ func (x *index) put(id string, r record) {
 	x.records[id] = r
 
 	if r.destroyed() {
-		x.ledger.Release(id)
+		x.account(x.needs.Remove(id))
 	} else {
-		x.ledger.Record(r.promise(id))
+		x.account(x.needs.Set(id, r.Spec.need()))
 	}
+}
+
+// account enters promises into the ledger as they are now. mu is held.
+func (x *index) account(ids []string) {
+	for _, id := range ids {
+		if promise, ok := x.needs.Of(id); ok {
+			x.ledger.Record(promise)
+		} else {
+			x.ledger.Release(id)
+		}
+	}
+}
+
+// promise makes the promises for a record that is about to be put, or returns a *space.Shortage.
+func (x *index) promise(id string, r record) error {
+	x.mu.Lock()
+	promises := x.needs.With(id, r.Spec.need())
+	x.mu.Unlock()
+	return x.ledger.Promise(promises...)
 }
 
 func (x *index) drop(id string) {
@@ -59,12 +80,12 @@ func (x *index) drop(id string) {
 		x.ids = slices.Delete(x.ids, i, i+1)
 	}
 	delete(x.records, id)
-	x.ledger.Release(id)
+	x.account(x.needs.Remove(id))
 }
 
-// page returns up to limit records of ready volumes in the order of their IDs, beginning after the ID given
-// (limit 0: all of them).
-func (x *index) page(after string, limit int) []record {
+// page returns up to limit records of ready volumes that the condition holds for, in the order of their IDs,
+// beginning after the ID given (limit 0: all of them).
+func (x *index) page(after string, limit int, condition func(Spec) bool) []record {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 
@@ -75,7 +96,7 @@ func (x *index) page(after string, limit int) []record {
 
 	var page []record
 	for ; i < len(x.ids) && (limit == 0 || len(page) < limit); i++ {
-		if r := x.records[x.ids[i]]; r.Phase == ready {
+		if r := x.records[x.ids[i]]; r.Phase == ready && condition(r.Spec) {
 			page = append(page, r)
 		}
 	}

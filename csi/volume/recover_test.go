@@ -3,6 +3,7 @@ package volume
 import (
 	"errors"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -18,7 +19,7 @@ func TestRestartFindsAllVolumes(t *testing.T) {
 	}
 
 	for _, want := range []Volume{a, b} {
-		if got, err := f.Get(want.ID); err != nil || got != want {
+		if got, err := f.Get(want.ID); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%+v, %v; want %+v", got, err, want)
 		}
 	}

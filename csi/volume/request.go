@@ -14,10 +14,17 @@ type Request struct {
 	Access   Access
 	FSType   string
 	NoCOW    *bool    // nil leaves it open
+	Reserve  *bool    // likewise
 	Options  []string // mount options that it is going to be used with
+
+	// Source is the ID of a volume or snapshot to begin with the content of; "": the volume begins empty.
+	// With Snapshot set nobody can use or change what is made, and nothing else is asked for.
+	Source   string
+	Snapshot bool
 }
 
 const (
+	maxName     = 128
 	defaultSize = 1 << 30
 	granularity = 1 << 20 // sizes are multiples of this
 )
@@ -54,14 +61,57 @@ func (r Request) size() (int64, error) {
 // otherwise: a volume that was written once must not run full by being written again.
 func (r Request) spec(backend string, size int64) Spec {
 	return Spec{
-		ID:      ID(r.Name),
+		ID:      r.id(),
 		Name:    r.Name,
 		Size:    size,
 		Backend: backend,
 		Access:  r.Access,
 		FSType:  r.FSType,
 		NoCOW:   r.NoCOW == nil || *r.NoCOW,
+		Reserve: r.Reserve != nil && *r.Reserve,
+		Source:  r.Source,
+
+		Snapshot: r.Snapshot,
 	}
+}
+
+func (r Request) id() string {
+	if r.Snapshot {
+		return SnapshotID(r.Name)
+	}
+	return ID(r.Name)
+}
+
+// of returns the request for a copy of source: what was left open is as it is there. Where the content cannot
+// be as requested that is ErrInvalid.
+func (r Request) of(source Spec) (Request, error) {
+	refuse := func(what string, have, want any) (Request, error) {
+		return r, fmt.Errorf("%w: the source %s has %s %v, requested was %v",
+			ErrInvalid, source.ID, what, have, want)
+	}
+	if r.Snapshot {
+		r.Access = source.Access
+	}
+
+	switch {
+	case r.Access != source.Access:
+		return refuse("access", source.Access, r.Access)
+	case r.Backend != "" && r.Backend != source.Backend:
+		return refuse("backend", source.Backend, r.Backend)
+	case r.FSType != "" && r.FSType != source.FSType:
+		return refuse("file system", source.FSType, r.FSType)
+	case r.NoCOW != nil && *r.NoCOW != source.NoCOW:
+		return refuse("nocow", source.NoCOW, *r.NoCOW)
+	case r.Limit > 0 && r.Limit < source.Size, r.Required > 0 && r.Required < source.Size:
+		return r, fmt.Errorf("%w: the source %s has %d bytes, requested were %d to %d",
+			ErrSize, source.ID, source.Size, r.Required, r.Limit)
+	}
+
+	r.Required = max(r.Required, source.Size)
+	r.Backend = source.Backend
+	r.FSType = source.FSType
+	r.NoCOW = &source.NoCOW
+	return r, nil
 }
 
 // checkSatisfied returns ErrConflict if an existing volume of the request's name is not what it asks for.
@@ -69,6 +119,13 @@ func (r Request) checkSatisfied(by Spec) error {
 	conflict := func(what string, have, want any) error {
 		return fmt.Errorf("%w: volume %s has %s %v, requested was %v", ErrConflict, by.ID, what, have, want)
 	}
+	if r.Snapshot {
+		if r.Source != by.Source {
+			return conflict("source", by.Source, r.Source)
+		}
+		return nil
+	}
+
 	switch {
 	case r.Required > by.Size, r.Limit > 0 && r.Limit < by.Size:
 		return conflict("size", by.Size, fmt.Sprintf("%d to %d", r.Required, r.Limit))
@@ -80,6 +137,11 @@ func (r Request) checkSatisfied(by Spec) error {
 		return conflict("file system", by.FSType, r.FSType)
 	case r.NoCOW != nil && *r.NoCOW != by.NoCOW:
 		return conflict("nocow", by.NoCOW, *r.NoCOW)
+	case r.Reserve != nil && *r.Reserve && !by.Reserve:
+		// A backend may reserve what was not asked for.
+		return conflict("reserve", by.Reserve, *r.Reserve)
+	case r.Source != by.Source:
+		return conflict("source", by.Source, r.Source)
 	}
 
 	return nil

@@ -50,6 +50,12 @@ func (u *upkeep) run(ctx context.Context) {
 		}
 	})
 
+	for _, backend := range u.backends.byName {
+		if keeper, ok := backend.(Keeper); ok {
+			group.Go(func() { keeper.Keep(ctx) })
+		}
+	}
+
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
@@ -59,6 +65,9 @@ func (u *upkeep) run(ctx context.Context) {
 
 		u.reap(context.WithoutCancel(ctx))
 	}
+
+	// What was destroyed during the last pass.
+	u.reap(context.WithoutCancel(ctx))
 }
 
 // reap removes the records of all destroyed volumes, after one commit for as many as there are.

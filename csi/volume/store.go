@@ -21,8 +21,9 @@ type Config struct {
 // not wait for each other.
 type Store struct {
 	*catalog
-	ledger *space.Ledger
-	upkeep *upkeep
+	ledger   *space.Ledger
+	creation *creation
+	upkeep   *upkeep
 }
 
 // Open reads the records and puts right what a killed process or a reboot left: unfinished volumes are
@@ -55,9 +56,10 @@ func Open(cfg Config) (*Store, Report, error) {
 	}
 
 	s := &Store{
-		catalog: c,
-		ledger:  ledger,
-		upkeep:  &upkeep{catalog: c, destroyed: make(chan struct{}, 1)},
+		catalog:  c,
+		ledger:   ledger,
+		creation: &creation{catalog: c},
+		upkeep:   &upkeep{catalog: c, destroyed: make(chan struct{}, 1)},
 	}
 
 	s.upkeep.reap(context.Background())
@@ -68,9 +70,24 @@ func Open(cfg Config) (*Store, Report, error) {
 // done. It must not be called before all volumes in use are held.
 func (s *Store) Run(ctx context.Context) { s.upkeep.run(ctx) }
 
-// Get returns a ready volume.
+// Get returns a ready volume. A snapshot is none.
 func (s *Store) Get(id string) (Volume, error) {
 	r, err := s.find(id)
+	if err == nil && r.Spec.Snapshot {
+		err = fmt.Errorf("%w: %s", ErrNotFound, id)
+	}
+	if err != nil {
+		return Volume{}, err
+	}
+	return s.view(r), nil
+}
+
+// Snapshot returns a ready snapshot.
+func (s *Store) Snapshot(id string) (Volume, error) {
+	r, err := s.find(id)
+	if err == nil && !r.Spec.Snapshot {
+		err = fmt.Errorf("%w: snapshot %s", ErrNotFound, id)
+	}
 	if err != nil {
 		return Volume{}, err
 	}
@@ -80,7 +97,18 @@ func (s *Store) Get(id string) (Volume, error) {
 // List returns up to limit ready volumes in the order of their IDs, beginning after the ID given (limit 0:
 // all of them).
 func (s *Store) List(after string, limit int) []Volume {
-	page := s.index.page(after, limit)
+	return s.page(after, limit, func(s Spec) bool { return !s.Snapshot })
+}
+
+// Snapshots is List for the snapshots, of one volume if source is not "".
+func (s *Store) Snapshots(source, after string, limit int) []Volume {
+	return s.page(after, limit, func(s Spec) bool {
+		return s.Snapshot && (source == "" || source == s.Source)
+	})
+}
+
+func (s *Store) page(after string, limit int, condition func(Spec) bool) []Volume {
+	page := s.index.page(after, limit, condition)
 	volumes := make([]Volume, len(page))
 	for i, r := range page {
 		volumes[i] = s.view(r)
@@ -112,6 +140,10 @@ func (s *Store) Lock(ctx context.Context, id string) (unlock func(), err error) 
 // Acquire is Lock for a volume that can be used, which it returns.
 func (s *Store) Acquire(ctx context.Context, id string) (v Volume, unlock func(), err error) {
 	r, unlock, err := s.acquire(ctx, id)
+	if err == nil && r.Spec.Snapshot {
+		unlock()
+		err = fmt.Errorf("%w: %s is a snapshot", ErrNotFound, id)
+	}
 	if err != nil {
 		return Volume{}, nil, err
 	}

@@ -14,7 +14,10 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
+
+	"github.com/trivet-node/trivet/csi/space"
 )
 
 // Errors that callers branch on.
@@ -52,6 +55,30 @@ type Spec struct {
 	Access  Access `json:"access"`
 	FSType  string `json:"fsType,omitempty"`
 	NoCOW   bool   `json:"noCow,omitempty"` // blocks are overwritten in place
+
+	// Reserve has all bytes of the volume taken from the disk before they are written.
+	Reserve bool `json:"reserve,omitempty"`
+
+	// Pooled says that the volume is an image although its backend has others that are none.
+	Pooled bool `json:"pooled,omitempty"`
+
+	// Source is the ID of the volume or snapshot whose content this one began with; "": it began empty.
+	Source string `json:"source,omitempty"`
+
+	// Snapshot says that this is the content of Source at a moment, which nobody can use or change.
+	Snapshot bool `json:"snapshot,omitempty"`
+
+	// Keeps is how many bytes of each volume, by ID, cannot be freed because this one has them, too.
+	Keeps map[string]int64 `json:"keeps,omitempty"`
+}
+
+// need is what has to be there for the volume. A snapshot has only what it keeps of others.
+func (s Spec) need() space.Need {
+	n := space.Need{Backend: s.Backend, Keeps: s.Keeps}
+	if !s.Snapshot {
+		n.Bytes = max(s.Size, 0)
+	}
+	return n
 }
 
 // Volume is a ready volume.
@@ -68,17 +95,30 @@ type Volume struct {
 
 var (
 	validID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,44}$`)
-	plainID = regexp.MustCompile(`^pvc-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	plainID = regexp.MustCompile(`^(pvc|snapshot)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 )
 
 // ID returns the ID of the volume of that name, so that a repeated request finds the same volume without a
 // look-up. The names that Kubernetes gives (pvc-UID) stay readable, all others are hashed.
 func ID(name string) string {
-	if plainID.MatchString(name) {
+	return idOf(name, "pvc-", "vol-")
+}
+
+// SnapshotID is ID for snapshots.
+func SnapshotID(name string) string { return idOf(name, "snapshot-", "snap-") }
+
+// IsSnapshotID reports whether an ID is one that SnapshotID returns, and ID does not.
+func IsSnapshotID(id string) bool {
+	return strings.HasPrefix(id, "snapshot-") || strings.HasPrefix(id, "snap-")
+}
+
+// idOf returns a name that Kubernetes gave as it is, if it has that prefix, and the hash of any other.
+func idOf(name, plain, hashed string) string {
+	if strings.HasPrefix(name, plain) && plainID.MatchString(name) {
 		return name
 	}
 	sum := sha256.Sum256([]byte(name))
-	return "vol-" + hex.EncodeToString(sum[:16])
+	return hashed + hex.EncodeToString(sum[:16])
 }
 
 // CheckID returns ErrInvalid for what cannot be the ID of a volume. It is called before an ID becomes part of

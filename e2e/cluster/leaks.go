@@ -19,6 +19,7 @@ import (
 	"github.com/trivet-node/trivet/e2e/loopdev"
 	"github.com/trivet-node/trivet/e2e/machine"
 	"github.com/trivet-node/trivet/internal/durable"
+	"github.com/trivet-node/trivet/internal/loopcontrol"
 )
 
 // rememberHost writes down how the host looks before the cluster comes up.
@@ -177,7 +178,8 @@ func unitStates(ctx context.Context, m *machine.Machine, names []string) map[str
 	return leaks.ParseUnitStates(string(out))
 }
 
-// detachLoops detaches the loop devices that the nodes whose machines were halted have left.
+// detachLoops detaches the loop devices that the nodes whose machines were halted have left, and has the next
+// users of all of theirs find them as new ones.
 func detachLoops(machines []*machine.Machine) error {
 	var errs []error
 	for _, m := range machines {
@@ -187,5 +189,5 @@ func detachLoops(machines []*machine.Machine) error {
 			errs = append(errs, loopdev.Detach(device))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, loopcontrol.Mend())...)
 }

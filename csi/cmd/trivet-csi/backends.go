@@ -68,7 +68,17 @@ func openBackends(ctx context.Context, log *slog.Logger, o options) (backends, e
 // openPool opens the btrfs pool. One that cannot be used now is a backend nevertheless: it is opened again
 // while the driver runs.
 func (b *backends) openPool(ctx context.Context, log *slog.Logger, o options, instance string) error {
-	p, err := btrfspool.Open(ctx, btrfspool.Config{Dir: o.dataDir, Instance: instance, Size: o.poolSize})
+	reserve, err := reserveOf(o)
+	if err != nil {
+		return err
+	}
+
+	p, err := btrfspool.Open(ctx, btrfspool.Config{
+		Dir:      o.dataDir,
+		Instance: instance,
+		Most:     o.poolSize,
+		Reserve:  reserve,
+	})
 	if err != nil {
 		return err
 	}

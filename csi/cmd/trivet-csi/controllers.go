@@ -19,6 +19,7 @@ import (
 	"github.com/trivet-node/trivet/csi/objects"
 	"github.com/trivet-node/trivet/csi/provision"
 	"github.com/trivet-node/trivet/csi/resize"
+	"github.com/trivet-node/trivet/csi/snapshot"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
@@ -36,6 +37,7 @@ type controllers struct {
 	provisioner *provision.Provisioner
 	resizer     *resize.Resizer
 	capacities  *capacity.Publisher
+	snapshotter *snapshot.Snapshotter
 }
 
 // newControllers returns nil where there are no credentials for the Kubernetes API.
@@ -112,6 +114,7 @@ func connectControllers(
 		Log:     log,
 	})
 
+	c.snapshotter = c.newSnapshotter(client, local)
 	c.capacities = capacity.New(capacity.Config{
 		Local:   local,
 		Objects: c.objects,
@@ -122,6 +125,17 @@ func connectControllers(
 	})
 
 	return c, nil
+}
+
+func (c *controllers) newSnapshotter(client *kube.Client, local objects.Local) *snapshot.Snapshotter {
+	return snapshot.New(snapshot.Config{
+		Local:   local,
+		Objects: c.objects,
+		Client:  client,
+		CSI:     csi.NewControllerClient(c.driver),
+		Events:  c.events,
+		Log:     c.log,
+	})
 }
 
 // credentials returns kube.ErrNotInCluster when there is no kubeconfig and the process is not in a pod.
@@ -161,6 +175,7 @@ func (c *controllers) run(ctx context.Context) error {
 		group.Go(func() { c.provisioner.Run(ctx) })
 		group.Go(func() { c.resizer.Run(ctx) })
 		group.Go(func() { c.capacities.Run(ctx) })
+		group.Go(func() { c.snapshotter.Run(ctx) })
 	}
 
 	group.Wait()

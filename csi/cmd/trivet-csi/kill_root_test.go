@@ -102,125 +102,6 @@ func newProcess(t *testing.T) *process {
 	return p
 }
 
-// life is a volume on its way from creation to deletion. It repeats each step until it is acknowledged, as
-// kubelet and provisioners do.
-type life struct {
-	p          *process
-	controller csi.ControllerClient
-	node       csi.NodeClient
-
-	name    string
-	backend string
-	block   bool
-	id      string
-}
-
-func (p *process) life(name string) *life {
-	return &life{
-		p:          p,
-		controller: csi.NewControllerClient(p.conn),
-		node:       csi.NewNodeClient(p.conn),
-		name:       name,
-		backend:    "btrfs",
-	}
-}
-
-func (l *life) capability() *csi.VolumeCapability {
-	c := &csi.VolumeCapability{
-		AccessMode: &csi.VolumeCapability_AccessMode{
-			Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER,
-		},
-	}
-	if l.block {
-		c.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
-	} else {
-		c.AccessType = &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}}
-	}
-	return c
-}
-
-func (l *life) stagePath() string { return filepath.Join(l.p.dir, "kubelet/stage", l.name) }
-func (l *life) target() string    { return filepath.Join(l.p.dir, "kubelet/pods", l.name, "mount") }
-
-func (l *life) create(ctx context.Context) error {
-	resp, err := l.controller.CreateVolume(ctx, &csi.CreateVolumeRequest{
-		Name:               l.name,
-		CapacityRange:      &csi.CapacityRange{RequiredBytes: 16 << 20},
-		VolumeCapabilities: []*csi.VolumeCapability{l.capability()},
-		Parameters:         map[string]string{"backend": l.backend},
-	}, grpc.WaitForReady(true))
-	l.id = resp.GetVolume().GetVolumeId()
-	return err
-}
-
-func (l *life) stage(ctx context.Context) error {
-	_, err := l.node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
-		VolumeId:          l.id,
-		StagingTargetPath: l.stagePath(),
-		VolumeCapability:  l.capability(),
-	}, grpc.WaitForReady(true))
-	return err
-}
-
-func (l *life) publish(ctx context.Context) error {
-	_, err := l.node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
-		VolumeId:          l.id,
-		StagingTargetPath: l.stagePath(),
-		TargetPath:        l.target(),
-		VolumeCapability:  l.capability(),
-	}, grpc.WaitForReady(true))
-	return err
-}
-
-func (l *life) write(context.Context) error {
-	file := l.target()
-	if !l.block {
-		file = filepath.Join(file, "sign")
-	}
-	return os.WriteFile(file, []byte(l.name), 0o600)
-}
-
-func (l *life) unpublish(ctx context.Context) error {
-	request := &csi.NodeUnpublishVolumeRequest{VolumeId: l.id, TargetPath: l.target()}
-	_, err := l.node.NodeUnpublishVolume(ctx, request, grpc.WaitForReady(true))
-	return err
-}
-
-func (l *life) unstage(ctx context.Context) error {
-	request := &csi.NodeUnstageVolumeRequest{VolumeId: l.id, StagingTargetPath: l.stagePath()}
-	_, err := l.node.NodeUnstageVolume(ctx, request, grpc.WaitForReady(true))
-	return err
-}
-
-func (l *life) delete(ctx context.Context) error {
-	request := &csi.DeleteVolumeRequest{VolumeId: l.id}
-	_, err := l.controller.DeleteVolume(ctx, request, grpc.WaitForReady(true))
-	return err
-}
-
-func (l *life) run(ctx context.Context) error {
-	steps := []func(context.Context) error{
-		l.create, l.stage, l.publish, l.write, l.unpublish, l.unstage, l.delete,
-	}
-	for i, step := range steps {
-		if err := insist(ctx, step); err != nil {
-			return fmt.Errorf("volume %s (%s), step %d: %w", l.name, l.id, i, err)
-		}
-	}
-	return nil
-}
-
-// insist repeats a step until it succeeds or ctx ends.
-func insist(ctx context.Context, step func(context.Context) error) error {
-	var last error
-	for ctx.Err() == nil {
-		if last = step(ctx); last == nil {
-			return nil
-		}
-	}
-	return errors.Join(last, ctx.Err())
-}
-
 // The driver is killed while eight volumes at a time go through their lives. It always comes back, no step
 // that was acknowledged is lost, and in the end nothing is left.
 func TestKilledAtAnyMoment(t *testing.T) {
@@ -233,8 +114,16 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		lives.Go(func() {
 			for i := range 4 {
 				l := p.life(fmt.Sprintf("v%d-%d", worker, i))
-				if worker < 2 {
+				switch worker {
+				case 0, 1:
 					l.backend, l.block = "image", worker == 1
+				case 2, 3:
+					l.fsType, l.block, l.copies = "ext4", worker == 3, true
+				default:
+					l.copies = true
+				}
+				if l.block {
+					l.fsType = ""
 				}
 
 				if err := l.run(ctx); err != nil {
@@ -253,6 +142,10 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	resp, err := csi.NewControllerClient(p.conn).ListVolumes(ctx, &csi.ListVolumesRequest{})
 	if err != nil || len(resp.GetEntries()) > 0 {
 		t.Errorf("volumes left: %v, %v", resp, err)
+	}
+	snapshots, err := csi.NewControllerClient(p.conn).ListSnapshots(ctx, &csi.ListSnapshotsRequest{})
+	if err != nil || len(snapshots.GetEntries()) > 0 {
+		t.Errorf("snapshots left: %v, %v", snapshots, err)
 	}
 
 	p.end(syscall.SIGTERM)

@@ -34,6 +34,7 @@ type options struct {
 	backend         string
 	poolSize        int64  // bytes; 0: chosen by the size of the disk
 	reserve         int64  // bytes; 0: likewise
+	inlineMost      int64  // bytes of all inline volumes; 0: they are refused
 	tracing         string // where spans go; "": none are made
 	metrics         string // where metrics are served; "": nowhere
 	probe           bool   // ask a running driver, and end
@@ -60,10 +61,12 @@ func parse(env *program.Env) (options, error) {
 	fs.StringVar(&o.backend, "backend", "auto",
 		"what holds volumes whose class names no backend: auto (the best that works), btrfs or image")
 	poolSize := fs.String("pool-size", "",
-		"size of the btrfs pool's sparse file, e.g. 100Gi; a larger one than before makes it grow"+
-			" (default: 90% of the free disk when it is made)")
+		"how large the btrfs pool may become, e.g. 100Gi; no more is promised to all volumes together"+
+			" (default: what the disk has, less --reserve)")
 	reserve := fs.String("reserve", "",
 		"space of the disk that volumes never get (default: 5% of the disk, at most 2Gi)")
+	inlineMost := fs.String("inline-most", "0",
+		"how many bytes all inline volumes of pods together may have, e.g. 10Gi; 0 refuses them")
 	fs.StringVar(&o.tracing, "tracing-endpoint", "",
 		"host:port or unix:///path of an OTLP receiver (gRPC) of spans of calls that are traced; \"\": none")
 	fs.StringVar(&o.metrics, metric.Flag, "", metric.Usage)
@@ -76,7 +79,7 @@ func parse(env *program.Env) (options, error) {
 	if fs.NArg() > 0 {
 		return o, &program.UsageError{Err: fmt.Errorf("unexpected argument %q", fs.Arg(0))}
 	}
-	if err := o.complete(*poolSize, *reserve); err != nil {
+	if err := o.complete(*poolSize, *reserve, *inlineMost); err != nil {
 		return o, &program.UsageError{Err: err}
 	}
 
@@ -84,7 +87,7 @@ func parse(env *program.Env) (options, error) {
 }
 
 // complete checks the flags and fills in what they left open.
-func (o *options) complete(poolSize, reserve string) error {
+func (o *options) complete(poolSize, reserve, inlineMost string) error {
 	var err error
 	if o.nodeName == "" {
 		if o.nodeName, err = os.Hostname(); err != nil {
@@ -116,7 +119,11 @@ func (o *options) complete(poolSize, reserve string) error {
 		return err
 	}
 
-	o.reserve, err = parseSize("--reserve", reserve)
+	if o.reserve, err = parseSize("--reserve", reserve); err != nil {
+		return err
+	}
+
+	o.inlineMost, err = parseSize("--inline-most", inlineMost)
 	return err
 }
 

@@ -53,12 +53,15 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 
 	d, err := driver.New(driver.Config{
 		NodeID:    o.nodeName,
+		InlineDir: filepath.Join(o.kubeletDir, "plugins", driver.Name, "inline"),
 		Version:   program.Version,
 		Volumes:   store.volumes,
 		Publisher: store.publisher,
 		Traces:    traces,
 		Calls:     metrics.Calls.Observe,
 		Log:       log,
+
+		InlineMost: o.inlineMost,
 	})
 	if err != nil {
 		return &program.UsageError{Err: err}

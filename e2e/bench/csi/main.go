@@ -35,6 +35,8 @@ func run(ctx context.Context, env *program.Env) (err error) {
 	peer := fs.String("peer",
 		"", "socket of a running driver to compare with; best started in a mount namespace of its own")
 	many := fs.Int("volumes", 5000, "how many volumes are present in the second half")
+	byKind := fs.Bool("kinds", false,
+		"compare the ways in which volumes are held instead: their calls, copies, and random writes")
 	file := fs.String("json", "", figure.FlagUsage)
 	if err := env.Parse(fs); err != nil {
 		return err
@@ -57,6 +59,10 @@ func run(ctx context.Context, env *program.Env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.stop()) }()
+
+	if *byKind {
+		return b.compareKinds(ctx, env)
+	}
 
 	drivers := []*driver{&b.driver}
 	if *peer != "" {

@@ -26,6 +26,7 @@ import (
 	"github.com/trivet-node/trivet/e2e/leaks"
 	"github.com/trivet-node/trivet/e2e/loopdev"
 	"github.com/trivet-node/trivet/e2e/machine"
+	"github.com/trivet-node/trivet/internal/loopcontrol"
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
@@ -252,6 +253,10 @@ func (o *Own) Down(ctx context.Context) error {
 		if err := loopdev.Detach(device); err != nil {
 			return err
 		}
+	}
+
+	if err := loopcontrol.Mend(); err != nil {
+		return err
 	}
 
 	return os.RemoveAll(filepath.Dir(m.Dir))

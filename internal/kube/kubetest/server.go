@@ -51,6 +51,9 @@ type failure struct {
 	left int // -1: all
 }
 
+// Know lets servers keep kinds that are not built in. It is to be called before the first server is started.
+func Know(add func(*runtime.Scheme) error) error { return add(scheme.Scheme) }
+
 // Start runs a server until the test ends.
 func Start(t *testing.T) *Server {
 	t.Helper()

@@ -1,4 +1,4 @@
-package loopfile
+package image
 
 import (
 	"context"

@@ -1,0 +1,130 @@
+package btrfspool
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/csi/image"
+	"github.com/trivet-node/trivet/csi/volume"
+)
+
+// Raw block volumes, and those with a file system other than btrfs, are an image: the only file in their
+// subvolume, which pods never see. So they have snapshots and clones as all others.
+
+// imageName is the name of that file.
+const imageName = "image"
+
+// images are those files. It is nothing where there are no loop devices.
+type images struct {
+	dir      string // of volumes
+	files    *image.Images
+	reserved bool // all bytes of an image are
+}
+
+func newImages(instance, root string) *images {
+	x := &images{dir: filepath.Join(root, "volumes")}
+
+	// On a btrfs disk there may be no loop devices, and volumes nevertheless.
+	x.files, _ = image.New(instance, x.path)
+	return x
+}
+
+func (x *images) path(id string) string { return filepath.Join(x.dir, id, imageName) }
+
+func isImage(s volume.Spec) bool {
+	return s.Access == volume.Block || s.FSType != "" && s.FSType != "btrfs"
+}
+
+// complete is Complete for an image. It is reserved for: a file system in it, or who uses the device,
+// cannot know that the pool could be out of room.
+func (x *images) complete(s *volume.Spec, options []string) error {
+	if x.files == nil {
+		return fmt.Errorf("%w: backend %s has no loop devices for access %s with file system %q",
+			volume.ErrInvalid, Name, s.Access, s.FSType)
+	}
+	if !s.NoCOW {
+		// A loop device has no answer but EIO to a write that lacks room.
+		return fmt.Errorf("%w: backend %s: an image is overwritten in place; nocow: false is not served",
+			volume.ErrInvalid, Name)
+	}
+	if err := x.files.Complete(s, options); err != nil {
+		return fmt.Errorf("backend %s: %w", Name, err)
+	}
+	s.Reserve = x.reserved
+	s.Pooled = true
+	return nil
+}
+
+// make makes the file of a new volume.
+func (x *images) make(s volume.Spec) error {
+	f, err := os.OpenFile(x.path(s.ID), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+
+	image.MarkUnused(f)
+	if err := f.Truncate(s.Size); err != nil {
+		return err
+	}
+	if s.FSType == "" {
+		// Nobody else syncs it, and a subvolume without a file is no volume.
+		return f.Sync()
+	}
+
+	return x.files.Format(s)
+}
+
+// stretch makes the file of an image as large as the volume, which it may not be yet.
+func (x *images) stretch(s volume.Spec) error {
+	if !isImage(s) {
+		return nil
+	}
+
+	path := x.path(s.ID)
+	st, err := os.Lstat(path)
+	if err != nil {
+		return fmt.Errorf("%w: %w", volume.ErrDamaged, err)
+	}
+	if st.Size() >= s.Size {
+		return nil
+	}
+
+	return os.Truncate(path, s.Size)
+}
+
+// free detaches what may be attached of a volume; volume.ErrInUse if that is in use.
+func (x *images) free(id string) error {
+	var st unix.Stat_t
+	err := unix.Lstat(x.path(id), &st)
+	if x.files == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return &os.PathError{Op: "stat", Path: x.path(id), Err: err}
+	}
+	return x.files.Free(id)
+}
+
+// Attached reports whether a volume has a device, see publish.BlockDevice.
+func (x *images) Attached(id string) (bool, error) {
+	if x.files == nil {
+		return false, nil
+	}
+	return x.files.Attached(id)
+}
+
+// Detach frees the device of a volume, see publish.BlockDevice.
+func (x *images) Detach(id string) error {
+	if x.files == nil {
+		return nil
+	}
+	return x.files.Detach(id)
+}
+
+// GrowsStaged reports whether a volume is an image, see publish.Grower.
+func (*images) GrowsStaged(s volume.Spec) bool { return isImage(s) }

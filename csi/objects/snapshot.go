@@ -1,0 +1,26 @@
+package objects
+
+import (
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+
+	"github.com/trivet-node/trivet/internal/kube"
+)
+
+// Snapshots are the VolumeSnapshots of the cluster. Their kinds are there where the snapshot controller of
+// Kubernetes was installed; if not, calls are answered with Not Found.
+func Snapshots(c *kube.Client) kube.Objects[snapshotv1.VolumeSnapshot] {
+	return kube.Of[snapshotv1.VolumeSnapshot, snapshotv1.VolumeSnapshotList](
+		c, snapshotv1.SchemeGroupVersion, "volumesnapshots")
+}
+
+// SnapshotContents are the VolumeSnapshotContents.
+func SnapshotContents(c *kube.Client) kube.Objects[snapshotv1.VolumeSnapshotContent] {
+	return kube.Of[snapshotv1.VolumeSnapshotContent, snapshotv1.VolumeSnapshotContentList](
+		c, snapshotv1.SchemeGroupVersion, "volumesnapshotcontents")
+}
+
+// SnapshotClasses are the VolumeSnapshotClasses.
+func SnapshotClasses(c *kube.Client) kube.Objects[snapshotv1.VolumeSnapshotClass] {
+	return kube.Of[snapshotv1.VolumeSnapshotClass, snapshotv1.VolumeSnapshotClassList](
+		c, snapshotv1.SchemeGroupVersion, "volumesnapshotclasses")
+}

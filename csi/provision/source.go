@@ -1,0 +1,183 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/trivet-node/trivet/csi/objects"
+	"github.com/trivet-node/trivet/internal/kube"
+)
+
+// errElsewhere is that of a claim whose source is on another node: it can be served there alone.
+var errElsewhere = errors.New("the content is on another node")
+
+// sourceRef is the object that a claim wants the content of; nil for an empty volume. Of the two fields the
+// API server keeps the first in step with the second.
+func sourceRef(c *corev1.PersistentVolumeClaim) *corev1.TypedObjectReference {
+	if c.Spec.DataSourceRef != nil {
+		return c.Spec.DataSourceRef
+	}
+	if c.Spec.DataSource == nil {
+		return nil
+	}
+	return &corev1.TypedObjectReference{
+		APIGroup: c.Spec.DataSource.APIGroup,
+		Kind:     c.Spec.DataSource.Kind,
+		Name:     c.Spec.DataSource.Name,
+	}
+}
+
+// sourceKind is what a claim can want the content of.
+type sourceKind string
+
+const (
+	noSource       sourceKind = ""
+	sourceClaim    sourceKind = "PersistentVolumeClaim"
+	sourceSnapshot sourceKind = "VolumeSnapshot"
+
+	// sourceOther is filled in by a populator, which has a claim of its own provisioned for that.
+	sourceOther sourceKind = "other"
+)
+
+func sourceKindOf(c *corev1.PersistentVolumeClaim) sourceKind {
+	ref := sourceRef(c)
+	if ref == nil {
+		return noSource
+	}
+
+	group := ""
+	if ref.APIGroup != nil {
+		group = *ref.APIGroup
+	}
+
+	switch {
+	case ref.Kind == string(sourceClaim) && group == "":
+		return sourceClaim
+	case ref.Kind == string(sourceSnapshot) && group == snapshotv1.GroupName:
+		return sourceSnapshot
+	}
+
+	return sourceOther
+}
+
+// sourceOnce is sources.of, or what an intent of the volume has: with that it may have been made, and the
+// source be gone by now.
+func (p *Provisioner) sourceOnce(
+	ctx context.Context,
+	volume string,
+	c *corev1.PersistentVolumeClaim,
+) (*csi.VolumeContentSource, error) {
+	i, known := p.intents.get(volume)
+	if !known || i.UID != string(c.UID) {
+		return p.sources.of(ctx, c)
+	}
+	req, err := i.request()
+	return req.GetVolumeContentSource(), err
+}
+
+// sources are what claims can begin with the content of. They ask the API server itself: claims seldom have a
+// source.
+type sources struct {
+	local     objects.Local
+	claims    kube.Objects[corev1.PersistentVolumeClaim]
+	volumes   kube.Objects[corev1.PersistentVolume]
+	snapshots kube.Objects[snapshotv1.VolumeSnapshot]
+	contents  kube.Objects[snapshotv1.VolumeSnapshotContent]
+}
+
+func newSources(local objects.Local, client *kube.Client) *sources {
+	return &sources{
+		local:     local,
+		claims:    kube.Claims(client),
+		volumes:   kube.Volumes(client),
+		snapshots: objects.Snapshots(client),
+		contents:  objects.SnapshotContents(client),
+	}
+}
+
+// of returns what the volume of a claim is to begin with the content of, nil for nothing. It is
+// errElsewhere if that is not on this node.
+func (s *sources) of(
+	ctx context.Context,
+	c *corev1.PersistentVolumeClaim,
+) (*csi.VolumeContentSource, error) {
+	switch sourceKindOf(c) {
+	case sourceClaim:
+		return s.ofClaim(ctx, c.Namespace, sourceRef(c).Name)
+	case sourceSnapshot:
+		return s.ofSnapshot(ctx, c.Namespace, sourceRef(c).Name)
+	}
+	return nil, nil
+}
+
+func (s *sources) ofClaim(
+	ctx context.Context,
+	namespace, name string,
+) (*csi.VolumeContentSource, error) {
+	source, err := s.claims.Get(ctx, namespace, name)
+	if err != nil {
+		return nil, fmt.Errorf("read the source, claim %s: %w", name, err)
+	}
+	if source.DeletionTimestamp != nil || source.Status.Phase != corev1.ClaimBound {
+		return nil, fmt.Errorf("the source, claim %s, is %s and not bound, or is being deleted",
+			name, source.Status.Phase)
+	}
+
+	pv, err := s.volumes.Get(ctx, "", source.Spec.VolumeName)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read the volume of the source, claim %s: %w", name, err)
+	case pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID != source.UID:
+		return nil, fmt.Errorf("the source, claim %s, is not what volume %s is bound to", name, pv.Name)
+	case pv.Spec.CSI == nil || pv.Spec.CSI.Driver != s.local.Driver:
+		return nil, fmt.Errorf("the source, claim %s, is of another driver", name)
+	case !s.local.Holds(pv):
+		return nil, fmt.Errorf("the source, claim %s: %w", name, errElsewhere)
+	}
+
+	volume := &csi.VolumeContentSource_VolumeSource{VolumeId: pv.Spec.CSI.VolumeHandle}
+	return &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{Volume: volume}}, nil
+}
+
+func (s *sources) ofSnapshot(
+	ctx context.Context,
+	namespace, name string,
+) (*csi.VolumeContentSource, error) {
+	snapshot, err := s.snapshots.Get(ctx, namespace, name)
+	if err != nil {
+		return nil, fmt.Errorf("read the source, snapshot %s: %w", name, err)
+	}
+
+	state := snapshot.Status
+	ready := state != nil && state.ReadyToUse != nil && *state.ReadyToUse &&
+		state.BoundVolumeSnapshotContentName != nil
+	if snapshot.DeletionTimestamp != nil || !ready {
+		return nil, fmt.Errorf("the source, snapshot %s, is not ready, or is being deleted", name)
+	}
+
+	content, err := s.contents.Get(ctx, "", *state.BoundVolumeSnapshotContentName)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, fmt.Errorf("the source, snapshot %s, has lost its content", name)
+	case err != nil:
+		return nil, fmt.Errorf("read the content of the source, snapshot %s: %w", name, err)
+	case content.Spec.VolumeSnapshotRef.UID != snapshot.UID:
+		return nil, fmt.Errorf("the source, snapshot %s, is not what content %s is bound to",
+			name, content.Name)
+	case content.Spec.Driver != s.local.Driver:
+		return nil, fmt.Errorf("the source, snapshot %s, is of another driver", name)
+	case content.Status == nil || content.Status.SnapshotHandle == nil:
+		return nil, fmt.Errorf("the source, snapshot %s, is not ready", name)
+	case content.Annotations[s.local.TopologyKey] != s.local.Node:
+		return nil, fmt.Errorf("the source, snapshot %s: %w", name, errElsewhere)
+	}
+
+	handle := &csi.VolumeContentSource_SnapshotSource{SnapshotId: *content.Status.SnapshotHandle}
+	return &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{Snapshot: handle}}, nil
+}

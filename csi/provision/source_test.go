@@ -1,0 +1,139 @@
+package provision
+
+import (
+	"testing"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/trivet-node/trivet/csi/csitest"
+)
+
+// from returns a claim for a node that wants the content of something.
+func from(group, kind, name string) *corev1.PersistentVolumeClaim {
+	claim := waiting(csitest.Waiting, csitest.Node)
+	claim.Spec.DataSourceRef = &corev1.TypedObjectReference{Kind: kind, Name: name}
+	if group != "" {
+		claim.Spec.DataSourceRef.APIGroup = &group
+	}
+	return claim
+}
+
+// putSource has a bound claim, with a volume on a node.
+func (c *cluster) putSource(node string) {
+	c.T.Helper()
+	source := csitest.NewClaim("1Gi", csitest.Waiting)
+	source.Name, source.UID = "source", "uid-source"
+	source.Spec.VolumeName = "pvc-source"
+	source.Status.Phase = corev1.ClaimBound
+	c.Put(source)
+
+	local := csitest.Here
+	local.Node = node
+	c.Put(&corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: "pvc-source"},
+		Spec: corev1.PersistentVolumeSpec{
+			ClaimRef:     &corev1.ObjectReference{UID: "uid-source"},
+			NodeAffinity: local.Affinity(),
+			PersistentVolumeSource: corev1.PersistentVolumeSource{
+				CSI: &corev1.CSIPersistentVolumeSource{Driver: local.Driver, VolumeHandle: "vol-source"},
+			},
+		},
+	})
+}
+
+// putSnapshot has a snapshot on a node that is ready or not.
+func (c *cluster) putSnapshot(node string, ready bool) {
+	c.T.Helper()
+	c.Put(&snapshotv1.VolumeSnapshot{
+		ObjectMeta: metav1.ObjectMeta{Namespace: csitest.Namespace, Name: "snap", UID: "uid-snap"},
+		Status: &snapshotv1.VolumeSnapshotStatus{
+			BoundVolumeSnapshotContentName: new("content"),
+			ReadyToUse:                     &ready,
+		},
+	})
+
+	c.Put(&snapshotv1.VolumeSnapshotContent{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:        "content",
+			Annotations: map[string]string{csitest.Here.TopologyKey: node},
+		},
+		Spec: snapshotv1.VolumeSnapshotContentSpec{
+			Driver:            csitest.Here.Driver,
+			VolumeSnapshotRef: corev1.ObjectReference{UID: "uid-snap"},
+		},
+		Status: &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: new("snap-1")},
+	})
+}
+
+func TestVolumeBeginsWithTheContentOfItsSource(t *testing.T) {
+	for _, want := range []string{"vol-source", "snap-1"} {
+		t.Run(want, func(t *testing.T) {
+			claim := from("", "PersistentVolumeClaim", "source")
+			if want == "snap-1" {
+				claim = from(snapshotv1.GroupName, "VolumeSnapshot", "snap")
+			}
+
+			c := newCluster(t, claim)
+			c.putSource(csitest.Node)
+			c.putSnapshot(csitest.Node, true)
+			defer c.run()()
+			c.Eventually("the volume object", c.isCreated)
+			if got := c.CSI.Source(csitest.Volume); got != want {
+				t.Errorf("it has the content of %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// A claim whose content is on another node is left to the scheduler again.
+func TestSourceOnAnotherNode(t *testing.T) {
+	for _, claim := range []*corev1.PersistentVolumeClaim{
+		from("", "PersistentVolumeClaim", "source"),
+		from(snapshotv1.GroupName, "VolumeSnapshot", "snap"),
+	} {
+		c := newCluster(t, claim)
+		c.putSource("b")
+		c.putSnapshot("b", true)
+		stop := c.run()
+		c.Eventually("selected-node is removed", func() bool { return c.selected(csitest.Claim) == "" })
+		c.Eventually("the event", func() bool { return c.HasEvent("ProvisioningFailed") })
+		if c.volumes() != 0 {
+			t.Error("a volume was made")
+		}
+		stop()
+	}
+}
+
+func TestSourceThatIsNotReadyIsWaitedFor(t *testing.T) {
+	c := newCluster(t, from(snapshotv1.GroupName, "VolumeSnapshot", "snap"))
+	c.putSnapshot(csitest.Node, false)
+	defer c.run()()
+	c.Eventually("the event", func() bool { return c.HasEvent("ProvisioningFailed") })
+	if c.volumes() != 0 {
+		t.Error("a volume was made")
+	}
+	c.putSnapshot(csitest.Node, true)
+	c.Eventually("the volume object", c.isCreated)
+}
+
+// A call that may have made the volume is repeated as it was, although the source is gone.
+func TestSourceIsThatOfTheFirstCall(t *testing.T) {
+	c := newCluster(t, from(snapshotv1.GroupName, "VolumeSnapshot", "snap"))
+	c.putSnapshot(csitest.Node, true)
+	c.CSI.FailOn("CreateVolume after", status.Error(codes.Unavailable, "lost"))
+	stop := c.run()
+	c.Eventually("the call", func() bool { return c.volumes() == 1 })
+	stop()
+
+	c.Remove("volumesnapshots", csitest.Namespace, "snap")
+	c.CSI.FailOn("CreateVolume after", nil)
+	defer c.run()()
+	c.Eventually("the volume object", c.isCreated)
+	if got := c.CSI.Source(csitest.Volume); got != "snap-1" {
+		t.Errorf("it has the content of %q", got)
+	}
+}
