@@ -1,0 +1,163 @@
+// Package policy compiles NetworkPolicies for one node: from the policies, pods and namespaces of the cluster
+// to the elements of a few nftables sets. It is a function of values: it reads nothing and writes nothing.
+//
+// A packet is judged by numbers, not by rules. The local pod's address leads to a profile, one for all pods
+// that the same policies select. The other end's address leads to a class, one for all addresses that no
+// policy tells apart. What is allowed is a set of grants (profile, class, protocol, port). So the rules are
+// the same for one policy and for a thousand, and a policy that changes is a few elements.
+//
+// What policies mean: https://kubernetes.io/docs/concepts/services-networking/network-policies/
+package policy
+
+import (
+	"cmp"
+	"net/netip"
+
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// Direction is that of traffic as a pod sees it.
+type Direction int
+
+// The two directions.
+const (
+	Ingress Direction = iota
+	Egress
+)
+
+// Directions are both.
+var Directions = [2]Direction{Ingress, Egress}
+
+func (d Direction) String() string {
+	if d == Ingress {
+		return "ingress"
+	}
+	return "egress"
+}
+
+// Policy is a NetworkPolicy. It is not changed once it is made.
+type Policy struct {
+	Namespace string
+	Name      string
+	// Pods selects pods of the namespace.
+	Pods labels.Selector
+	// Isolates says in which directions a selected pod has only what rules allow (policyTypes).
+	Isolates [2]bool
+	// Rules are those of each direction.
+	Rules [2][]Rule
+	// Refused says why the policy's rules are left out, and with them all that they would allow.
+	Refused string
+}
+
+// Key is NAMESPACE/NAME.
+func (p *Policy) Key() string { return p.Namespace + "/" + p.Name }
+
+// Rule allows traffic with any of the peers on any of the ports. No peers are all, and so are no ports.
+type Rule struct {
+	Peers []Peer
+	Ports []Port
+}
+
+// Peer is a block of addresses, or else pods.
+type Peer struct {
+	// Block is valid for a block; Except are within it.
+	Block  netip.Prefix
+	Except []netip.Prefix
+
+	// Pods and Namespaces select pods. Nil Namespaces are that of the policy.
+	Pods       labels.Selector
+	Namespaces labels.Selector
+}
+
+// Port is a range of ports of a protocol, or one that pods have by name.
+type Port struct {
+	Protocol uint8
+	First    uint16
+	Last     uint16
+	// Name is that of a container's port: of the selected pod for ingress, of the other one for egress.
+	Name string
+}
+
+// AnyPort are all ports of a protocol.
+func AnyPort(protocol uint8) Port { return Port{Protocol: protocol, Last: 65535} }
+
+// Pod is what policies need to know of a pod that is not in its node's own network.
+type Pod struct {
+	Namespace string
+	Name      string
+	Labels    labels.Set
+	Addresses []netip.Addr
+	Ports     []NamedPort
+	// Local pods are this node's: policies are in force where the pod is.
+	Local bool
+	// Unknown is a local pod of which nothing is known but its name. It has nothing in a namespace with
+	// policies.
+	Unknown bool
+}
+
+// NamedPort is a port of a container.
+type NamedPort struct {
+	Name     string
+	Protocol uint8
+	Number   uint16
+}
+
+// Cluster is what is compiled.
+type Cluster struct {
+	Policies []*Policy
+	// Pods have one owner for each address: of several the first counts.
+	Pods []*Pod
+	// Namespaces have their labels.
+	Namespaces map[string]labels.Set
+}
+
+// State is what the kernel is to have. Numbers stay the same from one State of a Compiler to the next where
+// they can.
+type State struct {
+	// Profiles are the profiles of local pods that are isolated, by direction.
+	Profiles [2]map[netip.Addr]uint32
+	// Classes are those of pods, Blocks those of other addresses in order; an address may be in both.
+	Classes map[netip.Addr]uint32
+	Blocks  []Interval
+	Grants  map[Grant]bool
+	Ranges  map[Range]bool
+
+	// Namespaces are those with policies.
+	Namespaces map[string]bool
+	// Problems name the policies whose rules are not in force, as a whole or in part.
+	Problems []string
+}
+
+// Interval is a range of addresses, both ends included.
+type Interval struct {
+	First netip.Addr
+	Last  netip.Addr
+	Class uint32
+}
+
+// AnyClass in a grant is any address.
+const AnyClass = 0
+
+// Grant is what pods of a profile may have with addresses of a class. Protocol and Port 0 are all.
+type Grant struct {
+	Profile  uint32
+	Class    uint32
+	Protocol uint8
+	Port     uint16
+}
+
+// Range is a grant for a range of ports.
+type Range struct {
+	Profile  uint32
+	Class    uint32
+	Protocol uint8
+	First    uint16
+	Last     uint16
+}
+
+// IsEmpty reports whether nothing is to be in the kernel.
+func (s *State) IsEmpty() bool { return len(s.Namespaces) == 0 }
+
+func comparePolicies(a, b *Policy) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
