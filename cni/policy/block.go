@@ -7,11 +7,14 @@ import (
 	"github.com/trivet-node/trivet/cni/prefix"
 )
 
-// block are the blocks of a rule, as disjoint intervals in order.
+// block are the blocks of a rule, as disjoint parts in order.
 type block struct {
-	parts []Interval
+	parts []part
 	mark  mark
 }
+
+// part is a range of addresses, both ends included.
+type part struct{ first, last netip.Addr }
 
 // blockOf returns the blocks of a rule.
 func (w *work) blockOf(list []Peer) *block {
@@ -26,45 +29,41 @@ func (w *work) blockOf(list []Peer) *block {
 }
 
 // partsOf returns the addresses of blocks without what each of them leaves out.
-func partsOf(list []Peer) []Interval {
-	var all []Interval
+func partsOf(list []Peer) []part {
+	var all []part
 	for _, p := range list {
-		first, last := p.Block.Masked().Addr(), prefix.Last(p.Block)
-		for _, x := range joined(intervalsOf(p.Except)) {
-			if first.Less(x.First) {
-				all = append(all, Interval{First: first, Last: x.First.Prev()})
+		next, last := p.Block.Masked().Addr(), prefix.Last(p.Block)
+		for _, x := range joined(partsOfAll(p.Except)) {
+			if next.Less(x.first) {
+				all = append(all, part{next, x.first.Prev()})
 			}
-			first = x.Last.Next()
+			next = x.last.Next()
 		}
-		if first.IsValid() && !last.Less(first) {
-			all = append(all, Interval{First: first, Last: last})
+		if next.IsValid() && !last.Less(next) {
+			all = append(all, part{next, last})
 		}
 	}
 	return joined(all)
 }
 
-func intervalsOf(prefixes []netip.Prefix) []Interval {
-	all := make([]Interval, len(prefixes))
+func partsOfAll(prefixes []netip.Prefix) []part {
+	all := make([]part, len(prefixes))
 	for i, p := range prefixes {
-		all[i] = Interval{First: p.Masked().Addr(), Last: prefix.Last(p)}
+		all[i] = part{p.Masked().Addr(), prefix.Last(p)}
 	}
 	return all
 }
 
-// joined returns the same addresses as disjoint intervals in order.
-func joined(all []Interval) (out []Interval) {
-	slices.SortFunc(all, func(a, b Interval) int { return a.First.Compare(b.First) })
+// joined returns the same addresses as disjoint parts in order.
+func joined(all []part) (out []part) {
+	slices.SortFunc(all, func(a, b part) int { return a.first.Compare(b.first) })
 	for _, next := range all {
-		if last := len(out) - 1; last >= 0 {
-			end := out[last].Last.Next()
-			if end.IsValid() && !end.Less(next.First) || !out[last].Last.Less(next.First) {
-				if out[last].Last.Less(next.Last) {
-					out[last].Last = next.Last
-				}
-				continue
-			}
+		last := len(out) - 1
+		if last < 0 || !prefix.SameFamily(out[last].first, next.first) || out[last].last.Less(next.first) {
+			out = append(out, next)
+		} else if out[last].last.Less(next.last) {
+			out[last].last = next.last
 		}
-		out = append(out, next)
 	}
 	return out
 }
@@ -75,13 +74,16 @@ type edge struct {
 	mark mark
 }
 
-// divide cuts the address space where a block begins or ends. Pieces of the same blocks have the same class.
-func (w *work) divide(ids *numbers[netip.Addr]) []Interval {
-	var pieces []Interval
-	var groups [][]netip.Addr
-	var at []int
-	known := map[mark]int{}
+// piece is a range of addresses that are in the same blocks.
+type piece struct {
+	first, last netip.Addr
+	class       uint32
+}
 
+// divide cuts the address space where a block begins or ends. Pieces of the same blocks have the same class;
+// the numbers of classes follow that of the last one of pods.
+func (w *work) divide(lastClass uint32) (pieces []piece) {
+	known := map[mark]uint32{}
 	edges := edgesOf(w.rim.order)
 	var inside mark
 	for i := 0; i < len(edges); {
@@ -102,20 +104,10 @@ func (w *work) divide(ids *numbers[netip.Addr]) []Interval {
 			last = edges[i].at.Prev()
 		}
 
-		group, found := known[inside]
-		if !found {
-			group = len(groups)
-			known[inside] = group
-			groups = append(groups, nil)
+		if known[inside] == 0 {
+			known[inside] = lastClass + uint32(len(known)+1)
 		}
-		groups[group] = append(groups[group], first)
-		pieces = append(pieces, Interval{First: first, Last: last})
-		at = append(at, group)
-	}
-
-	assigned := ids.assign(groups)
-	for i := range pieces {
-		pieces[i].Class = assigned[at[i]]
+		pieces = append(pieces, piece{first: first, last: last, class: known[inside]})
 	}
 	return pieces
 }
@@ -123,9 +115,9 @@ func (w *work) divide(ids *numbers[netip.Addr]) []Interval {
 // edgesOf returns the edges of blocks in order.
 func edgesOf(all []*block) (edges []edge) {
 	for _, b := range all {
-		for _, part := range b.parts {
-			edges = append(edges, edge{at: part.First, mark: b.mark})
-			if end := part.Last.Next(); end.IsValid() {
+		for _, p := range b.parts {
+			edges = append(edges, edge{at: p.first, mark: b.mark})
+			if end := p.last.Next(); end.IsValid() {
 				edges = append(edges, edge{at: end, mark: b.mark})
 			}
 		}
@@ -135,17 +127,17 @@ func edgesOf(all []*block) (edges []edge) {
 }
 
 // classesOf returns the classes of the pieces that a block has, each once, and how many pieces there are.
-func (b *block) classesOf(pieces []Interval) (all []uint32, looked int) {
-	for _, part := range b.parts {
-		from, _ := slices.BinarySearchFunc(pieces, part.First, func(p Interval, a netip.Addr) int {
-			return p.First.Compare(a)
+func (b *block) classesOf(pieces []piece) (all []uint32, looked int) {
+	for _, p := range b.parts {
+		from, _ := slices.BinarySearchFunc(pieces, p.first, func(x piece, a netip.Addr) int {
+			return x.first.Compare(a)
 		})
-		for _, piece := range pieces[from:] {
-			if part.Last.Less(piece.First) {
+		for _, x := range pieces[from:] {
+			if p.last.Less(x.first) {
 				break
 			}
 			looked++
-			all = append(all, piece.Class)
+			all = append(all, x.class)
 		}
 	}
 	slices.Sort(all)

@@ -22,16 +22,12 @@ const lastNumber = 1 << 31
 type Compiler struct {
 	next     uint32
 	profiles *numbers[subject]
-	classes  *numbers[netip.Addr]
-	blocks   *numbers[netip.Addr]
 }
 
 // NewCompiler returns a Compiler that has compiled nothing yet.
 func NewCompiler() *Compiler {
 	c := &Compiler{}
 	c.profiles = newNumbers[subject](&c.next)
-	c.classes = newNumbers[netip.Addr](&c.next)
-	c.blocks = newNumbers[netip.Addr](&c.next)
 	return c
 }
 
@@ -53,13 +49,10 @@ func (c *Compiler) Compile(in Cluster) *State {
 	w.findPeers()
 
 	s := &State{
-		Profiles:   [2]map[netip.Addr]uint32{{}, {}},
+		Numbers:    [2]map[netip.Addr]uint32{{}, {}},
+		Profiles:   map[uint32]*Profile{},
 		Namespaces: w.namespaces,
 	}
-
-	classes := w.classify(c.classes)
-	s.Classes = classes.ofAddress
-	s.Blocks = w.divide(c.blocks)
 
 	for _, p := range profiles {
 		for _, pod := range p.pods {
@@ -67,7 +60,8 @@ func (c *Compiler) Compile(in Cluster) *State {
 		}
 	}
 
-	w.grantAll(s, profiles, classes)
+	classes := w.classify()
+	w.grantAll(s, profiles, classes, w.divide(uint32(len(classes.members))))
 
 	s.Problems = w.problems()
 	return s
@@ -238,7 +232,7 @@ func (p *Policy) usesNames(d Direction) bool {
 func (w *work) assign(s *State, p *profile, pod *Pod) {
 	for _, a := range pod.Addresses {
 		if w.owners[a] == pod {
-			s.Profiles[p.direction][a] = p.number
+			s.Numbers[p.direction][a] = p.number
 		}
 	}
 }

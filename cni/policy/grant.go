@@ -1,32 +1,32 @@
 package policy
 
 import (
-	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 )
-
-// span is a range of ports of a protocol.
-type span struct {
-	protocol    uint8
-	first, last uint16
-}
 
 // allowance is what a profile may have with one class.
 type allowance struct {
 	all   bool
-	spans []span
+	spans []Span
+}
+
+func (a *allowance) ports() Ports {
+	if a.all {
+		return AllTraffic
+	}
+	return portsOf(a.spans)
 }
 
 // grantAll adds what all policies allow to a state. A policy that exceeds a limit in one profile allows nothing
 // in the others either: then it begins anew, without it.
-func (w *work) grantAll(s *State, profiles []*profile, c classes) {
+func (w *work) grantAll(s *State, profiles []*profile, c classes, pieces []piece) {
 	spent := maps.Clone(w.spent)
 	for {
 		refused := len(w.refused)
-		s.Grants, s.Ranges = map[Grant]bool{}, map[Range]bool{}
 		for _, p := range profiles {
-			w.grant(s, p, c)
+			s.Profiles[p.number] = w.grant(p, c, pieces)
 		}
 		if len(w.refused) == refused {
 			return
@@ -35,8 +35,8 @@ func (w *work) grantAll(s *State, profiles []*profile, c classes) {
 	}
 }
 
-// grant adds what the policies of a profile allow to a state.
-func (w *work) grant(s *State, p *profile, c classes) {
+// grant returns what the policies of a profile allow.
+func (w *work) grant(p *profile, c classes, pieces []piece) *Profile {
 	allowed := map[uint32]*allowance{}
 	for _, policy := range p.policies {
 		if p.pods[0].Unknown || policy.Refused != "" || w.refused[policy] != "" {
@@ -44,15 +44,48 @@ func (w *work) grant(s *State, p *profile, c classes) {
 		}
 
 		// Of a policy that exceeds its limit nothing is granted, not what came before the limit.
-		g := grants{work: w, policy: policy, profile: p, classes: c, pieces: s.Blocks}
+		g := grants{work: w, policy: policy, profile: p, classes: c, pieces: pieces}
 		if g.collect() {
 			g.addTo(allowed)
 		}
 	}
 
-	for _, class := range slices.Sorted(maps.Keys(allowed)) {
-		allowed[class].write(s, p.number, class)
+	return describe(p.direction, allowed, c, pieces)
+}
+
+// describe says of addresses what was found for their classes.
+func describe(d Direction, allowed map[uint32]*allowance, c classes, pieces []piece) *Profile {
+	p := &Profile{Direction: d, Peers: map[netip.Addr]Ports{}}
+	ports := map[uint32]Ports{}
+	for class, a := range allowed {
+		ports[class] = a.ports()
 	}
+
+	if p.Any = ports[anyClass]; p.Any == AllTraffic {
+		return p
+	}
+	for class, members := range c.members {
+		if granted := ports[class]; granted != "" {
+			for _, a := range members {
+				p.Peers[a] = granted
+			}
+		}
+	}
+
+	for _, piece := range pieces {
+		granted := ports[piece.class]
+		if granted == "" {
+			continue
+		}
+		if last := len(p.Blocks) - 1; last >= 0 && p.Blocks[last].Ports == granted &&
+			p.Blocks[last].Last.Next() == piece.first {
+			p.Blocks[last].Last = piece.last
+			continue
+		}
+		p.Blocks = append(p.Blocks, Interval{First: piece.first, Last: piece.last, Ports: granted})
+	}
+
+	return p
 }
 
 // grants are what one policy allows the pods of a profile.
@@ -61,7 +94,7 @@ type grants struct {
 	policy  *Policy
 	profile *profile
 	classes classes
-	pieces  []Interval
+	pieces  []piece
 
 	found []classSpan
 }
@@ -69,7 +102,7 @@ type grants struct {
 // classSpan is a span with a class: of no protocol for everything.
 type classSpan struct {
 	class uint32
-	span
+	Span
 }
 
 // collect collects what all rules allow. It reports false when that is too much.
@@ -84,7 +117,7 @@ func (g *grants) collect() bool {
 		}
 
 		if len(r.Ports) == 0 {
-			g.add(classes, span{})
+			g.add(classes, Span{})
 		}
 		for _, port := range r.Ports {
 			g.addPort(at, classes, port)
@@ -100,7 +133,7 @@ func (g *grants) collect() bool {
 // classesOf returns the classes that a rule is for, and how much was looked at.
 func (g *grants) classesOf(at place) (all []uint32, looked int) {
 	if at.any {
-		return []uint32{AnyClass}, 0
+		return []uint32{anyClass}, 0
 	}
 	for _, group := range at.groups {
 		all = append(all, g.classes.of(group)...)
@@ -115,7 +148,7 @@ func (g *grants) classesOf(at place) (all []uint32, looked int) {
 	return slices.Compact(all), looked
 }
 
-func (g *grants) add(classes []uint32, s span) {
+func (g *grants) add(classes []uint32, s Span) {
 	for _, class := range classes {
 		g.found = append(g.found, classSpan{class, s})
 	}
@@ -125,12 +158,12 @@ func (g *grants) add(classes []uint32, s span) {
 func (g *grants) addPort(at place, classes []uint32, port Port) {
 	switch {
 	case port.Name == "":
-		g.add(classes, span{port.Protocol, port.First, port.Last})
+		g.add(classes, Span{port.Protocol, port.First, port.Last})
 
 	case g.profile.direction == Ingress:
 		for _, own := range g.profile.pods[0].Ports {
 			if own.Name == port.Name && own.Protocol == port.Protocol {
-				g.add(classes, span{port.Protocol, own.Number, own.Number})
+				g.add(classes, Span{port.Protocol, own.Number, own.Number})
 			}
 		}
 
@@ -138,7 +171,7 @@ func (g *grants) addPort(at place, classes []uint32, port Port) {
 		numbers := g.classes.named[NamedPort{Name: port.Name, Protocol: port.Protocol}]
 		for _, class := range g.podClasses(at, numbers) {
 			for _, number := range numbers[class] {
-				g.add([]uint32{class}, span{port.Protocol, number, number})
+				g.add([]uint32{class}, Span{port.Protocol, number, number})
 			}
 		}
 	}
@@ -165,49 +198,12 @@ func (g *grants) addTo(allowed map[uint32]*allowance) {
 			a = &allowance{}
 			allowed[f.class] = a
 		}
-		if f.span == (span{}) {
+		if f.Span == (Span{}) {
 			a.all = true
 		} else {
-			a.spans = append(a.spans, f.span)
+			a.spans = append(a.spans, f.Span)
 		}
 	}
-}
-
-// write adds an allowance to a state: what is allowed at all makes single ports superfluous.
-func (a *allowance) write(s *State, profile, class uint32) {
-	if a.all {
-		s.Grants[Grant{Profile: profile, Class: class}] = true
-		return
-	}
-	for _, x := range joinSpans(a.spans) {
-		if x.first == x.last {
-			s.Grants[Grant{Profile: profile, Class: class, Protocol: x.protocol, Port: x.first}] = true
-			continue
-		}
-		s.Ranges[Range{
-			Profile:  profile,
-			Class:    class,
-			Protocol: x.protocol,
-			First:    x.first,
-			Last:     x.last,
-		}] = true
-	}
-}
-
-// joinSpans returns the same ports as disjoint spans that do not touch: the kernel refuses ranges that overlap.
-func joinSpans(all []span) (out []span) {
-	slices.SortFunc(all, func(a, b span) int {
-		return cmp.Or(cmp.Compare(a.protocol, b.protocol), cmp.Compare(a.first, b.first))
-	})
-	for _, next := range all {
-		if i := len(out) - 1; i >= 0 && out[i].protocol == next.protocol &&
-			int(next.first) <= int(out[i].last)+1 {
-			out[i].last = max(out[i].last, next.last)
-			continue
-		}
-		out = append(out, next)
-	}
-	return out
 }
 
 // afford counts an effort for a policy, and reports whether its namespace may still have it.

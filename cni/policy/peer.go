@@ -189,23 +189,34 @@ func textOf(list []Peer) string {
 	return b.String()
 }
 
+// anyClass is the class of any address. Those of pods' addresses begin at 1, and those of blocks follow.
+const anyClass = 0
+
 // classes are the addresses of pods, put together where no rule tells them apart.
 type classes struct {
 	ofAddress map[netip.Addr]uint32
+	members   map[uint32][]netip.Addr
 	// named are the ports that classes have under a name.
 	named map[NamedPort]map[uint32][]uint16
 }
 
+// kind is what tells classes apart.
+type kind struct {
+	mark  mark
+	ports string
+}
+
 // classify puts the addresses of pods into classes.
-func (w *work) classify(ids *numbers[netip.Addr]) classes {
-	type kind struct {
-		mark  mark
-		ports string
+func (w *work) classify() classes {
+	c := classes{
+		ofAddress: map[netip.Addr]uint32{},
+		members:   map[uint32][]netip.Addr{},
+		named:     map[NamedPort]map[uint32][]uint16{},
 	}
-	at := map[kind]int{}
-	var lists [][]netip.Addr
+
+	known := map[kind]uint32{}
 	for _, pod := range w.in.Pods {
-		ports := w.portsOf(pod)
+		ports := w.namedPortsOf(pod)
 		for _, a := range pod.Addresses {
 			m := w.rim.marks[a]
 			if w.owners[a] != pod || m == nil && len(ports) == 0 {
@@ -220,40 +231,33 @@ func (w *work) classify(ids *numbers[netip.Addr]) classes {
 				k.ports = fmt.Sprint(ports)
 			}
 
-			i, known := at[k]
-			if !known {
-				i = len(lists)
-				at[k] = i
-				lists = append(lists, nil)
+			class := known[k]
+			if class == 0 {
+				class = uint32(len(known) + 1)
+				known[k] = class
+				c.name(class, ports)
 			}
-			lists[i] = append(lists[i], a)
+			c.ofAddress[a] = class
+			c.members[class] = append(c.members[class], a)
 		}
 	}
 
-	return w.describe(lists, ids.assign(lists))
-}
-
-// describe says what each class is, by its first address.
-func (w *work) describe(lists [][]netip.Addr, ids []uint32) classes {
-	c := classes{ofAddress: map[netip.Addr]uint32{}, named: map[NamedPort]map[uint32][]uint16{}}
-	for i, list := range lists {
-		for _, a := range list {
-			c.ofAddress[a] = ids[i]
-		}
-
-		for _, port := range w.portsOf(w.owners[list[0]]) {
-			name := NamedPort{Name: port.Name, Protocol: port.Protocol}
-			if c.named[name] == nil {
-				c.named[name] = map[uint32][]uint16{}
-			}
-			c.named[name][ids[i]] = append(c.named[name][ids[i]], port.Number)
-		}
-	}
 	return c
 }
 
-// portsOf returns those of a pod's ports that an egress rule has by name.
-func (w *work) portsOf(pod *Pod) (used []NamedPort) {
+// name says which ports a class has by name.
+func (c classes) name(class uint32, ports []NamedPort) {
+	for _, port := range ports {
+		name := NamedPort{Name: port.Name, Protocol: port.Protocol}
+		if c.named[name] == nil {
+			c.named[name] = map[uint32][]uint16{}
+		}
+		c.named[name][class] = append(c.named[name][class], port.Number)
+	}
+}
+
+// namedPortsOf returns those of a pod's ports that an egress rule has by name.
+func (w *work) namedPortsOf(pod *Pod) (used []NamedPort) {
 	if len(w.rim.names) == 0 || pod.Unknown {
 		return nil
 	}

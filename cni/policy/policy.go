@@ -1,10 +1,10 @@
 // Package policy compiles NetworkPolicies for one node: from the policies, pods and namespaces of the cluster
 // to the elements of a few nftables sets. It is a function of values: it reads nothing and writes nothing.
 //
-// A packet is judged by numbers, not by rules. The local pod's address leads to a profile, one for all pods
-// that the same policies select. The other end's address leads to a class, one for all addresses that no
-// policy tells apart. What is allowed is a set of grants (profile, class, protocol, port). So the rules are
-// the same for one policy and for a thousand, and a policy that changes is a few elements.
+// A packet is judged by what its addresses lead to, not by one policy after the other. The local pod's address
+// leads to a profile, one for all pods that the same policies select; the other end's address leads, in the
+// profile, to the ports that all of these policies together allow it. So a packet costs the same with one
+// policy and with a thousand, and a policy that changes is a few elements.
 //
 // What policies mean: https://kubernetes.io/docs/concepts/services-networking/network-policies/
 package policy
@@ -111,48 +111,34 @@ type Cluster struct {
 	Namespaces map[string]labels.Set
 }
 
-// State is what the kernel is to have. Numbers stay the same from one State of a Compiler to the next where
-// they can.
+// State is what the kernel is to have. A profile keeps its number from one State of a Compiler to the next
+// where it can.
 type State struct {
-	// Profiles are the profiles of local pods that are isolated, by direction.
-	Profiles [2]map[netip.Addr]uint32
-	// Classes are those of pods, Blocks those of other addresses in order; an address may be in both.
-	Classes map[netip.Addr]uint32
-	Blocks  []Interval
-	Grants  map[Grant]bool
-	Ranges  map[Range]bool
+	// Numbers are the profiles of local pods that are isolated, by direction.
+	Numbers  [2]map[netip.Addr]uint32
+	Profiles map[uint32]*Profile
 
 	// Namespaces are those with policies.
 	Namespaces map[string]bool
-	// Problems name the policies whose rules are not in force, as a whole or in part.
+	// Problems name the policies whose rules are not in force.
 	Problems []string
 }
 
-// Interval is a range of addresses, both ends included.
+// Profile is what pods may have in a direction: what Any has, what Peers have for a pod's address, and what
+// Blocks have for any address. The rest they may not.
+type Profile struct {
+	Direction Direction
+	Any       Ports
+	Peers     map[netip.Addr]Ports
+	// Blocks are disjoint and in order.
+	Blocks []Interval
+}
+
+// Interval is a range of addresses, both ends included, and what is allowed with them.
 type Interval struct {
 	First netip.Addr
 	Last  netip.Addr
-	Class uint32
-}
-
-// AnyClass in a grant is any address.
-const AnyClass = 0
-
-// Grant is what pods of a profile may have with addresses of a class. Protocol and Port 0 are all.
-type Grant struct {
-	Profile  uint32
-	Class    uint32
-	Protocol uint8
-	Port     uint16
-}
-
-// Range is a grant for a range of ports.
-type Range struct {
-	Profile  uint32
-	Class    uint32
-	Protocol uint8
-	First    uint16
-	Last     uint16
+	Ports Ports
 }
 
 // IsEmpty reports whether nothing is to be in the kernel.

@@ -112,33 +112,18 @@ func (k kernel) allows(f flow) bool {
 }
 
 func (k kernel) allowsIn(d policy.Direction, self, peer netip.Addr, f flow) bool {
-	profile, isolated := k.Profiles[d][self]
+	number, isolated := k.Numbers[d][self]
 	if !isolated {
 		return true
 	}
 
-	classes := []uint32{policy.AnyClass}
-	if class, ok := k.Classes[peer]; ok {
-		classes = append(classes, class)
+	p := k.Profiles[number]
+	if p.Any.Have(f.protocol, f.port) || p.Peers[peer].Have(f.protocol, f.port) {
+		return true
 	}
-	for _, i := range k.Blocks {
-		if i.First.BitLen() == peer.BitLen() && !peer.Less(i.First) && !i.Last.Less(peer) {
-			classes = append(classes, i.Class)
-		}
-	}
-
-	return slices.ContainsFunc(classes, func(class uint32) bool {
-		if k.Grants[policy.Grant{Profile: profile, Class: class}] ||
-			k.Grants[policy.Grant{Profile: profile, Class: class, Protocol: f.protocol, Port: f.port}] {
-			return true
-		}
-		for r := range k.Ranges {
-			if r.Profile == profile && r.Class == class && r.Protocol == f.protocol &&
-				r.First <= f.port && f.port <= r.Last {
-				return true
-			}
-		}
-		return false
+	return slices.ContainsFunc(p.Blocks, func(i policy.Interval) bool {
+		return i.First.BitLen() == peer.BitLen() && !peer.Less(i.First) && !i.Last.Less(peer) &&
+			i.Ports.Have(f.protocol, f.port)
 	})
 }
 
