@@ -26,6 +26,8 @@ type Network struct {
 	// PerPod has masquerading done pod by pod, in the backend that the configuration names; "" leaves it to
 	// NAT.
 	PerPod masquerade.Backend
+	// Policy holds pods whose namespace has network policies until trivet-netd has written their rules.
+	Policy bool
 	// MACSpoofCheck drops what pods send with another MAC address than their own.
 	MACSpoofCheck bool
 	// IPAMType is that of the plugin that gives addresses; "" for a network on layer 2 only.
@@ -42,6 +44,8 @@ type Network struct {
 type Runtime struct {
 	// MAC is nil when the plugin chooses.
 	MAC net.HardwareAddr
+	// Pod is the pod of Kubernetes, if the container has one.
+	Pod Pod
 	// Ports are the host ports; none when another plugin publishes them.
 	Ports []Port
 	// Limits are those of its traffic; none when another plugin sets them.
@@ -62,7 +66,8 @@ type keys struct {
 	natKeys
 	refusedKeys
 	ipamKeys
-	DNS types.DNS `json:"dns"`
+	DNS    types.DNS `json:"dns"`
+	Policy bool      `json:"networkPolicy"`
 }
 
 // bridgeKeys are upstream's keys of the bridge, and hostRouted, which is ours.
@@ -155,6 +160,12 @@ func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 	}
 	if n.Runtime, err = k.runtime(args, o.HostPorts); err != nil {
 		return nil, err
+	}
+
+	n.Policy = k.Policy && o.HostPorts
+	n.Runtime.Pod = args.Pod
+	if n.Policy && !n.Bridge.HostRouted {
+		return nil, Invalid("networkPolicy needs hostRouted: what is bridged passes no rules")
 	}
 
 	if k.IPAM.Type == HostLocal || k.IPAM.Type == Own {

@@ -49,12 +49,10 @@ func (f Family) IsProtocol() []expr.Any {
 
 // SendTo: meta pkttype set host, ether daddr set MAC.
 func SendTo(mac net.HardwareAddr) []expr.Any {
-	padded := make([]byte, 8)
-	copy(padded, mac)
 	return []expr.Any{
 		&expr.Immediate{Register: Reg0, Data: make([]byte, 4)},
 		&expr.Meta{Key: expr.MetaKeyPKTTYPE, SourceRegister: true, Register: Reg0},
-		&expr.Immediate{Register: Reg0, Data: padded},
+		&expr.Immediate{Register: Reg0, Data: mac},
 		&expr.Payload{
 			OperationType:  expr.PayloadWrite,
 			SourceRegister: Reg0,

@@ -19,13 +19,18 @@ func DeletesFrom(table string, kind uint16, body []byte) bool {
 		return false
 	}
 
-	deletes := false
+	return IsOf(table, body)
+}
+
+// IsOf reports whether a message is about something of a table.
+func IsOf(table string, body []byte) bool {
+	is := false
 	Attributes(body, func(kind uint16, value []byte) {
 		// The table's name is the first attribute of all of them.
 		if kind == unix.NFTA_TABLE_NAME && netlink.Text(value) == table {
-			deletes = true
+			is = true
 		}
 	})
 
-	return deletes
+	return is
 }

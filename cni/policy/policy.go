@@ -95,6 +95,11 @@ type Pod struct {
 	Unknown bool
 }
 
+// ComparePods orders pods by namespace and name.
+func ComparePods(a, b *Pod) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
 // NamedPort is a port of a container.
 type NamedPort struct {
 	Name     string

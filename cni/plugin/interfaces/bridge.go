@@ -61,6 +61,11 @@ func (b Bridge) Add(c *call.Call) (err error) {
 		return err
 	}
 
+	held, err := holdPod(c, n, podAddresses(attachment), &back)
+	if err != nil {
+		return err
+	}
+
 	// After a failure, an interface of this name is not one that this call made.
 	ended := c.Steps.Begin("attach interface")
 	ends, err := bridge.Attach(host, n.Bridge, attachment)
@@ -87,6 +92,9 @@ func (b Bridge) Add(c *call.Call) (err error) {
 		return err
 	}
 	if err := appendGateway(host, n, result); err != nil {
+		return err
+	}
+	if err := held.await(); err != nil {
 		return err
 	}
 
@@ -199,8 +207,11 @@ func (b Bridge) Del(c *call.Call) error {
 		return err
 	}
 
-	// The address stays reserved while the interface may be there.
+	// The address stays reserved, and its rules stay, while the interface may be there.
 	if err := detach(c, t); err != nil {
+		return err
+	}
+	if err := forget(c, t, pool); err != nil {
 		return err
 	}
 
@@ -255,7 +266,7 @@ func (b Bridge) GC(c *call.Call) error {
 	}
 
 	limits := shaping.Keep(host, t.Network, t.Valid.HasLabel)
-	return errors.Join(ports, limits, keepOwnRules(host, t), keep(c, t))
+	return errors.Join(ports, limits, keepOwnRules(host, t), keepPods(t, pool), keep(c, t))
 }
 
 // hostPorts returns the host ports of a network for DEL and GC, which only need the name of the table.
