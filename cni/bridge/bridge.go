@@ -87,8 +87,5 @@ func Alias(network string, owner ipam.Owner) string { return aliasPrefix(network
 // IsAttached reports whether an attachment has its interface: not one that DEL has cut off.
 func IsAttached(host *rtnl.Conn, network string, owner ipam.Owner) bool {
 	link, err := host.LinkByName(HostName(network, owner))
-	return err == nil && IsLive(link)
+	return err == nil && link.Group != discardGroup
 }
-
-// IsLive reports whether a host's end is not one that DEL has cut off.
-func IsLive(l rtnl.Link) bool { return l.Group != discardGroup }

@@ -19,6 +19,7 @@ import (
 	"github.com/trivet-node/trivet/cni/policy/filter"
 	"github.com/trivet-node/trivet/cni/policy/hold"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/internal/bootid"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/retry"
 )
@@ -36,6 +37,8 @@ type Config struct {
 // Report is what a pass found.
 type Report struct {
 	Took time.Duration
+	// Compiled is how much of it was work, not waiting for the kernel.
+	Compiled time.Duration
 	// Changed says that the pass has changed something in the kernel.
 	Changed bool
 	// Policies counts those of the cluster, Isolated the pods of this node that some of them select.
@@ -47,7 +50,8 @@ type Report struct {
 	Problems []string
 }
 
-// Between two passes are at least minPause and pauseShare times what the last one took, up to maxPause.
+// Between two passes are at least minPause and pauseShare times what the last one has worked, up to maxPause.
+// The kernel lets whoever deletes something wait for some 10 ms, which is no work.
 const (
 	minPause   = 5 * time.Millisecond
 	maxPause   = time.Second
@@ -93,7 +97,7 @@ func New(client *kube.Client, cfg Config, changed func(), log *slog.Logger) *Enf
 		backoff:  retry.Backoff{First: firstRetry, Max: lastRetry},
 		report:   Report{Err: policies.ErrNoListYet},
 	}
-	// What comes before the bridge is made, or moved, comes after boot.
+	// Reservations of an earlier boot are left to the plugin.
 	e.cfg.Pool.BootScoped = false
 	e.source = policies.New(client, e.Wake)
 	return e
@@ -133,6 +137,11 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	}
 	defer func() { _ = host.Close() }()
 
+	boot, err := bootid.Read()
+	if err != nil {
+		return err
+	}
+
 	pool, err := e.cfg.Pool.Create()
 	if err != nil {
 		return err
@@ -156,10 +165,10 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	running.Go(func() { watchEnded <- rtnl.Watch(ctx, e.Wake) })
 	running.Go(func() { e.source.Run(ctx) })
 
-	p := pass{Enforcer: e, host: host, network: network}
+	p := pass{Enforcer: e, host: host, network: network, boot: boot}
 	for {
 		next := time.NewTimer(p.make(ctx))
-		pause := min(max(minPause, pauseShare*e.Report().Took), maxPause)
+		pause := min(max(minPause, pauseShare*e.Report().Compiled), maxPause)
 		if retry.Sleep(ctx, pause) != nil {
 			return nil
 		}

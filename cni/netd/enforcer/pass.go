@@ -2,14 +2,11 @@ package enforcer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"time"
 
-	"github.com/trivet-node/trivet/cni/bridge"
-	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/netd/policies"
 	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/policy"
@@ -24,6 +21,7 @@ type pass struct {
 	*Enforcer
 	host    *rtnl.Conn
 	network hold.Network
+	boot    string
 }
 
 // make makes a pass, and returns after how long the next one follows without any event.
@@ -50,6 +48,8 @@ func (p pass) enforce(r *Report) error {
 	if forgotten {
 		p.filter.Forget()
 	}
+
+	began := time.Now()
 	// Nothing is changed on half a list: what is in the kernel stays in force.
 	if err := p.source.Waiting(); err != nil {
 		return fmt.Errorf("network policies: %w", err)
@@ -69,6 +69,7 @@ func (p pass) enforce(r *Report) error {
 	r.Policies = len(cluster.Policies)
 	r.Problems = state.Problems
 	r.Isolated = countIsolated(cluster.Pods, state)
+	r.Compiled = time.Since(began)
 
 	// From here on pods of these namespaces are held; a pod that is being added now was so before, or its
 	// namespace had no policies that anybody knew of.
@@ -95,10 +96,7 @@ type local struct {
 	// held are addresses that wait for their rules.
 	held []netip.Addr
 	// records are those of attachments that have their interface, or are about to get it.
-	records  []hold.Record
-	attached map[ipam.Owner]bool
-	// strays are held addresses that no record is about.
-	strays []netip.Addr
+	records []hold.Record
 }
 
 // findLocal reads the plugin's records.
@@ -111,32 +109,11 @@ func (p pass) findLocal() (l local, err error) {
 	if err != nil {
 		return l, err
 	}
-	links, err := p.host.Links()
-	if err != nil {
-		return l, err
-	}
 
-	names := map[string]bool{}
-	for _, link := range links {
-		names[link.Name] = bridge.IsLive(link)
-	}
-
-	l.attached = map[ipam.Owner]bool{}
-	recorded := map[netip.Addr]bool{}
+	// Those of an earlier boot stay until the plugin is called.
 	for _, r := range all {
-		l.attached[r.Owner] = names[bridge.HostName(p.network.Name, r.Owner)]
-		held := slices.ContainsFunc(r.Addresses, func(a netip.Addr) bool { return slices.Contains(l.held, a) })
-		// A record of an earlier boot stays until the plugin is called.
-		if l.attached[r.Owner] || held {
+		if r.Boot == p.boot {
 			l.records = append(l.records, r)
-		}
-		for _, a := range r.Addresses {
-			recorded[a] = true
-		}
-	}
-	for _, a := range l.held {
-		if !recorded[a] {
-			l.strays = append(l.strays, a)
 		}
 	}
 	return l, nil
@@ -220,13 +197,9 @@ func (p pass) bridge(subnets []netip.Prefix) (b filter.Bridge, err error) {
 	return b, nil
 }
 
-// release lets go the pods whose rules are written, once they have their interface: before that, the next pass
-// could take their record for a former one's. A pod that the API has not told of yet waits.
+// release lets go the pods whose rules are written, and addresses that no record is about. A pod that the API
+// has not told of yet waits.
 func (p pass) release(l local, pods []*policy.Pod, s *policy.State) error {
-	if len(l.held) == 0 {
-		return nil
-	}
-
 	unknown := map[netip.Addr]bool{}
 	for _, pod := range pods {
 		for _, a := range pod.Addresses {
@@ -234,19 +207,12 @@ func (p pass) release(l local, pods []*policy.Pod, s *policy.State) error {
 		}
 	}
 
-	due := slices.Clone(l.strays)
-	for _, r := range l.records {
-		for _, a := range r.Addresses {
-			if l.attached[r.Owner] && !unknown[a] && slices.Contains(l.held, a) {
-				due = append(due, a)
-			}
-		}
-	}
+	due := slices.DeleteFunc(slices.Clone(l.held), func(a netip.Addr) bool { return unknown[a] })
 	if len(due) == 0 {
 		return nil
 	}
 	if err := p.network.Release(due); err != nil {
-		return errors.Join(errors.New("let pods go whose network policies are in force"), err)
+		return fmt.Errorf("let pods go whose network policies are in force: %w", err)
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/internal/bootid"
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
@@ -38,6 +39,8 @@ type Record struct {
 	Pod       string       `json:"pod"`
 	UID       string       `json:"uid,omitempty"`
 	Addresses []netip.Addr `json:"addresses"`
+	// Boot is the boot that the record is of: no attachment outlives it.
+	Boot string `json:"boot"`
 }
 
 // Network is where the pods of a network are recorded and held.
@@ -58,6 +61,10 @@ func (n Network) file(owner ipam.Owner) string {
 // Begin records a pod, and holds its addresses if its namespace has policies; it reports whether they are
 // held. The pod's interface must not exist yet.
 func (n Network) Begin(r Record) (held bool, err error) {
+	if r.Boot, err = bootid.Read(); err != nil {
+		return false, err
+	}
+
 	// With the lock, neither GC nor the removal of the table comes between.
 	err = n.Pool.Locked(func() error {
 		if err := n.write(r); err != nil {
@@ -128,7 +135,8 @@ func (n Network) Keep(valid func(ipam.Owner) bool) error {
 	})
 }
 
-// Records lists the pods on record. What cannot be read is left out: it names no pod.
+// Records lists the pods on record, those of an earlier boot too. What cannot be read is left out: it names no
+// pod.
 func (n Network) Records() (all []Record, err error) {
 	entries, err := os.ReadDir(n.dir(ipam.PodsDir))
 	if errors.Is(err, os.ErrNotExist) {
