@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/trivet-node/trivet/cni/bridge"
 	"github.com/trivet-node/trivet/cni/netd/policies"
 	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/policy"
@@ -77,7 +78,7 @@ func (p pass) enforce(r *Report) error {
 		return err
 	}
 
-	link, err := p.bridge(subnets)
+	link, err := p.bridge(subnets, local.records)
 	if err != nil {
 		return err
 	}
@@ -175,7 +176,7 @@ func countIsolated(pods []*policy.Pod, s *policy.State) (count int) {
 
 // bridge returns the bridge whose frames have to be brought before the rules. Where br_netfilter calls them for
 // bridged frames, that is not needed, and would break what it translates while it bridges.
-func (p pass) bridge(subnets []netip.Prefix) (b filter.Bridge, err error) {
+func (p pass) bridge(subnets []netip.Prefix, records []hold.Record) (b filter.Bridge, err error) {
 	link, err := p.host.LinkByName(p.cfg.Bridge)
 	if netlink.IsNotExist(err) {
 		return b, nil
@@ -185,6 +186,11 @@ func (p pass) bridge(subnets []netip.Prefix) (b filter.Bridge, err error) {
 	}
 
 	b.MAC = link.MAC
+	b.Ports = map[string][]netip.Addr{}
+	for _, r := range records {
+		b.Ports[bridge.HostName(p.network.Name, r.Owner)] = r.Addresses
+	}
+
 	for _, s := range subnets {
 		name := "net/bridge/bridge-nf-call-iptables"
 		if s.Addr().Is6() {

@@ -1,7 +1,9 @@
 package filter_test
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -151,6 +153,51 @@ func TestAnUpdateWritesOnlyWhatDiffers(t *testing.T) {
 	if after := n.ruleset(); after != before {
 		t.Errorf("a second process writes %s", after)
 	}
+}
+
+// With CAP_NET_RAW a pod can also write another source.
+func TestAPodSendsFromItsOwnAddressesOnly(t *testing.T) {
+	n := newNode(t, 3)
+	var packets net.PacketConn
+	err := namespace.Do(func() (err error) { packets, err = net.ListenPacket("udp", ":99"); return err }, n.pods[0].netns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = packets.Close() }()
+
+	// Only pod 2 may send to pod 0. Pod 1 takes its addresses.
+	allow := policy.Rule{Peers: []policy.Peer{{Pods: only(2)}}}
+	n.in(n.pods[1].netns, fmt.Sprintf("ip addr add %s/32 dev lo; ip addr add %s/128 dev lo nodad", n.pods[2].v4, n.pods[2].v6))
+	arrives := func(from, to netip.Addr) bool {
+		_ = namespace.Do(func() error {
+			source := net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+			conn, err := net.DialUDP("udp", source, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 99)))
+			if err != nil {
+				return err
+			}
+			_, err = conn.Write([]byte("x"))
+			return errors.Join(err, conn.Close())
+		}, n.pods[1].netns)
+		_ = packets.SetReadDeadline(time.Now().Add(patience))
+		_, _, err := packets.ReadFrom(make([]byte, 1))
+		return err == nil
+	}
+
+	compiler := policy.NewCompiler()
+	n.apply(compiler, n.cluster(isolate(0, policy.Ingress, allow)))
+	if !arrives(n.pods[2].v4, n.pods[0].v4) || !arrives(n.pods[2].v6, n.pods[0].v6) {
+		t.Fatal("the packets that the test sends do not arrive without the rule either")
+	}
+
+	n.bridge.Ports = map[string][]netip.Addr{}
+	for i, p := range n.pods {
+		n.bridge.Ports[fmt.Sprint("veth", i)] = []netip.Addr{p.v4, p.v6}
+	}
+	n.apply(compiler, n.cluster(isolate(0, policy.Ingress, allow)))
+	if arrives(n.pods[2].v4, n.pods[0].v4) || arrives(n.pods[2].v6, n.pods[0].v6) {
+		t.Error("pod 1 sends in the name of pod 2")
+	}
+	n.expect("pod 2 itself", n.pods[0], "tcp", 80, "2n")
 }
 
 // With CAP_NET_RAW a pod can send frames past the gateway.

@@ -54,11 +54,14 @@ type chain struct {
 
 // keyTypes are the types of keys by name.
 var keyTypes = map[string]nftables.SetDatatype{
-	"ip":      nftables.TypeIPAddr,
-	"ip6":     nftables.TypeIP6Addr,
-	"ip ip":   nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIPAddr),
-	"ip6 ip6": nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeIP6Addr),
-	"port":    nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService),
+	"ip":         nftables.TypeIPAddr,
+	"ip6":        nftables.TypeIP6Addr,
+	"ip ip":      nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIPAddr),
+	"ip6 ip6":    nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeIP6Addr),
+	"ifname":     nftables.TypeIFName,
+	"ifname ip":  nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIPAddr),
+	"ifname ip6": nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIP6Addr),
+	"port":       nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService),
 }
 
 func newLayout(table *nftables.Table) *layout {

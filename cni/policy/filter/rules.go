@@ -2,8 +2,6 @@ package filter
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -120,42 +118,4 @@ func newPortsChain(d policy.Direction, set string) *chain {
 		nft.InSet(&nftables.Set{Name: set}),
 		[]expr.Any{&verdict},
 	)}}
-}
-
-// Bridge is the bridge of the pods. What pods send each other is routed by the host, and so passes the rules;
-// but a pod that may write raw frames can address its neighbour on the bridge.
-type Bridge struct {
-	MAC     net.HardwareAddr
-	Subnets []netip.Prefix
-}
-
-// layoutOfBridge returns the rules for frames: one between pods goes to the host, whatever its destination, and
-// what is bridged to a pod nevertheless is dropped.
-func layoutOfBridge(table *nftables.Table, b Bridge) *layout {
-	l := newLayout(table)
-	if len(b.Subnets) == 0 {
-		return l
-	}
-
-	const natDestination = -300
-	text := fmt.Sprint(b)
-	in := &chain{hook: nftables.ChainHookPrerouting, priority: natDestination, text: text}
-	across := &chain{hook: nftables.ChainHookForward, text: text}
-	for _, p := range b.Subnets {
-		f := nft.FamilyOf(p.Addr())
-		in.rules = append(in.rules, newRule(
-			f.IsProtocol(),
-			f.IsWithin(f.Source, p),
-			f.IsWithin(f.Destination, p),
-			nft.SendTo(b.MAC),
-		))
-		across.rules = append(across.rules, newRule(
-			f.IsProtocol(),
-			f.IsWithin(f.Destination, p),
-			nft.Verdict(expr.VerdictDrop),
-		))
-	}
-
-	l.chains["prerouting"], l.chains["forward"] = in, across
-	return l
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -204,4 +205,10 @@ func (n *node) write(s *policy.State) (changed bool) {
 	return changed
 }
 
-func (n *node) ruleset() string { return strings.TrimSpace(n.in(n.netns, "nft list ruleset")) }
+var counted = regexp.MustCompile(`packets \d+ bytes \d+`)
+
+// ruleset is what nft(8) lists, without what was counted.
+func (n *node) ruleset() string {
+	n.t.Helper()
+	return counted.ReplaceAllString(strings.TrimSpace(n.in(n.netns, "nft list ruleset")), "")
+}
