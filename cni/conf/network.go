@@ -141,16 +141,14 @@ func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 		DNS:            k.DNS,
 		IPAMType:       k.IPAM.Type,
 		Pool:           k.IPAM.poolKeys.location(k.Name),
+		Policy:         k.Policy && o.HostPorts,
 		MACSpoofCheck:  k.MACSpoofCheck,
 	}
 	if err := check(n.Bridge); err != nil {
 		return nil, err
 	}
-	if n.Bridge.VLANs, err = k.bridgeKeys.vlans(); err != nil {
+	if err := k.bridgeKeys.setVLANs(&n.Bridge); err != nil {
 		return nil, err
-	}
-	if link := n.Bridge.GatewayLink(); n.Bridge.IsGateway && !isInterfaceName(link) {
-		return nil, Invalid("%s, the gateway in vlan %d, is not an interface name", link, k.VLAN)
 	}
 	if err := checkIPAMType(n.IPAMType); err != nil {
 		return nil, err
@@ -160,12 +158,6 @@ func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 	}
 	if n.Runtime, err = k.runtime(args, o.HostPorts); err != nil {
 		return nil, err
-	}
-
-	n.Policy = k.Policy && o.HostPorts
-	n.Runtime.Pod = args.Pod
-	if n.Policy && !n.Bridge.HostRouted {
-		return nil, Invalid("networkPolicy needs hostRouted: what is bridged passes no rules")
 	}
 
 	if k.IPAM.Type == HostLocal || k.IPAM.Type == Own {
@@ -201,6 +193,17 @@ func (k bridgeKeys) config(network string) bridge.Config {
 	}
 
 	return c
+}
+
+// setVLANs sets the VLANs of a bridge, and checks the name of the gateway's link in one.
+func (k bridgeKeys) setVLANs(c *bridge.Config) (err error) {
+	if c.VLANs, err = k.vlans(); err != nil {
+		return err
+	}
+	if link := c.GatewayLink(); c.IsGateway && !isInterfaceName(link) {
+		return Invalid("%s, the gateway in vlan %d, is not an interface name", link, k.VLAN)
+	}
+	return nil
 }
 
 func check(c bridge.Config) error {
@@ -256,7 +259,8 @@ func (k natKeys) config(n *Network, hostPorts bool) (hostnat.Config, error) {
 }
 
 // refuse returns an error that names the first key that is not supported: portmap's, which trivet-cni has no
-// equivalent of, since its host ports are elements of maps. As plugins, bridge and portmap have all keys.
+// equivalent of, since its host ports are elements of maps. As plugins, bridge and portmap have all keys. A
+// key that another one needs is named, too.
 func (k *keys) refuse() error {
 	for _, refused := range []struct {
 		key string
@@ -276,10 +280,14 @@ func (k *keys) refuse() error {
 		}
 	}
 
+	if k.Policy && !k.HostRouted {
+		return Invalid("networkPolicy needs hostRouted: what is bridged passes no rules")
+	}
 	return nil
 }
 
 func (k *keys) runtime(args Args, hostPorts bool) (r Runtime, err error) {
+	r.Pod = args.Pod
 	if r.MAC, err = k.mac(args); err != nil {
 		return r, err
 	}

@@ -52,9 +52,9 @@ func (d *Daemon) reportPolicies(podCIDRs []netip.Prefix, r *Report) {
 	r.Notes = append(r.Notes, found.Problems...)
 }
 
-// holdsPods reports whether the plugin is to hold pods until their policies are in force. That begins when the
-// policies were known once, and does not end with them: after a reboot, pods may start before the API server
-// answers. A node that has no configuration yet waits for it.
+// holdsPods reports whether the plugin is to hold pods until their policies are in force. That begins when
+// the policies were known once, and does not end with them: after a reboot, pods may start before the API
+// server answers. A node that has no configuration yet waits for it.
 func (d *Daemon) holdsPods() (bool, error) {
 	if d.enforcer == nil {
 		return false, nil

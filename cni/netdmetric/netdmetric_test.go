@@ -87,7 +87,12 @@ func (rules) Dropped() ([2]uint64, error) { return [2]uint64{4, 2}, nil }
 
 func TestPassesOverPoliciesAreCounted(t *testing.T) {
 	s := New(nil, rules{})
-	s.Enforced(enforcer.Report{Changed: true, Policies: 3, Isolated: 2, Problems: []string{"a/b is too large"}})
+	s.Enforced(enforcer.Report{
+		Changed:  true,
+		Policies: 3,
+		Isolated: 2,
+		Problems: []string{"a/b is too large"},
+	})
 	s.Enforced(enforcer.Report{Err: errors.New("the API server is away")})
 	has(t, s,
 		`trivet_netd_policy_passes_total{result="ok"} 1`,

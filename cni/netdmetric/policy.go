@@ -23,8 +23,8 @@ func (s *Set) addPolicyMetrics() {
 		Help:      "Number of times the rules of network policies were changed in the kernel.",
 	})
 	s.policies = gauge("policies", "Number of network policies of the cluster.")
-	s.refused = gauge("policies_refused", "Number of network policies that allow nothing here, since they are "+
-		"too large or cannot be read.")
+	s.refused = gauge("policies_refused",
+		"Number of network policies that allow nothing here: they are too large or cannot be read.")
 	s.isolated = gauge("policy_pods", "Number of pods of the node that network policies select.")
 	s.dropped = desc("policy_dropped_packets_total",
 		"Number of packets that network policies dropped, by direction, since the rules were written.",

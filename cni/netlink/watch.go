@@ -20,8 +20,8 @@ func Watch(ctx context.Context, family Family, groups uint32, visit func(kind ui
 	return WatchSenders(ctx, family, groups, func(_ uint32, kind uint16, body []byte) { visit(kind, body) })
 }
 
-// WatchSenders is Watch for callers that tell their own changes from others': each message has the port of the
-// socket whose request it follows.
+// WatchSenders is Watch for callers that tell their own changes from others': each message has the port of
+// the socket whose request it follows.
 func WatchSenders(
 	ctx context.Context, family Family, groups uint32, visit func(port uint32, kind uint16, body []byte),
 ) error {

@@ -15,7 +15,7 @@ const (
 	maxEffort       = 2_000_000
 )
 
-// lastNumber is when numbers begin anew.
+// lastNumber is when numbers begin at 1 again.
 const lastNumber = 1 << 31
 
 // Compiler compiles one state of the cluster after the other. It is not safe for concurrent use.

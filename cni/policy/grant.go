@@ -19,8 +19,8 @@ func (a *allowance) ports() Ports {
 	return portsOf(a.spans)
 }
 
-// grantAll adds what all policies allow to a state. A policy that exceeds a limit in one profile allows nothing
-// in the others either: then it begins anew, without it.
+// grantAll adds what all policies allow to a state. A policy that exceeds a limit in one profile allows
+// nothing in the others either: then all are granted again, without it.
 func (w *work) grantAll(s *State, profiles []*profile, c classes, pieces []piece) {
 	spent := maps.Clone(w.spent)
 	for {
@@ -44,7 +44,13 @@ func (w *work) grant(p *profile, c classes, pieces []piece) *Profile {
 		}
 
 		// Of a policy that exceeds its limit nothing is granted, not what came before the limit.
-		g := grants{work: w, policy: policy, profile: p, classes: c, pieces: pieces}
+		g := grants{
+			work:    w,
+			policy:  policy,
+			profile: p,
+			classes: c,
+			pieces:  pieces,
+		}
 		if g.collect() {
 			g.addTo(allowed)
 		}

@@ -94,7 +94,8 @@ func (w *work) findPlace(p *Policy, d Direction, r *Rule) {
 	w.rim.places[r] = at
 }
 
-// groupOf returns the pods that a peer selects; nil when the policy has no more right to have them looked for.
+// groupOf returns the pods that a peer selects; nil when the policy has no more right to have them looked
+// for.
 func (w *work) groupOf(p *Policy, peer Peer) *group {
 	key := "own " + p.Namespace
 	if peer.Namespaces != nil {

@@ -1,10 +1,10 @@
 // Package policy compiles NetworkPolicies for one node: from the policies, pods and namespaces of the cluster
 // to the elements of a few nftables sets. It is a function of values: it reads nothing and writes nothing.
 //
-// A packet is judged by what its addresses lead to, not by one policy after the other. The local pod's address
-// leads to a profile, one for all pods that the same policies select; the other end's address leads, in the
-// profile, to the ports that all of these policies together allow it. So a packet costs the same with one
-// policy and with a thousand, and a policy that changes is a few elements.
+// A packet is judged by what its addresses lead to, not by one policy after the other. The local pod's
+// address leads to a profile, one for all pods that the same policies select; the other end's address leads,
+// in the profile, to the ports that all of these policies together allow it. So a packet costs the same with
+// one policy and with a thousand, and a policy that changes is a few elements.
 //
 // What policies mean: https://kubernetes.io/docs/concepts/services-networking/network-policies/
 package policy

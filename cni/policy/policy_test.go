@@ -73,7 +73,10 @@ func TestNumbersStayWhereNothingChanges(t *testing.T) {
 	d := policytest.NewDice(7)
 	c := d.Cluster()
 	c.Policies = append(c.Policies, &policy.Policy{
-		Namespace: "x", Name: "deny", Pods: labels.Everything(), Isolates: [2]bool{true, true},
+		Namespace: "x",
+		Name:      "deny",
+		Pods:      labels.Everything(),
+		Isolates:  [2]bool{true, true},
 	})
 	compiler := policy.NewCompiler()
 	first := compiler.Compile(c)
@@ -98,7 +101,12 @@ func TestAPolicyThatIsTooMuchIsNamedAndCostsNobodyElse(t *testing.T) {
 		})
 	}
 
-	evil := &policy.Policy{Namespace: "evil", Name: "huge", Pods: labels.Everything(), Isolates: [2]bool{true}}
+	evil := &policy.Policy{
+		Namespace: "evil",
+		Name:      "huge",
+		Pods:      labels.Everything(),
+		Isolates:  [2]bool{true},
+	}
 	var ports []policy.Port
 	for i := range 2000 {
 		ports = append(ports, policy.Port{Protocol: tcp, First: uint16(2 * i), Last: uint16(2 * i)})
@@ -107,7 +115,12 @@ func TestAPolicyThatIsTooMuchIsNamedAndCostsNobodyElse(t *testing.T) {
 		peer := policy.Peer{Pods: policytest.Selector(fmt.Sprint("i=", i)), Namespaces: labels.Everything()}
 		evil.Rules[0] = append(evil.Rules[0], policy.Rule{Peers: []policy.Peer{peer}, Ports: ports})
 	}
-	good := &policy.Policy{Namespace: "good", Name: "web", Pods: labels.Everything(), Isolates: [2]bool{true}}
+	good := &policy.Policy{
+		Namespace: "good",
+		Name:      "web",
+		Pods:      labels.Everything(),
+		Isolates:  [2]bool{true},
+	}
 	good.Rules[0] = []policy.Rule{{Ports: []policy.Port{{Protocol: tcp, First: 80, Last: 80}}}}
 	c.Policies = []*policy.Policy{evil, good}
 
@@ -117,7 +130,12 @@ func TestAPolicyThatIsTooMuchIsNamedAndCostsNobodyElse(t *testing.T) {
 	}
 	from := netip.MustParseAddr("192.0.2.1")
 	for i, p := range c.Pods {
-		f := policytest.Flow{From: from, To: p.Addresses[0], Protocol: tcp, Port: 80}
+		f := policytest.Flow{
+			From:     from,
+			To:       p.Addresses[0],
+			Protocol: tcp,
+			Port:     80,
+		}
 		if want := i%2 == 0; (kernel{s}).allows(f) != want {
 			t.Errorf("%s/%s: allowed is not %v", p.Namespace, p.Name, want)
 		}

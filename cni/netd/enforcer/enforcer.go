@@ -51,7 +51,7 @@ type Report struct {
 }
 
 // Between two passes are at least minPause and pauseShare times what the last one has worked, up to maxPause.
-// The kernel lets whoever deletes something wait for some 10 ms, which is no work.
+// The kernel makes a transaction that deletes something wait for some 10 ms, which is no work.
 const (
 	minPause   = 5 * time.Millisecond
 	maxPause   = time.Second
@@ -165,7 +165,12 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	running.Go(func() { watchEnded <- rtnl.Watch(ctx, e.Wake) })
 	running.Go(func() { e.source.Run(ctx) })
 
-	p := pass{Enforcer: e, host: host, network: network, boot: boot}
+	p := pass{
+		Enforcer: e,
+		host:     host,
+		network:  network,
+		boot:     boot,
+	}
 	for {
 		next := time.NewTimer(p.make(ctx))
 		pause := min(max(minPause, pauseShare*e.Report().Compiled), maxPause)

@@ -27,7 +27,12 @@ func TestPodsOfTheNodeHaveTheAddressesThatThePluginRecorded(t *testing.T) {
 		}
 	}
 	record := func(name, uid, ip string) hold.Record {
-		return hold.Record{Namespace: "ns", Pod: name, UID: uid, Addresses: addresses(ip)}
+		return hold.Record{
+			Namespace: "ns",
+			Pod:       name,
+			UID:       uid,
+			Addresses: addresses(ip),
+		}
 	}
 
 	static := pod("static", "api", "here")

@@ -174,8 +174,8 @@ func countIsolated(pods []*policy.Pod, s *policy.State) (count int) {
 	return count
 }
 
-// bridge returns the bridge whose frames have to be brought before the rules. Where br_netfilter calls them for
-// bridged frames, that is not needed, and would break what it translates while it bridges.
+// bridge returns the bridge whose frames have to be brought before the rules. Where br_netfilter calls them
+// for bridged frames, that is not needed, and would break what it translates while it bridges.
 func (p pass) bridge(subnets []netip.Prefix, records []hold.Record) (b filter.Bridge, err error) {
 	link, err := p.host.LinkByName(p.cfg.Bridge)
 	if netlink.IsNotExist(err) {
@@ -203,8 +203,8 @@ func (p pass) bridge(subnets []netip.Prefix, records []hold.Record) (b filter.Br
 	return b, nil
 }
 
-// release lets go the pods whose rules are written, and addresses that no record is about. A pod that the API
-// has not told of yet waits.
+// release lets go the pods whose rules are written, and addresses that no record is about. A pod that is not
+// in the list of the API yet waits.
 func (p pass) release(l local, pods []*policy.Pod, s *policy.State) error {
 	unknown := map[netip.Addr]bool{}
 	for _, pod := range pods {

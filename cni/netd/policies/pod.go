@@ -103,7 +103,8 @@ func slimContainers(all []corev1.Container) (kept []corev1.Container) {
 	return kept
 }
 
-// samePod reports whether two versions of a pod are the same to policies: its containers' ports do not change.
+// samePod reports whether two versions of a pod are the same to policies: its containers' ports do not
+// change.
 func samePod(a, b *corev1.Pod) bool {
 	return a.UID == b.UID && labels.Equals(a.Labels, b.Labels) && a.Status.Phase == b.Status.Phase &&
 		a.Spec.NodeName == b.Spec.NodeName && slices.Equal(a.Status.PodIPs, b.Status.PodIPs)

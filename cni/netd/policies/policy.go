@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxParts is how many rules, peers, exceptions and ports a policy may have together. An object of the API may
-// be 1.5 MB large, which is ten times as many.
+// maxParts is how many rules, peers, exceptions and ports a policy may have together. An object of the API
+// may be 1.5 MB large, which is ten times as many.
 const maxParts = 3000
 
 // Convert returns a NetworkPolicy as it is compiled. One that cannot be read as it is meant, or that is too

@@ -38,8 +38,10 @@ func TestPolicyTypesAreFilledInAsTheAPIServerDoes(t *testing.T) {
 
 func TestRulesAreReadAsTheyAreMeant(t *testing.T) {
 	p := convert(t, `{"podSelector":{"matchLabels":{"app":"a"}},"ingress":[{
-		"from":[{"podSelector":{}},{"namespaceSelector":{}},{"ipBlock":{"cidr":"10.1.2.3/8","except":["10.2.0.0/16"]}},{}],
-		"ports":[{"port":80},{"port":"web","protocol":"UDP"},{"port":8000,"endPort":8010},{"protocol":"SCTP"}]}]}`)
+		"from":[{"podSelector":{}},{"namespaceSelector":{}},
+			{"ipBlock":{"cidr":"10.1.2.3/8","except":["10.2.0.0/16"]}},{}],
+		"ports":[{"port":80},{"port":"web","protocol":"UDP"},
+			{"port":8000,"endPort":8010},{"protocol":"SCTP"}]}]}`)
 	if p.Refused != "" || p.Pods.String() != "app=a" || len(p.Rules[policy.Ingress]) != 1 {
 		t.Fatalf("%+v", p)
 	}
@@ -99,8 +101,10 @@ func FuzzConvert(f *testing.F) {
 			return
 		}
 		p := Convert(o)
-		local := &policy.Pod{Namespace: p.Namespace, Name: "a", Local: true}
-		policy.NewCompiler().Compile(policy.Cluster{Policies: []*policy.Policy{p}, Pods: []*policy.Pod{local}})
+		policy.NewCompiler().Compile(policy.Cluster{
+			Policies: []*policy.Policy{p},
+			Pods:     []*policy.Pod{{Namespace: p.Namespace, Name: "a", Local: true}},
+		})
 	})
 }
 
@@ -108,7 +112,7 @@ func TestOnlyPodsWithANetworkOfTheirOwnCount(t *testing.T) {
 	pod := func(change func(*corev1.Pod)) *corev1.Pod {
 		o := &corev1.Pod{}
 		o.Status.PodIPs = []corev1.PodIP{{IP: "10.1.0.1"}, {IP: "fd00::1"}, {IP: "nonsense"}}
-		o.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "hash", "large": strings.Repeat("x", 99)}
+		o.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "hash", "other": "x"}
 		o.Spec.Containers = []corev1.Container{{
 			Image: "i",
 			Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: 80, Protocol: corev1.ProtocolTCP}, {}},

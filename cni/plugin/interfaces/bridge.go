@@ -66,18 +66,10 @@ func (b Bridge) Add(c *call.Call) (err error) {
 		return err
 	}
 
-	// After a failure, an interface of this name is not one that this call made.
-	ended := c.Steps.Begin("attach interface")
-	ends, err := bridge.Attach(host, n.Bridge, attachment)
-	ended()
+	ends, err := attach(c, host, n.Bridge, attachment, &back)
 	if err != nil {
 		return err
 	}
-
-	back.Push("remove interface", func(context.Context) error {
-		_, err := bridge.Detach(host, n.Bridge.Network, c.Owner, false)
-		return err
-	})
 
 	if err := guard(c, n, ends, attachment, &back); err != nil {
 		return err
@@ -99,6 +91,26 @@ func (b Bridge) Add(c *call.Call) (err error) {
 	}
 
 	return c.Print(result)
+}
+
+// attach makes the interface.
+func attach(
+	c *call.Call, host *rtnl.Conn, cfg bridge.Config, a bridge.Attachment, back *undo.Stack,
+) (bridge.Ends, error) {
+	ended := c.Steps.Begin("attach interface")
+	ends, err := bridge.Attach(host, cfg, a)
+	ended()
+
+	// After a failure, an interface of this name is not one that this call made.
+	if err != nil {
+		return ends, err
+	}
+
+	back.Push("remove interface", func(context.Context) error {
+		_, err := bridge.Detach(host, cfg.Network, c.Owner, false)
+		return err
+	})
+	return ends, nil
 }
 
 // appendGateway appends the host's own port in the VLAN of the pods to a result, if there is one.

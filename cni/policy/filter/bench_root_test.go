@@ -13,38 +13,36 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// BenchmarkUpdatePolicies measures what a change takes in a cluster of 1,000 policies and 250 pods, all of them
-// of this node: compiled, compared and written into the kernel. first is the start of trivet-netd.
+// BenchmarkUpdatePolicies measures what a change takes in a cluster of 1,000 policies and 250 pods, all of
+// them of this node: compiled, compared and written into the kernel. first is the start of trivet-netd.
 func BenchmarkUpdatePolicies(b *testing.B) {
 	testenv.Root(b)
 	netns := testenv.Netns(b)
 	cluster := largeCluster()
-	for _, c := range []struct {
-		name   string
-		change func(round int)
-	}{
-		{"first", nil},
-		{"policy", func(round int) {
-			p := *cluster.Policies[round%1000]
-			p.Rules[policy.Ingress] = []policy.Rule{{Ports: []policy.Port{exactly(10000 + round)}}}
-			cluster.Policies[round%1000] = &p
-		}},
-		{"pod", func(round int) {
-			p := *cluster.Pods[round%250]
-			p.Labels = labels.Set{"app": fmt.Sprint("app", round%5)}
-			cluster.Pods[round%250] = &p
-		}},
-		{"all", func(round int) {
-			for i, p := range cluster.Policies {
-				changed := *p
-				port := exactly(20000 + (round+i)%1000)
-				changed.Rules[policy.Ingress] = append([]policy.Rule{{Ports: []policy.Port{port}}}, p.Rules[0][:1]...)
-				cluster.Policies[i] = &changed
-			}
-		}},
-	} {
-		b.Run(c.name, func(b *testing.B) { benchUpdate(b, netns, &cluster, c.change) })
+	measure := func(name string, change func(round int)) {
+		b.Run(name, func(b *testing.B) { benchUpdate(b, netns, &cluster, change) })
 	}
+
+	measure("first", nil)
+	measure("policy", func(round int) {
+		p := *cluster.Policies[round%1000]
+		p.Rules[policy.Ingress] = []policy.Rule{{Ports: []policy.Port{exactly(10000 + round)}}}
+		cluster.Policies[round%1000] = &p
+	})
+	measure("pod", func(round int) {
+		p := *cluster.Pods[round%250]
+		p.Labels = labels.Set{"app": fmt.Sprint("app", round%5)}
+		cluster.Pods[round%250] = &p
+	})
+
+	measure("all", func(round int) {
+		for i, p := range cluster.Policies {
+			changed := *p
+			first := policy.Rule{Ports: []policy.Port{exactly(20000 + (round+i)%1000)}}
+			changed.Rules[policy.Ingress] = append([]policy.Rule{first}, p.Rules[0][:1]...)
+			cluster.Policies[i] = &changed
+		}
+	})
 }
 
 func benchUpdate(b *testing.B, netns string, cluster *policy.Cluster, change func(int)) {
@@ -103,7 +101,9 @@ func largeCluster() policy.Cluster {
 }
 
 func largePolicy(ns string, i int) *policy.Policy {
-	app := func(n int) labels.Selector { return labels.SelectorFromSet(labels.Set{"app": fmt.Sprint("app", n%5)}) }
+	app := func(n int) labels.Selector {
+		return labels.SelectorFromSet(labels.Set{"app": fmt.Sprint("app", n%5)})
+	}
 	peers := []policy.Peer{
 		{Pods: app(i + 1)},
 		{
@@ -115,7 +115,11 @@ func largePolicy(ns string, i int) *policy.Policy {
 			Except: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(i), 128}), 26)},
 		},
 	}
-	ports := []policy.Port{exactly(8000 + i), {Protocol: udp, First: uint16(9000 + i), Last: uint16(9010 + i)}}
+	ports := []policy.Port{
+		exactly(8000 + i),
+		{Protocol: udp, First: uint16(9000 + i), Last: uint16(9010 + i)},
+	}
+
 	p := &policy.Policy{Namespace: ns, Name: fmt.Sprint("policy", i), Pods: app(i)}
 	for _, d := range policy.Directions {
 		p.Isolates[d] = true

@@ -12,8 +12,8 @@
 //	table bridge policy_NETWORK
 //	  keeps frames from passing from pod to pod without the host
 //
-// What a policy changes are elements, and at times a chain, in one transaction. The node's own traffic does not
-// pass the forward hook at all.
+// What a policy changes are elements, and at times a chain, in one transaction. The node's own traffic does
+// not pass the forward hook at all.
 package filter
 
 import (
@@ -32,8 +32,8 @@ import (
 	"github.com/trivet-node/trivet/cni/policy"
 )
 
-// Filter is the tables of one network, in the network namespace of the thread that calls Apply. Only Watch may
-// be called while another method is.
+// Filter is the tables of one network, in the network namespace of the thread that calls Apply. Only Watch
+// may be called while another method is.
 type Filter struct {
 	tables  [2]*nftables.Table
 	numbers portNumbers
@@ -101,7 +101,7 @@ func (f *Filter) Apply(s *policy.State, b Bridge) (changed bool, err error) {
 	return true, nil
 }
 
-// had is what the kernel has of a table, nil when the table is to be written anew.
+// had is what the kernel has of a table, nil when all of the table is to be written.
 func (f *Filter) had(i int) *layout {
 	if f.have == nil {
 		return nil

@@ -92,7 +92,8 @@ func TestPoliciesDecideWhoReachesWhom(t *testing.T) {
 	n.apply(compiler, n.cluster(isolate(0, policy.Ingress, rule)))
 	n.expect("all but one", n.pods[0], "tcp", 80, "2on")
 
-	n.apply(compiler, n.cluster(isolate(1, policy.Egress, policy.Rule{Peers: []policy.Peer{{Pods: only(2)}}})))
+	to2 := policy.Rule{Peers: []policy.Peer{{Pods: only(2)}}}
+	n.apply(compiler, n.cluster(isolate(1, policy.Egress, to2)))
 	n.expect("egress of 1", n.pods[0], "tcp", 80, "2on")
 	n.expect("egress of 1", n.pods[2], "udp", 81, "01on")
 	n.expect("egress of 1", n.outside, "tcp", 80, "02n")
@@ -147,7 +148,7 @@ func TestAnUpdateWritesOnlyWhatDiffers(t *testing.T) {
 		t.Errorf("after a flush there is %s\nbefore there was %s", after, before)
 	}
 
-	// Another process, after kill -9 of this one, begins anew.
+	// Another process, after kill -9 of this one, knows nothing of it.
 	n.filter = filter.New("test")
 	n.apply(policy.NewCompiler(), in)
 	if after := n.ruleset(); after != before {
@@ -159,7 +160,10 @@ func TestAnUpdateWritesOnlyWhatDiffers(t *testing.T) {
 func TestAPodSendsFromItsOwnAddressesOnly(t *testing.T) {
 	n := newNode(t, 3)
 	var packets net.PacketConn
-	err := namespace.Do(func() (err error) { packets, err = net.ListenPacket("udp", ":99"); return err }, n.pods[0].netns)
+	err := namespace.Do(func() (err error) {
+		packets, err = net.ListenPacket("udp", ":99")
+		return err
+	}, n.pods[0].netns)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +171,8 @@ func TestAPodSendsFromItsOwnAddressesOnly(t *testing.T) {
 
 	// Only pod 2 may send to pod 0. Pod 1 takes its addresses.
 	allow := policy.Rule{Peers: []policy.Peer{{Pods: only(2)}}}
-	n.in(n.pods[1].netns, fmt.Sprintf("ip addr add %s/32 dev lo; ip addr add %s/128 dev lo nodad", n.pods[2].v4, n.pods[2].v6))
+	const take = "ip addr add %s/32 dev lo; ip addr add %s/128 dev lo nodad"
+	n.in(n.pods[1].netns, fmt.Sprintf(take, n.pods[2].v4, n.pods[2].v6))
 	arrives := func(from, to netip.Addr) bool {
 		_ = namespace.Do(func() error {
 			source := net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
@@ -203,8 +208,8 @@ func TestAPodSendsFromItsOwnAddressesOnly(t *testing.T) {
 // With CAP_NET_RAW a pod can send frames past the gateway.
 func TestFramesToANeighbourPassTheRulesToo(t *testing.T) {
 	n := newNode(t, 2)
-	direct := fmt.Sprintf("ip route replace %s dev eth0; ip -6 route replace %s dev eth0", n.pods[0].v4, n.pods[0].v6)
-	n.in(n.pods[1].netns, direct)
+	const direct = "ip route replace %s dev eth0; ip -6 route replace %s dev eth0"
+	n.in(n.pods[1].netns, fmt.Sprintf(direct, n.pods[0].v4, n.pods[0].v6))
 	n.expect("a neighbour on the bridge", n.pods[0], "tcp", 80, "1on")
 
 	allow := policy.Rule{

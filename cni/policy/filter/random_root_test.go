@@ -56,7 +56,12 @@ func (n *node) place(pods []*policy.Pod) []*policy.Pod {
 func (n *node) flow(d policytest.Dice) (f policytest.Flow, from string) {
 	all := append(slices.Clone(n.pods), n.outside)
 	source, destination := all[d.IntN(len(all))], all[d.IntN(len(all))]
-	f = policytest.Flow{From: source.v4, To: destination.v4, Protocol: tcp, Port: uint16(80 + d.IntN(3))}
+	f = policytest.Flow{
+		From:     source.v4,
+		To:       destination.v4,
+		Protocol: tcp,
+		Port:     uint16(80 + d.IntN(3)),
+	}
 	if d.IntN(2) == 0 {
 		f.From, f.To = source.v6, destination.v6
 	}

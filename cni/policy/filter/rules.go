@@ -22,8 +22,8 @@ func counterName(d policy.Direction) string { return "dropped_" + d.String() }
 // ingressChain judges what the source may send; it ends with a verdict, so that a chain may go to it.
 const ingressChain = "ingress"
 
-// allowed is what becomes of a packet that a direction allows: what the source may send is for the destination
-// to judge.
+// allowed is what becomes of a packet that a direction allows: what the source may send is for the
+// destination to judge.
 func allowed(d policy.Direction) expr.Verdict {
 	if d == policy.Egress {
 		return expr.Verdict{Kind: expr.VerdictGoto, Chain: ingressChain}

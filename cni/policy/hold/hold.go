@@ -92,8 +92,8 @@ func (n Network) write(r Record) error {
 	return nil
 }
 
-// hasPolicies reports whether a namespace has policies, as far as trivet-netd has known. A name that cannot be
-// one is not in the directory.
+// hasPolicies reports whether a namespace has policies, as far as trivet-netd has known. A name that cannot
+// be one is not in the directory.
 func (n Network) hasPolicies(namespace string) bool {
 	if !durable.ValidName(namespace) {
 		return false
@@ -135,8 +135,8 @@ func (n Network) Keep(valid func(ipam.Owner) bool) error {
 	})
 }
 
-// Records lists the pods on record, those of an earlier boot too. What cannot be read is left out: it names no
-// pod.
+// Records lists the pods on record, those of an earlier boot too. What cannot be read is left out: it names
+// no pod.
 func (n Network) Records() (all []Record, err error) {
 	entries, err := os.ReadDir(n.dir(ipam.PodsDir))
 	if errors.Is(err, os.ErrNotExist) {

@@ -94,7 +94,8 @@ func TestOnlyPodsOfNamespacesWithPoliciesAreHeld(t *testing.T) {
 	}
 
 	n.do(func() error { return n.Announce(map[string]bool{"closed": true}) })
-	if !n.Known() || !n.begin(record(2, "closed")) || n.begin(record(3, "open")) || n.begin(record(4, "../x")) {
+	if !n.Known() || !n.begin(record(2, "closed")) ||
+		n.begin(record(3, "open")) || n.begin(record(4, "../x")) {
 		t.Error("which pods are held is wrong")
 	}
 	if n.held() != 2 || !strings.Contains(n.ruleset(), "ip daddr @held4 drop") {

@@ -79,6 +79,10 @@ func (n Network) isServed() bool {
 // Forget removes what is on record of policies and pods: nobody looks after policies any more.
 func (n Network) Forget() error {
 	return n.Pool.Locked(func() error {
-		return errors.Join(n.removeTable(), os.RemoveAll(n.dir(namespacesDir)), os.RemoveAll(n.dir(servingFile)))
+		return errors.Join(
+			n.removeTable(),
+			os.RemoveAll(n.dir(namespacesDir)),
+			os.RemoveAll(n.dir(servingFile)),
+		)
 	})
 }

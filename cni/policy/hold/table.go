@@ -59,7 +59,8 @@ func (t table) read(f func(nft.Reader) error) error {
 	})
 }
 
-// hold adds addresses to the sets, and the table with them if there is none. The caller holds the pool's lock.
+// hold adds addresses to the sets, and the table with them if there is none. The caller holds the pool's
+// lock.
 func (n Network) hold(addresses []netip.Addr) error {
 	t := n.table()
 	err := nft.Retry(func() error {

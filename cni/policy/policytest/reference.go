@@ -1,5 +1,5 @@
-// Package policytest judges flows by the words of NetworkPolicy, one policy after the other, and makes clusters
-// at random: what compiles policies, and what filters by them, is compared with it.
+// Package policytest judges flows by the words of NetworkPolicy, one policy after the other, and makes
+// clusters at random: what compiles policies, and what filters by them, is compared with it.
 package policytest
 
 import (
