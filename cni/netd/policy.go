@@ -50,6 +50,9 @@ func (d *Daemon) reportPolicies(podCIDRs []netip.Prefix, r *Report) {
 	found := d.enforcer.Report()
 	r.fail(found.Err)
 	r.Notes = append(r.Notes, found.Problems...)
+	if found.Lacks != "" {
+		r.Notes = append(r.Notes, found.Lacks)
+	}
 }
 
 // holdsPods reports whether the plugin is to hold pods until their policies are in force. That begins when

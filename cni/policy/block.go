@@ -34,6 +34,10 @@ func partsOf(list []Peer) []part {
 	for _, p := range list {
 		next, last := p.Block.Masked().Addr(), prefix.Last(p.Block)
 		for _, x := range joined(partsOfAll(p.Except)) {
+			// Behind the end of the family there is nothing to leave out.
+			if !next.IsValid() || !prefix.SameFamily(next, x.first) {
+				continue
+			}
 			if next.Less(x.first) {
 				all = append(all, part{next, x.first.Prev()})
 			}

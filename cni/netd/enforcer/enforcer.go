@@ -48,6 +48,8 @@ type Report struct {
 	Err error
 	// Problems name policies that allow nothing, and why.
 	Problems []string
+	// Lacks says what the kernel lacks, "" for nothing.
+	Lacks string
 }
 
 // Between two passes are at least minPause and pauseShare times what the last one has worked, up to maxPause.
@@ -210,7 +212,8 @@ func (e *Enforcer) take() (subnets []netip.Prefix, forgotten bool) {
 // put keeps the report of a pass, and says so if it has news.
 func (e *Enforcer) put(r Report) {
 	e.mu.Lock()
-	news := text(e.report.Err) != text(r.Err) || !slices.Equal(e.report.Problems, r.Problems)
+	news := text(e.report.Err) != text(r.Err) || !slices.Equal(e.report.Problems, r.Problems) ||
+		e.report.Lacks != r.Lacks
 	e.report = r
 	e.mu.Unlock()
 

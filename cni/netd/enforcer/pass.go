@@ -86,6 +86,11 @@ func (p pass) enforce(r *Report) error {
 		return err
 	}
 
+	if p.filter.LacksFrames() {
+		r.Lacks = "the kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE): " +
+			"a pod with CAP_NET_RAW can send frames to its neighbours past network policies"
+	}
+
 	if err := p.release(local, cluster.Pods, state); err != nil {
 		return err
 	}

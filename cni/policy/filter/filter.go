@@ -38,6 +38,9 @@ type Filter struct {
 	tables  [2]*nftables.Table
 	numbers portNumbers
 
+	// frames says whether the kernel has tables for bridges: nil while nobody has asked.
+	frames *bool
+
 	// have is what the kernel has: nil when that is not known, and of nil parts for nothing.
 	have *[2]*layout
 
@@ -66,6 +69,9 @@ func (f *Filter) Apply(s *policy.State, b Bridge) (changed bool, err error) {
 		return f.remove()
 	}
 
+	if err := f.probe(); err != nil {
+		return false, err
+	}
 	t, err := f.begin()
 	if err != nil {
 		return false, err
@@ -76,6 +82,10 @@ func (f *Filter) Apply(s *policy.State, b Bridge) (changed bool, err error) {
 		layoutOfBridge(f.tables[1], b),
 	}
 	for i, now := range wanted {
+		if i == 1 && !*f.frames {
+			continue
+		}
+
 		before := f.had(i)
 		if before == nil {
 			t.renew(now.table)
@@ -100,6 +110,32 @@ func (f *Filter) Apply(s *policy.State, b Bridge) (changed bool, err error) {
 	f.have = &wanted
 	return true, nil
 }
+
+// probe asks once whether the kernel has tables for bridges: without them (CONFIG_NF_TABLES_BRIDGE) policies
+// are in force for what is routed.
+func (f *Filter) probe() error {
+	if f.frames != nil {
+		return nil
+	}
+
+	t, err := f.begin()
+	if err != nil {
+		return err
+	}
+	table := &nftables.Table{Name: f.name() + "_probe", Family: nftables.TableFamilyBridge}
+	t.AddTable(table)
+	t.DelTable(table)
+	err = t.commit()
+
+	if lacks := errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT); lacks || err == nil {
+		f.frames = new(!lacks)
+		return nil
+	}
+	return fmt.Errorf("look for nftables of bridges: %w", err)
+}
+
+// LacksFrames reports whether the kernel has no tables for bridges, as far as Apply has asked.
+func (f *Filter) LacksFrames() bool { return f.frames != nil && !*f.frames }
 
 // had is what the kernel has of a table, nil when all of the table is to be written.
 func (f *Filter) had(i int) *layout {
