@@ -13,6 +13,9 @@ import (
 const (
 	maxPolicyGrants = 20_000
 	maxEffort       = 2_000_000
+	// maxElements is how many addresses and intervals the profiles of a namespace may have in the kernel,
+	// some 50 MB: more, and none of its policies allows anything.
+	maxElements = 200_000
 )
 
 // lastNumber is when numbers begin at 1 again.
@@ -112,6 +115,8 @@ type work struct {
 	// namespace.
 	refused map[*Policy]string
 	spent   map[string]int
+	// elements counts those of a namespace's profiles.
+	elements map[string]int
 }
 
 func newWork(in Cluster) *work {

@@ -25,6 +25,7 @@ func (w *work) grantAll(s *State, profiles []*profile, c classes, pieces []piece
 	spent := maps.Clone(w.spent)
 	for {
 		refused := len(w.refused)
+		w.elements = map[string]int{}
 		for _, p := range profiles {
 			s.Profiles[p.number] = w.grant(p, c, pieces)
 		}
@@ -56,7 +57,22 @@ func (w *work) grant(p *profile, c classes, pieces []piece) *Profile {
 		}
 	}
 
-	return describe(p.direction, allowed, c, pieces)
+	described := describe(p.direction, allowed, c, pieces)
+	w.count(p.policies[0].Namespace, len(described.Peers)+len(described.Blocks))
+	return described
+}
+
+// count counts elements for a namespace, and refuses its policies when there are too many.
+func (w *work) count(namespace string, elements int) {
+	w.elements[namespace] += elements
+	if w.elements[namespace] <= maxElements {
+		return
+	}
+	for _, p := range w.policies {
+		if p.Namespace == namespace {
+			w.refuse(p, "the policies of its namespace lead to too many addresses")
+		}
+	}
 }
 
 // describe says of addresses what was found for their classes.

@@ -142,6 +142,42 @@ func TestAPolicyThatIsTooMuchIsNamedAndCostsNobodyElse(t *testing.T) {
 	}
 }
 
+func TestANamespaceThatLeadsToTooManyAddressesIsNamed(t *testing.T) {
+	c := policy.Cluster{Namespaces: map[string]labels.Set{"good": {}, "evil": {}}}
+	for i := range 3000 {
+		c.Pods = append(c.Pods, &policy.Pod{
+			Namespace: []string{"good", "evil"}[i%2],
+			Name:      fmt.Sprint("p", i),
+			Labels:    labels.Set{"i": fmt.Sprint(i)},
+			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})},
+			Local:     i < 300,
+		})
+	}
+
+	all := policy.Rule{Peers: []policy.Peer{{Pods: labels.Everything(), Namespaces: labels.Everything()}}}
+	for i := range 300 {
+		p := &policy.Policy{
+			Namespace: []string{"good", "evil"}[i%2],
+			Name:      fmt.Sprint("n", i),
+			Pods:      policytest.Selector(fmt.Sprint("i=", i)),
+			Isolates:  [2]bool{true},
+		}
+		if i%2 == 1 || i == 0 {
+			p.Rules[0] = []policy.Rule{all}
+		}
+		c.Policies = append(c.Policies, p)
+	}
+
+	s := policy.NewCompiler().Compile(c)
+	elements := 0
+	for _, p := range s.Profiles {
+		elements += len(p.Peers)
+	}
+	if len(s.Problems) != 150 || elements != 3000 {
+		t.Errorf("%d policies are refused, and there are %d elements", len(s.Problems), elements)
+	}
+}
+
 // kernel judges flows as the rules of the node do, by the sets of a State.
 type kernel struct{ *policy.State }
 

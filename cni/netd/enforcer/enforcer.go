@@ -83,8 +83,11 @@ type Enforcer struct {
 	mu      sync.Mutex
 	report  Report
 	subnets []netip.Prefix
-	// forgotten says that somebody else has changed the tables.
+	// forgotten says that somebody else has changed the tables, doubtful that this may be so, and doubted
+	// when that was the reason last to write them.
 	forgotten bool
+	doubtful  bool
+	doubted   time.Time
 }
 
 // New returns an enforcer. changed is called when what Report returns says something else than before.
@@ -162,7 +165,7 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	defer cancel()
 
 	watchEnded := make(chan error, 3)
-	running.Go(func() { watchEnded <- e.filter.Watch(ctx, e.forget) })
+	running.Go(func() { watchEnded <- e.filter.Watch(ctx, e.forget, e.doubt) })
 	running.Go(func() { watchEnded <- network.Watch(ctx, e.Wake) })
 	running.Go(func() { watchEnded <- rtnl.Watch(ctx, e.Wake) })
 	running.Go(func() { e.source.Run(ctx) })
@@ -201,10 +204,23 @@ func (e *Enforcer) forget() {
 	e.Wake()
 }
 
+// doubt has a pass soon write everything: messages about tables were lost, which others have in large
+// numbers.
+func (e *Enforcer) doubt() {
+	e.mu.Lock()
+	e.doubtful = true
+	e.mu.Unlock()
+	e.Wake()
+}
+
 // take returns what has changed for the next pass.
 func (e *Enforcer) take() (subnets []netip.Prefix, forgotten bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.doubtful && time.Since(e.doubted) > recheck/2 {
+		e.forgotten, e.doubtful = true, false
+		e.doubted = time.Now()
+	}
 	forgotten, e.forgotten = e.forgotten, false
 	return e.subnets, forgotten
 }

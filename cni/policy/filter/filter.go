@@ -217,11 +217,15 @@ func (f *Filter) Dropped() (count [2]uint64, err error) {
 	return count, err
 }
 
-// Watch calls changed when somebody else may have deleted something of the tables, until ctx ends.
-func (f *Filter) Watch(ctx context.Context, changed func()) error {
+// Watch calls changed when somebody else has deleted something of the tables, until ctx ends, and doubtful
+// when that cannot be told: when it begins, and after messages were lost.
+func (f *Filter) Watch(ctx context.Context, changed, doubtful func()) error {
 	groups := netlink.Group(unix.NFNLGRP_NFTABLES)
 	return netlink.WatchSenders(ctx, netlink.Netfilter, groups, func(port uint32, kind uint16, body []byte) {
-		if kind == 0 || nft.DeletesFrom(f.name(), kind, body) && !f.isOwn(port) {
+		switch {
+		case kind == 0:
+			doubtful()
+		case nft.DeletesFrom(f.name(), kind, body) && !f.isOwn(port):
 			changed()
 		}
 	})
