@@ -18,34 +18,14 @@ const (
 	maxElements = 200_000
 )
 
-// lastNumber is when numbers begin at 1 again.
-const lastNumber = 1 << 31
-
 // Compiler compiles one state of the cluster after the other. It is not safe for concurrent use.
-type Compiler struct {
-	next     uint32
-	profiles *numbers[subject]
-}
+type Compiler struct{ numbers numbers }
 
 // NewCompiler returns a Compiler that has compiled nothing yet.
-func NewCompiler() *Compiler {
-	c := &Compiler{}
-	c.profiles = newNumbers[subject](&c.next)
-	return c
-}
-
-// subject is a direction of a local pod.
-type subject struct {
-	pod       string
-	direction Direction
-}
+func NewCompiler() *Compiler { return &Compiler{} }
 
 // Compile returns what the kernel is to have for a state of the cluster.
 func (c *Compiler) Compile(in Cluster) *State {
-	if c.next > lastNumber {
-		*c = *NewCompiler()
-	}
-
 	w := newWork(in)
 	w.findSubjects()
 	profiles := c.number(w.groupSubjects())
@@ -87,7 +67,7 @@ func (c *Compiler) number(all []*profile) []*profile {
 		}
 	}
 
-	for i, id := range c.profiles.assign(groups) {
+	for i, id := range c.numbers.assign(groups) {
 		all[i].number = id
 	}
 

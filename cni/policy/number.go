@@ -1,21 +1,30 @@
 package policy
 
-// numbers gives groups their numbers. A group keeps the number that its first member had, so that a change
-// which leaves most groups as they are leaves most numbers as they are. No number is used for two things at
-// once, nor is 0.
-type numbers[K comparable] struct {
-	next *uint32
-	had  map[K]uint32
+// subject is a direction of a local pod.
+type subject struct {
+	pod       string
+	direction Direction
 }
 
-func newNumbers[K comparable](next *uint32) *numbers[K] {
-	return &numbers[K]{next: next, had: map[K]uint32{}}
+// numbers gives groups of subjects their numbers. A group keeps the number that its first member had, so that
+// a change which leaves most groups as they are leaves most numbers as they are. No number is used for two
+// groups at once, nor is 0.
+type numbers struct {
+	last uint32
+	had  map[subject]uint32
 }
 
-// assign returns a number for each group. The members of all groups are distinct.
-func (n *numbers[K]) assign(groups [][]K) []uint32 {
+// lastNumber is after which numbers begin at 1 again.
+const lastNumber = 1 << 31
+
+// assign returns a number for each group.
+func (n *numbers) assign(groups [][]subject) []uint32 {
+	if n.last > lastNumber {
+		*n = numbers{}
+	}
+
 	taken := map[uint32]bool{}
-	has := map[K]uint32{}
+	has := map[subject]uint32{}
 	out := make([]uint32, len(groups))
 
 	for i, members := range groups {
@@ -30,8 +39,8 @@ func (n *numbers[K]) assign(groups [][]K) []uint32 {
 
 	for i, members := range groups {
 		if out[i] == 0 {
-			*n.next++
-			out[i] = *n.next
+			n.last++
+			out[i] = n.last
 		}
 		for _, m := range members {
 			has[m] = out[i]

@@ -90,7 +90,7 @@ type profileMap struct {
 // for the others.
 func newProfileChain(d policy.Direction, any expr.Verdict, maps []profileMap) *chain {
 	slices.SortFunc(maps, func(a, b profileMap) int { return strings.Compare(a.name, b.name) })
-	c := &chain{text: fmt.Sprint(any, maps)}
+	c := &chain{text: fmt.Sprint(d, any, maps)}
 	if any.Kind != expr.VerdictContinue {
 		c.rules = append(c.rules, rule{&any})
 	}
