@@ -169,11 +169,11 @@ func (l *layout) addProfile(
 		}
 	}
 
-	any := expr.Verdict{Kind: expr.VerdictContinue}
+	others := expr.Verdict{Kind: expr.VerdictContinue}
 	if p.Any != "" {
-		any = verdict(p.Direction, p.Any)
+		others = verdict(p.Direction, p.Any)
 	}
-	l.chains[profileChain(n)] = newProfileChain(p.Direction, any, maps)
+	l.chains[profileChain(n)] = newProfileChain(p.Direction, others, maps)
 }
 
 // addPorts adds the set of what is allowed, and the chain that allows it, and returns the chain's name.

@@ -86,13 +86,13 @@ type profileMap struct {
 	family family
 }
 
-// newProfileChain returns the chain of a profile. A map leads to a chain that allows some ports and returns
-// for the others.
-func newProfileChain(d policy.Direction, any expr.Verdict, maps []profileMap) *chain {
+// newProfileChain returns the chain of a profile: others is what all addresses may have. A map leads to a
+// chain that allows some ports and returns for the others.
+func newProfileChain(d policy.Direction, others expr.Verdict, maps []profileMap) *chain {
 	slices.SortFunc(maps, func(a, b profileMap) int { return strings.Compare(a.name, b.name) })
-	c := &chain{text: fmt.Sprint(d, any, maps)}
-	if any.Kind != expr.VerdictContinue {
-		c.rules = append(c.rules, rule{&any})
+	c := &chain{text: fmt.Sprint(d, others, maps)}
+	if others.Kind != expr.VerdictContinue {
+		c.rules = append(c.rules, rule{&others})
 	}
 
 	for _, m := range maps {
@@ -103,7 +103,7 @@ func newProfileChain(d policy.Direction, any expr.Verdict, maps []profileMap) *c
 		))
 	}
 
-	if any.Kind == expr.VerdictContinue || any.Kind == expr.VerdictJump {
+	if others.Kind == expr.VerdictContinue || others.Kind == expr.VerdictJump {
 		c.rules = append(c.rules, newRule(nft.Count(counterName(d)), nft.Verdict(expr.VerdictDrop)))
 	}
 	return c
