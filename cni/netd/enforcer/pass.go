@@ -208,9 +208,13 @@ func (p pass) bridge(subnets []netip.Prefix, records []hold.Record) (b filter.Br
 	return b, nil
 }
 
-// release lets go the pods whose rules are written, and addresses that no record is about. A pod that is not
-// in the list of the API yet waits.
+// release lets go the pods whose rules are written, and addresses that no record is about. A pod that is not in
+// the list of the API yet waits.
 func (p pass) release(l local, pods []*policy.Pod, s *policy.State) error {
+	if len(l.held) == 0 {
+		return nil
+	}
+
 	unknown := map[netip.Addr]bool{}
 	for _, pod := range pods {
 		for _, a := range pod.Addresses {
@@ -218,11 +222,22 @@ func (p pass) release(l local, pods []*policy.Pod, s *policy.State) error {
 		}
 	}
 
-	due := slices.DeleteFunc(slices.Clone(l.held), func(a netip.Addr) bool { return unknown[a] })
-	if len(due) == 0 {
+	var written []hold.Record
+	strays := slices.Clone(l.held)
+	for _, r := range l.records {
+		isHeld := func(a netip.Addr) bool { return slices.Contains(l.held, a) }
+		isUnknown := func(a netip.Addr) bool { return unknown[a] }
+		if slices.ContainsFunc(r.Addresses, isHeld) && !slices.ContainsFunc(r.Addresses, isUnknown) {
+			written = append(written, r)
+		}
+		isRecorded := func(a netip.Addr) bool { return slices.Contains(r.Addresses, a) }
+		strays = slices.DeleteFunc(strays, isRecorded)
+	}
+	if len(written)+len(strays) == 0 {
 		return nil
 	}
-	if err := p.network.Release(due); err != nil {
+
+	if err := p.network.Settle(written, strays); err != nil {
 		return fmt.Errorf("let pods go whose network policies are in force: %w", err)
 	}
 	return nil

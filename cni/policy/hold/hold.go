@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/trivet-node/trivet/cni/ipam"
@@ -120,6 +121,35 @@ func (n Network) End(owner ipam.Owner) error {
 		return fmt.Errorf("remove the record of the pod of %s: %w", owner, err)
 	}
 	return nil
+}
+
+// Settle lets the pods of some records go whose rules are written, and addresses of strays that no record is
+// about. With the lock, no ADD gives one of the addresses to another pod meanwhile, which would be let go
+// instead.
+func (n Network) Settle(written []Record, strays []netip.Addr) error {
+	return n.Pool.Locked(func() error {
+		all, err := n.Records()
+		if err != nil {
+			return err
+		}
+
+		there := map[ipam.Owner]bool{}
+		recorded := map[netip.Addr]bool{}
+		for _, r := range all {
+			there[r.Owner] = true
+			for _, a := range r.Addresses {
+				recorded[a] = true
+			}
+		}
+
+		due := slices.DeleteFunc(slices.Clone(strays), func(a netip.Addr) bool { return recorded[a] })
+		for _, r := range written {
+			if there[r.Owner] {
+				due = append(due, r.Addresses...)
+			}
+		}
+		return n.Release(due)
+	})
 }
 
 // Keep forgets the pods of all but valid attachments: CNI's GC.

@@ -199,6 +199,28 @@ func TestNamespacesOutliveABootAndPodsDoNot(t *testing.T) {
 	}
 }
 
+// Between what trivet-netd has read and what it does, an address may have become another pod's.
+func TestAnAddressThatAnotherPodHasGotStaysHeld(t *testing.T) {
+	n := newNode(t)
+	n.do(func() error { return n.Announce(map[string]bool{"ns": true}) })
+	former, next, stray := record(1, "ns"), record(2, "ns"), record(3, "ns")
+	next.Addresses = former.Addresses
+	n.begin(former)
+	n.do(func() error { return n.End(former.Owner) })
+	n.begin(next)
+	n.begin(stray)
+
+	n.do(func() error { return n.Settle([]hold.Record{former}, stray.Addresses) })
+	if !n.isHeld(next) || !n.isHeld(stray) {
+		t.Error("a pod is let go whose rules nobody has written")
+	}
+
+	n.do(func() error { return n.Settle([]hold.Record{next}, nil) })
+	if n.isHeld(next) || !n.isHeld(stray) {
+		t.Error("who is held is wrong")
+	}
+}
+
 func TestRecordsThatCannotBeReadDoNotHinderOthers(t *testing.T) {
 	n := newNode(t)
 	n.begin(record(1, "ns"))
