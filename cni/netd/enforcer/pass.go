@@ -208,8 +208,8 @@ func (p pass) bridge(subnets []netip.Prefix, records []hold.Record) (b filter.Br
 	return b, nil
 }
 
-// release lets go the pods whose rules are written, and addresses that no record is about. A pod that is not in
-// the list of the API yet waits.
+// release lets go the pods whose rules are written, and addresses that no record is about. A pod that is not
+// in the list of the API yet waits.
 func (p pass) release(l local, pods []*policy.Pod, s *policy.State) error {
 	if len(l.held) == 0 {
 		return nil
