@@ -206,7 +206,7 @@ critest: up $(ref)/critest.test $(critest_images) ## run the published critest a
 smoke: up bin/trivet-specs $(ref)/e2e.test $(suite_images) ## run the smoke set of the published e2e.test on the cluster (best with NODES=2)
 	@bin/trivet-specs --procs=4
 
-# SET=conformance (710 specs), node, storage, network, smoke, all, or a file with one name a line; SHARD=2/5 is the second of five parts of
+# SET=conformance (710 specs), node, storage, network, policy, smoke, all, or a file with one name a line; SHARD=2/5 is the second of five parts of
 # it. What has a result runs no more, also after a cut, unless the commit, the programs or the seats are others; FRESH=1 begins again.
 # RESULTS=docs/data/conformance keeps the results of a finished run as data, and writes docs/conformance.md.
 SET ?= conformance
@@ -222,7 +222,7 @@ conformance: NODES = 2
 # What the specs of storage claim of the default class.
 conformance: VOLUMES = $(if $(filter storage all,$(SET)),40Gi)
 .PHONY: conformance
-conformance: install build bin/trivet-cluster bin/trivet-images bin/trivet-specs $(references) $(conformance_images) $(ref)/e2e.test ## run SET=conformance|node|storage|network|all|FILE of the published e2e.test on two nodes of its own; a run that was cut off goes on (NODE=kubelet and other seats, SHARD=2/5, FRESH=1)
+conformance: install build bin/trivet-cluster bin/trivet-images bin/trivet-specs $(references) $(conformance_images) $(ref)/e2e.test ## run SET=conformance|node|storage|network|policy|all|FILE of the published e2e.test on two nodes of its own; a run that was cut off goes on (NODE=kubelet and other seats, SHARD=2/5, FRESH=1)
 	@bin/trivet-specs --dir=$(CONFORMANCE) --set=$(SET) --shard=$(SHARD) --procs=$(PROCS) --again=$(AGAIN) \
 		--results=$(CONFORMANCE)/results-$(NODE)-$(CRI)-$(CNI)-$(OCI).jsonl $(if $(filter 1,$(FRESH)),--fresh) --data=$(RESULTS) -- $(SEATS)
 

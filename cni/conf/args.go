@@ -10,6 +10,15 @@ type Args struct {
 	IP      string
 	Gateway string
 	MAC     string
+	// Pod is the Kubernetes pod that the container is of; zero for a container without one.
+	Pod Pod
+}
+
+// Pod names a pod of Kubernetes.
+type Pod struct {
+	Namespace string
+	Name      string
+	UID       string
 }
 
 func (a Args) ips() []string { return words(a.IP) }
@@ -17,8 +26,8 @@ func (a Args) ips() []string { return words(a.IP) }
 func (a Args) gateways() []string { return words(a.Gateway) }
 
 // ParseArgs reads KEY=VALUE;KEY=VALUE. An unknown key is an error unless IgnoreUnknown is set, so that a
-// misspelt one is noticed (CNI conventions, "CNI_ARGS"). The keys of Kubernetes are known and mean nothing
-// here.
+// misspelt one is noticed (CNI conventions, "CNI_ARGS"). Of the keys of Kubernetes, those that name the pod
+// matter for network policies.
 func ParseArgs(args string) (a Args, err error) {
 	var unknown []string
 	ignore := false
@@ -44,7 +53,13 @@ func ParseArgs(args string) (a Args, err error) {
 				return a, Invalid("CNI_ARGS: IgnoreUnknown=%s is neither true nor false", value)
 			}
 
-		case "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_INFRA_CONTAINER_ID", "K8S_POD_UID":
+		case "K8S_POD_NAMESPACE":
+			a.Pod.Namespace = value
+		case "K8S_POD_NAME":
+			a.Pod.Name = value
+		case "K8S_POD_UID":
+			a.Pod.UID = value
+		case "K8S_POD_INFRA_CONTAINER_ID":
 		default:
 			unknown = append(unknown, key)
 		}

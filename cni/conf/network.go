@@ -26,6 +26,8 @@ type Network struct {
 	// PerPod has masquerading done pod by pod, in the backend that the configuration names; "" leaves it to
 	// NAT.
 	PerPod masquerade.Backend
+	// Policy holds pods whose namespace has network policies until trivet-netd has written their rules.
+	Policy bool
 	// MACSpoofCheck drops what pods send with another MAC address than their own.
 	MACSpoofCheck bool
 	// IPAMType is that of the plugin that gives addresses; "" for a network on layer 2 only.
@@ -42,6 +44,8 @@ type Network struct {
 type Runtime struct {
 	// MAC is nil when the plugin chooses.
 	MAC net.HardwareAddr
+	// Pod is the pod of Kubernetes, if the container has one.
+	Pod Pod
 	// Ports are the host ports; none when another plugin publishes them.
 	Ports []Port
 	// Limits are those of its traffic; none when another plugin sets them.
@@ -62,7 +66,8 @@ type keys struct {
 	natKeys
 	refusedKeys
 	ipamKeys
-	DNS types.DNS `json:"dns"`
+	DNS    types.DNS `json:"dns"`
+	Policy bool      `json:"networkPolicy"`
 }
 
 // bridgeKeys are upstream's keys of the bridge, and hostRouted, which is ours.
@@ -136,16 +141,14 @@ func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 		DNS:            k.DNS,
 		IPAMType:       k.IPAM.Type,
 		Pool:           k.IPAM.poolKeys.location(k.Name),
+		Policy:         k.Policy && o.HostPorts,
 		MACSpoofCheck:  k.MACSpoofCheck,
 	}
 	if err := check(n.Bridge); err != nil {
 		return nil, err
 	}
-	if n.Bridge.VLANs, err = k.bridgeKeys.vlans(); err != nil {
+	if err := k.bridgeKeys.setVLANs(&n.Bridge); err != nil {
 		return nil, err
-	}
-	if link := n.Bridge.GatewayLink(); n.Bridge.IsGateway && !isInterfaceName(link) {
-		return nil, Invalid("%s, the gateway in vlan %d, is not an interface name", link, k.VLAN)
 	}
 	if err := checkIPAMType(n.IPAMType); err != nil {
 		return nil, err
@@ -190,6 +193,17 @@ func (k bridgeKeys) config(network string) bridge.Config {
 	}
 
 	return c
+}
+
+// setVLANs sets the VLANs of a bridge, and checks the name of the gateway's link in one.
+func (k bridgeKeys) setVLANs(c *bridge.Config) (err error) {
+	if c.VLANs, err = k.vlans(); err != nil {
+		return err
+	}
+	if link := c.GatewayLink(); c.IsGateway && !isInterfaceName(link) {
+		return Invalid("%s, the gateway in vlan %d, is not an interface name", link, k.VLAN)
+	}
+	return nil
 }
 
 func check(c bridge.Config) error {
@@ -245,7 +259,8 @@ func (k natKeys) config(n *Network, hostPorts bool) (hostnat.Config, error) {
 }
 
 // refuse returns an error that names the first key that is not supported: portmap's, which trivet-cni has no
-// equivalent of, since its host ports are elements of maps. As plugins, bridge and portmap have all keys.
+// equivalent of, since its host ports are elements of maps. As plugins, bridge and portmap have all keys. A
+// key that another one needs is named, too.
 func (k *keys) refuse() error {
 	for _, refused := range []struct {
 		key string
@@ -265,10 +280,14 @@ func (k *keys) refuse() error {
 		}
 	}
 
+	if k.Policy && !k.HostRouted {
+		return Invalid("networkPolicy needs hostRouted: what is bridged passes no rules")
+	}
 	return nil
 }
 
 func (k *keys) runtime(args Args, hostPorts bool) (r Runtime, err error) {
+	r.Pod = args.Pod
 	if r.MAC, err = k.mac(args); err != nil {
 		return r, err
 	}

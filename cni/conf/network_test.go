@@ -146,6 +146,7 @@ var refused = []struct{ keys, args, kind, names string }{
 	{`"masqAll":true`, "", unsupported, "masqAll"},
 	{`"markMasqBit":13`, "", unsupported, "markMasqBit"},
 	{`"externalSetMarkChain":"KUBE-MARK-MASQ"`, "", unsupported, "externalSetMarkChain"},
+	{`"networkPolicy":true`, "", invalid, "hostRouted"},
 	{`"bridge":"a name that is too long"`, "", invalid, "a name that is too long"},
 	{`"bridge":".."`, "", invalid, ".."},
 	{`"hairpinMode":true,"promiscMode":true`, "", invalid, "promiscMode"},
@@ -185,6 +186,20 @@ var refused = []struct{ keys, args, kind, names string }{
 	},
 	{`"mtu":0`, "MAC=ff:ff:ff:ff:ff:ff", invalid, "ff:ff:ff:ff:ff:ff"},
 	{`"mtu":0`, "nonsense", invalid, "nonsense"},
+}
+
+func TestThePodIsThatOfTheRuntime(t *testing.T) {
+	const args = "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=p;K8S_POD_UID=u;K8S_POD_INFRA_CONTAINER_ID=c"
+	for keys, want := range map[string]bool{
+		`"hostRouted":true,"networkPolicy":true`: true,
+		`"hostRouted":true`:                      false,
+	} {
+		n, err := read(`{"name":"n","type":"trivet-cni",`+keys+`}`, args)
+		pod := conf.Pod{Namespace: "ns", Name: "p", UID: "u"}
+		if err != nil || n.Policy != want || n.Runtime.Pod != pod {
+			t.Errorf("%s: %+v, %v", keys, n, err)
+		}
+	}
 }
 
 func TestWhatIsRefusedIsNamed(t *testing.T) {

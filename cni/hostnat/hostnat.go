@@ -14,8 +14,6 @@
 package hostnat
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -84,28 +82,8 @@ func Open(config Config) (*Table, error) {
 // Close closes the connections.
 func (t *Table) Close() error { return t.kernel.Conn.Close() }
 
-// maxName keeps the name of a table within the kernel's 255 bytes.
-const maxName = 200
-
-// tableName returns the network's name as nft(8) can write it. Names that had to be changed are told apart by
-// a hash.
-func tableName(network string) string {
-	clean := strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' {
-			return r
-		}
-
-		return '_'
-	}, network)
-
-	clean = clean[:min(len(clean), maxName)]
-	if clean == network {
-		return "cni_" + network
-	}
-
-	sum := sha256.Sum256([]byte(network))
-	return "cni_" + clean + "_" + hex.EncodeToString(sum[:4])
-}
+// tableName is the name of a network's table.
+func tableName(network string) string { return nft.TableName("cni_", network) }
 
 // tries bounds how often a transaction is put together again because another process was faster.
 const tries = 20

@@ -17,32 +17,8 @@ func Watch(ctx context.Context, network string, changed func()) error {
 	groups := netlink.Group(unix.NFNLGRP_NFTABLES)
 	return netlink.Watch(ctx, netlink.Netfilter, groups, func(kind uint16, body []byte) {
 		// Kind 0 means that anything may have changed.
-		if kind == 0 || deletesFrom(name, kind, body) {
+		if kind == 0 || nft.DeletesFrom(name, kind, body) {
 			changed()
 		}
 	})
-}
-
-// deletesFrom reports whether a message says that something was deleted from a table.
-func deletesFrom(table string, kind uint16, body []byte) bool {
-	switch kind &^ (unix.NFNL_SUBSYS_NFTABLES << 8) {
-	case unix.NFT_MSG_DELTABLE,
-		unix.NFT_MSG_DELCHAIN,
-		unix.NFT_MSG_DELRULE,
-		unix.NFT_MSG_DELSET,
-		unix.NFT_MSG_DELSETELEM:
-
-	default:
-		return false
-	}
-
-	deletes := false
-	nft.Attributes(body, func(kind uint16, value []byte) {
-		// The table's name is the first attribute of all of them.
-		if kind == unix.NFTA_TABLE_NAME && netlink.Text(value) == table {
-			deletes = true
-		}
-	})
-
-	return deletes
 }

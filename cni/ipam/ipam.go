@@ -99,7 +99,9 @@ func (p *Pool) dropEarlierBoot() error {
 		// containers that run, and stay. One that is empty is what a power cut leaves.
 		if err == nil {
 			none := func(Owner) bool { return false }
-			if err := errors.Join(p.keep(none), os.RemoveAll(p.PortsDir())); err != nil {
+			pods := filepath.Join(p.PolicyDir(), PodsDir)
+			err := errors.Join(p.keep(none), os.RemoveAll(p.PortsDir()), os.RemoveAll(pods))
+			if err != nil {
 				return err
 			}
 		}
@@ -111,6 +113,12 @@ func (p *Pool) dropEarlierBoot() error {
 // PortsDir returns the directory where package hostport keeps the host ports of the network's containers,
 // which end with the boot as reservations do.
 func (p *Pool) PortsDir() string { return filepath.Join(p.dir, ".ports") }
+
+// PolicyDir returns the directory where package hold keeps what concerns network policies.
+func (p *Pool) PolicyDir() string { return filepath.Join(p.dir, ".policy") }
+
+// PodsDir is the part of PolicyDir that ends with the boot.
+const PodsDir = "pods"
 
 // Locked calls f with host-local's lock held.
 func (p *Pool) Locked(f func() error) error {

@@ -1,6 +1,6 @@
 // Package netd is the network daemon of a node. It watches the cluster's Nodes and keeps two things on this
 // node as they should be: the network configuration for the container runtime, made from the node's own pod
-// CIDRs, and a route to every other node's pods.
+// CIDRs, and a route to every other node's pods. Beside it, package enforcer keeps network policies in force.
 //
 // It is level-triggered: whatever happens (a Node changes, somebody deletes a route, a link goes down) leads
 // to the same pass over all Nodes and all routes. kill -9 at any point costs nothing: configuration and
@@ -19,6 +19,7 @@ import (
 
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/netd/cluster"
+	"github.com/trivet-node/trivet/cni/netd/enforcer"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/kube"
@@ -44,6 +45,9 @@ type Config struct {
 	ClusterCIDRs []netip.Prefix
 	// ServiceCIDRs are networks of Services beside the ServiceCIDRs of the API.
 	ServiceCIDRs []netip.Prefix
+	// Policies has network policies enforced, and Enforced is told about each pass over them. It may be nil.
+	Policies bool
+	Enforced func(enforcer.Report)
 	// Passed is told about each pass. It may be nil.
 	Passed func(Report)
 }
@@ -76,6 +80,8 @@ type Daemon struct {
 	log     *slog.Logger
 	cluster *cluster.Cluster
 	kernel  *rtnl.Conn
+	// enforcer keeps network policies in force; nil if that is not wanted.
+	enforcer *enforcer.Enforcer
 	// wake holds one request for a pass.
 	wake    chan struct{}
 	backoff retry.Backoff
@@ -103,7 +109,10 @@ func New(api kube.Config, cfg Config, log *slog.Logger) (*Daemon, error) {
 		report:  Report{At: time.Now(), Errors: []string{"no pass was made yet"}},
 	}
 	var err error
-	d.cluster, err = cluster.New(api, d.requestPass, log)
+	if d.cluster, err = cluster.New(api, d.requestPass, log); err != nil {
+		return nil, err
+	}
+	d.enforcer, err = d.newEnforcer()
 	return d, err
 }
 
@@ -123,6 +132,12 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 			"that is about as large as this node's pod CIDR")
 	}
 
+	if d.enforcer == nil {
+		if err := removePolicies(d.cfg); err != nil {
+			return err
+		}
+	}
+
 	// A watch that ends is the end of the daemon: without events, it would repair once a minute. Without the
 	// sweep, veths would pile up.
 	var running sync.WaitGroup
@@ -131,11 +146,14 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
-	watchEnded := make(chan error, 3)
+	watchEnded := make(chan error, 4)
 	running.Go(func() { watchEnded <- rtnl.Watch(ctx, d.requestPass) })
 	running.Go(func() { watchEnded <- hostnat.Watch(ctx, d.cfg.Network, d.requestPass) })
 	running.Go(func() { watchEnded <- d.sweep(ctx) })
 	running.Go(func() { d.cluster.Run(ctx) })
+	if d.enforcer != nil {
+		running.Go(func() { watchEnded <- d.enforcer.Run(ctx) })
+	}
 
 	for {
 		next := time.NewTimer(d.pass(ctx))
@@ -184,8 +202,8 @@ func (d *Daemon) pass(ctx context.Context) time.Duration {
 	}
 
 	r.Took = time.Since(r.At)
-	// Every start begins without a list.
-	if !errors.Is(waiting, cluster.ErrNoListYet) {
+	// Every start begins without lists.
+	if !errors.Is(waiting, cluster.ErrNoListYet) && !d.policiesStart() {
 		d.logChanges(r)
 	}
 
@@ -220,6 +238,7 @@ func Cleanup(cfg Config) error {
 	defer func() { _ = kernel.Close() }()
 
 	_, _, err = syncRoutes(kernel, nil)
+	err = errors.Join(err, removePolicies(cfg))
 	if e := os.Remove(cfg.confPath()); !errors.Is(e, os.ErrNotExist) {
 		err = errors.Join(err, e)
 	}

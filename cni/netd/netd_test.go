@@ -34,13 +34,14 @@ func addresses(texts ...string) []netip.Addr {
 }
 
 func TestConfigurationOfADualStackNode(t *testing.T) {
-	data, err := networkConfig(
-		DefaultNetwork,
-		DefaultBridge,
-		prefixes("10.244.1.0/24", "fd00:244:1::/64"),
-		prefixes("10.244.0.0/16", "fd00:244::/48"),
-		1450,
-	)
+	data, err := network{
+		name:     DefaultNetwork,
+		bridge:   DefaultBridge,
+		podCIDRs: prefixes("10.244.1.0/24", "fd00:244:1::/64"),
+		noMasq:   prefixes("10.244.0.0/16", "fd00:244::/48"),
+		mtu:      1450,
+		policies: true,
+	}.configuration()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +49,7 @@ func TestConfigurationOfADualStackNode(t *testing.T) {
 }
 
 func TestPluginGetsItsPartOfTheList(t *testing.T) {
-	list, err := networkConfig("cbr0", "cni0", prefixes("10.244.1.0/24"), nil, 0)
+	list, err := network{name: "cbr0", bridge: "cni0", podCIDRs: prefixes("10.244.1.0/24")}.configuration()
 	if err != nil {
 		t.Fatal(err)
 	}

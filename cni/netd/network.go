@@ -9,6 +9,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/utils"
 
+	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
@@ -21,24 +22,35 @@ const (
 
 const pluginType = "trivet-cni"
 
-// networkConfig returns the configuration list of a network with this name and bridge, for a node with these
-// pod CIDRs (CNI specification, section 1).
-func networkConfig(name, bridge string, podCIDRs, noMasq []netip.Prefix, mtu int) ([]byte, error) {
+// network is what a node's network configuration says.
+type network struct {
+	name     string
+	bridge   string
+	podCIDRs []netip.Prefix
+	noMasq   []netip.Prefix
+	mtu      int
+	// policies has the plugin hold pods until their network policies are in force.
+	policies bool
+}
+
+// configuration returns the list of the network's plugins, of which there is one (CNI specification, section
+// 1).
+func (n network) configuration() ([]byte, error) {
 	var ranges [][]map[string]string
-	for _, p := range podCIDRs {
+	for _, p := range n.podCIDRs {
 		ranges = append(ranges, []map[string]string{{"subnet": p.String()}})
 	}
 
 	plugin := map[string]any{
 		"type":             pluginType,
-		"bridge":           bridge,
+		"bridge":           n.bridge,
 		"isDefaultGateway": true,
 		"ipMasq":           true,
 		"hairpinMode":      true,
 		"hostRouted":       true,
 		"lazyUnlink":       true,
-		"mtu":              mtu,
-		"noMasq":           texts(noMasq),
+		"mtu":              n.mtu,
+		"noMasq":           texts(n.noMasq),
 		"ipam": map[string]any{
 			"type":       "host-local",
 			"ranges":     ranges,
@@ -52,10 +64,14 @@ func networkConfig(name, bridge string, podCIDRs, noMasq []netip.Prefix, mtu int
 		},
 	}
 
+	if n.policies {
+		plugin["networkPolicy"] = true
+	}
+
 	// encoding/json writes maps sorted by key, so the same node has the same file.
 	list := map[string]any{
 		"cniVersion": "1.1.0",
-		"name":       name,
+		"name":       n.name,
 		"plugins":    []map[string]any{plugin},
 	}
 
@@ -70,13 +86,23 @@ func CheckNames(network, bridge string) error {
 		return err
 	}
 
-	anyPods := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
-	list, err := networkConfig(network, bridge, anyPods, nil, 0)
-	if err != nil {
-		return err
-	}
-	_, err = parseConfig(list)
+	_, err := poolOf(network, bridge)
 	return err
+}
+
+// poolOf returns where the network's reservations and records are: that does not depend on the node's pod
+// CIDRs.
+func poolOf(name, bridge string) (l ipam.Location, err error) {
+	anyPods := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	list, err := network{name: name, bridge: bridge, podCIDRs: anyPods}.configuration()
+	if err != nil {
+		return l, err
+	}
+	c, err := parseConfig(list)
+	if err != nil {
+		return l, err
+	}
+	return c.IPAM.Pool, nil
 }
 
 // pluginConfig returns the configuration of the list's first plugin as a runtime hands it over: with name and

@@ -15,6 +15,43 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
+// Install copies the plugin to path, whole or not at all. One that is equal already stays. A plugin that runs
+// at that moment keeps its file.
+func Install(from, path string) error {
+	if err := install(from, path); err != nil {
+		return fmt.Errorf("install plugin %s: %w", path, err)
+	}
+	return nil
+}
+
+func install(from, path string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := durable.Sweep(path); err != nil {
+		return err
+	}
+	if isInstalled(path, data) {
+		return nil
+	}
+
+	return durable.WriteFile(path, data, 0o755)
+}
+
+// isInstalled reports whether path is an executable file with the content.
+func isInstalled(path string, content []byte) bool {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm()&0o111 == 0 {
+		return false
+	}
+	now, err := os.ReadFile(path)
+	return err == nil && bytes.Equal(now, content)
+}
+
 // publish puts the configuration where the runtime looks for it, if the plugin says that it can serve it. A
 // file that is there already stays until the new one is whole. One that allocates addresses which are not
 // this node's any more is worse than none: replacing it does not wait for the plugin.

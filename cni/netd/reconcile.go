@@ -27,6 +27,7 @@ func (d *Daemon) reconcile(ctx context.Context, r *Report) {
 	}
 
 	admitted := d.admit(own, all, r)
+	d.reportPolicies(own.PodCIDRs, r)
 
 	r.fail(d.forward(own.PodCIDRs))
 	local, err := d.kernel.AllAddresses()
@@ -114,19 +115,31 @@ func (d *Daemon) configure(
 	}
 
 	noMasq := podNetworks(d.cfg.ClusterCIDRs, admitted)
-	data, err := networkConfig(d.cfg.Network, d.cfg.Bridge, own.PodCIDRs, noMasq, mtu)
+	policies, err := d.holdsPods()
 	if err != nil {
 		return err
 	}
 
-	network, err := parseConfig(data)
+	data, err := network{
+		name:     d.cfg.Network,
+		bridge:   d.cfg.Bridge,
+		podCIDRs: own.PodCIDRs,
+		noMasq:   noMasq,
+		mtu:      mtu,
+		policies: policies,
+	}.configuration()
 	if err != nil {
 		return err
 	}
 
-	r.Pool = network.IPAM.Pool
-	r.Ranges = network.IPAM.Sets
-	r.fail(d.moveBridge(network))
+	parsed, err := parseConfig(data)
+	if err != nil {
+		return err
+	}
+
+	r.Pool = parsed.IPAM.Pool
+	r.Ranges = parsed.IPAM.Sets
+	r.fail(d.moveBridge(parsed))
 	written, err := publish(ctx, d.cfg, data)
 	r.ConfigWritten = written
 	if written {
@@ -139,7 +152,7 @@ func (d *Daemon) configure(
 	}
 
 	// By the configuration that the plugin has, too.
-	r.fail(d.repairRules(network, r))
+	r.fail(d.repairRules(parsed, r))
 	return nil
 }
 

@@ -28,10 +28,20 @@ type Set struct {
 
 	errors, notes, nodes, routes, at prometheus.Gauge
 
+	// enforced, enforcedTook and updates count passes over network policies; policies and isolated describe
+	// the last one.
+	enforced           *prometheus.CounterVec
+	enforcedTook       prometheus.Histogram
+	updates            prometheus.Counter
+	policies, isolated prometheus.Gauge
+	refused            prometheus.Gauge
+
 	// addresses and taken describe the pool, calls and took what the plugin has counted.
 	addresses, taken *prometheus.Desc
 	calls, callsTook *prometheus.Desc
+	dropped          *prometheus.Desc
 	plugin           Plugin
+	rules            Rules
 
 	// mu guards last.
 	mu   sync.Mutex
@@ -41,10 +51,17 @@ type Set struct {
 // Plugin is what trivet-cni has counted (tally.File).
 type Plugin interface{ Counts() []tally.Count }
 
-// New returns the metrics, all of them zero but those of the plugin, which may be nil.
-func New(plugin Plugin) *Set {
+// Rules are those of network policies (filter.Filter).
+type Rules interface {
+	// Dropped counts the packets that they have dropped in each direction.
+	Dropped() ([2]uint64, error)
+}
+
+// New returns the metrics, all of them zero but those of the plugin and of the rules, which may be nil.
+func New(plugin Plugin, rules Rules) *Set {
 	s := &Set{
 		plugin:   plugin,
+		rules:    rules,
 		Registry: metric.NewRegistry("trivet-netd"),
 		passes:   counters("passes_total", "Number of passes, by result.", "result"),
 		changes:  counters("route_changes_total", "Number of routes that were changed, by kind.", "change"),
@@ -69,6 +86,7 @@ func New(plugin Plugin) *Set {
 		at:     gauge("last_pass_timestamp_seconds", "Unix time at which the last pass began."),
 	}
 
+	s.addPolicyMetrics()
 	s.addresses = desc("pool_addresses", "Number of addresses for pods, by subnet.", "subnet")
 	s.taken = desc("pool_addresses_taken", "Number of addresses that pods have, by subnet.", "subnet")
 
@@ -88,7 +106,8 @@ func New(plugin Plugin) *Set {
 	}
 
 	s.Registry.MustRegister(s, s.passes, s.changes, s.repairs, s.took, s.writes,
-		s.errors, s.notes, s.nodes, s.routes, s.at)
+		s.errors, s.notes, s.nodes, s.routes, s.at,
+		s.enforced, s.enforcedTook, s.updates, s.policies, s.isolated, s.refused)
 	return s
 }
 
@@ -146,6 +165,7 @@ func (s *Set) Describe(out chan<- *prometheus.Desc) {
 	out <- s.taken
 	out <- s.calls
 	out <- s.callsTook
+	out <- s.dropped
 }
 
 // Collect implements prometheus.Collector: it counts what there is at the moment.
@@ -157,6 +177,8 @@ func (s *Set) Collect(out chan<- prometheus.Metric) {
 	if s.plugin != nil {
 		s.collectCalls(out)
 	}
+
+	s.collectDropped(out)
 
 	uses, err := last.Pool.Uses(last.Ranges)
 	if err != nil {

@@ -1,6 +1,7 @@
 package netdmetric
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/netd"
+	"github.com/trivet-node/trivet/cni/netd/enforcer"
 	"github.com/trivet-node/trivet/cni/tally"
 	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/metric/metrictest"
@@ -32,7 +34,7 @@ func has(t *testing.T, s *Set, lines ...string) {
 }
 
 func TestPassesAndRepairsAreCounted(t *testing.T) {
-	s := New(nil)
+	s := New(nil, nil)
 	has(t, s,
 		`trivet_netd_repairs_total{what="rules"} 0`,
 		`trivet_netd_route_changes_total{change="added"} 0`)
@@ -78,14 +80,39 @@ func (plugin) Counts() []tally.Count {
 	return []tally.Count{{Verb: "ADD", Code: "11", Calls: 3, Took: 6 * time.Millisecond}}
 }
 
+// rules have dropped some packets.
+type rules struct{}
+
+func (rules) Dropped() ([2]uint64, error) { return [2]uint64{4, 2}, nil }
+
+func TestPassesOverPoliciesAreCounted(t *testing.T) {
+	s := New(nil, rules{})
+	s.Enforced(enforcer.Report{
+		Changed:  true,
+		Policies: 3,
+		Isolated: 2,
+		Problems: []string{"a/b is too large"},
+	})
+	s.Enforced(enforcer.Report{Err: errors.New("the API server is away")})
+	has(t, s,
+		`trivet_netd_policy_passes_total{result="ok"} 1`,
+		`trivet_netd_policy_passes_total{result="error"} 1`,
+		`trivet_netd_policy_updates_total 1`,
+		`trivet_netd_policies 3`,
+		`trivet_netd_policies_refused 1`,
+		`trivet_netd_policy_pods 2`,
+		`trivet_netd_policy_dropped_packets_total{direction="ingress"} 4`,
+		`trivet_netd_policy_dropped_packets_total{direction="egress"} 2`)
+}
+
 func TestCallsOfThePluginAreThoseThatItHasCounted(t *testing.T) {
-	has(t, New(plugin{}),
+	has(t, New(plugin{}, rules{}),
 		`trivet_cni_calls_total{code="11",command="ADD"} 3`,
 		`trivet_cni_call_seconds_total{code="11",command="ADD"} 0.006`)
 }
 
 func TestTheDocumentsHaveAllMetrics(t *testing.T) {
-	s := New(plugin{})
+	s := New(plugin{}, rules{})
 	s.Passed(netd.Report{
 		Pool:   ipam.Location{DataDir: t.TempDir(), Network: "trivet"},
 		Ranges: []ipam.Set{{podRange(t)}},
@@ -108,7 +135,7 @@ func TestThePoolIsCountedWhenThereIsAScrape(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	s := New(nil)
+	s := New(nil, nil)
 	s.Passed(netd.Report{
 		Pool:   ipam.Location{DataDir: dir, Network: "trivet"},
 		Ranges: []ipam.Set{{podRange(t)}},

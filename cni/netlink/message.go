@@ -24,6 +24,7 @@ type header struct {
 	kind  uint16
 	flags uint16
 	seq   uint32
+	port  uint32
 }
 
 // Message is one request. NewMessage begins it and its methods append attributes, in order.
@@ -114,6 +115,7 @@ func split(data []byte, visit func(h header, body []byte) error) error {
 			kind:  native.Uint16(data[4:]),
 			flags: native.Uint16(data[6:]),
 			seq:   native.Uint32(data[8:]),
+			port:  native.Uint32(data[12:]),
 		}
 		if err := visit(h, data[unix.NLMSG_HDRLEN:size]); err != nil {
 			return err

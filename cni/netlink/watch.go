@@ -17,6 +17,14 @@ func Group(number int) uint32 { return 1 << (number - 1) }
 // changed: the first call, when the subscription has begun, is one, so that what the caller reads from then
 // on cannot change unnoticed; the others follow messages that were lost because visit did not keep up.
 func Watch(ctx context.Context, family Family, groups uint32, visit func(kind uint16, body []byte)) error {
+	return WatchSenders(ctx, family, groups, func(_ uint32, kind uint16, body []byte) { visit(kind, body) })
+}
+
+// WatchSenders is Watch for callers that tell their own changes from others': each message has the port of
+// the socket whose request it follows.
+func WatchSenders(
+	ctx context.Context, family Family, groups uint32, visit func(port uint32, kind uint16, body []byte),
+) error {
 	socket, err := subscribe(family, groups)
 	if err != nil {
 		return err
@@ -25,7 +33,7 @@ func Watch(ctx context.Context, family Family, groups uint32, visit func(kind ui
 	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	defer stop()
 
-	visit(0, nil)
+	visit(0, 0, nil)
 	buffer := make([]byte, 16<<10)
 	for {
 		n, err := socket.Read(buffer)
@@ -33,7 +41,7 @@ func Watch(ctx context.Context, family Family, groups uint32, visit func(kind ui
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, unix.ENOBUFS):
-			visit(0, nil)
+			visit(0, 0, nil)
 			continue
 		case err != nil:
 			return errors.Join(fmt.Errorf("read netlink messages: %w", err), socket.Close())
@@ -41,11 +49,11 @@ func Watch(ctx context.Context, family Family, groups uint32, visit func(kind ui
 
 		// What cannot be read may have said anything.
 		malformed := split(buffer[:n], func(h header, body []byte) error {
-			visit(h.kind, body)
+			visit(h.port, h.kind, body)
 			return nil
 		})
 		if malformed != nil {
-			visit(0, nil)
+			visit(0, 0, nil)
 		}
 	}
 }

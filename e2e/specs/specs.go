@@ -83,12 +83,12 @@ func SIG(name string) string {
 }
 
 // Sets are the names of the sets, but a file.
-var Sets = []string{"conformance", "node", "storage", "network", "smoke", "all"}
+var Sets = []string{"conformance", "node", "storage", "network", "policy", "smoke", "all"}
 
 // Select returns the names of a set, or those in a file with one name a line, in the order of all, the specs
 // of the suite. The sets node, storage and network are the specs of that SIG outside of the conformance set
 // that do not depend on a feature, nor on a server of NFS: each of these would wait for minutes for an image
-// that cannot be made.
+// that cannot be made. The set policy is those of NetworkPolicy, but for three that need SCTP in the kernel.
 func Select(all []string, set string) ([]string, error) {
 	switch set {
 	case "all":
@@ -97,6 +97,8 @@ func Select(all []string, set string) ([]string, error) {
 		return named(all, "the smoke set", Smoke())
 	case "conformance":
 		return choose(all, IsConformance), nil
+	case "policy":
+		return choose(all, isPolicy), nil
 	case "node", "storage", "network":
 		return choose(all, func(n string) bool {
 			return SIG(n) == "sig-"+set && !IsConformance(n) && !isGated(n) && !needsNFS(n)
@@ -110,6 +112,12 @@ func Select(all []string, set string) ([]string, error) {
 	}
 
 	return named(all, set, Parse(string(text)))
+}
+
+// isPolicy reports whether a spec is one of NetworkPolicy.
+func isPolicy(name string) bool {
+	return strings.Contains(name, "[Feature:NetworkPolicy]") &&
+		!strings.Contains(name, "[Feature:SCTPConnectivity]")
 }
 
 // choose returns the names that are wanted.

@@ -76,6 +76,8 @@ var suiteSpecs = []string{
 	"[sig-node] F [FeatureGate:Y] [Beta]",
 	"[sig-node] G",
 	"[sig-storage] In-tree Volumes [Driver: nfs3] H",
+	"[sig-network] I [Feature:NetworkPolicy]",
+	"[sig-network] [Feature:SCTPConnectivity] J [Feature:NetworkPolicy]",
 }
 
 func TestSetsAreChosenByName(t *testing.T) {
@@ -89,6 +91,7 @@ func TestSetsAreChosenByName(t *testing.T) {
 		"network":     {suiteSpecs[1]},
 		"storage":     {suiteSpecs[4]},
 		"node":        {suiteSpecs[6]},
+		"policy":      {suiteSpecs[8]},
 		"all":         suiteSpecs,
 		list:          {suiteSpecs[1], suiteSpecs[6]},
 	} {

@@ -32,13 +32,14 @@ func newAPI(t *testing.T) *api {
 	return a
 }
 
+var watched = []string{"nodes", "servicecidrs", "networkpolicies", "pods", "namespaces"}
+
 // checkCalls compares the calls with the permissions that deploy/cni/rbac.yaml gives.
 func (a *api) checkCalls() {
 	for _, call := range a.Calls() {
 		verb, resource, _ := strings.Cut(call, " ")
 		allowed := resource == "events default" && verb == "create" ||
-			slices.Contains([]string{"nodes", "servicecidrs"}, resource) &&
-				(verb == "list" || verb == "watch")
+			slices.Contains(watched, resource) && (verb == "list" || verb == "watch")
 		if !allowed {
 			a.t.Errorf("trivet-netd calls %s", call)
 		}

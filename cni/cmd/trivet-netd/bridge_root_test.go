@@ -120,18 +120,23 @@ func record(t *testing.T, pool *ipam.Pool, owner ipam.Owner, ports ...hostnat.Po
 	}
 }
 
-// The table is the only place where packets find host ports. The records beside the reservations say what was
-// there.
-func TestHostPortsOfRunningPodsAreBackAtOnce(t *testing.T) {
-	w := newWorld(t)
+// ownData gives the test a /var/lib/cni of its own.
+func ownData(t *testing.T) {
+	t.Helper()
 	if err := os.MkdirAll("/var/lib/cni", 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Mount("cni", "/var/lib/cni", "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
-
 	t.Cleanup(func() { _ = unix.Unmount("/var/lib/cni", unix.MNT_DETACH) })
+}
+
+// The table is the only place where packets find host ports. The records beside the reservations say what was
+// there.
+func TestHostPortsOfRunningPodsAreBackAtOnce(t *testing.T) {
+	w := newWorld(t)
+	ownData(t)
 	pool, err := ipam.Location{DataDir: "/var/lib/cni/networks", Network: "trivet"}.Create()
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/trivet-node/trivet/cni/netd"
 	"github.com/trivet-node/trivet/cni/netdmetric"
+	"github.com/trivet-node/trivet/cni/policy/filter"
 	"github.com/trivet-node/trivet/cni/tally"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/metric"
@@ -52,6 +53,7 @@ func run(ctx context.Context, env *program.Env) error {
 	metrics, stopCounting := newMetrics(o, env.Log)
 	defer stopCounting()
 	o.Passed = metrics.Passed
+	o.Enforced = metrics.Enforced
 	daemon, err := netd.New(api, o.Config, env.Log)
 	if err != nil {
 		return err
@@ -109,13 +111,15 @@ func apiConfig(kubeconfig string) (kube.Config, error) {
 // that file the daemon works nevertheless.
 func newMetrics(o options, log *slog.Logger) (metrics *netdmetric.Set, stop func()) {
 	if o.metrics == "" {
-		return netdmetric.New(nil), func() {}
+		return netdmetric.New(nil, nil), func() {}
 	}
 
+	// Only for what the kernel has counted.
+	rules := filter.New(o.Network)
 	file, err := tally.Create(tally.Path)
 	if err != nil {
 		log.Warn("calls of the plugin are not counted", "err", err)
-		return netdmetric.New(nil), func() {}
+		return netdmetric.New(nil, rules), func() {}
 	}
-	return netdmetric.New(file), func() { _ = file.Close() }
+	return netdmetric.New(file, rules), func() { _ = file.Close() }
 }

@@ -13,15 +13,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containernetworking/cni/pkg/skel"
+
+	"github.com/trivet-node/trivet/cni/plugin"
 	"github.com/trivet-node/trivet/internal/namespace"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// The test binary is the program, when it is asked to be.
+// The test binary is the program, when it is asked to be, and the plugin, when a runtime calls it.
 func TestMain(m *testing.M) {
 	if os.Getenv("BE_TRIVET_NETD") != "" {
 		program.Main("trivet-netd", run)
+	}
+	if os.Getenv("CNI_COMMAND") != "" {
+		skel.PluginMainFuncs(plugin.Functions(), plugin.Versions(), "test")
+		return
 	}
 	os.Exit(testenv.OwnMounts(m))
 }

@@ -21,7 +21,8 @@ overlay.`
 // The texts of flags that take more than a line.
 const (
 	aboutKubeconfig = `credentials for the Kubernetes API (get, list,
-watch of nodes; list, watch of servicecidrs; create of events in the namespace default);
+watch of nodes; list, watch of servicecidrs, networkpolicies, pods and namespaces; create of events
+in the namespace default);
 "" takes those of the pod it runs in`
 
 	aboutPlugin = `the plugin that the runtime will call; it is asked for its STATUS before the
@@ -44,7 +45,11 @@ the API names (ServiceCIDR): a Node that claims pods there is refused`
 configuration and routes are as they should be; else 503), both with the last sync, errors and notes;
 "" for none`
 
-	aboutCleanup = "remove the routes and the configuration that trivet-netd made on this node, and end"
+	aboutPolicy = `keep NetworkPolicies in force (list, watch of networkpolicies, pods and
+namespaces); false leaves them to another program, and removes the rules that are there`
+
+	aboutCleanup = `remove the routes, the rules of network policies and the configuration that
+trivet-netd made on this node, and end`
 )
 
 // options are the command line, checked.
@@ -87,6 +92,7 @@ func parse(env *program.Env) (options, error) {
 	fs.StringVar(&serviceCIDR, "service-cidr", "", aboutServiceCIDR)
 	fs.StringVar(&o.healthz, "healthz-address", "127.0.0.1:10261", aboutHealth)
 	fs.StringVar(&o.metrics, metric.Flag, "", metric.Usage)
+	fs.BoolVar(&o.Policies, "network-policy", true, aboutPolicy)
 	fs.BoolVar(&o.cleanup, "cleanup", false, aboutCleanup)
 	if err := env.Parse(fs); err != nil {
 		return o, err

@@ -31,6 +31,8 @@ type world struct {
 	server  *http.Server
 	address string
 	cmd     *exec.Cmd
+	// policies has network policies enforced. The plugin's records are then in /var/lib/cni.
+	policies bool
 }
 
 const health = "127.0.0.1:10261"
@@ -153,6 +155,7 @@ func (w *world) command(more ...string) *exec.Cmd {
 		"--conf-dir=" + w.dir + "/conf",
 		"--plugin=" + w.dir + "/bin/trivet-cni",
 		"--cluster-cidr=10.244.0.0/16",
+		fmt.Sprint("--network-policy=", w.policies),
 	}
 
 	cmd := exec.Command(os.Args[0], append(args, more...)...)

@@ -25,6 +25,7 @@ const answerTimeout = 15 * time.Second
 
 // Cluster watches a cluster.
 type Cluster struct {
+	client   *kube.Client
 	nodes    *nodes
 	services *services
 	events   *events
@@ -44,6 +45,7 @@ func New(cfg kube.Config, changed func(), log *slog.Logger) (*Cluster, error) {
 	// client-go accepts a server that is not a URL as well. Its address is then not known here.
 	host, _, _ := cfg.Server()
 	return &Cluster{
+		client:   client,
 		nodes:    newNodes(kube.Nodes(client), changed, log),
 		services: newServices(serviceCIDRs(client), changed, log),
 		events:   newEvents(kube.Events(client), log),
@@ -76,6 +78,9 @@ func (c *Cluster) Run(ctx context.Context) {
 		}
 	})
 }
+
+// Client returns the connection to the API server, for other watches.
+func (c *Cluster) Client() *kube.Client { return c.client }
 
 // Waiting says why there is no list of Nodes yet; it returns nil when there is one.
 func (c *Cluster) Waiting() error { return c.nodes.waiting() }

@@ -61,18 +61,15 @@ func (b Bridge) Add(c *call.Call) (err error) {
 		return err
 	}
 
-	// After a failure, an interface of this name is not one that this call made.
-	ended := c.Steps.Begin("attach interface")
-	ends, err := bridge.Attach(host, n.Bridge, attachment)
-	ended()
+	held, err := holdPod(c, n, podAddresses(attachment), &back)
 	if err != nil {
 		return err
 	}
 
-	back.Push("remove interface", func(context.Context) error {
-		_, err := bridge.Detach(host, n.Bridge.Network, c.Owner, false)
+	ends, err := attach(c, host, n.Bridge, attachment, &back)
+	if err != nil {
 		return err
-	})
+	}
 
 	if err := guard(c, n, ends, attachment, &back); err != nil {
 		return err
@@ -89,8 +86,31 @@ func (b Bridge) Add(c *call.Call) (err error) {
 	if err := appendGateway(host, n, result); err != nil {
 		return err
 	}
+	if err := held.await(); err != nil {
+		return err
+	}
 
 	return c.Print(result)
+}
+
+// attach makes the interface.
+func attach(
+	c *call.Call, host *rtnl.Conn, cfg bridge.Config, a bridge.Attachment, back *undo.Stack,
+) (bridge.Ends, error) {
+	ended := c.Steps.Begin("attach interface")
+	ends, err := bridge.Attach(host, cfg, a)
+	ended()
+
+	// After a failure, an interface of this name is not one that this call made.
+	if err != nil {
+		return ends, err
+	}
+
+	back.Push("remove interface", func(context.Context) error {
+		_, err := bridge.Detach(host, cfg.Network, c.Owner, false)
+		return err
+	})
+	return ends, nil
 }
 
 // appendGateway appends the host's own port in the VLAN of the pods to a result, if there is one.
@@ -199,8 +219,11 @@ func (b Bridge) Del(c *call.Call) error {
 		return err
 	}
 
-	// The address stays reserved while the interface may be there.
+	// The address stays reserved, and its rules stay, while the interface may be there.
 	if err := detach(c, t); err != nil {
+		return err
+	}
+	if err := forget(c, t, pool); err != nil {
 		return err
 	}
 
@@ -255,7 +278,7 @@ func (b Bridge) GC(c *call.Call) error {
 	}
 
 	limits := shaping.Keep(host, t.Network, t.Valid.HasLabel)
-	return errors.Join(ports, limits, keepOwnRules(host, t), keep(c, t))
+	return errors.Join(ports, limits, keepOwnRules(host, t), keepPods(t, pool), keep(c, t))
 }
 
 // hostPorts returns the host ports of a network for DEL and GC, which only need the name of the table.

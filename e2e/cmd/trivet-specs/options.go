@@ -55,7 +55,7 @@ func configure(env *program.Env) (*options, error) {
 		&o.set,
 		"set",
 		"smoke",
-		"what to run: conformance, node, storage, network, smoke, all, or a "+
+		"what to run: conformance, node, storage, network, policy, smoke, all, or a "+
 			"file with one exact name a line",
 	)
 
