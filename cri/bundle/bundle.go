@@ -21,12 +21,16 @@ import (
 	"github.com/trivet-node/trivet/cri/host"
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/spec"
+	"github.com/trivet-node/trivet/internal/namespace"
 )
 
 // Rootfs mounts root file systems of images by ID.
 type Rootfs interface {
-	Prepare(ctx context.Context, id string, img image.Image) (path string, err error)
-	PrepareReadOnly(ctx context.Context, id string, img image.Image) (path string, err error)
+	Prepare(ctx context.Context, id string, img image.Image, users *namespace.Users) (path string, err error)
+
+	PrepareReadOnly(
+		ctx context.Context, id string, img image.Image, users *namespace.Users,
+	) (path string, err error)
 
 	// Volume makes a volume that an image declares at a path, and returns where its files are and where it
 	// is to be mounted, with symbolic links of the image followed.
@@ -77,6 +81,9 @@ type Request struct {
 	// Namespaces are the paths of those that the container joins; an empty path is a new one.
 	Namespaces map[specs.LinuxNamespaceType]string
 
+	// Users is the pod's user namespace; nil is the host's.
+	Users *namespace.Users
+
 	// Files are the mounts that each container of the pod has.
 	Files []specs.Mount
 
@@ -95,7 +102,7 @@ type Bundle struct {
 
 // Make makes a bundle.
 func (m *Maker) Make(ctx context.Context, r Request) (Bundle, error) {
-	root, err := m.cfg.Rootfs.Prepare(ctx, r.ID, r.Image)
+	root, err := m.cfg.Rootfs.Prepare(ctx, r.ID, r.Image, r.Users)
 	if err != nil {
 		return Bundle{}, err
 	}
@@ -133,6 +140,7 @@ func (m *Maker) specConfig(
 		Image:              r.Image.Config.Config,
 		Rootfs:             root,
 		Namespaces:         r.Namespaces,
+		Users:              r.Users,
 		CgroupsPath:        m.cfg.Driver.Path(r.Pod.GetLinux().GetCgroupParent(), r.ID),
 		Host:               m.cfg.Host,
 		CgroupAnnotations:  m.cfg.Driver.Annotations(),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -86,6 +87,10 @@ func (c *Service) prepare(pod sandbox.Record, config *runtimeapi.ContainerConfig
 		return nil, err
 	}
 
+	if err := c.checkUsers(pod, config); err != nil {
+		return nil, err
+	}
+
 	img, err := c.image(config.GetImage().GetImage())
 	if err != nil {
 		return nil, err
@@ -118,6 +123,35 @@ func (c *Service) prepare(pod sandbox.Record, config *runtimeapi.ContainerConfig
 		image:      img,
 		handler:    handler,
 	}, nil
+}
+
+// checkUsers refuses a container that is to have another user namespace than its pod, or in that of the pod the
+// processes of the host, where the pod's root has no rights.
+func (c *Service) checkUsers(pod sandbox.Record, config *runtimeapi.ContainerConfig) error {
+	options := config.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	has := c.cfg.Sandboxes.Users(pod)
+	if has != nil && options.GetPid() == runtimeapi.NamespaceMode_NODE {
+		return fmt.Errorf("%w: user namespace: the container has the host's PID namespace", ErrInvalid)
+	}
+
+	// A client that says nothing has it from the pod.
+	asked := options.GetUsernsOptions()
+	if asked == nil {
+		return nil
+	}
+
+	wants, err := spec.UsersOf(asked)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if wants != nil && has != nil {
+		wants.Path = has.Path
+	}
+	if !reflect.DeepEqual(wants, has) {
+		return fmt.Errorf("%w: user namespace: it is not that of pod sandbox %s", ErrInvalid, pod.ID)
+	}
+
+	return nil
 }
 
 // image returns an image that a container can run.

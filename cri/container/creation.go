@@ -55,6 +55,7 @@ func (c *creation) build(ctx context.Context) (err error) {
 		Pod:                c.pod.PodConfig(),
 		Image:              c.image,
 		Namespaces:         namespaces,
+		Users:              cfg.Sandboxes.Users(c.pod),
 		Files:              cfg.Sandboxes.Mounts(c.pod, readOnly),
 		AllowedAnnotations: c.handler.AllowedAnnotations,
 	})

@@ -56,6 +56,12 @@ func (s *Service) makeFiles(r Record) error {
 		}
 	}
 
+	// The pod's root, who may be another than the host's, owns the files, as it would on a machine.
+	root := 0
+	if users := s.Users(r); users != nil {
+		root = int(users.First)
+	}
+
 	resolv, err := resolvConf(r.config.GetDnsConfig())
 	if err != nil {
 		return err
@@ -71,6 +77,11 @@ func (s *Service) makeFiles(r Record) error {
 	if err := os.WriteFile(s.hostname(r.ID), []byte(name+"\n"), 0o644); err != nil {
 		return err
 	}
+	for _, path := range []string{s.resolvConf(r.ID), s.hostname(r.ID)} {
+		if err := os.Chown(path, root, root); err != nil {
+			return err
+		}
+	}
 
 	if logs := r.config.GetLogDirectory(); logs != "" {
 		if err := os.MkdirAll(logs, 0o755); err != nil {
@@ -82,7 +93,7 @@ func (s *Service) makeFiles(r Record) error {
 		return nil
 	}
 
-	return s.cfg.Kernel.MountShm(s.shm(r.ID))
+	return s.cfg.Kernel.MountShm(s.shm(r.ID), root)
 }
 
 // resolvConf returns the content of a resolv.conf: the host's if the pod asks for nothing.

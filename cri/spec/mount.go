@@ -104,10 +104,6 @@ func mount(m *runtimeapi.Mount, cfg Config) (specs.Mount, error) {
 	if m.ContainerPath == "" {
 		return specs.Mount{}, errors.New("no container path")
 	}
-	if len(m.UidMappings)+len(m.GidMappings) > 0 {
-		return specs.Mount{}, errors.New("id-mapped volumes are not supported")
-	}
-
 	// The files of an image are mounted by now, for this container.
 	source := m.HostPath
 	if m.Image != nil && m.Image.Image != "" {
@@ -132,12 +128,15 @@ func mount(m *runtimeapi.Mount, cfg Config) (specs.Mount, error) {
 		return specs.Mount{}, err
 	}
 
-	return specs.Mount{
+	converted := specs.Mount{
 		Destination: path.Join("/", m.ContainerPath),
 		Type:        "bind",
 		Source:      source,
 		Options:     append([]string{"rbind", propagation, access}, m.MountOptions...),
-	}, nil
+	}
+
+	err = mapFiles(&converted, m, cfg.Users)
+	return converted, err
 }
 
 // propagations are the mount options of each propagation.

@@ -17,6 +17,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/account"
+	"github.com/trivet-node/trivet/internal/namespace"
 )
 
 // Host is what the machine can do, and what this process may do on it.
@@ -45,6 +46,9 @@ type Config struct {
 	// Namespaces are those to join, by path; an empty path is a new one. A kind that is not here is the
 	// host's.
 	Namespaces map[specs.LinuxNamespaceType]string
+
+	// Users is the pod's user namespace, which is among Namespaces; nil is the host's.
+	Users *namespace.Users
 
 	CgroupsPath string
 
@@ -123,6 +127,9 @@ func generate(cfg Config) (*specs.Spec, error) {
 		return nil, err
 	}
 	if err := confine(s, cfg); err != nil {
+		return nil, err
+	}
+	if err := users(s, cfg.Users); err != nil {
 		return nil, err
 	}
 
@@ -236,6 +243,7 @@ func lastValues(pairs []string) []string {
 func namespaces(cfg Config) []specs.LinuxNamespace {
 	var all []specs.LinuxNamespace
 	for _, kind := range []specs.LinuxNamespaceType{
+		specs.UserNamespace,
 		specs.NetworkNamespace,
 		specs.IPCNamespace,
 		specs.UTSNamespace,

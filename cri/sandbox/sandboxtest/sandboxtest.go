@@ -96,8 +96,13 @@ func (m *Machine) do(operation string, changes ...string) error {
 }
 
 // CreateNamespaces pins namespaces; inside is not called.
-func (m *Machine) CreateNamespaces(pins map[namespace.Kind]string, _ func() error) error {
+func (m *Machine) CreateNamespaces(
+	pins map[namespace.Kind]string, users *namespace.Users, _ func() error,
+) error {
 	var made []string
+	if users != nil {
+		made = append(made, "pin "+filepath.Base(users.Path))
+	}
 	for _, path := range pins {
 		made = append(made, "pin "+filepath.Base(path))
 	}
@@ -114,7 +119,7 @@ func (m *Machine) Unpin(path string) error { return m.do("Unpin", "-pin "+filepa
 func (m *Machine) InNamespace(string, func() error) error { return m.do("InNamespace") }
 
 // MountShm mounts a /dev/shm.
-func (m *Machine) MountShm(string) error { return m.do("MountShm", "shm") }
+func (m *Machine) MountShm(string, int) error { return m.do("MountShm", "shm") }
 
 // Unmount unmounts it.
 func (m *Machine) Unmount(string) error { return m.do("Unmount", "-shm") }

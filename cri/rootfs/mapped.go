@@ -1,0 +1,141 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/namespace"
+)
+
+// mapped is the directory of root filesystems that are for users of a pod: every process may go through it,
+// since the OCI runtime is one of them when it enters the root.
+func (s *Store) mapped(id string) string { return filepath.Join(s.cfg.MappedDir, id) }
+
+// mountPoint returns where a root filesystem of these users is mounted; nil are those of the host.
+func (s *Store) mountPoint(id string, users *namespace.Users) string {
+	if users == nil {
+		return filepath.Join(s.mounts(), id)
+	}
+	return filepath.Join(s.mapped(id), "root")
+}
+
+// makeMountPoint makes the directory that a root filesystem is mounted on. Of all others on the host, only the
+// pod's root comes to a mapped one.
+func (s *Store) makeMountPoint(id string, users *namespace.Users) error {
+	path := s.mountPoint(id, users)
+	if err := os.MkdirAll(path, 0o755); err != nil || users == nil {
+		return err
+	}
+	return Admit(s.mapped(id), *users)
+}
+
+// Admit lets the root of a pod, and nobody else on the host, pass through a directory of the host's root.
+func Admit(dir string, users namespace.Users) error {
+	if err := os.Chown(dir, 0, int(users.First)); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o710)
+}
+
+// mountMapped mounts an overlay on target, with the files of the lower layers as those of users. What is
+// written is owned by the IDs outside, as the writable layer is not mapped: overlayfs itself cannot be.
+func (o overlay) mountMapped(target string, users namespace.Users) error {
+	tree, err := o.treeOf(target, users)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(tree)
+	return mount.Attach(tree, target)
+}
+
+// treeOf returns a mapped overlay that is attached nowhere. overlayfs takes its layers by path, and before
+// Linux 6.15 none that is attached nowhere: so each mapped layer covers itself, where nobody sees it.
+func (o overlay) treeOf(target string, users namespace.Users) (tree int, err error) {
+	owner, err := unix.Open(users.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("user namespace %s: %w", users.Path, err)
+	}
+	defer unix.Close(owner)
+
+	err = namespace.InOwnMounts(func() error {
+		for i, dir := range o.lower {
+			if slices.Contains(o.lower[:i], dir) {
+				continue
+			}
+			if err := cover(dir, owner); err != nil {
+				return err
+			}
+		}
+
+		if err := o.mount(target); err != nil {
+			return err
+		}
+
+		const flags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
+		tree, err = unix.OpenTree(unix.AT_FDCWD, target, flags)
+		return err
+	})
+
+	return tree, err
+}
+
+// cover mounts a directory on itself with the IDs of a user namespace.
+func cover(dir string, owner int) error {
+	fd, err := mount.CloneMapped(dir, owner)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return mount.Attach(fd, dir)
+}
+
+// CheckMapping makes and removes a mapped overlay, and returns an error that says why there can be none on
+// this machine.
+func (s *Store) CheckMapping() (err error) {
+	if s.cfg.MappedDir == "" {
+		return errors.New("no directory for mapped root file systems is configured")
+	}
+	if err := checkPassage(s.cfg.MappedDir); err != nil {
+		return err
+	}
+
+	users := namespace.Users{Path: filepath.Join(s.cfg.StateDir, "probe"), First: 1 << 16, Length: 1 << 16}
+
+	// One of a server that was killed.
+	if err := namespace.Unpin(users.Path); err != nil {
+		return err
+	}
+	if err := namespace.CreateOwned(nil, users, nil); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, namespace.Unpin(users.Path)) }()
+
+	// One is on the disk, the other on tmpfs, as the volumes are that hold the tokens of pods.
+	tree, err := overlay{lower: []string{s.empty(), s.mounts()}}.treeOf(s.empty(), users)
+	if err != nil {
+		return fmt.Errorf("overlayfs with mapped layers (Linux 5.19, for those on tmpfs 6.3): %w", err)
+	}
+
+	return unix.Close(tree)
+}
+
+// checkPassage returns an error if a directory cannot be reached by everybody.
+func checkPassage(dir string) error {
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		if err != nil {
+			return err
+		}
+		if info.Mode()&0o001 == 0 {
+			return &fs.PathError{Op: "pass through", Path: dir, Err: errors.New("users of pods cannot (chmod o+x)")}
+		}
+	}
+	return nil
+}
