@@ -33,6 +33,7 @@ import (
 	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/resize"
 	"github.com/trivet-node/trivet/node/runtime"
+	"github.com/trivet-node/trivet/node/userns"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -69,7 +70,12 @@ func (s *surroundings) runPods(parts *parts, in podInputs, volumes *volume.Mount
 	images := newImageGC(s, in)
 	parts.runSafe("image garbage collection", images.Run)
 
-	worker, err := s.newWorker(in, volumes, access, images)
+	users, err := s.newUsers(parts.ctx, in)
+	if err != nil {
+		return err
+	}
+
+	worker, err := s.newWorker(in, volumes, access, images, users)
 	if err != nil {
 		return err
 	}
@@ -99,6 +105,7 @@ func (s *surroundings) runPods(parts *parts, in podInputs, volumes *volume.Mount
 		pods:    in.pods,
 		worker:  worker,
 		volumes: volumes,
+		users:   users,
 		logs:    s.logs(),
 		access:  access,
 		tree:    in.tree,
@@ -121,6 +128,7 @@ func runHealth(s *surroundings, parts *parts, in podInputs) {
 // newWorker makes the pod worker.
 func (s *surroundings) newWorker(
 	p podInputs, volumes *volume.Mounter, access *imageaccess.Access, kept *imagegc.Collector,
+	users *userns.Ranges,
 ) (*podworker.Worker, error) {
 	// The group of all pods is the first of the tiers.
 	node, err := s.containerConfig(p.tree.Tiers()[0])
@@ -149,7 +157,7 @@ func (s *surroundings) newWorker(
 		HostDNS:     files.dns,
 		Workers:     2 * goruntime.NumCPU(),
 		Starts:      4 * goruntime.NumCPU(),
-		Handlers:    handlersOf(p.status),
+		Handlers:    s.handlersOf(p.status),
 		Admit:       s.admission(p.status, p.env.Allocatable),
 		Refresh:     p.status.Refresh,
 		ResizePods:  s.cfg.Gates.ResizePods,
@@ -164,6 +172,7 @@ func (s *surroundings) newWorker(
 		Runtime: s.runtime,
 		Volumes: volumes,
 		Cgroups: tree,
+		Users:   users,
 		Resizer: newResizer(s, node, tree),
 		Objects: p.refs,
 		Probes:  probe.New(s.runtime, p.looks, p.events, p.results),
@@ -260,14 +269,14 @@ func (s *surroundings) containerConfig(pods string) (criconfig.Node, error) {
 	}, nil
 }
 
-// handlersOf returns the container runtime's handlers as the Node's status shows them; none before there is a
-// Node.
-func handlersOf(status *nodestatus.Reporter) func() []v1.NodeRuntimeHandler {
+// handlersOf returns the container runtime's handlers as the Node's status shows them; before there is a Node,
+// those that the runtime had when the agent started.
+func (s *surroundings) handlersOf(status *nodestatus.Reporter) func() []v1.NodeRuntimeHandler {
 	return func() []v1.NodeRuntimeHandler {
 		if node := status.Node(); node != nil {
 			return node.Status.RuntimeHandlers
 		}
-		return nil
+		return s.info.Handlers
 	}
 }
 

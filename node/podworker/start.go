@@ -52,7 +52,7 @@ func (e *executor) start(ctx context.Context, p *pod, view *plan.View, s plan.St
 		return reason.New(runError, err)
 	}
 
-	sandbox, err := e.sandboxConfig(view.Pod, view.Sandbox.Attempt)
+	sandbox, err := e.sandboxConfig(ctx, view.Pod, view.Sandbox.Attempt)
 	if err != nil {
 		return reason.New(configError, err)
 	}
@@ -177,6 +177,9 @@ func (e *executor) containerConfig(
 		return nil, err
 	}
 	if out.Target, err = target(view, spec.Name); err != nil {
+		return nil, err
+	}
+	if out.Users, err = e.users(ctx, view.Pod); err != nil {
 		return nil, err
 	}
 

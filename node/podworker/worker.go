@@ -75,6 +75,13 @@ type Cgroups interface {
 	Remove(ctx context.Context, uid types.UID) error
 }
 
+// Users gives pods their user namespaces (userns.Ranges).
+type Users interface {
+	// Of returns the users of a pod of a runtime handler, the same at every call until Release.
+	Of(pod *v1.Pod, handler string) (criconfig.Users, error)
+	Release(uid types.UID) error
+}
+
 // Resizer changes the resources of pods that run (resize.Resizer).
 type Resizer interface {
 	// Resize gives a pod, its sandbox and the instances of a step what is in the specification.
@@ -172,6 +179,7 @@ type Deps struct {
 	Images  *imagepull.Puller
 	Volumes Volumes
 	Cgroups Cgroups
+	Users   Users
 	Objects Objects
 	Probes  *probe.Prober
 	Events  Events

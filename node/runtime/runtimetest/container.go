@@ -67,6 +67,13 @@ func (s service) CreateContainer(
 		return nil, notFound("sandbox", r.PodSandboxId)
 	}
 
+	s.noteUsers("container", r.Config.GetLinux().GetSecurityContext().GetNamespaceOptions())
+	for _, m := range r.Config.Mounts {
+		if len(m.UidMappings) == 1 && len(m.GidMappings) == 1 {
+			s.record.mapped = append(s.record.mapped, fmt.Sprintf("mount %d", m.UidMappings[0].HostId))
+		}
+	}
+
 	s.serial++
 	c.Id = "container" + strconv.Itoa(s.serial)
 	s.containers[c.Id], s.parents[c.Id] = c, r.PodSandboxId

@@ -65,6 +65,7 @@ type record struct {
 	calls     []string
 	called    chan struct{}     // closed and replaced at every call
 	resolvers []string          // name servers of each sandbox
+	mapped    []string          // what has a user namespace
 	auths     []*cri.AuthConfig // of each pull
 }
 
