@@ -77,6 +77,9 @@ func (r Runtime) ask(ctx context.Context, argument string) ([]byte, error) {
 	}
 
 	data, err := io.ReadAll(io.LimitReader(out, maxFeatures))
+
+	// One that writes more does not go on.
+	out.Close()
 	if waited := cmd.Wait(); err == nil {
 		err = waited
 	}

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -65,10 +64,7 @@ func (o overlay) treeOf(target string, users namespace.Users) (tree int, err err
 	defer unix.Close(owner)
 
 	err = namespace.InOwnMounts(func() error {
-		for i, dir := range o.lower {
-			if slices.Contains(o.lower[:i], dir) {
-				continue
-			}
+		for _, dir := range o.lower {
 			if err := cover(dir, owner); err != nil {
 				return err
 			}
@@ -117,6 +113,10 @@ func (s *Store) CheckMapping() (err error) {
 	}
 	defer func() { err = errors.Join(err, namespace.Unpin(users.Path)) }()
 
+	if err := checkKernelFiles(s.empty(), users); err != nil {
+		return err
+	}
+
 	// One is on the disk, the other on tmpfs, as the volumes are that hold the tokens of pods.
 	tree, err := overlay{lower: []string{s.empty(), s.mounts()}}.treeOf(s.empty(), users)
 	if err != nil {
@@ -124,6 +124,21 @@ func (s *Store) CheckMapping() (err error) {
 	}
 
 	return unix.Close(tree)
+}
+
+// checkKernelFiles returns an error if a pod cannot have a /proc or a /sys of its own: the kernel allows that
+// where the whole of it is seen already, with nothing mounted over its parts. dir is mounted on where nobody
+// sees it.
+func checkKernelFiles(dir string, users namespace.Users) error {
+	return namespace.InOwnedMounts(users, func() error {
+		const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+		for _, kind := range []string{"proc", "sysfs"} {
+			if err := unix.Mount(kind, dir, kind, flags|unix.MS_RDONLY, ""); err != nil {
+				return fmt.Errorf("a pod cannot mount %s: is something mounted over parts of it? %w", kind, err)
+			}
+		}
+		return nil
+	})
 }
 
 // checkPassage returns an error if a directory cannot be reached by everybody.

@@ -70,15 +70,35 @@ func CreateOwned(pins map[Kind]string, users Users, setup func() error) error {
 	return err
 }
 
-// pinOfChild pins the namespaces of a child that is made for them: the kernel gives a user namespace only to a
-// process of one thread (unshare(2)). The child is this very program, stopped by ptrace(2) before its first
-// instruction, and killed there.
+// pinOfChild pins the namespaces of a child that is made for them.
 func pinOfChild(pins map[Kind]string, users Users) error {
 	flags := 0
 	for k := range pins {
 		flags |= k.cloneFlag()
 	}
 
+	return withChild(flags, users, func(pid int) error {
+		for k, path := range pins {
+			if err := Pin(k, pid, path); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// InOwnedMounts runs f in a new mount namespace that belongs to a user namespace, with the identity of the
+// caller: what may be mounted there is what users may mount in it, whose path is of no account. Nothing stays.
+func InOwnedMounts(users Users, f func() error) error {
+	return withChild(unix.CLONE_NEWUSER|unix.CLONE_NEWNS, users, func(pid int) error {
+		return Do(f, fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	})
+}
+
+// withChild calls f with a child in new namespaces: the kernel gives a user namespace only to a process of one
+// thread (unshare(2)). The child is this very program, stopped by ptrace(2) before its first instruction, and
+// killed there.
+func withChild(flags int, users Users, f func(pid int) error) error {
 	// The thread that starts the child is its tracer, and it dies with it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -99,13 +119,7 @@ func pinOfChild(pins map[Kind]string, users Users) error {
 	}
 	defer reap(pid)
 
-	for k, path := range pins {
-		if err := Pin(k, pid, path); err != nil {
-			return err
-		}
-	}
-
-	return nil
+	return f(pid)
 }
 
 // reap kills a traced child and waits for its end, past the stop that ptrace has made.

@@ -20,11 +20,11 @@ type Verdict struct {
 	Bad     []suite.Result // failed, or skipped for another reason
 }
 
-// Judge sums up the results of Run.Do.
-func Judge(results []suite.Result) Verdict {
+// Judge sums up the results of Run.Do. over names the OCI runtime.
+func Judge(results []suite.Result, over string) Verdict {
 	v := Verdict{Skipped: map[string]int{}}
 	for _, r := range results {
-		why := whySkipped(r)
+		why := whySkipped(r, over)
 		switch {
 		case r.Outcome == suite.Passed:
 			v.Passed++
