@@ -56,12 +56,6 @@ func (s *Service) makeFiles(r Record) error {
 		}
 	}
 
-	// The pod's root, who may be another than the host's, owns the files, as it would on a machine.
-	root := 0
-	if users := s.Users(r); users != nil {
-		root = int(users.First)
-	}
-
 	resolv, err := resolvConf(r.config.GetDnsConfig())
 	if err != nil {
 		return err
@@ -77,10 +71,10 @@ func (s *Service) makeFiles(r Record) error {
 	if err := os.WriteFile(s.hostname(r.ID), []byte(name+"\n"), 0o644); err != nil {
 		return err
 	}
-	for _, path := range []string{s.resolvConf(r.ID), s.hostname(r.ID)} {
-		if err := os.Chown(path, root, root); err != nil {
-			return err
-		}
+
+	root, err := s.giveFiles(r)
+	if err != nil {
+		return err
 	}
 
 	if logs := r.config.GetLogDirectory(); logs != "" {
@@ -94,6 +88,21 @@ func (s *Service) makeFiles(r Record) error {
 	}
 
 	return s.cfg.Kernel.MountShm(s.shm(r.ID), root)
+}
+
+// giveFiles gives the files of a pod with users of its own to its root, as whose files they would show on a
+// machine, and returns who that is on the host.
+func (s *Service) giveFiles(r Record) (root int, err error) {
+	users := s.Users(r)
+	if users == nil {
+		return 0, nil
+	}
+
+	root = int(users.First)
+	return root, errors.Join(
+		os.Chown(s.resolvConf(r.ID), root, root),
+		os.Chown(s.hostname(r.ID), root, root),
+	)
 }
 
 // resolvConf returns the content of a resolv.conf: the host's if the pod asks for nothing.

@@ -162,6 +162,9 @@ func (m *Machine) Teardown(_ context.Context, a network.Attachment) error {
 // ErrBroken is an error for FailOn.
 var ErrBroken = errors.New("broken")
 
+// NoUsers is the handler whose pods cannot have user namespaces.
+const NoUsers = "no-users"
+
 // Open opens the sandboxes of a machine below dir. Opened a second time for the same dir, they are those of
 // a server that was started again.
 func Open(tb testing.TB, dir string, m *Machine, events *event.Hub) *sandbox.Service {
@@ -173,7 +176,7 @@ func Open(tb testing.TB, dir string, m *Machine, events *event.Hub) *sandbox.Ser
 		Processes:   m,
 		Kernel:      m,
 		InitProgram: "/usr/bin/trivet-monitor",
-		Handlers:    ociruntime.Handlers{"": {}},
+		Handlers:    ociruntime.Handlers{"": {}, NoUsers: {NoUsers: errors.New("too old for it")}},
 		Events:      events,
 		Log:         slog.New(slog.DiscardHandler),
 	})
