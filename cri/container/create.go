@@ -17,6 +17,7 @@ import (
 	"github.com/trivet-node/trivet/cri/record"
 	"github.com/trivet-node/trivet/cri/sandbox"
 	"github.com/trivet-node/trivet/cri/spec"
+	"github.com/trivet-node/trivet/internal/namespace"
 )
 
 // Create makes a container that waits for Start, and returns its ID. Called again for the same name and
@@ -87,7 +88,7 @@ func (c *Service) prepare(pod sandbox.Record, config *runtimeapi.ContainerConfig
 		return nil, err
 	}
 
-	if err := c.checkUsers(pod, config); err != nil {
+	if err := checkUsers(c.cfg.Sandboxes.Users(pod), pod, config); err != nil {
 		return nil, err
 	}
 
@@ -127,9 +128,8 @@ func (c *Service) prepare(pod sandbox.Record, config *runtimeapi.ContainerConfig
 
 // checkUsers refuses a container that is to have another user namespace than its pod, or in that of the pod the
 // processes of the host, where the pod's root has no rights.
-func (c *Service) checkUsers(pod sandbox.Record, config *runtimeapi.ContainerConfig) error {
+func checkUsers(has *namespace.Users, pod sandbox.Record, config *runtimeapi.ContainerConfig) error {
 	options := config.GetLinux().GetSecurityContext().GetNamespaceOptions()
-	has := c.cfg.Sandboxes.Users(pod)
 	if has != nil && options.GetPid() == runtimeapi.NamespaceMode_NODE {
 		return fmt.Errorf("%w: user namespace: the container has the host's PID namespace", ErrInvalid)
 	}

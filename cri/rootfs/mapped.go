@@ -13,26 +13,56 @@ import (
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
-// mapped is the directory of root filesystems that are for users of a pod: every process may go through it,
-// since the OCI runtime is one of them when it enters the root.
-func (s *Store) mapped(id string) string { return filepath.Join(s.cfg.MappedDir, id) }
+// points are where root filesystems are mounted: those of the host's users in a directory where only root
+// comes, those of pods' users in one that every process may pass through, since the OCI runtime is one of them
+// when it enters the root. A second "" is that there are no such pods.
+type points struct{ plain, mapped string }
 
-// mountPoint returns where a root filesystem of these users is mounted; nil are those of the host.
-func (s *Store) mountPoint(id string, users *namespace.Users) string {
+// own is the directory of one that is for users of a pod.
+func (p points) own(id string) string { return filepath.Join(p.mapped, id) }
+
+// of returns where the root filesystem of these users is mounted; nil are those of the host.
+func (p points) of(id string, users *namespace.Users) string {
 	if users == nil {
-		return filepath.Join(s.mounts(), id)
+		return filepath.Join(p.plain, id)
 	}
-	return filepath.Join(s.mapped(id), "root")
+	return filepath.Join(p.own(id), "root")
 }
 
-// makeMountPoint makes the directory that a root filesystem is mounted on. Of all others on the host, only the
-// pod's root comes to a mapped one.
-func (s *Store) makeMountPoint(id string, users *namespace.Users) error {
-	path := s.mountPoint(id, users)
-	if err := os.MkdirAll(path, 0o755); err != nil || users == nil {
+// make makes the directory that a root filesystem is mounted on. Of all others on the host, only the pod's
+// root comes to a mapped one.
+func (p points) make(id string, users *namespace.Users) error {
+	if err := os.MkdirAll(p.of(id, users), 0o755); err != nil || users == nil {
 		return err
 	}
-	return Admit(s.mapped(id), *users)
+	return Admit(p.own(id), *users)
+}
+
+// remove unmounts and removes what there is of a root filesystem.
+func (p points) remove(id string) error {
+	paths := []string{p.of(id, nil)}
+	if p.mapped != "" {
+		paths = append(paths, p.of(id, &namespace.Users{}), p.own(id))
+	}
+
+	for _, path := range paths {
+		if err := mount.Unmount(path); err != nil {
+			return err
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// dirs are the directories with one entry for each root filesystem that is mounted.
+func (p points) dirs() []string {
+	if p.mapped == "" {
+		return []string{p.plain}
+	}
+	return []string{p.plain, p.mapped}
 }
 
 // Admit lets the root of a pod, and nobody else on the host, pass through a directory of the host's root.
@@ -118,7 +148,7 @@ func (s *Store) CheckMapping() (err error) {
 	}
 
 	// One is on the disk, the other on tmpfs, as the volumes are that hold the tokens of pods.
-	tree, err := overlay{lower: []string{s.empty(), s.mounts()}}.treeOf(s.empty(), users)
+	tree, err := overlay{lower: []string{s.empty(), s.points.plain}}.treeOf(s.empty(), users)
 	if err != nil {
 		return fmt.Errorf("overlayfs with mapped layers (Linux 5.19, for those on tmpfs 6.3): %w", err)
 	}

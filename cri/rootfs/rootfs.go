@@ -47,6 +47,7 @@ type Config struct {
 // for one ID wait for each other.
 type Store struct {
 	cfg     Config
+	points  points
 	records *durable.Store[record]
 	locks   keylock.Locks[string]
 }
@@ -67,11 +68,11 @@ func Open(cfg Config) (*Store, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 
-	s := &Store{cfg: cfg}
+	s := &Store{cfg: cfg, points: points{filepath.Join(cfg.StateDir, "mounts"), cfg.MappedDir}}
 	for _, dir := range []string{
 		cfg.Dir,
 		cfg.StateDir,
-		s.mounts(),
+		s.points.plain,
 		s.empty(),
 	} {
 		// A container's programs may be setuid, so nobody else on the host may reach them.
@@ -133,20 +134,10 @@ func (s *Store) recover() error {
 	}
 
 	var errs []error
-	for _, dir := range s.made() {
+	for _, dir := range append(s.points.dirs(), s.containers()) {
 		errs = append(errs, s.deleteUnknown(dir, known))
 	}
 	return errors.Join(errs...)
-}
-
-// made are the directories with one entry for each root filesystem that exists: mount points in all but the
-// first.
-func (s *Store) made() []string {
-	dirs := []string{s.containers(), s.mounts()}
-	if s.cfg.MappedDir != "" {
-		dirs = append(dirs, s.cfg.MappedDir)
-	}
-	return dirs
 }
 
 // deleteUnknown deletes the root filesystems in a directory that have no record. One that cannot be deleted
@@ -172,13 +163,12 @@ func (s *Store) deleteUnknown(dir string, known map[string]record) error {
 // Path returns where the root filesystem of id is mounted, if it is.
 func (s *Store) Path(id string) string {
 	r, _ := s.records.Get(id)
-	return s.mountPoint(id, r.Users)
+	return s.points.of(id, r.Users)
 }
 
 // owner is the name by which a root filesystem holds its layers.
 func owner(id string) string { return "rootfs:" + id }
 
-func (s *Store) mounts() string            { return filepath.Join(s.cfg.StateDir, "mounts") }
 func (s *Store) containers() string        { return filepath.Join(s.cfg.Dir, "containers") }
 func (s *Store) upper(id string) string    { return filepath.Join(s.containers(), id, "upper") }
 func (s *Store) work(id string) string     { return filepath.Join(s.containers(), id, "work") }
@@ -219,7 +209,7 @@ func (s *Store) prepare(
 	defer unlock()
 
 	// A repeated call finds what the first has made.
-	path = s.mountPoint(id, wanted.Users)
+	path = s.points.of(id, wanted.Users)
 	if r, err := s.records.Get(id); err == nil {
 		if !reflect.DeepEqual(r, wanted) {
 			return "", fmt.Errorf("rootfs %s exists with another image", id)
@@ -256,8 +246,8 @@ func (s *Store) prepare(
 }
 
 func (s *Store) mount(id string, layers []string, r record) error {
-	path := s.mountPoint(id, r.Users)
-	if err := s.makeMountPoint(id, r.Users); err != nil {
+	path := s.points.of(id, r.Users)
+	if err := s.points.make(id, r.Users); err != nil {
 		return err
 	}
 
@@ -344,27 +334,16 @@ func (s *Store) forget(id string) error {
 }
 
 func (s *Store) delete(id string) error {
-	points := []string{s.mountPoint(id, nil)}
-	if s.cfg.MappedDir != "" {
-		points = append(points, s.mountPoint(id, &namespace.Users{}), s.mapped(id))
+	if err := s.points.remove(id); err != nil {
+		return err
 	}
-
-	for _, path := range points {
-		if err := mount.Unmount(path); err != nil {
-			return err
-		}
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-
 	return removal.Tree(s.writable(id))
 }
 
 // IDs returns the IDs of the root filesystems that exist: those of containers that are gone can be released.
 func (s *Store) IDs() ([]string, error) {
 	var ids []string
-	for _, dir := range s.made()[1:] {
+	for _, dir := range s.points.dirs() {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			return nil, err

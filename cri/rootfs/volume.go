@@ -27,7 +27,7 @@ import (
 // databases or nested runtimes do works on an overlay.
 func (s *Store) Volume(id string, number int, path string) (source, target string, err error) {
 	r, _ := s.records.Get(id)
-	root := s.mountPoint(id, r.Users)
+	root := s.points.of(id, r.Users)
 	inside, err := securejoin.SecureJoin(root, path)
 	if err != nil {
 		return "", "", fmt.Errorf("volume %s: %w", path, err)

@@ -103,10 +103,6 @@ func buildRoot(dir string, c Config, all []hierarchy) error {
 		return fmt.Errorf("mount %s: %w", scratch, err)
 	}
 
-	if err := mountWholeProc(filepath.Join(scratch, "proc")); err != nil {
-		return err
-	}
-
 	for _, dir := range slices.Concat([]string{"/etc", "/opt", "/var"}, c.Cover) {
 		if err := overlay(dir, filepath.Join(scratch, dir)); err != nil {
 			return err
@@ -182,18 +178,5 @@ func writeEtc(c Config) error {
 		}
 	}
 
-	return nil
-}
-
-// mountWholeProc mounts a second /proc that nothing of the machine's covers. As on a host, pods with user
-// namespaces can have a /proc then: the kernel makes none where parts of all others are hidden
-// (mount_too_revealing).
-func mountWholeProc(path string) error {
-	if err := os.Mkdir(path, 0o700); err != nil {
-		return err
-	}
-	if err := unix.Mount("proc", path, "proc", plain, ""); err != nil {
-		return fmt.Errorf("mount %s: %w", path, err)
-	}
 	return nil
 }

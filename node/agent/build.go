@@ -75,6 +75,9 @@ func (s *surroundings) runParts(parts *parts) error {
 	if in.csi, err = runCSI(s, parts, in); err != nil {
 		return err
 	}
+	if in.users, err = newUsers(parts.ctx, s, in); err != nil {
+		return err
+	}
 
 	// What a pod is made of beside its containers.
 	volumes := s.runVolumes(parts, in)

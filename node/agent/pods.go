@@ -49,6 +49,7 @@ type podInputs struct {
 	storage *localstorage.Meter
 	results *probe.Results
 	csi     *csivolume.Mounter
+	users   *userns.Ranges
 
 	allocations *allocation.Ledger
 }
@@ -70,12 +71,7 @@ func (s *surroundings) runPods(parts *parts, in podInputs, volumes *volume.Mount
 	images := newImageGC(s, in)
 	parts.runSafe("image garbage collection", images.Run)
 
-	users, err := s.newUsers(parts.ctx, in)
-	if err != nil {
-		return err
-	}
-
-	worker, err := s.newWorker(in, volumes, access, images, users)
+	worker, err := s.newWorker(in, volumes, access, images)
 	if err != nil {
 		return err
 	}
@@ -105,7 +101,7 @@ func (s *surroundings) runPods(parts *parts, in podInputs, volumes *volume.Mount
 		pods:    in.pods,
 		worker:  worker,
 		volumes: volumes,
-		users:   users,
+		users:   in.users,
 		logs:    s.logs(),
 		access:  access,
 		tree:    in.tree,
@@ -128,7 +124,6 @@ func runHealth(s *surroundings, parts *parts, in podInputs) {
 // newWorker makes the pod worker.
 func (s *surroundings) newWorker(
 	p podInputs, volumes *volume.Mounter, access *imageaccess.Access, kept *imagegc.Collector,
-	users *userns.Ranges,
 ) (*podworker.Worker, error) {
 	// The group of all pods is the first of the tiers.
 	node, err := s.containerConfig(p.tree.Tiers()[0])
@@ -157,7 +152,7 @@ func (s *surroundings) newWorker(
 		HostDNS:     files.dns,
 		Workers:     2 * goruntime.NumCPU(),
 		Starts:      4 * goruntime.NumCPU(),
-		Handlers:    s.handlersOf(p.status),
+		Handlers:    handlersOf(s, p.status),
 		Admit:       s.admission(p.status, p.env.Allocatable),
 		Refresh:     p.status.Refresh,
 		ResizePods:  s.cfg.Gates.ResizePods,
@@ -172,7 +167,7 @@ func (s *surroundings) newWorker(
 		Runtime: s.runtime,
 		Volumes: volumes,
 		Cgroups: tree,
-		Users:   users,
+		Users:   p.users,
 		Resizer: newResizer(s, node, tree),
 		Objects: p.refs,
 		Probes:  probe.New(s.runtime, p.looks, p.events, p.results),
@@ -269,9 +264,9 @@ func (s *surroundings) containerConfig(pods string) (criconfig.Node, error) {
 	}, nil
 }
 
-// handlersOf returns the container runtime's handlers as the Node's status shows them; before there is a Node,
-// those that the runtime had when the agent started.
-func (s *surroundings) handlersOf(status *nodestatus.Reporter) func() []v1.NodeRuntimeHandler {
+// handlersOf returns the container runtime's handlers as the Node's status shows them; before there is a
+// Node, those that the runtime had when the agent started.
+func handlersOf(s *surroundings, status *nodestatus.Reporter) func() []v1.NodeRuntimeHandler {
 	return func() []v1.NodeRuntimeHandler {
 		if node := status.Node(); node != nil {
 			return node.Status.RuntimeHandlers

@@ -9,7 +9,7 @@ import (
 )
 
 // newUsers makes what gives pods their user namespaces.
-func (s *surroundings) newUsers(ctx context.Context, in podInputs) (*userns.Ranges, error) {
+func newUsers(ctx context.Context, s *surroundings, in podInputs) (*userns.Ranges, error) {
 	perPod := s.cfg.Node.UsersPerPod
 	available, err := userns.Available(ctx, perPod)
 	if err == nil {
@@ -19,7 +19,7 @@ func (s *surroundings) newUsers(ctx context.Context, in podInputs) (*userns.Rang
 	if err != nil {
 		return nil, &program.CantRunError{
 			What: "user namespaces of pods: " + err.Error(),
-			Do:   "give the user kubelet one range in /etc/subuid and the same in /etc/subgid, or remove that user",
+			Do:   "give the user kubelet one range in /etc/subuid, and the same in /etc/subgid",
 		}
 	}
 
@@ -27,7 +27,7 @@ func (s *surroundings) newUsers(ctx context.Context, in podInputs) (*userns.Rang
 		RootDir:  s.cfg.RootDir,
 		Range:    available,
 		PerPod:   perPod,
-		Handlers: s.handlersOf(in.status),
+		Handlers: handlersOf(s, in.status),
 		Log:      s.log,
 	})
 }
