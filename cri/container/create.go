@@ -126,8 +126,8 @@ func (c *Service) prepare(pod sandbox.Record, config *runtimeapi.ContainerConfig
 	}, nil
 }
 
-// checkUsers refuses a container that is to have another user namespace than its pod, or in that of the pod the
-// processes of the host, where the pod's root has no rights.
+// checkUsers refuses a container that is to have another user namespace than its pod, or the processes of
+// the host in that of the pod, whose root has no rights there.
 func checkUsers(has *namespace.Users, pod sandbox.Record, config *runtimeapi.ContainerConfig) error {
 	options := config.GetLinux().GetSecurityContext().GetNamespaceOptions()
 	if has != nil && options.GetPid() == runtimeapi.NamespaceMode_NODE {

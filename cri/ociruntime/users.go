@@ -46,7 +46,8 @@ func (r Runtime) MapsVolumes(ctx context.Context) error {
 	}
 
 	if !crunMaps(string(out)) {
-		return fmt.Errorf("%s does not say that it can map volumes to users (crun 1.8.1, runc 1.2)", r.Program)
+		const format = "%s does not say that it can map volumes to users (crun 1.8.1, runc 1.2)"
+		return fmt.Errorf(format, r.Program)
 	}
 
 	return nil

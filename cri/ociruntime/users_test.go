@@ -1,6 +1,7 @@
 package ociruntime
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,15 +26,15 @@ case $1 in features) say 'FEATURES' ;; *) say 'VERSION' ;; esac
 
 func TestVolumesAreMappedByRuntimesThatSaySo(t *testing.T) {
 	const all = `{"ociVersionMin":"1.0.0","linux":{"namespaces":["user","pid"],` +
-		`"mountExtensions":{"idmap":{"enabled":ENABLED}}}}`
+		`"mountExtensions":{"idmap":{"enabled":%s}}}}`
 	for _, c := range []struct {
 		name, features, version string
 
 		// refusal is a part of the error; "" for none.
 		refusal string
 	}{
-		{"runc 1.2", strings.Replace(all, "ENABLED", "true", 1), "", ""},
-		{"one where it is switched off", strings.Replace(all, "ENABLED", "false", 1), "", "cannot map volumes"},
+		{"runc 1.2", fmt.Sprintf(all, "true"), "", ""},
+		{"one where it is switched off", fmt.Sprintf(all, "false"), "", "cannot map volumes"},
 		{"runc 1.1", `{"linux":{"namespaces":["user"]}}`, "runc version 1.1.5", "cannot map volumes"},
 		{"one without the namespace", `{"linux":{"namespaces":["pid"]}}`, "", "no user namespaces"},
 		{"one that is not for Linux", `{}`, "", "no user namespaces"},

@@ -14,8 +14,8 @@ import (
 )
 
 // points are where root filesystems are mounted: those of the host's users in a directory where only root
-// comes, those of pods' users in one that every process may pass through, since the OCI runtime is one of them
-// when it enters the root. A second "" is that there are no such pods.
+// comes, those of pods' users in one that everybody may pass through, since the OCI runtime is one of these
+// users when it enters the root. mapped is "" where there are no such pods.
 type points struct{ plain, mapped string }
 
 // own is the directory of one that is for users of a pod.
@@ -164,7 +164,8 @@ func checkKernelFiles(dir string, users namespace.Users) error {
 		const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 		for _, kind := range []string{"proc", "sysfs"} {
 			if err := unix.Mount(kind, dir, kind, flags|unix.MS_RDONLY, ""); err != nil {
-				return fmt.Errorf("a pod cannot mount %s: is something mounted over parts of it? %w", kind, err)
+				const format = "a pod cannot mount %s: is something mounted over parts of it? %w"
+				return fmt.Errorf(format, kind, err)
 			}
 		}
 		return nil
@@ -179,7 +180,7 @@ func checkPassage(dir string) error {
 			return err
 		}
 		if info.Mode()&0o001 == 0 {
-			return &fs.PathError{Op: "pass through", Path: dir, Err: errors.New("users of pods cannot (chmod o+x)")}
+			return fmt.Errorf("users of pods cannot pass through %s (chmod o+x)", dir)
 		}
 	}
 	return nil

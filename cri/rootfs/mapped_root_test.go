@@ -35,7 +35,11 @@ func mappedStore(t *testing.T) (*Store, *namespace.Users) {
 		testenv.Skip(t, "no mapped root file systems: %v", err)
 	}
 
-	users := &namespace.Users{Path: filepath.Join(testenv.ShortDir(t), "user"), First: 1 << 20, Length: 1 << 16}
+	users := &namespace.Users{
+		Path:   filepath.Join(testenv.ShortDir(t), "user"),
+		First:  1 << 20,
+		Length: 1 << 16,
+	}
 	if err := namespace.CreateOwned(nil, *users, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +92,8 @@ func TestLayersShowWithTheUsersOfThePodAndKeepTheirOwners(t *testing.T) {
 	if err := os.Chmod(root+"/web", 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := owners(t, s.upper("c1")+"/web", layer+"/web"); !slices.Equal(got, []uint32{1<<20 + 1000, 1000}) {
+	got = owners(t, s.upper("c1")+"/web", layer+"/web")
+	if !slices.Equal(got, []uint32{1<<20 + 1000, 1000}) {
 		t.Errorf("the changed file is of %v", got)
 	}
 

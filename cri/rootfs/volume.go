@@ -93,8 +93,8 @@ func makeAll(dir string, users *namespace.Users) error {
 	return os.Chown(dir, int(users.First), int(users.First))
 }
 
-// likeDirectory gives dir the owner and mode of model, whose IDs are those in the namespace of users. An owner
-// that it does not have is its root.
+// likeDirectory gives dir the owner and mode of model, whose IDs are those in the namespace of users. An
+// owner that it does not have is its root.
 func likeDirectory(dir, model string, users *namespace.Users) error {
 	info, err := os.Stat(model)
 	if err != nil {

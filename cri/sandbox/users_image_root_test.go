@@ -50,7 +50,8 @@ func TestVolumesOfImagesAreThoseOfThePodsUsers(t *testing.T) {
 		{root, "echo >>/etc/group && echo ok", "ok\n"},
 	} {
 		out, _ := n.Exec(c.id, c.command)
-		if out = strings.ReplaceAll(out, "sh: can't create /etc/passwd: Permission denied\n", ""); out != c.want {
+		out = strings.ReplaceAll(out, "sh: can't create /etc/passwd: Permission denied\n", "")
+		if out != c.want {
 			t.Errorf("%s: %q, want %q", c.command, out, c.want)
 		}
 	}

@@ -169,7 +169,8 @@ func TestPodWithUsersOfItsOwnOutlivesTheServer(t *testing.T) {
 		nodetest.SharePID(c)
 	})
 	c := n.Run(pod, "app", []string{"sh", "-c", "echo first >/dev/stdout; sleep 1000"}, nil)
-	if out, _ := n.Exec(c, "cat /proc/1/comm; tr -s ' ' </proc/1/uid_map"); out != "pause\n 0 1048576 65536\n" {
+	out, _ := n.Exec(c, "cat /proc/1/comm; tr -s ' ' </proc/1/uid_map")
+	if out != "pause\n 0 1048576 65536\n" {
 		t.Errorf("process 1: %q", out)
 	}
 
@@ -188,7 +189,8 @@ func TestPodWithUsersOfItsOwnOutlivesTheServer(t *testing.T) {
 		t.Errorf("another container: %q", out)
 	}
 
-	if log, err := os.ReadFile(n.Dir + "/logs/app.log"); err != nil || !strings.Contains(string(log), "first") {
+	log, err := os.ReadFile(n.Dir + "/logs/app.log")
+	if err != nil || !strings.Contains(string(log), "first") {
 		t.Errorf("log %q, %v", log, err)
 	}
 
@@ -197,43 +199,44 @@ func TestPodWithUsersOfItsOwnOutlivesTheServer(t *testing.T) {
 	removeAll(t, n, pod)
 }
 
+// badUsers are changes of a pod with a user namespace that cannot be made, by a part of the error.
+var badUsers = map[string]func(o *namespaceOption, u *userNamespace){
+	"0 mappings of users": func(_ *namespaceOption, u *userNamespace) { u.Uids = nil },
+	"2 mappings of groups": func(_ *namespaceOption, u *userNamespace) {
+		u.Gids = append(u.Gids, &runtimeapi.IDMapping{ContainerId: 1 << 16, HostId: 1 << 24, Length: 1})
+	},
+	"root, must be mapped": func(_ *namespaceOption, u *userNamespace) { u.Uids[0].ContainerId = 1 },
+	"the root outside":     func(_ *namespaceOption, u *userNamespace) { u.Uids[0].HostId = 0 },
+	"no IDs are mapped":    func(_ *namespaceOption, u *userNamespace) { u.Gids[0].Length = 0 },
+	"not all below":        func(_ *namespaceOption, u *userNamespace) { u.Uids[0].HostId = 1<<32 - 1<<16 },
+	"mapped differently":   func(_ *namespaceOption, u *userNamespace) { u.Gids[0].Length = 9 },
+	"mode CONTAINER": func(_ *namespaceOption, u *userNamespace) {
+		u.Mode = runtimeapi.NamespaceMode_CONTAINER
+	},
+	"the node's has no mappings": func(_ *namespaceOption, u *userNamespace) {
+		u.Mode = runtimeapi.NamespaceMode_NODE
+	},
+	"the host's network": func(o *namespaceOption, _ *userNamespace) {
+		o.Network = runtimeapi.NamespaceMode_NODE
+	},
+	"the host's IPC": func(o *namespaceOption, _ *userNamespace) { o.Ipc = runtimeapi.NamespaceMode_NODE },
+	"the host's PID": func(o *namespaceOption, _ *userNamespace) { o.Pid = runtimeapi.NamespaceMode_NODE },
+}
+
+type (
+	namespaceOption = runtimeapi.NamespaceOption
+	userNamespace   = runtimeapi.UserNamespace
+)
+
 func TestUserNamespacesThatCannotBeMadeAreRefused(t *testing.T) {
 	n := withUsers(t)
-	type change = func(*runtimeapi.PodSandboxConfig, *runtimeapi.UserNamespace)
-	for want, change := range map[string]change{
-		"0 mappings of users": func(_ *runtimeapi.PodSandboxConfig, u *runtimeapi.UserNamespace) { u.Uids = nil },
-		"2 mappings of groups": func(_ *runtimeapi.PodSandboxConfig, u *runtimeapi.UserNamespace) {
-			u.Gids = append(u.Gids, &runtimeapi.IDMapping{ContainerId: 1 << 16, HostId: 1 << 24, Length: 1})
-		},
-		"root, must be mapped": func(_ *runtimeapi.PodSandboxConfig, u *runtimeapi.UserNamespace) {
-			u.Uids[0].ContainerId = 1
-		},
-		"the root outside":  func(_ *runtimeapi.PodSandboxConfig, u *runtimeapi.UserNamespace) { u.Uids[0].HostId = 0 },
-		"no IDs are mapped": func(_ *runtimeapi.PodSandboxConfig, u *runtimeapi.UserNamespace) { u.Gids[0].Length = 0 },
-		"not all below": func(_ *runtimeapi.PodSandboxConfig, u *runtimeapi.UserNamespace) {
-			u.Uids[0].HostId = 1<<32 - 1<<16
-		},
-		"mapped differently": func(_ *runtimeapi.PodSandboxConfig, u *runtimeapi.UserNamespace) { u.Gids[0].Length = 9 },
-		"mode CONTAINER": func(_ *runtimeapi.PodSandboxConfig, u *runtimeapi.UserNamespace) {
-			u.Mode = runtimeapi.NamespaceMode_CONTAINER
-		},
-		"the node's has no mappings": func(_ *runtimeapi.PodSandboxConfig, u *runtimeapi.UserNamespace) {
-			u.Mode = runtimeapi.NamespaceMode_NODE
-		},
-		"the host's network": func(c *runtimeapi.PodSandboxConfig, _ *runtimeapi.UserNamespace) {
-			c.Linux.SecurityContext.NamespaceOptions.Network = runtimeapi.NamespaceMode_NODE
-		},
-		"the host's IPC": func(c *runtimeapi.PodSandboxConfig, _ *runtimeapi.UserNamespace) {
-			c.Linux.SecurityContext.NamespaceOptions.Ipc = runtimeapi.NamespaceMode_NODE
-		},
-		"the host's PID": func(c *runtimeapi.PodSandboxConfig, _ *runtimeapi.UserNamespace) {
-			c.Linux.SecurityContext.NamespaceOptions.Pid = runtimeapi.NamespaceMode_NODE
-		},
-	} {
+	for want, change := range badUsers {
 		config := n.Sandbox("model", nil).Config
 		nodetest.OwnUsers(1 << 20)(config)
 		config.Metadata.Name = "refused"
-		change(config, config.Linux.SecurityContext.NamespaceOptions.UsernsOptions)
+		options := config.Linux.SecurityContext.NamespaceOptions
+		change(options, options.UsernsOptions)
+
 		_, err := n.Pods.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: config})
 		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), want) ||
 			!strings.Contains(err.Error(), "test/refused/") {

@@ -36,7 +36,8 @@ func UsersOf(asked *runtimeapi.UserNamespace) (*namespace.Users, error) {
 	}
 
 	if users != groups {
-		const format = "user namespace: users (%d from %d on) and groups (%d from %d on) are mapped differently"
+		const format = "user namespace: users (%d from %d on) and groups (%d from %d on) " +
+			"are mapped differently"
 		return nil, fmt.Errorf(format, users.Length, users.First, groups.Length, groups.First)
 	}
 
@@ -46,7 +47,8 @@ func UsersOf(asked *runtimeapi.UserNamespace) (*namespace.Users, error) {
 // idsOf returns what one mapping of users or groups says.
 func idsOf(what string, mappings []*runtimeapi.IDMapping) (namespace.Users, error) {
 	if len(mappings) != 1 {
-		return namespace.Users{}, fmt.Errorf("user namespace: %d mappings of %s, not one", len(mappings), what)
+		const format = "user namespace: %d mappings of %s, not one"
+		return namespace.Users{}, fmt.Errorf(format, len(mappings), what)
 	}
 
 	m := mappings[0]

@@ -88,16 +88,17 @@ func pinOfChild(pins map[Kind]string, users Users) error {
 }
 
 // InOwnedMounts runs f in a new mount namespace that belongs to a user namespace, with the identity of the
-// caller: what may be mounted there is what users may mount in it, whose path is of no account. Nothing stays.
+// caller: what may be mounted there is what users may mount in it. Their path is of no account, and nothing
+// stays.
 func InOwnedMounts(users Users, f func() error) error {
 	return withChild(unix.CLONE_NEWUSER|unix.CLONE_NEWNS, users, func(pid int) error {
 		return Do(f, fmt.Sprintf("/proc/%d/ns/mnt", pid))
 	})
 }
 
-// withChild calls f with a child in new namespaces: the kernel gives a user namespace only to a process of one
-// thread (unshare(2)). The child is this very program, stopped by ptrace(2) before its first instruction, and
-// killed there.
+// withChild calls f with a child in new namespaces: the kernel gives a user namespace only to a process of
+// one thread (unshare(2)). The child is this very program, stopped by ptrace(2) before its first instruction,
+// and killed there.
 func withChild(flags int, users Users, f func(pid int) error) error {
 	// The thread that starts the child is its tracer, and it dies with it.
 	runtime.LockOSThread()

@@ -44,8 +44,8 @@ const subordinateUser = "kubelet"
 // subordinateLimit bounds a query, which may go to a directory service.
 const subordinateLimit = 30 * time.Second
 
-// Available returns the IDs that pods may have: the subordinate ones of the user kubelet where the machine has
-// that user and getsubids, else all but the first perPod.
+// Available returns the IDs that pods may have: the subordinate ones of the user kubelet where the machine
+// has that user and getsubids, else all but the first perPod.
 func Available(ctx context.Context, perPod uint32) (Range, error) {
 	var unknown user.UnknownUserError
 	_, err := user.Lookup(subordinateUser)

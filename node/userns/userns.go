@@ -98,11 +98,12 @@ func (r *Ranges) Of(pod *v1.Pod, handler string) (criconfig.Users, error) {
 
 // checkHandler refuses a handler whose containers would be in the host's user namespace.
 func (r *Ranges) checkHandler(handler string) error {
-	refusal := "can't set `spec.hostUsers: false`, runtime does not support user namespaces"
+	who := "runtime"
 	if handler != "" {
-		const format = "can't set `spec.hostUsers: false`, RuntimeClass handler %q does not support user namespaces"
-		refusal = fmt.Sprintf(format, handler)
+		who = fmt.Sprintf("RuntimeClass handler %q", handler)
 	}
+
+	refusal := fmt.Sprintf("can't set `spec.hostUsers: false`, %s does not support user namespaces", who)
 
 	all := r.cfg.Handlers()
 	for _, h := range all {

@@ -67,7 +67,8 @@ func TestEachPodHasARangeOfItsOwnUntilItIsReleased(t *testing.T) {
 	if r.must(t, "b") != b || r.must(t, "c").First != 3*unit {
 		t.Error("after a restart the pods have other ranges")
 	}
-	if _, err := r.Of(podOf("d"), ""); err == nil || !strings.Contains(err.Error(), "could not find an empty slot") {
+	_, err := r.Of(podOf("d"), "")
+	if err == nil || !strings.Contains(err.Error(), "could not find an empty slot") {
 		t.Errorf("a fourth pod: %v", err)
 	}
 
@@ -100,9 +101,10 @@ func TestAFreedRangeRests(t *testing.T) {
 }
 
 func TestRefusalsAreKubelets(t *testing.T) {
+	const cannot = "can't set `spec.hostUsers: false`, "
 	r := open(t, t.TempDir(), 3)
 	for handler, want := range map[string]string{
-		"old":   "can't set `spec.hostUsers: false`, RuntimeClass handler \"old\" does not support user namespaces",
+		"old":   cannot + "RuntimeClass handler \"old\" does not support user namespaces",
 		"other": "does not support user namespaces: the handler \"other\" is not known",
 	} {
 		if _, err := r.Of(podOf("a"), handler); err == nil || !strings.HasSuffix(err.Error(), want) {
@@ -112,7 +114,7 @@ func TestRefusalsAreKubelets(t *testing.T) {
 
 	r.cfg.Handlers = func() []v1.NodeRuntimeHandler { return nil }
 	_, err := r.Of(podOf("a"), "")
-	if err == nil || err.Error() != "can't set `spec.hostUsers: false`, runtime does not support user namespaces" {
+	if err == nil || err.Error() != cannot+"runtime does not support user namespaces" {
 		t.Errorf("a runtime that says nothing: %v", err)
 	}
 
