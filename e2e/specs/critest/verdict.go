@@ -10,8 +10,8 @@ import (
 )
 
 // critestSpecs is how many specs critest v1.37.0 has, without those that are left out. How many of them pass
-// depends on the kernel and the OCI runtime: without AppArmor 114 pass over crun and 22 are skipped, over runc
-// 1.1 108 and 28.
+// depends on the kernel and the OCI runtime: without AppArmor 114 pass over crun and 22 are skipped, over
+// runc 1.1 108 and 28.
 const critestSpecs = 136
 
 // Verdict sums up a run of critest.
