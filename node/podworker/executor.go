@@ -72,7 +72,12 @@ func (e *executor) do(ctx context.Context, p *pod, view *plan.View, s plan.Step)
 		return e.deps.Resizer.Resize(ctx, view.Pod, s)
 	case plan.Start:
 		err := e.start(ctx, p, view, s)
-		e.deps.Meter.ContainerStarted(view.Pod, s.Name, reason.Of(err))
+		why := reason.Of(err)
+		e.deps.Meter.ContainerStarted(view.Pod, s.Name, why)
+		if why != "" && s.Attempt == 0 && p.failsFirstIn(s.ID) {
+			e.deps.Meter.FirstStartFailed(view.Pod)
+		}
+
 		return err
 
 	case plan.Stop:

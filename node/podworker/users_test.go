@@ -19,7 +19,7 @@ func (c *cluster) users(root string) podworker.Users {
 	c.t.Helper()
 	users, err := userns.Open(userns.Config{
 		RootDir:  root,
-		Range:    userns.Range{First: 1 << 16, Length: 4 << 16},
+		Range:    userns.Range{First: 1 << 16, Length: 1 << 16},
 		PerPod:   1 << 16,
 		Handlers: c.runtimeHandlers,
 		Log:      slog.New(slog.DiscardHandler),

@@ -110,6 +110,8 @@ type Meter interface {
 	// container: with the reason of a failure, or none.
 	SandboxStarted(pod *v1.Pod, handler string, took time.Duration, err error)
 	ContainerStarted(pod *v1.Pod, name, reason string)
+	// FirstStartFailed is called when a first instance could not be started, once for each sandbox.
+	FirstStartFailed(pod *v1.Pod)
 	// StatusShown is called when the API has taken a status in the place of another one.
 	StatusShown(before, now *v1.PodStatus, took time.Duration, start podtiming.Start)
 	Rejected(reason string)
@@ -122,6 +124,7 @@ type unmetered struct{}
 func (unmetered) Worked(podtiming.Round)                                             {}
 func (unmetered) SandboxStarted(*v1.Pod, string, time.Duration, error)               {}
 func (unmetered) ContainerStarted(*v1.Pod, string, string)                           {}
+func (unmetered) FirstStartFailed(*v1.Pod)                                           {}
 func (unmetered) StatusShown(_, _ *v1.PodStatus, _ time.Duration, _ podtiming.Start) {}
 func (unmetered) Rejected(string)                                                    {}
 func (unmetered) Preempted()                                                         {}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -41,16 +42,12 @@ type Ranges struct {
 	// mu guards what follows.
 	mu   sync.Mutex
 	used map[types.UID]criconfig.Users
-
-	// next is where the search for a free range begins: after the one that was given last, so that a range
-	// that a pod has just left rests.
-	next uint64
 }
 
 // Open returns the ranges, with those that earlier agents have given to pods. A record that is damaged, or
 // that claims what another pod has, gives nothing, and its pod does not start.
 func Open(cfg Config) (*Ranges, error) {
-	r := &Ranges{cfg: cfg, used: map[types.UID]criconfig.Users{}, next: uint64(cfg.Range.First)}
+	r := &Ranges{cfg: cfg, used: map[types.UID]criconfig.Users{}}
 	entries, err := os.ReadDir(filepath.Join(cfg.RootDir, "pods"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("user namespaces of pods: %w", err)
@@ -156,33 +153,31 @@ func (r *Ranges) give(uid types.UID) (criconfig.Users, error) {
 	}
 
 	r.used[uid] = users
-	r.next = uint64(users.First) + uint64(users.Length)
 	return users, nil
 }
 
+// free returns one that nobody has. The search begins anywhere: so pods of two nodes, which may share a
+// volume, seldom have the same, and a range that a pod has just left mostly rests.
 func (r *Ranges) free() (criconfig.Users, bool) {
-	first, step := uint64(r.cfg.Range.First), uint64(r.cfg.PerPod)
-	end := first + uint64(r.cfg.Range.Length)
+	count := r.cfg.Range.Length / r.cfg.PerPod
+	if count == 0 {
+		return criconfig.Users{}, false
+	}
 
-	at := r.next
-	for range uint64(r.cfg.Range.Length) / step {
-		// The last of all IDs means none, so the kernel does not map it.
-		if at+step > min(end, math.MaxUint32) {
-			at = first
-		}
-
-		users := criconfig.Users{First: uint32(at), Length: r.cfg.PerPod}
+	begin := rand.Uint32N(count)
+	for i := range count {
+		slot := uint32((uint64(begin) + uint64(i)) % uint64(count))
+		users := criconfig.Users{First: r.cfg.Range.First + slot*r.cfg.PerPod, Length: r.cfg.PerPod}
 		if r.isFree(users) {
 			return users, true
 		}
-
-		at += step
 	}
 
 	return criconfig.Users{}, false
 }
 
 func (r *Ranges) isFree(users criconfig.Users) bool {
+	// The last of all IDs means none, so the kernel does not map it.
 	if uint64(users.First)+uint64(users.Length) > math.MaxUint32 {
 		return false
 	}
