@@ -89,8 +89,8 @@ func (e *executor) run(
 
 	e.deps.Events.Pod(pod, s.Name, v1.EventTypeNormal, "Created", "Container created")
 
-	// A runtime may show the end of an instance that it cannot start before it says so. The step is not wanted
-	// any more then, but why it failed is.
+	// A runtime may show the end of an instance that it cannot start before it says so. The step is not
+	// wanted any more then, but why it failed is.
 	if err := e.deps.Runtime.StartContainer(context.WithoutCancel(ctx), id); err != nil {
 		return "", answered{reason.New(runError, err)}
 	}
