@@ -42,11 +42,18 @@ func (c *cluster) firstUser(pod string) string {
 // again ends the container of a pod, and waits until it runs for the nth time more.
 func (c *cluster) again(pod, restarts string) {
 	c.t.Helper()
-	_, _ = c.try("exec", pod, "--", "sh", "-c", "kill 1")
-	c.eventually(time.Minute, "restart of "+pod, func() error {
+	killed := false
+	c.eventually(2*time.Minute, "restart of "+pod, func() error {
+		// An agent that has just taken its seat may not answer yet.
+		if !killed {
+			_, err := c.try("exec", pod, "--", "sh", "-c", "kill 1")
+			killed = err == nil
+		}
+
 		if n := c.restarts(pod); n != restarts {
 			return fmt.Errorf("%s restarts", n)
 		}
+
 		return nil
 	})
 	c.awaitReady(time.Minute, pod)
