@@ -36,6 +36,11 @@ type Rootfs interface {
 	// is to be mounted, with symbolic links of the image followed.
 	Volume(id string, number int, path string) (source, target string, err error)
 
+	// MapVolume mounts a path of the host with its files as those of the users of a container's root file
+	// system, and returns where, until UnmapVolumes or Release.
+	MapVolume(id string, number int, source string) (path string, err error)
+	UnmapVolumes(id string) error
+
 	// Release unmounts and deletes what was made for an ID. What does not exist is success.
 	Release(ctx context.Context, id string) error
 
@@ -176,7 +181,32 @@ func (m *Maker) specConfig(
 		return cfg, nil, err
 	}
 
-	return cfg, mounted, makeSources(r.Container.Mounts)
+	if err := makeSources(r.Container.Mounts); err != nil {
+		return cfg, nil, err
+	}
+
+	cfg.MappedMounts, err = m.mapVolumes(r)
+	return cfg, mounted, err
+}
+
+// mapVolumes mounts the volumes of a container that are to show as those of its users.
+func (m *Maker) mapVolumes(r Request) (map[string]string, error) {
+	mapped := map[string]string{}
+	for i, v := range r.Container.Mounts {
+		wanted, err := spec.Maps(v, r.Users)
+		if err != nil {
+			return nil, fmt.Errorf("mount %s: %w", v.ContainerPath, err)
+		}
+		if !wanted {
+			continue
+		}
+
+		if mapped[v.ContainerPath], err = m.cfg.Rootfs.MapVolume(r.ID, i, v.HostPath); err != nil {
+			return nil, fmt.Errorf("mount %s: %w", v.ContainerPath, err)
+		}
+	}
+
+	return mapped, nil
 }
 
 // localSeccomp reads the profile of a container that asks for one of the node's.
@@ -213,6 +243,9 @@ func makeSources(mounts []*runtimeapi.Mount) error {
 	}
 	return nil
 }
+
+// Created releases what only the creation of the container needed.
+func (m *Maker) Created(id string) error { return m.cfg.Rootfs.UnmapVolumes(id) }
 
 // Release unmounts and deletes what was made for IDs. What does not exist is success.
 func (m *Maker) Release(ctx context.Context, ids ...string) error {

@@ -70,6 +70,9 @@ func (c *creation) build(ctx context.Context) (err error) {
 	if err := c.createProcess(ctx, made.OOMScoreAdj); err != nil {
 		return err
 	}
+	if err := cfg.Bundles.Created(c.ID); err != nil {
+		return err
+	}
 
 	// Nobody would remove the container of a caller that is gone.
 	if ctx.Err() != nil {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -42,9 +43,39 @@ func (p points) make(id string, users *namespace.Users) error {
 func (p points) remove(id string) error {
 	paths := []string{p.of(id, nil)}
 	if p.mapped != "" {
+		if err := p.removeVolumes(id); err != nil {
+			return err
+		}
+
 		paths = append(paths, p.of(id, &namespace.Users{}), p.own(id))
 	}
 
+	return removeAll(paths)
+}
+
+// volumes is where volumes of a container are mounted as those of its users.
+func (p points) volumes(id string) string { return filepath.Join(p.own(id), "volumes") }
+
+// removeVolumes unmounts and removes them.
+func (p points) removeVolumes(id string) error {
+	entries, err := os.ReadDir(p.volumes(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+
+	var paths []string
+	for _, e := range entries {
+		paths = append(paths, filepath.Join(p.volumes(id), e.Name()))
+	}
+
+	return removeAll(append(paths, p.volumes(id)))
+}
+
+// removeAll unmounts and removes mount points. One that does not exist is success.
+func removeAll(paths []string) error {
 	for _, path := range paths {
 		if err := mount.Unmount(path); err != nil {
 			return err
@@ -53,7 +84,6 @@ func (p points) remove(id string) error {
 			return err
 		}
 	}
-
 	return nil
 }
 
@@ -71,6 +101,59 @@ func Admit(dir string, users namespace.Users) error {
 		return err
 	}
 	return os.Chmod(dir, 0o710)
+}
+
+// MapVolume mounts a file or directory of the host once more, with its files as those of the users of a root
+// filesystem that was prepared for users, and returns where. number distinguishes the volumes of one root
+// filesystem. It is there until UnmapVolumes or Release.
+func (s *Store) MapVolume(id string, number int, source string) (path string, err error) {
+	r, err := s.records.Get(id)
+	if err != nil || r.Users == nil {
+		return "", fmt.Errorf("rootfs %s has no users of its own: %w", id, err)
+	}
+
+	owner, err := os.Open(r.Users.Path)
+	if err != nil {
+		return "", fmt.Errorf("user namespace: %w", err)
+	}
+	defer owner.Close()
+
+	tree, err := mount.CloneMapped(source, int(owner.Fd()))
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(tree)
+
+	path = filepath.Join(s.points.volumes(id), strconv.Itoa(number))
+	if err := makeLike(path, source); err != nil {
+		return "", err
+	}
+
+	return path, mount.Attach(tree, path)
+}
+
+// makeLike makes a mount point for source: a directory, or an empty file for all else.
+func makeLike(path, source string) error {
+	info, err := os.Stat(source)
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		return os.MkdirAll(path, 0o755)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, nil, 0o644)
+}
+
+// UnmapVolumes unmounts what MapVolume has mounted. Containers that have mounted it keep it, and nothing else
+// of the host holds their volumes any more.
+func (s *Store) UnmapVolumes(id string) error {
+	if s.cfg.MappedDir == "" {
+		return nil
+	}
+	return s.points.removeVolumes(id)
 }
 
 // mountMapped mounts an overlay on target, with the files of the lower layers as those of users. What is

@@ -3,6 +3,7 @@ package sandbox_test
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"syscall"
@@ -168,10 +169,17 @@ func TestPodWithUsersOfItsOwnOutlivesTheServer(t *testing.T) {
 		nodetest.OwnUsers(1 << 20)(c)
 		nodetest.SharePID(c)
 	})
-	c := n.Run(pod, "app", []string{"sh", "-c", "echo first >/dev/stdout; sleep 1000"}, nil)
+	_, mounted := volume(t, n, 1<<20)
+	command := []string{"sh", "-c", "cat /data/secret; echo first >/dev/stdout; sleep 1000"}
+	c := n.Run(pod, "app", command, mounted)
 	out, _ := n.Exec(c, "cat /proc/1/comm; tr -s ' ' </proc/1/uid_map")
 	if out != "pause\n 0 1048576 65536\n" {
 		t.Errorf("process 1: %q", out)
+	}
+
+	// Nothing of the host holds the volume for the container.
+	if _, err := os.Stat(n.Dir + "/run/mapped/" + c + "/volumes"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("mounts of volumes: %v", err)
 	}
 
 	n.Kill()
@@ -190,12 +198,34 @@ func TestPodWithUsersOfItsOwnOutlivesTheServer(t *testing.T) {
 	}
 
 	log, err := os.ReadFile(n.Dir + "/logs/app.log")
-	if err != nil || !strings.Contains(string(log), "first") {
+	if err != nil || !strings.Contains(string(log), "secret") ||
+		!strings.Contains(string(log), "first") {
 		t.Errorf("log %q, %v", log, err)
 	}
 
 	n.Kill()
 	n.Start()
+	removeAll(t, n, pod)
+}
+
+func TestPodsHaveUsersOverRunc(t *testing.T) {
+	testenv.Program(t, "runc", "runc")
+	n := withUsers(t)
+	n.Kill()
+	n.Config = "oci_runtime = \"runc\"\n"
+	n.Start()
+	pod := n.Sandbox("runc", func(c *runtimeapi.PodSandboxConfig) {
+		nodetest.OwnUsers(1 << 20)(c)
+		nodetest.SharePID(c)
+	})
+
+	_, mounted := volume(t, n, 1<<20)
+	c := n.Run(pod, "app", []string{"sleep", "1000"}, mounted)
+	out, _ := n.Exec(c, "cat /data/secret; touch /data/new /new; tr -s ' ' </proc/self/uid_map")
+	if out != "secret\n 0 1048576 65536\n" {
+		t.Errorf("in it: %q", out)
+	}
+
 	removeAll(t, n, pod)
 }
 

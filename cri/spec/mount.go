@@ -114,6 +114,14 @@ func mount(m *runtimeapi.Mount, cfg Config) (specs.Mount, error) {
 		source = cfg.ImageMounts[m.ContainerPath]
 	}
 
+	mapped, err := Maps(m, cfg.Users)
+	if err != nil {
+		return specs.Mount{}, err
+	}
+	if mapped {
+		source = cfg.MappedMounts[m.ContainerPath]
+	}
+
 	if source == "" {
 		return specs.Mount{}, errors.New("no host path")
 	}
@@ -128,15 +136,12 @@ func mount(m *runtimeapi.Mount, cfg Config) (specs.Mount, error) {
 		return specs.Mount{}, err
 	}
 
-	converted := specs.Mount{
+	return specs.Mount{
 		Destination: path.Join("/", m.ContainerPath),
 		Type:        "bind",
 		Source:      source,
 		Options:     append([]string{"rbind", propagation, access}, m.MountOptions...),
-	}
-
-	err = mapFiles(&converted, m, cfg.Users)
-	return converted, err
+	}, nil
 }
 
 // propagations are the mount options of each propagation.

@@ -58,6 +58,9 @@ type Config struct {
 	// ImageMounts are the host directories of image mounts, by their paths in the container.
 	ImageMounts map[string]string
 
+	// MappedMounts are where volumes are that show as those of Users, by their paths in the container.
+	MappedMounts map[string]string
+
 	// Devices are those of the machine that each device of Container stands for, by its path on the host,
 	// where a directory stands for all below it. A privileged container has those at "/dev", too.
 	Devices map[string][]specs.LinuxDevice

@@ -107,6 +107,7 @@ var cases = []struct {
 	{"users of its own, and a volume that shows as theirs", func(c *Config) {
 		c.Users = &namespace.Users{First: 131072, Length: 65536}
 		c.Namespaces[specs.UserNamespace] = "/run/pod/user"
+		c.MappedMounts = map[string]string{"/data": "/run/volumes/0"}
 		c.Container.Mounts = mountList{
 			{HostPath: "/h", ContainerPath: "/data", UidMappings: from(131072), GidMappings: from(131072)},
 			{HostPath: "/plain", ContainerPath: "/plain"},

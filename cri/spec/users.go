@@ -91,11 +91,11 @@ func Mappings(u namespace.Users) []specs.LinuxIDMapping {
 	return []specs.LinuxIDMapping{{HostID: u.First, Size: u.Length}}
 }
 
-// mapFiles has the files of a mount shown as those of the pod's users, if the client wants it: in this
-// namespace or not at all. Those of an image are mounted so by now.
-func mapFiles(to *specs.Mount, asked *runtimeapi.Mount, u *namespace.Users) error {
+// Maps reports whether the files of a volume are to show as those of the pod's users: in this namespace or not
+// at all. Those of an image are mounted so by now.
+func Maps(asked *runtimeapi.Mount, u *namespace.Users) (bool, error) {
 	if len(asked.UidMappings)+len(asked.GidMappings) == 0 {
-		return nil
+		return false, nil
 	}
 
 	wanted, err := UsersOf(&runtimeapi.UserNamespace{
@@ -105,17 +105,13 @@ func mapFiles(to *specs.Mount, asked *runtimeapi.Mount, u *namespace.Users) erro
 	})
 	switch {
 	case err != nil:
-		return err
+		return false, err
 	case u == nil:
-		return errors.New("its files are mapped to users of a pod that has no user namespace")
+		return false, errors.New("its files are mapped to users of a pod that has no user namespace")
 	case wanted.First != u.First || wanted.Length != u.Length:
 		const format = "its files are mapped to %d users from %d on, the pod to %d from %d on"
-		return fmt.Errorf(format, wanted.Length, wanted.First, u.Length, u.First)
-	case asked.GetImage().GetImage() != "":
-		return nil
+		return false, fmt.Errorf(format, wanted.Length, wanted.First, u.Length, u.First)
 	}
 
-	to.UIDMappings = Mappings(*u)
-	to.GIDMappings = Mappings(*u)
-	return nil
+	return asked.GetImage().GetImage() == "", nil
 }

@@ -1,27 +1,29 @@
 package mount
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
 )
 
-// CloneMapped returns the mount at path, without those below it, once more: attached nowhere, private, and
-// with its files as those of the IDs of a user namespace, a file of an open namespace
-// (mount_setattr(2), MOUNT_ATTR_IDMAP). The caller closes it.
+// CloneMapped returns the mount at path once more, attached nowhere, with its files as those of the IDs of a
+// user namespace, an open file of that (mount_setattr(2), MOUNT_ATTR_IDMAP). What is mounted below it comes
+// along as it is. What is mounted there later comes along, too, if it would by a bind mount. The caller closes
+// it.
 func CloneMapped(path string, users int) (fd int, err error) {
-	const flags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_SYMLINK_NOFOLLOW
+	const flags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE
 	fd, err = unix.OpenTree(unix.AT_FDCWD, path, flags)
 	if err != nil {
 		return -1, fmt.Errorf("clone mount of %s: %w", path, err)
 	}
 
-	attr := unix.MountAttr{
-		Attr_set:    unix.MOUNT_ATTR_IDMAP,
-		Propagation: unix.MS_PRIVATE,
-		Userns_fd:   uint64(users),
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(users)}
+	err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr)
+	if errors.Is(err, unix.EINVAL) {
+		err = fmt.Errorf("%w: its file system cannot", err)
 	}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+	if err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("show %s with other IDs: %w", path, err)
 	}

@@ -74,7 +74,7 @@ func (p *parts) findUsers(ctx context.Context) {
 		if !known {
 			why = kernel
 			if why == nil {
-				why = h.Runtime.MapsVolumes(ctx)
+				why = h.Runtime.CheckUsers(ctx)
 			}
 
 			asked[h.Runtime.Program] = why
