@@ -11,7 +11,8 @@ import (
 func runtimeThatSays(t *testing.T, features string) Runtime {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "runtime")
-	text := "#!/bin/sh\n[ \"$1\" = features ] && [ -n '" + features + "' ] && printf '%s' '" + features + "'\n"
+	const script = "#!/bin/sh\n[ $1 = features ] && [ -n 'SAYS' ] && printf '%s' 'SAYS'\n"
+	text := strings.ReplaceAll(script, "SAYS", features)
 	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -126,6 +126,66 @@ func volume(t *testing.T, s *Store, root string) {
 	}
 }
 
+func TestVolumesShowWithTheUsersOfThePodWhileItIsMade(t *testing.T) {
+	s, users := mappedStore(t)
+	img := image.Image{Layers: []string{t.TempDir()}}
+	if _, err := s.Prepare(t.Context(), "c1", img, users); err != nil {
+		t.Fatal(err)
+	}
+
+	plain, err := s.Prepare(t.Context(), "c2", img, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	dir := t.TempDir()
+	file := filepath.Join(dir, "hosts")
+	if err := errors.Join(os.WriteFile(file, []byte("text"), 0o600), os.Chown(file, 1000, 1000)); err != nil {
+		t.Fatal(err)
+	}
+
+	for i, source := range []string{dir, file} {
+		path, err := s.MapVolume("c1", i, source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if source == dir {
+			path += "/hosts"
+		}
+		if got := owners(t, path, file); !slices.Equal(got, []uint32{1<<20 + 1000, 1000}) {
+			t.Errorf("%s is of %v", path, got)
+		}
+	}
+
+	// overlayfs itself cannot be mapped.
+	_, err = s.MapVolume("c1", 2, plain)
+	if err == nil || !strings.Contains(err.Error(), "its file system cannot") {
+		t.Errorf("error %v", err)
+	}
+	if _, err := s.MapVolume("c2", 0, dir); err == nil {
+		t.Error("a volume is mapped for the host's users")
+	}
+
+	for range 2 {
+		if err := s.UnmapVolumes("c1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	if left, err := mount.Below(s.points.volumes("c1")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+
+	// One that was not made to the end.
+	if _, err := s.MapVolume("c1", 0, dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Release(t.Context(), "c2"); err != nil {
+		t.Fatal(err)
+	}
+	release(t, s, "c1")
+}
+
 func release(t *testing.T, s *Store, id string) {
 	t.Helper()
 	for range 2 {

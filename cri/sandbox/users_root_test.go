@@ -30,7 +30,7 @@ func withUsers(t *testing.T) *nodetest.Node {
 	}
 	for _, h := range s.RuntimeHandlers {
 		if h.Name == "" && !h.Features.UserNamespaces {
-			testenv.Skip(t, "no pod can have a user namespace: crun 1.8.1 and Linux 6.3 are needed")
+			testenv.Skip(t, "no pod can have a user namespace: Linux 6.3 is needed")
 		}
 	}
 	return n

@@ -91,8 +91,8 @@ func Mappings(u namespace.Users) []specs.LinuxIDMapping {
 	return []specs.LinuxIDMapping{{HostID: u.First, Size: u.Length}}
 }
 
-// Maps reports whether the files of a volume are to show as those of the pod's users: in this namespace or not
-// at all. Those of an image are mounted so by now.
+// Maps reports whether the files of a volume are to show as those of the pod's users: in this namespace or
+// not at all. Those of an image are mounted so by now.
 func Maps(asked *runtimeapi.Mount, u *namespace.Users) (bool, error) {
 	if len(asked.UidMappings)+len(asked.GidMappings) == 0 {
 		return false, nil

@@ -14,7 +14,7 @@ func (c *cluster) needUsers() {
 	c.t.Helper()
 	const path = `jsonpath={.status.runtimeHandlers[?(@.name=="")].features.userNamespaces}`
 	if c.kubectl("get", "node", c.node, "-o", path) != "true" {
-		testenv.Skip(c.t, "node %s has no user namespaces: crun 1.8.1 or runc 1.2 is needed", c.node)
+		testenv.Skip(c.t, "node %s has no user namespaces (docs/cri.md says what they need)", c.node)
 	}
 }
 

@@ -9,8 +9,7 @@ import (
 
 // CloneMapped returns the mount at path once more, attached nowhere, with its files as those of the IDs of a
 // user namespace, an open file of that (mount_setattr(2), MOUNT_ATTR_IDMAP). What is mounted below it comes
-// along as it is. What is mounted there later comes along, too, if it would by a bind mount. The caller closes
-// it.
+// along as it is, and so does what is mounted there later, if it would by a bind mount. The caller closes it.
 func CloneMapped(path string, users int) (fd int, err error) {
 	const flags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE
 	fd, err = unix.OpenTree(unix.AT_FDCWD, path, flags)

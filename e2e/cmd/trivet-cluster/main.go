@@ -271,7 +271,7 @@ func (s *session) critest(ctx context.Context) error {
 		return err
 	}
 
-	verdict := critest.Judge(results, s.oci)
+	verdict := critest.Judge(results)
 	verdict.Print(s.Stdout, s.oci)
 	if err := verdict.Err(); err != nil {
 		report := filepath.Join(s.Dir, "critest", s.oci, "e2e.log")

@@ -27,17 +27,9 @@ var skips = map[string]string{
 	"NRI socket not configured (use -nri-socket flag)": "trivet-cri has no NRI",
 }
 
-// noUsers is the reason that critest gives where no pod can have a user namespace. It is one over runc alone,
-// which is before version 1.2 where these tests run.
-const noUsers = "no runtime handler found which supports user namespaces"
-
-// whySkipped is why a skipped spec of critest cannot pass over an OCI runtime; "" if it should.
-func whySkipped(r suite.Result, over string) string {
-	reason := strings.TrimPrefix(r.Message, "skipped - ")
-	if reason == noUsers && over == "runc" {
-		return "runc before 1.2 cannot map volumes to the users of a pod"
-	}
-	return skips[reason]
+// whySkipped is why a skipped spec of critest cannot pass; "" if it should.
+func whySkipped(r suite.Result) string {
+	return skips[strings.TrimPrefix(r.Message, "skipped - ")]
 }
 
 // Run says how critest runs against a CRI server.

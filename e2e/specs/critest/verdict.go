@@ -10,8 +10,7 @@ import (
 )
 
 // critestSpecs is how many specs critest v1.37.0 has, without those that are left out. How many of them pass
-// depends on the kernel and the OCI runtime: without AppArmor 114 pass over crun and 22 are skipped, over
-// runc 1.1 108 and 28.
+// depends on the kernel: without AppArmor, 114 pass and 22 are skipped.
 const critestSpecs = 136
 
 // Verdict sums up a run of critest.
@@ -21,11 +20,11 @@ type Verdict struct {
 	Bad     []suite.Result // failed, or skipped for another reason
 }
 
-// Judge sums up the results of Run.Do. over names the OCI runtime.
-func Judge(results []suite.Result, over string) Verdict {
+// Judge sums up the results of Run.Do.
+func Judge(results []suite.Result) Verdict {
 	v := Verdict{Skipped: map[string]int{}}
 	for _, r := range results {
-		why := whySkipped(r, over)
+		why := whySkipped(r)
 		switch {
 		case r.Outcome == suite.Passed:
 			v.Passed++

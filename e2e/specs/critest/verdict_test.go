@@ -34,7 +34,7 @@ func TestVerdictNeedsEverySpecOfCritest(t *testing.T) {
 		},
 		"an unknown reason": {slices.Concat(all[1:], []suite.Result{odd}), "1 specs of critest did not pass"},
 	} {
-		err := Judge(c.results, "crun").Err()
+		err := Judge(c.results).Err()
 		if (err == nil) != (c.fault == "") || err != nil && !strings.Contains(err.Error(), c.fault) {
 			t.Errorf("%s: %v, want %q", name, err, c.fault)
 		}
@@ -47,20 +47,10 @@ func TestVerdictCountsSkipsByReason(t *testing.T) {
 		{Outcome: suite.Passed},
 		{Outcome: suite.Skipped, Message: "skipped - AppArmor is disabled on this host"},
 		{Name: "bad", Outcome: suite.Failed, Message: "boom"},
-	}, "crun").Print(&out, "crun")
+	}).Print(&out, "crun")
 	const want = "failed  bad\n        boom\ncritest over crun: 1 passed, 1 failed\n1 skipped: this " +
 		"kernel has no AppArmor\n"
 	if out.String() != want {
 		t.Errorf("printed:\n%s", out.String())
-	}
-}
-
-// crun has them, so a skip over it is a fault of trivet-cri's.
-func TestPodsHaveUserNamespacesOverCrun(t *testing.T) {
-	for over, bad := range map[string]int{"crun": 1, "runc": 0} {
-		v := Judge([]suite.Result{{Outcome: suite.Skipped, Message: "skipped - " + noUsers}}, over)
-		if len(v.Bad) != bad {
-			t.Errorf("over %s: %+v", over, v)
-		}
 	}
 }
