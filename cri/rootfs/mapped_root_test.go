@@ -186,6 +186,47 @@ func TestVolumesShowWithTheUsersOfThePodWhileItIsMade(t *testing.T) {
 	release(t, s, "c1")
 }
 
+// In the other direction, the end of a container would unmount what the host has below its volume.
+func TestWhatIsMountedInAVolumeComesAlongAndStays(t *testing.T) {
+	s, users := mappedStore(t)
+	if _, err := s.Prepare(t.Context(), "c1", image.Image{Layers: []string{t.TempDir()}}, users); err != nil {
+		t.Fatal(err)
+	}
+
+	dir := testenv.ShortDir(t)
+	early, late := dir+"/early", dir+"/late"
+	t.Cleanup(func() { _ = mount.UnmountBelow(dir) })
+	if err := errors.Join(
+		unix.Mount("volume", dir, "tmpfs", 0, ""),
+		unix.Mount("", dir, "", unix.MS_SHARED, ""),
+		os.Mkdir(early, 0o755),
+		os.Mkdir(late, 0o755),
+		unix.Mount("early", early, "tmpfs", 0, ""),
+	); err != nil {
+		t.Fatal(err)
+	}
+
+	path, err := s.MapVolume("c1", 0, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("late", late, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{path + "/early", path + "/late"} {
+		if mounted, err := mount.Mounted(p); err != nil || !mounted {
+			t.Errorf("%s does not come along: %v", p, err)
+		}
+	}
+
+	release(t, s, "c1")
+	for _, p := range []string{dir, early, late} {
+		if mounted, err := mount.Mounted(p); err != nil || !mounted {
+			t.Errorf("%s is unmounted on the host: %v", p, err)
+		}
+	}
+}
+
 func release(t *testing.T, s *Store, id string) {
 	t.Helper()
 	for range 2 {
