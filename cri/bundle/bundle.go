@@ -21,16 +21,25 @@ import (
 	"github.com/trivet-node/trivet/cri/host"
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/spec"
+	"github.com/trivet-node/trivet/internal/namespace"
 )
 
 // Rootfs mounts root file systems of images by ID.
 type Rootfs interface {
-	Prepare(ctx context.Context, id string, img image.Image) (path string, err error)
-	PrepareReadOnly(ctx context.Context, id string, img image.Image) (path string, err error)
+	Prepare(ctx context.Context, id string, img image.Image, users *namespace.Users) (path string, err error)
+
+	PrepareReadOnly(
+		ctx context.Context, id string, img image.Image, users *namespace.Users,
+	) (path string, err error)
 
 	// Volume makes a volume that an image declares at a path, and returns where its files are and where it
 	// is to be mounted, with symbolic links of the image followed.
 	Volume(id string, number int, path string) (source, target string, err error)
+
+	// MapVolume mounts a path of the host with its files as those of the users of a container's root file
+	// system, and returns where, until UnmapVolumes or Release.
+	MapVolume(id string, number int, source string) (path string, err error)
+	UnmapVolumes(id string) error
 
 	// Release unmounts and deletes what was made for an ID. What does not exist is success.
 	Release(ctx context.Context, id string) error
@@ -77,6 +86,9 @@ type Request struct {
 	// Namespaces are the paths of those that the container joins; an empty path is a new one.
 	Namespaces map[specs.LinuxNamespaceType]string
 
+	// Users is the pod's user namespace; nil is the host's.
+	Users *namespace.Users
+
 	// Files are the mounts that each container of the pod has.
 	Files []specs.Mount
 
@@ -95,7 +107,7 @@ type Bundle struct {
 
 // Make makes a bundle.
 func (m *Maker) Make(ctx context.Context, r Request) (Bundle, error) {
-	root, err := m.cfg.Rootfs.Prepare(ctx, r.ID, r.Image)
+	root, err := m.cfg.Rootfs.Prepare(ctx, r.ID, r.Image, r.Users)
 	if err != nil {
 		return Bundle{}, err
 	}
@@ -133,6 +145,7 @@ func (m *Maker) specConfig(
 		Image:              r.Image.Config.Config,
 		Rootfs:             root,
 		Namespaces:         r.Namespaces,
+		Users:              r.Users,
 		CgroupsPath:        m.cfg.Driver.Path(r.Pod.GetLinux().GetCgroupParent(), r.ID),
 		Host:               m.cfg.Host,
 		CgroupAnnotations:  m.cfg.Driver.Annotations(),
@@ -168,7 +181,32 @@ func (m *Maker) specConfig(
 		return cfg, nil, err
 	}
 
-	return cfg, mounted, makeSources(r.Container.Mounts)
+	if err := makeSources(r.Container.Mounts); err != nil {
+		return cfg, nil, err
+	}
+
+	cfg.MappedMounts, err = m.mapVolumes(r)
+	return cfg, mounted, err
+}
+
+// mapVolumes mounts the volumes of a container that are to show as those of its users.
+func (m *Maker) mapVolumes(r Request) (map[string]string, error) {
+	mapped := map[string]string{}
+	for i, v := range r.Container.Mounts {
+		wanted, err := spec.Maps(v, r.Users)
+		if err != nil {
+			return nil, fmt.Errorf("mount %s: %w", v.ContainerPath, err)
+		}
+		if !wanted {
+			continue
+		}
+
+		if mapped[v.ContainerPath], err = m.cfg.Rootfs.MapVolume(r.ID, i, v.HostPath); err != nil {
+			return nil, fmt.Errorf("mount %s: %w", v.ContainerPath, err)
+		}
+	}
+
+	return mapped, nil
 }
 
 // localSeccomp reads the profile of a container that asks for one of the node's.
@@ -205,6 +243,9 @@ func makeSources(mounts []*runtimeapi.Mount) error {
 	}
 	return nil
 }
+
+// Created releases what only the creation of the container needed.
+func (m *Maker) Created(id string) error { return m.cfg.Rootfs.UnmapVolumes(id) }
 
 // Release unmounts and deletes what was made for IDs. What does not exist is success.
 func (m *Maker) Release(ctx context.Context, ids ...string) error {

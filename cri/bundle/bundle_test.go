@@ -18,6 +18,7 @@ import (
 
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/spec"
+	"github.com/trivet-node/trivet/internal/namespace"
 )
 
 // roots are root file systems that are directories, and images of which there is one.
@@ -27,9 +28,18 @@ type roots struct {
 	released []string
 }
 
-func (r *roots) Prepare(context.Context, string, image.Image) (string, error) { return r.dir, nil }
+func (r *roots) Prepare(
+	context.Context, string, image.Image, *namespace.Users,
+) (string, error) {
+	return r.dir, nil
+}
 
-func (r *roots) PrepareReadOnly(_ context.Context, id string, _ image.Image) (string, error) {
+func (r *roots) MapVolume(string, int, string) (string, error) { return r.dir, nil }
+func (r *roots) UnmapVolumes(string) error                     { return nil }
+
+func (r *roots) PrepareReadOnly(
+	_ context.Context, id string, _ image.Image, _ *namespace.Users,
+) (string, error) {
 	dir := filepath.Join(r.dir, "mounted", id)
 	return dir, os.MkdirAll(filepath.Join(dir, "model"), 0o755)
 }

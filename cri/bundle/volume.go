@@ -50,7 +50,7 @@ func (m *Maker) mountImages(ctx context.Context, r Request) (dirs, ids map[strin
 			return nil, nil, fmt.Errorf("image volume %s: %w", mount.ContainerPath, err)
 		}
 
-		dir, err := m.cfg.Rootfs.PrepareReadOnly(ctx, mountID(r.ID, i), img)
+		dir, err := m.cfg.Rootfs.PrepareReadOnly(ctx, mountID(r.ID, i), img, r.Users)
 		if err != nil {
 			return nil, nil, fmt.Errorf("image volume %s: %w", mount.ContainerPath, err)
 		}

@@ -77,6 +77,10 @@ type Inventory interface {
 // Bundles makes OCI bundles; see cri/bundle.
 type Bundles interface {
 	Make(ctx context.Context, r bundle.Request) (bundle.Bundle, error)
+
+	// Created releases what only the creation of the container needed.
+	Created(id string) error
+
 	Release(ctx context.Context, ids ...string) error
 	IDs() ([]string, error)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -16,6 +17,7 @@ import (
 	"github.com/trivet-node/trivet/cri/record"
 	"github.com/trivet-node/trivet/cri/sandbox"
 	"github.com/trivet-node/trivet/cri/spec"
+	"github.com/trivet-node/trivet/internal/namespace"
 )
 
 // Create makes a container that waits for Start, and returns its ID. Called again for the same name and
@@ -86,6 +88,10 @@ func (c *Service) prepare(pod sandbox.Record, config *runtimeapi.ContainerConfig
 		return nil, err
 	}
 
+	if err := checkUsers(c.cfg.Sandboxes.Users(pod), pod, config); err != nil {
+		return nil, err
+	}
+
 	img, err := c.image(config.GetImage().GetImage())
 	if err != nil {
 		return nil, err
@@ -118,6 +124,34 @@ func (c *Service) prepare(pod sandbox.Record, config *runtimeapi.ContainerConfig
 		image:      img,
 		handler:    handler,
 	}, nil
+}
+
+// checkUsers refuses a container that is to have another user namespace than its pod, or the processes of
+// the host in that of the pod, whose root has no rights there.
+func checkUsers(has *namespace.Users, pod sandbox.Record, config *runtimeapi.ContainerConfig) error {
+	options := config.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	if has != nil && options.GetPid() == runtimeapi.NamespaceMode_NODE {
+		return fmt.Errorf("%w: user namespace: the container has the host's PID namespace", ErrInvalid)
+	}
+
+	// A client that says nothing has it from the pod.
+	asked := options.GetUsernsOptions()
+	if asked == nil {
+		return nil
+	}
+
+	wants, err := spec.UsersOf(asked)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if wants != nil && has != nil {
+		wants.Path = has.Path
+	}
+	if !reflect.DeepEqual(wants, has) {
+		return fmt.Errorf("%w: user namespace: it is not that of pod sandbox %s", ErrInvalid, pod.ID)
+	}
+
+	return nil
 }
 
 // image returns an image that a container can run.

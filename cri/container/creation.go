@@ -55,6 +55,7 @@ func (c *creation) build(ctx context.Context) (err error) {
 		Pod:                c.pod.PodConfig(),
 		Image:              c.image,
 		Namespaces:         namespaces,
+		Users:              cfg.Sandboxes.Users(c.pod),
 		Files:              cfg.Sandboxes.Mounts(c.pod, readOnly),
 		AllowedAnnotations: c.handler.AllowedAnnotations,
 	})
@@ -67,6 +68,9 @@ func (c *creation) build(ctx context.Context) (err error) {
 	c.MountedImages = made.MountedImages
 
 	if err := c.createProcess(ctx, made.OOMScoreAdj); err != nil {
+		return err
+	}
+	if err := cfg.Bundles.Created(c.ID); err != nil {
 		return err
 	}
 

@@ -39,7 +39,9 @@ type works struct {
 	err error
 }
 
-func (w works) CreateNamespaces(map[kernel.Kind]string, func() error) error { return w.err }
+func (w works) CreateNamespaces(map[kernel.Kind]string, *kernel.Users, func() error) error {
+	return w.err
+}
 func (w works) Setup(context.Context, network.Attachment) ([]netip.Addr, error) {
 	return nil, w.err
 }
@@ -59,7 +61,7 @@ func do(t *testing.T, s *Set, w works) {
 	t.Helper()
 	ctx := t.Context()
 	errs := []error{
-		s.Kernel(w).CreateNamespaces(nil, nil),
+		s.Kernel(w).CreateNamespaces(nil, nil, nil),
 		s.Network(w).Teardown(ctx, network.Attachment{}),
 		s.Processes(w).Start(ctx, ""),
 		s.Processes(w).Delete(ctx, ""),

@@ -34,9 +34,11 @@ type measuredKernel struct {
 }
 
 // CreateNamespaces implements sandbox.Kernel.
-func (m measuredKernel) CreateNamespaces(pins map[kernel.Kind]string, inside func() error) error {
+func (m measuredKernel) CreateNamespaces(
+	pins map[kernel.Kind]string, users *kernel.Users, inside func() error,
+) error {
 	began := time.Now()
-	err := m.Kernel.CreateNamespaces(pins, inside)
+	err := m.Kernel.CreateNamespaces(pins, users, inside)
 	m.set.step(stepNamespaces, began, err)
 	return err
 }

@@ -46,7 +46,7 @@ func TestContainersKeepTheLayersOfARemovedImage(t *testing.T) {
 
 	var root string
 	for range 2 {
-		if root, err = m.Prepare(t.Context(), "c1", img); err != nil {
+		if root, err = m.Prepare(t.Context(), "c1", img, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -103,7 +103,7 @@ func TestManyLayersAndReadOnlyMounts(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	root, err := m.PrepareReadOnly(t.Context(), "v1", img)
+	root, err := m.PrepareReadOnly(t.Context(), "v1", img, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestManyLayersAndReadOnlyMounts(t *testing.T) {
 	if err := m.Release(t.Context(), "v1"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.Prepare(t.Context(), "../x", img); err == nil {
+	if _, err := m.Prepare(t.Context(), "../x", img, nil); err == nil {
 		t.Error("a path was taken as an ID")
 	}
 }
@@ -185,7 +185,7 @@ func TestArtifactIsAVolumeOfItsFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	root, err := m.PrepareReadOnly(t.Context(), "v1", img)
+	root, err := m.PrepareReadOnly(t.Context(), "v1", img, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

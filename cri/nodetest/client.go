@@ -81,6 +81,25 @@ func (c *Client) SandboxOf(handler, name string, change func(*runtimeapi.PodSand
 	return Pod{ID: resp.PodSandboxId, Config: config}
 }
 
+// OwnUsers gives a pod a user namespace, whose IDs are 65536 from first on, and a network: that of the host
+// would not belong to it.
+func OwnUsers(first uint32) func(*runtimeapi.PodSandboxConfig) {
+	return func(config *runtimeapi.PodSandboxConfig) {
+		options := config.Linux.SecurityContext.NamespaceOptions
+		options.Network = runtimeapi.NamespaceMode_POD
+		options.UsernsOptions = &runtimeapi.UserNamespace{
+			Mode: runtimeapi.NamespaceMode_POD,
+			Uids: Mappings(first),
+			Gids: Mappings(first),
+		}
+	}
+}
+
+// Mappings are those of OwnUsers.
+func Mappings(first uint32) []*runtimeapi.IDMapping {
+	return []*runtimeapi.IDMapping{{HostId: first, Length: 1 << 16}}
+}
+
 // SharePID is a change for Sandbox: the pod's containers share a PID namespace.
 func SharePID(config *runtimeapi.PodSandboxConfig) {
 	config.Linux.SecurityContext.NamespaceOptions.Pid = runtimeapi.NamespaceMode_POD

@@ -46,6 +46,12 @@ func New(tb testing.TB) *Node {
 		Image: PushImage(tb, nil),
 		tb:    tb,
 	}}
+
+	// The root of a pod with a user namespace passes through.
+	if err := os.Chmod(n.Dir, 0o711); err != nil {
+		tb.Fatal(err)
+	}
+
 	link(tb, n.Dir+"/bin")
 	n.Start()
 	tb.Cleanup(n.end)
@@ -181,7 +187,7 @@ func (n *Node) Leftovers() (left []string) {
 		"run/sandboxes/*", "run/sandboxes/records/*",
 		"run/containers/*", "run/containers/records/*",
 		"run/monitor/containers/*",
-		"run/rootfs/records/*", "run/rootfs/mounts/*",
+		"run/rootfs/records/*", "run/rootfs/mounts/*", "run/mapped/*",
 		"run/oci/*/*",
 		"lib/rootfs/containers/*", "lib/sandboxes/*",
 	} {

@@ -14,6 +14,9 @@ type Handler struct {
 	// AllowedAnnotations are patterns (path.Match) of the annotations of pods and containers that the
 	// runtime may see.
 	AllowedAnnotations []string
+
+	// NoUsers is why pods of this handler cannot have user namespaces; nil if they can.
+	NoUsers error
 }
 
 // Handlers are all configured handlers by name. The empty name is the default one.

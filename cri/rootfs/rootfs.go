@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,7 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/keylock"
 	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/namespace"
 	"github.com/trivet-node/trivet/internal/projectquota"
 	"github.com/trivet-node/trivet/internal/removal"
 )
@@ -32,6 +34,11 @@ type Config struct {
 	// boot.
 	StateDir string
 
+	// MappedDir is for the mount points of pods with user namespaces, such as /run/trivet/cri/mapped. Its
+	// content must end with the boot, and everybody must be able to pass through the directories above it.
+	// Without it there can be no such pods.
+	MappedDir string
+
 	Images *image.Store
 	Log    *slog.Logger
 }
@@ -40,6 +47,7 @@ type Config struct {
 // for one ID wait for each other.
 type Store struct {
 	cfg     Config
+	points  points
 	records *durable.Store[record]
 	locks   keylock.Locks[string]
 }
@@ -48,6 +56,9 @@ type Store struct {
 type record struct {
 	Chain    []string // layers held
 	ReadOnly bool
+
+	// Users are those of the pod; nil are the host's.
+	Users *namespace.Users `json:",omitempty"`
 }
 
 // Open finds the root filesystems of an earlier process of this boot, holds their layers, and deletes the
@@ -57,11 +68,11 @@ func Open(cfg Config) (*Store, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 
-	s := &Store{cfg: cfg}
+	s := &Store{cfg: cfg, points: points{filepath.Join(cfg.StateDir, "mounts"), cfg.MappedDir}}
 	for _, dir := range []string{
 		cfg.Dir,
 		cfg.StateDir,
-		s.mounts(),
+		s.points.plain,
 		s.empty(),
 	} {
 		// A container's programs may be setuid, so nobody else on the host may reach them.
@@ -72,6 +83,11 @@ func Open(cfg Config) (*Store, error) {
 
 	if err := checkUpper(cfg.Dir); err != nil {
 		return nil, err
+	}
+	if cfg.MappedDir != "" {
+		if err := errors.Join(os.MkdirAll(cfg.MappedDir, 0o711), os.Chmod(cfg.MappedDir, 0o711)); err != nil {
+			return nil, err
+		}
 	}
 
 	var err error
@@ -117,7 +133,11 @@ func (s *Store) recover() error {
 		}
 	}
 
-	return errors.Join(s.deleteUnknown(s.containers(), known), s.deleteUnknown(s.mounts(), known))
+	var errs []error
+	for _, dir := range append(s.points.dirs(), s.containers()) {
+		errs = append(errs, s.deleteUnknown(dir, known))
+	}
+	return errors.Join(errs...)
 }
 
 // deleteUnknown deletes the root filesystems in a directory that have no record. One that cannot be deleted
@@ -141,35 +161,42 @@ func (s *Store) deleteUnknown(dir string, known map[string]record) error {
 }
 
 // Path returns where the root filesystem of id is mounted, if it is.
-func (s *Store) Path(id string) string { return filepath.Join(s.mounts(), id) }
+func (s *Store) Path(id string) string {
+	r, _ := s.records.Get(id)
+	return s.points.of(id, r.Users)
+}
 
 // owner is the name by which a root filesystem holds its layers.
 func owner(id string) string { return "rootfs:" + id }
 
-func (s *Store) mounts() string            { return filepath.Join(s.cfg.StateDir, "mounts") }
 func (s *Store) containers() string        { return filepath.Join(s.cfg.Dir, "containers") }
 func (s *Store) upper(id string) string    { return filepath.Join(s.containers(), id, "upper") }
 func (s *Store) work(id string) string     { return filepath.Join(s.containers(), id, "work") }
 func (s *Store) writable(id string) string { return filepath.Join(s.containers(), id) }
 func (s *Store) empty() string             { return filepath.Join(s.cfg.Dir, "empty") }
 
-// Prepare mounts a writable root filesystem of img for a container and returns its path. For an ID that has
-// one, it returns that. On an error nothing is left. Release undoes it.
-func (s *Store) Prepare(ctx context.Context, id string, img image.Image) (path string, err error) {
-	return s.prepare(ctx, id, img, false)
+// Prepare mounts a writable root filesystem of img for a container and returns its path. Its files are those
+// of the IDs of users; nil are the host's. For an ID that has one, it returns that. On an error nothing is
+// left. Release undoes it.
+func (s *Store) Prepare(
+	ctx context.Context, id string, img image.Image, users *namespace.Users,
+) (path string, err error) {
+	return s.prepare(ctx, id, img, record{Chain: img.Chain, Users: users})
 }
 
 // PrepareReadOnly mounts an image's files read-only, such as for a volume of a container. id must differ from
 // those of all containers. Release undoes it.
-func (s *Store) PrepareReadOnly(ctx context.Context, id string, img image.Image) (path string, err error) {
-	return s.prepare(ctx, id, img, true)
+func (s *Store) PrepareReadOnly(
+	ctx context.Context, id string, img image.Image, users *namespace.Users,
+) (path string, err error) {
+	return s.prepare(ctx, id, img, record{Chain: img.Chain, ReadOnly: true, Users: users})
 }
 
 func (s *Store) prepare(
 	ctx context.Context,
 	id string,
 	img image.Image,
-	readOnly bool,
+	wanted record,
 ) (path string, err error) {
 	if err := checkID(id); err != nil {
 		return "", err
@@ -182,9 +209,9 @@ func (s *Store) prepare(
 	defer unlock()
 
 	// A repeated call finds what the first has made.
-	path = s.Path(id)
+	path = s.points.of(id, wanted.Users)
 	if r, err := s.records.Get(id); err == nil {
-		if !slices.Equal(r.Chain, img.Chain) || r.ReadOnly != readOnly {
+		if !reflect.DeepEqual(r, wanted) {
 			return "", fmt.Errorf("rootfs %s exists with another image", id)
 		}
 		if mounted, err := mount.Mounted(path); err != nil || mounted {
@@ -208,31 +235,31 @@ func (s *Store) prepare(
 		}
 	}()
 
-	if err := s.records.Put(id, record{Chain: img.Chain, ReadOnly: readOnly}); err != nil {
+	if err := s.records.Put(id, wanted); err != nil {
 		return "", fmt.Errorf("record rootfs %s: %w", id, err)
 	}
-	if err := s.mount(id, img.Layers, readOnly); err != nil {
+	if err := s.mount(id, img.Layers, wanted); err != nil {
 		return "", fmt.Errorf("mount rootfs %s of image %s: %w", id, img.ID, err)
 	}
 
 	return path, nil
 }
 
-func (s *Store) mount(id string, layers []string, readOnly bool) error {
-	path := s.Path(id)
-	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+func (s *Store) mount(id string, layers []string, r record) error {
+	path := s.points.of(id, r.Users)
+	if err := s.points.make(id, r.Users); err != nil {
 		return err
 	}
 
 	lower := slices.Clone(layers)
 	slices.Reverse(lower)
-	if readOnly || len(lower) == 0 {
+	if r.ReadOnly || len(lower) == 0 {
 		// overlayfs needs two layers when none is writable, and at least one in any case.
 		lower = append(lower, s.empty())
 	}
 
 	o := overlay{lower: lower}
-	if !readOnly {
+	if !r.ReadOnly {
 		if err := s.makeWritable(id); err != nil {
 			return err
 		}
@@ -244,12 +271,16 @@ func (s *Store) mount(id string, layers []string, readOnly bool) error {
 		}
 
 		// The container sees the writable layer's root, which must be like that of the image.
-		if err := likeDirectory(s.upper(id), lower[0]); err != nil {
+		if err := likeDirectory(s.upper(id), lower[0], r.Users); err != nil {
 			return err
 		}
 
 		o.upper = s.upper(id)
 		o.work = s.work(id)
+	}
+
+	if r.Users != nil {
+		return o.mountMapped(path, *r.Users)
 	}
 
 	return o.mount(path)
@@ -303,10 +334,7 @@ func (s *Store) forget(id string) error {
 }
 
 func (s *Store) delete(id string) error {
-	if err := mount.Unmount(s.Path(id)); err != nil {
-		return err
-	}
-	if err := os.Remove(s.Path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.points.remove(id); err != nil {
 		return err
 	}
 	return removal.Tree(s.writable(id))
@@ -314,13 +342,15 @@ func (s *Store) delete(id string) error {
 
 // IDs returns the IDs of the root filesystems that exist: those of containers that are gone can be released.
 func (s *Store) IDs() ([]string, error) {
-	entries, err := os.ReadDir(s.mounts())
-	if err != nil {
-		return nil, err
-	}
 	var ids []string
-	for _, e := range entries {
-		ids = append(ids, e.Name())
+	for _, dir := range s.points.dirs() {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			ids = append(ids, e.Name())
+		}
 	}
 	return ids, nil
 }

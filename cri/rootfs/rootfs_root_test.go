@@ -112,7 +112,7 @@ func TestReleaseDeletesVeryDeepTreesWithFewDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	_, err = m.Prepare(t.Context(), "deep", image.Image{})
+	_, err = m.Prepare(t.Context(), "deep", image.Image{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,8 @@ import (
 
 	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/namespace"
 )
 
 // Volume makes a directory of the image writable, even in a read-only root filesystem, as the image's VOLUME
@@ -24,12 +26,13 @@ import (
 // written. An empty one gets a directory of its own on the disk, since that is what it is for: not all that
 // databases or nested runtimes do works on an overlay.
 func (s *Store) Volume(id string, number int, path string) (source, target string, err error) {
-	root := s.Path(id)
+	r, _ := s.records.Get(id)
+	root := s.points.of(id, r.Users)
 	inside, err := securejoin.SecureJoin(root, path)
 	if err != nil {
 		return "", "", fmt.Errorf("volume %s: %w", path, err)
 	}
-	if err := os.MkdirAll(inside, 0o755); err != nil {
+	if err := makeAll(inside, r.Users); err != nil {
 		return "", "", fmt.Errorf("volume %s: %w", path, err)
 	}
 
@@ -48,7 +51,7 @@ func (s *Store) Volume(id string, number int, path string) (source, target strin
 	if err := os.MkdirAll(source, 0o700); err != nil {
 		return "", "", fmt.Errorf("volume %s: %w", path, err)
 	}
-	if err := likeDirectory(source, inside); err != nil {
+	if err := likeDirectory(source, inside, nil); err != nil {
 		return "", "", fmt.Errorf("volume %s: %w", path, err)
 	}
 
@@ -70,8 +73,29 @@ func isEmpty(dir string) (bool, error) {
 	return false, err
 }
 
-// likeDirectory gives dir the owner and mode of model.
-func likeDirectory(dir, model string) error {
+// makeAll makes a directory in a root filesystem, and those above it, for the root of its users.
+func makeAll(dir string, users *namespace.Users) error {
+	err := os.Mkdir(dir, 0o755)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		if err := makeAll(filepath.Dir(dir), users); err != nil {
+			return err
+		}
+		err = os.Mkdir(dir, 0o755)
+	}
+
+	if err != nil || users == nil {
+		return err
+	}
+
+	return os.Chown(dir, int(users.First), int(users.First))
+}
+
+// likeDirectory gives dir the owner and mode of model, whose IDs are those in the namespace of users. An
+// owner that it does not have is its root.
+func likeDirectory(dir, model string, users *namespace.Users) error {
 	info, err := os.Stat(model)
 	if err != nil {
 		return err
@@ -81,9 +105,19 @@ func likeDirectory(dir, model string) error {
 	if !ok {
 		return fs.ErrInvalid
 	}
-	if err := os.Chown(dir, int(st.Uid), int(st.Gid)); err != nil {
+	if err := os.Chown(dir, outside(st.Uid, users), outside(st.Gid, users)); err != nil {
 		return err
 	}
 
 	return unix.Chmod(dir, st.Mode&0o7777)
+}
+
+func outside(id uint32, users *namespace.Users) int {
+	if users == nil {
+		return int(id)
+	}
+	if mapped, ok := users.Outside(id); ok {
+		return int(mapped)
+	}
+	return int(users.First)
 }

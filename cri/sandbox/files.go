@@ -72,6 +72,11 @@ func (s *Service) makeFiles(r Record) error {
 		return err
 	}
 
+	root, err := s.giveFiles(r)
+	if err != nil {
+		return err
+	}
+
 	if logs := r.config.GetLogDirectory(); logs != "" {
 		if err := os.MkdirAll(logs, 0o755); err != nil {
 			return fmt.Errorf("log directory: %w", err)
@@ -82,7 +87,22 @@ func (s *Service) makeFiles(r Record) error {
 		return nil
 	}
 
-	return s.cfg.Kernel.MountShm(s.shm(r.ID))
+	return s.cfg.Kernel.MountShm(s.shm(r.ID), root)
+}
+
+// giveFiles gives the files of a pod with users of its own to its root, as whose files they would show on a
+// machine, and returns who that is on the host.
+func (s *Service) giveFiles(r Record) (root int, err error) {
+	users := s.Users(r)
+	if users == nil {
+		return 0, nil
+	}
+
+	root = int(users.First)
+	return root, errors.Join(
+		os.Chown(s.resolvConf(r.ID), root, root),
+		os.Chown(s.hostname(r.ID), root, root),
+	)
 }
 
 // resolvConf returns the content of a resolv.conf: the host's if the pod asks for nothing.

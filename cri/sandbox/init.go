@@ -12,6 +12,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/trivet-node/trivet/cri/monitor"
+	"github.com/trivet-node/trivet/cri/rootfs"
+	"github.com/trivet-node/trivet/cri/spec"
 )
 
 const initPrefix = "pause-"
@@ -27,6 +29,9 @@ func InitOf(containerID string) (sandboxID string, isInit bool) {
 
 // initOOMScore is that of other runtimes' pause containers: it is killed only after all else of the pod.
 const initOOMScore = -998
+
+// initUser is that of other runtimes' pause containers. A small user namespace has its last one for it.
+const initUser = 65535
 
 // inits are the processes of pods that share their PID namespace: one for each, the init of the namespace.
 type inits struct {
@@ -85,6 +90,9 @@ func (i inits) writeBundle(r Record, oomScore int) error {
 	if err := os.WriteFile(filepath.Join(bundle, "rootfs/pause"), nil, 0o755); err != nil {
 		return err
 	}
+	if err := i.admit(r); err != nil {
+		return err
+	}
 
 	data, err := json.Marshal(i.spec(r, oomScore))
 	if err != nil {
@@ -92,6 +100,20 @@ func (i inits) writeBundle(r Record, oomScore int) error {
 	}
 
 	return os.WriteFile(filepath.Join(bundle, "config.json"), data, 0o600)
+}
+
+// admit lets the root of a pod with a user namespace come to the root directory of its init.
+func (i inits) admit(r Record) error {
+	users := i.Users(r)
+	if users == nil {
+		return nil
+	}
+	for _, dir := range []string{i.dir(r.ID), i.initBundle(r.ID)} {
+		if err := rootfs.Admit(dir, *users); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (i inits) spec(r Record, oomScore int) specs.Spec {
@@ -102,6 +124,11 @@ func (i inits) spec(r Record, oomScore int) specs.Spec {
 
 	for kind, path := range i.Namespaces(r) {
 		namespaces = append(namespaces, specs.LinuxNamespace{Type: kind, Path: path})
+	}
+
+	user, users := uint32(initUser), []specs.LinuxIDMapping(nil)
+	if u := i.Users(r); u != nil {
+		user, users = min(user, u.Length-1), spec.Mappings(*u)
 	}
 
 	return specs.Spec{
@@ -117,7 +144,7 @@ func (i inits) spec(r Record, oomScore int) specs.Spec {
 			Env:             []string{"GOMAXPROCS=1"},
 			OOMScoreAdj:     &oomScore,
 			NoNewPrivileges: true,
-			User:            specs.User{UID: 65535, GID: 65535},
+			User:            specs.User{UID: user, GID: user},
 		},
 		Mounts: []specs.Mount{
 			{
@@ -143,6 +170,8 @@ func (i inits) spec(r Record, oomScore int) specs.Spec {
 		Linux: &specs.Linux{
 			CgroupsPath: i.cfg.Driver.Path(r.CgroupParent(), initID(r.ID)),
 			Namespaces:  namespaces,
+			UIDMappings: users,
+			GIDMappings: users,
 		},
 	}
 }

@@ -13,8 +13,13 @@ import (
 type Linux struct{}
 
 // CreateNamespaces makes and pins namespaces; see Kernel.
-func (Linux) CreateNamespaces(pins map[namespace.Kind]string, inside func() error) error {
-	return namespace.Create(pins, inside)
+func (Linux) CreateNamespaces(
+	pins map[namespace.Kind]string, users *namespace.Users, inside func() error,
+) error {
+	if users == nil {
+		return namespace.Create(pins, inside)
+	}
+	return namespace.CreateOwned(pins, *users, inside)
 }
 
 // PinPID pins the PID namespace of a process; see Kernel.
@@ -27,9 +32,10 @@ func (Linux) Unpin(path string) error { return namespace.Unpin(path) }
 func (Linux) InNamespace(path string, f func() error) error { return namespace.Do(f, path) }
 
 // MountShm mounts a tmpfs of 64 MiB, the size that containers know from other runtimes.
-func (Linux) MountShm(dir string) error {
+func (Linux) MountShm(dir string, owner int) error {
 	const flags = unix.MS_NOEXEC | unix.MS_NOSUID | unix.MS_NODEV
-	if err := unix.Mount("shm", dir, "tmpfs", flags, "mode=1777,size=65536k"); err != nil {
+	options := fmt.Sprintf("mode=1777,size=65536k,uid=%d,gid=%d", owner, owner)
+	if err := unix.Mount("shm", dir, "tmpfs", flags, options); err != nil {
 		return fmt.Errorf("mount /dev/shm of the pod: %w", err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/cri/spec"
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
@@ -26,7 +27,7 @@ func (p paths) initBundle(id string) string { return filepath.Join(p.dir(id), "p
 func (p paths) filesOf(id string) string    { return filepath.Join(p.disk, id) }
 
 // pins returns the namespaces that the pod has of its own, by where they are pinned. A shared PID namespace
-// is not among them: its init makes it.
+// is not among them: its init makes it. Nor is a user namespace, which has more to it; see Users.
 func (p paths) pins(r Record) map[namespace.Kind]string {
 	dir := p.pinsDir(r.ID)
 	pins := map[namespace.Kind]string{}
@@ -53,6 +54,18 @@ func (p paths) PIDNamespace(r Record) string {
 	return filepath.Join(p.pinsDir(r.ID), "pid")
 }
 
+// Users returns the user namespace of the pod; nil is the host's.
+func (p paths) Users(r Record) *namespace.Users {
+	// What cannot be made has been refused.
+	users, err := spec.UsersOf(r.Options().GetUsernsOptions())
+	if err != nil || users == nil {
+		return nil
+	}
+
+	users.Path = filepath.Join(p.pinsDir(r.ID), "user")
+	return users
+}
+
 // ociNames are the kinds of namespaces in the OCI spec.
 var ociNames = map[namespace.Kind]specs.LinuxNamespaceType{
 	namespace.Net: specs.NetworkNamespace,
@@ -66,6 +79,9 @@ func (p paths) Namespaces(r Record) map[specs.LinuxNamespaceType]string {
 	joined := map[specs.LinuxNamespaceType]string{}
 	for kind, path := range p.pins(r) {
 		joined[ociNames[kind]] = path
+	}
+	if users := p.Users(r); users != nil {
+		joined[specs.UserNamespace] = users.Path
 	}
 	return joined
 }
@@ -86,7 +102,7 @@ func (n namespaces) make(r Record) error {
 		return err
 	}
 
-	err := n.cfg.Kernel.CreateNamespaces(pins, func() error { return n.furnish(r) })
+	err := n.cfg.Kernel.CreateNamespaces(pins, n.Users(r), func() error { return n.furnish(r) })
 	if err != nil {
 		return fmt.Errorf("namespaces: %w", err)
 	}
@@ -118,6 +134,9 @@ func (n namespaces) remove(r Record) error {
 	var errs []error
 	for _, path := range n.pins(r) {
 		errs = append(errs, n.cfg.Kernel.Unpin(path))
+	}
+	if users := n.Users(r); users != nil {
+		errs = append(errs, n.cfg.Kernel.Unpin(users.Path))
 	}
 	return errors.Join(errs...)
 }

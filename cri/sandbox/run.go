@@ -12,7 +12,9 @@ import (
 
 	"github.com/trivet-node/trivet/cri/life"
 	"github.com/trivet-node/trivet/cri/network"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/cri/record"
+	"github.com/trivet-node/trivet/cri/spec"
 	"github.com/trivet-node/trivet/internal/trace"
 	"github.com/trivet-node/trivet/internal/undo"
 )
@@ -96,15 +98,42 @@ func (s *Service) newRecord(config *runtimeapi.PodSandboxConfig, handler string)
 	if err := s.cfg.Driver.Check(r.CgroupParent()); err != nil {
 		return r, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	if u := r.Options().GetUsernsOptions(); u != nil && u.Mode == runtimeapi.NamespaceMode_POD {
-		return r, fmt.Errorf("%w: user namespaces are not supported", ErrInvalid)
-	}
 	if err := checkSysctls(r); err != nil {
 		return r, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 
-	_, err = s.cfg.Handlers.Find(handler)
+	found, err := s.cfg.Handlers.Find(handler)
+	if err == nil {
+		err = checkUsers(r, found)
+	}
+
 	return r, err
+}
+
+// checkUsers refuses a user namespace that cannot be made, or not beside what else the pod has of the host: a
+// namespace of the host does not belong to it, so that its root has no rights there.
+func checkUsers(r Record, handler ociruntime.Handler) error {
+	users, err := spec.UsersOf(r.Options().GetUsernsOptions())
+	if err == nil && users == nil {
+		return nil
+	}
+
+	switch {
+	case err != nil:
+	case !r.ownsNetwork():
+		err = errors.New("user namespace: the pod has the host's network")
+	case !r.ownsIPC():
+		err = errors.New("user namespace: the pod has the host's IPC namespace")
+	case r.Options().GetPid() == runtimeapi.NamespaceMode_NODE:
+		err = errors.New("user namespace: the pod has the host's PID namespace")
+	case handler.NoUsers != nil:
+		err = fmt.Errorf("user namespace: %w", handler.NoUsers)
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+
+	return err
 }
 
 // build does the steps in order; when one fails, those before it are undone. The network comes last, as its

@@ -58,8 +58,9 @@ type Processes interface {
 // Kernel makes and removes namespaces and mounts. Linux is the real one.
 type Kernel interface {
 	// CreateNamespaces makes namespaces of these kinds, runs inside on a thread that is in them, and pins
-	// each at its path. On an error nothing is left.
-	CreateNamespaces(pins map[namespace.Kind]string, inside func() error) error
+	// each at its path. With users it makes a user namespace as well, which the others belong to. On an
+	// error nothing is left.
+	CreateNamespaces(pins map[namespace.Kind]string, users *namespace.Users, inside func() error) error
 
 	// PinPID pins the PID namespace of a process.
 	PinPID(pid int, path string) error
@@ -70,7 +71,8 @@ type Kernel interface {
 	// InNamespace runs f on a thread that is in a pinned namespace.
 	InNamespace(path string, f func() error) error
 
-	MountShm(dir string) error
+	// MountShm mounts a /dev/shm that is of a user and his group.
+	MountShm(dir string, owner int) error
 
 	// Unmount unmounts a directory. One where nothing is mounted is success.
 	Unmount(dir string) error
@@ -147,6 +149,11 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, err
 	}
 	if err := os.MkdirAll(cfg.FilesDir, 0o700); err != nil {
+		return nil, err
+	}
+
+	// The init of a pod with users of its own passes through.
+	if err := os.Chmod(cfg.Dir, 0o711); err != nil {
 		return nil, err
 	}
 

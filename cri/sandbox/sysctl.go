@@ -6,8 +6,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // sysctlPath returns the path of a sysctl below /proc/sys. The first separator of a name is the one between
@@ -92,9 +90,8 @@ func (n namespaces) writeDefaults(r Record) {
 		defaults[portStart] = "0"
 	}
 
-	// In a user namespace of the pod these groups are not all mapped.
-	users := r.Options().GetUsernsOptions()
-	if n.cfg.UnprivilegedICMP && (users == nil || users.Mode != runtimeapi.NamespaceMode_POD) {
+	// These are groups of the host: those of a pod's user namespace are among them.
+	if n.cfg.UnprivilegedICMP {
 		defaults[pingGroups] = "0 2147483647"
 	}
 

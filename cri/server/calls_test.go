@@ -29,8 +29,9 @@ func TestStatusSaysWhyTheNetworkIsNotReady(t *testing.T) {
 			t.Errorf("%v: conditions %v", cause, conditions)
 		}
 
-		if len(r.RuntimeHandlers) != 2 {
-			t.Errorf("handlers %v", r.RuntimeHandlers)
+		h := r.RuntimeHandlers
+		if len(h) != 2 || !h[0].Features.UserNamespaces || h[1].Features.UserNamespaces {
+			t.Errorf("handlers %v", h)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -109,7 +110,7 @@ func open(t *testing.T) *fixture {
 			HugePages: true,
 		}),
 		Events:   hub,
-		Handlers: []string{"", "crun"},
+		Handlers: ociruntime.Handlers{"": {}, "crun": {NoUsers: errors.New("too old")}},
 		Log:      log,
 	})
 

@@ -73,7 +73,7 @@ func TestRealImages(t *testing.T) {
 		}
 
 		id := "c" + string(rune('a'+i))
-		path, err := roots.Prepare(t.Context(), id, img)
+		path, err := roots.Prepare(t.Context(), id, img, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

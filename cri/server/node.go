@@ -42,10 +42,14 @@ func (s *nodeCalls) Status(
 
 	// Recursive read-only mounts need mount_setattr (kernel 5.12) and crun 1.4 or runc 1.1: all of them older
 	// than what else is needed here.
-	features := &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true}
-	for _, name := range s.cfg.Handlers {
-		handler := &runtimeapi.RuntimeHandler{Name: name, Features: features}
-		resp.RuntimeHandlers = append(resp.RuntimeHandlers, handler)
+	for _, name := range s.cfg.Handlers.Names() {
+		resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtimeapi.RuntimeHandler{
+			Name: name,
+			Features: &runtimeapi.RuntimeHandlerFeatures{
+				RecursiveReadOnlyMounts: true,
+				UserNamespaces:          s.cfg.Handlers[name].NoUsers == nil,
+			},
+		})
 	}
 
 	if r.Verbose {

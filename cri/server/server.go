@@ -17,6 +17,7 @@ import (
 	"github.com/trivet-node/trivet/cri/cgroupdriver"
 	"github.com/trivet-node/trivet/cri/container"
 	"github.com/trivet-node/trivet/cri/event"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/cri/sandbox"
 	"github.com/trivet-node/trivet/cri/stats"
 	"github.com/trivet-node/trivet/internal/trace"
@@ -42,8 +43,8 @@ type Config struct {
 	Events     *event.Hub
 	Driver     cgroupdriver.Driver
 
-	// Handlers are the names of the runtime handlers.
-	Handlers []string
+	// Handlers are the runtime handlers.
+	Handlers ociruntime.Handlers
 
 	// Info is the configuration that a verbose status shows.
 	Info any

@@ -104,10 +104,6 @@ func mount(m *runtimeapi.Mount, cfg Config) (specs.Mount, error) {
 	if m.ContainerPath == "" {
 		return specs.Mount{}, errors.New("no container path")
 	}
-	if len(m.UidMappings)+len(m.GidMappings) > 0 {
-		return specs.Mount{}, errors.New("id-mapped volumes are not supported")
-	}
-
 	// The files of an image are mounted by now, for this container.
 	source := m.HostPath
 	if m.Image != nil && m.Image.Image != "" {
@@ -116,6 +112,14 @@ func mount(m *runtimeapi.Mount, cfg Config) (specs.Mount, error) {
 		}
 
 		source = cfg.ImageMounts[m.ContainerPath]
+	}
+
+	mapped, err := Maps(m, cfg.Users)
+	if err != nil {
+		return specs.Mount{}, err
+	}
+	if mapped {
+		source = cfg.MappedMounts[m.ContainerPath]
 	}
 
 	if source == "" {

@@ -7,12 +7,19 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/internal/namespace"
 )
 
 // mounted is a change that adds a mount at /data.
 func mounted(m *runtimeapi.Mount) func(*Config) {
 	m.ContainerPath = "/data"
 	return func(c *Config) { c.Container.Mounts = mountList{m} }
+}
+
+// from maps 65536 IDs to those from first on.
+func from(first uint32) []*runtimeapi.IDMapping {
+	return []*runtimeapi.IDMapping{{HostId: first, Length: 65536}}
 }
 
 var localhost = &runtimeapi.SecurityProfile{
@@ -68,10 +75,25 @@ var refusals = []struct {
 	}},
 	{"a mount without source", "/data", mounted(&runtimeapi.Mount{})},
 	{
-		"an id-mapped mount",
-		"/data",
-		mounted(&runtimeapi.Mount{HostPath: "/h", UidMappings: []*runtimeapi.IDMapping{{Length: 1}}}),
+		"a mount with a mapping of users and none of groups",
+		"0 mappings of groups",
+		mounted(&runtimeapi.Mount{HostPath: "/h", UidMappings: from(200)}),
 	},
+	{"a mount of other users than the pod's", "to 65536 users from 200 on, the pod to 65536 from 100 on",
+		func(c *Config) {
+			mounted(&runtimeapi.Mount{HostPath: "/h", UidMappings: from(200), GidMappings: from(200)})(c)
+			c.Users = &namespace.Users{First: 100, Length: 65536}
+		}},
+	{"a user that the pod does not have", "user 1000", func(c *Config) {
+		c.User.UID = 1000
+		c.Users = &namespace.Users{First: 100, Length: 1000}
+	}},
+	{"a group that the pod does not have", "group 70000", func(c *Config) {
+		c.User.AdditionalGids = []uint32{5, 70000}
+		c.Users = &namespace.Users{First: 100, Length: 65536}
+	}},
+	{"a mapped mount of a pod without users of its own", "has no user namespace",
+		mounted(&runtimeapi.Mount{HostPath: "/h", UidMappings: from(200), GidMappings: from(200)})},
 	{"an unknown propagation", "/data", mounted(&runtimeapi.Mount{HostPath: "/h", Propagation: 9})},
 	{
 		"recursively read-only and writable",

@@ -17,6 +17,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/account"
+	"github.com/trivet-node/trivet/internal/namespace"
 )
 
 // Host is what the machine can do, and what this process may do on it.
@@ -46,6 +47,9 @@ type Config struct {
 	// host's.
 	Namespaces map[specs.LinuxNamespaceType]string
 
+	// Users is the pod's user namespace, which is among Namespaces; nil is the host's.
+	Users *namespace.Users
+
 	CgroupsPath string
 
 	// Files are mounts that the pod and the image give: resolv.conf, /dev/shm, volumes...
@@ -53,6 +57,9 @@ type Config struct {
 
 	// ImageMounts are the host directories of image mounts, by their paths in the container.
 	ImageMounts map[string]string
+
+	// MappedMounts are where volumes are that show as those of Users, by their paths in the container.
+	MappedMounts map[string]string
 
 	// Devices are those of the machine that each device of Container stands for, by its path on the host,
 	// where a directory stands for all below it. A privileged container has those at "/dev", too.
@@ -123,6 +130,9 @@ func generate(cfg Config) (*specs.Spec, error) {
 		return nil, err
 	}
 	if err := confine(s, cfg); err != nil {
+		return nil, err
+	}
+	if err := users(s, cfg.Users); err != nil {
 		return nil, err
 	}
 
@@ -236,6 +246,7 @@ func lastValues(pairs []string) []string {
 func namespaces(cfg Config) []specs.LinuxNamespace {
 	var all []specs.LinuxNamespace
 	for _, kind := range []specs.LinuxNamespaceType{
+		specs.UserNamespace,
 		specs.NetworkNamespace,
 		specs.IPCNamespace,
 		specs.UTSNamespace,

@@ -14,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/internal/namespace"
 )
 
 var update = flag.Bool("update", false, "write testdata from the results")
@@ -101,6 +103,15 @@ var cases = []struct {
 	}},
 	{"an oom_score_adj below what the server may set is raised to that", func(c *Config) {
 		c.Host.OOMScoreMin, c.Container.Linux.Resources.OomScoreAdj = -500, -997
+	}},
+	{"users of its own, and a volume that shows as theirs", func(c *Config) {
+		c.Users = &namespace.Users{First: 131072, Length: 65536}
+		c.Namespaces[specs.UserNamespace] = "/run/pod/user"
+		c.MappedMounts = map[string]string{"/data": "/run/volumes/0"}
+		c.Container.Mounts = mountList{
+			{HostPath: "/h", ContainerPath: "/data", UidMappings: from(131072), GidMappings: from(131072)},
+			{HostPath: "/plain", ContainerPath: "/plain"},
+		}
 	}},
 	{"capabilities: some added and dropped", func(c *Config) {
 		security(c).Capabilities = &runtimeapi.Capability{

@@ -17,6 +17,10 @@ var shadowed = []string{"vm/overcommit_memory", "vm/panic_on_oom", "vm/max_map_c
 	"kernel/core_pattern", "fs/file-max", "fs/nr_open"}
 
 func shadowSysctls(scratch string) error {
+	if err := mountWholeProc(filepath.Join(scratch, "proc")); err != nil {
+		return err
+	}
+
 	for _, s := range shadowed {
 		target, copied := filepath.Join("/proc/sys", s), filepath.Join(scratch, "sysctl", s)
 		value, err := os.ReadFile(target)
@@ -37,5 +41,18 @@ func shadowSysctls(scratch string) error {
 		}
 	}
 
+	return nil
+}
+
+// mountWholeProc mounts a second /proc that nothing of the machine's covers. As on a host, pods with user
+// namespaces can have a /proc then: the kernel makes none where parts of all others are hidden
+// (mount_too_revealing).
+func mountWholeProc(path string) error {
+	if err := os.Mkdir(path, 0o700); err != nil {
+		return err
+	}
+	if err := unix.Mount("proc", path, "proc", plain, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", path, err)
+	}
 	return nil
 }

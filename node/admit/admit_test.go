@@ -144,8 +144,6 @@ func TestPodsThatTheNodeCannotRunAreRejectedWithKubeletsWords(t *testing.T) {
 		"AppArmor": {with(func(p *v1.Pod) {
 			p.Spec.Containers[0].SecurityContext = &v1.SecurityContext{AppArmorProfile: confined}
 		}), "AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"},
-		"user namespaces": {with(func(p *v1.Pod) { p.Spec.HostUsers = new(false) }), "PodFeatureUnsupported",
-			"this node agent does not serve user namespaces (hostUsers: false)"},
 		"undeclared feature": {with(restartAll), "PodFeatureUnsupported",
 			"Pod requires node features that are not available: RestartAllContainersOnContainerExits"},
 	})

@@ -11,11 +11,7 @@ import (
 
 // unserved names what this agent cannot do yet: a pod that needs it must not run without it.
 func unserved(pod *v1.Pod) Verdict {
-	switch {
-	case pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers:
-		return reject("PodFeatureUnsupported",
-			"this node agent does not serve user namespaces (hostUsers: false)")
-	case len(pod.Spec.ResourceClaims) > 0:
+	if len(pod.Spec.ResourceClaims) > 0 {
 		return reject("PodFeatureUnsupported",
 			"this node agent does not serve dynamic resource allocation (resourceClaims)")
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 
@@ -10,10 +11,12 @@ import (
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/internal/kube/review"
 	"github.com/trivet-node/trivet/internal/kube/storage"
+	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/node/allocation"
 	"github.com/trivet-node/trivet/node/csiplugin"
 	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/imageaccess"
+	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/objects"
 	"github.com/trivet-node/trivet/node/podcertificate"
 	"github.com/trivet-node/trivet/node/podenv"
@@ -22,6 +25,7 @@ import (
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/probe"
 	"github.com/trivet-node/trivet/node/queue"
+	"github.com/trivet-node/trivet/node/userns"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -73,6 +77,9 @@ func (s *surroundings) runParts(parts *parts) error {
 	}
 
 	if in.csi, err = runCSI(s, parts, in); err != nil {
+		return err
+	}
+	if in.users, err = newUsers(parts.ctx, s, in); err != nil {
 		return err
 	}
 
@@ -219,4 +226,28 @@ func (s *surroundings) runVolumes(parts *parts, in podInputs) *volume.Mounter {
 	}
 
 	return volume.New(cfg)
+}
+
+// newUsers makes what gives pods their user namespaces.
+func newUsers(ctx context.Context, s *surroundings, in podInputs) (*userns.Ranges, error) {
+	perPod := s.cfg.Node.UsersPerPod
+	available, err := userns.Available(ctx, perPod)
+	if err == nil {
+		pods := maxPods(s.cfg.Node.MaxPods, s.cfg.Node.PodsPerCore, int64(machine.CPUs()))
+		err = available.Check(perPod, pods)
+	}
+	if err != nil {
+		return nil, &program.CantRunError{
+			What: "user namespaces of pods: " + err.Error(),
+			Do:   "give the user kubelet one range in /etc/subuid, and the same in /etc/subgid",
+		}
+	}
+
+	return userns.Open(userns.Config{
+		RootDir:  s.cfg.RootDir,
+		Range:    available,
+		PerPod:   perPod,
+		Handlers: handlersOf(s, in.status),
+		Log:      s.log,
+	})
 }

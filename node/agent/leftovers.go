@@ -21,6 +21,7 @@ import (
 	"github.com/trivet-node/trivet/node/podworker"
 	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/runtime"
+	"github.com/trivet-node/trivet/node/userns"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -40,6 +41,7 @@ type leftovers struct {
 	pods    *podsource.Source
 	worker  *podworker.Worker
 	volumes *volume.Mounter
+	users   *userns.Ranges
 	logs    podlog.Logs
 	access  *imageaccess.Access
 	tree    *podcgroup.Tree
@@ -100,6 +102,7 @@ func (l leftovers) remove(ctx context.Context) error {
 	return errors.Join(
 		l.ended.Collect(ctx),
 		l.volumes.Orphans(ctx, keep),
+		l.users.ReleaseUnless(keep),
 		l.logs.RemoveUnless(keep),
 		l.tendCgroups(ctx, keep),
 		l.forgetImages(ctx),

@@ -33,6 +33,7 @@ import (
 	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/resize"
 	"github.com/trivet-node/trivet/node/runtime"
+	"github.com/trivet-node/trivet/node/userns"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -48,6 +49,7 @@ type podInputs struct {
 	storage *localstorage.Meter
 	results *probe.Results
 	csi     *csivolume.Mounter
+	users   *userns.Ranges
 
 	allocations *allocation.Ledger
 }
@@ -99,6 +101,7 @@ func (s *surroundings) runPods(parts *parts, in podInputs, volumes *volume.Mount
 		pods:    in.pods,
 		worker:  worker,
 		volumes: volumes,
+		users:   in.users,
 		logs:    s.logs(),
 		access:  access,
 		tree:    in.tree,
@@ -149,7 +152,7 @@ func (s *surroundings) newWorker(
 		HostDNS:     files.dns,
 		Workers:     2 * goruntime.NumCPU(),
 		Starts:      4 * goruntime.NumCPU(),
-		Handlers:    handlersOf(p.status),
+		Handlers:    handlersOf(s, p.status),
 		Admit:       s.admission(p.status, p.env.Allocatable),
 		Refresh:     p.status.Refresh,
 		ResizePods:  s.cfg.Gates.ResizePods,
@@ -164,6 +167,7 @@ func (s *surroundings) newWorker(
 		Runtime: s.runtime,
 		Volumes: volumes,
 		Cgroups: tree,
+		Users:   p.users,
 		Resizer: newResizer(s, node, tree),
 		Objects: p.refs,
 		Probes:  probe.New(s.runtime, p.looks, p.events, p.results),
@@ -260,14 +264,14 @@ func (s *surroundings) containerConfig(pods string) (criconfig.Node, error) {
 	}, nil
 }
 
-// handlersOf returns the container runtime's handlers as the Node's status shows them; none before there is a
-// Node.
-func handlersOf(status *nodestatus.Reporter) func() []v1.NodeRuntimeHandler {
+// handlersOf returns the container runtime's handlers as the Node's status shows them; before there is a
+// Node, those that the runtime had when the agent started.
+func handlersOf(s *surroundings, status *nodestatus.Reporter) func() []v1.NodeRuntimeHandler {
 	return func() []v1.NodeRuntimeHandler {
 		if node := status.Node(); node != nil {
 			return node.Status.RuntimeHandlers
 		}
-		return nil
+		return s.info.Handlers
 	}
 }
 

@@ -80,6 +80,9 @@ type Node struct {
 	PodsPerCore int64 // 0: no limit
 	MaxImages   int   // in the status; -1: all
 
+	// UsersPerPod is how many IDs the user namespace of a pod has.
+	UsersPerPod uint32
+
 	CheckFrequency  time.Duration // how often the node is looked at
 	ReportFrequency time.Duration // of an unchanged status
 	LeaseDuration   time.Duration

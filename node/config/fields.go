@@ -147,7 +147,7 @@ var fields = []field{
 	{"topologyManagerPolicyOptions", Refused, "options of a policy that is not served", nil},
 	{"topologyManagerScope", NoEffect, "there is no topology manager", nil},
 	{"tracing", Served, "spans of the starts and ends of pods, to an OTLP receiver", nil},
-	{"userNamespaces", NoEffect, "pods with hostUsers: false are refused", nil},
+	{"userNamespaces", Served, "", nil},
 	{"volumePluginDir", NoEffect, "flex volumes are not served", nil},
 	{"volumeStatsAggPeriod", NoEffect, "volumes are measured when somebody asks", nil},
 }

@@ -168,10 +168,22 @@ func (c *settings) node() Node {
 		MaxPods:         k.MaxPods,
 		PodsPerCore:     int64(k.PodsPerCore),
 		MaxImages:       int(*k.NodeStatusMaxImages),
+		UsersPerPod:     usersPerPod(k.UserNamespaces),
 		CheckFrequency:  k.NodeStatusUpdateFrequency.Duration,
 		ReportFrequency: k.NodeStatusReportFrequency.Duration,
 		LeaseDuration:   time.Duration(k.NodeLeaseDurationSeconds) * time.Second,
 	}
+}
+
+// defaultUsersPerPod is kubelet's: as many IDs as programs expect that there are.
+const defaultUsersPerPod = 65536
+
+// usersPerPod is how many IDs the user namespace of a pod has. The number was checked.
+func usersPerPod(configured *kubeletconfig.UserNamespaces) uint32 {
+	if configured == nil || configured.IDsPerPod == nil {
+		return defaultUsersPerPod
+	}
+	return uint32(*configured.IDsPerPod)
 }
 
 // specifiedIPs are the addresses of --node-ip that say more than which family is preferred.

@@ -27,6 +27,7 @@ type Container struct {
 	Mounts    []Mount
 	Devices   []Device
 	Groups    []int64 // of volumes
+	Users     Users
 	// Target is the ID of the container whose process namespace an ephemeral container shares.
 	Target string
 }
@@ -79,6 +80,7 @@ func CreateContainer(node Node, pod *v1.Pod, in Container) (*runtime.ContainerCo
 		return nil, err
 	}
 
+	in.Users.giveContainer(out)
 	return out, nil
 }
 

@@ -107,6 +107,8 @@ func TestStartsOfPodsAreCounted(t *testing.T) {
 	s.Pods.ContainerStarted(pod, "init", "")
 	s.Pods.ContainerStarted(pod, "app", "RunContainerError")
 	s.Pods.ContainerStarted(pod, "debugger", "")
+	s.Pods.FirstStartFailed(pod)
+	s.Pods.FirstStartFailed(&v1.Pod{})
 	s.Pods.Worked(podtiming.Round{Kind: podtiming.Create, Took: time.Second, Waited: time.Millisecond})
 
 	ended := &v1.PodStatus{ContainerStatuses: []v1.ContainerStatus{{
@@ -130,7 +132,7 @@ func TestStartsOfPodsAreCounted(t *testing.T) {
 		`kubelet_started_pods_total 2`,
 		`kubelet_started_pods_errors_total 1`,
 		`kubelet_started_user_namespaced_pods_total 2`,
-		`kubelet_started_user_namespaced_pods_errors_total 1`,
+		`kubelet_started_user_namespaced_pods_errors_total 2`,
 		`kubelet_run_podsandbox_errors_total{runtime_handler="kata"} 1`,
 		`kubelet_run_podsandbox_duration_seconds_count{runtime_handler=""} 1`,
 		`kubelet_started_containers_total{container_type="init_container"} 1`,

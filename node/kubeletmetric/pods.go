@@ -107,7 +107,7 @@ func (p *Pods) addStarts() {
 	p.userNamespaces = counter("started_user_namespaced_pods_total",
 		"Number of sandboxes with a user namespace of their own that were to be started.")
 	p.userErrors = counter("started_user_namespaced_pods_errors_total",
-		"Number of sandboxes with a user namespace of their own that could not be started.")
+		"Number of pods with a user namespace of their own that could not be started.")
 	p.sandboxTook = histogram("run_podsandbox_duration_seconds",
 		"Duration of the starts of sandboxes in seconds, by runtime handler.",
 		prometheus.ExponentialBuckets(.005, 2.5, 14), "runtime_handler")
@@ -153,6 +153,14 @@ func (p *Pods) SandboxStarted(pod *v1.Pod, handler string, took time.Duration, e
 	}
 	p.userNamespaces.WithLabelValues().Inc()
 	if err != nil {
+		p.userErrors.WithLabelValues().Inc()
+	}
+}
+
+// FirstStartFailed counts a pod with a user namespace whose sandbox was started and its containers were not:
+// kubelet counts what fails together with the sandbox.
+func (p *Pods) FirstStartFailed(pod *v1.Pod) {
+	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
 		p.userErrors.WithLabelValues().Inc()
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/trivet-node/trivet/node/reason"
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/termination"
+	"github.com/trivet-node/trivet/node/userns"
 )
 
 // executor does the steps. It decides nothing: what to do after a failure is decided by the next look.
@@ -71,7 +72,12 @@ func (e *executor) do(ctx context.Context, p *pod, view *plan.View, s plan.Step)
 		return e.deps.Resizer.Resize(ctx, view.Pod, s)
 	case plan.Start:
 		err := e.start(ctx, p, view, s)
-		e.deps.Meter.ContainerStarted(view.Pod, s.Name, reason.Of(err))
+		why := reason.Of(err)
+		e.deps.Meter.ContainerStarted(view.Pod, s.Name, why)
+		if why != "" && s.Attempt == 0 && p.failsFirstIn(s.ID) {
+			e.deps.Meter.FirstStartFailed(view.Pod)
+		}
+
 		return err
 
 	case plan.Stop:
@@ -127,30 +133,57 @@ func (e *executor) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint3
 		return err
 	}
 
-	config, err := e.sandboxConfig(pod, attempt)
+	began := time.Now()
+	config, err := e.sandboxConfig(ctx, pod, attempt)
 	if err != nil {
+		e.deps.Meter.SandboxStarted(pod, handler, time.Since(began), err)
 		return err
 	}
 	if err := os.MkdirAll(config.LogDirectory, 0o755); err != nil {
 		return err
 	}
 
-	began := time.Now()
+	began = time.Now()
 	_, err = e.deps.Runtime.RunSandbox(ctx, config, handler)
 	e.deps.Meter.SandboxStarted(pod, handler, time.Since(began), err)
 	return err
 }
 
 // sandboxConfig is the configuration of a sandbox, with the node's resolver configuration as it is now.
-func (e *executor) sandboxConfig(pod *v1.Pod, attempt uint32) (*runtime.SandboxConfig, error) {
+func (e *executor) sandboxConfig(
+	ctx context.Context, pod *v1.Pod, attempt uint32,
+) (*runtime.SandboxConfig, error) {
+	users, err := e.users(ctx, pod)
+	if err != nil {
+		return nil, err
+	}
+
 	node := e.cfg.Node
 	if e.cfg.HostDNS != nil {
-		var err error
 		if node.HostDNS, err = e.cfg.HostDNS(); err != nil {
 			return nil, err
 		}
 	}
-	return criconfig.Sandbox(node, pod, attempt, e.deps.Cgroups.Parent(pod))
+
+	config, err := criconfig.Sandbox(node, pod, attempt, e.deps.Cgroups.Parent(pod))
+	if err != nil {
+		return nil, err
+	}
+
+	users.GiveSandbox(config)
+	return config, nil
+}
+
+// users are those of the pod's user namespace. A pod without one needs no RuntimeClass for that.
+func (e *executor) users(ctx context.Context, pod *v1.Pod) (criconfig.Users, error) {
+	if !userns.Wants(pod) {
+		return criconfig.Users{}, nil
+	}
+	handler, err := e.handler(ctx, pod)
+	if err != nil {
+		return criconfig.Users{}, err
+	}
+	return e.deps.Users.Of(pod, handler)
 }
 
 // handler is the runtime handler of the pod's RuntimeClass, empty if it has none.
@@ -218,6 +251,9 @@ func (e *executor) teardown(ctx context.Context, p *pod, pod *v1.Pod) error {
 	}
 	if err := e.deps.Cgroups.Remove(ctx, pod.UID); err != nil {
 		return fmt.Errorf("cgroup: %w", err)
+	}
+	if err := e.deps.Users.Release(pod.UID); err != nil {
+		return fmt.Errorf("user namespace: %w", err)
 	}
 
 	p.unmounted()

@@ -81,6 +81,7 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 		Runtime: rt,
 		Volumes: c,
 		Cgroups: cgroups{},
+		Users:   c.users(root),
 		Resizer: resize.New(resize.Config{Cgroups: cgroups{}, Runtime: rt}),
 		Objects: c,
 		Probes:  probes,

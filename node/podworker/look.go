@@ -2,6 +2,7 @@ package podworker
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -229,7 +230,7 @@ func (w *Worker) decide(ctx context.Context, p *pod, health map[string]plan.Heal
 			traced, ended := p.trace.Begin(stepCtx, s.Verb.String(), s.Name)
 			err := w.executor.do(traced, p, &d.View, s)
 			ended(err)
-			if err != nil && stepCtx.Err() != nil {
+			if _, final := errors.AsType[answered](err); err != nil && stepCtx.Err() != nil && !final {
 				// Over CRI the cancellation has become a text, which would look like a failure.
 				err = stepCtx.Err()
 			}

@@ -40,6 +40,9 @@ type pod struct {
 	// images are those for the next start, by the name of the container.
 	images map[string]*image
 
+	// failedIn is the newest sandbox in which a first start has failed.
+	failedIn string
+
 	// wasHealth is what the API showed of running containers when the agent saw the pod first, by their IDs.
 	wasHealth map[string]v1.ContainerStatus
 
@@ -147,4 +150,13 @@ func healthShown(pod *v1.Pod) map[string]v1.ContainerStatus {
 		}
 	}
 	return out
+}
+
+// failsFirstIn notes that a first start has failed in a sandbox, and reports whether that is news.
+func (p *pod) failsFirstIn(sandbox string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	news := p.failedIn != sandbox
+	p.failedIn = sandbox
+	return news
 }

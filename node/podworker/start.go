@@ -52,7 +52,7 @@ func (e *executor) start(ctx context.Context, p *pod, view *plan.View, s plan.St
 		return reason.New(runError, err)
 	}
 
-	sandbox, err := e.sandboxConfig(view.Pod, view.Sandbox.Attempt)
+	sandbox, err := e.sandboxConfig(ctx, view.Pod, view.Sandbox.Attempt)
 	if err != nil {
 		return reason.New(configError, err)
 	}
@@ -88,8 +88,11 @@ func (e *executor) run(
 	}
 
 	e.deps.Events.Pod(pod, s.Name, v1.EventTypeNormal, "Created", "Container created")
-	if err := e.deps.Runtime.StartContainer(ctx, id); err != nil {
-		return "", reason.New(runError, err)
+
+	// A runtime may show the end of an instance that it cannot start before it says so. The step is not
+	// wanted any more then, but why it failed is.
+	if err := e.deps.Runtime.StartContainer(context.WithoutCancel(ctx), id); err != nil {
+		return "", answered{reason.New(runError, err)}
 	}
 
 	// Log collectors need the link, the container does not.
@@ -106,6 +109,11 @@ func (e *executor) run(
 	e.deps.Events.Pod(pod, s.Name, v1.EventTypeNormal, "Started", "Container started")
 	return id, nil
 }
+
+// answered is an error of a call that was not cancelled, whatever became of its step meanwhile.
+type answered struct{ error }
+
+func (a answered) Unwrap() error { return a.error }
 
 // postStart runs the container's postStart hook, if it has one. An instance whose hook fails is stopped.
 func (e *executor) postStart(ctx context.Context, view *plan.View, spec *v1.Container, id string) error {
@@ -177,6 +185,9 @@ func (e *executor) containerConfig(
 		return nil, err
 	}
 	if out.Target, err = target(view, spec.Name); err != nil {
+		return nil, err
+	}
+	if out.Users, err = e.users(ctx, view.Pod); err != nil {
 		return nil, err
 	}
 

@@ -148,3 +148,20 @@ func TestRecursiveReadOnlyAsTheRuntimeCan(t *testing.T) {
 		}
 	}
 }
+
+// trivet-cri publishes the end of a container whose program does not exist before it answers the start.
+func TestAStartThatFailsIsToldThoughTheEndWasSeenBefore(t *testing.T) {
+	s, c := runtimetest.Start(t), newCluster(t)
+	answer := s.Refuse("app")
+	defer answer()
+	c.start(s, t.TempDir())
+	pod := newPod(v1.RestartPolicyNever, v1.Container{Name: "app", Image: "run"})
+	c.put(pod)
+	c.waitFor(pod.UID, "shown as ended", func(p *v1.Pod) bool {
+		all := p.Status.ContainerStatuses
+		return len(all) == 1 && all[0].State.Terminated != nil
+	})
+
+	answer()
+	c.waitForEvent(pod.UID, "Failed app")
+}

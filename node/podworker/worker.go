@@ -75,6 +75,13 @@ type Cgroups interface {
 	Remove(ctx context.Context, uid types.UID) error
 }
 
+// Users gives pods their user namespaces (userns.Ranges).
+type Users interface {
+	// Of returns the users of a pod of a runtime handler, the same at every call until Release.
+	Of(pod *v1.Pod, handler string) (criconfig.Users, error)
+	Release(uid types.UID) error
+}
+
 // Resizer changes the resources of pods that run (resize.Resizer).
 type Resizer interface {
 	// Resize gives a pod, its sandbox and the instances of a step what is in the specification.
@@ -103,6 +110,8 @@ type Meter interface {
 	// container: with the reason of a failure, or none.
 	SandboxStarted(pod *v1.Pod, handler string, took time.Duration, err error)
 	ContainerStarted(pod *v1.Pod, name, reason string)
+	// FirstStartFailed is called when a first instance could not be started, once for each sandbox.
+	FirstStartFailed(pod *v1.Pod)
 	// StatusShown is called when the API has taken a status in the place of another one.
 	StatusShown(before, now *v1.PodStatus, took time.Duration, start podtiming.Start)
 	Rejected(reason string)
@@ -115,6 +124,7 @@ type unmetered struct{}
 func (unmetered) Worked(podtiming.Round)                                             {}
 func (unmetered) SandboxStarted(*v1.Pod, string, time.Duration, error)               {}
 func (unmetered) ContainerStarted(*v1.Pod, string, string)                           {}
+func (unmetered) FirstStartFailed(*v1.Pod)                                           {}
 func (unmetered) StatusShown(_, _ *v1.PodStatus, _ time.Duration, _ podtiming.Start) {}
 func (unmetered) Rejected(string)                                                    {}
 func (unmetered) Preempted()                                                         {}
@@ -172,6 +182,7 @@ type Deps struct {
 	Images  *imagepull.Puller
 	Volumes Volumes
 	Cgroups Cgroups
+	Users   Users
 	Objects Objects
 	Probes  *probe.Prober
 	Events  Events

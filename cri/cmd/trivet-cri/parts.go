@@ -64,6 +64,7 @@ func (p *parts) open(ctx context.Context) error {
 	if err := p.openImages(); err != nil {
 		return err
 	}
+	p.findUsers(ctx)
 	if err := p.openSandboxes(ctx); err != nil {
 		return err
 	}
@@ -134,8 +135,11 @@ func (p *parts) openImages() (err error) {
 	p.roots, err = rootfs.Open(rootfs.Config{
 		Dir:      filepath.Join(p.cfg.RootDir, "rootfs"),
 		StateDir: p.stateDir("rootfs"),
-		Images:   p.images,
-		Log:      p.log,
+
+		MappedDir: p.stateDir("mapped"),
+
+		Images: p.images,
+		Log:    p.log,
 	})
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"os/exec"
@@ -61,4 +62,28 @@ func findHandlers(cfg config.Config) (ociruntime.Handlers, error) {
 	}
 
 	return handlers, nil
+}
+
+// findUsers finds out whether pods of each handler can have user namespaces: by trial of what the kernel must
+// do, and by the word of the OCI runtime.
+func (p *parts) findUsers(ctx context.Context) {
+	kernel := p.roots.CheckMapping()
+	asked := map[string]error{}
+	for name, h := range p.handlers {
+		why, known := asked[h.Runtime.Program]
+		if !known {
+			why = kernel
+			if why == nil {
+				why = h.Runtime.CheckUsers(ctx)
+			}
+
+			asked[h.Runtime.Program] = why
+			if why != nil {
+				p.log.Info("pods cannot have user namespaces", "runtime", h.Runtime.Program, "err", why)
+			}
+		}
+
+		h.NoUsers = why
+		p.handlers[name] = h
+	}
 }

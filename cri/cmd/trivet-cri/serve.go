@@ -147,7 +147,7 @@ func (p *parts) server() *server.Server {
 		Stats:      p.stats(),
 		Events:     &p.events,
 		Driver:     p.driver,
-		Handlers:   p.handlers.Names(),
+		Handlers:   p.handlers,
 		Info:       p.cfg,
 		Traces:     p.traces,
 		Calls:      p.metrics.Calls.Observe,

@@ -260,6 +260,9 @@ func (n *Node) Make(_ context.Context, r bundle.Request) (bundle.Bundle, error) 
 	return bundle.Bundle{}, n.do("Make")
 }
 
+// Created does nothing.
+func (n *Node) Created(string) error { return nil }
+
 // Release deletes bundles.
 func (n *Node) Release(_ context.Context, ids ...string) error {
 	n.mu.Lock()

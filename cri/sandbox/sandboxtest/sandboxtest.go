@@ -96,8 +96,13 @@ func (m *Machine) do(operation string, changes ...string) error {
 }
 
 // CreateNamespaces pins namespaces; inside is not called.
-func (m *Machine) CreateNamespaces(pins map[namespace.Kind]string, _ func() error) error {
+func (m *Machine) CreateNamespaces(
+	pins map[namespace.Kind]string, users *namespace.Users, _ func() error,
+) error {
 	var made []string
+	if users != nil {
+		made = append(made, "pin "+filepath.Base(users.Path))
+	}
 	for _, path := range pins {
 		made = append(made, "pin "+filepath.Base(path))
 	}
@@ -114,7 +119,7 @@ func (m *Machine) Unpin(path string) error { return m.do("Unpin", "-pin "+filepa
 func (m *Machine) InNamespace(string, func() error) error { return m.do("InNamespace") }
 
 // MountShm mounts a /dev/shm.
-func (m *Machine) MountShm(string) error { return m.do("MountShm", "shm") }
+func (m *Machine) MountShm(string, int) error { return m.do("MountShm", "shm") }
 
 // Unmount unmounts it.
 func (m *Machine) Unmount(string) error { return m.do("Unmount", "-shm") }
@@ -157,6 +162,9 @@ func (m *Machine) Teardown(_ context.Context, a network.Attachment) error {
 // ErrBroken is an error for FailOn.
 var ErrBroken = errors.New("broken")
 
+// NoUsers is the handler whose pods cannot have user namespaces.
+const NoUsers = "no-users"
+
 // Open opens the sandboxes of a machine below dir. Opened a second time for the same dir, they are those of
 // a server that was started again.
 func Open(tb testing.TB, dir string, m *Machine, events *event.Hub) *sandbox.Service {
@@ -168,7 +176,7 @@ func Open(tb testing.TB, dir string, m *Machine, events *event.Hub) *sandbox.Ser
 		Processes:   m,
 		Kernel:      m,
 		InitProgram: "/usr/bin/trivet-monitor",
-		Handlers:    ociruntime.Handlers{"": {}},
+		Handlers:    ociruntime.Handlers{"": {}, NoUsers: {NoUsers: errors.New("too old for it")}},
 		Events:      events,
 		Log:         slog.New(slog.DiscardHandler),
 	})

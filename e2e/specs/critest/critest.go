@@ -23,9 +23,8 @@ var leftOut = []string{
 
 // skips are the reasons that critest gives for a spec that it skips, with ours. Any other reason is a fault.
 var skips = map[string]string{
-	"AppArmor is disabled on this host":                       "this kernel has no AppArmor",
-	"NRI socket not configured (use -nri-socket flag)":        "trivet-cri has no NRI",
-	"no runtime handler found which supports user namespaces": "trivet-cri refuses user namespaces",
+	"AppArmor is disabled on this host":                "this kernel has no AppArmor",
+	"NRI socket not configured (use -nri-socket flag)": "trivet-cri has no NRI",
 }
 
 // whySkipped is why a skipped spec of critest cannot pass; "" if it should.

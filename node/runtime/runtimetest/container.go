@@ -67,6 +67,13 @@ func (s service) CreateContainer(
 		return nil, notFound("sandbox", r.PodSandboxId)
 	}
 
+	s.noteUsers("container", r.Config.GetLinux().GetSecurityContext().GetNamespaceOptions())
+	for _, m := range r.Config.Mounts {
+		if len(m.UidMappings) == 1 && len(m.GidMappings) == 1 {
+			s.record.mapped = append(s.record.mapped, fmt.Sprintf("mount %d", m.UidMappings[0].HostId))
+		}
+	}
+
 	s.serial++
 	c.Id = "container" + strconv.Itoa(s.serial)
 	s.containers[c.Id], s.parents[c.Id] = c, r.PodSandboxId
@@ -75,7 +82,7 @@ func (s service) CreateContainer(
 
 // StartContainer runs a container, which ends at once if its image says so.
 func (s service) StartContainer(
-	_ context.Context, r *cri.StartContainerRequest,
+	ctx context.Context, r *cri.StartContainerRequest,
 ) (*cri.StartContainerResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,6 +94,12 @@ func (s service) StartContainer(
 	if err := s.note("StartContainer", label(c)); err != nil {
 		return nil, err
 	}
+	if heard := s.behaviour.unstartable[c.Metadata.Name]; heard != nil {
+		s.exit(c.Id, 128)
+		s.mu.Unlock()
+		defer s.mu.Lock()
+		return nil, refusal(ctx, heard)
+	}
 
 	c.State, c.StartedAt = cri.ContainerState_CONTAINER_RUNNING, time.Now().UnixNano()
 	s.publish(c.Id, cri.ContainerEventType_CONTAINER_STARTED_EVENT)
@@ -95,6 +108,16 @@ func (s service) StartContainer(
 	}
 
 	return &cri.StartContainerResponse{}, nil
+}
+
+// refusal is the answer to the start of a container that cannot be started, once it may be heard.
+func refusal(ctx context.Context, heard <-chan struct{}) error {
+	select {
+	case <-heard:
+		return status.Error(codes.Unknown, "executable file not found")
+	case <-ctx.Done():
+		return status.FromContextError(ctx.Err()).Err()
+	}
 }
 
 // UpdateContainerResources changes what is not 0 of the resources of a container that has not ended.

@@ -30,6 +30,7 @@ func (s service) RunPodSandbox(
 	}
 
 	s.record.resolvers = append(s.record.resolvers, strings.Join(r.Config.GetDnsConfig().GetServers(), ","))
+	s.noteUsers("sandbox", r.Config.GetLinux().GetSecurityContext().GetNamespaceOptions())
 	s.serial++
 	id := "sandbox" + strconv.Itoa(s.serial)
 	s.logDirs[id] = r.Config.LogDirectory

@@ -65,6 +65,7 @@ type record struct {
 	calls     []string
 	called    chan struct{}     // closed and replaced at every call
 	resolvers []string          // name servers of each sandbox
+	mapped    []string          // what has a user namespace
 	auths     []*cri.AuthConfig // of each pull
 }
 
@@ -73,6 +74,9 @@ type behaviour struct {
 	fail     map[string]error // by method
 	held     map[string]bool  // methods
 	stubborn map[string]bool  // names of containers that ignore the stop signal
+
+	// unstartable are containers by name, with what the answer of their start waits for.
+	unstartable map[string]chan struct{}
 }
 
 // Start serves a runtime until the test ends.
@@ -93,6 +97,8 @@ func Start(tb testing.TB) *Server {
 			fail:     map[string]error{},
 			held:     map[string]bool{},
 			stubborn: map[string]bool{},
+
+			unstartable: map[string]chan struct{}{},
 		},
 		listeners: map[chan *cri.ContainerEventResponse]bool{},
 	}
@@ -140,6 +146,16 @@ func (s *Server) Hold(method string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.behaviour.held[method] = true
+}
+
+// Refuse makes the start of containers of this name fail: they end, and the caller hears why after answer was
+// called.
+func (s *Server) Refuse(name string) (answer func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	heard := make(chan struct{})
+	s.behaviour.unstartable[name] = heard
+	return sync.OnceFunc(func() { close(heard) })
 }
 
 // intercept counts calls, holds those of methods that Hold has named, and fails those of FailOn that need not
