@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/internal/beneath"
 	"github.com/trivet-node/trivet/internal/removal"
 	"github.com/trivet-node/trivet/node/csivolume/record"
 )
@@ -95,16 +96,30 @@ func (p Place) Staged(boot string) (bool, error) {
 	return r.Holds(boot, p.Path)
 }
 
-// Begin records that the driver is about to stage or to unstage the volume: from here on nobody knows whether
-// it is staged. It makes the directory for that.
+// Begin records that the driver is about to stage the volume: from here on nobody knows whether it is staged.
+// It makes the directory for that, without a look at what may be mounted there.
 func (p Place) Begin() error {
 	if err := p.record().Write(p.file()); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(p.Path, 0o750); err != nil {
-		return fmt.Errorf("make %s: %w", p.Path, err)
+	if err := os.MkdirAll(filepath.Dir(p.Path), 0o750); err != nil {
+		return fmt.Errorf("make %s: %w", filepath.Dir(p.Path), err)
+	}
+	if err := os.Mkdir(p.Path, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make place of volume %s: %w", p.Handle, err)
 	}
 	return nil
+}
+
+// BeginUnstaging records that the driver is about to unstage the volume: from here on nobody knows whether it
+// is staged. Where the record says so already nothing is written, so that this may be repeated on a disk that
+// is full.
+func (p Place) BeginUnstaging() error {
+	r, found, err := record.Read(p.file())
+	if err != nil || found && r.Ready == "" {
+		return err
+	}
+	return p.record().Write(p.file())
 }
 
 // Finish records that the volume is staged.
@@ -112,16 +127,39 @@ func (p Place) Finish(boot string) error { return p.record().Finish(boot, p.Path
 
 // MayBeStaged reports whether a driver was asked to stage the volume and has neither refused nor undone it.
 func (p Place) MayBeStaged() (bool, error) {
-	for _, dir := range []string{p.dir, p.Path} {
-		_, err := os.Lstat(dir)
-		if err == nil {
-			return true, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return false, err
+	for _, path := range []string{p.dir, p.Path} {
+		is, err := exists(path)
+		if is || err != nil {
+			return is, err
 		}
 	}
 	return false, nil
+}
+
+// exists reports whether there is something of that path. What is mounted there is not asked: its server may
+// be gone, or never answer.
+func exists(path string) (bool, error) {
+	parent, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("open %s: %w", filepath.Dir(path), err)
+	}
+	defer unix.Close(parent)
+
+	fd, err := beneath.Open(parent, filepath.Base(path), unix.O_PATH|unix.O_NOFOLLOW, beneath.OneFileSystem)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return false, nil
+	case errors.Is(err, unix.EXDEV):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("open %s: %w", path, err)
+	}
+
+	unix.Close(fd)
+	return true, nil
 }
 
 // End removes what is left of a staging that the driver has undone or refused.

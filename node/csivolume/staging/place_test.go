@@ -108,3 +108,22 @@ func TestAForgottenBlockVolumeTakesNoOtherAlong(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The disk may be full when a driver fails again.
+func TestTheRecordOfAnUnstagingIsWrittenOnce(t *testing.T) {
+	p := begun(t, t.TempDir(), "pv", false)
+	must(t, p.Finish("boot"))
+	must(t, p.BeginUnstaging())
+	if staged, err := p.Staged("boot"); staged || err != nil {
+		t.Errorf("staged %v, error %v", staged, err)
+	}
+
+	before, err := os.Stat(p.file())
+	must(t, err)
+	must(t, p.BeginUnstaging())
+	after, err := os.Stat(p.file())
+	must(t, err)
+	if !os.SameFile(before, after) {
+		t.Error("the record was written again")
+	}
+}

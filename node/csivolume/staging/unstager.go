@@ -209,7 +209,7 @@ func (u *Unstager) call(ctx context.Context, p Place) error {
 	if err != nil || !driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
 		return err
 	}
-	if err := p.Begin(); err != nil {
+	if err := p.BeginUnstaging(); err != nil {
 		return err
 	}
 
