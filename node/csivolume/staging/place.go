@@ -80,12 +80,15 @@ func Devices(root string) string { return filepath.Join(plugins(root), devices) 
 // SpecDir is the name of a volume as the name of a directory.
 func SpecDir(spec string) string { return strings.ReplaceAll(spec, "/", "~") }
 
-// Name names the volume: all that is staged of it is locked by this.
+// Name names the volume.
 func (p Place) Name() string { return p.Driver + "^" + p.Handle }
 
 func (p Place) record() record.Record { return record.Record{Handle: p.Handle, Driver: p.Driver} }
 
 func (p Place) file() string { return filepath.Join(p.dir, record.File) }
+
+// sharedFile is the record of a block volume that its pods share.
+func (p Place) sharedFile() string { return filepath.Join(filepath.Dir(p.dir), data, record.File) }
 
 // Staged reports whether the volume was staged in this boot and still is.
 func (p Place) Staged(boot string) (bool, error) {
@@ -93,7 +96,46 @@ func (p Place) Staged(boot string) (bool, error) {
 	if !found {
 		return false, err
 	}
+	if err := p.mustBe(r); err != nil {
+		return false, err
+	}
 	return r.Holds(boot, p.Path)
+}
+
+// ErrTaken: there is another volume.
+var ErrTaken = errors.New("another volume is there")
+
+// Check returns an error (ErrTaken) if the records are those of another volume: a block volume has its place
+// by the name of a persistent volume, which may have been made again for something else.
+func (p Place) Check() error {
+	files := []string{p.file()}
+	if p.Spec != "" {
+		files = append(files, p.sharedFile())
+	}
+
+	for _, file := range files {
+		r, found, err := record.Read(file)
+		if err != nil {
+			return err
+		}
+		if !found {
+			continue
+		}
+		if err := p.mustBe(r); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// mustBe returns an error if a record of the place is that of another volume.
+func (p Place) mustBe(r record.Record) error {
+	if r.Driver == p.Driver && r.Handle == p.Handle {
+		return nil
+	}
+	return fmt.Errorf("place of volume %s of driver %s: %w: %s of driver %s, which is not yet unstaged",
+		p.Handle, p.Driver, ErrTaken, r.Handle, r.Driver)
 }
 
 // Begin records that the driver is about to stage the volume: from here on nobody knows whether it is staged.
