@@ -3,14 +3,18 @@ package csivolume_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 
+	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/node/csivolume/inuse"
 	"github.com/trivet-node/trivet/node/reason"
 )
@@ -150,4 +154,43 @@ func TestAVolumeThatIsAboutToBeDetachedIsNotMounted(t *testing.T) {
 	}
 	must(t, n.mounter.Teardown(t.Context(), "u1"))
 	wantCalls(t, n.driver)
+}
+
+// What a driver refuses to stage once more is still staged.
+func TestAVolumeIsInUseUntilItIsUnstagedWhenItIsRefusedMeanwhile(t *testing.T) {
+	n := start(t, &cluster{attachment: attachment()})
+	show(n.inUse)
+	n.driver.failOn("unstage", errors.New("busy"))
+	n.setUp(t, request("u1"))
+	n.tearDown(t, "u1")
+	awaitCalls(t, n.driver, "stage", "publish", "unpublish", "unstage")
+
+	// Not all that a driver does is seen as a mount.
+	must(t, mount.UnmountBelow(n.root))
+	n.driver.failOn("stage", status.Error(codes.InvalidArgument, "no"))
+	if _, err := n.mounter.Setup(t.Context(), request("u2")); err == nil {
+		t.Fatal("no error of the driver")
+	}
+	n.driver.said()
+	n.tearDown(t, "u2")
+	wantInUse(t, n, theVolume)
+	n.driver.failOn("unstage", nil)
+	n.mounter.DriversChanged()
+	n.awaitUnstaged(t)
+	if said := n.driver.said(); !slices.Contains(said, "unstage") {
+		t.Errorf("calls %v, want the volume unstaged", said)
+	}
+}
+
+func TestAVolumeThatADriverRefusesIsNotInUseForItsStaging(t *testing.T) {
+	n := start(t, &cluster{attachment: attachment()})
+	show(n.inUse)
+	n.driver.failOn("stage", status.Error(codes.InvalidArgument, "no"))
+	if _, err := n.mounter.Setup(t.Context(), request("u1")); err == nil {
+		t.Fatal("no error of the driver")
+	}
+	n.tearDown(t, "u1")
+	wantInUse(t, n)
+	n.awaitUnstaged(t)
+	wantCalls(t, n.driver, "stage", "unpublish")
 }

@@ -95,7 +95,8 @@ func (p *place) done(boot string) (bool, error) {
 	return r.Holds(boot, p.target)
 }
 
-// begin records that the pod will have the volume. From here on Teardown finds it.
+// begin records that the pod will have the volume. From here on Teardown finds it. It needs the lock of the
+// staging: what is there of another block volume has to be unstaged first.
 func (p *place) begin(node string) error {
 	p.Node = node
 	p.AttachmentID = attachmentName(p.Handle, p.Driver, node)
@@ -103,6 +104,9 @@ func (p *place) begin(node string) error {
 	p.Mounted = ""
 
 	if p.link != "" {
+		if err := p.staging.Check(); err != nil {
+			return err
+		}
 		if err := os.MkdirAll(filepath.Dir(p.link), 0o750); err != nil {
 			return fmt.Errorf("make %s: %w", filepath.Dir(p.link), err)
 		}
@@ -148,12 +152,7 @@ func (l layout) usedBeside(s staging.Place, own *place) (bool, error) {
 // usedBy reports whether a pod has a volume that is staged, other than as its own.
 func (l layout) usedBy(pod types.UID, s staging.Place, own *place) (bool, error) {
 	if s.Spec != "" {
-		link := l.place(pod, s.Spec, s.Driver, s.Handle, true).link
-		_, err := os.Lstat(link)
-		if isAbsent(err) {
-			return false, nil
-		}
-		return err == nil && link != own.link, err
+		return l.usedAsBlock(pod, s, own)
 	}
 
 	dir := l.volumesOf(pod, false)
@@ -178,6 +177,31 @@ func (l layout) usedBy(pod types.UID, s staging.Place, own *place) (bool, error)
 	}
 
 	return false, nil
+}
+
+// usedAsBlock is usedBy for a block volume: the pod has a link of its name, and no record of another volume.
+// kubelet's pods have no record of their own.
+func (l layout) usedAsBlock(pod types.UID, s staging.Place, own *place) (bool, error) {
+	p := l.place(pod, s.Spec, s.Driver, s.Handle, true)
+	_, err := os.Lstat(p.link)
+	if isAbsent(err) || err == nil && p.link == own.link {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+
+	for _, file := range []string{p.readyFile(), filepath.Join(p.dir, record.File)} {
+		r, found, err := record.Read(file)
+		if err != nil {
+			return false, err
+		}
+		if found {
+			return r.Driver == s.Driver && r.Handle == s.Handle, nil
+		}
+	}
+
+	return true, nil
 }
 
 // ofPods returns the volumes that pods have, by their records. skip is called with those that

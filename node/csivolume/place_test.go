@@ -2,10 +2,13 @@ package csivolume
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/trivet-node/trivet/node/csivolume/staging"
 )
 
 // placeOf is the place of the volume pv of the pod u, below a directory of the test.
@@ -61,6 +64,32 @@ func TestADirectoryWithTheRecordOfAnotherVolumeIsRefused(t *testing.T) {
 	_, err := another.done("boot")
 	if err == nil || !strings.Contains(err.Error(), "belongs to volume handle") {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestALinkIsOfTheVolumeThatTheRecordsName(t *testing.T) {
+	for _, kubelets := range []bool{false, true} {
+		root := t.TempDir()
+		p := placeOf(t, root, "handle", true)
+		if err := p.begin("n"); err != nil {
+			t.Fatal(err)
+		}
+		if kubelets {
+			if err := os.Remove(p.readyFile()); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		another := placeOf(t, root, "another", true)
+		for want, s := range map[bool]staging.Place{true: p.staging, false: another.staging} {
+			used, err := layout{root}.used(s)
+			if used != want || err != nil {
+				t.Errorf("volume %s: used %v, error %v, want %v", s.Handle, used, err, want)
+			}
+		}
+		if err := another.begin("n"); !errors.Is(err, staging.ErrTaken) {
+			t.Errorf("the place of another volume: %v", err)
+		}
 	}
 }
 

@@ -51,9 +51,15 @@ func (m *Mounter) stage(ctx context.Context, c *call) error {
 	return m.callStage(ctx, c)
 }
 
-// callStage has the driver stage the volume.
+// callStage has the driver stage the volume. If it refuses, the volume is not staged, unless an earlier call
+// may have staged it.
 func (m *Mounter) callStage(ctx context.Context, c *call) error {
 	secrets, err := m.secrets(ctx, c.PV.Spec.CSI.NodeStageSecretRef)
+	if err != nil {
+		return err
+	}
+
+	earlier, err := c.place.staging.MayBeStaged()
 	if err != nil {
 		return err
 	}
@@ -74,7 +80,7 @@ func (m *Mounter) callStage(ctx context.Context, c *call) error {
 	})
 	if err != nil {
 		err = fmt.Errorf("MountDevice: NodeStageVolume of %s: %w", c.handle, err)
-		if !isFinal(err) {
+		if earlier || !isFinal(err) {
 			return err
 		}
 		if left := c.place.staging.End(); left != nil {

@@ -12,6 +12,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 
 	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/node/csivolume/staging"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -160,4 +161,33 @@ func TestAVolumeOfADriverThatIsGoneIsUnstagedWhenItIsBack(t *testing.T) {
 	must(t, os.Rename(n.socket+".away", n.socket))
 	n.awaitUnstaged(t)
 	wantCalls(t, n.driver, "unstage")
+}
+
+// A block volume has its place by the name of the persistent volume, which may be made again.
+func TestABlockVolumeWaitsForTheUnstagingOfAnotherOfItsName(t *testing.T) {
+	n := unattached(t)
+	n.driver.failOn("unstage", errors.New("busy"))
+	n.setUp(t, blockRequest("u1"))
+	n.tearDown(t, "u1")
+	awaitCalls(t, n.driver, "stage", "publish", "unpublish", "unstage")
+
+	again := blockRequest("u2")
+	again.PV.Spec.CSI.VolumeHandle = "another"
+	for range 2 {
+		_, err := n.mounter.Setup(t.Context(), again)
+		if !errors.Is(err, staging.ErrTaken) {
+			t.Fatalf("error %v, want that the place is taken", err)
+		}
+		n.restart(t)
+	}
+	n.tearDown(t, "u2")
+
+	n.driver.failOn("unstage", nil)
+	n.mounter.DriversChanged()
+	n.awaitUnstaged(t)
+	n.driver.said()
+	n.setUp(t, again)
+	n.tearDown(t, "u2")
+	n.awaitUnstaged(t)
+	wantCalls(t, n.driver, "stage", "publish", "unpublish", "unstage")
 }

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/internal/beneath"
 	"github.com/trivet-node/trivet/internal/removal"
 	"github.com/trivet-node/trivet/node/csivolume/record"
 )
@@ -79,12 +80,15 @@ func Devices(root string) string { return filepath.Join(plugins(root), devices) 
 // SpecDir is the name of a volume as the name of a directory.
 func SpecDir(spec string) string { return strings.ReplaceAll(spec, "/", "~") }
 
-// Name names the volume: all that is staged of it is locked by this.
+// Name names the volume.
 func (p Place) Name() string { return p.Driver + "^" + p.Handle }
 
 func (p Place) record() record.Record { return record.Record{Handle: p.Handle, Driver: p.Driver} }
 
 func (p Place) file() string { return filepath.Join(p.dir, record.File) }
+
+// sharedFile is the record of a block volume that its pods share.
+func (p Place) sharedFile() string { return filepath.Join(filepath.Dir(p.dir), data, record.File) }
 
 // Staged reports whether the volume was staged in this boot and still is.
 func (p Place) Staged(boot string) (bool, error) {
@@ -92,19 +96,72 @@ func (p Place) Staged(boot string) (bool, error) {
 	if !found {
 		return false, err
 	}
+	if err := p.mustBe(r); err != nil {
+		return false, err
+	}
 	return r.Holds(boot, p.Path)
 }
 
-// Begin records that the driver is about to stage or to unstage the volume: from here on nobody knows whether
-// it is staged. It makes the directory for that.
+// ErrTaken: there is another volume.
+var ErrTaken = errors.New("another volume is there")
+
+// Check returns an error (ErrTaken) if the records are those of another volume: a block volume has its place
+// by the name of a persistent volume, which may have been made again for something else.
+func (p Place) Check() error {
+	files := []string{p.file()}
+	if p.Spec != "" {
+		files = append(files, p.sharedFile())
+	}
+
+	for _, file := range files {
+		r, found, err := record.Read(file)
+		if err != nil {
+			return err
+		}
+		if !found {
+			continue
+		}
+		if err := p.mustBe(r); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// mustBe returns an error if a record of the place is that of another volume.
+func (p Place) mustBe(r record.Record) error {
+	if r.Driver == p.Driver && r.Handle == p.Handle {
+		return nil
+	}
+	return fmt.Errorf("place of volume %s of driver %s: %w: %s of driver %s, which is not yet unstaged",
+		p.Handle, p.Driver, ErrTaken, r.Handle, r.Driver)
+}
+
+// Begin records that the driver is about to stage the volume: from here on nobody knows whether it is staged.
+// It makes the directory for that, without a look at what may be mounted there.
 func (p Place) Begin() error {
 	if err := p.record().Write(p.file()); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(p.Path, 0o750); err != nil {
-		return fmt.Errorf("make %s: %w", p.Path, err)
+	if err := os.MkdirAll(filepath.Dir(p.Path), 0o750); err != nil {
+		return fmt.Errorf("make %s: %w", filepath.Dir(p.Path), err)
+	}
+	if err := os.Mkdir(p.Path, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make place of volume %s: %w", p.Handle, err)
 	}
 	return nil
+}
+
+// BeginUnstaging records that the driver is about to unstage the volume: from here on nobody knows whether it
+// is staged. Where the record says so already nothing is written, so that this may be repeated on a disk that
+// is full.
+func (p Place) BeginUnstaging() error {
+	r, found, err := record.Read(p.file())
+	if err != nil || found && r.Ready == "" {
+		return err
+	}
+	return p.record().Write(p.file())
 }
 
 // Finish records that the volume is staged.
@@ -112,16 +169,39 @@ func (p Place) Finish(boot string) error { return p.record().Finish(boot, p.Path
 
 // MayBeStaged reports whether a driver was asked to stage the volume and has neither refused nor undone it.
 func (p Place) MayBeStaged() (bool, error) {
-	for _, dir := range []string{p.dir, p.Path} {
-		_, err := os.Lstat(dir)
-		if err == nil {
-			return true, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return false, err
+	for _, path := range []string{p.dir, p.Path} {
+		is, err := exists(path)
+		if is || err != nil {
+			return is, err
 		}
 	}
 	return false, nil
+}
+
+// exists reports whether there is something of that path. What is mounted there is not asked: its server may
+// be gone, or never answer.
+func exists(path string) (bool, error) {
+	parent, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("open %s: %w", filepath.Dir(path), err)
+	}
+	defer unix.Close(parent)
+
+	fd, err := beneath.Open(parent, filepath.Base(path), unix.O_PATH|unix.O_NOFOLLOW, beneath.OneFileSystem)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return false, nil
+	case errors.Is(err, unix.EXDEV):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("open %s: %w", path, err)
+	}
+
+	unix.Close(fd)
+	return true, nil
 }
 
 // End removes what is left of a staging that the driver has undone or refused.

@@ -1,6 +1,8 @@
 package staging
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -106,5 +108,69 @@ func TestAForgottenBlockVolumeTakesNoOtherAlong(t *testing.T) {
 	}
 	if _, err := os.Lstat(filepath.Join(Devices(root), "publish", "other", "uid")); err != nil {
 		t.Error(err)
+	}
+}
+
+// The disk may be full when a driver fails again.
+func TestTheRecordOfAnUnstagingIsWrittenOnce(t *testing.T) {
+	p := begun(t, t.TempDir(), "pv", false)
+	must(t, p.Finish("boot"))
+	must(t, p.BeginUnstaging())
+	if staged, err := p.Staged("boot"); staged || err != nil {
+		t.Errorf("staged %v, error %v", staged, err)
+	}
+
+	before, err := os.Stat(p.file())
+	must(t, err)
+	must(t, p.BeginUnstaging())
+	after, err := os.Stat(p.file())
+	must(t, err)
+	if !os.SameFile(before, after) {
+		t.Error("the record was written again")
+	}
+}
+
+func TestAnotherVolumeIsNotTakenForTheOneThatIsStaged(t *testing.T) {
+	root := t.TempDir()
+	p := begun(t, root, "pv", true)
+	must(t, p.Finish("boot"))
+	for _, another := range []Place{OfBlock(root, "pv", "d", "another"), OfBlock(root, "pv", "another", "pv")} {
+		staged, err := another.Staged("boot")
+		if staged || !errors.Is(err, ErrTaken) {
+			t.Errorf("staged %v, error %v", staged, err)
+		}
+		if err := another.Check(); !errors.Is(err, ErrTaken) {
+			t.Errorf("check: %v", err)
+		}
+
+		// One that was there before is looked at once more.
+		u := New(Config{Used: func(Place) (bool, error) { return false, errors.New("asked") }})
+		must(t, u.unstage(t.Context(), another))
+	}
+
+	staged, err := p.Staged("boot")
+	must(t, errors.Join(err, p.Check()))
+	if !staged {
+		t.Error("the volume is not staged any more")
+	}
+}
+
+func TestAPlaceIsLockedForAllVolumesOfIt(t *testing.T) {
+	u := New(Config{})
+	p := OfBlock("/root", "pv", "d", "1")
+	unlock, err := u.Lock(t.Context(), p)
+	must(t, err)
+	late, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, other := range []Place{OfBlock("/root", "pv", "d", "2"), OfBlock("/root", "another", "d", "1")} {
+		if _, err := u.Lock(late, other); err == nil {
+			t.Errorf("%v is not locked", other)
+		}
+	}
+
+	unlock()
+	for _, other := range []Place{OfBlock("/root", "pv", "d", "2"), OfBlock("/root", "another", "d", "1")} {
+		_, err := u.Lock(t.Context(), other)
+		must(t, err)
 	}
 }

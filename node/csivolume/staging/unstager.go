@@ -2,6 +2,7 @@ package staging
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -44,16 +45,18 @@ type Config struct {
 type Unstager struct {
 	cfg Config
 
-	// locks are held, by the Name of the volume, while it is being staged or unstaged, and while it is
-	// decided whether it is to be.
-	locks keylock.Locks[string]
+	// volumes are locked, by their Name, and then places, by their Path, while a volume is being staged or
+	// unstaged, and while it is decided whether it is to be: a volume may have several places, and the place
+	// of a block volume may have been that of another.
+	volumes keylock.Locks[string]
+	places  keylock.Locks[string]
 
 	// more is filled when there are tasks that nobody works on yet.
 	more chan struct{}
 
-	// mu guards tasks, by the Path of their volumes, and fresh, those that nobody works on yet.
+	// mu guards tasks, and fresh, those that nobody works on yet.
 	mu    sync.Mutex
-	tasks map[string]*task
+	tasks map[Place]*task
 	fresh []*task
 }
 
@@ -67,12 +70,26 @@ type task struct {
 
 // New returns an unstager. It does nothing until Run runs.
 func New(cfg Config) *Unstager {
-	return &Unstager{cfg: cfg, more: make(chan struct{}, 1), tasks: map[string]*task{}}
+	return &Unstager{cfg: cfg, more: make(chan struct{}, 1), tasks: map[Place]*task{}}
 }
 
-// Lock waits until the volume is neither being staged nor being unstaged, or ctx ends.
+// Lock waits until nothing is being staged or unstaged of the volume, or at its place, or ctx ends.
 func (u *Unstager) Lock(ctx context.Context, p Place) (unlock func(), err error) {
-	return u.locks.Lock(ctx, p.Name())
+	unlockVolume, err := u.volumes.Lock(ctx, p.Name())
+	if err != nil {
+		return nil, err
+	}
+
+	unlockPlace, err := u.places.Lock(ctx, p.Path)
+	if err != nil {
+		unlockVolume()
+		return nil, err
+	}
+
+	return func() {
+		unlockPlace()
+		unlockVolume()
+	}, nil
 }
 
 // Look has the volume unstaged if no pod uses it. It does not wait.
@@ -80,10 +97,10 @@ func (u *Unstager) Look(p Place) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 
-	t := u.tasks[p.Path]
+	t := u.tasks[p]
 	if t == nil {
 		t = &task{Place: p, again: make(chan struct{}, 1)}
-		u.tasks[p.Path] = t
+		u.tasks[p] = t
 		u.fresh = append(u.fresh, t)
 		notify(u.more)
 		return
@@ -170,19 +187,27 @@ func (u *Unstager) finished(t *task) bool {
 	case <-t.again:
 		return false
 	default:
-		delete(u.tasks, t.Path)
+		delete(u.tasks, t.Place)
 		return true
 	}
 }
 
 // unstage takes the volume from the node if no pod uses it. A driver that was never asked to stage it, or has
-// refused, is not called.
+// refused, is not called. Where there is another volume by now, nothing is left of this one.
 func (u *Unstager) unstage(ctx context.Context, p Place) error {
 	unlock, err := u.Lock(ctx, p)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+
+	err = p.Check()
+	if errors.Is(err, ErrTaken) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 
 	if used, err := u.cfg.Used(p); used || err != nil {
 		return err
@@ -209,7 +234,7 @@ func (u *Unstager) call(ctx context.Context, p Place) error {
 	if err != nil || !driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
 		return err
 	}
-	if err := p.Begin(); err != nil {
+	if err := p.BeginUnstaging(); err != nil {
 		return err
 	}
 
