@@ -29,7 +29,8 @@ func TestAFileSystemWhoseServerDoesNotAnswerIsUnstaged(t *testing.T) {
 	for _, gone := range []bool{true, false} {
 		n := unattached(t)
 		n.setUp(t, request("u1"))
-		staged, err := filepath.Glob(filepath.Join(n.root, "plugins/kubernetes.io/csi/fake.csi/*/globalmount"))
+		pattern := filepath.Join(n.root, "plugins/kubernetes.io/csi/fake.csi/*/globalmount")
+		staged, err := filepath.Glob(pattern)
 		must(t, err)
 		silence(t, staged[0], gone)
 

@@ -47,9 +47,8 @@ const subordinateLimit = 30 * time.Second
 // Available returns the IDs that pods may have: the subordinate ones of the user kubelet where the machine
 // has that user and getsubids, else all but the first perPod.
 func Available(ctx context.Context, perPod uint32) (Range, error) {
-	var unknown user.UnknownUserError
 	_, err := user.Lookup(subordinateUser)
-	if errors.As(err, &unknown) {
+	if _, unknown := errors.AsType[user.UnknownUserError](err); unknown {
 		return everything(perPod), nil
 	}
 	if err != nil {

@@ -134,7 +134,11 @@ func TestAnotherVolumeIsNotTakenForTheOneThatIsStaged(t *testing.T) {
 	root := t.TempDir()
 	p := begun(t, root, "pv", true)
 	must(t, p.Finish("boot"))
-	for _, another := range []Place{OfBlock(root, "pv", "d", "another"), OfBlock(root, "pv", "another", "pv")} {
+	others := []Place{
+		OfBlock(root, "pv", "d", "another"),
+		OfBlock(root, "pv", "another", "pv"),
+	}
+	for _, another := range others {
 		staged, err := another.Staged("boot")
 		if staged || !errors.Is(err, ErrTaken) {
 			t.Errorf("staged %v, error %v", staged, err)
