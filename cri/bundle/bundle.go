@@ -38,7 +38,7 @@ type Rootfs interface {
 
 	// MapVolume mounts a path of the host with its files as those of the users of a container's root file
 	// system, and returns where, until UnmapVolumes or Release.
-	MapVolume(id string, number int, source string) (path string, err error)
+	MapVolume(id string, number int, source string, readOnly bool) (path string, err error)
 	UnmapVolumes(id string) error
 
 	// Release unmounts and deletes what was made for an ID. What does not exist is success.
@@ -201,7 +201,7 @@ func (m *Maker) mapVolumes(r Request) (map[string]string, error) {
 			continue
 		}
 
-		if mapped[v.ContainerPath], err = m.cfg.Rootfs.MapVolume(r.ID, i, v.HostPath); err != nil {
+		if mapped[v.ContainerPath], err = m.mapVolume(r.ID, i, v); err != nil {
 			return nil, fmt.Errorf("mount %s: %w", v.ContainerPath, err)
 		}
 	}
@@ -242,6 +242,10 @@ func makeSources(mounts []*runtimeapi.Mount) error {
 		}
 	}
 	return nil
+}
+
+func (m *Maker) mapVolume(id string, number int, v *runtimeapi.Mount) (string, error) {
+	return m.cfg.Rootfs.MapVolume(id, number, v.HostPath, v.Readonly)
 }
 
 // Created releases what only the creation of the container needed.

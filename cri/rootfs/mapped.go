@@ -106,7 +106,7 @@ func Admit(dir string, users namespace.Users) error {
 // MapVolume mounts a file or directory of the host once more, with its files as those of the users of a root
 // filesystem that was prepared for users, and returns where. number distinguishes the volumes of one root
 // filesystem. It is there until UnmapVolumes or Release.
-func (s *Store) MapVolume(id string, number int, source string) (path string, err error) {
+func (s *Store) MapVolume(id string, number int, source string, readOnly bool) (path string, err error) {
 	r, err := s.records.Get(id)
 	if err != nil || r.Users == nil {
 		return "", fmt.Errorf("rootfs %s has no users of its own: %w", id, err)
@@ -123,6 +123,13 @@ func (s *Store) MapVolume(id string, number int, source string) (path string, er
 		return "", err
 	}
 	defer unix.Close(tree)
+
+	if readOnly {
+		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+			return "", fmt.Errorf("make %s read-only: %w", source, err)
+		}
+	}
 
 	path = filepath.Join(s.points.volumes(id), strconv.Itoa(number))
 	if err := makeLike(path, source); err != nil {

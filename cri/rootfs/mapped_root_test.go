@@ -145,7 +145,7 @@ func TestVolumesShowWithTheUsersOfThePodWhileItIsMade(t *testing.T) {
 	}
 
 	for i, source := range []string{dir, file} {
-		path, err := s.MapVolume("c1", i, source)
+		path, err := s.MapVolume("c1", i, source, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,11 +158,11 @@ func TestVolumesShowWithTheUsersOfThePodWhileItIsMade(t *testing.T) {
 	}
 
 	// overlayfs itself cannot be mapped.
-	_, err = s.MapVolume("c1", 2, plain)
+	_, err = s.MapVolume("c1", 2, plain, false)
 	if err == nil || !strings.Contains(err.Error(), "its file system cannot") {
 		t.Errorf("error %v", err)
 	}
-	if _, err := s.MapVolume("c2", 0, dir); err == nil {
+	if _, err := s.MapVolume("c2", 0, dir, false); err == nil {
 		t.Error("a volume is mapped for the host's users")
 	}
 
@@ -177,7 +177,7 @@ func TestVolumesShowWithTheUsersOfThePodWhileItIsMade(t *testing.T) {
 	}
 
 	// One that was not made to the end.
-	if _, err := s.MapVolume("c1", 0, dir); err != nil {
+	if _, err := s.MapVolume("c1", 0, dir, true); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Release(t.Context(), "c2"); err != nil {
@@ -206,7 +206,7 @@ func TestWhatIsMountedInAVolumeComesAlongAndStays(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	path, err := s.MapVolume("c1", 0, dir)
+	path, err := s.MapVolume("c1", 0, dir, true)
 	if err != nil {
 		t.Fatal(err)
 	}
