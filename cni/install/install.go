@@ -223,7 +223,7 @@ func (d Directory) uninstall(names []string) error {
 		return err
 	}
 
-	return os.RemoveAll(filepath.Join(d.Path, keptDir))
+	return d.forget()
 }
 
 // restore puts back what a name led to, if what is there now is ours.

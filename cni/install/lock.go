@@ -6,8 +6,13 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/trivet-node/trivet/internal/lockfile"
 )
+
+// lockName is the file in keptDir that is locked.
+const lockName = ".lock"
 
 // locked calls f while no other process changes the directory. Two at once could each take the other's link
 // for what was there before.
@@ -24,7 +29,7 @@ func (d Directory) locked(f func() error) error {
 // lock waits for the lock, a file that Uninstall removes with all else that is kept: who has waited for one
 // that was removed tries again.
 func (d Directory) lock() (*os.File, error) {
-	path := d.kept(".lock")
+	path := d.kept(lockName)
 	for {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return nil, err
@@ -54,4 +59,33 @@ func isAt(path string, file *os.File) bool {
 	}
 	open, err := file.Stat()
 	return err == nil && os.SameFile(open, there)
+}
+
+// forget removes all that is kept, the lock last: from then on who waits for it makes a new one in the same
+// directory, which is not this call's to remove any more.
+func (d Directory) forget() error {
+	dir := filepath.Join(d.Path, keptDir)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+
+	for _, e := range entries {
+		if e.Name() == lockName {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+
+	if err := removeIfThere(d.kept(lockName)); err != nil {
+		return err
+	}
+
+	err = os.Remove(dir)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
+		return nil
+	}
+	return err
 }
