@@ -139,8 +139,8 @@ func (f Family) check(ips []string) error {
 
 func (a address) url() string { return "http://" + net.JoinHostPort(a.host, a.port) + "/info" }
 
-// fromPod reaches an address from the application's pod on a node. The wget of Debian's static busybox crashes
-// when it is given a limit of time.
+// fromPod reaches an address from the application's pod on a node. The wget of Debian's static busybox
+// crashes when it is given a limit of time.
 func (s network) fromPod(ctx context.Context, node string, to address) error {
 	return s.reach(ctx, "pod on "+node, to, func(ctx context.Context) (string, error) {
 		return namespace(s).onApp(ctx, node, "timeout 5 wget -q -O - '"+to.url()+"'")
