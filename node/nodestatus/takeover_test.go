@@ -20,7 +20,6 @@ func TestWhatAnotherAgentHasSaidIsTakenAwayOnce(t *testing.T) {
 			NodeInfo: v1.NodeSystemInfo{
 				RunningInUserNamespace: new(true),
 				Swap:                   &v1.NodeSwapStatus{Capacity: new(int64(1))},
-				KubeProxyVersion:       "v1",
 			},
 			RuntimeHandlers:  []v1.NodeRuntimeHandler{{Name: "theirs"}},
 			DeclaredFeatures: []string{"Theirs"},
