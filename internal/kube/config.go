@@ -28,7 +28,7 @@ type Config struct {
 	// UserAgent names the program in the server's audit log.
 	UserAgent string
 
-	// DialTimeout bounds an attempt to connect. Zero is 10 s.
+	// DialTimeout bounds an attempt to connect. Zero is 10 s. InCluster sets a shorter one.
 	DialTimeout time.Duration
 
 	// Limits are those of a client's requests.
@@ -67,6 +67,11 @@ func (l Limits) resolved() Limits {
 // defaultDialTimeout bounds a connection attempt to a server that does not answer.
 const defaultDialTimeout = 10 * time.Second
 
+// serviceDialTimeout is that for the address of the API's Service. Until kube-proxy has written its rules,
+// nobody answers there: with a longer timeout a pod of a node that starts would notice late that the rules
+// are there.
+const serviceDialTimeout = 2500 * time.Millisecond
+
 // ErrNotInCluster is returned by InCluster when the process does not run in a pod.
 var ErrNotInCluster = rest.ErrNotInCluster
 
@@ -85,7 +90,7 @@ func Load(path string) (Config, error) {
 // InCluster is the configuration of a pod: its service account, and the address of the API's Service.
 func InCluster() (Config, error) {
 	found, err := rest.InClusterConfig()
-	return Config{rest: found}, err
+	return Config{rest: found, DialTimeout: serviceDialTimeout}, err
 }
 
 // At is the configuration for a server that asks for no credentials, such as one of a test.

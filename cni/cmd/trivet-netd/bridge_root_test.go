@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -120,12 +121,17 @@ func record(t *testing.T, pool *ipam.Pool, owner ipam.Owner, ports ...hostnat.Po
 	}
 }
 
-// ownData gives the test a /var/lib/cni of its own.
+// ownData gives the test a /var/lib/cni of its own. The directory is mounted on, which may have to be made: it
+// is the host's, and goes again if it is empty then.
 func ownData(t *testing.T) {
 	t.Helper()
-	if err := os.MkdirAll("/var/lib/cni", 0o755); err != nil {
+	err := os.Mkdir("/var/lib/cni", 0o755)
+	if err == nil {
+		t.Cleanup(func() { _ = os.Remove("/var/lib/cni") })
+	} else if !errors.Is(err, os.ErrExist) {
 		t.Fatal(err)
 	}
+
 	if err := unix.Mount("cni", "/var/lib/cni", "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}

@@ -150,8 +150,8 @@ func (s reboot) reachedAgain(ctx context.Context) error {
 	return nil
 }
 
-// isKept looks at what the volume of a node has. An exec whose connection is cut, as by an API server that
-// starts, ends for kubectl well and without output.
+// isKept looks at what the volume of a node has. Once, beside much other work, an exec ended well and without
+// output soon after the start; why is not known, so the file's size is asked for with its text.
 func (s reboot) isKept(ctx context.Context, node string) error {
 	ctx, cancel := context.WithTimeout(ctx, settling)
 	defer cancel()

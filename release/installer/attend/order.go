@@ -222,8 +222,8 @@ func (a *Attendant) accompany(ctx context.Context, v view) error {
 		return nil
 	}
 	if _, is := a.folder.Confirmed(v.order.ID); is {
-		// Said once: until the machine has its proof, the node's status is renewed, and with that since when
-		// it works.
+		// Said once: until the machine has its proof, the node's status is renewed, and since when it works
+		// would be, too.
 		return nil
 	}
 	if why := a.unfit(ctx, v); why != "" {
