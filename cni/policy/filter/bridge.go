@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/nft"
 )
@@ -22,15 +23,19 @@ type Bridge struct {
 	Ports map[string][]netip.Addr
 }
 
-// linkLocal6 are addresses that every interface has; what they send is not routed.
-var linkLocal6 = netip.MustParsePrefix("fe80::/10")
+// Of IPv6, every interface has addresses of linkLocal6, and what they send is not routed; what goes to
+// multicast6 goes to all.
+var (
+	linkLocal6 = netip.MustParsePrefix("fe80::/10")
+	multicast6 = netip.MustParsePrefix("ff00::/8")
+)
 
 // layoutOfBridge returns the rules for frames: one from an address that the pod does not have is dropped; one
 // between pods goes to the host, whatever its destination; and what is bridged to a pod nevertheless is
 // dropped.
 func layoutOfBridge(table *nftables.Table, b Bridge) *layout {
 	l := newLayout(table)
-	if len(b.Subnets)+len(b.Ports) == 0 {
+	if b.MAC == nil {
 		return l
 	}
 
@@ -40,6 +45,7 @@ func layoutOfBridge(table *nftables.Table, b Bridge) *layout {
 	in := &chain{hook: nftables.ChainHookPrerouting, priority: natDestination, text: text}
 	across := &chain{hook: nftables.ChainHookForward, text: text}
 	in.rules = l.pin(b.Ports)
+	across.rules = dropLinkLocal()
 
 	for _, p := range b.Subnets {
 		f := nft.FamilyOf(p.Addr())
@@ -60,29 +66,42 @@ func layoutOfBridge(table *nftables.Table, b Bridge) *layout {
 	return l
 }
 
+// isPort: iifname|oifname @ports.
+func isPort(key expr.MetaKey) []expr.Any {
+	return newRule(nft.LoadInterface(key), nft.InSet(&nftables.Set{Name: "ports"}))
+}
+
+// isForeign: iifname . ip saddr != @owned.
+func (f family) isForeign() []expr.Any {
+	return newRule(
+		nft.LoadInterface(expr.MetaKeyIIFNAME),
+		f.LoadAddress(f.Source, nft.Reg0+interfaceSize/4),
+		nft.NotInSet(&nftables.Set{Name: f.owned()}),
+	)
+}
+
+func (f family) owned() string { return "owned" + f.suffix }
+
 // pin adds the sets of ports and of their addresses, and returns the rules that drop what comes from others.
+// A frame with a VLAN tag would be none of IP for the rules, and become one in the pod that gets it.
 func (l *layout) pin(ports map[string][]netip.Addr) (rules []rule) {
 	known := l.set("ports", setKind{key: "ifname"})
+	rules = append(rules, newRule(
+		isPort(expr.MetaKeyIIFNAME),
+		nft.IsNotOfType(unix.ETH_P_IP, unix.ETH_P_IPV6, unix.ETH_P_ARP),
+		nft.Verdict(expr.VerdictDrop),
+	))
 	for _, f := range []family{v4, v6} {
-		owned := "owned" + f.suffix
-		l.set(owned, setKind{key: "ifname " + f.key})
-		statements := [][]expr.Any{
-			f.IsProtocol(),
-			nft.LoadInterface(expr.MetaKeyIIFNAME),
-			nft.InSet(&nftables.Set{Name: "ports"}),
-		}
+		l.set(f.owned(), setKind{key: "ifname " + f.key})
+		statements := [][]expr.Any{f.IsProtocol(), isPort(expr.MetaKeyIIFNAME)}
 		if f == v6 {
+			// Neighbours are found with these.
 			statements = append(statements,
 				f.IsNotWithin(f.Source, linkLocal6),
 				f.IsNotWithin(f.Source, netip.PrefixFrom(netip.IPv6Unspecified(), 128)),
 			)
 		}
-		statements = append(statements,
-			nft.LoadInterface(expr.MetaKeyIIFNAME),
-			f.LoadAddress(f.Source, nft.Reg0+interfaceSize/4),
-			nft.NotInSet(&nftables.Set{Name: owned}),
-			nft.Verdict(expr.VerdictDrop),
-		)
+		statements = append(statements, f.isForeign(), nft.Verdict(expr.VerdictDrop))
 		rules = append(rules, newRule(statements...))
 	}
 
@@ -90,8 +109,30 @@ func (l *layout) pin(ports map[string][]netip.Addr) (rules []rule) {
 		key := interfaceKey(port)
 		known.elements[key] = element{}
 		for _, a := range addresses {
-			l.sets["owned"+familyOf(a).suffix].elements[key+string(a.AsSlice())] = element{}
+			l.sets[familyOf(a).owned()].elements[key+string(a.AsSlice())] = element{}
 		}
+	}
+	return rules
+}
+
+// dropLinkLocal returns the rules for what is bridged from pod to pod with addresses that no policy knows:
+// link-local ones, which pods have in networks of IPv4 too, and none. A pod needs them to find the gateway
+// alone, and what goes there is not bridged.
+func dropLinkLocal() []rule {
+	rules := []rule{newRule(
+		v6.IsProtocol(),
+		isPort(expr.MetaKeyIIFNAME),
+		v6.IsNotWithin(v6.Destination, multicast6),
+		v6.isForeign(),
+		nft.Verdict(expr.VerdictDrop),
+	)}
+	for _, side := range []expr.MetaKey{expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME} {
+		rules = append(rules, newRule(
+			v6.IsProtocol(),
+			isPort(side),
+			v6.IsWithin(v6.Destination, linkLocal6),
+			nft.Verdict(expr.VerdictDrop),
+		))
 	}
 	return rules
 }
