@@ -1,12 +1,13 @@
 // Package filter keeps the nftables tables by which network policies are in force on a node:
 //
 //	table inet policy_NETWORK
-//	  chain forward           what is established passes; then by the source, and then by the destination:
+//	  chain egress            what is established passes, the rest by its source
+//	  chain ingress           behind it, the same by the destination
 //	  map egress4, ingress4   { pod address : goto profile }
 //	  chain profileN          drops what none of its maps leads to
 //	  map peersN_4            { address of a pod : what is allowed }
 //	  map blocksN_4           { interval of addresses : what is allowed }
-//	  set portsM              { protocol . ports }, with a chain for each direction that allows them
+//	  set portsM              { protocol . ports }, with a chain that allows them
 //	  set self4               { pod address . the same }
 //	  (and maps for IPv6)
 //	table bridge policy_NETWORK
