@@ -2,6 +2,7 @@ package enforcer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -73,19 +74,20 @@ func (p pass) enforce(r *Report) error {
 	r.Compiled = time.Since(began)
 
 	// From here on pods of these namespaces are held; a pod that is being added now was so before, or its
-	// namespace had no policies that anybody knew of.
-	if err := p.network.Announce(state.Namespaces); err != nil {
-		return err
+	// namespace had no policies that anybody knew of. Rules follow even if that cannot be recorded, since it
+	// is of pods to come.
+	announced := p.network.Announce(state.Namespaces)
+	if len(subnets) == 0 && !state.IsEmpty() {
+		return errors.Join(announced, ErrNoSubnets)
 	}
 
 	link, err := p.bridge(subnets, local.records)
-	if err != nil {
+	if err == nil {
+		r.Changed, err = p.filter.Apply(state, link)
+	}
+	if err := errors.Join(announced, err); err != nil {
 		return err
 	}
-	if r.Changed, err = p.filter.Apply(state, link); err != nil {
-		return err
-	}
-
 	if p.filter.LacksFrames() {
 		r.Lacks = "the kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE): " +
 			"a pod with CAP_NET_RAW can send frames to its neighbours past network policies"
