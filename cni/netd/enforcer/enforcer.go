@@ -78,6 +78,8 @@ type Enforcer struct {
 	// wake holds one request for a pass.
 	wake    chan struct{}
 	backoff retry.Backoff
+	// cleared is when connections of ended pods were forgotten last.
+	cleared time.Time
 
 	// mu guards the rest.
 	mu      sync.Mutex

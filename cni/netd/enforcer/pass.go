@@ -96,7 +96,16 @@ func (p pass) enforce(r *Report) error {
 	if err := p.release(local, cluster.Pods, state); err != nil {
 		return err
 	}
-	return p.network.Tidy()
+	return errors.Join(p.network.Tidy(), p.clear())
+}
+
+// clear forgets the connections of pods that have ended, of many at once.
+func (p pass) clear() error {
+	if time.Since(p.cleared) < recheck/2 {
+		return nil
+	}
+	p.cleared = time.Now()
+	return p.network.Clear()
 }
 
 // local is what is known on the node itself of its pods.
