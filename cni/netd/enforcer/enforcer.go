@@ -80,6 +80,8 @@ type Enforcer struct {
 	backoff retry.Backoff
 	// cleared is when connections of ended pods were forgotten last.
 	cleared time.Time
+	// others are the ports of pods that are not on record.
+	others []string
 
 	// mu guards the rest.
 	mu      sync.Mutex

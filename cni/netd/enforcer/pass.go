@@ -81,7 +81,10 @@ func (p pass) enforce(r *Report) error {
 		return errors.Join(announced, ErrNoSubnets)
 	}
 
-	link, err := p.bridge(subnets, local.records)
+	var link filter.Bridge
+	if !state.IsEmpty() {
+		link, err = p.bridge(subnets, local.records)
+	}
 	if err == nil {
 		r.Changed, err = p.filter.Apply(state, link)
 	}
@@ -206,6 +209,9 @@ func (p pass) bridge(subnets []netip.Prefix, records []hold.Record) (b filter.Br
 	for _, r := range records {
 		b.Ports[bridge.HostName(p.network.Name, r.Owner)] = r.Addresses
 	}
+	if err := p.findOthers(link, &b); err != nil {
+		return b, err
+	}
 
 	for _, s := range subnets {
 		name := "net/bridge/bridge-nf-call-iptables"
@@ -217,6 +223,25 @@ func (p pass) bridge(subnets []netip.Prefix, records []hold.Record) (b filter.Br
 		}
 	}
 	return b, nil
+}
+
+// findOthers adds the ports of pods that are not on record. While links come and go all the time, those of the
+// last pass count.
+func (p pass) findOthers(of rtnl.Link, b *filter.Bridge) error {
+	links, err := p.host.Links()
+	if err != nil && !errors.Is(err, netlink.ErrChanging) {
+		return err
+	}
+	if err == nil {
+		p.others = nil
+		for _, l := range links {
+			if _, known := b.Ports[l.Name]; l.Master == of.Index && l.Kind == rtnl.KindVeth && !known {
+				p.others = append(p.others, l.Name)
+			}
+		}
+	}
+	b.Others = p.others
+	return nil
 }
 
 // release lets go the pods whose rules are written, and addresses that no record is about. A pod that is not

@@ -41,7 +41,8 @@ func newNode(t *testing.T) *node {
 		api:   kubetest.Start(t),
 		pool:  ipam.Location{DataDir: t.TempDir(), Network: "test"},
 	}
-	n.in("ip link add br0 type bridge; if cd /proc/sys/net/bridge; then echo 0 > bridge-nf-call-iptables; fi")
+	n.in("ip link add br0 type bridge; ip link add old master br0 type veth; ip link add lan type veth")
+	n.in("if cd /proc/sys/net/bridge; then echo 0 > bridge-nf-call-iptables; fi")
 
 	deny := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "closed", Name: "deny"}}
 	deny.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}
@@ -130,7 +131,8 @@ func TestRulesForFramesStayUntilSubnetsAreKnown(t *testing.T) {
 	p.SetSubnets(nil)
 	err := n.enforce(p)
 	before := n.ruleset()
-	if err != nil || !strings.Contains(before, "ip daddr 10.1.0.0/24 drop") {
+	if err != nil || !strings.Contains(before, "ip daddr 10.1.0.0/24 drop") ||
+		!strings.Contains(before, `"old"`) || strings.Contains(before, `"lan"`) {
 		t.Errorf("%v, and there is %s", err, before)
 	}
 

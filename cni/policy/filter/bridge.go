@@ -2,8 +2,10 @@ package filter
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -19,8 +21,10 @@ type Bridge struct {
 	MAC net.HardwareAddr
 	// Subnets are those whose frames do not pass the host's rules by themselves.
 	Subnets []netip.Prefix
-	// Ports are the bridge's ports with the addresses of the pods behind them.
+	// Ports are the bridge's ports with the addresses of the pods behind them, as far as these are on record.
 	Ports map[string][]netip.Addr
+	// Others are its other ports that lead to pods: another plugin has attached these.
+	Others []string
 }
 
 // Of IPv6, every interface has addresses of linkLocal6, and what they send is not routed; what goes to
@@ -45,7 +49,7 @@ func layoutOfBridge(table *nftables.Table, b Bridge) *layout {
 	in := &chain{hook: nftables.ChainHookPrerouting, priority: natDestination, text: text}
 	across := &chain{hook: nftables.ChainHookForward, text: text}
 	in.rules = l.pin(b.Ports)
-	across.rules = dropLinkLocal()
+	across.rules = l.dropLinkLocal(b)
 
 	for _, p := range b.Subnets {
 		f := nft.FamilyOf(p.Addr())
@@ -66,9 +70,9 @@ func layoutOfBridge(table *nftables.Table, b Bridge) *layout {
 	return l
 }
 
-// isPort: iifname|oifname @ports.
-func isPort(key expr.MetaKey) []expr.Any {
-	return newRule(nft.LoadInterface(key), nft.InSet(&nftables.Set{Name: "ports"}))
+// isPort: iifname|oifname @ports|members.
+func isPort(key expr.MetaKey, set string) []expr.Any {
+	return newRule(nft.LoadInterface(key), nft.InSet(&nftables.Set{Name: set}))
 }
 
 // isForeign: iifname . ip saddr != @owned.
@@ -87,13 +91,13 @@ func (f family) owned() string { return "owned" + f.suffix }
 func (l *layout) pin(ports map[string][]netip.Addr) (rules []rule) {
 	known := l.set("ports", setKind{key: "ifname"})
 	rules = append(rules, newRule(
-		isPort(expr.MetaKeyIIFNAME),
+		isPort(expr.MetaKeyIIFNAME, "ports"),
 		nft.IsNotOfType(unix.ETH_P_IP, unix.ETH_P_IPV6, unix.ETH_P_ARP),
 		nft.Verdict(expr.VerdictDrop),
 	))
 	for _, f := range []family{v4, v6} {
 		l.set(f.owned(), setKind{key: "ifname " + f.key})
-		statements := [][]expr.Any{f.IsProtocol(), isPort(expr.MetaKeyIIFNAME)}
+		statements := [][]expr.Any{f.IsProtocol(), isPort(expr.MetaKeyIIFNAME, "ports")}
 		if f == v6 {
 			// Neighbours are found with these.
 			statements = append(statements,
@@ -115,26 +119,30 @@ func (l *layout) pin(ports map[string][]netip.Addr) (rules []rule) {
 	return rules
 }
 
-// dropLinkLocal returns the rules for what is bridged from pod to pod with addresses that no policy knows:
-// link-local ones, which pods have in networks of IPv4 too, and none. A pod needs them to find the gateway
-// alone, and what goes there is not bridged.
-func dropLinkLocal() []rule {
-	rules := []rule{newRule(
-		v6.IsProtocol(),
-		isPort(expr.MetaKeyIIFNAME),
-		v6.IsNotWithin(v6.Destination, multicast6),
-		v6.isForeign(),
-		nft.Verdict(expr.VerdictDrop),
-	)}
-	for _, side := range []expr.MetaKey{expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME} {
-		rules = append(rules, newRule(
+// dropLinkLocal adds the set of all pods' ports, and returns the rules for what is bridged from pod to pod
+// with addresses that no policy knows: link-local ones, which pods have in networks of IPv4 too, and none. A
+// pod needs them to find the gateway alone, and what goes there is not bridged.
+func (l *layout) dropLinkLocal(b Bridge) []rule {
+	members := l.set("members", setKind{key: "ifname"})
+	for _, port := range slices.AppendSeq(slices.Clone(b.Others), maps.Keys(b.Ports)) {
+		members.elements[interfaceKey(port)] = element{}
+	}
+
+	return []rule{
+		newRule(
 			v6.IsProtocol(),
-			isPort(side),
+			isPort(expr.MetaKeyIIFNAME, "ports"),
+			v6.IsNotWithin(v6.Destination, multicast6),
+			v6.isForeign(),
+			nft.Verdict(expr.VerdictDrop),
+		),
+		newRule(
+			v6.IsProtocol(),
+			isPort(expr.MetaKeyOIFNAME, "members"),
 			v6.IsWithin(v6.Destination, linkLocal6),
 			nft.Verdict(expr.VerdictDrop),
-		))
+		),
 	}
-	return rules
 }
 
 // interfaceSize is how many bytes a key with an interface's name has for it.

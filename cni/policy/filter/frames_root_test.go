@@ -84,13 +84,14 @@ func TestLinkLocalAddressesLeadToNoNeighbour(t *testing.T) {
 		}
 		n.expect("the node", n.pods[0], "tcp", 80, "n")
 
-		// Its port need not be on record: another plugin has made it.
-		delete(n.bridge.Ports, "veth0")
+		// Another plugin has attached both.
+		n.bridge.Ports, n.bridge.Others = nil, []string{"veth0", "veth1"}
 		n.apply(policy.NewCompiler(), n.cluster(isolate(0, policy.Ingress)))
 		if reaches() {
 			t.Errorf("br_netfilter %s, subnets %v: %s is reached unrecorded", c.called, c.subnets, neighbour)
 		}
 		n.own()
+		n.bridge.Others = nil
 	}
 }
 
