@@ -124,7 +124,7 @@ func Of(conn *netlink.Conn, addresses []netip.Addr) (found []Connection, err err
 		wanted[a] = true
 	}
 	err = List(conn, unix.NFPROTO_UNSPEC, func(c Connection) {
-		if c.IsOf(wanted) {
+		if wanted[c.Source] || wanted[c.Answering] {
 			found = append(found, c.clone())
 		}
 	})
@@ -136,10 +136,10 @@ type Connection struct {
 	Protocol byte
 	Address  netip.Addr
 	Port     uint16
-	// source is who has sent it, and answering who answers: another one than Address where that is
+	// Source is who has sent it, and Answering who answers: another one than Address where that is
 	// translated.
-	source    netip.Addr
-	answering netip.Addr
+	Source    netip.Addr
+	Answering netip.Addr
 	// tuple is how the kernel names it, and id tells it from a later one of the same name.
 	tuple []byte
 	id    []byte
@@ -149,11 +149,6 @@ type Connection struct {
 func (c Connection) clone() Connection {
 	c.tuple, c.id = bytes.Clone(c.tuple), bytes.Clone(c.id)
 	return c
-}
-
-// IsOf reports whether one of some addresses has begun c or answers it.
-func (c Connection) IsOf(addresses map[netip.Addr]bool) bool {
-	return addresses[c.source] || addresses[c.answering]
 }
 
 // isTo reports whether c leads to one of some UDP ports.
@@ -181,7 +176,7 @@ func parse(body []byte) (c Connection) {
 		case ctaTupleOrig:
 			c.tuple = value
 		case ctaTupleReply:
-			c.answering = Connection{}.read(value).source
+			c.Answering = Connection{}.read(value).Source
 		case ctaID:
 			c.id = value
 		}
@@ -195,7 +190,7 @@ func (c Connection) read(tuple []byte) Connection {
 		netlink.Attributes(nest, func(inner uint16, value []byte) {
 			switch {
 			case kind == ctaTupleIP && (inner == ctaIPv4Src || inner == ctaIPv6Src):
-				c.source, _ = netip.AddrFromSlice(value)
+				c.Source, _ = netip.AddrFromSlice(value)
 			case kind == ctaTupleIP && (inner == ctaIPv4Dst || inner == ctaIPv6Dst):
 				c.Address, _ = netip.AddrFromSlice(value)
 			case kind == ctaTupleProto && inner == ctaProtoNum && len(value) == 1:

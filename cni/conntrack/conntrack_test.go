@@ -49,8 +49,8 @@ func TestParseTuple(t *testing.T) {
 	}
 
 	got = parse([]byte(answered))
-	if got.Address != netip.MustParseAddr("192.0.2.1") || got.source != netip.MustParseAddr("192.0.2.7") ||
-		got.answering != netip.MustParseAddr("10.1.0.9") || string(got.id) != "\x01\x02\x03\x04" {
+	if got.Address != netip.MustParseAddr("192.0.2.1") || got.Source != netip.MustParseAddr("192.0.2.7") ||
+		got.Answering != netip.MustParseAddr("10.1.0.9") || string(got.id) != "\x01\x02\x03\x04" {
 		t.Errorf("%+v", got)
 	}
 	for i := range len(answered) {

@@ -225,8 +225,8 @@ func (p pass) bridge(subnets []netip.Prefix, records []hold.Record) (b filter.Br
 	return b, nil
 }
 
-// findOthers adds the ports of pods that are not on record. While links come and go all the time, those of the
-// last pass count.
+// findOthers adds the ports of pods that are not on record. While links come and go all the time, those of
+// the last pass count.
 func (p pass) findOthers(of rtnl.Link, b *filter.Bridge) error {
 	links, err := p.host.Links()
 	if err != nil && !errors.Is(err, netlink.ErrChanging) {
@@ -235,7 +235,8 @@ func (p pass) findOthers(of rtnl.Link, b *filter.Bridge) error {
 	if err == nil {
 		p.others = nil
 		for _, l := range links {
-			if _, known := b.Ports[l.Name]; l.Master == of.Index && l.Kind == rtnl.KindVeth && !known {
+			isOfPod := l.Master == of.Index && l.Kind == rtnl.KindVeth
+			if _, known := b.Ports[l.Name]; isOfPod && !known {
 				p.others = append(p.others, l.Name)
 			}
 		}

@@ -74,7 +74,12 @@ func (n *node) do(f func() error) {
 // start is a start of trivet-netd that has its lists. Passes are made by the test.
 func (n *node) start() (p pass) {
 	n.t.Helper()
-	cfg := Config{NodeName: "a", Network: "test", Bridge: "br0", Pool: n.pool}
+	cfg := Config{
+		NodeName: "a",
+		Network:  "test",
+		Bridge:   "br0",
+		Pool:     n.pool,
+	}
 	p.Enforcer = New(n.api.Client(), cfg, func() {}, slog.New(slog.DiscardHandler))
 	var running sync.WaitGroup
 	n.t.Cleanup(running.Wait)

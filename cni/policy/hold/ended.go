@@ -3,8 +3,11 @@ package hold
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/trivet-node/trivet/cni/conntrack"
 	"github.com/trivet-node/trivet/cni/netlink"
@@ -15,7 +18,12 @@ import (
 // another pod has them. That takes a walk over all that is tracked, some 10 ms: trivet-netd makes it for many
 // addresses at once, and the plugin where an address comes back sooner.
 
-const endedDir = "ended"
+// ended is the directory of the addresses that were a pod's, each of them an empty file.
+type ended string
+
+func (n Network) ended() ended { return ended(n.dir("ended")) }
+
+func (e ended) file(a netip.Addr) string { return filepath.Join(string(e), a.String()) }
 
 // leave puts down that connections of addresses may be left. The pod has gone, and its addresses are reserved
 // yet.
@@ -24,19 +32,13 @@ func (n Network) leave(addresses []netip.Addr) error {
 	if !n.Known() {
 		return nil
 	}
-
-	err := os.MkdirAll(n.dir(endedDir), 0o755)
-	for _, a := range addresses {
-		if err == nil {
-			err = os.WriteFile(n.dir(endedDir, a.String()), nil, 0o644)
-		}
-	}
+	err := n.ended().add(addresses)
 	if err == nil {
 		return nil
 	}
 
 	// Pods end on a full disk, too.
-	if err := n.forgetConnections(addresses); err != nil {
+	if err := forgetConnections(addresses); err != nil {
 		return fmt.Errorf("addresses %v cannot be used again: %w", addresses, err)
 	}
 	return nil
@@ -44,105 +46,97 @@ func (n Network) leave(addresses []netip.Addr) error {
 
 // takeOver makes addresses of former pods a new pod's. Without policies all was allowed.
 func (n Network) takeOver(addresses []netip.Addr) error {
-	var again []netip.Addr
-	for _, a := range addresses {
-		if _, err := os.Lstat(n.dir(endedDir, a.String())); !errors.Is(err, os.ErrNotExist) {
-			again = append(again, a)
-		}
-	}
+	again := slices.DeleteFunc(slices.Clone(addresses), func(a netip.Addr) bool {
+		_, err := os.Lstat(n.ended().file(a))
+		return errors.Is(err, os.ErrNotExist)
+	})
 	if len(again) == 0 {
 		return nil
 	}
 
-	if n.anyPolicies() {
-		if err := n.forgetConnections(again); err != nil {
+	namespaces, err := os.ReadDir(n.dir(namespacesDir))
+	if err != nil || len(namespaces) > 0 {
+		if err := forgetConnections(again); err != nil {
 			return err
 		}
 	}
-	return n.removeLeft(again)
+	return n.ended().remove(again)
 }
 
 // Clear deletes the connections of pods that have ended, where no pod has their addresses again.
 func (n Network) Clear() error {
-	before := n.left()
+	before := n.ended().list()
 	if len(before) == 0 {
 		return nil
 	}
 
-	var addresses []netip.Addr
-	for a := range before {
-		addresses = append(addresses, a)
-	}
 	conn, err := netlink.Open(netlink.Netfilter)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	found, err := conntrack.Of(conn, addresses)
+	found, err := conntrack.Of(conn, slices.Collect(maps.Keys(before)))
 	if err != nil {
 		return fmt.Errorf("look for connections of pods that have ended: %w", err)
 	}
 
 	// The walk was without the lock: a pod that has begun meanwhile has taken the file away, and what was
-	// found is not its own.
+	// found may be its own.
 	return n.Pool.Locked(func() error {
-		now := n.left()
-		gone := map[netip.Addr]bool{}
-		var same []netip.Addr
-		for a, file := range before {
-			if now[a] != nil && os.SameFile(file, now[a]) && file.ModTime().Equal(now[a].ModTime()) {
-				gone[a] = true
-				same = append(same, a)
-			}
-		}
-
-		var ended []conntrack.Connection
-		for _, c := range found {
-			if c.IsOf(gone) {
-				ended = append(ended, c)
-			}
-		}
-		if err := conntrack.Delete(conn, ended); err != nil {
+		now := n.ended().list()
+		maps.DeleteFunc(before, func(a netip.Addr, file os.FileInfo) bool {
+			return now[a] == nil || !os.SameFile(file, now[a]) || !file.ModTime().Equal(now[a].ModTime())
+		})
+		found := slices.DeleteFunc(found, func(c conntrack.Connection) bool {
+			return before[c.Source] == nil && before[c.Answering] == nil
+		})
+		if err := conntrack.Delete(conn, found); err != nil {
 			return fmt.Errorf("forget connections of pods that have ended: %w", err)
 		}
-		return n.removeLeft(same)
+		return n.ended().remove(slices.Collect(maps.Keys(before)))
 	})
 }
 
-// left are the addresses of pods that have ended, with their files.
-func (n Network) left() map[netip.Addr]os.FileInfo {
-	entries, _ := os.ReadDir(n.dir(endedDir))
-	left := map[netip.Addr]os.FileInfo{}
-	for _, e := range entries {
-		a, err := netip.ParseAddr(e.Name())
+func (e ended) add(addresses []netip.Addr) error {
+	if err := os.MkdirAll(string(e), 0o755); err != nil {
+		return err
+	}
+	for _, a := range addresses {
+		if err := os.WriteFile(e.file(a), nil, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list returns the addresses with their files.
+func (e ended) list() map[netip.Addr]os.FileInfo {
+	entries, _ := os.ReadDir(string(e))
+	all := map[netip.Addr]os.FileInfo{}
+	for _, entry := range entries {
+		a, err := netip.ParseAddr(entry.Name())
 		if err != nil {
 			continue
 		}
-		if file, err := e.Info(); err == nil {
-			left[a] = file
+		if file, err := entry.Info(); err == nil {
+			all[a] = file
 		}
 	}
-	return left
+	return all
 }
 
-func (n Network) removeLeft(addresses []netip.Addr) error {
+func (e ended) remove(addresses []netip.Addr) error {
 	var errs []error
 	for _, a := range addresses {
-		if err := os.Remove(n.dir(endedDir, a.String())); !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(e.file(a)); !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// anyPolicies reports whether some namespace has policies.
-func (n Network) anyPolicies() bool {
-	entries, err := os.ReadDir(n.dir(namespacesDir))
-	return len(entries) > 0 || err != nil && !errors.Is(err, os.ErrNotExist)
-}
-
 // forgetConnections deletes the tracked connections of addresses.
-func (n Network) forgetConnections(addresses []netip.Addr) error {
+func forgetConnections(addresses []netip.Addr) error {
 	conn, err := netlink.Open(netlink.Netfilter)
 	if err != nil {
 		return err
