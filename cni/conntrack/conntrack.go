@@ -1,8 +1,9 @@
-// Package conntrack deletes tracked connections to host ports: their translation was decided with their first
-// packet, and is kept for as long as packets come.
+// Package conntrack deletes tracked connections. What was decided with their first packet, such as the
+// translation of a host port or that a network policy allows it, is kept for as long as packets come.
 package conntrack
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -21,8 +22,12 @@ const (
 	ctDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
 
 	ctaTupleOrig  = 1
+	ctaTupleReply = 2
+	ctaID         = 12
 	ctaTupleIP    = 1
+	ctaIPv4Src    = 1
 	ctaIPv4Dst    = 2
+	ctaIPv6Src    = 3
 	ctaIPv6Dst    = 4
 	ctaTupleProto = 2
 	ctaProtoNum   = 1
@@ -66,30 +71,27 @@ func forget(conn *netlink.Conn, nfproto byte, ports []Port) error {
 		return nil
 	}
 
-	var deletions []*netlink.Message
+	var found []Connection
 	err := List(conn, nfproto, func(c Connection) {
-		if !c.isTo(ports) {
-			return
+		if c.isTo(ports) {
+			found = append(found, c.clone())
+		}
+	})
+	return errors.Join(err, Delete(conn, found))
+}
+
+// Delete deletes tracked connections, of which some may have ended.
+func Delete(conn *netlink.Conn, all []Connection) error {
+	for part := range slices.Chunk(all, batch) {
+		var deletions []*netlink.Message
+		for _, c := range part {
+			deletions = append(deletions, c.deletion())
 		}
 
-		m := netlink.NewMessage("delete tracked connection", ctDelete, 0, nft.Header(nfproto))
-		deletions = append(deletions, m.Bytes(ctaTupleOrig|unix.NLA_F_NESTED, c.tuple))
-	})
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
-		// This kernel has no netlink for connection tracking: nothing can be deleted.
-		return nil
-	}
-
-	if err != nil {
-		return err
-	}
-
-	for part := range slices.Chunk(deletions, batch) {
-		errs, err := conn.Do(part...)
+		errs, err := conn.Do(deletions...)
 		if err != nil {
 			return err
 		}
-
 		for _, err := range errs {
 			if err != nil && !netlink.IsNotExist(err) {
 				return err
@@ -100,13 +102,53 @@ func forget(conn *netlink.Conn, nfproto byte, ports []Port) error {
 	return nil
 }
 
+// deletion deletes a connection, and not a later one of the same name.
+func (c Connection) deletion() *netlink.Message {
+	nfproto := byte(unix.NFPROTO_IPV4)
+	if c.Address.Is6() {
+		nfproto = unix.NFPROTO_IPV6
+	}
+	m := netlink.NewMessage("delete tracked connection", ctDelete, 0, nft.Header(nfproto))
+	m.Bytes(ctaTupleOrig|unix.NLA_F_NESTED, c.tuple)
+	if c.id != nil {
+		m.Bytes(ctaID, c.id)
+	}
+	return m
+}
+
+// Of lists the connections of some addresses: those that they began, and those that they answer, also behind
+// the address of a Service.
+func Of(conn *netlink.Conn, addresses []netip.Addr) (found []Connection, err error) {
+	wanted := map[netip.Addr]bool{}
+	for _, a := range addresses {
+		wanted[a] = true
+	}
+	err = List(conn, unix.NFPROTO_UNSPEC, func(c Connection) {
+		if wanted[c.Source] || wanted[c.Answering] {
+			found = append(found, c.clone())
+		}
+	})
+	return found, err
+}
+
 // Connection is what the first packet of a tracked connection was sent to.
 type Connection struct {
 	Protocol byte
 	Address  netip.Addr
 	Port     uint16
-	// tuple is how the kernel names it.
+	// Source is who has sent it, and Answering who answers: another one than Address where that is
+	// translated.
+	Source    netip.Addr
+	Answering netip.Addr
+	// tuple is how the kernel names it, and id tells it from a later one of the same name.
 	tuple []byte
+	id    []byte
+}
+
+// clone returns a connection to keep.
+func (c Connection) clone() Connection {
+	c.tuple, c.id = bytes.Clone(c.tuple), bytes.Clone(c.id)
+	return c
 }
 
 // isTo reports whether c leads to one of some UDP ports.
@@ -116,23 +158,39 @@ func (c Connection) isTo(ports []Port) bool {
 	})
 }
 
-// List calls visit with each tracked connection of an address family.
+// List calls visit with each tracked connection of an address family, or of all with NFPROTO_UNSPEC. What it
+// gets is valid during the call only. A kernel without netlink for connection tracking has none to show.
 func List(conn *netlink.Conn, nfproto byte, visit func(Connection)) error {
 	m := netlink.NewMessage("list tracked connections", ctGet, 0, nft.Header(nfproto))
-	return conn.Dump(m, func(_ uint16, body []byte) { visit(parse(body)) })
+	err := conn.Stream(m, func(_ uint16, body []byte) { visit(parse(body)) })
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
+		return nil
+	}
+	return err
 }
 
-// parse reads the tuple of a connection's first packet.
+// parse reads the tuples of a connection: those of its first packet and of the answer.
 func parse(body []byte) (c Connection) {
 	nft.Attributes(body, func(kind uint16, value []byte) {
-		if kind == ctaTupleOrig {
+		switch kind {
+		case ctaTupleOrig:
 			c.tuple = value
+		case ctaTupleReply:
+			c.Answering = Connection{}.read(value).Source
+		case ctaID:
+			c.id = value
 		}
 	})
+	return c.read(c.tuple)
+}
 
-	netlink.Attributes(c.tuple, func(kind uint16, nest []byte) {
+// read reads a tuple.
+func (c Connection) read(tuple []byte) Connection {
+	netlink.Attributes(tuple, func(kind uint16, nest []byte) {
 		netlink.Attributes(nest, func(inner uint16, value []byte) {
 			switch {
+			case kind == ctaTupleIP && (inner == ctaIPv4Src || inner == ctaIPv6Src):
+				c.Source, _ = netip.AddrFromSlice(value)
 			case kind == ctaTupleIP && (inner == ctaIPv4Dst || inner == ctaIPv6Dst):
 				c.Address, _ = netip.AddrFromSlice(value)
 			case kind == ctaTupleProto && inner == ctaProtoNum && len(value) == 1:
@@ -142,6 +200,5 @@ func parse(body []byte) (c Connection) {
 			}
 		})
 	})
-
 	return c
 }

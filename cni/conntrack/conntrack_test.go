@@ -37,12 +37,23 @@ const tuple = "\x02\x00\x00\x00" + "\x34\x00\x01\x80" +
 	"\x1c\x00\x02\x80" + "\x05\x00\x01\x00\x11\x00\x00\x00" + "\x06\x00\x02\x00\x30\x39\x00\x00" +
 	"\x06\x00\x03\x00\x00\x35\x00\x00"
 
+// answered has that of the answer, which comes from a pod, and an identity.
+const answered = tuple + "\x18\x00\x02\x80" +
+	"\x14\x00\x01\x80" + "\x08\x00\x01\x00\x0a\x01\x00\x09" + "\x08\x00\x02\x00\xc0\x00\x02\x07" +
+	"\x08\x00\x0c\x00\x01\x02\x03\x04"
+
 func TestParseTuple(t *testing.T) {
 	got := parse([]byte(tuple))
 	if got.Protocol != 17 || got.Address != netip.MustParseAddr("192.0.2.1") || got.Port != 53 {
 		t.Errorf("%+v", got)
 	}
-	for i := range len(tuple) {
-		parse([]byte(tuple[:i]))
+
+	got = parse([]byte(answered))
+	if got.Address != netip.MustParseAddr("192.0.2.1") || got.Source != netip.MustParseAddr("192.0.2.7") ||
+		got.Answering != netip.MustParseAddr("10.1.0.9") || string(got.id) != "\x01\x02\x03\x04" {
+		t.Errorf("%+v", got)
+	}
+	for i := range len(answered) {
+		parse([]byte(answered[:i]))
 	}
 }

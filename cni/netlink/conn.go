@@ -156,6 +156,13 @@ func (c *Conn) Dump(m *Message, visit func(kind uint16, body []byte)) error {
 	return fmt.Errorf("%s: %w", m.op, ErrChanging)
 }
 
+// Stream is Dump for a list that may be long: nothing of it is kept, visit sees each entry as it comes, and
+// what changes meanwhile may be missing or come twice. The body is valid during the call only.
+func (c *Conn) Stream(m *Message, visit func(kind uint16, body []byte)) error {
+	_, err := c.request(m, unix.NLM_F_DUMP, visit)
+	return err
+}
+
 // request sends one message and reads until the kernel says that its answer is complete. It reports false for
 // consistent when the kernel says that what it listed has changed meanwhile.
 func (c *Conn) request(

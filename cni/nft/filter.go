@@ -47,6 +47,26 @@ func (f Family) IsProtocol() []expr.Any {
 	}
 }
 
+// IsNotOfType: @ll,96,16 != { KINDS }. Unlike meta protocol, this is the type of a VLAN tag if there is one,
+// also of a tag that the interface has taken out of the frame.
+func IsNotOfType(kinds ...uint16) []expr.Any {
+	const offset, size = 12, 2
+	all := []expr.Any{&expr.Payload{
+		DestRegister: Reg0,
+		Base:         expr.PayloadBaseLLHeader,
+		Offset:       offset,
+		Len:          size,
+	}}
+	for _, kind := range kinds {
+		all = append(all, &expr.Cmp{
+			Op:       expr.CmpOpNeq,
+			Register: Reg0,
+			Data:     binaryutil.BigEndian.PutUint16(kind),
+		})
+	}
+	return all
+}
+
 // SendTo: meta pkttype set host, ether daddr set MAC.
 func SendTo(mac net.HardwareAddr) []expr.Any {
 	return []expr.Any{

@@ -78,6 +78,10 @@ type Enforcer struct {
 	// wake holds one request for a pass.
 	wake    chan struct{}
 	backoff retry.Backoff
+	// cleared is when connections of ended pods were forgotten last.
+	cleared time.Time
+	// others are the ports of pods that are not on record.
+	others []string
 
 	// mu guards the rest.
 	mu      sync.Mutex
@@ -116,15 +120,25 @@ func (e *Enforcer) Wake() {
 	}
 }
 
-// SetSubnets says which addresses the pods of this node have.
+// ErrNoSubnets is the state of a node whose pod CIDRs are not known yet: rules for frames that are in the
+// kernel are not replaced by ones without them.
+var ErrNoSubnets = errors.New("network policies: waiting for this node's pod CIDRs")
+
+// SetSubnets says which addresses the pods of this node have. A Node that has none takes none from pods that
+// run.
 func (e *Enforcer) SetSubnets(subnets []netip.Prefix) {
 	e.mu.Lock()
-	same := slices.Equal(e.subnets, subnets)
-	e.subnets = slices.Clone(subnets)
-	e.mu.Unlock()
-	if !same {
-		e.Wake()
+	defer e.mu.Unlock()
+	if len(subnets) == 0 || slices.Equal(e.subnets, subnets) {
+		return
 	}
+
+	e.subnets = slices.Clone(subnets)
+	if errors.Is(e.report.Err, ErrNoSubnets) {
+		// What is wrong with these, if anything, is for the next pass to say.
+		e.report.Err = policies.ErrNoListYet
+	}
+	e.Wake()
 }
 
 // Report returns what the last pass found.

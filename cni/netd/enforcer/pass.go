@@ -2,6 +2,7 @@ package enforcer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -73,19 +74,23 @@ func (p pass) enforce(r *Report) error {
 	r.Compiled = time.Since(began)
 
 	// From here on pods of these namespaces are held; a pod that is being added now was so before, or its
-	// namespace had no policies that anybody knew of.
-	if err := p.network.Announce(state.Namespaces); err != nil {
-		return err
+	// namespace had no policies that anybody knew of. Rules follow even if that cannot be recorded, since it
+	// is of pods to come.
+	announced := p.network.Announce(state.Namespaces)
+	if len(subnets) == 0 && !state.IsEmpty() {
+		return errors.Join(announced, ErrNoSubnets)
 	}
 
-	link, err := p.bridge(subnets, local.records)
-	if err != nil {
+	var link filter.Bridge
+	if !state.IsEmpty() {
+		link, err = p.bridge(subnets, local.records)
+	}
+	if err == nil {
+		r.Changed, err = p.filter.Apply(state, link)
+	}
+	if err := errors.Join(announced, err); err != nil {
 		return err
 	}
-	if r.Changed, err = p.filter.Apply(state, link); err != nil {
-		return err
-	}
-
 	if p.filter.LacksFrames() {
 		r.Lacks = "the kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE): " +
 			"a pod with CAP_NET_RAW can send frames to its neighbours past network policies"
@@ -94,7 +99,16 @@ func (p pass) enforce(r *Report) error {
 	if err := p.release(local, cluster.Pods, state); err != nil {
 		return err
 	}
-	return p.network.Tidy()
+	return errors.Join(p.network.Tidy(), p.clear())
+}
+
+// clear forgets the connections of pods that have ended, of many at once.
+func (p pass) clear() error {
+	if time.Since(p.cleared) < recheck/2 {
+		return nil
+	}
+	p.cleared = time.Now()
+	return p.network.Clear()
 }
 
 // local is what is known on the node itself of its pods.
@@ -195,6 +209,9 @@ func (p pass) bridge(subnets []netip.Prefix, records []hold.Record) (b filter.Br
 	for _, r := range records {
 		b.Ports[bridge.HostName(p.network.Name, r.Owner)] = r.Addresses
 	}
+	if err := p.findOthers(link, &b); err != nil {
+		return b, err
+	}
 
 	for _, s := range subnets {
 		name := "net/bridge/bridge-nf-call-iptables"
@@ -206,6 +223,26 @@ func (p pass) bridge(subnets []netip.Prefix, records []hold.Record) (b filter.Br
 		}
 	}
 	return b, nil
+}
+
+// findOthers adds the ports of pods that are not on record. While links come and go all the time, those of
+// the last pass count.
+func (p pass) findOthers(of rtnl.Link, b *filter.Bridge) error {
+	links, err := p.host.Links()
+	if err != nil && !errors.Is(err, netlink.ErrChanging) {
+		return err
+	}
+	if err == nil {
+		p.others = nil
+		for _, l := range links {
+			isOfPod := l.Master == of.Index && l.Kind == rtnl.KindVeth
+			if _, known := b.Ports[l.Name]; isOfPod && !known {
+				p.others = append(p.others, l.Name)
+			}
+		}
+	}
+	b.Others = p.others
+	return nil
 }
 
 // release lets go the pods whose rules are written, and addresses that no record is about. A pod that is not

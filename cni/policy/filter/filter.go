@@ -1,12 +1,13 @@
 // Package filter keeps the nftables tables by which network policies are in force on a node:
 //
 //	table inet policy_NETWORK
-//	  chain forward           what is established passes; then by the source, and then by the destination:
+//	  chain egress            what is established passes, the rest by its source
+//	  chain ingress           behind it, the same by the destination
 //	  map egress4, ingress4   { pod address : goto profile }
 //	  chain profileN          drops what none of its maps leads to
 //	  map peersN_4            { address of a pod : what is allowed }
 //	  map blocksN_4           { interval of addresses : what is allowed }
-//	  set portsM              { protocol . ports }, with a chain for each direction that allows them
+//	  set portsM              { protocol . ports }, with a chain that allows them
 //	  set self4               { pod address . the same }
 //	  (and maps for IPv6)
 //	table bridge policy_NETWORK
@@ -20,6 +21,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"sync"
 
 	"github.com/google/nftables"
@@ -112,7 +115,7 @@ func (f *Filter) Apply(s *policy.State, b Bridge) (changed bool, err error) {
 }
 
 // probe asks once whether the kernel has tables for bridges: without them (CONFIG_NF_TABLES_BRIDGE) policies
-// are in force for what is routed.
+// are in force for what is routed. Many kernels make the table nevertheless, and refuse its chains.
 func (f *Filter) probe() error {
 	if f.frames != nil {
 		return nil
@@ -123,15 +126,28 @@ func (f *Filter) probe() error {
 		return err
 	}
 	table := &nftables.Table{Name: f.name() + "_probe", Family: nftables.TableFamilyBridge}
-	t.AddTable(table)
+	t.renew(table)
+	t.update(newLayout(table), layoutOfBridge(table, sample))
 	t.DelTable(table)
 	err = t.commit()
 
-	if lacks := errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT); lacks || err == nil {
+	if lacks := isLacking(err); lacks || err == nil {
 		f.frames = new(!lacks)
 		return nil
 	}
 	return fmt.Errorf("look for nftables of bridges: %w", err)
+}
+
+// sample has rules of all kinds that there are for frames.
+var sample = Bridge{
+	MAC:     make(net.HardwareAddr, 6),
+	Subnets: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/64")},
+}
+
+// isLacking reports whether the kernel refuses a family, or a kind of chain or expression (ENOENT: what is
+// deleted by the same transaction is there).
+func isLacking(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.ENOENT)
 }
 
 // LacksFrames reports whether the kernel has no tables for bridges, as far as Apply has asked.

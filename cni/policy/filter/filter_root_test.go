@@ -159,15 +159,7 @@ func TestAnUpdateWritesOnlyWhatDiffers(t *testing.T) {
 // With CAP_NET_RAW a pod can also write another source.
 func TestAPodSendsFromItsOwnAddressesOnly(t *testing.T) {
 	n := newNode(t, 3)
-	var packets net.PacketConn
-	err := namespace.Do(func() (err error) {
-		packets, err = net.ListenPacket("udp", ":99")
-		return err
-	}, n.pods[0].netns)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = packets.Close() }()
+	packets := n.listen(n.pods[0])
 
 	// Only pod 2 may send to pod 0. Pod 1 takes its addresses.
 	allow := policy.Rule{Peers: []policy.Peer{{Pods: only(2)}}}
@@ -194,10 +186,7 @@ func TestAPodSendsFromItsOwnAddressesOnly(t *testing.T) {
 		t.Fatal("the packets that the test sends do not arrive without the rule either")
 	}
 
-	n.bridge.Ports = map[string][]netip.Addr{}
-	for i, p := range n.pods {
-		n.bridge.Ports[fmt.Sprint("veth", i)] = []netip.Addr{p.v4, p.v6}
-	}
+	n.own()
 	n.apply(compiler, n.cluster(isolate(0, policy.Ingress, allow)))
 	if arrives(n.pods[2].v4, n.pods[0].v4) || arrives(n.pods[2].v6, n.pods[0].v6) {
 		t.Error("pod 1 sends in the name of pod 2")

@@ -110,9 +110,9 @@ func layoutOf(table *nftables.Table, s *policy.State, numbers *portNumbers) *lay
 	l.addFixed()
 
 	used := map[policy.Ports]uint32{}
-	verdict := func(d policy.Direction, p policy.Ports) expr.Verdict {
+	verdict := func(p policy.Ports) expr.Verdict {
 		if p == policy.AllTraffic {
-			return allowed(d)
+			return allow
 		}
 		if used[p] == 0 {
 			used[p] = numbers.of[p]
@@ -121,7 +121,7 @@ func layoutOf(table *nftables.Table, s *policy.State, numbers *portNumbers) *lay
 			numbers.next++
 			used[p] = numbers.next
 		}
-		return expr.Verdict{Kind: expr.VerdictJump, Chain: l.addPorts(d, p, used[p])}
+		return expr.Verdict{Kind: expr.VerdictJump, Chain: l.addPorts(p, used[p])}
 	}
 
 	for n, p := range s.Profiles {
@@ -133,7 +133,7 @@ func layoutOf(table *nftables.Table, s *policy.State, numbers *portNumbers) *lay
 			to := expr.Verdict{Kind: expr.VerdictGoto, Chain: profileChain(n)}
 			l.sets[d.String()+f.suffix].elements[string(a.AsSlice())] = element{verdict: to}
 			self := string(a.AsSlice())
-			l.sets["self"+f.suffix].elements[self+self] = element{}
+			l.sets[f.self()].elements[self+self] = element{}
 		}
 	}
 
@@ -144,9 +144,7 @@ func layoutOf(table *nftables.Table, s *policy.State, numbers *portNumbers) *lay
 func profileChain(n uint32) string { return fmt.Sprint("profile", n) }
 
 // addProfile adds the chain of a profile, and the maps of those that it has something with.
-func (l *layout) addProfile(
-	n uint32, p *policy.Profile, verdict func(policy.Direction, policy.Ports) expr.Verdict,
-) {
+func (l *layout) addProfile(n uint32, p *policy.Profile, verdict func(policy.Ports) expr.Verdict) {
 	var maps []profileMap
 	into := func(kind string, a netip.Addr) *set {
 		f := familyOf(a)
@@ -158,11 +156,11 @@ func (l *layout) addProfile(
 	}
 
 	for a, ports := range p.Peers {
-		into("peers", a).elements[string(a.AsSlice())] = element{verdict: verdict(p.Direction, ports)}
+		into("peers", a).elements[string(a.AsSlice())] = element{verdict: verdict(ports)}
 	}
 	for _, i := range p.Blocks {
 		s := into("blocks", i.First)
-		s.elements[string(i.First.AsSlice())] = element{verdict: verdict(p.Direction, i.Ports)}
+		s.elements[string(i.First.AsSlice())] = element{verdict: verdict(i.Ports)}
 		// An interval up to the last address has no end.
 		if end := i.Last.Next(); end.IsValid() {
 			s.elements[string(end.AsSlice())+endMark] = element{isEnd: true}
@@ -171,17 +169,16 @@ func (l *layout) addProfile(
 
 	others := expr.Verdict{Kind: expr.VerdictContinue}
 	if p.Any != "" {
-		others = verdict(p.Direction, p.Any)
+		others = verdict(p.Any)
 	}
 	l.chains[profileChain(n)] = newProfileChain(p.Direction, others, maps)
 }
 
-// addPorts adds the set of what is allowed, and the chain that allows it, and returns the chain's name.
-func (l *layout) addPorts(d policy.Direction, p policy.Ports, n uint32) string {
+// addPorts adds the set of what is allowed, and the chain that allows it, and returns the name of both.
+func (l *layout) addPorts(p policy.Ports, n uint32) string {
 	name := fmt.Sprint("ports", n)
-	to := d.String() + "_" + name
-	if l.chains[to] != nil {
-		return to
+	if l.chains[name] != nil {
+		return name
 	}
 
 	s := l.set(name, setKind{key: "port", interval: true})
@@ -189,8 +186,8 @@ func (l *layout) addPorts(d policy.Direction, p policy.Ports, n uint32) string {
 		first, last := portKey(span.Protocol, span.First), portKey(span.Protocol, span.Last)
 		s.elements[first] = element{end: last}
 	}
-	l.chains[to] = newPortsChain(d, name)
-	return to
+	l.chains[name] = newPortsChain(name)
+	return name
 }
 
 // portKey is the key of a port. The parts of a concatenation are padded to 4 bytes.

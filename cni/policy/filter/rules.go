@@ -19,50 +19,44 @@ func newRule(parts ...[]expr.Any) rule { return slices.Concat(parts...) }
 // counterName is that of the packets that were dropped in a direction.
 func counterName(d policy.Direction) string { return "dropped_" + d.String() }
 
-// ingressChain judges what the source may send; it ends with a verdict, so that a chain may go to it.
-const ingressChain = "ingress"
+// allow ends a chain at the hook: the next one there is asked.
+var allow = expr.Verdict{Kind: expr.VerdictAccept}
 
-// allowed is what becomes of a packet that a direction allows: what the source may send is for the
-// destination to judge.
-func allowed(d policy.Direction) expr.Verdict {
-	if d == policy.Egress {
-		return expr.Verdict{Kind: expr.VerdictGoto, Chain: ingressChain}
-	}
-	return expr.Verdict{Kind: expr.VerdictAccept}
-}
-
-// addFixed adds what is the same for all states.
+// addFixed adds what is the same for all states. Each direction has a chain at the hook, one behind the
+// other: the kernel checks what a chain leads to by every way, so that with one that leads to the other it
+// would look at each element of ingress for each element of egress.
 func (l *layout) addFixed() {
-	forward := &chain{hook: nftables.ChainHookForward}
-	ingress := &chain{}
-	forward.rules = append(forward.rules, newRule(nft.IsKnown(), nft.Verdict(expr.VerdictAccept)))
 	for _, f := range []family{v4, v6} {
-		self := "self" + f.suffix
-		l.set(self, setKind{key: f.key + " " + f.key})
-		forward.rules = append(forward.rules, newRule(
-			f.IsFamily(),
-			f.LoadAddress(f.Source, nft.Reg0),
-			f.LoadAddress(f.Destination, nft.Reg0+uint32(f.Size)/4),
-			nft.InSet(&nftables.Set{Name: self}),
-			nft.Verdict(expr.VerdictAccept),
-		))
+		l.set(f.self(), setKind{key: f.key + " " + f.key})
 	}
 
-	for _, f := range []family{v4, v6} {
-		for d, c := range map[policy.Direction]*chain{policy.Egress: forward, policy.Ingress: ingress} {
+	for priority, d := range []policy.Direction{policy.Egress, policy.Ingress} {
+		c := &chain{hook: nftables.ChainHookForward, priority: nftables.ChainPriority(priority)}
+		c.rules = append(c.rules, newRule(nft.IsKnown(), nft.Verdict(expr.VerdictAccept)))
+		for _, f := range []family{v4, v6} {
 			name := d.String() + f.suffix
 			l.set(name, setKind{key: f.key, verdicts: true})
-			c.rules = append(c.rules, newRule(
+			c.rules = append(c.rules, f.acceptSelf(), newRule(
 				f.IsFamily(),
 				f.LoadAddress(f.own(d), nft.Reg0),
 				nft.VerdictOf(name),
 			))
 		}
+		l.chains[d.String()] = c
 	}
+}
 
-	forward.rules = append(forward.rules, newRule(nft.Goto(ingressChain)))
-	ingress.rules = append(ingress.rules, newRule(nft.Verdict(expr.VerdictAccept)))
-	l.chains["forward"], l.chains[ingressChain] = forward, ingress
+func (f family) self() string { return "self" + f.suffix }
+
+// acceptSelf accepts what a pod sends to itself by a Service.
+func (f family) acceptSelf() rule {
+	return newRule(
+		f.IsFamily(),
+		f.LoadAddress(f.Source, nft.Reg0),
+		f.LoadAddress(f.Destination, nft.Reg0+uint32(f.Size)/4),
+		nft.InSet(&nftables.Set{Name: f.self()}),
+		nft.Verdict(expr.VerdictAccept),
+	)
 }
 
 // own and peer are where the addresses of the local pod and of the other end are in the IP header.
@@ -110,12 +104,11 @@ func newProfileChain(d policy.Direction, others expr.Verdict, maps []profileMap)
 }
 
 // newPortsChain returns the chain that allows the ports of a set.
-func newPortsChain(d policy.Direction, set string) *chain {
-	verdict := allowed(d)
+func newPortsChain(set string) *chain {
 	return &chain{rules: []rule{newRule(
 		nft.LoadProtocol(nft.Reg0),
 		nft.LoadPort(nft.Reg0+1),
 		nft.InSet(&nftables.Set{Name: set}),
-		[]expr.Any{&verdict},
+		[]expr.Any{&allow},
 	)}}
 }

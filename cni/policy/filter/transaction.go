@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	mdnetlink "github.com/mdlayher/netlink"
 
@@ -121,6 +122,10 @@ func (t *transaction) addSet(table *nftables.Table, name string, kind setKind) {
 		Concatenation: strings.Contains(kind.key, " ") || kind.key == "port",
 		Interval:      kind.interval,
 		IsMap:         kind.verdicts,
+	}
+	if kind.key == "ifname" {
+		// For nft(8), which would list names as empty.
+		s.KeyByteOrder = binaryutil.NativeEndian
 	}
 	if kind.verdicts {
 		s.DataType = nftables.TypeVerdict

@@ -7,6 +7,7 @@
 //
 //	DIR/.policy/pods/HASH       the pod of an attachment, until it ends
 //	DIR/.policy/namespaces/NS   a namespace with policies, over a reboot as well
+//	DIR/.policy/ended/ADDRESS   was a pod's, and connections of that may still be tracked
 //	DIR/.policy/serving         is locked while trivet-netd looks after policies
 //	table inet hold_NETWORK     the sets held4, held6 and the rules that drop
 package hold
@@ -72,9 +73,11 @@ func (n Network) Begin(r Record) (held bool, err error) {
 			return err
 		}
 		if held = n.hasPolicies(r.Namespace); held {
-			return n.hold(r.Addresses)
+			if err := n.hold(r.Addresses); err != nil {
+				return err
+			}
 		}
-		return nil
+		return n.takeOver(r.Addresses)
 	})
 	return held, err
 }
@@ -113,7 +116,7 @@ func (n Network) End(owner ipam.Owner) error {
 
 	// What cannot be read names no addresses that could be held.
 	if err == nil {
-		if err := n.Release(r.Addresses); err != nil {
+		if err := errors.Join(n.Release(r.Addresses), n.leave(r.Addresses)); err != nil {
 			return err
 		}
 	}

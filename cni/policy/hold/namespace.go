@@ -82,6 +82,7 @@ func (n Network) Forget() error {
 		return errors.Join(
 			n.removeTable(),
 			os.RemoveAll(n.dir(namespacesDir)),
+			os.RemoveAll(string(n.ended())),
 			os.RemoveAll(n.dir(servingFile)),
 		)
 	})
