@@ -121,8 +121,8 @@ func record(t *testing.T, pool *ipam.Pool, owner ipam.Owner, ports ...hostnat.Po
 	}
 }
 
-// ownData gives the test a /var/lib/cni of its own. The directory is mounted on, which may have to be made: it
-// is the host's, and goes again if it is empty then.
+// ownData gives the test a /var/lib/cni of its own. The directory is mounted on, which may have to be made:
+// it is the host's, and goes again if it is empty then.
 func ownData(t *testing.T) {
 	t.Helper()
 	err := os.Mkdir("/var/lib/cni", 0o755)

@@ -80,7 +80,7 @@ func (n Network) isServed() bool {
 func (n Network) Forget() error {
 	return n.Pool.Locked(func() error {
 		return errors.Join(
-			n.removeTable(),
+			n.table().remove(),
 			os.RemoveAll(n.dir(namespacesDir)),
 			os.RemoveAll(string(n.ended())),
 			os.RemoveAll(n.dir(servingFile)),

@@ -179,13 +179,12 @@ func (n Network) Tidy() error {
 		if err != nil || len(held) > 0 {
 			return err
 		}
-		return n.removeTable()
+		return n.table().remove()
 	})
 }
 
-// removeTable removes the table, if there is one. The caller holds the pool's lock.
-func (n Network) removeTable() error {
-	t := n.table()
+// remove removes the table, if there is one. The caller holds the pool's lock.
+func (t table) remove() error {
 	return t.read(func(nft.Reader) error {
 		c, err := nftables.New()
 		if err != nil {
