@@ -46,10 +46,10 @@ func TestWhatIsTooMuchForANodeIsThatOfTheLargestNamespaces(t *testing.T) {
 	}
 	c.Namespaces["elsewhere"] = labels.Set{}
 
-	// Each has some 9,000 addresses for each profile: 8 for the first ones, and more for the last two.
+	// Each has some 9,000 addresses for each profile: 8 for most, and more for the first and the last one.
 	for n, name := range names {
 		profiles := 8
-		if n >= 6 {
+		if n%7 == 0 {
 			profiles = 19
 		}
 		addProfiles(&c, name, profiles, policy.Rule{Peers: []policy.Peer{everyPod}})
@@ -57,7 +57,7 @@ func TestWhatIsTooMuchForANodeIsThatOfTheLargestNamespaces(t *testing.T) {
 
 	s := policy.NewCompiler().Compile(c)
 	all := strings.Join(s.Problems, " ")
-	if len(s.Problems) != 2*19 || !strings.Contains(all, " ns6/") || !strings.Contains(all, " ns7/") {
+	if len(s.Problems) != 2*19 || !strings.Contains(all, " ns0/") || !strings.Contains(all, " ns7/") {
 		t.Errorf("%d policies are refused: %.300s", len(s.Problems), all)
 	}
 	if n := elementsOf(s); n > 600_000 || n < 400_000 {
@@ -75,7 +75,7 @@ func TestIntervalsAndPortsCount(t *testing.T) {
 	}
 	addProfiles(&c, "intervals", 100, policy.Rule{Peers: peers})
 
-	for i := range 10 {
+	for i := range 2 {
 		p := isolating("ports", i)
 		for n := range 1400 {
 			n += 1400 * i
@@ -88,7 +88,7 @@ func TestIntervalsAndPortsCount(t *testing.T) {
 	}
 
 	s := policy.NewCompiler().Compile(c)
-	if len(s.Problems) != 110 || elementsOf(s) != 0 {
+	if len(s.Problems) != 102 || elementsOf(s) != 0 {
 		t.Errorf("%d policies are refused, and there are %d elements", len(s.Problems), elementsOf(s))
 	}
 }

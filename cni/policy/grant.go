@@ -23,15 +23,15 @@ func (t *tenant) grantAll() bool {
 	return true
 }
 
-// want is whom the rules of a profile are for, and the name of a port that they have for these; it has none for
-// ports by number.
+// want is whom the rules of a profile are for, and the name of a port that they have for these; it has none
+// for ports by number.
 type want struct {
 	target *target
 	name   NamedPort
 }
 
-// collect returns what the rules of a profile allow: the same target once, whatever rules are for it. A Span of
-// no protocol is everything. It reports false when that is too much.
+// collect returns what the rules of a profile allow: the same target once, whatever rules are for it. A Span
+// of no protocol is everything. It reports false when that is too much.
 func (t *tenant) collect(p *profile) (wants map[want][]Span, ok bool) {
 	wants = map[want][]Span{}
 	own := numbersOf(p.pods[0].Ports)
@@ -63,8 +63,8 @@ func (t *tenant) collect(p *profile) (wants map[want][]Span, ok bool) {
 	return wants, true
 }
 
-// spansOf returns the ports of a rule by their numbers. Those that egress rules have by name depend on the other
-// end, and are none of them.
+// spansOf returns the ports of a rule by their numbers. Those that egress rules have by name depend on the
+// other end, and are none of them.
 func spansOf(r *Rule, d Direction, own map[NamedPort][]uint16) (all []Span) {
 	if len(r.Ports) == 0 {
 		return []Span{{}}

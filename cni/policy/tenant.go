@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// What the policies of a namespace may need on a node. Each namespace is compiled for itself, so that what one
-// has costs no other one anything.
+// What the policies of a namespace may need on a node. Each namespace is compiled for itself, so that what
+// one has costs no other one anything.
 const (
 	// maxCombinations is how many pairs of a peer and a port the rules of a policy may have in a direction.
 	maxCombinations = 20_000
@@ -114,8 +114,9 @@ func (t *tenant) refuseAll(why string) {
 	t.elements = 0
 }
 
-// Beside its ranges, what is allowed takes a set, and chains with rules that are as large as some elements.
-const elementsOfPorts = 15
+// elementsOfPorts are what a combination of ports is worth beside its ranges: it takes a set, chains and
+// rules, all of which the kernel answers, and it looks for a set among all others.
+const elementsOfPorts = 100
 
 // count counts the elements of a profile, and reports whether the namespace may have them.
 func (t *tenant) count(p *Profile) bool {
@@ -139,8 +140,8 @@ func (t *tenant) countPorts(p Ports) {
 	}
 }
 
-// fit refuses the policies of the namespaces that have most elements, until one transaction can hold the rest.
-// It may be called for more and more of them: the outcome is that for all.
+// fit refuses the policies of the namespaces that have most elements, until one transaction can hold the
+// rest. It may be called for more and more of them: the outcome is that for all.
 func fit(all []*tenant) {
 	for {
 		elements := 0

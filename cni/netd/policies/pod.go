@@ -51,8 +51,8 @@ func convertPod(o *corev1.Pod) (p Pod, ok bool) {
 // maxPorts is how many ports under names a pod has to policies, the first of them.
 const maxPorts = 100
 
-// portsOf returns the ports that a pod has under names while it runs: an init container has its own only if it
-// goes on beside the others.
+// portsOf returns the ports that a pod has under names while it runs: an init container has its own only if
+// it goes on beside the others.
 func portsOf(spec corev1.PodSpec) (all []policy.NamedPort) {
 	var lists [][]corev1.ContainerPort
 	for _, c := range spec.Containers {
