@@ -180,7 +180,8 @@ func TestBlocksOfANamespaceAreBounded(t *testing.T) {
 	if len(s.Problems) != 100-16 || len(evil.Blocks) != 16*2999 {
 		t.Errorf("%d policies are refused, and there are %d intervals", len(s.Problems), len(evil.Blocks))
 	}
-	if all := strings.Join(s.Problems, " "); strings.Contains(all, "good/") || !strings.Contains(all, "blocks") {
+	all := strings.Join(s.Problems, " ")
+	if strings.Contains(all, "good/") || !strings.Contains(all, "blocks") {
 		t.Errorf("problems %.200q", s.Problems)
 	}
 }
