@@ -7,25 +7,27 @@ import (
 	"github.com/trivet-node/trivet/cni/prefix"
 )
 
-// block are the blocks of a rule, as disjoint parts in order.
-type block struct {
-	parts []part
-	mark  mark
-}
-
 // part is a range of addresses, both ends included.
 type part struct{ first, last netip.Addr }
 
-// blockOf returns the blocks of a rule.
-func (w *work) blockOf(list []Peer) *block {
-	key := textOf(list)
-	b := w.rim.blocks[key]
-	if b == nil {
-		b = &block{parts: partsOf(list), mark: newMark()}
-		w.rim.blocks[key] = b
-		w.rim.order = append(w.rim.order, b)
+// blockOf returns the blocks of a rule; nil when the namespace may have no more of them.
+func (t *tenant) blockOf(p *Policy, list []Peer) *target {
+	key := "blocks " + textOf(list)
+	if x := t.targets[key]; x != nil {
+		return x
 	}
-	return b
+
+	for _, peer := range list {
+		t.parts += 1 + len(peer.Except)
+	}
+	if t.parts > maxParts {
+		t.refuse(p, "the policies of its namespace have too many blocks of addresses")
+		return nil
+	}
+
+	x := &target{parts: partsOf(list), mark: newMark()}
+	t.add(key, x)
+	return x
 }
 
 // partsOf returns the addresses of blocks without what each of them leaves out.
@@ -86,9 +88,9 @@ type piece struct {
 
 // divide cuts the address space where a block begins or ends. Pieces of the same blocks have the same class;
 // the numbers of classes follow that of the last one of pods.
-func (w *work) divide(lastClass uint32) (pieces []piece) {
+func divide(all []*target, lastClass uint32) (pieces []piece) {
 	known := map[mark]uint32{}
-	edges := edgesOf(w.rim.order)
+	edges := edgesOf(all)
 	var inside mark
 	for i := 0; i < len(edges); {
 		first := edges[i].at
@@ -117,12 +119,12 @@ func (w *work) divide(lastClass uint32) (pieces []piece) {
 }
 
 // edgesOf returns the edges of blocks in order.
-func edgesOf(all []*block) (edges []edge) {
-	for _, b := range all {
-		for _, p := range b.parts {
-			edges = append(edges, edge{at: p.first, mark: b.mark})
+func edgesOf(all []*target) (edges []edge) {
+	for _, x := range all {
+		for _, p := range x.parts {
+			edges = append(edges, edge{at: p.first, mark: x.mark})
 			if end := p.last.Next(); end.IsValid() {
-				edges = append(edges, edge{at: end, mark: b.mark})
+				edges = append(edges, edge{at: end, mark: x.mark})
 			}
 		}
 	}
@@ -130,20 +132,13 @@ func edgesOf(all []*block) (edges []edge) {
 	return edges
 }
 
-// classesOf returns the classes of the pieces that a block has, each once, and how many pieces there are.
-func (b *block) classesOf(pieces []piece) (all []uint32, looked int) {
-	for _, p := range b.parts {
-		from, _ := slices.BinarySearchFunc(pieces, p.first, func(x piece, a netip.Addr) int {
-			return x.first.Compare(a)
-		})
-		for _, x := range pieces[from:] {
-			if p.last.Less(x.first) {
-				break
-			}
-			looked++
-			all = append(all, x.class)
-		}
+// within returns the pieces that a part is made of.
+func (p part) within(pieces []piece) []piece {
+	byFirst := func(x piece, a netip.Addr) int { return x.first.Compare(a) }
+	from, _ := slices.BinarySearchFunc(pieces, p.first, byFirst)
+	to, has := slices.BinarySearchFunc(pieces, p.last, byFirst)
+	if has {
+		to++
 	}
-	slices.Sort(all)
-	return slices.Compact(all), looked
+	return pieces[from:to]
 }

@@ -8,16 +8,6 @@ import (
 	"strings"
 )
 
-// What one policy may be granted on a node, and how much the policies of one namespace may have looked at and
-// granted together. A policy that exceeds it allows nothing there, and those of others are as they are.
-const (
-	maxPolicyGrants = 20_000
-	maxEffort       = 2_000_000
-	// maxElements is how many addresses and intervals the profiles of a namespace may have in the kernel,
-	// some 50 MB: more, and none of its policies allows anything.
-	maxElements = 200_000
-)
-
 // Compiler compiles one state of the cluster after the other. It is not safe for concurrent use.
 type Compiler struct{ numbers numbers }
 
@@ -29,7 +19,6 @@ func (c *Compiler) Compile(in Cluster) *State {
 	w := newWork(in)
 	w.findSubjects()
 	profiles := c.number(w.groupSubjects())
-	w.findPeers()
 
 	s := &State{
 		Numbers:    [2]map[netip.Addr]uint32{{}, {}},
@@ -43,8 +32,15 @@ func (c *Compiler) Compile(in Cluster) *State {
 		}
 	}
 
-	classes := w.classify()
-	w.grantAll(s, profiles, classes, w.divide(uint32(len(classes.members))))
+	tenants := w.tenants(profiles)
+	for i, t := range tenants {
+		t.compile()
+		// What does not fit is not kept until all are compiled.
+		fit(tenants[:i+1])
+	}
+	for _, p := range profiles {
+		s.Profiles[p.number] = cmp.Or(p.granted, empty(p.direction))
+	}
 
 	s.Problems = w.problems()
 	return s
@@ -56,6 +52,8 @@ type profile struct {
 	policies  []*Policy
 	pods      []*Pod
 	number    uint32
+	// granted is nil for nothing.
+	granted *Profile
 }
 
 // number gives the profiles their numbers.
@@ -81,6 +79,7 @@ type work struct {
 	in         Cluster
 	policies   []*Policy
 	byNS       map[string][]*Pod
+	localByNS  map[string][]*Pod
 	owners     map[netip.Addr]*Pod
 	namespaces map[string]bool
 
@@ -89,14 +88,11 @@ type work struct {
 	// used are policies that select a pod of this node, by direction.
 	used [2]map[*Policy]bool
 
-	rim *rim
+	// byPort are the pods that have a port under a name, nil while nobody has asked.
+	byPort map[NamedPort][]*Pod
 
-	// refused are policies that exceed a limit here, and why; spent counts the effort for those of a
-	// namespace.
+	// refused are policies that exceed a limit here, and why.
 	refused map[*Policy]string
-	spent   map[string]int
-	// elements counts those of a namespace's profiles.
-	elements map[string]int
 }
 
 func newWork(in Cluster) *work {
@@ -104,17 +100,19 @@ func newWork(in Cluster) *work {
 		in:         in,
 		policies:   slices.SortedFunc(slices.Values(in.Policies), comparePolicies),
 		byNS:       map[string][]*Pod{},
+		localByNS:  map[string][]*Pod{},
 		owners:     map[netip.Addr]*Pod{},
 		namespaces: map[string]bool{},
 		selected:   map[*Pod][2][]*Policy{},
 		used:       [2]map[*Policy]bool{{}, {}},
-		rim:        newRim(),
 		refused:    map[*Policy]string{},
-		spent:      map[string]int{},
 	}
 
 	for _, pod := range in.Pods {
 		w.byNS[pod.Namespace] = append(w.byNS[pod.Namespace], pod)
+		if pod.Local {
+			w.localByNS[pod.Namespace] = append(w.localByNS[pod.Namespace], pod)
+		}
 		for _, a := range pod.Addresses {
 			if w.owners[a] == nil {
 				w.owners[a] = pod
@@ -132,22 +130,33 @@ func newWork(in Cluster) *work {
 // findSubjects finds the policies of each local pod. A pod of which nothing is known has all policies of its
 // namespace, and nothing that they allow.
 func (w *work) findSubjects() {
+	spent := map[string]int{}
 	for _, p := range w.policies {
-		for _, pod := range w.byNS[p.Namespace] {
-			if !pod.Local || !pod.Unknown && !p.Pods.Matches(pod.Labels) {
-				continue
-			}
+		pods := w.localByNS[p.Namespace]
+		spent[p.Namespace] += len(pods) * costOf(p.Pods)
+		if spent[p.Namespace] > maxEffort {
+			// It is not looked whom it is about: nobody in the namespace is better off for that.
+			w.refuse(p, tooMuch)
+		}
 
-			lists := w.selected[pod]
-			for _, d := range Directions {
-				if p.Isolates[d] {
-					lists[d] = append(lists[d], p)
-					w.used[d][p] = w.used[d][p] || !pod.Unknown
-				}
+		for _, pod := range pods {
+			if pod.Unknown || w.refused[p] != "" || p.Pods.Matches(pod.Labels) {
+				w.isolate(p, pod)
 			}
-			w.selected[pod] = lists
 		}
 	}
+}
+
+// isolate notes that a policy selects a pod of this node.
+func (w *work) isolate(p *Policy, pod *Pod) {
+	lists := w.selected[pod]
+	for _, d := range Directions {
+		if p.Isolates[d] {
+			lists[d] = append(lists[d], p)
+			w.used[d][p] = w.used[d][p] || !pod.Unknown
+		}
+	}
+	w.selected[pod] = lists
 }
 
 // groupSubjects returns the profiles: pods with the same policies have the same one, and the same ports under
@@ -211,6 +220,13 @@ func (p *Policy) usesNames(d Direction) bool {
 		}
 	}
 	return false
+}
+
+// refuse leaves out a policy's rules. The first reason counts.
+func (w *work) refuse(p *Policy, why string) {
+	if w.refused[p] == "" {
+		w.refused[p] = why
+	}
 }
 
 // assign gives a pod's addresses their profile.

@@ -1,10 +1,86 @@
 package policy
 
-import (
-	"maps"
-	"net/netip"
-	"slices"
-)
+import "slices"
+
+// grantAll grants the profiles what their policies allow. It reports false when that is too much.
+func (t *tenant) grantAll() bool {
+	for _, p := range t.profiles {
+		wants, ok := t.collect(p)
+		if !ok {
+			return false
+		}
+		allowed, ok := t.spread(wants)
+		if !ok {
+			return false
+		}
+
+		p.granted = t.describe(p.direction, allowed)
+		if !t.count(p.granted) {
+			t.refuseAll(tooMany)
+			return true
+		}
+	}
+	return true
+}
+
+// want is whom the rules of a profile are for, and the name of a port that they have for these; it has none
+// for ports by number.
+type want struct {
+	target *target
+	name   NamedPort
+}
+
+// collect returns what the rules of a profile allow: the same target once, whatever rules are for it. A Span
+// of no protocol is everything. It reports false when that is too much.
+func (t *tenant) collect(p *profile) (wants map[want][]Span, ok bool) {
+	wants = map[want][]Span{}
+	own := numbersOf(p.pods[0].Ports)
+	for _, policy := range p.policies {
+		if policy.Refused != "" || t.refused[policy] != "" {
+			continue
+		}
+
+		for i := range policy.Rules[p.direction] {
+			r := &policy.Rules[p.direction][i]
+			at := t.places[r]
+			if !t.afford((1 + len(r.Ports)) * (1 + len(at.targets) + len(at.pods))) {
+				return nil, false
+			}
+
+			spans := spansOf(r, p.direction, own)
+			for _, x := range at.targets {
+				wants[want{target: x}] = append(wants[want{target: x}], spans...)
+			}
+			for _, port := range r.Ports {
+				for _, x := range at.pods {
+					if name := port.named(); name.Name != "" {
+						wants[want{x, name}] = nil
+					}
+				}
+			}
+		}
+	}
+	return wants, true
+}
+
+// spansOf returns the ports of a rule by their numbers. Those that egress rules have by name depend on the
+// other end, and are none of them.
+func spansOf(r *Rule, d Direction, own map[NamedPort][]uint16) (all []Span) {
+	if len(r.Ports) == 0 {
+		return []Span{{}}
+	}
+	for _, port := range r.Ports {
+		switch {
+		case port.Name == "":
+			all = append(all, Span{port.Protocol, port.First, port.Last})
+		case d == Ingress:
+			for _, n := range own[port.named()] {
+				all = append(all, Span{port.Protocol, n, n})
+			}
+		}
+	}
+	return all
+}
 
 // allowance is what a profile may have with one class.
 type allowance struct {
@@ -19,231 +95,100 @@ func (a *allowance) ports() Ports {
 	return portsOf(a.spans)
 }
 
-// grantAll adds what all policies allow to a state. A policy that exceeds a limit in one profile allows
-// nothing in the others either: then all are granted again, without it.
-func (w *work) grantAll(s *State, profiles []*profile, c classes, pieces []piece) {
-	spent := maps.Clone(w.spent)
-	for {
-		refused := len(w.refused)
-		w.elements = map[string]int{}
-		for _, p := range profiles {
-			s.Profiles[p.number] = w.grant(p, c, pieces)
+// spread says of classes what is wanted for targets. It reports false when that is too much.
+func (t *tenant) spread(wants map[want][]Span) (allowed map[uint32]*allowance, ok bool) {
+	allowed = map[uint32]*allowance{}
+	for w, spans := range wants {
+		if spans = join(spans); slices.Contains(spans, Span{}) {
+			spans = spans[:1]
 		}
-		if len(w.refused) == refused {
-			return
+		having := t.classes.named[w.name]
+		if !t.afford(len(w.target.classes)*len(spans) + len(having)) {
+			return nil, false
 		}
-		w.spent = maps.Clone(spent)
+
+		if len(spans) > 0 {
+			for _, class := range w.target.classes {
+				allow(allowed, class, spans...)
+			}
+		}
+		for class, numbers := range having {
+			for _, n := range numbers {
+				if w.target.has(class) {
+					allow(allowed, class, Span{w.name.Protocol, n, n})
+				}
+			}
+		}
 	}
+
+	effort := 0
+	for class := range allowed {
+		effort += len(t.classes.members[class]) + len(t.pieces[class])
+	}
+	return allowed, t.afford(effort)
 }
 
-// grant returns what the policies of a profile allow.
-func (w *work) grant(p *profile, c classes, pieces []piece) *Profile {
-	allowed := map[uint32]*allowance{}
-	for _, policy := range p.policies {
-		if p.pods[0].Unknown || policy.Refused != "" || w.refused[policy] != "" {
-			continue
-		}
-
-		// Of a policy that exceeds its limit nothing is granted, not what came before the limit.
-		g := grants{
-			work:    w,
-			policy:  policy,
-			profile: p,
-			classes: c,
-			pieces:  pieces,
-		}
-		if g.collect() {
-			g.addTo(allowed)
-		}
+// allow adds spans to what is allowed with a class.
+func allow(allowed map[uint32]*allowance, class uint32, spans ...Span) {
+	a := allowed[class]
+	if a == nil {
+		a = &allowance{}
+		allowed[class] = a
 	}
-
-	described := describe(p.direction, allowed, c, pieces)
-	w.count(p.policies[0].Namespace, len(described.Peers)+len(described.Blocks))
-	return described
-}
-
-// count counts elements for a namespace, and refuses its policies when there are too many.
-func (w *work) count(namespace string, elements int) {
-	w.elements[namespace] += elements
-	if w.elements[namespace] <= maxElements {
-		return
-	}
-	for _, p := range w.policies {
-		if p.Namespace == namespace {
-			w.refuse(p, "the policies of its namespace lead to too many addresses")
-		}
+	if spans[0] == (Span{}) {
+		a.all = true
+	} else {
+		a.spans = append(a.spans, spans...)
 	}
 }
 
 // describe says of addresses what was found for their classes.
-func describe(d Direction, allowed map[uint32]*allowance, c classes, pieces []piece) *Profile {
-	p := &Profile{Direction: d, Peers: map[netip.Addr]Ports{}}
-	ports := map[uint32]Ports{}
-	for class, a := range allowed {
-		ports[class] = a.ports()
+func (t *tenant) describe(d Direction, allowed map[uint32]*allowance) *Profile {
+	p := empty(d)
+	if a := allowed[anyClass]; a != nil {
+		p.Any = a.ports()
 	}
-
-	if p.Any = ports[anyClass]; p.Any == AllTraffic {
+	if p.Any == AllTraffic {
 		return p
 	}
-	for class, members := range c.members {
-		if granted := ports[class]; granted != "" {
-			for _, a := range members {
-				p.Peers[a] = granted
-			}
+
+	var within []Interval
+	for class, a := range allowed {
+		granted := a.ports()
+		for _, member := range t.classes.members[class] {
+			p.Peers[member] = granted
+		}
+		for _, x := range t.pieces[class] {
+			within = append(within, Interval{First: x.first, Last: x.last, Ports: granted})
 		}
 	}
 
-	for _, piece := range pieces {
-		granted := ports[piece.class]
-		if granted == "" {
+	slices.SortFunc(within, func(a, b Interval) int { return a.First.Compare(b.First) })
+	for _, next := range within {
+		last := len(p.Blocks) - 1
+		if last >= 0 && p.Blocks[last].Ports == next.Ports && p.Blocks[last].Last.Next() == next.First {
+			p.Blocks[last].Last = next.Last
 			continue
 		}
-		if last := len(p.Blocks) - 1; last >= 0 && p.Blocks[last].Ports == granted &&
-			p.Blocks[last].Last.Next() == piece.first {
-			p.Blocks[last].Last = piece.last
-			continue
-		}
-		p.Blocks = append(p.Blocks, Interval{First: piece.first, Last: piece.last, Ports: granted})
+		p.Blocks = append(p.Blocks, next)
 	}
-
 	return p
 }
 
-// grants are what one policy allows the pods of a profile.
-type grants struct {
-	*work
-	policy  *Policy
-	profile *profile
-	classes classes
-	pieces  []piece
-
-	found []classSpan
-}
-
-// classSpan is a span with a class: of no protocol for everything.
-type classSpan struct {
-	class uint32
-	Span
-}
-
-// collect collects what all rules allow. It reports false when that is too much.
-func (g *grants) collect() bool {
-	rules := g.policy.Rules[g.profile.direction]
-	for i := range rules {
-		r := &rules[i]
-		at := g.rim.places[r]
-		classes, looked := g.classesOf(at)
-		if !g.afford(g.policy, looked) {
-			return false
-		}
-
-		if len(r.Ports) == 0 {
-			g.add(classes, Span{})
-		}
-		for _, port := range r.Ports {
-			g.addPort(at, classes, port)
-			if len(g.found) > maxPolicyGrants {
-				g.refuse(g.policy, "its rules have too many combinations of peers and ports")
-				return false
-			}
-		}
-	}
-	return g.afford(g.policy, len(g.found))
-}
-
-// classesOf returns the classes that a rule is for, and how much was looked at.
-func (g *grants) classesOf(at place) (all []uint32, looked int) {
-	if at.any {
-		return []uint32{anyClass}, 0
-	}
-	for _, group := range at.groups {
-		all = append(all, g.classes.of(group)...)
-		looked += len(group.addresses)
-	}
-	if at.block != nil {
-		of, n := at.block.classesOf(g.pieces)
-		all = append(all, of...)
-		looked += n
-	}
-	slices.Sort(all)
-	return slices.Compact(all), looked
-}
-
-func (g *grants) add(classes []uint32, s Span) {
-	for _, class := range classes {
-		g.found = append(g.found, classSpan{class, s})
-	}
-}
-
-// addPort adds a port, which may be one that pods have by name: the selected ones, or those at the other end.
-func (g *grants) addPort(at place, classes []uint32, port Port) {
-	switch {
-	case port.Name == "":
-		g.add(classes, Span{port.Protocol, port.First, port.Last})
-
-	case g.profile.direction == Ingress:
-		for _, own := range g.profile.pods[0].Ports {
-			if own.Name == port.Name && own.Protocol == port.Protocol {
-				g.add(classes, Span{port.Protocol, own.Number, own.Number})
-			}
-		}
-
-	default:
-		numbers := g.classes.named[NamedPort{Name: port.Name, Protocol: port.Protocol}]
-		for _, class := range g.podClasses(at, numbers) {
-			for _, number := range numbers[class] {
-				g.add([]uint32{class}, Span{port.Protocol, number, number})
-			}
-		}
-	}
-}
-
-// podClasses returns the classes of pods that a rule is for, of those that have a port by name.
-func (g *grants) podClasses(at place, having map[uint32][]uint16) (all []uint32) {
-	if at.any {
-		return slices.Sorted(maps.Keys(having))
-	}
-	for _, group := range at.groups {
-		all = append(all, g.classes.of(group)...)
-	}
-	if at.inBlock != nil {
-		all = append(all, g.classes.of(at.inBlock)...)
+// numbersOf returns the numbers of ports by their names.
+func numbersOf(ports []NamedPort) map[NamedPort][]uint16 {
+	all := map[NamedPort][]uint16{}
+	for _, port := range ports {
+		all[port.unnumbered()] = append(all[port.unnumbered()], port.Number)
 	}
 	return all
 }
 
-func (g *grants) addTo(allowed map[uint32]*allowance) {
-	for _, f := range g.found {
-		a := allowed[f.class]
-		if a == nil {
-			a = &allowance{}
-			allowed[f.class] = a
-		}
-		if f.Span == (Span{}) {
-			a.all = true
-		} else {
-			a.spans = append(a.spans, f.Span)
-		}
+// has reports whether a target's addresses have a class.
+func (x *target) has(class uint32) bool {
+	if x.any {
+		return true
 	}
-}
-
-// afford counts an effort for a policy, and reports whether its namespace may still have it.
-func (w *work) afford(p *Policy, effort int) bool {
-	if w.refused[p] != "" {
-		return false
-	}
-	w.spent[p.Namespace] += effort
-	if w.spent[p.Namespace] > maxEffort {
-		w.refuse(p, "the policies of its namespace need too much")
-		return false
-	}
-	return true
-}
-
-// refuse leaves out a policy's rules. The first reason counts.
-func (w *work) refuse(p *Policy, why string) {
-	if w.refused[p] == "" {
-		w.refused[p] = why
-	}
+	_, found := slices.BinarySearch(x.classes, class)
+	return found
 }

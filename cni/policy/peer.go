@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,119 +8,185 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// group are the addresses of pods that a peer has.
-type group struct {
+// target is whom rules are for: any address, those of the pods that a peer selects, or the blocks of a rule,
+// which are one as they are allowed the same.
+type target struct {
+	any       bool
 	addresses []netip.Addr
+	parts     []part
 	mark      mark
+	// classes are those of its addresses, each once and in order.
+	classes []uint32
 }
 
-// place says whom a rule is for. Its blocks are one: they are allowed the same.
+// place says whom a rule is for.
 type place struct {
-	any    bool
-	groups []*group
-	block  *block
-	// inBlock are the pods in its blocks, for ports that pods have by name.
-	inBlock *group
+	targets []*target
+	// pods are the pods among them, for ports that these have by name. There are none without such ports.
+	pods []*target
 }
 
-// rim is what the rules say about other ends.
+// rim is what the rules of a namespace say about other ends.
 type rim struct {
-	// groups and blocks are by the text of what selects them.
-	groups map[string]*group
-	blocks map[string]*block
-	// order has the blocks as they were found.
-	order []*block
+	// targets are by the text of what selects them, and in the order in which they were found.
+	targets map[string]*target
+	order   []*target
+	// anywhere is that of rules without peers.
+	anywhere *target
 	// names are the ports that egress rules have by name.
 	names map[NamedPort]bool
 	// places are those of the rules of a policy, in one direction.
 	places map[*Rule]place
 	// marks are those of each address of a pod.
-	marks map[netip.Addr]*mark
+	marks map[netip.Addr]mark
+
+	classes classes
+	// pieces are those of blocks, by class.
+	pieces map[uint32][]piece
 }
 
 func newRim() *rim {
 	return &rim{
-		groups: map[string]*group{},
-		blocks: map[string]*block{},
-		names:  map[NamedPort]bool{},
-		places: map[*Rule]place{},
-		marks:  map[netip.Addr]*mark{},
+		targets:  map[string]*target{},
+		anywhere: &target{any: true, classes: []uint32{anyClass}},
+		names:    map[NamedPort]bool{},
+		places:   map[*Rule]place{},
+		marks:    map[netip.Addr]mark{},
+		pieces:   map[uint32][]piece{},
 	}
+}
+
+func (r *rim) add(key string, x *target) {
+	r.targets[key] = x
+	r.order = append(r.order, x)
 }
 
 // findPeers finds whom the rules of policies that select pods of this node are for.
-func (w *work) findPeers() {
+func (t *tenant) findPeers() {
 	for _, d := range Directions {
-		for _, p := range w.policies {
-			if !w.used[d][p] || p.Refused != "" {
+		for _, p := range t.policies {
+			if !t.used[d][p] || p.Refused != "" {
 				continue
 			}
+			if p.combinations(d) > maxCombinations {
+				t.refuse(p, "its rules have too many combinations of peers and ports")
+			}
 			for i := range p.Rules[d] {
-				w.findPlace(p, d, &p.Rules[d][i])
+				t.findPlace(p, d, &p.Rules[d][i])
 			}
 		}
 	}
 }
 
-func (w *work) findPlace(p *Policy, d Direction, r *Rule) {
-	named := false
-	for _, port := range r.Ports {
-		if d == Egress && port.Name != "" {
-			named = true
-			w.rim.names[NamedPort{Name: port.Name, Protocol: port.Protocol}] = true
-		}
+// combinations counts the pairs of a peer and a port that the rules of a direction have.
+func (p *Policy) combinations(d Direction) (n int) {
+	for _, r := range p.Rules[d] {
+		n += max(1, len(r.Peers)) * max(1, len(r.Ports))
+	}
+	return n
+}
+
+func (t *tenant) findPlace(p *Policy, d Direction, r *Rule) {
+	if !t.affordFor(p, 1+len(r.Peers)+len(r.Ports)) {
+		return
+	}
+	named := d == Egress && t.findNames(p, r)
+
+	var at place
+	if len(r.Peers) == 0 {
+		at.targets = []*target{t.anywhere}
 	}
 
-	at := place{any: len(r.Peers) == 0}
 	var list []Peer
 	for _, peer := range r.Peers {
 		if peer.Block.IsValid() {
 			list = append(list, peer)
-			continue
+		} else if x := t.podsOf(p, peer); x != nil {
+			at.targets = append(at.targets, x)
 		}
-		if g := w.groupOf(p, peer); g != nil {
-			at.groups = append(at.groups, g)
-		}
+	}
+	if named {
+		at.pods = slices.Clone(at.targets)
 	}
 
 	if len(list) > 0 {
-		at.block = w.blockOf(list)
+		if x := t.blockOf(p, list); x != nil {
+			at.targets = append(at.targets, x)
+		}
 	}
 	if len(list) > 0 && named {
-		at.inBlock = w.podsWithin(p, list)
+		if x := t.podsWithin(p, list); x != nil {
+			at.pods = append(at.pods, x)
+		}
 	}
 
-	w.rim.places[r] = at
+	t.places[r] = at
 }
 
-// groupOf returns the pods that a peer selects; nil when the policy has no more right to have them looked
-// for.
-func (w *work) groupOf(p *Policy, peer Peer) *group {
-	key := "own " + p.Namespace
-	if peer.Namespaces != nil {
-		key = "all " + peer.Namespaces.String()
+// findNames notes the ports that an egress rule has by name, and reports whether there are any.
+func (t *tenant) findNames(p *Policy, r *Rule) (named bool) {
+	for _, port := range r.Ports {
+		name := port.named()
+		if name.Name == "" {
+			continue
+		}
+		named = true
+		if !t.names[name] && t.affordFor(p, len(t.havingPort(name))) {
+			t.names[name] = true
+		}
 	}
-	key += " | " + peer.Pods.String()
-	if g := w.rim.groups[key]; g != nil {
-		return g
+	return named
+}
+
+// podsOf returns the pods that a peer selects; nil when there are none, or the policy has no more right to
+// have them looked for.
+func (t *tenant) podsOf(p *Policy, peer Peer) *target {
+	if isNothing(peer.Pods) || peer.Namespaces != nil && isNothing(peer.Namespaces) {
+		return nil
+	}
+	key := "own | " + peer.Pods.String()
+	if peer.Namespaces != nil {
+		key = "all " + peer.Namespaces.String() + " | " + peer.Pods.String()
+	}
+	if x := t.targets[key]; x != nil {
+		return x
 	}
 
-	candidates := w.byNS[p.Namespace]
+	candidates := t.byNS[p.Namespace]
 	if peer.Namespaces != nil {
-		candidates = w.podsOf(peer.Namespaces)
+		if !t.affordFor(p, len(t.in.Namespaces)*costOf(peer.Namespaces)) {
+			return nil
+		}
+		candidates = t.podsIn(peer.Namespaces)
 	}
-	if !w.afford(p, len(candidates)) {
+	if !t.affordFor(p, len(candidates)*costOf(peer.Pods)) {
 		return nil
 	}
 
-	matches := func(pod *Pod, _ netip.Addr) bool { return peer.Pods.Matches(pod.Labels) }
-	g := w.newGroup(candidates, matches)
-	w.rim.groups[key] = g
-	return g
+	x := t.newPods(candidates, func(pod *Pod, _ netip.Addr) bool { return peer.Pods.Matches(pod.Labels) })
+	t.add(key, x)
+	return x
 }
 
-// podsOf returns the pods of the namespaces that a selector selects.
-func (w *work) podsOf(namespaces labels.Selector) (all []*Pod) {
+// isNothing reports whether a selector is the one that selects nothing. Its text is that of the one that
+// selects everything.
+func isNothing(s labels.Selector) bool {
+	_, selectable := s.Requirements()
+	return !selectable
+}
+
+// costOf is the effort of matching one object.
+func costOf(s labels.Selector) int {
+	requirements, _ := s.Requirements()
+	cost := 1
+	for _, r := range requirements {
+		cost += 1 + len(r.ValuesUnsorted())
+	}
+	return cost
+}
+
+// podsIn returns the pods of the namespaces that a selector selects.
+func (w *work) podsIn(namespaces labels.Selector) (all []*Pod) {
 	if namespaces.Empty() {
 		return w.in.Pods
 	}
@@ -134,42 +199,42 @@ func (w *work) podsOf(namespaces labels.Selector) (all []*Pod) {
 }
 
 // podsWithin returns the pods whose addresses are in one of some blocks.
-func (w *work) podsWithin(p *Policy, list []Peer) *group {
-	key := fmt.Sprint("in ", textOf(list))
-	if g := w.rim.groups[key]; g != nil {
-		return g
+func (t *tenant) podsWithin(p *Policy, list []Peer) *target {
+	key := "in " + textOf(list)
+	if x := t.targets[key]; x != nil {
+		return x
 	}
-	if !w.afford(p, len(w.in.Pods)*len(list)) {
+
+	blocks := 0
+	for _, peer := range list {
+		blocks += 1 + len(peer.Except)
+	}
+	if !t.affordFor(p, len(t.in.Pods)*blocks) {
 		return nil
 	}
 
-	matches := func(_ *Pod, a netip.Addr) bool {
+	x := t.newPods(t.in.Pods, func(_ *Pod, a netip.Addr) bool {
 		return slices.ContainsFunc(list, func(b Peer) bool { return b.includes(a) })
-	}
-	g := w.newGroup(w.in.Pods, matches)
-	w.rim.groups[key] = g
-	return g
+	})
+	t.add(key, x)
+	return x
 }
 
-// newGroup returns the addresses of the candidates that match, and marks them.
-func (w *work) newGroup(candidates []*Pod, matches func(*Pod, netip.Addr) bool) *group {
-	g := &group{mark: newMark()}
+// newPods returns the addresses of the candidates that match, and marks them.
+func (t *tenant) newPods(candidates []*Pod, matches func(*Pod, netip.Addr) bool) *target {
+	x := &target{mark: newMark()}
 	for _, pod := range candidates {
 		for _, a := range pod.Addresses {
-			if pod.Unknown || w.owners[a] != pod || !matches(pod, a) {
+			if pod.Unknown || t.owners[a] != pod || !matches(pod, a) {
 				continue
 			}
-
-			g.addresses = append(g.addresses, a)
-			m := w.rim.marks[a]
-			if m == nil {
-				m = &mark{}
-				w.rim.marks[a] = m
-			}
-			m.toggle(g.mark)
+			x.addresses = append(x.addresses, a)
+			m := t.marks[a]
+			m.toggle(x.mark)
+			t.marks[a] = m
 		}
 	}
-	return g
+	return x
 }
 
 // includes reports whether a block has an address.
@@ -188,94 +253,4 @@ func textOf(list []Peer) string {
 		b.WriteByte(' ')
 	}
 	return b.String()
-}
-
-// anyClass is the class of any address. Those of pods' addresses begin at 1, and those of blocks follow.
-const anyClass = 0
-
-// classes are the addresses of pods, put together where no rule tells them apart.
-type classes struct {
-	ofAddress map[netip.Addr]uint32
-	members   map[uint32][]netip.Addr
-	// named are the ports that classes have under a name.
-	named map[NamedPort]map[uint32][]uint16
-}
-
-// kind is what tells classes apart.
-type kind struct {
-	mark  mark
-	ports string
-}
-
-// classify puts the addresses of pods into classes.
-func (w *work) classify() classes {
-	c := classes{
-		ofAddress: map[netip.Addr]uint32{},
-		members:   map[uint32][]netip.Addr{},
-		named:     map[NamedPort]map[uint32][]uint16{},
-	}
-
-	known := map[kind]uint32{}
-	for _, pod := range w.in.Pods {
-		ports := w.namedPortsOf(pod)
-		for _, a := range pod.Addresses {
-			m := w.rim.marks[a]
-			if w.owners[a] != pod || m == nil && len(ports) == 0 {
-				continue
-			}
-
-			k := kind{}
-			if m != nil {
-				k.mark = *m
-			}
-			if len(ports) > 0 {
-				k.ports = fmt.Sprint(ports)
-			}
-
-			class := known[k]
-			if class == 0 {
-				class = uint32(len(known) + 1)
-				known[k] = class
-				c.name(class, ports)
-			}
-			c.ofAddress[a] = class
-			c.members[class] = append(c.members[class], a)
-		}
-	}
-
-	return c
-}
-
-// name says which ports a class has by name.
-func (c classes) name(class uint32, ports []NamedPort) {
-	for _, port := range ports {
-		name := NamedPort{Name: port.Name, Protocol: port.Protocol}
-		if c.named[name] == nil {
-			c.named[name] = map[uint32][]uint16{}
-		}
-		c.named[name][class] = append(c.named[name][class], port.Number)
-	}
-}
-
-// namedPortsOf returns those of a pod's ports that an egress rule has by name.
-func (w *work) namedPortsOf(pod *Pod) (used []NamedPort) {
-	if len(w.rim.names) == 0 || pod.Unknown {
-		return nil
-	}
-	for _, port := range sortedPorts(pod.Ports) {
-		if w.rim.names[NamedPort{Name: port.Name, Protocol: port.Protocol}] {
-			used = append(used, port)
-		}
-	}
-	return used
-}
-
-// of returns the classes of a group, each once.
-func (c classes) of(g *group) []uint32 {
-	var all []uint32
-	for _, a := range g.addresses {
-		all = append(all, c.ofAddress[a])
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
 }

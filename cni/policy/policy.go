@@ -78,6 +78,9 @@ type Port struct {
 	Name string
 }
 
+// named is what pods have to have under a port's name, which is empty for one by number.
+func (p Port) named() NamedPort { return NamedPort{Name: p.Name, Protocol: p.Protocol} }
+
 // AnyPort are all ports of a protocol.
 func AnyPort(protocol uint8) Port { return Port{Protocol: protocol, Last: 65535} }
 
@@ -106,6 +109,9 @@ type NamedPort struct {
 	Protocol uint8
 	Number   uint16
 }
+
+// unnumbered is the name alone.
+func (p NamedPort) unnumbered() NamedPort { return NamedPort{Name: p.Name, Protocol: p.Protocol} }
 
 // Cluster is what is compiled.
 type Cluster struct {

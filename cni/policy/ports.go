@@ -23,13 +23,23 @@ type Span struct {
 // spanSize is how many bytes of Ports a Span takes.
 const spanSize = 5
 
-// portsOf returns spans as Ports: disjoint, in order, and such as touch each other joined.
+// portsOf returns spans as Ports.
 func portsOf(all []Span) Ports {
+	spans := join(all)
+	raw := make([]byte, 0, spanSize*len(spans))
+	for _, s := range spans {
+		raw = append(raw, s.Protocol)
+		raw = binary.BigEndian.AppendUint16(raw, s.First)
+		raw = binary.BigEndian.AppendUint16(raw, s.Last)
+	}
+	return Ports(raw)
+}
+
+// join returns the same ports as disjoint spans in order; such as touch each other are one.
+func join(all []Span) (out []Span) {
 	slices.SortFunc(all, func(a, b Span) int {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.First, b.First))
 	})
-
-	var out []Span
 	for _, next := range all {
 		if i := len(out) - 1; i >= 0 && out[i].Protocol == next.Protocol &&
 			int(next.First) <= int(out[i].Last)+1 {
@@ -38,14 +48,7 @@ func portsOf(all []Span) Ports {
 		}
 		out = append(out, next)
 	}
-
-	raw := make([]byte, 0, spanSize*len(out))
-	for _, s := range out {
-		raw = append(raw, s.Protocol)
-		raw = binary.BigEndian.AppendUint16(raw, s.First)
-		raw = binary.BigEndian.AppendUint16(raw, s.Last)
-	}
-	return Ports(raw)
+	return out
 }
 
 // Spans returns the ranges, in order; AllTraffic has none.

@@ -44,20 +44,42 @@ func convertPod(o *corev1.Pod) (p Pod, ok bool) {
 		}
 	}
 
-	for _, c := range slices.Concat(o.Spec.InitContainers, o.Spec.Containers) {
-		for _, port := range c.Ports {
+	p.Ports = portsOf(o.Spec)
+	return p, true
+}
+
+// maxPorts is how many ports under names a pod has to policies, the first of them.
+const maxPorts = 100
+
+// portsOf returns the ports that a pod has under names while it runs: an init container has its own only if
+// it goes on beside the others.
+func portsOf(spec corev1.PodSpec) (all []policy.NamedPort) {
+	var lists [][]corev1.ContainerPort
+	for _, c := range spec.Containers {
+		lists = append(lists, c.Ports)
+	}
+	for _, c := range spec.InitContainers {
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			lists = append(lists, c.Ports)
+		}
+	}
+
+	for _, ports := range lists {
+		for _, port := range ports {
 			named := policy.NamedPort{
 				Name:     port.Name,
 				Protocol: protocols[port.Protocol],
 				Number:   uint16(port.ContainerPort),
 			}
-			if !slices.Contains(p.Ports, named) {
-				p.Ports = append(p.Ports, named)
+			if named.Name == "" || slices.Contains(all, named) {
+				continue
+			}
+			if all = append(all, named); len(all) == maxPorts {
+				return all
 			}
 		}
 	}
-
-	return p, true
+	return all
 }
 
 // slimPod keeps of a pod what convertPod reads.
@@ -96,8 +118,11 @@ func slimContainers(all []corev1.Container) (kept []corev1.Container) {
 				named = append(named, port)
 			}
 		}
+		if len(named) > maxPorts {
+			named = named[:maxPorts]
+		}
 		if len(named) > 0 {
-			kept = append(kept, corev1.Container{Ports: named})
+			kept = append(kept, corev1.Container{Ports: named, RestartPolicy: c.RestartPolicy})
 		}
 	}
 	return kept

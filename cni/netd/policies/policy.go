@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxParts is how many rules, peers, exceptions and ports a policy may have together. An object of the API
-// may be 1.5 MB large, which is ten times as many.
+// maxParts is how many rules, peers, exceptions, ports and requirements of selectors a policy may have
+// together. An object of the API may be 1.5 MB large, which is ten times as many.
 const maxParts = 3000
 
 // Convert returns a NetworkPolicy as it is compiled. One that cannot be read as it is meant, or that is too
@@ -32,8 +32,11 @@ func Convert(o *networkingv1.NetworkPolicy) *policy.Policy {
 		return p
 	}
 	if n := countParts(o.Spec); n > maxParts {
-		const format = "it has %d rules, peers, exceptions and ports, more than %d"
+		const format = "it has %d rules, peers, exceptions, ports and requirements, more than %d"
 		p.Refused = fmt.Sprintf(format, n, maxParts)
+		if sizeOf(&o.Spec.PodSelector) > maxParts {
+			p.Pods = labels.Everything()
+		}
 		return p
 	}
 
@@ -68,10 +71,11 @@ func isolates(spec networkingv1.NetworkPolicySpec) (d [2]bool) {
 }
 
 func countParts(spec networkingv1.NetworkPolicySpec) int {
-	n := len(spec.Ingress) + len(spec.Egress)
+	n := len(spec.Ingress) + len(spec.Egress) + sizeOf(&spec.PodSelector)
 	count := func(peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) {
 		n += len(peers) + len(ports)
 		for _, p := range peers {
+			n += sizeOf(p.PodSelector) + sizeOf(p.NamespaceSelector)
 			if p.IPBlock != nil {
 				n += len(p.IPBlock.Except)
 			}
@@ -82,6 +86,18 @@ func countParts(spec networkingv1.NetworkPolicySpec) int {
 	}
 	for _, r := range spec.Egress {
 		count(r.To, r.Ports)
+	}
+	return n
+}
+
+// sizeOf counts the requirements of a selector, and their values.
+func sizeOf(s *metav1.LabelSelector) int {
+	if s == nil {
+		return 0
+	}
+	n := len(s.MatchLabels)
+	for _, r := range s.MatchExpressions {
+		n += 1 + len(r.Values)
 	}
 	return n
 }
@@ -134,7 +150,8 @@ func convertPeer(peer networkingv1.NetworkPolicyPeer) (p policy.Peer, err error)
 		return p, err
 	}
 	if peer.PodSelector == nil {
-		// A peer that selects nothing: a newer API may have another kind.
+		// A peer that selects nothing: a newer API may have another kind. Left out it would, were it the
+		// only one, leave a rule for everybody.
 		p.Pods = labels.Nothing()
 	}
 	return p, nil

@@ -2,11 +2,15 @@ package policies
 
 import (
 	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/trivet-node/trivet/cni/policy"
 )
@@ -83,11 +87,40 @@ func TestAPolicyThatCannotBeReadAllowsNothingAndSaysWhy(t *testing.T) {
 		`{"ingress":[{"ports":[{"port":70000}]}]}`:                            "70000",
 		`{"podSelector":{"matchExpressions":[{"key":"a","operator":"Odd"}]}}`: "Odd",
 		`{"ingress":[{"ports":[` + strings.TrimSuffix(many, ",") + `]}]}`:     "more than 3000",
+		`{"podSelector":{"matchExpressions":[{"key":"a","operator":"In","values":["v"` +
+			strings.Repeat(`,"v"`, maxParts) + `]}]}}`: "more than 3000",
+		`{"ingress":[{"from":[{"namespaceSelector":{"matchExpressions":[{"key":"a","operator":"Exists"}` +
+			strings.Repeat(`,{"key":"a","operator":"Exists"}`, maxParts) + `]}}]}]}`: "more than 3000",
 	} {
 		p := convert(t, spec)
 		if !strings.Contains(p.Refused, why) || len(p.Rules[0]) > 0 || !p.Isolates[policy.Ingress] ||
 			p.Pods == nil {
 			t.Errorf("%.80s: refused %q, %d rules", spec, p.Refused, len(p.Rules[0]))
+		}
+	}
+}
+
+// The kinds of peers that a newer API may have are nobody, also beside a peer that is everybody.
+func TestAPeerOfAnUnknownKindAllowsNobody(t *testing.T) {
+	for _, other := range []string{`{"podSelector":{}}`, `{"ipBlock":{"cidr":"192.0.2.1/32"}}`} {
+		known := convert(t, `{"podSelector":{"matchLabels":{"a":"b"}},"ingress":[{"from":[`+other+`]}]}`)
+		unknown := convert(t, `{"ingress":[{"from":[{}]}]}`)
+		unknown.Name = "unknown"
+		c := policy.Cluster{Policies: []*policy.Policy{known, unknown}}
+		for i, set := range []labels.Set{{}, {"a": "b"}} {
+			c.Pods = append(c.Pods, &policy.Pod{
+				Namespace: "ns",
+				Name:      fmt.Sprint("pod", i),
+				Labels:    set,
+				Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})},
+				Local:     true,
+			})
+		}
+
+		s := policy.NewCompiler().Compile(c)
+		p := s.Profiles[s.Numbers[policy.Ingress][c.Pods[0].Addresses[0]]]
+		if p == nil || p.Any != "" || len(p.Peers)+len(p.Blocks) != 0 {
+			t.Errorf("beside %s it allows %+v", other, p)
 		}
 	}
 }
@@ -139,5 +172,34 @@ func TestOnlyPodsWithANetworkOfTheirOwnCount(t *testing.T) {
 	slim := pod(func(*corev1.Pod) {})
 	if len(slim.Annotations) != 1 || len(slim.Spec.Containers) != 1 || slim.Spec.Containers[0].Image != "" {
 		t.Errorf("kept is %+v", slim)
+	}
+}
+
+func TestOnlyPortsOfContainersThatGoOnHaveNames(t *testing.T) {
+	container := func(restarts *corev1.ContainerRestartPolicy, name string, number int32) corev1.Container {
+		port := corev1.ContainerPort{Name: name, ContainerPort: number, Protocol: corev1.ProtocolTCP}
+		return corev1.Container{RestartPolicy: restarts, Ports: []corev1.ContainerPort{port}}
+	}
+	o := &corev1.Pod{}
+	o.Spec.InitContainers = []corev1.Container{
+		container(nil, "setup", 1),
+		container(new(corev1.ContainerRestartPolicyAlways), "proxy", 2),
+		container(new(corev1.ContainerRestartPolicyOnFailure), "retried", 3),
+	}
+	o.Spec.Containers = []corev1.Container{container(nil, "web", 4), container(nil, "web", 4)}
+
+	want := []policy.NamedPort{{Name: "web", Protocol: 6, Number: 4}, {Name: "proxy", Protocol: 6, Number: 2}}
+	for range 2 {
+		if p, _ := convertPod(o); !slices.Equal(p.Ports, want) {
+			t.Errorf("ports %+v", p.Ports)
+		}
+		slimPod(o)
+	}
+
+	for i := range int32(3 * maxPorts) {
+		o.Spec.Containers = append(o.Spec.Containers, container(nil, fmt.Sprint("p", i), i))
+	}
+	if p, _ := convertPod(o); len(p.Ports) != maxPorts {
+		t.Errorf("%d ports", len(p.Ports))
 	}
 }

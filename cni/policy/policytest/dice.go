@@ -107,6 +107,9 @@ func (d Dice) peer() (p policy.Peer) {
 		return p
 	}
 	p.Pods = Selector(pick(d, selectors))
+	if d.IntN(10) == 0 {
+		p.Pods = labels.Nothing()
+	}
 	if d.IntN(2) == 0 {
 		p.Namespaces = Selector(pick(d, []string{"", "team=one", "role=db", "team=none"}))
 	}
