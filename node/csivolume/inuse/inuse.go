@@ -55,8 +55,8 @@ func (v *Volumes) Follow(changed func()) {
 }
 
 // Begin says that what was in use at the start has been entered: from now on the volumes are reported, of
-// drivers whose volumes are attached. If some could not be read (all is false), those that the Node shows stay
-// beside them, until one of them is held and let go.
+// drivers whose volumes are attached. If some could not be read (all is false), those that the Node shows
+// stay beside them, each until it is held and let go.
 func (v *Volumes) Begin(attachable func(driver string) (is, known bool), all bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

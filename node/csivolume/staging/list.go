@@ -15,9 +15,9 @@ import (
 )
 
 // List returns the places of all volumes that are staged, or that a driver may still be staging, by their
-// records: those that kubelet has left, too. What has no whole record was lost with an earlier boot. The empty
-// directories of it are removed with what is left of the record; where something else is there all of that
-// stays, and unread has an error. No volume may be staged meanwhile.
+// records: those that kubelet has left, too. What has no whole record was lost with an earlier boot. Empty
+// directories of it are removed with what is left of the record; something else in them stays, and unread has
+// an error then. No volume may be staged meanwhile.
 func List(root string) (places []Place, unread []error, err error) {
 	l := lister{root: root}
 	drivers, err := entries(plugins(root))

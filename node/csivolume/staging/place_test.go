@@ -186,7 +186,10 @@ func TestAnotherVolumeIsNotTakenForTheOneThatIsStaged(t *testing.T) {
 	root := t.TempDir()
 	p := begun(t, root, "pv", true)
 	must(t, p.Finish("boot"))
-	for _, another := range []Place{OfBlock(root, "pv", "d", "another"), OfBlock(root, "pv", "another", "pv")} {
+	for _, another := range []Place{
+		OfBlock(root, "pv", "d", "another"),
+		OfBlock(root, "pv", "another", "pv"),
+	} {
 		staged, err := another.Staged("boot")
 		if staged || !errors.Is(err, ErrTaken) {
 			t.Errorf("staged %v, error %v", staged, err)
