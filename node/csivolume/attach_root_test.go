@@ -3,6 +3,8 @@ package csivolume_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -35,7 +37,7 @@ func show(v *inuse.Volumes) {
 	v.Follow(func() { look <- struct{}{} })
 	go func() {
 		for range look {
-			if names, known := v.Names(); known {
+			if names, known := v.Names(nil); known {
 				v.Reported(names)
 			}
 		}
@@ -46,7 +48,7 @@ func show(v *inuse.Volumes) {
 // wantInUse compares what the Node would show, when it has come to that.
 func wantInUse(t *testing.T, n *node, want ...v1.UniqueVolumeName) {
 	t.Helper()
-	names, known := n.inUse.Names()
+	names, known := n.inUse.Names(nil)
 	if diff := cmp.Diff(want, names); diff != "" || !known {
 		t.Errorf("in use: known %v, %s", known, diff)
 	}
@@ -193,4 +195,31 @@ func TestAVolumeThatADriverRefusesIsNotInUseForItsStaging(t *testing.T) {
 	wantInUse(t, n)
 	n.awaitUnstaged(t)
 	wantCalls(t, n.driver, "stage", "unpublish")
+}
+
+func TestWhatTheNodeShowsStaysInUseWhenNotAllCanBeRead(t *testing.T) {
+	n := unattached(t)
+	shown := []v1.UniqueVolumeName{theVolume}
+	names, known := n.inUse.Names(shown)
+	if len(names) > 0 || !known {
+		t.Errorf("in use %v, known %v", names, known)
+	}
+
+	// What is mounted there nobody knows.
+	place := filepath.Join(n.root, "plugins/kubernetes.io/csi/fake.csi/0123")
+	must(t, os.MkdirAll(filepath.Join(place, "globalmount"), 0o700))
+	must(t, mount.Tmpfs(filepath.Join(place, "globalmount"), "mode=0755"))
+	n.restart(t)
+	names, known = n.inUse.Names(shown)
+	if diff := cmp.Diff(shown, names); diff != "" || !known {
+		t.Errorf("in use: known %v, %s", known, diff)
+	}
+
+	must(t, mount.UnmountBelow(place))
+	n.restart(t)
+	n.awaitUnstaged(t)
+	names, known = n.inUse.Names(shown)
+	if len(names) > 0 || !known {
+		t.Errorf("in use %v, known %v, of a volume that is gone", names, known)
+	}
 }

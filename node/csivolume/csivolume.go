@@ -114,7 +114,8 @@ func New(cfg Config) (*Mounter, error) {
 }
 
 // adopt enters what an earlier agent or kubelet has left: volumes that are in use, of pods or staged, and
-// those that are staged for nobody, which are to be unstaged.
+// those that are staged for nobody, which are to be unstaged. What cannot be read may be any of the volumes
+// that the Node shows.
 func (m *Mounter) adopt() error {
 	staged, unread, err := staging.List(m.cfg.Root)
 	if err != nil {
@@ -124,7 +125,9 @@ func (m *Mounter) adopt() error {
 		m.cfg.Log.Warn("volume may stay staged", "err", err)
 	}
 
+	all := len(unread) == 0
 	published, err := m.dirs.ofPods(func(pod, spec string, err error) {
+		all = false
 		m.cfg.Log.Warn("volume of a pod is not known", "pod", pod, "volume", spec, "err", err)
 	})
 	if err != nil {
@@ -146,7 +149,7 @@ func (m *Mounter) adopt() error {
 		}
 	}
 
-	m.cfg.InUse.Begin(m.cfg.Objects.NeedsAttach)
+	m.cfg.InUse.Begin(m.cfg.Objects.NeedsAttach, all)
 	return nil
 }
 

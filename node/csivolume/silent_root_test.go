@@ -29,8 +29,8 @@ func TestAFileSystemWhoseServerDoesNotAnswerIsUnstaged(t *testing.T) {
 	for _, gone := range []bool{true, false} {
 		n := unattached(t)
 		n.setUp(t, request("u1"))
-		pattern := filepath.Join(n.root, "plugins/kubernetes.io/csi/fake.csi/*/globalmount")
-		staged, err := filepath.Glob(pattern)
+		driver := filepath.Join(n.root, "plugins/kubernetes.io/csi/fake.csi")
+		staged, err := filepath.Glob(filepath.Join(driver, "*/globalmount"))
 		must(t, err)
 		silence(t, staged[0], gone)
 

@@ -16,6 +16,7 @@ import (
 	"github.com/trivet-node/trivet/internal/removal"
 	"github.com/trivet-node/trivet/node/csiplugin"
 	"github.com/trivet-node/trivet/node/csivolume/mapped"
+	"github.com/trivet-node/trivet/node/csivolume/record"
 )
 
 // Teardown unpublishes the pod's CSI volumes, all at the same time. Those that no other pod on the node has
@@ -82,14 +83,13 @@ func (m *Mounter) teardown(ctx context.Context, p *place) error {
 	if err := unpublish(ctx, driver, p); err != nil {
 		return err
 	}
-	if err := remove(p); err != nil {
-		return err
-	}
 
+	// The record may be gone when something else is not.
+	err = remove(p)
 	if p.Lifecycle != string(ephemeral) {
 		m.unstager.Look(p.staging)
 	}
-	return nil
+	return err
 }
 
 // unpublish has the driver take the volume from the pod's target. A driver that does not know the volume has
@@ -107,10 +107,13 @@ func unpublish(ctx context.Context, driver *csiplugin.Driver, p *place) error {
 	return removal.Tree(p.target)
 }
 
-// remove deletes what the pod has of a place, the record included.
+// remove deletes what the pod has of a place, and at last what says that it has it: the record, or the link.
 func remove(p *place) error {
 	if p.link == "" {
-		return removal.Tree(p.dir)
+		if err := record.RemoveDir(p.dir); err != nil {
+			return fmt.Errorf("forget volume %s: %w", p.SpecName, err)
+		}
+		return nil
 	}
 
 	for _, path := range []string{p.readyFile(), p.link} {

@@ -23,7 +23,7 @@ func TestVolumesInUseAreShownAtOnceAndTakenOutAtOnce(t *testing.T) {
 		cfg.CheckFrequency = time.Hour
 	})
 	volumes.Follow(n.Look)
-	volumes.Begin(always)
+	volumes.Begin(always, true)
 	n.start()
 	<-n.Registered()
 	n.await("ready", func() bool { return readyOf(n.stored()) == v1.ConditionTrue })
@@ -37,6 +37,25 @@ func TestVolumesInUseAreShownAtOnceAndTakenOutAtOnce(t *testing.T) {
 
 	volumes.Release("pod")
 	n.await("nothing in use", func() bool { return len(n.stored().Status.VolumesInUse) == 0 })
+}
+
+func TestVolumesOfAnEarlierAgentStayThatCouldNotBeRead(t *testing.T) {
+	server := kubetest.Start(t)
+	server.Put(&v1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: "n"},
+		Status:     v1.NodeStatus{VolumesInUse: []v1.UniqueVolumeName{"left"}},
+	})
+
+	volumes := &inuse.Volumes{}
+	n := newNode(t, server, func(cfg *nodestatus.Config) { cfg.InUse = volumes })
+	volumes.Begin(always, false)
+	volumes.Hold("d", "h", "pod")
+	n.start()
+	<-n.Registered()
+	n.await("both are shown", func() bool {
+		want := []v1.UniqueVolumeName{"kubernetes.io/csi/d^h", "left"}
+		return slices.Equal(n.stored().Status.VolumesInUse, want)
+	})
 }
 
 func TestVolumesOfAnEarlierAgentAreShownUntilItIsKnownWhatThereIs(t *testing.T) {
@@ -56,7 +75,7 @@ func TestVolumesOfAnEarlierAgentAreShownUntilItIsKnownWhatThereIs(t *testing.T) 
 		t.Errorf("in use %v before that is known", got)
 	}
 
-	volumes.Begin(always)
+	volumes.Begin(always, true)
 	n.await("what is left is taken out", func() bool {
 		return slices.Equal(n.stored().Status.VolumesInUse, []v1.UniqueVolumeName{"kubernetes.io/csi/d^h"})
 	})

@@ -82,8 +82,9 @@ type Runtime interface {
 
 // InUse knows the volumes that must not be detached (inuse.Volumes).
 type InUse interface {
-	// Names returns them. known is false as long as it is not known which they are.
-	Names() (names []v1.UniqueVolumeName, known bool)
+	// Names returns them, for a Node that shows some now. known is false as long as it is not known which
+	// they are.
+	Names(shown []v1.UniqueVolumeName) (names []v1.UniqueVolumeName, known bool)
 
 	// Reported is told which of them the API shows.
 	Reported(names []v1.UniqueVolumeName)

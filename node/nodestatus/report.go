@@ -102,7 +102,7 @@ func (r *Reporter) describeVolumes(want *v1.NodeStatus) {
 		want.VolumesInUse = nil
 		return
 	}
-	if names, known := r.cfg.InUse.Names(); known {
+	if names, known := r.cfg.InUse.Names(want.VolumesInUse); known {
 		want.VolumesInUse = names
 	}
 }

@@ -23,6 +23,19 @@ type Volumes struct {
 	// attachable reports whether the volumes of a driver are attached, and whether that is known. It is nil
 	// until what was there at the start has been entered.
 	attachable func(driver string) (is, known bool)
+
+	// left is nil if everything was known at the start.
+	left *left
+}
+
+// left are the volumes that the Node showed at the start, and that may be in use by what could not be read.
+type left struct {
+	// taken is set when the Node has been seen.
+	taken bool
+	shown map[v1.UniqueVolumeName]bool
+
+	// gone are those that were let go before that.
+	gone map[v1.UniqueVolumeName]bool
 }
 
 // volume is one that is in use.
@@ -42,12 +55,38 @@ func (v *Volumes) Follow(changed func()) {
 }
 
 // Begin says that what was in use at the start has been entered: from now on the volumes are reported, of
-// drivers whose volumes are attached.
-func (v *Volumes) Begin(attachable func(driver string) (is, known bool)) {
+// drivers whose volumes are attached. If some could not be read (all is false), those that the Node shows
+// stay beside them, each until it is held and let go.
+func (v *Volumes) Begin(attachable func(driver string) (is, known bool), all bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.attachable = attachable
+	if !all {
+		v.left = &left{shown: map[v1.UniqueVolumeName]bool{}, gone: map[v1.UniqueVolumeName]bool{}}
+	}
 	v.hintLocked()
+}
+
+// see enters what the Node shows at the start.
+func (l *left) see(names []v1.UniqueVolumeName) {
+	if l.taken {
+		return
+	}
+
+	for _, name := range names {
+		l.shown[name] = !l.gone[name]
+	}
+	l.taken = true
+	l.gone = nil
+}
+
+// letGo says that nobody holds a volume any more.
+func (l *left) letGo(name v1.UniqueVolumeName) {
+	if l.taken {
+		delete(l.shown, name)
+		return
+	}
+	l.gone[name] = true
 }
 
 // Name is the name of a volume in a Node, kubelet's.
@@ -79,6 +118,9 @@ func (v *Volumes) Release(holder string) {
 		delete(held.holders, holder)
 		if len(held.holders) == 0 {
 			delete(v.held, name)
+			if v.left != nil {
+				v.left.letGo(name)
+			}
 			v.hintLocked()
 		}
 	}
@@ -98,13 +140,16 @@ func (v *Volumes) IsReported(driver, handle string) bool {
 	return held != nil && held.reported
 }
 
-// Names returns the volumes that are in use, as a Node shows them. known is false as long as it is not known
-// which they are.
-func (v *Volumes) Names() (names []v1.UniqueVolumeName, known bool) {
+// Names returns the volumes that are in use, for a Node that shows some now. known is false as long as it is
+// not known which they are.
+func (v *Volumes) Names(shown []v1.UniqueVolumeName) (names []v1.UniqueVolumeName, known bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.attachable == nil {
 		return nil, false
+	}
+	if v.left != nil {
+		v.left.see(shown)
 	}
 
 	for name, held := range v.held {
@@ -114,6 +159,14 @@ func (v *Volumes) Names() (names []v1.UniqueVolumeName, known bool) {
 		}
 		if is {
 			names = append(names, name)
+		}
+	}
+
+	if v.left != nil {
+		for name, is := range v.left.shown {
+			if is && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
 		}
 	}
 

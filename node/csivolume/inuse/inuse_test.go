@@ -12,13 +12,13 @@ func start(t *testing.T) (v *Volumes, hints *int) {
 	t.Helper()
 	v, hints = &Volumes{}, new(int)
 	v.Follow(func() { *hints++ })
-	v.Begin(func(driver string) (is, known bool) { return driver == "a", true })
+	v.Begin(func(driver string) (is, known bool) { return driver == "a", true }, true)
 	return v, hints
 }
 
 func wantNames(t *testing.T, v *Volumes, want ...v1.UniqueVolumeName) {
 	t.Helper()
-	names, known := v.Names()
+	names, known := v.Names(nil)
 	if diff := cmp.Diff(want, names); diff != "" || !known {
 		t.Errorf("known %v, names %s", known, diff)
 	}
@@ -49,7 +49,7 @@ func TestAVolumeCountsAsReportedWhenTheAPIHasShownItSinceItCame(t *testing.T) {
 		t.Error("reported at once")
 	}
 
-	names, _ := v.Names()
+	names, _ := v.Names(nil)
 	v.Hold("a", "2", "pod")
 	v.Reported(names)
 	if !v.IsReported("a", "1") || v.IsReported("a", "2") {
@@ -66,16 +66,43 @@ func TestAVolumeCountsAsReportedWhenTheAPIHasShownItSinceItCame(t *testing.T) {
 func TestNothingIsReportedBeforeItIsKnownWhatThereIs(t *testing.T) {
 	v := &Volumes{}
 	v.Hold("a", "1", "pod")
-	if _, known := v.Names(); known {
+	if _, known := v.Names(nil); known {
 		t.Error("known before what was there has been entered")
 	}
 
 	listed := false
-	v.Begin(func(string) (is, known bool) { return true, listed })
-	if _, known := v.Names(); known {
+	v.Begin(func(string) (is, known bool) { return true, listed }, true)
+	if _, known := v.Names(nil); known {
 		t.Error("known without the list of drivers")
 	}
 
 	listed = true
 	wantNames(t, v, "kubernetes.io/csi/a^1")
+}
+
+func TestWhatTheNodeShowsStaysWhenNotAllCouldBeRead(t *testing.T) {
+	v := &Volumes{}
+	v.Hold("a", "known", "pod")
+	v.Hold("a", "gone", "early")
+	v.Begin(func(string) (is, known bool) { return true, true }, false)
+	v.Release("early")
+
+	wantShown := func(shown []v1.UniqueVolumeName, want ...v1.UniqueVolumeName) {
+		t.Helper()
+		names, known := v.Names(shown)
+		if diff := cmp.Diff(want, names); diff != "" || !known {
+			t.Errorf("known %v, names %s", known, diff)
+		}
+	}
+
+	gone, known, unread := Name("a", "gone"), Name("a", "known"), Name("a", "unread")
+	wantShown([]v1.UniqueVolumeName{gone, known, unread}, known, unread)
+	v.Release("pod")
+	wantShown([]v1.UniqueVolumeName{known, unread}, unread)
+
+	// A pod has it, and it is unstaged when that goes.
+	v.Hold("a", "unread", "pod")
+	wantShown(nil, unread)
+	v.Release("pod")
+	wantShown([]v1.UniqueVolumeName{unread})
 }

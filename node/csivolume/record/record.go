@@ -14,6 +14,7 @@ import (
 	"github.com/trivet-node/trivet/internal/boundedfile"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/removal"
 )
 
 // File is the name of a record in its directory.
@@ -73,6 +74,32 @@ func (r Record) Write(file string) error {
 	}
 
 	return nil
+}
+
+// RemoveDir removes a directory and everything in it, the record last: as long as something else cannot be
+// removed, the record says whose that is.
+func RemoveDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+
+	for _, e := range entries {
+		if e.Name() == File {
+			continue
+		}
+		if err := removal.Tree(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+
+	if err := os.Remove(filepath.Join(dir, File)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return removal.Tree(dir)
 }
 
 // Finish writes the record to a file as one of work that is done, with what is mounted at path now.

@@ -209,7 +209,7 @@ func (p Place) End() error {
 	if err := removal.Tree(p.Path); err != nil {
 		return err
 	}
-	return removal.Tree(p.dir)
+	return record.RemoveDir(p.dir)
 }
 
 // Forget removes what is there of a volume that is not staged and that no pod uses. The record of a block
@@ -224,7 +224,7 @@ func (p Place) Forget() error {
 	for _, remove := range []func() error{
 		func() error { return removeEmpty(published) },
 		func() error { return removal.Tree(filepath.Join(own, "dev")) },
-		func() error { return removal.Tree(filepath.Join(own, data)) },
+		func() error { return record.RemoveDir(filepath.Join(own, data)) },
 		func() error { return removeEmpty(own) },
 	} {
 		if err := remove(); err != nil {

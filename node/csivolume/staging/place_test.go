@@ -76,19 +76,71 @@ func TestWhatIsLeftOfAStagingIsFound(t *testing.T) {
 }
 
 func TestWhatHasNoWholeRecordIsRemovedFromTheList(t *testing.T) {
+	for _, block := range []bool{false, true} {
+		root := t.TempDir()
+		p := begun(t, root, "torn", block)
+		must(t, os.Truncate(p.file(), 0))
+		must(t, os.WriteFile(filepath.Join(p.dir, ".tmp-vol_data.json-1"), nil, 0o600))
+		if block {
+			must(t, os.Truncate(p.sharedFile(), 0))
+		}
+		must(t, os.MkdirAll(filepath.Join(Devices(root), "empty"), 0o700))
+		found, unread, err := List(root)
+		must(t, err)
+		if len(found) > 0 || len(unread) > 0 {
+			t.Errorf("block %v: found %v, unread %v", block, found, unread)
+		}
+		for _, dir := range []string{p.dir, p.Path, filepath.Join(Devices(root), "empty")} {
+			if _, err := os.Lstat(dir); err == nil {
+				t.Errorf("block %v: %s is still there", block, dir)
+			}
+		}
+	}
+}
+
+func TestWhatOthersHavePutWhereVolumesAreStagedStays(t *testing.T) {
+	for _, block := range []bool{false, true} {
+		for _, where := range []func(Place) string{
+			func(p Place) string { return p.Path },
+			func(p Place) string { return p.dir },
+		} {
+			root := t.TempDir()
+			p := begun(t, root, "torn", block)
+			foreign := filepath.Join(where(p), "vol_data.json.old")
+			must(t, os.WriteFile(foreign, nil, 0o600))
+			must(t, os.Truncate(p.file(), 0))
+			if block {
+				must(t, os.Truncate(p.sharedFile(), 0))
+			}
+			found, unread, err := List(root)
+			must(t, err)
+			if len(found) > 0 || len(unread) != 1 {
+				t.Errorf("block %v: found %v, unread %v", block, found, unread)
+			}
+			_, err = os.Lstat(foreign)
+			must(t, err)
+		}
+	}
+}
+
+// A power loss may tear one of two records, and not the other.
+func TestABlockVolumeIsFoundByTheRecordOfItsStaging(t *testing.T) {
 	root := t.TempDir()
-	p := begun(t, root, "torn", false)
-	must(t, os.Truncate(p.file(), 0))
-	must(t, os.MkdirAll(filepath.Join(Devices(root), "empty"), 0o700))
+	p := begun(t, root, "pv", true)
+	must(t, os.Truncate(p.sharedFile(), 0))
 	found, unread, err := List(root)
 	must(t, err)
-	if len(found) > 0 || len(unread) > 0 {
-		t.Errorf("found %v, unread %v", found, unread)
+	diff := cmp.Diff([]Place{p}, found, cmp.AllowUnexported(Place{}))
+	if diff != "" || unread != nil {
+		t.Errorf("unread %v, %s", unread, diff)
 	}
-	for _, dir := range []string{p.dir, filepath.Join(Devices(root), "empty")} {
-		if _, err := os.Lstat(dir); err == nil {
-			t.Errorf("%s is still there", dir)
-		}
+
+	another := OfBlock(root, "pv", "d", "another")
+	must(t, another.record().Write(p.sharedFile()))
+	found, unread, err = List(root)
+	must(t, err)
+	if len(found) > 0 || len(unread) != 1 {
+		t.Errorf("found %v by records of two volumes, unread %v", found, unread)
 	}
 }
 
@@ -134,11 +186,10 @@ func TestAnotherVolumeIsNotTakenForTheOneThatIsStaged(t *testing.T) {
 	root := t.TempDir()
 	p := begun(t, root, "pv", true)
 	must(t, p.Finish("boot"))
-	others := []Place{
+	for _, another := range []Place{
 		OfBlock(root, "pv", "d", "another"),
 		OfBlock(root, "pv", "another", "pv"),
-	}
-	for _, another := range others {
+	} {
 		staged, err := another.Staged("boot")
 		if staged || !errors.Is(err, ErrTaken) {
 			t.Errorf("staged %v, error %v", staged, err)

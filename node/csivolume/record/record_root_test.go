@@ -1,9 +1,14 @@
 package record
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/removal"
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 func TestWhatIsNotAWholeRecordCountsAsNone(t *testing.T) {
@@ -38,5 +43,37 @@ func TestARecordHoldsInTheBootInWhichItWasFinished(t *testing.T) {
 	r.Mounted = "true"
 	if holds, err := r.Holds("boot-1", dir); holds || err != nil {
 		t.Errorf("holds %v without the mount, error %v", holds, err)
+	}
+}
+
+func TestTheRecordOfADirectoryIsRemovedLast(t *testing.T) {
+	testenv.Root(t)
+	dir := filepath.Join(testenv.ShortDir(t), "volume")
+	file := filepath.Join(dir, File)
+	must(t, Record{Driver: "d", Handle: "h"}.Write(file))
+	for _, name := range []string{"a", "z"} {
+		path := filepath.Join(dir, name)
+		must(t, os.Mkdir(path, 0o700))
+		must(t, mount.Tmpfs(path, "mode=0755"))
+		if err := RemoveDir(dir); !errors.Is(err, removal.ErrMounted) {
+			t.Errorf("%s: error %v", name, err)
+		}
+		_, err := os.Lstat(file)
+		must(t, err)
+		must(t, mount.Unmount(path))
+	}
+
+	for range 2 {
+		must(t, RemoveDir(dir))
+	}
+	if _, err := os.Lstat(dir); err == nil {
+		t.Error("the directory is still there")
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
