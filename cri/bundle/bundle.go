@@ -38,7 +38,10 @@ type Rootfs interface {
 
 	// MapVolume mounts a path of the host with its files as those of the users of a container's root file
 	// system, and returns where, until UnmapVolumes or Release.
-	MapVolume(ctx context.Context, id string, number int, source string) (path string, err error)
+	MapVolume(
+		ctx context.Context, id string, number int, source string, readOnly bool,
+	) (path string, err error)
+
 	UnmapVolumes(ctx context.Context, id string) error
 
 	// Release unmounts and deletes what was made for an ID. What does not exist is success.
@@ -201,7 +204,7 @@ func (m *Maker) mapVolumes(ctx context.Context, r Request) (map[string]string, e
 			continue
 		}
 
-		mapped[v.ContainerPath], err = m.cfg.Rootfs.MapVolume(ctx, r.ID, i, v.HostPath)
+		mapped[v.ContainerPath], err = m.cfg.Rootfs.MapVolume(ctx, r.ID, i, v.HostPath, v.Readonly)
 		if err != nil {
 			return nil, fmt.Errorf("mount %s: %w", v.ContainerPath, err)
 		}

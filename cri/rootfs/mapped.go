@@ -108,7 +108,7 @@ func Admit(dir string, users namespace.Users) error {
 // filesystem that was prepared for users, and returns where. number distinguishes the volumes of one root
 // filesystem. It is there until UnmapVolumes or Release.
 func (s *Store) MapVolume(
-	ctx context.Context, id string, number int, source string,
+	ctx context.Context, id string, number int, source string, readOnly bool,
 ) (path string, err error) {
 	unlock, err := s.locks.Lock(ctx, id)
 	if err != nil {
@@ -133,6 +133,13 @@ func (s *Store) MapVolume(
 		return "", err
 	}
 	defer unix.Close(tree)
+
+	if readOnly {
+		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+			return "", fmt.Errorf("make %s read-only: %w", source, err)
+		}
+	}
 
 	path = filepath.Join(s.points.volumes(id), strconv.Itoa(number))
 	if err := makeLike(path, source); err != nil {

@@ -146,7 +146,7 @@ func TestVolumesShowWithTheUsersOfThePodWhileItIsMade(t *testing.T) {
 	}
 
 	for i, source := range []string{dir, file} {
-		path, err := s.MapVolume(t.Context(), "c1", i, source)
+		path, err := s.MapVolume(t.Context(), "c1", i, source, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -159,11 +159,11 @@ func TestVolumesShowWithTheUsersOfThePodWhileItIsMade(t *testing.T) {
 	}
 
 	// overlayfs itself cannot be mapped.
-	_, err = s.MapVolume(t.Context(), "c1", 2, plain)
+	_, err = s.MapVolume(t.Context(), "c1", 2, plain, false)
 	if err == nil || !strings.Contains(err.Error(), "its file system cannot") {
 		t.Errorf("error %v", err)
 	}
-	if _, err := s.MapVolume(t.Context(), "c2", 0, dir); err == nil {
+	if _, err := s.MapVolume(t.Context(), "c2", 0, dir, false); err == nil {
 		t.Error("a volume is mapped for the host's users")
 	}
 
@@ -178,7 +178,7 @@ func TestVolumesShowWithTheUsersOfThePodWhileItIsMade(t *testing.T) {
 	}
 
 	// One that was not made to the end.
-	if _, err := s.MapVolume(t.Context(), "c1", 0, dir); err != nil {
+	if _, err := s.MapVolume(t.Context(), "c1", 0, dir, true); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Release(t.Context(), "c2"); err != nil {
@@ -227,7 +227,7 @@ func TestWhatIsMountedInAVolumeComesAlongAndStays(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		path, err := s.MapVolume(t.Context(), "c1", 0, dir)
+		path, err := s.MapVolume(t.Context(), "c1", 0, dir, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -263,7 +263,7 @@ func TestVolumesAreMappedBeforeOrAfterARelease(t *testing.T) {
 
 	impatient, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.MapVolume(impatient, "c1", 0, t.TempDir()); !errors.Is(err, context.Canceled) {
+	if _, err := s.MapVolume(impatient, "c1", 0, t.TempDir(), false); !errors.Is(err, context.Canceled) {
 		t.Errorf("mapped while it is released: %v", err)
 	}
 	if err := s.UnmapVolumes(impatient, "c1"); !errors.Is(err, context.Canceled) {
@@ -272,7 +272,7 @@ func TestVolumesAreMappedBeforeOrAfterARelease(t *testing.T) {
 
 	unlock()
 	release(t, s, "c1")
-	if _, err := s.MapVolume(t.Context(), "c1", 0, t.TempDir()); err == nil {
+	if _, err := s.MapVolume(t.Context(), "c1", 0, t.TempDir(), false); err == nil {
 		t.Error("mapped after the release")
 	}
 	release(t, s, "c1")

@@ -56,6 +56,7 @@ func TestVolumesOfImagesAreThoseOfThePodsUsers(t *testing.T) {
 		}
 	}
 
+	checkReadOnly(t, n, pod)
 	removeAll(t, n, pod)
 }
 

@@ -9,11 +9,13 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/nodetest"
+	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
@@ -219,14 +221,35 @@ func TestPodsHaveUsersOverRunc(t *testing.T) {
 		nodetest.SharePID(c)
 	})
 
-	_, mounted := volume(t, n, 1<<20)
-	c := n.Run(pod, "app", []string{"sleep", "1000"}, mounted)
-	out, _ := n.Exec(c, "cat /data/secret; touch /data/new /new; tr -s ' ' </proc/self/uid_map")
-	if out != "secret\n 0 1048576 65536\n" {
-		t.Errorf("in it: %q", out)
+	checkReadOnly(t, n, pod)
+	removeAll(t, n, pod)
+}
+
+// checkReadOnly runs a container with a volume as a token is: read-only, and not to have programs run from.
+func checkReadOnly(t *testing.T, n *nodetest.Node, pod nodetest.Pod) {
+	t.Helper()
+	dir, mounted := volume(t, n, 1<<20)
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := unix.Mount("token", dir, "tmpfs", flags, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer mount.Unmount(dir)
+
+	if err := os.WriteFile(dir+"/secret", []byte("token\n"), 0o600); err != nil {
+		t.Fatal(err)
 	}
 
-	removeAll(t, n, pod)
+	c := n.Run(pod, "reader", []string{"sleep", "1000"}, func(c *runtimeapi.ContainerConfig) {
+		mounted(c)
+		c.Mounts[0].Readonly = true
+		c.Linux.SecurityContext.RunAsUser = &runtimeapi.Int64Value{}
+	})
+
+	const command = "cat /data/secret; touch /new; tr -s ' ' </proc/self/uid_map; " +
+		"touch /data/new 2>/dev/null || echo ro; mount -o remount,bind,rw /data 2>/dev/null || echo stays"
+	if out, _ := n.Exec(c, command); out != "token\n 0 1048576 65536\nro\nstays\n" {
+		t.Errorf("in it: %q", out)
+	}
 }
 
 // badUsers are changes of a pod with a user namespace that cannot be made, by a part of the error.

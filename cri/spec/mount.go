@@ -136,6 +136,12 @@ func mount(m *runtimeapi.Mount, cfg Config) (specs.Mount, error) {
 		return specs.Mount{}, err
 	}
 
+	// A mapped volume is read-only already. runc 1.1 cannot make it so in a user namespace: it would change
+	// flags that are locked there.
+	if mapped && access == "ro" {
+		access = "rw"
+	}
+
 	return specs.Mount{
 		Destination: path.Join("/", m.ContainerPath),
 		Type:        "bind",
