@@ -278,7 +278,6 @@ func (cgroups) Parent(*v1.Pod) string                    { return "/kubepods" }
 func (cgroups) Widen(context.Context, *v1.Pod) error     { return nil }
 func (cgroups) Memory(*v1.Pod) (podcgroup.Memory, error) { return podcgroup.Memory{Limit: -1}, nil }
 
-
 // Remove fails as often as occupied says.
 func (g cgroups) Remove(_ context.Context, uid types.UID) error {
 	g.mu.Lock()
@@ -294,7 +293,6 @@ func (g cgroups) Remove(_ context.Context, uid types.UID) error {
 
 	return errors.New("a process does not end")
 }
-
 
 func (c *cluster) Register(*v1.Pod) {}
 

@@ -214,6 +214,14 @@ func overlap(a, b criconfig.Users) bool {
 		uint64(b.First) < uint64(a.First)+uint64(a.Length)
 }
 
+// Has reports whether a pod has a range.
+func (r *Ranges) Has(uid types.UID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, has := r.used[uid]
+	return has
+}
+
 // Release frees the range of a pod that has ended, whose directory may be gone.
 func (r *Ranges) Release(uid types.UID) error {
 	r.mu.Lock()
