@@ -187,8 +187,8 @@ func TestVolumesShowWithTheUsersOfThePodWhileItIsMade(t *testing.T) {
 	release(t, s, "c1")
 }
 
-// sharedVolume is a directory on a host whose mounts are shared, as systemd has them, with a mount below it at
-// early, and a directory late.
+// sharedVolume is a directory on a host whose mounts are shared, as systemd has them, with a mount below it
+// at early, and a directory late.
 func sharedVolume(t *testing.T) string {
 	t.Helper()
 	host := testenv.ShortDir(t)

@@ -106,7 +106,8 @@ func groupsOutside(value string, users namespace.Users) (string, error) {
 func (n namespaces) writeNetSysctls(r Record) error {
 	for name := range r.config.GetLinux().GetSysctls() {
 		if ofNetwork(name) {
-			return n.cfg.Kernel.InNamespace(n.Netns(r), func() error { return writeSysctls(r, n.Users(r), true) })
+			users := n.Users(r)
+			return n.cfg.Kernel.InNamespace(n.Netns(r), func() error { return writeSysctls(r, users, true) })
 		}
 	}
 	return nil

@@ -133,8 +133,8 @@ func (t table) leavePeers() error {
 	return nil
 }
 
-// goesWith reports whether a peer of a mount is unmounted with it: as its copy, at the same place of a peer of
-// what the mount is mounted in.
+// goesWith reports whether a peer of a mount is unmounted with it: as its copy, at the same place of a peer
+// of what the mount is mounted in.
 func goesWith(m, peer, parent, parentOfPeer *mountinfo.Mount) bool {
 	if parent == nil || parentOfPeer == nil || parent.Peers == "" || parent.Peers != parentOfPeer.Peers {
 		return false

@@ -77,10 +77,8 @@ func TestNoWayLeadsOut(t *testing.T) {
 		t.Errorf("something was made outside: %v", entries)
 	}
 
-	if err := subpath.Bind(volume, "climbs", filepath.Join(dir, "target"), subpath.Options{}); !strings.Contains(
-		err.Error(),
-		"leads out",
-	) {
+	err := subpath.Bind(volume, "climbs", filepath.Join(dir, "target"), subpath.Options{})
+	if !strings.Contains(err.Error(), "leads out") {
 		t.Errorf("error %q does not say why", err)
 	}
 }

@@ -237,7 +237,7 @@ func (r *Ranges) release(uid types.UID) error {
 	return nil
 }
 
-// ReleaseUnless frees the ranges of all pods for which keep returns false.
+// ReleaseUnless frees the ranges of all pods for which keep returns false. keep may not call the ranges.
 func (r *Ranges) ReleaseUnless(keep func(types.UID) bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
