@@ -77,7 +77,8 @@ func (r Runtime) checkVersion(ctx context.Context) error {
 
 	var version [3]int
 	for i, number := range found[2:] {
-		version[i], _ = strconv.Atoi(string(number)) // one that is left out is 0
+		// One that is left out is 0.
+		version[i], _ = strconv.Atoi(string(number))
 	}
 
 	if tried := triedVersions[string(found[1])]; slices.Compare(version[:], tried[:]) < 0 {
