@@ -38,8 +38,11 @@ type Rootfs interface {
 
 	// MapVolume mounts a path of the host with its files as those of the users of a container's root file
 	// system, and returns where, until UnmapVolumes or Release.
-	MapVolume(id string, number int, source string, readOnly bool) (path string, err error)
-	UnmapVolumes(id string) error
+	MapVolume(
+		ctx context.Context, id string, number int, source string, readOnly bool,
+	) (path string, err error)
+
+	UnmapVolumes(ctx context.Context, id string) error
 
 	// Release unmounts and deletes what was made for an ID. What does not exist is success.
 	Release(ctx context.Context, id string) error
@@ -185,12 +188,12 @@ func (m *Maker) specConfig(
 		return cfg, nil, err
 	}
 
-	cfg.MappedMounts, err = m.mapVolumes(r)
+	cfg.MappedMounts, err = m.mapVolumes(ctx, r)
 	return cfg, mounted, err
 }
 
 // mapVolumes mounts the volumes of a container that are to show as those of its users.
-func (m *Maker) mapVolumes(r Request) (map[string]string, error) {
+func (m *Maker) mapVolumes(ctx context.Context, r Request) (map[string]string, error) {
 	mapped := map[string]string{}
 	for i, v := range r.Container.Mounts {
 		wanted, err := spec.Maps(v, r.Users)
@@ -201,7 +204,8 @@ func (m *Maker) mapVolumes(r Request) (map[string]string, error) {
 			continue
 		}
 
-		if mapped[v.ContainerPath], err = m.mapVolume(r.ID, i, v); err != nil {
+		mapped[v.ContainerPath], err = m.cfg.Rootfs.MapVolume(ctx, r.ID, i, v.HostPath, v.Readonly)
+		if err != nil {
 			return nil, fmt.Errorf("mount %s: %w", v.ContainerPath, err)
 		}
 	}
@@ -244,12 +248,10 @@ func makeSources(mounts []*runtimeapi.Mount) error {
 	return nil
 }
 
-func (m *Maker) mapVolume(id string, number int, v *runtimeapi.Mount) (string, error) {
-	return m.cfg.Rootfs.MapVolume(id, number, v.HostPath, v.Readonly)
-}
-
 // Created releases what only the creation of the container needed.
-func (m *Maker) Created(id string) error { return m.cfg.Rootfs.UnmapVolumes(id) }
+func (m *Maker) Created(ctx context.Context, id string) error {
+	return m.cfg.Rootfs.UnmapVolumes(ctx, id)
+}
 
 // Release unmounts and deletes what was made for IDs. What does not exist is success.
 func (m *Maker) Release(ctx context.Context, ids ...string) error {

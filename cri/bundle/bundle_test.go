@@ -34,8 +34,11 @@ func (r *roots) Prepare(
 	return r.dir, nil
 }
 
-func (r *roots) MapVolume(string, int, string, bool) (string, error) { return r.dir, nil }
-func (r *roots) UnmapVolumes(string) error                           { return nil }
+func (r *roots) MapVolume(context.Context, string, int, string, bool) (string, error) {
+	return r.dir, nil
+}
+
+func (r *roots) UnmapVolumes(context.Context, string) error { return nil }
 
 func (r *roots) PrepareReadOnly(
 	_ context.Context, id string, _ image.Image, _ *namespace.Users,

@@ -79,7 +79,7 @@ type Bundles interface {
 	Make(ctx context.Context, r bundle.Request) (bundle.Bundle, error)
 
 	// Created releases what only the creation of the container needed.
-	Created(id string) error
+	Created(ctx context.Context, id string) error
 
 	Release(ctx context.Context, ids ...string) error
 	IDs() ([]string, error)

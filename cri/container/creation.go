@@ -70,7 +70,7 @@ func (c *creation) build(ctx context.Context) (err error) {
 	if err := c.createProcess(ctx, made.OOMScoreAdj); err != nil {
 		return err
 	}
-	if err := cfg.Bundles.Created(c.ID); err != nil {
+	if err := cfg.Bundles.Created(ctx, c.ID); err != nil {
 		return err
 	}
 

@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -106,7 +107,16 @@ func Admit(dir string, users namespace.Users) error {
 // MapVolume mounts a file or directory of the host once more, with its files as those of the users of a root
 // filesystem that was prepared for users, and returns where. number distinguishes the volumes of one root
 // filesystem. It is there until UnmapVolumes or Release.
-func (s *Store) MapVolume(id string, number int, source string, readOnly bool) (path string, err error) {
+func (s *Store) MapVolume(
+	ctx context.Context, id string, number int, source string, readOnly bool,
+) (path string, err error) {
+	unlock, err := s.locks.Lock(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+
+	// One that was released meanwhile has no volumes.
 	r, err := s.records.Get(id)
 	if err != nil || r.Users == nil {
 		return "", fmt.Errorf("rootfs %s has no users of its own: %w", id, err)
@@ -156,10 +166,17 @@ func makeLike(path, source string) error {
 
 // UnmapVolumes unmounts what MapVolume has mounted. Containers that have mounted it keep it, and nothing else
 // of the host holds their volumes any more.
-func (s *Store) UnmapVolumes(id string) error {
+func (s *Store) UnmapVolumes(ctx context.Context, id string) error {
 	if s.cfg.MappedDir == "" {
 		return nil
 	}
+
+	unlock, err := s.locks.Lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
 	return s.points.removeVolumes(id)
 }
 

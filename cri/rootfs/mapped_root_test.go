@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -145,7 +146,7 @@ func TestVolumesShowWithTheUsersOfThePodWhileItIsMade(t *testing.T) {
 	}
 
 	for i, source := range []string{dir, file} {
-		path, err := s.MapVolume("c1", i, source, false)
+		path, err := s.MapVolume(t.Context(), "c1", i, source, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,16 +159,16 @@ func TestVolumesShowWithTheUsersOfThePodWhileItIsMade(t *testing.T) {
 	}
 
 	// overlayfs itself cannot be mapped.
-	_, err = s.MapVolume("c1", 2, plain, false)
+	_, err = s.MapVolume(t.Context(), "c1", 2, plain, false)
 	if err == nil || !strings.Contains(err.Error(), "its file system cannot") {
 		t.Errorf("error %v", err)
 	}
-	if _, err := s.MapVolume("c2", 0, dir, false); err == nil {
+	if _, err := s.MapVolume(t.Context(), "c2", 0, dir, false); err == nil {
 		t.Error("a volume is mapped for the host's users")
 	}
 
 	for range 2 {
-		if err := s.UnmapVolumes("c1"); err != nil {
+		if err := s.UnmapVolumes(t.Context(), "c1"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -177,7 +178,7 @@ func TestVolumesShowWithTheUsersOfThePodWhileItIsMade(t *testing.T) {
 	}
 
 	// One that was not made to the end.
-	if _, err := s.MapVolume("c1", 0, dir, true); err != nil {
+	if _, err := s.MapVolume(t.Context(), "c1", 0, dir, true); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Release(t.Context(), "c2"); err != nil {
@@ -186,43 +187,102 @@ func TestVolumesShowWithTheUsersOfThePodWhileItIsMade(t *testing.T) {
 	release(t, s, "c1")
 }
 
-// In the other direction, the end of a container would unmount what the host has below its volume.
-func TestWhatIsMountedInAVolumeComesAlongAndStays(t *testing.T) {
-	s, users := mappedStore(t)
-	if _, err := s.Prepare(t.Context(), "c1", image.Image{Layers: []string{t.TempDir()}}, users); err != nil {
-		t.Fatal(err)
-	}
-
-	dir := testenv.ShortDir(t)
-	early, late := dir+"/early", dir+"/late"
-	t.Cleanup(func() { _ = mount.UnmountBelow(dir) })
+// sharedVolume is a directory on a host whose mounts are shared, as systemd has them, with a mount below it
+// at early, and a directory late.
+func sharedVolume(t *testing.T) string {
+	t.Helper()
+	host := testenv.ShortDir(t)
+	dir := host + "/volume"
+	t.Cleanup(func() { _ = mount.UnmountBelow(host) })
 	if err := errors.Join(
-		unix.Mount("volume", dir, "tmpfs", 0, ""),
-		unix.Mount("", dir, "", unix.MS_SHARED, ""),
-		os.Mkdir(early, 0o755),
-		os.Mkdir(late, 0o755),
-		unix.Mount("early", early, "tmpfs", 0, ""),
+		unix.Mount("host", host, "tmpfs", 0, ""),
+		unix.Mount("", host, "", unix.MS_REC|unix.MS_SHARED, ""),
+		os.MkdirAll(dir+"/early", 0o755),
+		os.MkdirAll(dir+"/late", 0o755),
+		unix.Mount("early", dir+"/early", "tmpfs", 0, ""),
 	); err != nil {
 		t.Fatal(err)
 	}
+	return dir
+}
 
-	path, err := s.MapVolume("c1", 0, dir, true)
+// In the other direction, the end of a container would unmount what the host has below its volume.
+func TestWhatIsMountedInAVolumeComesAlongAndStays(t *testing.T) {
+	s, users := mappedStore(t)
+	dir := sharedVolume(t)
+	early, late := dir+"/early", dir+"/late"
+	img := image.Image{Layers: []string{t.TempDir()}}
+	for way, end := range map[string]func() error{
+		"the container is made": func() error { return s.UnmapVolumes(t.Context(), "c1") },
+		"it is not made":        func() error { return s.Release(t.Context(), "c1") },
+		"the server is killed before it notes it": func() error {
+			if err := s.records.Delete("c1"); err != nil {
+				return err
+			}
+			_, err := Open(s.cfg)
+			return err
+		},
+	} {
+		if _, err := s.Prepare(t.Context(), "c1", img, users); err != nil {
+			t.Fatal(err)
+		}
+
+		path, err := s.MapVolume(t.Context(), "c1", 0, dir, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("late", late, "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+		areMounted(t, way, path, path+"/early", path+"/late")
+		if err := end(); err != nil {
+			t.Error(err)
+		}
+
+		areMounted(t, way, early, late)
+		release(t, s, "c1")
+		areMounted(t, way, early, late)
+		if err := unix.Unmount(late, 0); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Release takes the directories away that a volume is mounted on.
+func TestVolumesAreMappedBeforeOrAfterARelease(t *testing.T) {
+	s, users := mappedStore(t)
+	img := image.Image{Layers: []string{t.TempDir()}}
+	if _, err := s.Prepare(t.Context(), "c1", img, users); err != nil {
+		t.Fatal(err)
+	}
+
+	unlock, err := s.locks.Lock(t.Context(), "c1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("late", late, "tmpfs", 0, ""); err != nil {
-		t.Fatal(err)
+
+	impatient, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.MapVolume(impatient, "c1", 0, t.TempDir(), false); !errors.Is(err, context.Canceled) {
+		t.Errorf("mapped while it is released: %v", err)
 	}
-	for _, p := range []string{path + "/early", path + "/late"} {
-		if mounted, err := mount.Mounted(p); err != nil || !mounted {
-			t.Errorf("%s does not come along: %v", p, err)
-		}
+	if err := s.UnmapVolumes(impatient, "c1"); !errors.Is(err, context.Canceled) {
+		t.Errorf("unmapped while it is released: %v", err)
 	}
 
+	unlock()
 	release(t, s, "c1")
-	for _, p := range []string{dir, early, late} {
+	if _, err := s.MapVolume(t.Context(), "c1", 0, t.TempDir(), false); err == nil {
+		t.Error("mapped after the release")
+	}
+	release(t, s, "c1")
+}
+
+func areMounted(t *testing.T, when string, paths ...string) {
+	t.Helper()
+	for _, p := range paths {
 		if mounted, err := mount.Mounted(p); err != nil || !mounted {
-			t.Errorf("%s is unmounted on the host: %v", p, err)
+			t.Errorf("%s: nothing is mounted on %s: %v", when, p, err)
 		}
 	}
 }

@@ -126,7 +126,7 @@ func (n namespaces) furnish(r Record) error {
 		n.writeDefaults(r)
 	}
 
-	return writeSysctls(r, false)
+	return writeSysctls(r, n.Users(r), false)
 }
 
 // remove removes the pins of a pod. One that does not exist is success.

@@ -5,7 +5,10 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
+
+	"github.com/trivet-node/trivet/internal/namespace"
 )
 
 // sysctlPath returns the path of a sysctl below /proc/sys. The first separator of a name is the one between
@@ -50,11 +53,19 @@ func checkSysctls(r Record) error {
 }
 
 // writeSysctls writes those of the network namespace, or those of the others, on a thread that is in it.
-func writeSysctls(r Record, network bool) error {
+func writeSysctls(r Record, users *namespace.Users, network bool) error {
 	for name, value := range r.config.GetLinux().GetSysctls() {
 		if ofNetwork(name) != network {
 			continue
 		}
+
+		if users != nil && sysctlPath(name) == pingGroups {
+			var err error
+			if value, err = groupsOutside(value, *users); err != nil {
+				return fmt.Errorf("sysctl %s: %w", name, err)
+			}
+		}
+
 		file := filepath.Join("/proc/sys", sysctlPath(name))
 		if err := os.WriteFile(file, []byte(value), 0); err != nil {
 			return fmt.Errorf("sysctl %s=%s: %w", name, value, err)
@@ -63,12 +74,40 @@ func writeSysctls(r Record, network bool) error {
 	return nil
 }
 
+// groupsOutside returns what net.ipv4.ping_group_range of a pod with users of its own is for the host's root,
+// who writes it. Of groups that the pod does not have, as in "0 2147483647", the range ends with its last.
+func groupsOutside(value string, users namespace.Users) (string, error) {
+	fields := strings.Fields(value)
+	if len(fields) != 2 {
+		return "", fmt.Errorf("%q is not a range of groups", value)
+	}
+
+	var groups [2]uint32
+	for i, text := range fields {
+		inside, err := strconv.ParseUint(text, 0, 31)
+		if err != nil {
+			return "", fmt.Errorf("%q is not a range of groups: %w", value, err)
+		}
+
+		groups[i] = uint32(inside)
+	}
+
+	first, ok := users.Outside(groups[0])
+	if !ok {
+		return "", fmt.Errorf("group %d is none of the %d of the pod", groups[0], users.Length)
+	}
+	last, _ := users.Outside(min(groups[1], users.Length-1))
+
+	return fmt.Sprintf("%d\t%d", first, last), nil
+}
+
 // writeNetSysctls writes those of the network namespace, after the pod was joined to the network: those of an
 // interface exist only with the interface.
 func (n namespaces) writeNetSysctls(r Record) error {
 	for name := range r.config.GetLinux().GetSysctls() {
 		if ofNetwork(name) {
-			return n.cfg.Kernel.InNamespace(n.Netns(r), func() error { return writeSysctls(r, true) })
+			users := n.Users(r)
+			return n.cfg.Kernel.InNamespace(n.Netns(r), func() error { return writeSysctls(r, users, true) })
 		}
 	}
 	return nil
@@ -90,7 +129,8 @@ func (n namespaces) writeDefaults(r Record) {
 		defaults[portStart] = "0"
 	}
 
-	// These are groups of the host: those of a pod's user namespace are among them.
+	// These are groups of the host, and all that the kernel can have here. Those of a pod with users of its
+	// own are among them if its range is: other pods can send pings with a capability only.
 	if n.cfg.UnprivilegedICMP {
 		defaults[pingGroups] = "0 2147483647"
 	}

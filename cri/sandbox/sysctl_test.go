@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/internal/namespace"
 )
 
 func TestSysctlNames(t *testing.T) {
@@ -57,4 +59,24 @@ func withSysctl(name string, mode runtimeapi.NamespaceMode) Record {
 			},
 		},
 	}}
+}
+
+func TestGroupsOfAPodAreWrittenAsThoseOfTheHost(t *testing.T) {
+	users := namespace.Users{First: 1 << 20, Length: 1 << 16}
+	for value, want := range map[string]string{
+		"5 6":           "1048581\t1048582",
+		"0\t0":          "1048576\t1048576",
+		"0 2147483647":  "1048576\t1114111",
+		"1 0":           "1048577\t1048576", // nobody
+		"65536 65537":   "",
+		"5":             "",
+		"5 6 7":         "",
+		"-1 6":          "",
+		"0 4294967295":  "",
+		"0 99999999999": "",
+	} {
+		if got, err := groupsOutside(value, users); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v, want %q", value, got, err, want)
+		}
+	}
 }

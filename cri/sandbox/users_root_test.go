@@ -104,6 +104,22 @@ func TestPodWithUsersOfItsOwnIsRootAmongThemOnly(t *testing.T) {
 	removeAll(t, n, pod)
 }
 
+// The value is written by the host's root, in whose numbers the pod's groups are others.
+func TestGroupsThatMayPingAreThoseOfThePod(t *testing.T) {
+	n := withUsers(t)
+	pod := n.Sandbox("pings", func(c *runtimeapi.PodSandboxConfig) {
+		nodetest.OwnUsers(1 << 20)(c)
+		c.Linux.Sysctls = map[string]string{"net.ipv4.ping_group_range": "1000 2147483647"}
+	})
+
+	app := n.Run(pod, "app", []string{"sleep", "1000"}, nil)
+	if out, _ := n.Exec(app, "cat /proc/sys/net/ipv4/ping_group_range"); out != "1000\t65535\n" {
+		t.Errorf("its groups that may send pings are %q", out)
+	}
+
+	removeAll(t, n, pod)
+}
+
 // removeAll removes pods, of which nothing may be left.
 func removeAll(t *testing.T, n *nodetest.Node, pods ...nodetest.Pod) {
 	t.Helper()

@@ -9,20 +9,12 @@ import (
 
 // CloneMapped returns the mount at path once more, attached nowhere, with its files as those of the IDs of a
 // user namespace, an open file of that (mount_setattr(2), MOUNT_ATTR_IDMAP). What is mounted below it comes
-// along as it is, and so does what is mounted there later, if it would by a bind mount. Nothing that is done
-// to the copy is done to the original. The caller closes it.
+// along as it is, and so does what is mounted there later; nothing that is done to the copy is done to the
+// original. The caller closes it.
 func CloneMapped(path string, users int) (fd int, err error) {
-	const flags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE
-	fd, err = unix.OpenTree(unix.AT_FDCWD, path, flags)
+	fd, err = clone(path, BindOptions{Recursive: true})
 	if err != nil {
 		return -1, fmt.Errorf("clone mount of %s: %w", path, err)
-	}
-
-	// The end of the copy must not unmount what is below the original.
-	slave := unix.MountAttr{Propagation: unix.MS_SLAVE}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &slave); err != nil {
-		unix.Close(fd)
-		return -1, fmt.Errorf("make clone of %s a slave: %w", path, err)
 	}
 
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(users)}

@@ -26,7 +26,7 @@ func TestTmpfsBindAndUnmount(t *testing.T) {
 	if err := mount.Tmpfs(a, "size=1m"); err != nil {
 		t.Fatal(err)
 	}
-	if err := mount.Bind(a, b, false, true); err != nil {
+	if err := mount.Bind(a, b, mount.BindOptions{ReadOnly: true}); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(b, "f"), nil, 0o600); err == nil {

@@ -12,6 +12,9 @@ import (
 
 // Mount is one mount. Names are as they are in the file system, without the escapes of the table.
 type Mount struct {
+	ID      string // of the mount, and that of the one that it is mounted in
+	Parent  string
+	Peers   string // number of the mounts among which mounts below are shared; "" for one that shares none
 	Root    string // path of what is mounted within its file system, or e.g. "net:[4026531840]" of an nsfs
 	Point   string // where it is mounted, without symbolic links
 	Device  string // "MAJOR:MINOR" of the file system
@@ -55,6 +58,9 @@ func Parse(table string) []Mount {
 
 		super := fields[optional+dash+1:]
 		mounts = append(mounts, Mount{
+			ID:      fields[0],
+			Parent:  fields[1],
+			Peers:   peers(fields[optional : optional+dash]),
 			Root:    unescape(fields[3]),
 			Point:   unescape(fields[4]),
 			Device:  fields[2],
@@ -64,6 +70,16 @@ func Parse(table string) []Mount {
 		})
 	}
 	return mounts
+}
+
+// peers returns the number of a peer group among optional fields.
+func peers(fields []string) string {
+	for _, f := range fields {
+		if number, ok := strings.CutPrefix(f, "shared:"); ok {
+			return number
+		}
+	}
+	return ""
 }
 
 // unescape replaces the octal escapes of space, tab, newline, backslash and # (\040 and the like).

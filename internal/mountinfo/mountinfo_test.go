@@ -23,6 +23,9 @@ short line
 
 	want := []mountinfo.Mount{
 		{
+			ID:      "22",
+			Parent:  "27",
+			Peers:   "12",
 			Root:    "/",
 			Point:   "/proc",
 			Device:  "0:20",
@@ -31,6 +34,8 @@ short line
 			Options: "rw",
 		},
 		{
+			ID:      "36",
+			Parent:  "35",
 			Root:    "/mnt1",
 			Point:   "/a b\\c\t",
 			Device:  "98:0",
@@ -39,6 +44,8 @@ short line
 			Options: "rw,errors=continue",
 		},
 		{
+			ID:      "40",
+			Parent:  "35",
 			Root:    "net:[4026531840]",
 			Point:   "/run/netns/x",
 			Device:  "0:4",
@@ -47,6 +54,8 @@ short line
 			Options: "rw",
 		},
 		{
+			ID:      "42",
+			Parent:  "35",
 			Root:    "/",
 			Point:   `/odd\09\400`,
 			Device:  "0:6",

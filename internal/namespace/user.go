@@ -145,9 +145,12 @@ func InOwnMounts(f func() error) error {
 		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 			return fmt.Errorf("unshare mounts: %w", err)
 		}
-		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			return fmt.Errorf("make mounts private: %w", err)
+
+		// What the caller's namespace unmounts meanwhile goes here, too: its device would be busy otherwise.
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+			return fmt.Errorf("make mounts slaves: %w", err)
 		}
+
 		return f()
 	})
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/internal/namespace"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
@@ -129,4 +130,46 @@ func children(t *testing.T) string {
 		all = append(all, strings.Fields(string(text))...)
 	}
 	return strings.Join(all, " ")
+}
+
+func TestCopiesOfMountsKeepNoneOfThemBusy(t *testing.T) {
+	testenv.Root(t)
+	host := testenv.ShortDir(t)
+	early, ours := filepath.Join(host, "early"), filepath.Join(host, "ours")
+	t.Cleanup(func() { _ = mount.UnmountBelow(host) })
+	if err := errors.Join(
+		unix.Mount("host", host, "tmpfs", 0, ""),
+		unix.Mount("", host, "", unix.MS_SHARED, ""),
+		os.Mkdir(early, 0o755),
+		os.Mkdir(ours, 0o755),
+		unix.Mount("early", early, "tmpfs", 0, ""),
+	); err != nil {
+		t.Fatal(err)
+	}
+
+	unmounted := make(chan error)
+	err := namespace.InOwnMounts(func() error {
+		if err := unix.Mount("ours", ours, "tmpfs", 0, ""); err != nil {
+			return err
+		}
+
+		go func() {
+			seen, err := mount.Mounted(ours)
+			if seen {
+				err = errors.New("a mount of the copy is seen outside")
+			}
+			unmounted <- errors.Join(err, unix.Unmount(early, 0))
+		}()
+		if err := <-unmounted; err != nil {
+			return err
+		}
+
+		if busy, err := mount.Mounted(early); busy || err != nil {
+			return fmt.Errorf("the copy keeps what was unmounted: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }

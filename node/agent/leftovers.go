@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -101,12 +102,24 @@ func (l leftovers) remove(ctx context.Context) error {
 	}
 	return errors.Join(
 		l.ended.Collect(ctx),
-		l.volumes.Orphans(ctx, keep),
-		l.users.ReleaseUnless(keep),
-		l.logs.RemoveUnless(keep),
 		l.tendCgroups(ctx, keep),
+		l.tearDown(ctx, keep),
+		l.logs.RemoveUnless(keep),
 		l.forgetImages(ctx),
 	)
+}
+
+// tearDown removes the directories of pods that are not to be kept. That of a pod with users of its own has
+// the record of these, and stays with them while the pod has a group: there may be processes in it.
+func (l leftovers) tearDown(ctx context.Context, keep func(types.UID) bool) error {
+	occupied, err := l.tree.Pods()
+	if err != nil {
+		return err
+	}
+
+	mayRun := func(uid types.UID) bool { return keep(uid) || slices.Contains(occupied, uid) }
+	keepDir := func(uid types.UID) bool { return keep(uid) || l.users.Has(uid) && mayRun(uid) }
+	return errors.Join(l.volumes.Orphans(ctx, keepDir), l.users.ReleaseUnless(mayRun))
 }
 
 // tendCgroups removes the groups of pods that are not to be kept and of a driver that was in use before, and

@@ -138,7 +138,8 @@ func (d *driver) NodePublishVolume(
 		return &csi.NodePublishVolumeResponse{}, mount.Tmpfs(r.TargetPath, "mode=0755")
 	}
 
-	return &csi.NodePublishVolumeResponse{}, mount.Bind(r.StagingTargetPath, r.TargetPath, false, r.Readonly)
+	o := mount.BindOptions{ReadOnly: r.Readonly}
+	return &csi.NodePublishVolumeResponse{}, mount.Bind(r.StagingTargetPath, r.TargetPath, o)
 }
 
 func (d *driver) NodeUnpublishVolume(

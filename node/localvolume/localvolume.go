@@ -108,7 +108,8 @@ func (m *Mounter) Mount(ctx context.Context, v Volume, dir string) error {
 		return fmt.Errorf("local volume %q: %w", v.Name, err)
 	}
 
-	return mount.Bind(source, dir, false, v.ReadOnly)
+	// What the host mounts in a directory comes along, and does not go with the pod.
+	return mount.Bind(source, dir, mount.BindOptions{ReadOnly: v.ReadOnly})
 }
 
 // source is the directory that pods get: that of the volume, or where its device is mounted.

@@ -3,6 +3,7 @@ package podworker_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -78,6 +79,15 @@ type cluster struct {
 	// down are the pods that were torn down, forgotten those whose objects are no longer watched.
 	down      []types.UID
 	forgotten []types.UID
+
+	// occupied is how often a control group cannot be removed.
+	occupied int
+}
+
+func (c *cluster) occupy(times int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.occupied = times
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -260,7 +270,7 @@ func (c *cluster) Teardown(_ context.Context, uid types.UID) error {
 }
 
 // cgroups makes no control groups.
-type cgroups struct{}
+type cgroups struct{ *cluster }
 
 func (cgroups) Ensure(context.Context, *v1.Pod) error    { return nil }
 func (cgroups) Narrow(context.Context, *v1.Pod) error    { return nil }
@@ -268,7 +278,21 @@ func (cgroups) Parent(*v1.Pod) string                    { return "/kubepods" }
 func (cgroups) Widen(context.Context, *v1.Pod) error     { return nil }
 func (cgroups) Memory(*v1.Pod) (podcgroup.Memory, error) { return podcgroup.Memory{Limit: -1}, nil }
 
-func (cgroups) Remove(context.Context, types.UID) error { return nil }
+// Remove fails as often as occupied says.
+func (g cgroups) Remove(_ context.Context, uid types.UID) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.occupied == 0 {
+		return nil
+	}
+
+	g.occupied--
+	if slices.Contains(g.down, uid) {
+		g.t.Error("the directory of a pod goes before the last of its processes")
+	}
+
+	return errors.New("a process does not end")
+}
 
 func (c *cluster) Register(*v1.Pod) {}
 

@@ -244,13 +244,14 @@ func (e *executor) removeContainer(ctx context.Context, view *plan.View, s plan.
 	return termination.Remove(e.podDir(view.Pod), c.Name, c.Attempt)
 }
 
-// teardown unmounts the volumes and removes the pod's directory and control group.
+// teardown removes the pod's control group and directory, and unmounts the volumes. The record of its users
+// is in the directory: before that goes, nobody may run as one of them.
 func (e *executor) teardown(ctx context.Context, p *pod, pod *v1.Pod) error {
-	if err := e.deps.Volumes.Teardown(ctx, pod.UID); err != nil {
-		return fmt.Errorf("volumes: %w", err)
-	}
 	if err := e.deps.Cgroups.Remove(ctx, pod.UID); err != nil {
 		return fmt.Errorf("cgroup: %w", err)
+	}
+	if err := e.deps.Volumes.Teardown(ctx, pod.UID); err != nil {
+		return fmt.Errorf("volumes: %w", err)
 	}
 	if err := e.deps.Users.Release(pod.UID); err != nil {
 		return fmt.Errorf("user namespace: %w", err)

@@ -61,9 +61,13 @@ func TestPodKeepsItsUsersAsLongAsItIsThere(t *testing.T) {
 		t.Errorf("after the restart: %v", got)
 	}
 
+	c.occupy(1)
 	c.remove(pod.UID, 0)
 	c.waitFor(pod.UID, "gone", gone)
 	c.leavesNothing(pod.UID, s)
+	if c.occupied != 0 {
+		t.Error("the control group was not removed")
+	}
 	if _, err := os.Stat(root + "/pods/uid-1/userns"); err == nil {
 		t.Error("the record is left")
 	}

@@ -49,7 +49,7 @@ func TestLinkThatIsSwappedInMeanwhileLeadsNowhere(t *testing.T) {
 
 	bound, refused := 0, 0
 	for bound+refused < 2000 || bound == 0 || refused == 0 {
-		if err := subpath.Bind(volume, "a/sub", target, false); err != nil {
+		if err := subpath.Bind(volume, "a/sub", target, subpath.Options{}); err != nil {
 			refused++
 			continue
 		}

@@ -30,15 +30,24 @@ func Check(sub string) error {
 	return nil
 }
 
+// Options say what a bind mount is for.
+type Options struct {
+	// ReadOnly is that of the volume: nothing is made in it.
+	ReadOnly bool
+
+	// Shared is set if what a container mounts there is to be mounted in the volume as well.
+	Shared bool
+}
+
 // Bind mounts sub of the volume on target; a file or directory is made there. A missing sub is made, with the
-// mode of the volume's root, unless readOnly is set. What is mounted on target already is kept if it is the
-// same file, and replaced otherwise.
-func Bind(volume, sub, target string, readOnly bool) error {
+// mode of the volume's root, unless the volume is read-only. What is mounted on target already is kept if it
+// is the same file, and replaced otherwise.
+func Bind(volume, sub, target string, o Options) error {
 	if err := Check(sub); err != nil {
 		return err
 	}
 
-	fd, err := open(volume, sub, !readOnly)
+	fd, err := open(volume, sub, !o.ReadOnly)
 	if err != nil {
 		return fmt.Errorf("subPath %q of volume %s: %w", sub, volume, err)
 	}
@@ -55,7 +64,7 @@ func Bind(volume, sub, target string, readOnly bool) error {
 		return err
 	}
 
-	return mount.Bind(beneath.Path(fd), target, true, false)
+	return mount.Bind(beneath.Path(fd), target, mount.BindOptions{Recursive: true, Shared: o.Shared})
 }
 
 // unmountOther unmounts what is on target, unless it is the wanted file: then it reports that all is done.

@@ -20,7 +20,7 @@ func TestBindShowsWhatIsInTheVolume(t *testing.T) {
 	must(t, os.Symlink("..data/key", filepath.Join(volume, "key")))
 	t.Cleanup(func() { must(t, mount.Unmount(target)) })
 	for range 2 {
-		must(t, subpath.Bind(volume, "key", target, true))
+		must(t, subpath.Bind(volume, "key", target, subpath.Options{ReadOnly: true}))
 	}
 
 	data, err := os.ReadFile(target)
@@ -41,12 +41,14 @@ func TestMissingDirectoriesAreMadeLikeTheVolume(t *testing.T) {
 	must(t, os.Mkdir(volume, 0o700))
 	must(t, os.Chmod(volume, 0o777))
 	t.Cleanup(func() { must(t, mount.Unmount(target)) })
-	must(t, subpath.Bind(volume, "a/b", target, false))
+	must(t, subpath.Bind(volume, "a/b", target, subpath.Options{}))
 	info, err := os.Stat(filepath.Join(volume, "a", "b"))
 	if err != nil || info.Mode().Perm() != 0o777 {
 		t.Errorf("made %v, %v", info.Mode(), err)
 	}
-	if err := subpath.Bind(volume, "none", filepath.Join(dir, "sub", "1"), true); err == nil {
+
+	second := filepath.Join(dir, "sub", "1")
+	if err := subpath.Bind(volume, "none", second, subpath.Options{ReadOnly: true}); err == nil {
 		t.Error("a missing path of a read-only volume is made")
 	}
 }
@@ -64,7 +66,7 @@ func TestNoWayLeadsOut(t *testing.T) {
 		"absolute", "climbs", "climbs/new", "magic", "magic/etc", "../secret", "/etc", "a/../../secret",
 	} {
 		target := filepath.Join(dir, "target")
-		err := subpath.Bind(volume, sub, target, false)
+		err := subpath.Bind(volume, sub, target, subpath.Options{})
 		if err == nil {
 			must(t, mount.Unmount(target))
 			t.Errorf("%s leads out", sub)
@@ -75,10 +77,8 @@ func TestNoWayLeadsOut(t *testing.T) {
 		t.Errorf("something was made outside: %v", entries)
 	}
 
-	if err := subpath.Bind(volume, "climbs", filepath.Join(dir, "target"), false); !strings.Contains(
-		err.Error(),
-		"leads out",
-	) {
+	err := subpath.Bind(volume, "climbs", filepath.Join(dir, "target"), subpath.Options{})
+	if !strings.Contains(err.Error(), "leads out") {
 		t.Errorf("error %q does not say why", err)
 	}
 }

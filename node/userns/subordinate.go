@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os/exec"
 	"os/user"
 	"strconv"
@@ -32,6 +33,8 @@ func (r Range) Check(perPod uint32, maxPods int64) error {
 		return fmt.Errorf("kubelet user assigned ID %d must be greater or equal to %d", r.First, perPod)
 	case r.Length%perPod != 0:
 		return fmt.Errorf("kubelet user assigned IDs length %d is not a multiple of %d", r.Length, perPod)
+	case uint64(r.First)+uint64(r.Length) > math.MaxUint32+1:
+		return fmt.Errorf("kubelet user assigned IDs %d from %d on are not all IDs", r.Length, r.First)
 	case int64(r.Length/perPod) < maxPods:
 		return fmt.Errorf("kubelet user assigned IDs are not enough to support %d pods", maxPods)
 	}

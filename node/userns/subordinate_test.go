@@ -20,6 +20,7 @@ func TestAvailableIDsAreChecked(t *testing.T) {
 		"assigned ID 0 must be greater or equal to 65536":              {Range{0, unit}, unit},
 		"assigned IDs length 70000 is not a multiple of 65536":         {Range{unit, 70000}, unit},
 		"kubelet user assigned IDs are not enough to support 110 pods": {Range{unit, 109 * unit}, unit},
+		"4294901760 from 131072 on are not all IDs":                    {Range{2 * unit, 65535 * unit}, unit},
 		"assigned IDs length 4294770688 is not a multiple of 196608":   {everything(3 * unit), 3 * unit},
 	} {
 		if err := c.Check(c.perPod, 110); err == nil || !strings.Contains(err.Error(), want) {

@@ -156,17 +156,37 @@ func (r *Ranges) give(uid types.UID) (criconfig.Users, error) {
 	return users, nil
 }
 
-// free returns one that nobody has. The search begins anywhere: so pods of two nodes, which may share a
-// volume, seldom have the same, and a range that a pod has just left mostly rests.
+// signed is the first ID that no group of net.ipv4.ping_group_range can have: pods with such groups cannot be
+// let send pings.
+const signed = 1 << 31
+
+// free returns one that nobody has, below signed as long as there is one.
 func (r *Ranges) free() (criconfig.Users, bool) {
 	count := r.cfg.Range.Length / r.cfg.PerPod
+	low := uint32(0)
+	if r.cfg.Range.First < signed {
+		low = min(count, (signed-r.cfg.Range.First)/r.cfg.PerPod)
+	}
+
+	users, ok := r.freeAmong(0, low)
+	if !ok {
+		users, ok = r.freeAmong(low, count)
+	}
+
+	return users, ok
+}
+
+// freeAmong looks for one in slots from begin on to before end. The search begins anywhere: so pods of two
+// nodes, which may share a volume, seldom have the same, and a range that a pod has just left mostly rests.
+func (r *Ranges) freeAmong(begin, end uint32) (criconfig.Users, bool) {
+	count := end - begin
 	if count == 0 {
 		return criconfig.Users{}, false
 	}
 
-	begin := rand.Uint32N(count)
+	first := rand.Uint32N(count)
 	for i := range count {
-		slot := uint32((uint64(begin) + uint64(i)) % uint64(count))
+		slot := begin + uint32((uint64(first)+uint64(i))%uint64(count))
 		users := criconfig.Users{First: r.cfg.Range.First + slot*r.cfg.PerPod, Length: r.cfg.PerPod}
 		if r.isFree(users) {
 			return users, true
@@ -194,6 +214,14 @@ func overlap(a, b criconfig.Users) bool {
 		uint64(b.First) < uint64(a.First)+uint64(a.Length)
 }
 
+// Has reports whether a pod has a range.
+func (r *Ranges) Has(uid types.UID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, has := r.used[uid]
+	return has
+}
+
 // Release frees the range of a pod that has ended, whose directory may be gone.
 func (r *Ranges) Release(uid types.UID) error {
 	r.mu.Lock()
@@ -209,7 +237,7 @@ func (r *Ranges) release(uid types.UID) error {
 	return nil
 }
 
-// ReleaseUnless frees the ranges of all pods for which keep returns false.
+// ReleaseUnless frees the ranges of all pods for which keep returns false. keep may not call the ranges.
 func (r *Ranges) ReleaseUnless(keep func(types.UID) bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

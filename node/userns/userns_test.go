@@ -161,6 +161,24 @@ func TestRecordsThatNoAgentHasWrittenGiveNothing(t *testing.T) {
 	}
 }
 
+// The kernel lets no group beyond send pings without a capability.
+func TestRangesBelowHalfOfTheIDsAreGivenFirst(t *testing.T) {
+	r := open(t, t.TempDir(), 1)
+	r.cfg.Range = Range{First: signed - 8*unit, Length: 16 * unit}
+	for i := range 16 {
+		users := r.must(t, types.UID(fmt.Sprint("pod", i)))
+		if below := users.First+users.Length <= signed; below != (i < 8) {
+			t.Errorf("pod %d has the range from %d on", i, users.First)
+		}
+	}
+
+	r = open(t, t.TempDir(), 1)
+	r.cfg.Range = Range{First: signed, Length: unit}
+	if users := r.must(t, "a"); users.First != signed {
+		t.Errorf("range %v", users)
+	}
+}
+
 // Ranges of another length stay those of their pods when the configuration changes.
 func TestRangesOfAnotherLengthAreKept(t *testing.T) {
 	root := t.TempDir()

@@ -138,7 +138,11 @@ func containerMount(
 		return mount, nil
 	}
 
-	if err := subpath.Bind(volume.Path, sub, bind, volume.ReadOnly); err != nil {
+	err = subpath.Bind(volume.Path, sub, bind, subpath.Options{
+		ReadOnly: volume.ReadOnly,
+		Shared:   mount.Propagation == v1.MountPropagationBidirectional,
+	})
+	if err != nil {
 		return Mount{}, fmt.Errorf("failed to prepare subPath for volumeMount %q: %w", wanted.Name, err)
 	}
 

@@ -261,7 +261,7 @@ func (n *Node) Make(_ context.Context, r bundle.Request) (bundle.Bundle, error) 
 }
 
 // Created does nothing.
-func (n *Node) Created(string) error { return nil }
+func (n *Node) Created(context.Context, string) error { return nil }
 
 // Release deletes bundles.
 func (n *Node) Release(_ context.Context, ids ...string) error {
