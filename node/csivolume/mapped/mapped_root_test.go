@@ -58,7 +58,7 @@ func TestWhatKubeletMakesForABlockVolumeIsRemoved(t *testing.T) {
 	for _, file := range []string{device, other, path} {
 		must(t, os.WriteFile(file, make([]byte, 4096), 0o600))
 	}
-	must(t, mount.Bind(device, path, false, false))
+	must(t, mount.Bind(device, path, mount.BindOptions{}))
 	ours, theirs := setLoop(t, path), setLoop(t, other)
 	t.Cleanup(func() { must(t, detach(other)) })
 	if !isOn(ours, path) || !isOn(theirs, other) {
