@@ -22,8 +22,8 @@ type Claims interface {
 	// Growing notes that the node's part has begun, and returns the claim with that.
 	Growing(ctx context.Context, claim *v1.PersistentVolumeClaim) (*v1.PersistentVolumeClaim, error)
 
-	// NotGrown notes why it has failed, and whether it will always do so.
-	NotGrown(ctx context.Context, claim *v1.PersistentVolumeClaim, cause error) error
+	// NotGrown notes why a size was not reached, and whether it is to be tried again.
+	NotGrown(ctx context.Context, claim *v1.PersistentVolumeClaim, size resource.Quantity, cause error) error
 
 	// Grown writes the size that the pod has now into the status of the claim.
 	Grown(ctx context.Context, claim *v1.PersistentVolumeClaim, size resource.Quantity) error
@@ -53,8 +53,20 @@ func (s ClaimStatus) Growing(
 	})
 }
 
-// NotGrown sets the condition NodeResizeError, and NodeResizeInfeasible for what no repetition makes better.
-func (s ClaimStatus) NotGrown(ctx context.Context, claim *v1.PersistentVolumeClaim, cause error) error {
+// NotGrown sets the condition NodeResizeError, and NodeResizeInfeasible for what no repetition makes better,
+// or is to be repeated no more: the claim asks for another size since an attempt has failed, and only after
+// NodeResizeInfeasible does the resizer begin with that one. After an error that leaves open whether the
+// volume has grown it does nothing.
+func (s ClaimStatus) NotGrown(
+	ctx context.Context,
+	claim *v1.PersistentVolumeClaim,
+	size resource.Quantity,
+	cause error,
+) error {
+	if !isFinal(cause) {
+		return nil
+	}
+
 	failed := v1.PersistentVolumeClaimCondition{
 		Type:               v1.PersistentVolumeClaimNodeResizeError,
 		Status:             v1.ConditionTrue,
@@ -64,12 +76,25 @@ func (s ClaimStatus) NotGrown(ctx context.Context, claim *v1.PersistentVolumeCla
 	change := map[string]any{
 		"conditions": append(others(claim, v1.PersistentVolumeClaimNodeResizeError), failed),
 	}
-	if isInfeasible(cause) {
+	if isInfeasible(cause) || hasFailed(claim) && asksForAnother(claim, size) {
 		change["allocatedResourceStatuses"] = storageIs(v1.PersistentVolumeClaimNodeResizeInfeasible)
 	}
 
 	_, err := s.patch(ctx, claim, change)
 	return err
+}
+
+// hasFailed reports whether an attempt of a node to grow the claim has failed.
+func hasFailed(claim *v1.PersistentVolumeClaim) bool {
+	return slices.ContainsFunc(claim.Status.Conditions, func(c v1.PersistentVolumeClaimCondition) bool {
+		return c.Type == v1.PersistentVolumeClaimNodeResizeError
+	})
+}
+
+// asksForAnother reports whether the claim has been edited since a size was asked for.
+func asksForAnother(claim *v1.PersistentVolumeClaim, size resource.Quantity) bool {
+	wanted := claim.Spec.Resources.Requests[v1.ResourceStorage]
+	return wanted.Cmp(size) != 0
 }
 
 // isInfeasible reports whether a driver has called a size impossible, by kubelet's codes.

@@ -50,6 +50,7 @@ func TestAClaimShowsHowFarItHasGrown(t *testing.T) {
 	}
 	server.Put(claim)
 
+	size := resource.MustParse("2Gi")
 	claims := ClaimStatus{Claims: kube.Claims(server.Client())}
 	c := claimAt{t: t, server: server}
 	const (
@@ -66,27 +67,67 @@ func TestAClaimShowsHowFarItHasGrown(t *testing.T) {
 	c.shows(v1.PersistentVolumeClaimNodeResizeInProgress, pending, foreign)
 
 	// An old claim is no base for a change.
-	if err := claims.NotGrown(t.Context(), before, errors.New("no")); err == nil {
+	if err := claims.NotGrown(t.Context(), before, size, errors.New("no")); err == nil {
 		t.Error("a claim that has changed since was overwritten")
 	}
 
 	busy := fmt.Errorf("expand: %w", status.Error(codes.Internal, "busy"))
-	if err := claims.NotGrown(t.Context(), begun, busy); err != nil {
+	if err := claims.NotGrown(t.Context(), begun, size, busy); err != nil {
 		t.Fatal(err)
 	}
 	c.shows(v1.PersistentVolumeClaimNodeResizeInProgress, pending, foreign, failed)
 
 	tooLarge := fmt.Errorf("expand: %w", status.Error(codes.OutOfRange, "too large"))
-	if err := claims.NotGrown(t.Context(), c.read(), tooLarge); err != nil {
+	if err := claims.NotGrown(t.Context(), c.read(), size, tooLarge); err != nil {
 		t.Fatal(err)
 	}
 	c.shows(v1.PersistentVolumeClaimNodeResizeInfeasible, pending, foreign, failed)
 
-	if err := claims.Grown(t.Context(), c.read(), resource.MustParse("2Gi")); err != nil {
+	if err := claims.Grown(t.Context(), c.read(), size); err != nil {
 		t.Fatal(err)
 	}
 	c.shows("", foreign)
 	if have := c.read().Status.Capacity[v1.ResourceStorage]; have.String() != "2Gi" {
 		t.Errorf("the claim has %s", have.String())
 	}
+}
+
+// Between two attempts somebody has the claim ask for less: the resizer begins with that only when the node
+// has given up.
+func TestASizeThatIsNotAskedForAnyMoreIsGivenUp(t *testing.T) {
+	server := kubetest.Start(t)
+	claim := &v1.PersistentVolumeClaim{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolumeClaim"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "data", UID: "u"},
+	}
+	claim.Spec.Resources.Requests = v1.ResourceList{v1.ResourceStorage: resource.MustParse("9Gi")}
+	server.Put(claim)
+
+	claims := ClaimStatus{Claims: kube.Claims(server.Client())}
+	c := claimAt{t: t, server: server}
+	fails := func(code codes.Code) {
+		t.Helper()
+		begun, err := claims.Growing(t.Context(), c.read())
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = claims.NotGrown(t.Context(), begun, resource.MustParse("9Gi"), status.Error(code, "no"))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	fails(codes.Unavailable)
+	c.shows(v1.PersistentVolumeClaimNodeResizeInProgress)
+	fails(codes.PermissionDenied)
+	fails(codes.PermissionDenied)
+	c.shows(v1.PersistentVolumeClaimNodeResizeInProgress, v1.PersistentVolumeClaimNodeResizeError)
+
+	edited := c.read()
+	edited.Spec.Resources.Requests[v1.ResourceStorage] = resource.MustParse("5Gi")
+	server.Put(edited)
+	fails(codes.Unavailable)
+	c.shows(v1.PersistentVolumeClaimNodeResizeInProgress, v1.PersistentVolumeClaimNodeResizeError)
+	fails(codes.PermissionDenied)
+	c.shows(v1.PersistentVolumeClaimNodeResizeInfeasible, v1.PersistentVolumeClaimNodeResizeError)
 }

@@ -34,7 +34,7 @@ func (m *Mounter) grow(ctx context.Context, c *call) error {
 		return err
 	}
 	if err := m.expand(ctx, c, size); err != nil {
-		return errors.Join(err, m.cfg.Claims.NotGrown(ctx, claim, err))
+		return errors.Join(err, m.cfg.Claims.NotGrown(ctx, claim, size, err))
 	}
 
 	return m.cfg.Claims.Grown(ctx, claim, size)
