@@ -47,14 +47,16 @@ func lineOf(r suite.Result, again bool) line {
 	}
 }
 
-// fromHere has the paths in a message begin in the working directory: results are kept as data, and read
-// elsewhere.
+// fromHere has the paths in a message begin in the working directory, or in the user's own (~): results are
+// kept as data, and read elsewhere.
 func fromHere(message string) string {
-	dir, err := os.Getwd()
-	if err != nil || dir == "/" {
-		return message
+	if dir, err := os.Getwd(); err == nil && dir != "/" {
+		message = strings.ReplaceAll(message, dir+"/", "")
 	}
-	return strings.ReplaceAll(message, dir+"/", "")
+	if home, err := os.UserHomeDir(); err == nil && home != "/" {
+		message = strings.ReplaceAll(message, home+"/", "~/")
+	}
+	return message
 }
 
 func (l line) result() suite.Result {

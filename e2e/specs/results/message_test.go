@@ -13,8 +13,13 @@ func TestMessagesHaveNoPathsOfTheMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	got := lineOf(suite.Result{Message: "error running " + dir + "/bin/kubectl get pods"}, false).Message
-	if want := "error running bin/kubectl get pods"; got != want {
-		t.Errorf("message %q, want %q", got, want)
+	t.Setenv("HOME", "/home/somebody")
+	for message, want := range map[string]string{
+		"error running " + dir + "/bin/kubectl get pods": "error running bin/kubectl get pods",
+		"open /home/somebody/.ssh/id_rsa: no such file":  "open ~/.ssh/id_rsa: no such file",
+	} {
+		if got := lineOf(suite.Result{Message: message}, false).Message; got != want {
+			t.Errorf("message %q, want %q", got, want)
+		}
 	}
 }
