@@ -71,14 +71,19 @@ func (o *operation) step() {
 	case missing != nil:
 		o.make(name, small)
 	case choice == 3:
-		o.kubectl("delete", "pod", name, "--wait=false")
+		o.remove(name, "--wait=false")
 	case choice == 4:
-		o.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+		o.remove(name, "--grace-period=0", "--force")
 	default:
 		// The same name, at once.
-		o.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+		o.remove(name, "--grace-period=0", "--force")
 		o.make(name, small)
 	}
+}
+
+// remove deletes a pod. One that was ending may be gone by now.
+func (o *operation) remove(name string, how ...string) {
+	o.kubectl(append([]string{"delete", "pod", name, "--ignore-not-found"}, how...)...)
 }
 
 // settled reports whether the node is where the API says.
