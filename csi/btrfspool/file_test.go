@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 // superblock writes a file with the superblock of a btrfs in that generation.
@@ -126,7 +127,7 @@ func TestInitialSize(t *testing.T) {
 
 	f := newFile(t, 0)
 	if freeOn(f.dir) < 8<<30 {
-		t.Skipf("the disk has only %d bytes free", freeOn(f.dir))
+		testenv.Skip(t, "the disk has only %d bytes free", freeOn(f.dir))
 	}
 	for most, want := range map[int64]int64{
 		0:        minHeadroom + minSize/2,

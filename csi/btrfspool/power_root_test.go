@@ -84,21 +84,7 @@ func TestPowerLossWithALogToReplay(t *testing.T) {
 
 	fresh := n.MustCreate(volume.Request{Name: "fresh", Required: 16 << 20})
 	n.Write(old, target)
-	image := filepath.Join(n.Dir, "pool.img")
-	disk := filepath.Join(n.Dir, "disk.img")
-	if err := copyFile(image, disk); err != nil {
-		t.Fatal(err)
-	}
-
-	n.Kill()
-	if err := mount.UnmountBelow(n.Dir); err != nil {
-		t.Fatal(err)
-	}
-
-	n.AwaitNoDevices()
-	if err := os.Rename(disk, image); err != nil {
-		t.Fatal(err)
-	}
+	losePower(t, n)
 
 	// The first start is killed when the pool is mounted and no volume is recovered.
 	p, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: n.Dir, Instance: n.Instance, Most: 1 << 30})
@@ -130,18 +116,7 @@ func TestFileOfARawVolumeIsThereAfterAPowerLoss(t *testing.T) {
 		Access:   volume.Block,
 	})
 
-	image, disk := filepath.Join(n.Dir, "pool.img"), filepath.Join(n.Dir, "disk.img")
-	if err := copyFile(image, disk); err != nil {
-		t.Fatal(err)
-	}
-	n.Kill()
-	if err := mount.UnmountBelow(n.Dir); err != nil {
-		t.Fatal(err)
-	}
-	n.AwaitNoDevices()
-	if err := os.Rename(disk, image); err != nil {
-		t.Fatal(err)
-	}
+	losePower(t, n)
 
 	p, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: n.Dir, Instance: n.Instance, Most: 1 << 30})
 	if err != nil {
@@ -158,6 +133,25 @@ func TestFileOfARawVolumeIsThereAfterAPowerLoss(t *testing.T) {
 	}
 	n.Use(raw, "pod")
 	n.Remove(raw.ID, "pod")
+}
+
+// losePower ends the node, and leaves it what is on its disk now: what the kernel has not written is lost.
+func losePower(t *testing.T, n *nodetest.Node) {
+	t.Helper()
+	image, disk := filepath.Join(n.Dir, "pool.img"), filepath.Join(n.Dir, "disk.img")
+	if err := copyFile(image, disk); err != nil {
+		t.Fatal(err)
+	}
+
+	n.Kill()
+	if err := mount.UnmountBelow(n.Dir); err != nil {
+		t.Fatal(err)
+	}
+
+	n.AwaitNoDevices()
+	if err := os.Rename(disk, image); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // copyFile copies data only, holes stay holes.

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 // newImages are in a temporary directory, with mkfs programs that are never called.
@@ -81,7 +82,7 @@ func TestFileIsUnusedUntilItIsAttached(t *testing.T) {
 
 	MarkUnused(f)
 	if !IsUnused(x.Path("v")) {
-		t.Skip("the file system of temporary directories has no extended attributes")
+		testenv.Skip(t, "the file system of temporary directories has no extended attributes")
 	}
 
 	for range 2 {

@@ -11,6 +11,7 @@ import (
 	"github.com/trivet-node/trivet/csi/image"
 	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 func newFiles(t *testing.T) *Files {
@@ -50,7 +51,7 @@ func TestUnusedFilesAreEmpty(t *testing.T) {
 
 	image.MarkUnused(f)
 	if !image.IsUnused(files.path("v")) {
-		t.Skip("the file system of temporary directories has no extended attributes")
+		testenv.Skip(t, "the file system of temporary directories has no extended attributes")
 	}
 	if _, err := f.WriteString("what mkfs writes"); err != nil {
 		t.Fatal(err)
