@@ -9,10 +9,11 @@ spans = $(if $(RESULTS),--spans=docs/data/spans-pod.json)
 .PHONY: bench
 bench: bench-pods bench-cni bench-csi bench-pull bench-scrape ## pods, network, volumes, image pulls and scrapes measured beside the real peers, in one run each
 
-bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench bin/stats-bench bin/scrape-bench bin/evict-bench bin/resize-bench bin/archive-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/cmd/trivet-bench/*.go e2e/picture/*.go) go.mod
+bin/trivet-bench bin/cni-bench bin/cni-floor bin/csi-bench bin/pull-bench bin/stats-bench bin/scrape-bench bin/evict-bench bin/resize-bench bin/archive-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/bench/*/*/*.go e2e/cmd/trivet-bench/*.go e2e/picture/*.go) go.mod
 	@mkdir -p bin
 	go build -ldflags '$(LDFLAGS)' -o bin/trivet-bench ./e2e/cmd/trivet-bench
 	go build -ldflags '$(LDFLAGS)' -o bin/cni-bench ./e2e/bench/cni
+	go build -ldflags '$(LDFLAGS)' -o bin/cni-floor ./e2e/bench/cni/floor
 	go build -ldflags '$(LDFLAGS)' -o bin/csi-bench ./e2e/bench/csi
 	go build -ldflags '$(LDFLAGS)' -o bin/pull-bench ./e2e/bench/pull
 	go build -ldflags '$(LDFLAGS)' -o bin/stats-bench ./e2e/bench/stats
@@ -37,7 +38,7 @@ trace: ## one pod's start as a waterfall of spans, on a trivet node and on one o
 	@$(MAKE) --no-print-directory down
 
 .PHONY: bench-cni
-bench-cni: build bin/cni-bench $(ref)/cni/bridge ## ADD and DEL of trivet-cni beside upstream's plugins
+bench-cni: build bin/cni-bench bin/cni-floor $(ref)/cni/bridge ## ADD and DEL of trivet-cni beside upstream's plugins and bare netlink
 	@bin/cni-bench --plugin=bin/trivet-cni --upstream=$(ref)/cni $(call figures,cni)
 
 .PHONY: cni-upstream

@@ -5,9 +5,13 @@ import "strings"
 // testCase is one configuration in both dialects. In each, %q is the data directory and %s further keys of
 // the address management.
 type testCase struct {
-	name           string
+	name string
+	// upstream is "" for what is measured of trivet-cni alone.
 	ours, upstream string
-	ports          bool
+	// ports is how many host ports a pod has.
+	ports int
+	// floor has the bare messages of netlink measured, too.
+	floor bool
 	// byName has ours called by the names of upstream's plugins, with upstream's configuration.
 	byName bool
 }
@@ -32,6 +36,7 @@ var cases = []testCase{
 		name:     "bridge + addresses",
 		ours:     list(ours("")),
 		upstream: list(bridge("")),
+		floor:    true,
 	},
 	{
 		name:     "with masquerade (upstream: nftables)",
@@ -42,13 +47,18 @@ var cases = []testCase{
 		name:     "with masquerade and 2 host ports (upstream: nftables)",
 		ours:     list(ours(masqueradeOurs + hostPortsOurs)),
 		upstream: list(bridge(masqueradeNFTables), hostPortsNFTables),
-		ports:    true,
+		ports:    2,
 	},
 	{
 		name:     "with masquerade and 2 host ports (upstream: iptables)",
 		ours:     list(ours(masqueradeOurs + hostPortsOurs)),
 		upstream: list(bridge(masqueradeIPTables), hostPortsIPTables),
-		ports:    true,
+		ports:    2,
+	},
+	{
+		name:  "with masquerade and 100 host ports",
+		ours:  list(ours(masqueradeOurs + hostPortsOurs)),
+		ports: 100,
 	},
 	unchanged("bridge", bridge("")),
 	unchanged("ptp", ptp("")),
@@ -62,11 +72,15 @@ var cases = []testCase{
 // unchanged is upstream's configuration on both sides.
 func unchanged(name string, plugins ...string) testCase {
 	l := list(plugins...)
+	ports := 0
+	if strings.Contains(l, "portmap") {
+		ports = 2
+	}
 	return testCase{
 		name:     name + ", by upstream's names",
 		ours:     l,
 		upstream: l,
-		ports:    strings.Contains(l, "portmap"),
+		ports:    ports,
 		byName:   true,
 	}
 }

@@ -12,6 +12,9 @@ import (
 func TestCasesAreConfigurationsThatLibcniReads(t *testing.T) {
 	for _, c := range cases {
 		for text, extra := range map[string]string{c.ours: bootScoped, c.upstream: ""} {
+			if text == "" {
+				continue
+			}
 			list, err := libcni.ConfListFromBytes(fmt.Appendf(nil, text, "/data", extra))
 			if err != nil {
 				t.Errorf("%s: %v", c.name, err)
@@ -21,8 +24,8 @@ func TestCasesAreConfigurationsThatLibcniReads(t *testing.T) {
 			mapsPorts := slices.ContainsFunc(list.Plugins, func(p *libcni.PluginConfig) bool {
 				return p.Network.Capabilities["portMappings"]
 			})
-			if mapsPorts != c.ports {
-				t.Errorf("%s: maps host ports %v, want %v: %s", c.name, mapsPorts, c.ports, text)
+			if mapsPorts != (c.ports > 0) {
+				t.Errorf("%s: maps host ports %v, want %d ports: %s", c.name, mapsPorts, c.ports, text)
 			}
 		}
 	}
