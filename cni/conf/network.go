@@ -13,6 +13,7 @@ import (
 	"github.com/trivet-node/trivet/cni/conf/limit"
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/isolation"
 	"github.com/trivet-node/trivet/cni/masquerade"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
@@ -28,6 +29,8 @@ type Network struct {
 	PerPod masquerade.Backend
 	// Policy holds pods whose namespace has network policies until trivet-netd has written their rules.
 	Policy bool
+	// Ingress says who may begin connections to pods from this node's bridges.
+	Ingress isolation.Policy
 	// MACSpoofCheck drops what pods send with another MAC address than their own.
 	MACSpoofCheck bool
 	// IPAMType is that of the plugin that gives addresses; "" for a network on layer 2 only.
@@ -66,8 +69,9 @@ type keys struct {
 	natKeys
 	refusedKeys
 	ipamKeys
-	DNS    types.DNS `json:"dns"`
-	Policy bool      `json:"networkPolicy"`
+	DNS     types.DNS `json:"dns"`
+	Policy  bool      `json:"networkPolicy"`
+	Ingress string    `json:"ingressPolicy"`
 }
 
 // bridgeKeys are upstream's keys of the bridge, and hostRouted, which is ours.
@@ -90,7 +94,7 @@ type bridgeKeys struct {
 	DisableInterface bool        `json:"disableContainerInterface"`
 }
 
-// refusedKeys are upstream's keys of portmap that trivet-cni does not have.
+// refusedKeys are upstream's keys of portmap and firewall that trivet-cni does not have.
 type refusedKeys struct {
 	Backend      string   `json:"backend"`
 	ConditionsV4 []string `json:"conditionsV4"`
@@ -98,6 +102,8 @@ type refusedKeys struct {
 	MasqAll      bool     `json:"masqAll"`
 	MarkMasqBit  *int     `json:"markMasqBit"`
 	SetMarkChain *string  `json:"externalSetMarkChain"`
+	AdminChain   string   `json:"iptablesAdminChainName"`
+	Zone         string   `json:"firewalldZone"`
 }
 
 // natKeys are those of masquerading and host ports: upstream's of bridge and portmap, and noMasq, which is
@@ -163,6 +169,12 @@ func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 	if k.IPAM.Type == HostLocal || k.IPAM.Type == Own {
 		if n.IPAM, err = k.ipamKeys.read(args); err != nil {
 			return nil, err
+		}
+	}
+
+	if o.HostPorts {
+		if n.Ingress, err = isolation.ParsePolicy(k.Ingress); err != nil {
+			return nil, Invalid("ingressPolicy %w", err)
 		}
 	}
 
@@ -258,24 +270,26 @@ func (k natKeys) config(n *Network, hostPorts bool) (hostnat.Config, error) {
 	return c, nil
 }
 
-// refuse returns an error that names the first key that is not supported: portmap's, which trivet-cni has no
-// equivalent of, since its host ports are elements of maps. As plugins, bridge and portmap have all keys. A
-// key that another one needs is named, too.
+// refuse returns an error that names the first key that is not supported: portmap's and firewall's, which
+// trivet-cni has no equivalent of, since its host ports are elements of maps and its rules are nftables'. As
+// plugins, bridge, portmap and firewall have all keys. A key that another one needs is named, too.
 func (k *keys) refuse() error {
 	for _, refused := range []struct {
 		key string
 		set bool
 	}{
 		{"ipMasqBackend", k.IPMasqBackend == "iptables"},
-		{"backend", k.Backend == "iptables"},
+		{"backend", k.Backend == "iptables" || k.Backend == "firewalld"},
 		{"conditionsV4", len(k.ConditionsV4) > 0},
 		{"conditionsV6", len(k.ConditionsV6) > 0},
 		{"masqAll", k.MasqAll},
 		{"markMasqBit", k.MarkMasqBit != nil},
 		{"externalSetMarkChain", k.SetMarkChain != nil},
+		{"iptablesAdminChainName", k.AdminChain != ""},
+		{"firewalldZone", k.Zone != ""},
 	} {
 		if refused.set {
-			const have = "trivet-cni has nftables alone; the plugins bridge and portmap have it"
+			const have = "trivet-cni has nftables alone; the plugins bridge, portmap and firewall have it"
 			return fmt.Errorf("%w: key %q with this value (%s)", ErrUnsupported, refused.key, have)
 		}
 	}

@@ -129,6 +129,17 @@ func TestHostPortsAreReadOnlyByWhoPublishesThem(t *testing.T) {
 	}
 }
 
+// upstream's bridge leaves keeping bridges apart to firewall in the chain.
+func TestTheIngressPolicyIsThatOfTheOneEntry(t *testing.T) {
+	const keys = `{"name":"n","type":"x","ingressPolicy":"same-bridge"}`
+	for _, o := range []conf.Options{{}, {HostPorts: true}} {
+		n, err := conf.ReadNetwork([]byte(keys), o)
+		if err != nil || n.Ingress.IsOpen() == o.HostPorts {
+			t.Errorf("%+v: %+v, %v", o, n, err)
+		}
+	}
+}
+
 // The kinds of what is refused.
 const (
 	unsupported = "not supported"
@@ -146,6 +157,10 @@ var refused = []struct{ keys, args, kind, names string }{
 	{`"masqAll":true`, "", unsupported, "masqAll"},
 	{`"markMasqBit":13`, "", unsupported, "markMasqBit"},
 	{`"externalSetMarkChain":"KUBE-MARK-MASQ"`, "", unsupported, "externalSetMarkChain"},
+	{`"backend":"firewalld"`, "", unsupported, "backend"},
+	{`"iptablesAdminChainName":"ADMIN"`, "", unsupported, "iptablesAdminChainName"},
+	{`"firewalldZone":"trusted"`, "", unsupported, "firewalldZone"},
+	{`"ingressPolicy":"closed"`, "", invalid, "ingressPolicy \"closed\""},
 	{`"networkPolicy":true`, "", invalid, "hostRouted"},
 	{`"bridge":"a name that is too long"`, "", invalid, "a name that is too long"},
 	{`"bridge":".."`, "", invalid, ".."},

@@ -1,5 +1,5 @@
 // Package firewall lets the traffic of containers through a firewall that drops what it does not know, with
-// the rules of upstream's firewall plugin, and keeps networks apart.
+// the rules of upstream's firewall plugin, and keeps networks apart (package isolation, or by iptables).
 //
 // Upstream's rules do not say whose they are, so the addresses of each attachment are on record: DEL needs
 // neither prevResult nor the configuration that ADD had.
@@ -7,11 +7,13 @@ package firewall
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/iptables"
+	"github.com/trivet-node/trivet/cni/isolation"
 )
 
 // Backend says which firewall it is.
@@ -26,16 +28,6 @@ const (
 	NFTables Backend = "nftables"
 )
 
-// Policy says who may begin connections to the containers of a bridge.
-type Policy string
-
-// The policies.
-const (
-	Open       Policy = "open"
-	SameBridge Policy = "same-bridge"
-	Isolated   Policy = "isolated"
-)
-
 // Config is what is the same for all containers of a network.
 type Config struct {
 	Backend Backend
@@ -43,7 +35,7 @@ type Config struct {
 	AdminChain string
 	// Zone is the one of firewalld that containers are in.
 	Zone   string
-	Policy Policy
+	Policy isolation.Policy
 }
 
 // Pod is an attachment as it is on record.
@@ -106,6 +98,37 @@ func (c Config) Check(p Pod) error {
 		return withDaemon(func(d daemon) error { return d.check(c.Zone, p.Addresses) })
 	}
 	return nil
+}
+
+// Isolate keeps the containers of a bridge apart from others as Policy says. As upstream, every backend but
+// nftables does it by iptables.
+func (c Config) Isolate(bridge string, addresses []netip.Addr) error {
+	if c.Policy.IsOpen() {
+		return nil
+	}
+	if bridge == "" {
+		return fmt.Errorf("ingressPolicy %s needs a bridge as the first interface of prevResult", c.Policy)
+	}
+	if c.Backend == NFTables {
+		return isolation.Ensure(bridge, c.Policy)
+	}
+
+	var families []iptables.Family
+	for _, family := range iptables.Families {
+		if len(ofFamily(addresses, family)) > 0 {
+			families = append(families, family)
+		}
+	}
+
+	return isolateIPTables(bridge, c.Policy, families)
+}
+
+// CheckIsolation returns an error unless Isolate's rules are there.
+func (c Config) CheckIsolation(bridge string) error {
+	if c.Backend != NFTables {
+		return nil
+	}
+	return isolation.Check(bridge, c.Policy)
 }
 
 // Forbid takes back what Allow did for an attachment: for the addresses on record, and for those that the

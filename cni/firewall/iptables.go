@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/trivet-node/trivet/cni/iptables"
+	"github.com/trivet-node/trivet/cni/isolation"
 )
 
 // The table and its chains.
@@ -129,7 +130,7 @@ func forbidIPTables(p Pod) error {
 
 // isolateIPTables drops what comes from other bridges of this kind, and with Isolated from the bridge
 // itself. What a bridge has stays when its containers go: others may be on it.
-func isolateIPTables(bridge string, policy Policy, families []iptables.Family) error {
+func isolateIPTables(bridge string, policy isolation.Policy, families []iptables.Family) error {
 	for _, family := range families {
 		err := iptables.Edit(family, filter, func(t *iptables.Table) error {
 			isolate(t, bridge, policy)
@@ -142,7 +143,7 @@ func isolateIPTables(bridge string, policy Policy, families []iptables.Family) e
 	return nil
 }
 
-func isolate(t *iptables.Table, bridge string, policy Policy) {
+func isolate(t *iptables.Table, bridge string, policy isolation.Policy) {
 	const both = "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)"
 	own := fmt.Sprintf("CNI firewall plugin rules (ingressPolicy: %s)", policy)
 
@@ -162,7 +163,7 @@ func isolate(t *iptables.Table, bridge string, policy Policy) {
 	t.EnsureChain(stage2)
 	ensure(forward, true, both, "-j", stage1)
 	ensure(stage1, true, own, "-i", bridge, "!", "-o", bridge, "-j", stage2)
-	if policy == Isolated {
+	if policy == isolation.Isolated {
 		ensure(stage1, true, own, "-i", bridge, "-o", bridge, "-j", "DROP")
 	}
 	ensure(stage1, false, both, "-j", "RETURN")

@@ -4,6 +4,7 @@ import (
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/firewall"
 	"github.com/trivet-node/trivet/cni/iptables"
+	"github.com/trivet-node/trivet/cni/isolation"
 )
 
 type firewallKeys struct {
@@ -27,10 +28,8 @@ func ReadFirewall(stdin []byte) (c firewall.Config, err error) {
 		return c, conf.Invalid("backend %q is not one of iptables, firewalld, nftables", k.Backend)
 	}
 
-	switch c.Policy {
-	case "", firewall.Open, firewall.SameBridge, firewall.Isolated:
-	default:
-		return c, conf.Invalid("ingressPolicy %q is not one of open, same-bridge, isolated", k.IngressPolicy)
+	if c.Policy, err = isolation.ParsePolicy(k.IngressPolicy); err != nil {
+		return c, conf.Invalid("ingressPolicy %w", err)
 	}
 
 	return c, checkChain("iptablesAdminChainName", c.AdminChain)
@@ -57,7 +56,7 @@ func (k firewallKeys) config() firewall.Config {
 		Backend:    firewall.Backend(k.Backend),
 		AdminChain: k.AdminChain,
 		Zone:       k.FirewalldZone,
-		Policy:     firewall.Policy(k.IngressPolicy),
+		Policy:     isolation.Policy(k.IngressPolicy),
 	}
 	if c.AdminChain == "" {
 		c.AdminChain = "CNI-ADMIN"

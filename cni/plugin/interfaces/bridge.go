@@ -14,6 +14,7 @@ import (
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/hostport"
 	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/isolation"
 	"github.com/trivet-node/trivet/cni/macspoof"
 	"github.com/trivet-node/trivet/cni/masquerade"
 	"github.com/trivet-node/trivet/cni/plugin/addresses"
@@ -130,6 +131,10 @@ func appendGateway(host *rtnl.Conn, n *conf.Network, r *types100.Result) error {
 
 // publish writes the network's rules and the container's host ports, where there are any.
 func publish(c *call.Call, n *conf.Network, pod []netip.Addr, back *undo.Stack) error {
+	if err := isolation.Ensure(n.NAT.Bridge, n.Ingress); err != nil {
+		return err
+	}
+
 	ports := hostport.Pair(n.Runtime.Ports, pod)
 	if !n.NAT.Masquerade && len(ports) == 0 {
 		return nil

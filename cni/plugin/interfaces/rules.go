@@ -8,6 +8,7 @@ import (
 	"github.com/trivet-node/trivet/cni/bridge"
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/hostport"
+	"github.com/trivet-node/trivet/cni/isolation"
 	"github.com/trivet-node/trivet/cni/macspoof"
 	"github.com/trivet-node/trivet/cni/masquerade"
 	"github.com/trivet-node/trivet/cni/plugin/call"
@@ -53,6 +54,9 @@ func masqueraded(c *call.Call, all []bridge.Address) masquerade.Pod {
 // upstream's plugin has added is in its own table.
 func (b Bridge) checkRules(c *call.Call, n *conf.Network, a bridge.Attachment) error {
 	if err := checkLimits(c, n); err != nil {
+		return err
+	}
+	if err := isolation.Check(n.NAT.Bridge, n.Ingress); err != nil {
 		return err
 	}
 	if n.MACSpoofCheck {

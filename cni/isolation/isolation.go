@@ -1,51 +1,63 @@
-package firewall
+// Package isolation keeps the containers of a bridge apart from those of other bridges that are isolated as
+// well, and from each other, by an nftables table of its own: ingressPolicy of firewall and of trivet-cni.
+package isolation
 
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"github.com/trivet-node/trivet/cni/iptables"
 	"github.com/trivet-node/trivet/cni/nft"
 )
 
-// Isolate keeps the containers of a bridge apart from those of other bridges that are isolated as well, and
-// with Isolated from each other. As upstream, every backend but nftables does it by iptables.
-func (c Config) Isolate(bridge string, addresses []netip.Addr) error {
-	switch c.Policy {
-	case "", Open:
-		return nil
-	}
-	if bridge == "" {
-		return fmt.Errorf("ingressPolicy %s needs a bridge as the first interface of prevResult", c.Policy)
-	}
-	if c.Backend == NFTables {
-		return isolateNFTables(bridge, c.Policy)
-	}
+// Policy says who may begin connections to the containers of a bridge. "" is Open.
+type Policy string
 
-	var families []iptables.Family
-	for _, family := range iptables.Families {
-		if len(ofFamily(addresses, family)) > 0 {
-			families = append(families, family)
-		}
-	}
+// The policies.
+const (
+	Open       Policy = "open"
+	SameBridge Policy = "same-bridge"
+	Isolated   Policy = "isolated"
+)
 
-	return isolateIPTables(bridge, c.Policy, families)
+// ParsePolicy returns the policy of a name.
+func ParsePolicy(name string) (Policy, error) {
+	switch p := Policy(name); p {
+	case "", Open, SameBridge, Isolated:
+		return p, nil
+	}
+	return "", fmt.Errorf("%q is not one of open, same-bridge, isolated", name)
 }
 
-// CheckIsolation returns an error unless Isolate's rules are there.
-func (c Config) CheckIsolation(bridge string) error {
-	if c.Backend != NFTables || c.Policy == "" || c.Policy == Open {
+// IsOpen reports whether there is nothing to keep apart.
+func (p Policy) IsOpen() bool { return p == "" || p == Open }
+
+// Ensure keeps the containers of a bridge as far apart as the policy says.
+func Ensure(bridge string, p Policy) error {
+	if p.IsOpen() {
 		return nil
 	}
 	return withTable(func(r nft.Reader) error {
-		rules, err := r.Rules(isolation)
-		if err == nil && !has(rules, bridge, c.Policy) {
+		err := nft.Retry(func() error { return write(r, bridge, p) })
+		if err != nil {
+			return fmt.Errorf("isolate bridge %s in nftables table %s: %w", bridge, tableName, err)
+		}
+		return nil
+	})
+}
+
+// Check returns an error unless Ensure's rules are there.
+func Check(bridge string, p Policy) error {
+	if p.IsOpen() {
+		return nil
+	}
+	return withTable(func(r nft.Reader) error {
+		rules, err := r.Rules(chainName)
+		if err == nil && !has(rules, bridge, p) {
 			err = fmt.Errorf("nftables table %s does not isolate bridge %s", tableName, bridge)
 		}
 		return err
@@ -55,7 +67,7 @@ func (c Config) CheckIsolation(bridge string) error {
 // The table and its chain, in which a rule's comment names bridge and policy.
 const (
 	tableName = "cni_firewall"
-	isolation = "isolation"
+	chainName = "isolation"
 	bridges   = "bridges"
 )
 
@@ -68,19 +80,9 @@ func has(rules []nft.Rule, bridge string, policy Policy) bool {
 	return slices.ContainsFunc(rules, func(r nft.Rule) bool { return r.Comment == commentOf(bridge, policy) })
 }
 
-func isolateNFTables(bridge string, policy Policy) error {
-	return withTable(func(r nft.Reader) error {
-		err := nft.Retry(func() error { return writeIsolation(r, bridge, policy) })
-		if err != nil {
-			return fmt.Errorf("isolate bridge %s in nftables table %s: %w", bridge, tableName, err)
-		}
-		return nil
-	})
-}
-
-// writeIsolation adds the bridge to the set of those that are isolated, and its rules unless they are there.
-func writeIsolation(r nft.Reader, bridge string, policy Policy) error {
-	rules, err := r.Rules(isolation)
+// write adds the bridge to the set of those that are isolated, and its rules unless they are there.
+func write(r nft.Reader, bridge string, policy Policy) error {
+	rules, err := r.Rules(chainName)
 	if err != nil {
 		return err
 	}
@@ -94,7 +96,7 @@ func writeIsolation(r nft.Reader, bridge string, policy Policy) error {
 	set := &nftables.Set{Table: table, Name: bridges, KeyType: nftables.TypeIFName}
 	chain := changes.AddChain(&nftables.Chain{
 		Table:    table,
-		Name:     isolation,
+		Name:     chainName,
 		Type:     nftables.ChainTypeFilter,
 		Hooknum:  nftables.ChainHookForward,
 		Priority: nftables.ChainPriorityFilter,

@@ -1,0 +1,220 @@
+package plugin_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+// everyCall has plugins killed at every system call, which takes minutes, instead of at some.
+const everyCall = "TRIVET_EVERY_CALL"
+
+// someCalls is at how many system calls each operation is killed otherwise.
+const someCalls = 2
+
+// victims are the plugins that are killed, by the names of the cases, each preceded by those before it in the
+// chain.
+func (h *host) victims() map[string][]string {
+	const ports = `"runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80}]`
+	const rates = `"ingressRate":800000,"ingressBurst":800000,"egressRate":800000,"egressBurst":800000`
+	main := h.bridgePlugin("")
+	compact := strings.Replace(h.bridgePlugin(""), `"bridge"`, `"trivet-cni"`, 1) + `,"ipMasq":true,
+		"hostRouted":true,"ingressPolicy":"isolated",` + ports + `,"bandwidth":{` + rates + `}}`
+
+	all := map[string][]string{
+		"trivet-cni":      {compact},
+		"trivet-cni lazy": {compact + `,"lazyUnlink":true`},
+		"loopback":        {`"type":"loopback"`},
+		"static": {`"type":"static","ipam":{"type":"static",
+			"addresses":[{"address":"10.88.0.9/24"}]}`},
+		"host-local": {fmt.Sprintf(`"type":"host-local","ipam":{"type":"host-local","dataDir":%q,
+			"ranges":[[{"subnet":"10.88.0.0/24"}],[{"subnet":"fd88::/64"}]]}`, h.dataDir)},
+		"bandwidth": {main, `"type":"bandwidth",` + rates},
+		"tuning": {main, fmt.Sprintf(`"type":"tuning","dataDir":%q,"mtu":1300,"promisc":true,
+			"mac":"02:00:00:00:00:42"`, h.dataDir+"/tuning")},
+		"sbr": {main, `"type":"sbr"`},
+	}
+
+	for _, backend := range []string{"nftables", "iptables"} {
+		masquerade := `,"ipMasq":true,"ipMasqBackend":"` + backend + `"`
+		own := `,"backend":"` + backend + `"`
+		all["bridge "+backend] = []string{h.bridgePlugin(`,"macspoofchk":true` + masquerade)}
+		all["ptp "+backend] = []string{h.ptp(masquerade)}
+		all["portmap "+backend] = []string{main, `"type":"portmap",` + ports + `}` + own}
+		all["firewall "+backend] = []string{main, `"type":"firewall","ingressPolicy":"isolated"` + own}
+	}
+
+	return all
+}
+
+// kill -9 at any system call of ADD and of DEL; what GC alone, or DEL and then GC, leaves.
+func TestAPluginKilledAtAnyCallLeavesNothing(t *testing.T) {
+	for name := range new(host).victims() {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, "")
+			plugins := h.victims()[name]
+			for _, verb := range []string{"ADD", "DEL"} {
+				h.sweep(verb, plugins)
+			}
+		})
+	}
+}
+
+// sweep kills the last plugin in one operation, at each of its calls or some.
+func (h *host) sweep(verb string, plugins []string) {
+	h.t.Helper()
+	calls := h.killed(verb, 0, plugins)
+	step := 1
+	if os.Getenv(everyCall) == "" {
+		step = max(1, calls/someCalls)
+	}
+	h.t.Logf("%s: %d calls that change something", verb, calls)
+
+	for number := 1 + rand.IntN(step); number <= calls && !h.t.Failed(); number += step {
+		h.killed(verb, number, plugins)
+	}
+}
+
+// killed adds a container by a chain of plugins, the last of which is killed at a call of ADD or of DEL, and
+// takes apart what there is. It returns how many calls there were.
+func (h *host) killed(verb string, number int, plugins []string) (calls int) {
+	h.t.Helper()
+	last := len(plugins) - 1
+	before := plugins
+	if verb == "ADD" {
+		before = plugins[:last]
+	}
+
+	c := h.newChain(fmt.Sprintf("%s-%d", verb, number), before...)
+	h.in(h.netns, func() (err error) {
+		command := h.command(verb, c.id, c.netns, "")
+		command.Args = []string{typeOf("{" + plugins[last] + "}")}
+		stdin, err := input(h.t.TempDir(), c.config(plugins[last]))
+		if err != nil {
+			return err
+		}
+		defer stdin.Close()
+		command.Stdin = stdin
+		calls, err = killedAt(command, number)
+		return err
+	})
+
+	// A runtime that was killed as well does not know of the container: then there is GC alone.
+	if number%2 == 0 {
+		for _, p := range slices.Backward(plugins) {
+			h.must("DEL", c.id, c.netns, c.config(p))
+		}
+	}
+
+	h.age(filepath.Join(h.dataDir, "tuning"))
+	h.gc(slices.Concat(plugins[last:], plugins[:last])...)
+	if left := h.traces(c.netns); left != "" {
+		h.t.Errorf("%s killed at call %d of %d: %s", verb, number, calls, left)
+	}
+
+	return calls
+}
+
+// age makes the files of a directory, of which there may be none, two minutes old: another network's ADD may
+// be writing a younger one.
+func (h *host) age(dir string) {
+	files, _ := filepath.Glob(filepath.Join(dir, ".*"))
+	then := time.Now().Add(-2 * time.Minute)
+	for _, f := range files {
+		if err := os.Chtimes(f, then, then); err != nil {
+			h.t.Error(err)
+		}
+	}
+}
+
+// traces are what containers leave: remains, the container's interface, and files of any kind but those that
+// belong to the network.
+func (h *host) traces(netns string) string {
+	h.t.Helper()
+	var found []string
+	for left := range strings.SplitSeq(h.remains(), ", ") {
+		if left != "" && !strings.Contains(left, `comment "isolated br0"`) &&
+			!strings.Contains(left, `comment "same-bridge br0"`) {
+			found = append(found, left)
+		}
+	}
+
+	h.in(netns, func() error {
+		pod, err := rtnl.Open()
+		if err != nil {
+			return err
+		}
+		defer pod.Close()
+		links, err := pod.Links()
+		for _, l := range links {
+			if l.Name != "lo" {
+				found = append(found, "link "+l.Name+" of the container")
+			}
+		}
+		return err
+	})
+
+	for _, dir := range []string{h.dataDir, "/run/cni/firewall"} {
+		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+			switch name := filepath.Base(path); {
+			case errors.Is(err, fs.ErrNotExist):
+				return nil
+			case err != nil || entry.IsDir():
+				return err
+			case name == "lock" || name == ".boot_id" || strings.HasPrefix(name, "last_reserved_ip"):
+				return nil
+			}
+			found = append(found, "file "+path)
+			return nil
+		})
+		if err != nil {
+			h.t.Error(err)
+		}
+	}
+
+	return strings.Join(found, ", ")
+}
+
+// The fixture itself: a tracer that never kills would find nothing.
+func TestAPluginIsKilledBeforeItsCall(t *testing.T) {
+	testenv.Root(t)
+	h := newHost(t, "")
+	netns := testenv.Netns(t)
+	run := func(number int) (calls int) {
+		h.in(h.netns, func() (err error) {
+			command := h.command("ADD", "pod", netns, h.config(""))
+			stdin, err := input(t.TempDir(), h.config(""))
+			if err != nil {
+				return err
+			}
+			defer stdin.Close()
+			command.Stdin = stdin
+			calls, err = killedAt(command, number)
+			return err
+		})
+		return calls
+	}
+
+	if calls := run(1); calls != 1 {
+		t.Errorf("killed at call 1, it made %d", calls)
+	}
+	if left := h.traces(netns); left != "" {
+		t.Errorf("before its first call it made %s", left)
+	}
+	if calls := run(0); calls < 10 {
+		t.Errorf("%d calls", calls)
+	}
+	if left := h.traces(netns); !strings.Contains(left, "link eth0") {
+		t.Errorf("not killed, it made %q", left)
+	}
+}
