@@ -87,7 +87,7 @@ func Connect(host *rtnl.Conn, a Attachment, v rtnl.Veth, changes ...*netlink.Mes
 		return fmt.Errorf(format, a.Owner.IfName, a.Netns)
 	case lookErr != nil:
 		return lookErr
-	case old.Group != discardGroup:
+	case !isCutOff(old):
 		const format = "interface %s of container %s is there already (host's end %s)"
 		return fmt.Errorf(format, a.Owner.IfName, a.Owner.ContainerID, v.Name)
 	}

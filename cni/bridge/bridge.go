@@ -87,5 +87,5 @@ func Alias(network string, owner ipam.Owner) string { return aliasPrefix(network
 // IsAttached reports whether an attachment has its interface: not one that DEL has cut off.
 func IsAttached(host *rtnl.Conn, network string, owner ipam.Owner) bool {
 	link, err := host.LinkByName(HostName(network, owner))
-	return err == nil && link.Group != discardGroup
+	return err == nil && !isCutOff(link)
 }

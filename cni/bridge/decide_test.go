@@ -339,6 +339,7 @@ func TestGarbageIsWhatIsOursAndHasNoOwner(t *testing.T) {
 		{rtnl.Link{Alias: Alias("net", pod)}, false},
 		{rtnl.Link{Alias: Alias("net", gone)}, true},
 		{rtnl.Link{Alias: Alias("net", pod), Group: discardGroup}, true},
+		{rtnl.Link{Alias: Alias("net", pod), Group: rtnl.Condemned}, true},
 		{rtnl.Link{Alias: Alias("other", gone)}, false},
 		{rtnl.Link{Alias: "somebody's"}, false},
 		{rtnl.Link{}, false},

@@ -2,8 +2,8 @@ package bridge
 
 import (
 	"errors"
-	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/trivet-node/trivet/cni/ipam"
@@ -98,14 +98,8 @@ func Keep(host *rtnl.Conn, network string, valid func(label string) bool) error 
 		return err
 	}
 
-	var errs []error
-	for _, l := range links {
-		if isGarbage(l, network, valid) {
-			errs = append(errs, remove(host, l))
-		}
-	}
-
-	return errors.Join(errs...)
+	due := slices.DeleteFunc(links, func(l rtnl.Link) bool { return !isGarbage(l, network, valid) })
+	return host.DeleteAll(due)
 }
 
 // Sweep deletes the interfaces of a network that were cut off and are in pending, by their index, and returns
@@ -119,29 +113,24 @@ func Sweep(host *rtnl.Conn, network string, pending map[int]bool) (next map[int]
 	}
 
 	next = map[int]bool{}
-	var errs []error
+	var due []rtnl.Link
 	for _, l := range links {
 		switch {
-		case l.Group != discardGroup || !strings.HasPrefix(l.Alias, aliasPrefix(network)):
+		case !isCutOff(l) || !strings.HasPrefix(l.Alias, aliasPrefix(network)):
 		case pending[l.Index]:
-			errs = append(errs, remove(host, l))
+			due = append(due, l)
 		default:
 			next[l.Index] = true
 		}
 	}
 
-	return next, errors.Join(errs...)
+	return next, host.DeleteAll(due)
 }
+
+// isCutOff reports whether an interface waits to be deleted, by DEL or by GC.
+func isCutOff(l rtnl.Link) bool { return l.Group == discardGroup || l.Group == rtnl.Condemned }
 
 func isGarbage(l rtnl.Link, network string, valid func(label string) bool) bool {
 	label, ours := strings.CutPrefix(l.Alias, aliasPrefix(network))
-	return ours && (l.Group == discardGroup || !valid(label))
-}
-
-// remove deletes an interface by its index: an ADD may have made another one of its name meanwhile.
-func remove(host *rtnl.Conn, l rtnl.Link) error {
-	if err := host.Must(rtnl.DeleteIndex(l.Index)); err != nil && !netlink.IsNotExist(err) {
-		return fmt.Errorf("interface %s: %w", l.Name, err)
-	}
-	return nil
+	return ours && (isCutOff(l) || !valid(label))
 }

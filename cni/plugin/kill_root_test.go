@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,11 +17,23 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// everyCall has plugins killed at every system call, which takes minutes, instead of at some.
-const everyCall = "TRIVET_EVERY_CALL"
+// killsVariable says how often each operation of each plugin is killed: 1000 is at every system call, which
+// takes minutes.
+const killsVariable = "TRIVET_KILLS"
 
-// someCalls is at how many system calls each operation is killed otherwise.
-const someCalls = 2
+// number is a variable of the environment, or what is meant without it.
+func number(t *testing.T, variable string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%s is not a number of 1 and more", variable, text)
+	}
+	return n
+}
 
 // victims are the plugins that are killed, by the names of the cases, each preceded by those before it in the
 // chain.
@@ -74,14 +87,11 @@ func TestAPluginKilledAtAnyCallLeavesNothing(t *testing.T) {
 func (h *host) sweep(verb string, plugins []string) {
 	h.t.Helper()
 	calls := h.killed(verb, 0, plugins)
-	step := 1
-	if os.Getenv(everyCall) == "" {
-		step = max(1, calls/someCalls)
-	}
+	step := max(1, calls/number(h.t, killsVariable, 2))
 	h.t.Logf("%s: %d calls that change something", verb, calls)
 
-	for number := 1 + rand.IntN(step); number <= calls && !h.t.Failed(); number += step {
-		h.killed(verb, number, plugins)
+	for at := 1 + rand.IntN(step); at <= calls && !h.t.Failed(); at += step {
+		h.killed(verb, at, plugins)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -188,16 +189,8 @@ func Keep(host *rtnl.Conn, network string, valid func(label string) bool) error 
 		return err
 	}
 
-	var errs []error
-	for _, l := range links {
+	return host.DeleteAll(slices.DeleteFunc(links, func(l rtnl.Link) bool {
 		label, ours := strings.CutPrefix(l.Alias, aliasPrefix(network))
-		if !ours || valid(label) {
-			continue
-		}
-		if err := host.Must(rtnl.DeleteIndex(l.Index)); err != nil && !netlink.IsNotExist(err) {
-			errs = append(errs, fmt.Errorf("interface %s: %w", l.Name, err))
-		}
-	}
-
-	return errors.Join(errs...)
+		return !ours || valid(label)
+	}))
 }
