@@ -28,6 +28,8 @@ const (
 	hostPortsNFTables  = `{"type":"portmap","backend":"nftables","capabilities":{"portMappings":true}}`
 	limits             = `{"type":"bandwidth","ingressRate":8000000,"ingressBurst":8000000,
 		"egressRate":8000000,"egressBurst":8000000}`
+	firewall          = `{"type":"firewall","backend":"iptables"}`
+	tuning            = `{"type":"tuning","mtu":1400}`
 	hostPortsIPTables = `{"type":"portmap","backend":"iptables","capabilities":{"portMappings":true}}`
 )
 
@@ -64,9 +66,13 @@ var cases = []testCase{
 	unchanged("ptp", ptp("")),
 	unchanged("bridge, masquerade, 2 host ports (nftables)", bridge(masqueradeNFTables), hostPortsNFTables),
 	unchanged("bridge, masquerade, 2 host ports (iptables)", bridge(masqueradeIPTables), hostPortsIPTables),
-	unchanged("bridge, firewall (iptables)", bridge(""), `{"type":"firewall","backend":"iptables"}`),
+	unchanged("bridge, firewall (iptables)", bridge(""), firewall),
 	unchanged("bridge, bandwidth", bridge(""), limits),
-	unchanged("bridge, tuning", bridge(""), `{"type":"tuning","mtu":1400}`),
+	unchanged("bridge, tuning", bridge(""), tuning),
+	lazy("ptp", ptp),
+	lazy("bridge, firewall (iptables)", bridge, firewall),
+	lazy("bridge, bandwidth", bridge, limits),
+	lazy("bridge, tuning", bridge, tuning),
 }
 
 // unchanged is upstream's configuration on both sides.
@@ -83,6 +89,15 @@ func unchanged(name string, plugins ...string) testCase {
 		ports:    ports,
 		byName:   true,
 	}
+}
+
+// lazy is upstream's configuration with trivet-cni's key lazyUnlink in the main plugin, and without it on
+// upstream's side.
+func lazy(name string, main func(keys string) string, chained ...string) testCase {
+	c := unchanged(name, append([]string{main("")}, chained...)...)
+	c.name += ", with lazyUnlink"
+	c.ours = list(append([]string{main(`"lazyUnlink":true,`)}, chained...)...)
+	return c
 }
 
 // ptp is upstream's ptp plugin.
