@@ -149,6 +149,7 @@ func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 		Pool:           k.IPAM.poolKeys.location(k.Name),
 		Policy:         k.Policy && o.HostPorts,
 		MACSpoofCheck:  k.MACSpoofCheck,
+		Ingress:        k.ingress(o.HostPorts),
 	}
 	if err := check(n.Bridge); err != nil {
 		return nil, err
@@ -169,12 +170,6 @@ func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 	if k.IPAM.Type == HostLocal || k.IPAM.Type == Own {
 		if n.IPAM, err = k.ipamKeys.read(args); err != nil {
 			return nil, err
-		}
-	}
-
-	if o.HostPorts {
-		if n.Ingress, err = isolation.ParsePolicy(k.Ingress); err != nil {
-			return nil, Invalid("ingressPolicy %w", err)
 		}
 	}
 
@@ -294,10 +289,21 @@ func (k *keys) refuse() error {
 		}
 	}
 
+	if _, err := isolation.ParsePolicy(k.Ingress); err != nil {
+		return Invalid("ingressPolicy %w", err)
+	}
 	if k.Policy && !k.HostRouted {
 		return Invalid("networkPolicy needs hostRouted: what is bridged passes no rules")
 	}
 	return nil
+}
+
+// ingress is of trivet-cni alone: upstream's bridge leaves it to firewall.
+func (k *keys) ingress(own bool) isolation.Policy {
+	if !own {
+		return isolation.Open
+	}
+	return isolation.Policy(k.Ingress)
 }
 
 func (k *keys) runtime(args Args, hostPorts bool) (r Runtime, err error) {

@@ -8,8 +8,8 @@ import (
 
 // compact is one entry that does what bridge, portmap, bandwidth and firewall do.
 func (h *host) compact(ingressPolicy, more string) string {
-	const format = `,"ipMasq":true,"hostRouted":true,"ingressPolicy":"`
-	return strings.Replace(h.bridgePlugin(""), `"bridge"`, `"trivet-cni"`, 1) + format + ingressPolicy + `"` + more
+	main := strings.Replace(h.bridgePlugin(""), `"bridge"`, `"trivet-cni"`, 1)
+	return main + `,"ipMasq":true,"hostRouted":true,"ingressPolicy":"` + ingressPolicy + `"` + more
 }
 
 func TestOneEntryKeepsBridgesAndPodsApart(t *testing.T) {

@@ -174,6 +174,7 @@ func (h *host) traces(netns string) string {
 		return err
 	})
 
+	const network = `"network":"test"`
 	for _, dir := range []string{h.dataDir, "/run/cni/firewall"} {
 		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 			switch name := filepath.Base(path); {
@@ -184,8 +185,13 @@ func (h *host) traces(netns string) string {
 			case name == "lock" || name == ".boot_id" || strings.HasPrefix(name, "last_reserved_ip"):
 				return nil
 			}
-			found = append(found, "file "+path)
-			return nil
+
+			// Those of the firewall are in one directory for all networks of the machine.
+			content, err := os.ReadFile(path)
+			if dir == h.dataDir || strings.Contains(string(content), network) {
+				found = append(found, "file "+path)
+			}
+			return err
 		})
 		if err != nil {
 			h.t.Error(err)

@@ -87,7 +87,13 @@ func (o options) parallel(ctx context.Context, out io.Writer, s *side) error {
 
 		rate := burst / time.Since(began).Seconds()
 		what := fmt.Sprintf("%s, %d at once", step.what, atOnce)
-		o.figures.Add(figure.Figure{Bench: "cni", What: what, Side: figure.Ours, Unit: "1/s", Median: rate})
+		o.figures.Add(figure.Figure{
+			Bench:  "cni",
+			What:   what,
+			Side:   figure.Ours,
+			Unit:   "1/s",
+			Median: rate,
+		})
 		fmt.Fprintf(out, "  %-27s %6.0f /s\n", what, rate)
 	}
 	return nil

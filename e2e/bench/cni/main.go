@@ -135,7 +135,8 @@ func (o options) sides(dir string, c testCase) (sides []*side, err error) {
 
 	if c.floor {
 		const list = `{"cniVersion":"1.0.0","name":"bench","plugins":[{"type":"cni-floor","dataDir":%q%s}]}`
-		floor, err := newSide("bare netlink", filepath.Join(dir, "floor"), list, "", filepath.Dir(o.floor), 0)
+		dir := filepath.Join(dir, "floor")
+		floor, err := newSide("bare netlink", dir, list, "", filepath.Dir(o.floor), 0)
 		if err != nil {
 			return sides, err
 		}
@@ -152,7 +153,8 @@ func report(out io.Writer, figures *figure.Writer, name string, sides []*side) {
 		ours := sides[0].took[n]
 		for _, s := range sides {
 			figures.Add(figure.Of("cni", name+": "+what, s.name, s.took[n]))
-			fmt.Fprintf(out, "  %s  %-16s %s   processor %5.1f", what, s.name, spread(s.took[n]), s.processor(n))
+			const format = "  %s  %-16s %s   processor %5.1f"
+			fmt.Fprintf(out, format, what, s.name, spread(s.took[n]), s.processor(n))
 			if s != sides[0] {
 				ratio := float64(quantile(s.took[n], 50)) / float64(quantile(ours, 50))
 				fmt.Fprintf(out, "   trivet 1/%.1f", ratio)

@@ -26,7 +26,12 @@ type side struct {
 }
 
 func newSide(name, dir, list, extra, plugins string, ports int) (*side, error) {
-	s := &side{name: name, dir: dir, host: filepath.Join(dir, "host"), ports: ports}
+	s := &side{
+		name:  name,
+		dir:   dir,
+		host:  filepath.Join(dir, "host"),
+		ports: ports,
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}

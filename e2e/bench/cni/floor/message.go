@@ -111,7 +111,8 @@ func newBridge(name string) []byte {
 
 // newVeth makes a port of the bridge, whose other end is eth0 of the namespace there.
 func newVeth(name string, bridge uint32, there int) []byte {
-	const peer = 1 // VETH_INFO_PEER
+	// VETH_INFO_PEER of linux/veth.h.
+	const peer = 1
 	up := ifinfo(0, unix.IFF_UP)
 	native.PutUint32(up[8:], unix.IFF_UP)
 
