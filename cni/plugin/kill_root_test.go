@@ -105,7 +105,7 @@ func (h *host) killed(verb string, number int, plugins []string) (calls int) {
 		before = plugins[:last]
 	}
 
-	c := h.newChain(fmt.Sprintf("%s-%d", verb, number), before...)
+	c := h.newChain(fmt.Sprintf("%s-%d%s", verb, number, mark()), before...)
 	h.in(h.netns, func() (err error) {
 		command := h.command(verb, c.id, c.netns, "")
 		command.Args = []string{typeOf("{" + plugins[last] + "}")}
@@ -147,6 +147,9 @@ func (h *host) age(dir string) {
 	}
 }
 
+// mark ends the names of this process' containers.
+func mark() string { return fmt.Sprintf("-of-%d", os.Getpid()) }
+
 // traces are what containers leave: remains, the container's interface, and files of any kind but those that
 // belong to the network.
 func (h *host) traces(netns string) string {
@@ -174,7 +177,6 @@ func (h *host) traces(netns string) string {
 		return err
 	})
 
-	const network = `"network":"test"`
 	for _, dir := range []string{h.dataDir, "/run/cni/firewall"} {
 		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 			switch name := filepath.Base(path); {
@@ -186,9 +188,9 @@ func (h *host) traces(netns string) string {
 				return nil
 			}
 
-			// Those of the firewall are in one directory for all networks of the machine.
+			// Those of the firewall are in one directory for all programs of the machine.
 			content, _ := os.ReadFile(path)
-			if dir == h.dataDir || strings.Contains(string(content), network) {
+			if dir == h.dataDir || strings.Contains(string(content), mark()) {
 				found = append(found, "file "+path)
 			}
 			return nil
