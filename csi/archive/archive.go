@@ -59,7 +59,6 @@ type Header struct {
 	Version int       `json:"version"`
 	ID      string    `json:"id"`     // of this archive: no other has it
 	Volume  string    `json:"volume"` // ID of the volume or snapshot that it is of
-	Name    string    `json:"name"`   // the one that it was requested by
 	Node    string    `json:"node"`
 	Created time.Time `json:"created"` // when the content was as it is in the archive
 
@@ -68,7 +67,6 @@ type Header struct {
 	FSType  string `json:"fsType,omitempty"`
 	Backend string `json:"backend"`
 	NoCOW   bool   `json:"noCow,omitempty"`
-	Reserve bool   `json:"reserve,omitempty"`
 }
 
 var (

@@ -21,7 +21,6 @@ func headerFor(access string, size int64) Header {
 	return Header{
 		ID:      strings.Repeat("A", 26),
 		Volume:  "pvc-1",
-		Name:    "one",
 		Node:    "node-a",
 		Created: time.Unix(1700000000, 0).UTC(),
 		Access:  access,
@@ -123,7 +122,7 @@ func extract(ctx context.Context, stream []byte, content *os.File) error {
 	if err != nil {
 		return err
 	}
-	return r.Extract(content)
+	return r.Extract(ctx, content)
 }
 
 func TestTreeIsTheSameAfterwards(t *testing.T) {

@@ -46,7 +46,8 @@ func NewReader(ctx context.Context, from io.Reader) (*Reader, error) {
 // Extract writes all that follows to the open root directory of an empty volume, or to the open file of a raw
 // block volume, which may be larger than it has to be. It returns nil only if the archive is whole; what was
 // written is not synced.
-func (r *Reader) Extract(content *os.File) error {
+func (r *Reader) Extract(ctx context.Context, content *os.File) error {
+	r.ctx = ctx
 	x, err := newExtraction(content, r.Header)
 	if err != nil {
 		return err

@@ -166,6 +166,9 @@ func (c *catalog) holding(id, why string, do func() error) error {
 	return do()
 }
 
+// lentPrefix begins the names of snapshots that are lent.
+const lentPrefix = "lent/"
+
 // errReturned ends the creation of a snapshot that was only lent.
 var errReturned = errors.New("it was lent")
 
@@ -179,7 +182,7 @@ func (c *creation) lendCopy(ctx context.Context, id string, use func(Spec) error
 	unlockSource := sync.OnceFunc(unlock)
 	defer unlockSource()
 
-	request := Request{Name: "lent/" + rand.Text(), Source: id, Snapshot: true}
+	request := Request{Name: lentPrefix + rand.Text(), Source: id, Snapshot: true}
 	spec, copier, err := c.specOfCopy(request, source.Spec)
 	if err != nil {
 		return err
