@@ -18,7 +18,7 @@ import (
 	"github.com/trivet-node/trivet/csi/objects"
 	"github.com/trivet-node/trivet/csi/survey"
 	"github.com/trivet-node/trivet/internal/kube"
-	"github.com/trivet-node/trivet/internal/kube/storage"
+	kubestorage "github.com/trivet-node/trivet/internal/kube/storage"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/socket"
@@ -176,7 +176,7 @@ func (l *looking) ask(ctx context.Context, client *kube.Client) (*doctor.API, er
 		return nil, fmt.Errorf("list VolumeSnapshotContents: %w", err)
 	}
 
-	node, err := storage.CSINodes(client).Get(ctx, "", l.nodeName)
+	node, err := kubestorage.CSINodes(client).Get(ctx, "", l.nodeName)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("get CSINode %s: %w", l.nodeName, err)
 	}

@@ -205,8 +205,13 @@ func (p *process) stuck(cmd *exec.Cmd, begin func() error) {
 
 // fill writes more to a volume than a pipe takes.
 func (l *life) fill(context.Context) error {
-	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
-	return os.WriteFile(filepath.Join(l.target(), "large"), data, 0o600)
+	f, err := os.Create(filepath.Join(l.target(), "large"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.Write(bytes.Repeat([]byte("0123456789abcdef"), 1<<16))
+	return errors.Join(err, f.Sync())
 }
 
 func TestKilledExportsAndImportsLeaveNothing(t *testing.T) {
@@ -264,8 +269,11 @@ func TestKilledExportsAndImportsLeaveNothing(t *testing.T) {
 // awaitRecords waits until there are so many records of volumes.
 func (p *process) awaitRecords(want int) {
 	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), time.Minute)
+	defer cancel()
+
 	var names []string
-	for range retry.Every(p.t.Context(), 20*time.Millisecond) {
+	for range retry.Every(ctx, 20*time.Millisecond) {
 		entries, err := filepath.Glob(filepath.Join(p.dir, "data/volumes/*.json"))
 		if err != nil {
 			p.t.Fatal(err)
