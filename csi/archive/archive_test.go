@@ -58,8 +58,8 @@ func makeTree(t testing.TB) string {
 	holes, err := os.Create(at("holes"))
 	must(t, err)
 	_, first := holes.WriteAt([]byte("first"), 1<<20)
-	_, second := holes.WriteAt([]byte("second"), 9<<20)
-	must(t, first, second, holes.Truncate(32<<20), holes.Close())
+	_, second := holes.WriteAt([]byte("second"), 3<<20)
+	must(t, first, second, holes.Truncate(4<<20), holes.Close())
 	old := time.Unix(1000000000, 123456789)
 	must(t, os.Chtimes(at("a/b"), old, old), os.Chtimes(at("a/b/c/file"), old, old), os.Chtimes(dir, old, old))
 	return dir

@@ -15,7 +15,7 @@ import (
 
 func TestStreamThatWasCutIsRefused(t *testing.T) {
 	stream := write(t, headerFor(Mount, 1<<30), makeTree(t))
-	for at := 0; at < len(stream); at += 1 + len(stream)/40 {
+	for at := 0; at < len(stream); at += 1 + len(stream)/25 {
 		if err := extract(t.Context(), stream[:at], open(t, t.TempDir())); !errors.Is(err, ErrFormat) {
 			t.Errorf("%d of %d bytes: %v", at, len(stream), err)
 		}
@@ -24,7 +24,7 @@ func TestStreamThatWasCutIsRefused(t *testing.T) {
 
 func TestStreamWhoseBytesHaveChangedIsRefused(t *testing.T) {
 	stream := write(t, headerFor(Mount, 1<<30), makeTree(t))
-	for at := 0; at < len(stream)-3*blockSize; at += 1 + len(stream)/40 {
+	for at := 0; at < len(stream)-3*blockSize; at += 1 + len(stream)/25 {
 		changed := bytes.Clone(stream)
 		changed[at] ^= 0x40
 		if err := extract(t.Context(), changed, open(t, t.TempDir())); err == nil {

@@ -248,6 +248,19 @@ func TestWhatIsUnderWayIsNotWrong(t *testing.T) {
 	}
 }
 
+func TestWhatAnObjectStandsForIsFound(t *testing.T) {
+	api := healthy().API
+	for id, want := range map[string]string{
+		"pvc-1":      "PersistentVolume pv-of-pvc-1",
+		"snapshot-1": "VolumeSnapshotContent content-of-snapshot-1",
+		"pvc-2":      "",
+	} {
+		if got := ObjectOf(api, id); got != want {
+			t.Errorf("%s: %q, want %q", id, got, want)
+		}
+	}
+}
+
 func TestOnlyWhatLastsIsWrong(t *testing.T) {
 	first := []Finding{{Level: Wrong, Object: "a", What: "1 byte", Do: "x"}, {Level: Wrong, Object: "b"}}
 	second := []Finding{{Level: Wrong, Object: "a", What: "2 bytes", Do: "x"}, {Level: Wrong, Object: "c"}, {Level: OK}}

@@ -77,8 +77,8 @@ func (d *diagnosis) persistentVolumes() (count int) {
 		if driver.IsInline(r.Name) && staged {
 			continue
 		}
-		d.wrong("volume "+id, "make a PersistentVolume with its handle to use it, or one with policy Delete, and"+
-			" delete that, to discard it", "no PersistentVolume has it, and %s are promised to it", units.Bytes(r.Size))
+		d.wrong("volume "+id, "make a PersistentVolume with its handle, or discard it: trivet-csi delete "+id,
+			"no PersistentVolume has it, and %s are promised to it", units.Bytes(r.Size))
 	}
 
 	return count
@@ -112,12 +112,27 @@ func (d *diagnosis) contents() (count int) {
 	for _, id := range sorted(d.Records) {
 		r := d.Records[id]
 		if r.Err == nil && r.IsReady() && r.Snapshot && !handles[id] && !d.isYoung(r.Created) {
-			d.wrong("snapshot "+id, "make a VolumeSnapshotContent with its handle to use it, or one with policy"+
-				" Delete, and delete that, to discard it", "no VolumeSnapshotContent has it")
+			d.wrong("snapshot "+id, "make a VolumeSnapshotContent with its handle, or discard it: trivet-csi delete "+id,
+				"no VolumeSnapshotContent has it")
 		}
 	}
 
 	return count
+}
+
+// ObjectOf returns the object that stands for a volume or snapshot, on whatever node; "" if none does.
+func ObjectOf(api *API, id string) string {
+	for _, pv := range api.Volumes {
+		if pv.Spec.CSI != nil && pv.Spec.CSI.Driver == api.Local.Driver && pv.Spec.CSI.VolumeHandle == id {
+			return "PersistentVolume " + pv.Name
+		}
+	}
+	for _, c := range api.Contents {
+		if c.Spec.Driver == api.Local.Driver && handleIn(c) == id {
+			return "VolumeSnapshotContent " + c.Name
+		}
+	}
+	return ""
 }
 
 // handleIn returns the ID of the snapshot of a content, "" while it is not known.

@@ -35,8 +35,8 @@ func (d *diagnosis) records() {
 		if where == "" {
 			where = "it is set aside when the driver starts"
 		}
-		d.wrong("record "+u.Name, "mend it, and move it back while no driver runs; to discard it, delete the"+
-			" volume by its ID", "%v (%s)", u.Err, where)
+		d.wrong("record "+u.Name, "mend it, and move it back while no driver runs; or discard it:"+
+			" trivet-csi delete "+u.Name, "%v (%s)", u.Err, where)
 	}
 
 	for _, id := range sorted(d.Records) {
@@ -132,16 +132,16 @@ func (d *diagnosis) onDisk(r volume.Recorded) {
 
 // unrecorded says what holds data that no record leads to.
 func (d *diagnosis) unrecorded() {
-	const do = "mend its record if that was set aside; to discard the data, delete the volume by its ID"
+	const do = "mend its record if that was set aside, or discard the data: trivet-csi delete "
 	for _, id := range sorted(d.Pool.Volumes) {
 		if r, known := d.Records[id]; !known || r.Err == nil && r.Backend != btrfspool.Name {
-			d.wrong("subvolume "+filepath.Join(d.Pool.Root, "volumes", id), do,
+			d.wrong("subvolume "+filepath.Join(d.Pool.Root, "volumes", id), do+id,
 				"it has no record, and %s in it", units.Bytes(d.Pool.Volumes[id].Used))
 		}
 	}
 	for _, id := range sorted(d.Images) {
 		if r, known := d.Records[id]; !known || r.Err == nil && r.Backend != loopfile.Name {
-			d.wrong("file "+filepath.Join(d.DataDir, "images", id+".img"), do,
+			d.wrong("file "+filepath.Join(d.DataDir, "images", id+".img"), do+id,
 				"it has no record, and %s on the disk", units.Bytes(d.Images[id].Allocated))
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 // verbs are what a person asks for, by the first argument. Without one the driver is served.
 var verbs = map[string]func(context.Context, *program.Env) error{
+	"delete":    deleteVolume,
 	"doctor":    diagnose,
 	"export":    exportVolume,
 	"import":    importVolume,

@@ -23,8 +23,8 @@ is a btrfs subvolume with a quota in a pool, or a file system of its own in an i
 It needs no sidecars: it registers itself with kubelet, and with access to the Kubernetes API it provisions,
 grows and deletes the volumes of the claims that were scheduled to its node.
 
-On a node where it runs, or has run, a person has: trivet-csi doctor, volumes, snapshots, pool, export and
-import; each has --help.`
+On a node where it runs, or has run, a person has: trivet-csi doctor, volumes, snapshots, pool, export,
+import and delete; each has --help.`
 
 // options are the flags, checked and completed.
 type options struct {
