@@ -1,5 +1,5 @@
 // Package archive is a volume as a stream: to be kept elsewhere, or made again on another node. The stream is
-// a tar archive (POSIX.1-2001, pax), so that whoever has one can read it without this program:
+// a tar archive (POSIX.1-2001, pax), which can be read without this program:
 //
 //	volume.json        what the volume is (Header)
 //	content/PATH       of a volume with a file system: each file; a directory comes after what is in it

@@ -61,7 +61,9 @@ func makeTree(t testing.TB) string {
 	_, second := holes.WriteAt([]byte("second"), 3<<20)
 	must(t, first, second, holes.Truncate(4<<20), holes.Close())
 	old := time.Unix(1000000000, 123456789)
-	must(t, os.Chtimes(at("a/b"), old, old), os.Chtimes(at("a/b/c/file"), old, old), os.Chtimes(dir, old, old))
+	for _, name := range []string{"a/b", "a/b/c/file", "."} {
+		must(t, os.Chtimes(at(name), old, old))
+	}
 	return dir
 }
 
@@ -81,7 +83,8 @@ func describe(t testing.TB, dir string) string {
 		case unix.S_IFREG:
 			data, err := os.ReadFile(path)
 			must(t, err)
-			content = fmt.Sprintf("%d bytes in %t, %x", len(data), st.Blocks*512 < 1<<20, bytes.Trim(data, "\x00"))
+			sparse := st.Blocks*512 < 1<<20
+			content = fmt.Sprintf("%d bytes, sparse %t, %x", len(data), sparse, bytes.Trim(data, "\x00"))
 		case unix.S_IFLNK:
 			content, err = os.Readlink(path)
 			must(t, err)

@@ -101,7 +101,8 @@ func after(t testing.TB, access string, entries ...entry) []byte {
 	h.Version = version
 	data, err := json.Marshal(h)
 	must(t, err)
-	return build(t, append([]entry{{header: tar.Header{Name: headerName}, data: string(data)}}, entries...)...)
+	first := entry{header: tar.Header{Name: headerName}, data: string(data)}
+	return build(t, append([]entry{first}, entries...)...)
 }
 
 func file(name string) entry { return entry{header: tar.Header{Name: name, Mode: 0o600}, data: "data"} }
@@ -179,6 +180,7 @@ func TestExtentsBelongToAFile(t *testing.T) {
 		records := map[string]string{sizeRecord: size}
 		return entry{header: tar.Header{Name: name, PAXRecords: records}}
 	}
+
 	for name, c := range map[string]struct {
 		access  string
 		entries []entry
@@ -202,6 +204,7 @@ func TestExtentsBelongToAFile(t *testing.T) {
 			to = filepath.Join(to, "device")
 			must(t, os.WriteFile(to, nil, 0o600), os.Truncate(to, 2<<20))
 		}
+
 		err := extract(t.Context(), after(t, c.access, c.entries...), open(t, to))
 		if !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: %v", name, err)

@@ -16,8 +16,8 @@ import (
 )
 
 // Write writes a volume: its open root directory, or the open file of a raw block volume, which nobody
-// changes meanwhile. After an error, or when ctx has ended, what was written is not whole, and no reader takes
-// it for that.
+// changes meanwhile. After an error, or when ctx has ended, what was written is not whole, and no reader
+// takes it for that.
 func Write(ctx context.Context, to io.Writer, h Header, content *os.File) error {
 	buffered := bufio.NewWriterSize(&until{ctx, to}, copySize)
 	sum := newSummedWriter(buffered)

@@ -43,8 +43,8 @@ func (f Finding) Same(other Finding) bool {
 	return f.Level == other.Level && f.Object == other.Object && f.Do == other.Do
 }
 
-// Lasting returns the findings of a later look without what is wrong in it alone: a driver was doing something
-// then.
+// Lasting returns the findings of a later look without what is wrong in it alone: a driver was doing
+// something then.
 func Lasting(before, now []Finding) []Finding {
 	return slices.DeleteFunc(slices.Clone(now), func(f Finding) bool {
 		return f.Level == Wrong && !slices.ContainsFunc(before, f.Same)
@@ -100,15 +100,22 @@ type diagnosis struct {
 }
 
 func (d *diagnosis) ok(object, format string, args ...any) {
-	d.found = append(d.found, Finding{Level: OK, Object: object, What: fmt.Sprintf(format, args...)})
+	d.add(OK, object, "", format, args)
 }
 
 func (d *diagnosis) note(object, do, format string, args ...any) {
-	what := fmt.Sprintf(format, args...)
-	d.found = append(d.found, Finding{Level: Note, Object: object, What: what, Do: do})
+	d.add(Note, object, do, format, args)
 }
 
 func (d *diagnosis) wrong(object, do, format string, args ...any) {
-	what := fmt.Sprintf(format, args...)
-	d.found = append(d.found, Finding{Level: Wrong, Object: object, What: what, Do: do})
+	d.add(Wrong, object, do, format, args)
+}
+
+func (d *diagnosis) add(level Level, object, do, format string, args []any) {
+	d.found = append(d.found, Finding{
+		Level:  level,
+		Object: object,
+		What:   fmt.Sprintf(format, args...),
+		Do:     do,
+	})
 }

@@ -128,79 +128,60 @@ func TestNothingIsWrongWithAHealthyNode(t *testing.T) {
 	}
 }
 
+// wrongs are changes of a healthy node, and how the line begins that says so.
+var wrongs = map[string]func(*Facts){
+	"wrong  kernel 6.18: volumes cannot":        func(f *Facts) { f.Kernel.Mounts = errors.New("no") },
+	"note   mkfs.xfs: it is missing":            func(f *Facts) { delete(f.Kernel.Mkfs, "xfs") },
+	"wrong  driver: hangs":                      func(f *Facts) { f.Driver.Err = errors.New("hangs") },
+	"note   driver: none answers":               func(f *Facts) { f.Driver.Runs = false },
+	"wrong  disk of /data: less is free":        func(f *Facts) { f.Disk.Free = 1 },
+	"wrong  disk of /data: 1Gi promised":        func(f *Facts) { f.PoolSize = 1 << 20 },
+	"wrong  pool /data/pool.img: the file is":   func(f *Facts) { f.Pool.Is = nil },
+	"wrong  pool /data/pool.img: 1Gi of":        func(f *Facts) { f.Pool.Is.Allocated = gib },
+	"wrong  pool /data/pool.img: what is":       func(f *Facts) { f.Pool.Another = true },
+	"wrong  pool /data/pool.img: it is pool x":  func(f *Facts) { f.Pool.UUID = "x" },
+	"wrong  pool /data/pool.img: the kernel":    func(f *Facts) { f.Pool.ReadOnly = true },
+	"wrong  pool /data/pool.img: it is not":     func(f *Facts) { f.Pool.Open = false },
+	"wrong  pool /data/pool.img: quotas":        func(f *Facts) { f.Pool.Quota = "" },
+	"wrong  volume pvc-1: its subvolume is not": func(f *Facts) { delete(f.Pool.Volumes, "pvc-1") },
+	"wrong  volume pvc-1: it is not mounted":    func(f *Facts) { f.Mounts = f.Mounts[:1] },
+	"wrong  quota group 29/300: its subvolume":  func(f *Facts) { f.Pool.Leftover = []string{"29/300"} },
+	"wrong  CSINode node-a: it does not have":   func(f *Facts) { f.API.NodeThere = false },
+	"wrong  volume pvc-1: no PersistentVolume":  func(f *Facts) { f.API.Volumes = nil },
+	"wrong  snapshot snapshot-1: no Volume":     func(f *Facts) { f.API.Contents = nil },
+
+	"wrong  disk of /data: 1Gi promised to volumes, 0 there": func(f *Facts) {
+		f.Disk.Free, f.Pool.Is.Allocated = 0, 0
+	},
+	"wrong  pool /data/pool.img: 3 write errors": func(f *Facts) {
+		f.Pool.Errors = map[string]int64{"write_errs": 3}
+	},
+	"wrong  record x: torn": func(f *Facts) {
+		f.Unreadable = []durable.Unreadable{{Name: "x", Err: errors.New("torn")}}
+	},
+	"wrong  volume pvc-2: it is making since": func(f *Facts) {
+		f.set("pvc-2", "making", func(*volume.Recorded) {})
+	},
+	"wrong  volume pvc-1: its subvolume has no limit": func(f *Facts) {
+		f.Pool.Volumes["pvc-1"] = survey.Subvolume{Limit: -1}
+	},
+	"wrong  device /dev/loop2: it is attached to pvc-3, which has no record": func(f *Facts) {
+		f.Devices = append(f.Devices, survey.Device{Path: "/dev/loop2", Thing: "pvc-3"})
+	},
+	"wrong  PersistentVolume pv-of-pvc-9: its volume pvc-9 is not": func(f *Facts) {
+		f.API.Volumes = append(f.API.Volumes, pvOf(f.API.Local, "pvc-9"))
+	},
+	"wrong  VolumeSnapshotContent content-of-snapshot-9: its snapshot": func(f *Facts) {
+		f.API.Contents = append(f.API.Contents, contentOf(f.API.Local, "snapshot-9"))
+	},
+}
+
 func TestWhatIsWrongIsNamed(t *testing.T) {
-	for name, c := range map[string]struct {
-		change func(*Facts)
-		want   string
-	}{
-		"kernel too old":   {func(f *Facts) { f.Kernel.Mounts = errors.New("no") }, "wrong  kernel 6.18: volumes cannot"},
-		"no xfs":           {func(f *Facts) { delete(f.Kernel.Mkfs, "xfs") }, "note   mkfs.xfs: it is missing"},
-		"driver":           {func(f *Facts) { f.Driver.Err = errors.New("hangs") }, "wrong  driver: hangs"},
-		"no driver":        {func(f *Facts) { f.Driver.Runs = false }, "note   driver: none answers"},
-		"disk":             {func(f *Facts) { f.Disk.Free = 0; f.Pool.Is.Allocated = 0 }, "wrong  disk of /data: 1Gi promised"},
-		"reserve":          {func(f *Facts) { f.Disk.Free = 1 }, "wrong  disk of /data: less is free than its reserve"},
-		"pool size":        {func(f *Facts) { f.PoolSize = 1 << 20 }, "wrong  disk of /data: 1Gi promised"},
-		"pool missing":     {func(f *Facts) { f.Pool.Is = nil }, "wrong  pool /data/pool.img: the file is missing"},
-		"pool holes":       {func(f *Facts) { f.Pool.Is.Allocated = gib }, "wrong  pool /data/pool.img: 1Gi of its file"},
-		"pool another":     {func(f *Facts) { f.Pool.Another = true }, "wrong  pool /data/pool.img: what is attached"},
-		"pool uuid":        {func(f *Facts) { f.Pool.UUID = "x" }, "wrong  pool /data/pool.img: it is pool x"},
-		"pool read-only":   {func(f *Facts) { f.Pool.ReadOnly = true }, "wrong  pool /data/pool.img: the kernel has made"},
-		"pool not mounted": {func(f *Facts) { f.Pool.Open = false }, "wrong  pool /data/pool.img: it is not mounted"},
-		"pool errors": {
-			func(f *Facts) { f.Pool.Errors = map[string]int64{"write_errs": 3} },
-			"wrong  pool /data/pool.img: 3 write errors",
-		},
-		"quota": {func(f *Facts) { f.Pool.Quota = "" }, "wrong  pool /data/pool.img: quotas are off"},
-		"record": {
-			func(f *Facts) { f.Unreadable = []durable.Unreadable{{Name: "x", Err: errors.New("torn")}} },
-			"wrong  record x: torn",
-		},
-		"unfinished": {
-			func(f *Facts) { f.set("pvc-2", "making", func(*volume.Recorded) {}) },
-			"wrong  volume pvc-2: it is making since",
-		},
-		"subvolume": {
-			func(f *Facts) { delete(f.Pool.Volumes, "pvc-1") },
-			"wrong  volume pvc-1: its subvolume is not in the pool",
-		},
-		"no limit": {
-			func(f *Facts) { f.Pool.Volumes["pvc-1"] = survey.Subvolume{Limit: -1} },
-			"wrong  volume pvc-1: its subvolume has no limit",
-		},
-		"not mounted": {
-			func(f *Facts) { f.Mounts = f.Mounts[:1] },
-			"wrong  volume pvc-1: it is not mounted on /target",
-		},
-		"device": {
-			func(f *Facts) { f.Devices = append(f.Devices, survey.Device{Path: "/dev/loop2", Thing: "pvc-3"}) },
-			"wrong  device /dev/loop2: it is attached to pvc-3, which has no record",
-		},
-		"group": {
-			func(f *Facts) { f.Pool.Leftover = []string{"29/300"} },
-			"wrong  quota group 29/300: its subvolume is gone; btrfs qgroup destroy 29/300 /data/pool",
-		},
-		"CSINode": {func(f *Facts) { f.API.NodeThere = false }, "wrong  CSINode node-a: it does not have"},
-		"pv without volume": {
-			func(f *Facts) { f.API.Volumes = append(f.API.Volumes, pvOf(f.API.Local, "pvc-9")) },
-			"wrong  PersistentVolume pv-of-pvc-9: its volume pvc-9 is not on this node",
-		},
-		"volume without pv": {
-			func(f *Facts) { f.API.Volumes = nil },
-			"wrong  volume pvc-1: no PersistentVolume has it",
-		},
-		"content without snapshot": {
-			func(f *Facts) { f.API.Contents = append(f.API.Contents, contentOf(f.API.Local, "snapshot-9")) },
-			"wrong  VolumeSnapshotContent content-of-snapshot-9: its snapshot snapshot-9 is not",
-		},
-		"snapshot without content": {
-			func(f *Facts) { f.API.Contents = nil },
-			"wrong  snapshot snapshot-1: no VolumeSnapshotContent has it",
-		},
-	} {
+	for want, change := range wrongs {
 		f := healthy()
-		c.change(&f)
-		if found := text(Findings(f)); !strings.Contains("\n"+found, "\n"+c.want) {
-			t.Errorf("%s: nothing begins with %q in\n%s", name, c.want, found)
+		change(&f)
+		if found := text(Findings(f)); !strings.Contains("\n"+found, "\n"+want) {
+			t.Errorf("nothing begins with %q in\n%s", want, found)
 		}
 	}
 }
@@ -215,7 +196,7 @@ func (f *Facts) set(id, phase string, change func(*volume.Recorded)) {
 }
 
 func TestWhatIsUnderWayIsNotWrong(t *testing.T) {
-	for name, change := range map[string]func(*Facts){
+	underWay := map[string]func(*Facts){
 		"a volume without its object yet": func(f *Facts) {
 			f.set("pvc-2", "ready", func(r *volume.Recorded) { r.Created = now })
 		},
@@ -239,7 +220,9 @@ func TestWhatIsUnderWayIsNotWrong(t *testing.T) {
 			other.Node = "node-b"
 			f.API.Volumes = append(f.API.Volumes, pvOf(other, "pvc-7"))
 		},
-	} {
+	}
+
+	for name, change := range underWay {
 		f := healthy()
 		change(&f)
 		if found := Findings(f); IsWrong(found) {
@@ -262,8 +245,8 @@ func TestWhatAnObjectStandsForIsFound(t *testing.T) {
 }
 
 func TestOnlyWhatLastsIsWrong(t *testing.T) {
-	first := []Finding{{Level: Wrong, Object: "a", What: "1 byte", Do: "x"}, {Level: Wrong, Object: "b"}}
-	second := []Finding{{Level: Wrong, Object: "a", What: "2 bytes", Do: "x"}, {Level: Wrong, Object: "c"}, {Level: OK}}
+	first := []Finding{{Level: Wrong, Object: "a", What: "1", Do: "x"}, {Level: Wrong, Object: "b"}}
+	second := []Finding{{Level: Wrong, Object: "a", Do: "x"}, {Level: Wrong, Object: "c"}, {Level: OK}}
 	lasting := Lasting(first, second)
 	if len(lasting) != 2 || lasting[0] != second[0] || lasting[1] != second[2] {
 		t.Errorf("%+v", lasting)

@@ -14,6 +14,13 @@ import (
 // packages are the Debian packages of the mkfs programs.
 var packages = map[string]string{"btrfs": "btrfs-progs", "ext4": "e2fsprogs", "xfs": "xfsprogs"}
 
+// lacking says what cannot be without the mkfs programs.
+var lacking = map[string]string{
+	"btrfs": "it is missing: no new pool",
+	"ext4":  "it is missing: no new volumes with ext4",
+	"xfs":   "it is missing: no new volumes with xfs",
+}
+
 // kernel says what kernel and node do not offer.
 func (d *diagnosis) kernel() {
 	k := d.Kernel
@@ -41,8 +48,7 @@ func (d *diagnosis) kernel() {
 
 	for _, fs := range survey.FileSystems {
 		if k.Mkfs[fs] == "" {
-			d.note("mkfs."+fs, "install Debian package "+packages[fs],
-				"it is missing: no new volumes with %s", strings.Replace(fs, "btrfs", "btrfs, if there is no pool", 1))
+			d.note("mkfs."+fs, "install Debian package "+packages[fs], "%s", lacking[fs])
 		}
 	}
 
@@ -158,7 +164,8 @@ func (d *diagnosis) openPool(object string) {
 	switch {
 	case p.Open:
 	case d.Driver.Runs && p.Is != nil:
-		d.wrong(object, "look at the driver's log; is this its mount namespace?", "it is not mounted on %s", p.Root)
+		d.wrong(object, "look at the driver's log, or go to its mount namespace", "it is not mounted on %s",
+			p.Root)
 		return
 	default:
 		if p.Is != nil || p.InDisk && p.ID != "" {
@@ -168,7 +175,7 @@ func (d *diagnosis) openPool(object string) {
 	}
 
 	if p.ReadOnly {
-		d.wrong(object, "make room on the disk below or mend it, and end the pods of this node that use the pool",
+		d.wrong(object, "make room on the disk below or mend it, and end the pods of this node that use it",
 			"the kernel has made it read-only")
 	}
 	for _, kind := range slices.Sorted(maps.Keys(p.Errors)) {
@@ -185,6 +192,7 @@ func (d *diagnosis) openPool(object string) {
 	const noise = 1 << 20
 	if p.Is != nil && p.Is.Size-p.Is.Allocated > noise {
 		d.wrong(object, "make room on the disk: the driver gives it its blocks then",
-			"%s of its file have no blocks: a full disk makes it read-only", units.Bytes(p.Is.Size-p.Is.Allocated))
+			"%s of its file have no blocks: a full disk makes it read-only",
+			units.Bytes(p.Is.Size-p.Is.Allocated))
 	}
 }

@@ -35,8 +35,8 @@ func (d *diagnosis) objects() {
 	volumes := d.persistentVolumes()
 	snapshots := d.contents()
 	if len(d.found) == before {
-		d.ok("API", "%d PersistentVolumes and %d VolumeSnapshotContents of this node have what they stand for,"+
-			" and all volumes and snapshots have one", volumes, snapshots)
+		d.ok("API", "%d PersistentVolumes and %d VolumeSnapshotContents of this node have what they stand"+
+			" for, and all volumes and snapshots have one", volumes, snapshots)
 	}
 }
 
@@ -112,8 +112,8 @@ func (d *diagnosis) contents() (count int) {
 	for _, id := range sorted(d.Records) {
 		r := d.Records[id]
 		if r.Err == nil && r.IsReady() && r.Snapshot && !handles[id] && !d.isYoung(r.Created) {
-			d.wrong("snapshot "+id, "make a VolumeSnapshotContent with its handle, or discard it: trivet-csi delete "+id,
-				"no VolumeSnapshotContent has it")
+			d.wrong("snapshot "+id, "make a VolumeSnapshotContent with its handle, or discard it: trivet-csi"+
+				" delete "+id, "no VolumeSnapshotContent has it")
 		}
 	}
 

@@ -46,7 +46,8 @@ func (d *diagnosis) records() {
 			d.wrong("volume "+id, "use the version of the driver that wrote it", "%v", r.Err)
 		case r.IsReady():
 		case r.IsLent() && d.Driver.Runs:
-			d.note(objectOf(r), "", "an export of %s reads it since %s", r.Source, r.Created.Format(time.DateTime))
+			since := r.Created.Format(time.DateTime)
+			d.note(objectOf(r), "", "an export of %s reads it since %s", r.Source, since)
 		case !d.Driver.Runs:
 			d.note(objectOf(r), "start the driver, which removes it", "it was left unfinished (%s)", r.Phase)
 		case r.Imported != "" && r.Phase == "making":
@@ -78,7 +79,7 @@ func (d *diagnosis) volumes() {
 		case loopfile.Name:
 			d.onDisk(r)
 		default:
-			d.wrong(objectOf(r), "use the version of the driver that made it", "backend %q is not known", r.Backend)
+			d.wrong(objectOf(r), "use the version of the driver that made it", "its backend is %q", r.Backend)
 		}
 	}
 
@@ -109,7 +110,8 @@ func (d *diagnosis) inPool(r volume.Recorded) {
 	case !r.Snapshot && v.Limit < 0:
 		d.wrong(objectOf(r), restart, "its subvolume has no limit: its size does not hold")
 	case !r.Snapshot && v.Limit < r.Size:
-		d.wrong(objectOf(r), restart, "its limit is %s, its size %s", units.Bytes(v.Limit), units.Bytes(r.Size))
+		d.wrong(objectOf(r), restart, "its limit is %s, its size %s",
+			units.Bytes(v.Limit), units.Bytes(r.Size))
 	case pooled && v.Image == nil:
 		d.wrong(objectOf(r), restore, "its image is not in its subvolume")
 	case pooled && !r.Snapshot && v.Image.Size < r.Size:
@@ -160,7 +162,7 @@ func (d *diagnosis) use() {
 		targets += len(st.Targets)
 		r, known := d.Records[id]
 		if !known {
-			d.wrong("volume "+id, "end the pods that use it", "it is staged on %s, and has no record", st.Path)
+			d.wrong("volume "+id, "end the pods that use it", "it is staged on %s without a record", st.Path)
 			continue
 		}
 

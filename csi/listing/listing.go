@@ -1,5 +1,5 @@
-// Package listing is what a person sees of the volumes of a node: a row for each volume and snapshot, and what
-// holds them, as a table or as JSON. The names of JSON fields stay as they are; sizes there are bytes.
+// Package listing is what a person sees of the volumes of a node: a row for each volume and snapshot, and
+// what holds them, as a table or as JSON. The names of JSON fields stay as they are; sizes there are bytes.
 package listing
 
 import (

@@ -47,9 +47,14 @@ type Disk struct {
 // PoolOf returns what holds the volumes. Nobody may have been asked what is promisable.
 func PoolOf(s survey.Survey, reserve int64, promisable map[string]int64) Pool {
 	p := Pool{
-		Pool:       poolHolder(s),
-		Images:     Holder{Path: s.DataDir + "/images", State: "ready"},
-		Disk:       Disk{Path: s.DataDir, Size: s.Disk.Size, Free: s.Disk.Free, Reserve: reserve},
+		Pool:   poolHolder(s),
+		Images: Holder{Path: s.DataDir + "/images", State: "ready"},
+		Disk: Disk{
+			Path:    s.DataDir,
+			Size:    s.Disk.Size,
+			Free:    s.Disk.Free,
+			Reserve: reserve,
+		},
 		Promisable: promisable,
 	}
 	for _, file := range s.Images {
@@ -118,7 +123,8 @@ func PoolTable(to io.Writer, p Pool) error {
 	fmt.Fprintf(to, "\ndisk of %s: %s, %s free, %s in reserve\n", p.Disk.Path, units.Bytes(p.Disk.Size),
 		units.Bytes(p.Disk.Free), units.Bytes(p.Disk.Reserve))
 	for _, backend := range slices.Sorted(maps.Keys(p.Promisable)) {
-		fmt.Fprintf(to, "the next volume of backend %s may have %s\n", backend, units.Bytes(p.Promisable[backend]))
+		next := units.Bytes(p.Promisable[backend])
+		fmt.Fprintf(to, "the next volume of backend %s may have %s\n", backend, next)
 	}
 	return nil
 }

@@ -44,8 +44,8 @@ func Read(
 	return nil
 }
 
-// Make has fill fill a new volume, and returns that. One that an equal request made is not filled again, which
-// there says.
+// Make has fill fill a new volume, and returns that. One that an equal request made is not filled again,
+// which there says.
 func Make(
 	ctx context.Context,
 	socket string,

@@ -1,8 +1,8 @@
 // Package loan hands what volumes hold to programs of the node that are no pods: to read it as it is at a
 // moment, or to fill a new volume. A program gets the open root directory, or the open file of a raw block
-// volume, over a unix socket of the driver, and has it for as long as its connection lasts. So nothing is left
-// of a program that was killed: neither the snapshot that it read, nor a volume that it has not filled. What
-// was left of a driver that was killed is removed when it starts again, see volume.Store.
+// volume, over a unix socket of the driver, and has it for as long as its connection lasts. So nothing is
+// left of a program that was killed: neither the snapshot that it read, nor a volume that it has not filled.
+// What was left of a driver that was killed is removed when it starts again, see volume.Store.
 //
 // Both sides send lines of JSON: a request, a reply with the descriptor, done, and a last reply.
 package loan
@@ -69,8 +69,8 @@ func (p *peer) send(message any, f *os.File) error {
 	return err
 }
 
-// receive receives a line, and the open file that came with it, which is nil if none did. io.EOF says that the
-// other side has gone.
+// receive receives a line, and the open file that came with it, which is nil if none did. io.EOF says that
+// the other side has gone.
 func (p *peer) receive(message any) (f *os.File, err error) {
 	for {
 		line, rest, whole := bytes.Cut(p.pending, []byte{'\n'})

@@ -204,7 +204,12 @@ func TestTwoRequestsForTheLastBytes(t *testing.T) {
 
 func TestFillMakesAWholeVolumeOrNone(t *testing.T) {
 	f := newFixture(t)
-	r := Request{Name: "v", Required: 16 * mib, Access: Filesystem, Imported: "stream"}
+	r := Request{
+		Name:     "v",
+		Required: 16 * mib,
+		Access:   Filesystem,
+		Imported: "stream",
+	}
 	cut := errors.New("the stream ends")
 	if _, err := f.Fill(t.Context(), r, func(Spec) error { return cut }); !errors.Is(err, cut) {
 		t.Error(err)

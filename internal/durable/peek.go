@@ -9,8 +9,10 @@ import (
 	"strings"
 )
 
-// Peek reads the records of a store that somebody else may be writing, and changes nothing. Files that are not
-// readable records are returned as well, and so are those that were set aside, with where they are. A
+var errAside = errors.New("it was set aside")
+
+// Peek reads the records of a store that somebody else may be writing, and changes nothing. Files that are
+// not readable records are returned as well, and so are those that were set aside, with where they are. A
 // directory that is not there has none.
 func Peek[T any](dir string) (records map[string]T, unreadable []Unreadable, err error) {
 	records = map[string]T{}
@@ -44,7 +46,7 @@ func Peek[T any](dir string) (records map[string]T, unreadable []Unreadable, err
 	aside, err := filepath.Glob(filepath.Join(dir, "quarantine", "*"))
 	for _, file := range aside {
 		name, _, _ := strings.Cut(filepath.Base(file), ".json.")
-		unreadable = append(unreadable, Unreadable{Name: name, Moved: file, Err: errors.New("it was set aside")})
+		unreadable = append(unreadable, Unreadable{Name: name, Moved: file, Err: errAside})
 	}
 	return records, unreadable, err
 }

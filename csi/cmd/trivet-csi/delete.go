@@ -18,6 +18,9 @@ trivet-csi delete VOLUME_OR_SNAPSHOT discards what no object of the Kubernetes A
 volume whose PersistentVolume is gone, data without a record. What an object stands for is refused: delete
 that. trivet-csi has to run.`
 
+var errUnknown = errors.New("delete: nobody says whether an object stands for it:" +
+	" give --kubeconfig, or --unchecked")
+
 // deleteVolume deletes a volume or a snapshot by its ID.
 func deleteVolume(ctx context.Context, env *program.Env) error {
 	var l looking
@@ -29,7 +32,8 @@ func deleteVolume(ctx context.Context, env *program.Env) error {
 	}
 	id := fs.Arg(0)
 	if fs.NArg() != 1 || volume.CheckID(id) != nil {
-		return &program.UsageError{Err: fmt.Errorf("delete: want the ID of one volume or snapshot, not %q", id)}
+		err := fmt.Errorf("delete: want the ID of one volume or snapshot, not %q", id)
+		return &program.UsageError{Err: err}
 	}
 
 	if !*unchecked {
@@ -38,8 +42,7 @@ func deleteVolume(ctx context.Context, env *program.Env) error {
 			return err
 		}
 		if api == nil {
-			err := errors.New("delete: nobody says whether an object stands for it: give --kubeconfig, or --unchecked")
-			return &program.UsageError{Err: err}
+			return &program.UsageError{Err: errUnknown}
 		}
 		if object := doctor.ObjectOf(api, id); object != "" {
 			return fmt.Errorf("delete %s: %s stands for it: delete that", id, object)

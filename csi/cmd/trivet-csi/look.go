@@ -54,7 +54,7 @@ func (l *looking) parse(env *program.Env, about string) error {
 	fs := env.Flags(about)
 	l.defineWhere(fs)
 	output := fs.String("o", "", `"json": in JSON, sizes in bytes`)
-	reserve := fs.String("reserve", "", "space of the disk that volumes never get, if the driver has the flag")
+	reserve := fs.String("reserve", "", "what volumes never get, if the driver has the flag")
 	poolSize := fs.String("pool-size", "", "what is promised at most, if the driver has the flag")
 	if err := l.parseVerb(env, fs); err != nil {
 		return err

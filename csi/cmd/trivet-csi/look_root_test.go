@@ -124,13 +124,14 @@ func (p *process) spoil(kinds map[string]*life) []string {
 	must(err)
 	p.t.Cleanup(func() { _ = loop.Detach(dev, loop.TagOf(instance, "stray")); dev.Close() })
 
+	hidden := kinds["v-btrfs-ext4"]
 	gone, torn, lost := kinds["v-image"], kinds["v-btrfs-btrfs"], kinds["v-image-ext4"]
 	must(
 		os.Remove(data+"/images/"+gone.id+".img"),
 		os.WriteFile(data+"/volumes/"+torn.id+".json", []byte("{"), 0o600),
 		os.Remove(data+"/volumes/"+lost.id+".json"),
 		os.WriteFile(data+"/notes", nil, 0o600),
-		unix.Unmount(kinds["v-btrfs-ext4"].target(), 0),
+		unix.Unmount(hidden.target(), 0),
 	)
 	return []string{
 		"wrong  record " + torn.id + ": ",
@@ -138,7 +139,7 @@ func (p *process) spoil(kinds map[string]*life) []string {
 		"wrong  subvolume " + data + "/pool/volumes/" + torn.id + ": it has no record",
 		"wrong  file " + data + "/images/" + lost.id + ".img: it has no record",
 		"wrong  file " + stray + ": it has no record",
-		"wrong  volume " + kinds["v-btrfs-ext4"].id + ": it is not mounted on " + kinds["v-btrfs-ext4"].target(),
+		"wrong  volume " + hidden.id + ": it is not mounted on " + hidden.target(),
 		"wrong  device " + dev.Name() + ": it is attached to stray, which has no record",
 		"wrong  mount " + lost.target() + ": it shows volume " + lost.id + ", which has no record",
 		"note   file " + data + "/notes: ",

@@ -116,7 +116,7 @@ func importVolume(ctx context.Context, env *program.Env) error {
 	fs.StringVar(&f.name, "name", "", "name of the volume and its PersistentVolume (required)")
 	fs.StringVar(&f.class, "storage-class", "", "storageClassName of the PersistentVolume")
 	fs.StringVar(&f.size, "size", "", "size of the volume, such as 20Gi (default: as it was)")
-	fs.StringVar(&f.backend, "backend", "", "what holds the volume: btrfs or image (default: the best that works)")
+	fs.StringVar(&f.backend, "backend", "", "btrfs or image (default: the best that works)")
 	fs.StringVar(&f.fsType, "fs-type", "", "file system: btrfs, xfs or ext4 (default: as it was)")
 	fs.BoolVar(&f.reserve, "reserve", false, "take all bytes of the volume from the disk at once")
 	if err := o.parseVerb(env, fs); err != nil {
@@ -168,7 +168,8 @@ func (f importFlags) request(h archive.Header) (volume.Request, error) {
 		return volume.Request{}, &program.UsageError{Err: err}
 	}
 	if size > 0 && size < h.Size && h.Access == archive.Block {
-		return volume.Request{}, fmt.Errorf("--size %s is less than the %d bytes of the device", f.size, h.Size)
+		err := fmt.Errorf("--size %s is less than the %d bytes of the device", f.size, h.Size)
+		return volume.Request{}, &program.UsageError{Err: err}
 	}
 	if size == 0 {
 		size = h.Size
@@ -201,6 +202,7 @@ func manifest(s volume.Spec, name, class, node string) string {
 	if s.Access == volume.Block {
 		mode = "Block"
 	}
+
 	return fmt.Sprintf(`apiVersion: v1
 kind: PersistentVolume
 metadata:

@@ -164,7 +164,8 @@ func TestStreamsThatAreNotWholeLeaveNothing(t *testing.T) {
 
 	changed := []byte(stream)
 	changed[len(changed)/2] ^= 1
-	for _, bad := range []string{"", stream[:700], stream[:len(stream)/2], stream[:len(stream)-1], string(changed)} {
+	half, almost := stream[:len(stream)/2], stream[:len(stream)-1]
+	for _, bad := range []string{"", stream[:700], half, almost, string(changed)} {
 		in := p.verb("import", "--name=bad")
 		in.Stdin = strings.NewReader(bad)
 		if out, err := output(in); err == nil || out != "" {
