@@ -195,6 +195,18 @@ const (
 	Qgroups     Quota = "qgroups"
 )
 
+// QuotaOf returns the accounting that is on, if one is.
+func QuotaOf(fs Info) (quota Quota, on bool) {
+	mode, err := os.ReadFile(groupsPath(fs) + "/mode")
+	if err != nil {
+		return "", false
+	}
+	if strings.TrimSpace(string(mode)) == "squota" {
+		return SimpleQuota, true
+	}
+	return Qgroups, true
+}
+
 // EnableQuota turns accounting on, the simple one where the kernel has it. What is already on stays as it is.
 func EnableQuota(f *os.File) (Quota, error) {
 	info, err := Stat(f)
@@ -202,12 +214,8 @@ func EnableQuota(f *os.File) (Quota, error) {
 		return "", err
 	}
 
-	if mode, err := os.ReadFile("/sys/fs/btrfs/" + info.UUID + "/qgroups/mode"); err == nil {
-		if strings.TrimSpace(string(mode)) == "squota" {
-			return SimpleQuota, nil
-		}
-
-		return Qgroups, nil
+	if quota, on := QuotaOf(info); on {
+		return quota, nil
 	}
 
 	const enable, enableSimple = 1, 4

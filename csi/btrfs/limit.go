@@ -204,6 +204,54 @@ func isHeld(f *os.File, id uint64) (bool, error) {
 	return len(charged) == 0, err
 }
 
+// Leftover returns the groups of limited subvolumes, "LEVEL/ID", that are there although their subvolumes are
+// not.
+func Leftover(f *os.File, fs Info) ([]string, error) {
+	groups, err := os.ReadDir(groupsPath(fs))
+	if err != nil {
+		return nil, err
+	}
+
+	var left []string
+	for _, g := range groups {
+		number, is := strings.CutPrefix(g.Name(), fmt.Sprintf("%d_", level))
+		id, err := strconv.ParseUint(number, 10, 64)
+		if !is || err != nil {
+			continue
+		}
+
+		freed, err := IsFreed(f, Subvolume{ID: id})
+		if err != nil {
+			return nil, err
+		}
+		if freed {
+			left = append(left, fmt.Sprintf("%d/%d", level, id))
+		}
+	}
+
+	return left, nil
+}
+
+// Errors returns how many errors of its device a file system has counted, by kind, since it was made.
+func Errors(fs Info) (map[string]int64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/sys/fs/btrfs/%s/devinfo/%d/error_stats", fs.UUID, onlyDevice))
+	if err != nil {
+		return nil, err
+	}
+
+	counts := map[string]int64{}
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Fields(line)
+		if len(fields) != 2 {
+			continue
+		}
+		if n, err := strconv.ParseInt(fields[1], 10, 64); err == nil && n > 0 {
+			counts[fields[0]] = n
+		}
+	}
+	return counts, nil
+}
+
 // LimitOf returns how many bytes a subvolume may hold by Limit; -1 if it has no limit.
 func LimitOf(fs Info, sub Subvolume) int64 {
 	return maxReferenced(fs, fmt.Sprintf("%d_%d", level, sub.ID))

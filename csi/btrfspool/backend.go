@@ -301,7 +301,7 @@ func (p *Pool) Mount(s volume.Spec, o target.Options) (*target.Tree, error) {
 	defer leave()
 
 	if isImage(s) {
-		return p.images.files.Mount(s, o)
+		return p.images.mount(s, o)
 	}
 	if err := checkOptions(o); err != nil {
 		return nil, err

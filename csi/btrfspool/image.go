@@ -8,7 +8,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/image"
+	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
@@ -79,6 +81,40 @@ func (x *images) make(s volume.Spec) error {
 	return x.files.Format(s)
 }
 
+// mount mounts the file system in an image, that of a snapshot included.
+func (x *images) mount(s volume.Spec, o target.Options) (*target.Tree, error) {
+	if s.Snapshot {
+		return x.mountCopy(s, o)
+	}
+	return x.files.Mount(s, o)
+}
+
+// mountCopy mounts a copy of a snapshot's image, which has to be written for that. The copy shares the blocks
+// of the snapshot, has no name, and is gone with the last mount.
+func (x *images) mountCopy(s volume.Spec, o target.Options) (*target.Tree, error) {
+	from, err := os.Open(x.path(s.ID))
+	if err != nil {
+		return nil, err
+	}
+	defer from.Close()
+
+	copied, err := os.OpenFile(filepath.Dir(x.dir), unix.O_TMPFILE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("copy the image of %s: %w", s.ID, err)
+	}
+	defer copied.Close()
+
+	// Blocks are shared only among files that treat them the same way.
+	if err := btrfs.OverwriteInPlace(copied); err != nil {
+		return nil, err
+	}
+	if err := unix.IoctlFileClone(int(copied.Fd()), int(from.Fd())); err != nil {
+		return nil, fmt.Errorf("copy the image of %s: %w", s.ID, err)
+	}
+
+	return x.files.MountFile(copied, s, o)
+}
+
 // stretch makes the file of an image as large as the volume, which it may not be yet.
 func (x *images) stretch(s volume.Spec) error {
 	if !isImage(s) {
@@ -128,3 +164,13 @@ func (x *images) Detach(id string) error {
 
 // GrowsStaged reports whether a volume is an image, see publish.Grower.
 func (*images) GrowsStaged(s volume.Spec) bool { return isImage(s) }
+
+// OpenRaw opens the file of a raw block volume, or of a snapshot of one, with flags of open(2).
+func (p *Pool) OpenRaw(s volume.Spec, flags int) (*os.File, error) {
+	_, leave, err := p.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return p.images.files.OpenRaw(s, flags)
+}

@@ -27,7 +27,12 @@ const inlineKey = "csi.storage.k8s.io/ephemeral"
 // defaultInline is how large an inline volume is that says nothing about that.
 const defaultInline = 1 << 30
 
-func inlineName(id string) string { return "inline/" + id }
+const inlinePrefix = "inline/"
+
+func inlineName(id string) string { return inlinePrefix + id }
+
+// IsInline reports whether a volume of that name is part of a pod.
+func IsInline(name string) bool { return strings.HasPrefix(name, inlinePrefix) }
 
 // inline returns the inline volume that kubelet has an ID for; volume.ErrNotFound if it has been deleted, or
 // is none.

@@ -14,6 +14,7 @@ import (
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/boundedfile"
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
@@ -26,10 +27,7 @@ func (x *Images) Mount(s volume.Spec, o target.Options) (*target.Tree, error) {
 	}
 	defer dev.Close()
 
-	// A copy has the UUID of its source, beside which xfs is not mounted otherwise.
-	if s.FSType == "xfs" {
-		o.FS = append(slices.Clone(o.FS), "nouuid")
-	}
+	o = besideSource(s, o)
 	if s.FSType == "ext4" {
 		growUnmounted(dev, s.Size)
 	}
@@ -45,6 +43,36 @@ func (x *Images) Mount(s volume.Spec, o target.Options) (*target.Tree, error) {
 	}
 
 	return tree, nil
+}
+
+// besideSource lets a copy be mounted that has the UUID of its source, which xfs refuses otherwise.
+func besideSource(s volume.Spec, o target.Options) target.Options {
+	if s.FSType == "xfs" {
+		o.FS = append(slices.Clone(o.FS), "nouuid")
+	}
+	return o
+}
+
+// MountFile mounts the file system in an open file that has the content of a volume. The file is written to,
+// even if the mount is read-only: what the file system had under way is finished first. The kernel lets go of
+// the file with the last mount.
+func (x *Images) MountFile(f *os.File, s volume.Spec, o target.Options) (*target.Tree, error) {
+	dev, err := loop.AttachFile(f, loop.Options{Tag: x.tag(s.ID), AutoClear: true})
+	if err != nil {
+		return nil, err
+	}
+	defer dev.Close()
+	return target.New(s.FSType, dev.Name(), besideSource(s, o))
+}
+
+// OpenRaw opens the file of a raw block volume that has no device, with flags of open(2).
+func (x *Images) OpenRaw(s volume.Spec, flags int) (*os.File, error) {
+	if flags&(os.O_WRONLY|os.O_RDWR) != 0 {
+		if err := markUsed(x.Path(s.ID)); err != nil {
+			return nil, err
+		}
+	}
+	return boundedfile.Open(x.Path(s.ID), flags)
 }
 
 func growTree(tree *target.Tree, dev *os.File, s volume.Spec) error {

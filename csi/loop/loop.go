@@ -37,15 +37,20 @@ type Options struct {
 // size rounded down to 512 bytes. Direct I/O is used where the file system of path can (no page is cached
 // twice, and a flush means what it says). It discards, whatever its last user has told it.
 func Attach(path string, o Options) (*os.File, error) {
-	if len(o.Tag) == 0 || len(o.Tag) > maxTag {
-		return nil, fmt.Errorf("attach %s: tag %q must have 1 to %d bytes", path, o.Tag, maxTag)
-	}
-
 	backing, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer backing.Close()
+	return AttachFile(backing, o)
+}
+
+// AttachFile is Attach for an open file, which need not have a name.
+func AttachFile(backing *os.File, o Options) (*os.File, error) {
+	path := backing.Name()
+	if len(o.Tag) == 0 || len(o.Tag) > maxTag {
+		return nil, fmt.Errorf("attach %s: tag %q must have 1 to %d bytes", path, o.Tag, maxTag)
+	}
 
 	control, err := loopcontrol.Open()
 	if err != nil {

@@ -16,6 +16,23 @@ type staging struct {
 	SingleWriter bool     `json:"singleWriter,omitempty"`
 }
 
+// Staged is where a volume is in use, as its record says.
+type Staged struct {
+	Path    string   // where it is staged
+	Targets []string // where it is published
+}
+
+// Read reads the records in a directory beside a Publisher that works on it, or without one. It changes
+// nothing.
+func Read(dir string) (map[string]Staged, []durable.Unreadable, error) {
+	records, unreadable, err := durable.Peek[staging](dir)
+	all := make(map[string]Staged, len(records))
+	for id, st := range records {
+		all[id] = Staged{Path: st.Path, Targets: st.Targets}
+	}
+	return all, unreadable, err
+}
+
 // checkPath returns ErrInUse for another path than that where the volume is staged already.
 func (st staging) checkPath(id, path string) error {
 	if st.Path != path {

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/keylock"
 )
@@ -56,6 +58,42 @@ func (r record) check(id string) error {
 	}
 	return fmt.Errorf("%w: its record has version %d, phase %q, id %q and size %d",
 		ErrDamaged, r.Version, r.Phase, r.Spec.ID, r.Spec.Size)
+}
+
+// Recorded is a record as it is on disk, for those who only look.
+type Recorded struct {
+	Spec
+	Phase   string // making, ready or deleting
+	Created time.Time
+
+	// Err is ErrDamaged for a record that this version does not write.
+	Err error
+}
+
+// Need is what is promised for the volume.
+func (r Recorded) Need() space.Need { return r.Spec.need() }
+
+// IsReady reports whether the volume was acknowledged.
+func (r Recorded) IsReady() bool { return r.Phase == string(ready) }
+
+// IsLent reports whether it is a snapshot that Store.Lend has made.
+func (r Recorded) IsLent() bool {
+	return strings.HasPrefix(r.Name, lentPrefix) && r.Phase == string(making)
+}
+
+// Read reads the records in a directory beside a Store that works on it, or without one. It changes nothing.
+func Read(dir string) (map[string]Recorded, []durable.Unreadable, error) {
+	records, unreadable, err := durable.Peek[record](dir)
+	recorded := make(map[string]Recorded, len(records))
+	for id, r := range records {
+		recorded[id] = Recorded{
+			Spec:    r.Spec,
+			Phase:   string(r.Phase),
+			Created: r.Created,
+			Err:     r.check(id),
+		}
+	}
+	return recorded, unreadable, err
 }
 
 // destroyed reports whether the content is gone, so that only the record is left.

@@ -2,8 +2,10 @@ package volume
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/trivet-node/trivet/csi/space"
 )
@@ -141,4 +143,99 @@ func (s *Store) deleteUnknown(id string) error {
 		return fmt.Errorf("delete the record of volume %s that was set aside: %w", id, err)
 	}
 	return nil
+}
+
+// Lend has use read what a volume or snapshot holds at this moment: a snapshot that is gone when use has
+// returned, at the latest after the next start. Where a backend has no snapshots it is the volume itself: one
+// in use is ErrInUse, and nobody else gets it meanwhile.
+func (s *Store) Lend(ctx context.Context, id string, use func(Spec) error) error {
+	r, err := s.find(id)
+	if err != nil {
+		return err
+	}
+	if _, ok := s.backends.byName[r.Spec.Backend].(Copier); ok {
+		return s.creation.lendCopy(ctx, id, use)
+	}
+	return s.creation.lendItself(ctx, id, use)
+}
+
+// holding keeps a backend from doing what it does when none of its volumes is in use.
+func (c *catalog) holding(id, why string, do func() error) error {
+	c.index.hold(id, why)
+	defer c.index.release(id)
+	return do()
+}
+
+// lentPrefix begins the names of snapshots that are lent.
+const lentPrefix = "lent/"
+
+// errReturned ends the creation of a snapshot that was only lent.
+var errReturned = errors.New("it was lent")
+
+// lendCopy begins to make a snapshot, and never finishes: its record says making, so that it is taken away
+// like what a killed process left.
+func (c *creation) lendCopy(ctx context.Context, id string, use func(Spec) error) error {
+	source, unlock, err := c.acquire(ctx, id)
+	if err != nil {
+		return err
+	}
+	unlockSource := sync.OnceFunc(unlock)
+	defer unlockSource()
+
+	request := Request{Name: lentPrefix + rand.Text(), Source: id, Snapshot: true}
+	spec, copier, err := c.specOfCopy(request, source.Spec)
+	if err != nil {
+		return err
+	}
+
+	// Nobody else knows the name.
+	unlockCopy, err := c.lock(ctx, spec.ID)
+	if err != nil {
+		return err
+	}
+	defer unlockCopy()
+
+	intent := intentOf(spec)
+	if err := c.promise(intent); err != nil {
+		return err
+	}
+
+	_, err = c.make(intent, func(_ Backend, spec Spec) (Spec, Origin, error) {
+		made, origin, err := copier.Copy(spec, source.Spec)
+		intent.Spec = made
+		if err == nil {
+			err = c.promise(intent)
+		}
+
+		unlockSource()
+		if err == nil {
+			err = c.holding(spec.ID, "being exported", func() error { return use(made) })
+		}
+
+		if err == nil {
+			err = errReturned
+		}
+		return made, origin, err
+	})
+	c.changed()
+
+	if errors.Is(err, errReturned) {
+		return nil
+	}
+	return err
+}
+
+func (c *creation) lendItself(ctx context.Context, id string, use func(Spec) error) error {
+	r, unlock, err := c.acquire(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	if where, held := c.index.holder(id); held {
+		return fmt.Errorf("%w: %s is %s, and its backend %s has no snapshots: end the pods that use it first",
+			ErrInUse, id, where, r.Spec.Backend)
+	}
+
+	return c.holding(id, "being exported", func() error { return use(r.Spec) })
 }

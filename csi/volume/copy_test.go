@@ -181,3 +181,73 @@ func TestCopyNeedsRoomForWhatItKeeps(t *testing.T) {
 		t.Errorf("after a restart %d bytes are free, want %d", free, 8*mib)
 	}
 }
+
+func TestWhatIsLentIsGoneAfterwards(t *testing.T) {
+	f := newFixture(t)
+	v := f.create(Request{Name: "v", Required: 16 * mib})
+	f.pool.write(v.ID)
+	free := f.free("pool")
+
+	failed := errors.New("the reader has gone")
+	for _, want := range []error{nil, failed} {
+		err := f.Lend(t.Context(), v.ID, func(s Spec) error {
+			if s.ID == v.ID || s.Source != v.ID || !s.Snapshot {
+				t.Errorf("lent is %+v", s)
+			}
+			if got := free - f.free("pool"); got != 16*mib {
+				t.Errorf("what is lent takes %d bytes", got)
+			}
+			if snapshots := f.Snapshots("", "", 0); len(snapshots) > 0 {
+				t.Errorf("what is lent is listed: %+v", snapshots)
+			}
+
+			return want
+		})
+		if !errors.Is(err, want) {
+			t.Errorf("lent: %v, want %v", err, want)
+		}
+		if got := f.pool.String(); got != v.ID+":16*" || f.free("pool") != free {
+			t.Errorf("pool %q, %d bytes are free", got, f.free("pool"))
+		}
+	}
+}
+
+func TestWhatIsLentIsGoneAfterAKill(t *testing.T) {
+	f := newFixture(t)
+	v := f.create(Request{Name: "v", Required: 16 * mib})
+	f.pool.write(v.ID)
+	killed := errors.New("killed")
+	f.pool.FailOn("Destroy", killed)
+	if err := f.Lend(t.Context(), v.ID, func(Spec) error { return killed }); !errors.Is(err, killed) {
+		t.Fatal(err)
+	}
+
+	f.pool.FailOn("Destroy", nil)
+	if report := f.restart(); len(report.Unmade) != 1 || f.pool.String() != v.ID+":16*" {
+		t.Errorf("%+v, pool %q", report, f.pool)
+	}
+}
+
+func TestVolumeWithoutSnapshotsIsLentItselfUnlessItIsInUse(t *testing.T) {
+	f := newFixture(t)
+	v := f.create(Request{Name: "v", Required: 16 * mib, Backend: "files"})
+	f.Hold(v.ID, "staged on /path")
+	err := f.Lend(t.Context(), v.ID, func(Spec) error { t.Error("it was lent"); return nil })
+	if !errors.Is(err, ErrInUse) {
+		t.Error(err)
+	}
+
+	f.Release(v.ID)
+	err = f.Lend(t.Context(), v.ID, func(s Spec) error {
+		if _, free := f.locks.TryLock(v.ID); s.ID != v.ID || free {
+			t.Errorf("lent is %+v, free %t", s, free)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if err := f.Delete(t.Context(), v.ID); err != nil {
+		t.Error(err)
+	}
+}

@@ -15,6 +15,12 @@ func (s *Store) Create(ctx context.Context, r Request) (Volume, error) {
 	return s.creation.create(ctx, r)
 }
 
+// Fill is Create of a volume with content that fill writes and syncs. Request.Imported names the content: a
+// repeated request for the same finds the volume, and fill is not called.
+func (s *Store) Fill(ctx context.Context, r Request, fill func(Spec) error) (Volume, error) {
+	return s.creation.fill(ctx, r, fill)
+}
+
 // creation is how volumes come to be.
 type creation struct{ *catalog }
 
@@ -67,12 +73,7 @@ func (c *creation) begin(spec Spec, content maker) (Volume, error) {
 	}
 
 	// The bytes are promised before anything is written: a full disk is not left with half a volume.
-	intent := record{
-		Version: versionOf(spec),
-		Phase:   making,
-		Spec:    spec,
-		Created: time.Now().UTC().Truncate(time.Second),
-	}
+	intent := intentOf(spec)
 	if err := c.promise(intent); err != nil {
 		return Volume{}, err
 	}
@@ -85,6 +86,15 @@ func (c *creation) begin(spec Spec, content maker) (Volume, error) {
 	c.index.put(spec.ID, made)
 	c.changed()
 	return c.view(made), nil
+}
+
+func intentOf(spec Spec) record {
+	return record{
+		Version: versionOf(spec),
+		Phase:   making,
+		Spec:    spec,
+		Created: time.Now().UTC().Truncate(time.Second),
+	}
 }
 
 // checkUnclaimed refuses an ID without a record under which data is kept.
@@ -142,11 +152,11 @@ func makeEmpty(b Backend, s Spec) (Spec, Origin, error) {
 // volume, which is then a stray without data.
 func (c *creation) make(r record, content maker) (record, error) {
 	// The record says making before the content exists, and ready when it does. A copy is on disk at once,
-	// and is not empty: its intent has to be there before it.
+	// and is not empty, nor is what is being filled: its intent has to be there before it.
 	id := r.Spec.ID
 	backend := c.backends.byName[r.Spec.Backend]
 	note := c.records.Note
-	if r.Spec.Source != "" {
+	if r.Spec.Source != "" || r.Spec.Imported != "" {
 		note = c.records.Put
 	}
 
@@ -233,4 +243,28 @@ func (c *creation) specOfCopy(r Request, source Spec) (Spec, Copier, error) {
 	}
 
 	return spec, copier, nil
+}
+
+func (c *creation) fill(ctx context.Context, r Request, fill func(Spec) error) (Volume, error) {
+	spec, err := c.backends.complete(r)
+	if err != nil {
+		return Volume{}, err
+	}
+
+	unlock, err := c.lock(ctx, spec.ID)
+	if err != nil {
+		return Volume{}, err
+	}
+	defer unlock()
+
+	if v, found, err := c.existing(r); found {
+		return v, err
+	}
+	return c.begin(spec, func(b Backend, spec Spec) (Spec, Origin, error) {
+		spec, origin, err := makeEmpty(b, spec)
+		if err == nil {
+			err = c.holding(spec.ID, "being imported", func() error { return fill(spec) })
+		}
+		return spec, origin, err
+	})
 }

@@ -201,3 +201,43 @@ func TestTwoRequestsForTheLastBytes(t *testing.T) {
 		t.Errorf("%d volumes of 700 MiB were made of 1 GiB", made)
 	}
 }
+
+func TestFillMakesAWholeVolumeOrNone(t *testing.T) {
+	f := newFixture(t)
+	r := Request{
+		Name:     "v",
+		Required: 16 * mib,
+		Access:   Filesystem,
+		Imported: "stream",
+	}
+	cut := errors.New("the stream ends")
+	if _, err := f.Fill(t.Context(), r, func(Spec) error { return cut }); !errors.Is(err, cut) {
+		t.Error(err)
+	}
+	if got := f.pool.String(); got != "" || len(f.restart().Unmade) > 0 {
+		t.Errorf("pool %q", got)
+	}
+
+	for i := range 2 {
+		v, err := f.Fill(t.Context(), r, func(s Spec) error {
+			if i > 0 {
+				t.Error("it is filled again")
+			}
+			if _, err := f.Get(s.ID); !errors.Is(err, ErrNotFound) {
+				t.Errorf("it is there before it is filled: %v", err)
+			}
+
+			f.pool.write(s.ID)
+			return nil
+		})
+		if err != nil || v.Imported != "stream" {
+			t.Errorf("%+v, %v", v, err)
+		}
+	}
+
+	r.Imported = "another"
+	_, err := f.Fill(t.Context(), r, func(Spec) error { return nil })
+	if !errors.Is(err, ErrConflict) {
+		t.Error(err)
+	}
+}

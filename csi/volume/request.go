@@ -3,6 +3,7 @@ package volume
 import (
 	"fmt"
 	"math"
+	"strconv"
 )
 
 // Request asks for a volume.
@@ -21,6 +22,9 @@ type Request struct {
 	// With Snapshot set nobody can use or change what is made, and nothing else is asked for.
 	Source   string
 	Snapshot bool
+
+	// Imported names what a new volume is filled with, see Store.Fill.
+	Imported string
 }
 
 const (
@@ -72,6 +76,7 @@ func (r Request) spec(backend string, size int64) Spec {
 		Source:  r.Source,
 
 		Snapshot: r.Snapshot,
+		Imported: r.Imported,
 	}
 }
 
@@ -142,6 +147,8 @@ func (r Request) checkSatisfied(by Spec) error {
 		return conflict("reserve", by.Reserve, *r.Reserve)
 	case r.Source != by.Source:
 		return conflict("source", by.Source, r.Source)
+	case r.Imported != by.Imported:
+		return conflict("imported content", strconv.Quote(by.Imported), strconv.Quote(r.Imported))
 	}
 
 	return nil

@@ -65,6 +65,9 @@ type Spec struct {
 	// Source is the ID of the volume or snapshot whose content this one began with; "": it began empty.
 	Source string `json:"source,omitempty"`
 
+	// Imported names the content that was imported into this one; "": none was.
+	Imported string `json:"imported,omitempty"`
+
 	// Snapshot says that this is the content of Source at a moment, which nobody can use or change.
 	Snapshot bool `json:"snapshot,omitempty"`
 

@@ -260,3 +260,45 @@ func TestQuarantinedRecordIsFoundAndDiscarded(t *testing.T) {
 		t.Errorf("left %v and %v, %v, %v", gone, kept, err1, err2)
 	}
 }
+
+func TestPeekChangesNothing(t *testing.T) {
+	dir := t.TempDir()
+	if records, _, err := Peek[record](filepath.Join(dir, "none")); err != nil || len(records) > 0 {
+		t.Errorf("of a directory that is not there: %v, %v", records, err)
+	}
+
+	for name, data := range map[string]string{
+		"good.json":        `{"Size":1}`,
+		"torn.json":        `{"Size":`,
+		".tmp-good.json-1": "{",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	for range 2 {
+		records, unreadable, err := Peek[record](dir)
+		if err != nil || len(records) != 1 || records["good"].Size != 1 {
+			t.Errorf("records %v, %v", records, err)
+		}
+		if len(unreadable) != 1 || unreadable[0].Name != "torn" || unreadable[0].Moved != "" {
+			t.Errorf("unreadable %v", unreadable)
+		}
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 3 {
+		t.Errorf("%v, %v", entries, err)
+	}
+
+	s, err := OpenStore[record](dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.List(); err != nil {
+		t.Fatal(err)
+	}
+	_, unreadable, err := Peek[record](dir)
+	if err != nil || len(unreadable) != 1 || unreadable[0].Name != "torn" || unreadable[0].Moved == "" {
+		t.Errorf("set aside: %v, %v", unreadable, err)
+	}
+}

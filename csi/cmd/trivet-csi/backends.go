@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"github.com/trivet-node/trivet/csi/btrfspool"
+	"github.com/trivet-node/trivet/csi/loan"
 	"github.com/trivet-node/trivet/csi/loopfile"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
@@ -17,6 +18,7 @@ import (
 type backends struct {
 	forVolumes map[string]volume.Backend
 	forPods    map[string]publish.Backend
+	forLoans   map[string]loan.Backend
 	preferred  []string        // names, the best first
 	pool       *btrfspool.Pool // nil where it does not work
 }
@@ -25,6 +27,7 @@ type backends struct {
 type backend interface {
 	volume.Backend
 	publish.Backend
+	loan.Backend
 }
 
 func openBackends(ctx context.Context, log *slog.Logger, o options) (backends, error) {
@@ -33,7 +36,11 @@ func openBackends(ctx context.Context, log *slog.Logger, o options) (backends, e
 		return backends{}, err
 	}
 
-	b := backends{forVolumes: map[string]volume.Backend{}, forPods: map[string]publish.Backend{}}
+	b := backends{
+		forVolumes: map[string]volume.Backend{},
+		forPods:    map[string]publish.Backend{},
+		forLoans:   map[string]loan.Backend{},
+	}
 	poolErr := b.openPool(ctx, log, o, instance)
 	filesErr := b.openFiles(log, o, instance)
 	if poolErr != nil {
@@ -104,5 +111,6 @@ func (b *backends) openFiles(log *slog.Logger, o options, instance string) error
 func (b *backends) add(name string, one backend) {
 	b.forVolumes[name] = one
 	b.forPods[name] = one
+	b.forLoans[name] = one
 	b.preferred = append(b.preferred, name)
 }

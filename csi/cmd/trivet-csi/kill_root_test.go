@@ -26,7 +26,7 @@ import (
 // The test binary is the program, when it is asked to be.
 func TestMain(m *testing.M) {
 	if os.Getenv("BE_TRIVET_CSI") != "" {
-		program.Main("trivet-csi", run)
+		main()
 	}
 	os.Exit(testenv.OwnMounts(m))
 }

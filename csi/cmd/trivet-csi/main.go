@@ -4,11 +4,26 @@ package main
 
 import (
 	"context"
+	"os"
 
 	"github.com/trivet-node/trivet/internal/program"
 )
 
+// verbs are what a person asks for, by the first argument. Without one the driver is served.
+var verbs = map[string]func(context.Context, *program.Env) error{
+	"delete":    deleteVolume,
+	"doctor":    diagnose,
+	"export":    exportVolume,
+	"import":    importVolume,
+	"pool":      showPool,
+	"snapshots": listSnapshots,
+	"volumes":   listVolumes,
+}
+
 func main() {
+	if len(os.Args) > 1 && verbs[os.Args[1]] != nil {
+		program.Tool("trivet-csi", verbs[os.Args[1]])
+	}
 	program.Main("trivet-csi", run)
 }
 

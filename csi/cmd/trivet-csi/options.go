@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,7 +21,10 @@ const about = `trivet-csi is a CSI driver for volumes on the disk of its node. S
 is a btrfs subvolume with a quota in a pool, or a file system of its own in an image file.
 
 It needs no sidecars: it registers itself with kubelet, and with access to the Kubernetes API it provisions,
-grows and deletes the volumes of the claims that were scheduled to its node.`
+grows and deletes the volumes of the claims that were scheduled to its node.
+
+On a node where it runs, or has run, a person has: trivet-csi doctor, volumes, snapshots, pool, export,
+import and delete; each has --help.`
 
 // options are the flags, checked and completed.
 type options struct {
@@ -43,21 +47,9 @@ type options struct {
 func parse(env *program.Env) (options, error) {
 	var o options
 	fs := env.Flags(about)
-	fs.StringVar(&o.endpoint, "endpoint", "unix:///var/lib/kubelet/plugins/"+driver.Name+"/csi.sock",
-		"socket on which CSI is served")
-	fs.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"),
-		"name of the Node (default: $NODE_NAME, else the host name)")
-	fs.StringVar(&o.dataDir, "data-dir", "/var/lib/trivet/csi",
-		"directory of volumes and their records")
-	fs.StringVar(&o.stateDir, "state-dir", "/run/trivet/csi",
-		"directory of what a reboot ends")
-	fs.StringVar(&o.kubeletDir, "kubelet-dir", "/var/lib/kubelet",
-		"directory beneath which volumes may be mounted for pods")
+	o.defineWhere(fs)
 	fs.StringVar(&o.registrationDir, "registration-dir", "/var/lib/kubelet/plugins_registry",
 		`directory that kubelet watches for plugins; "" registers nowhere`)
-	fs.StringVar(&o.kubeconfig, "kubeconfig", "",
-		`credentials for the Kubernetes API; "" takes those of the pod it runs in; without either it is a`+
-			" plain CSI driver")
 	fs.StringVar(&o.backend, "backend", "auto",
 		"what holds volumes whose class names no backend: auto (the best that works), btrfs or image")
 	poolSize := fs.String("pool-size", "",
@@ -86,8 +78,61 @@ func parse(env *program.Env) (options, error) {
 	return o, nil
 }
 
+// defineWhere defines the flags that say where the driver and its volumes are.
+func (o *options) defineWhere(fs *flag.FlagSet) {
+	fs.StringVar(&o.endpoint, "endpoint", "unix:///var/lib/kubelet/plugins/"+driver.Name+"/csi.sock",
+		"socket on which CSI is served")
+	fs.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"),
+		"name of the Node (default: $NODE_NAME, else the host name)")
+	fs.StringVar(&o.dataDir, "data-dir", "/var/lib/trivet/csi",
+		"directory of volumes and their records")
+	fs.StringVar(&o.stateDir, "state-dir", "/run/trivet/csi",
+		"directory of what a reboot ends")
+	fs.StringVar(&o.kubeletDir, "kubelet-dir", "/var/lib/kubelet",
+		"directory beneath which volumes may be mounted for pods")
+	fs.StringVar(&o.kubeconfig, "kubeconfig", "",
+		`credentials for the Kubernetes API; "" takes those of the pod it runs in; without either it is a`+
+			" plain CSI driver")
+}
+
+// parseVerb parses the arguments of a verb, after its flags were defined.
+func (o *options) parseVerb(env *program.Env, fs *flag.FlagSet) error {
+	env.Args = env.Args[1:]
+	if err := env.Parse(fs); err != nil {
+		return err
+	}
+	if err := o.completeWhere(); err != nil {
+		return &program.UsageError{Err: err}
+	}
+	return program.RequireRoot()
+}
+
 // complete checks the flags and fills in what they left open.
 func (o *options) complete(poolSize, reserve, inlineMost string) error {
+	err := o.completeWhere()
+	if err != nil {
+		return err
+	}
+
+	if !slices.Contains([]string{"auto", btrfspool.Name, loopfile.Name}, o.backend) {
+		return fmt.Errorf("--backend %q is none of auto, %s, %s", o.backend, btrfspool.Name, loopfile.Name)
+	}
+	if err := metric.CheckAddress(o.metrics); err != nil {
+		return fmt.Errorf("--%s: %w", metric.Flag, err)
+	}
+	if o.poolSize, err = parseSize("--pool-size", poolSize); err != nil {
+		return err
+	}
+
+	if o.reserve, err = parseSize("--reserve", reserve); err != nil {
+		return err
+	}
+
+	o.inlineMost, err = parseSize("--inline-most", inlineMost)
+	return err
+}
+
+func (o *options) completeWhere() error {
 	var err error
 	if o.nodeName == "" {
 		if o.nodeName, err = os.Hostname(); err != nil {
@@ -109,22 +154,7 @@ func (o *options) complete(poolSize, reserve, inlineMost string) error {
 		}
 	}
 
-	if !slices.Contains([]string{"auto", btrfspool.Name, loopfile.Name}, o.backend) {
-		return fmt.Errorf("--backend %q is none of auto, %s, %s", o.backend, btrfspool.Name, loopfile.Name)
-	}
-	if err := metric.CheckAddress(o.metrics); err != nil {
-		return fmt.Errorf("--%s: %w", metric.Flag, err)
-	}
-	if o.poolSize, err = parseSize("--pool-size", poolSize); err != nil {
-		return err
-	}
-
-	if o.reserve, err = parseSize("--reserve", reserve); err != nil {
-		return err
-	}
-
-	o.inlineMost, err = parseSize("--inline-most", inlineMost)
-	return err
+	return nil
 }
 
 // parseSize returns the bytes of a quantity such as 100Gi; 0 for "".

@@ -13,8 +13,8 @@ import (
 
 	"github.com/trivet-node/trivet/csi/daemonmetric"
 	"github.com/trivet-node/trivet/csi/driver"
+	"github.com/trivet-node/trivet/csi/loan"
 	"github.com/trivet-node/trivet/csi/registrar"
-	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
@@ -74,7 +74,7 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 
 	return runAll(ctx, log, o, parts{
 		listener: listener,
-		volumes:  store.volumes,
+		storage:  store,
 		driver:   d,
 		scrapes:  scrapes,
 		control:  control,
@@ -86,7 +86,7 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 // parts are what runs.
 type parts struct {
 	listener net.Listener
-	volumes  *volume.Store
+	storage  *storage
 	driver   *driver.Driver
 	scrapes  *metric.Server
 	control  *controllers // nil: nothing is provisioned
@@ -101,8 +101,9 @@ func runAll(ctx context.Context, log *slog.Logger, o options, p parts) error {
 	defer cancel()
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { p.volumes.Run(ctx); return nil })
+	group.Go(func() error { p.storage.volumes.Run(ctx); return nil })
 	group.Go(func() error { return p.scrapes.Run(ctx) })
+	group.Go(func() error { return lend(ctx, log, o, p.storage) })
 	group.Go(func() error { return serveUntil(ctx, log, p.driver.Server(), p.listener, o.endpoint) })
 	log.Info("serving CSI", "socket", o.endpoint, "node", o.nodeName)
 	if p.control != nil {
@@ -121,6 +122,17 @@ func runAll(ctx context.Context, log *slog.Logger, o options, p parts) error {
 	answers := func(ctx context.Context) error { return probe(ctx, o.endpoint) }
 	group.Go(func() error { p.supervisor.Watch(ctx, log, answers); return nil })
 	return group.Wait()
+}
+
+// lend hands what volumes hold to export and import.
+func lend(ctx context.Context, log *slog.Logger, o options, store *storage) error {
+	path := loan.Socket(o.stateDir)
+	listener, err := socket.Listen(ctx, path)
+	if err != nil {
+		return err
+	}
+	lender := loan.New(loan.Config{Volumes: store.volumes, Backends: store.backends.forLoans, Log: log})
+	return lender.Run(ctx, listener, path)
 }
 
 // newTraces makes the provider of spans, nil if none are wanted.

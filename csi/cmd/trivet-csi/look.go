@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/trivet-node/trivet/csi/btrfspool"
+	"github.com/trivet-node/trivet/csi/doctor"
+	"github.com/trivet-node/trivet/csi/driver"
+	"github.com/trivet-node/trivet/csi/listing"
+	"github.com/trivet-node/trivet/csi/loopfile"
+	"github.com/trivet-node/trivet/csi/objects"
+	"github.com/trivet-node/trivet/csi/survey"
+	"github.com/trivet-node/trivet/internal/kube"
+	kubestorage "github.com/trivet-node/trivet/internal/kube/storage"
+	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/internal/retry"
+	"github.com/trivet-node/trivet/internal/socket"
+)
+
+const aboutDoctor = `
+trivet-csi doctor says what is wrong with the volumes of this node, one finding a line, and what to do about
+it. It changes nothing, and works with and without a driver that runs. With access to the Kubernetes API it
+looks at the objects of the node's volumes, too. Exit code 0: nothing is wrong; 1: something is.`
+
+const aboutLists = `
+trivet-csi volumes, snapshots and pool show what is on this node, as a table, or with -o json. They change
+nothing, and work with and without a driver that runs. With access to the Kubernetes API they show whose the
+volumes are.`
+
+const (
+	// askTimeout bounds what is asked of the Kubernetes API.
+	askTimeout = 30 * time.Second
+
+	// secondLook is after how long what seems to be wrong beside a driver that runs is looked at again.
+	secondLook = 3 * time.Second
+)
+
+var errWrong = errors.New("something is wrong")
+
+// looking is a verb that changes nothing.
+type looking struct {
+	options
+	json bool
+}
+
+func (l *looking) parse(env *program.Env, about string) error {
+	fs := env.Flags(about)
+	l.defineWhere(fs)
+	output := fs.String("o", "", `"json": in JSON, sizes in bytes`)
+	reserve := fs.String("reserve", "", "what volumes never get, if the driver has the flag")
+	poolSize := fs.String("pool-size", "", "what is promised at most, if the driver has the flag")
+	if err := l.parseVerb(env, fs); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 || *output != "" && *output != "json" {
+		err := fmt.Errorf("unexpected argument %q, or -o %q that is not json", fs.Arg(0), *output)
+		return &program.UsageError{Err: err}
+	}
+
+	var errs [2]error
+	l.json = *output == "json"
+	l.reserve, errs[0] = parseSize("--reserve", *reserve)
+	l.poolSize, errs[1] = parseSize("--pool-size", *poolSize)
+	if err := errors.Join(errs[:]...); err != nil {
+		return &program.UsageError{Err: err}
+	}
+	return nil
+}
+
+func (l *looking) survey(ctx context.Context) (survey.Survey, error) {
+	s, err := survey.Take(ctx, survey.Config{DataDir: l.dataDir, StateDir: l.stateDir})
+	if err != nil {
+		return s, fmt.Errorf("look at the volumes in %s: %w", l.dataDir, err)
+	}
+	return s, nil
+}
+
+// diagnose prints what is wrong.
+func diagnose(ctx context.Context, env *program.Env) error {
+	var l looking
+	if err := l.parse(env, aboutDoctor); err != nil {
+		return err
+	}
+
+	findings, runs, err := l.findings(ctx)
+	if err != nil {
+		return err
+	}
+	if runs && doctor.IsWrong(findings) {
+		if err := retry.Sleep(ctx, secondLook); err != nil {
+			return err
+		}
+		again, _, err := l.findings(ctx)
+		if err != nil {
+			return err
+		}
+		findings = doctor.Lasting(findings, again)
+	}
+
+	if l.json {
+		err = listing.JSON(env.Stdout, findings)
+	} else {
+		for _, f := range findings {
+			fmt.Fprintln(env.Stdout, f)
+		}
+	}
+	if err == nil && doctor.IsWrong(findings) {
+		err = errWrong
+	}
+	return err
+}
+
+func (l *looking) findings(ctx context.Context) (findings []doctor.Finding, driverRuns bool, err error) {
+	facts := doctor.Facts{Driver: l.driver(ctx), PoolSize: l.poolSize}
+	if facts.Survey, err = l.survey(ctx); err != nil {
+		return nil, false, err
+	}
+	if facts.Reserve, err = reserveOf(l.options); err != nil {
+		return nil, false, err
+	}
+	if facts.API, err = l.api(ctx); err != nil {
+		return nil, false, err
+	}
+	return doctor.Findings(facts), facts.Driver.Runs, nil
+}
+
+// driver asks one that runs whether it is well.
+func (l *looking) driver(ctx context.Context) doctor.Driver {
+	d := doctor.Driver{Socket: l.endpoint, Runs: socket.Alive(l.endpoint)}
+	if d.Runs {
+		d.Err = probe(ctx, l.endpoint)
+	}
+	return d
+}
+
+// api reads the objects of the driver; nil without credentials.
+func (l *looking) api(ctx context.Context) (*doctor.API, error) {
+	config, err := credentials(l.kubeconfig)
+	if errors.Is(err, kube.ErrNotInCluster) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+
+	config.UserAgent = "trivet-csi/" + program.Version
+	client, err := kube.New(config)
+	if err != nil {
+		return nil, &program.UsageError{Err: err}
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return l.ask(ctx, client)
+}
+
+func (l *looking) ask(ctx context.Context, client *kube.Client) (*doctor.API, error) {
+	api := &doctor.API{
+		Local: objects.Local{Driver: driver.Name, TopologyKey: driver.TopologyKey, Node: l.nodeName},
+	}
+
+	var err error
+	if api.Volumes, _, err = kube.Volumes(client).List(ctx, "", metav1.ListOptions{}); err != nil {
+		return nil, fmt.Errorf("list PersistentVolumes: %w", err)
+	}
+
+	api.Contents, _, err = objects.SnapshotContents(client).List(ctx, "", metav1.ListOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("list VolumeSnapshotContents: %w", err)
+	}
+
+	node, err := kubestorage.CSINodes(client).Get(ctx, "", l.nodeName)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("get CSINode %s: %w", l.nodeName, err)
+	}
+	api.NodeThere = err == nil && api.Local.Runs(node)
+	return api, nil
+}
+
+// listed is a survey with what the Kubernetes API has.
+func listed(ctx context.Context, env *program.Env) (l looking, s survey.Survey, api doctor.API, err error) {
+	if err = l.parse(env, aboutLists); err != nil {
+		return l, s, api, err
+	}
+	if s, err = l.survey(ctx); err != nil {
+		return l, s, api, err
+	}
+	known, err := l.api(ctx)
+	if known != nil {
+		api = *known
+	}
+	return l, s, api, err
+}
+
+func listVolumes(ctx context.Context, env *program.Env) error {
+	l, s, api, err := listed(ctx, env)
+	if err != nil {
+		return err
+	}
+	rows := listing.Volumes(s, api.Volumes)
+	if l.json {
+		return listing.JSON(env.Stdout, rows)
+	}
+	return listing.VolumeTable(env.Stdout, rows)
+}
+
+func listSnapshots(ctx context.Context, env *program.Env) error {
+	l, s, api, err := listed(ctx, env)
+	if err != nil {
+		return err
+	}
+	rows := listing.Snapshots(s, api.Contents)
+	if l.json {
+		return listing.JSON(env.Stdout, rows)
+	}
+	return listing.SnapshotTable(env.Stdout, rows)
+}
+
+func showPool(ctx context.Context, env *program.Env) error {
+	var l looking
+	if err := l.parse(env, aboutLists); err != nil {
+		return err
+	}
+
+	s, err := l.survey(ctx)
+	if err != nil {
+		return err
+	}
+	reserve, err := reserveOf(l.options)
+	if err != nil {
+		return err
+	}
+
+	p := listing.PoolOf(s, reserve, l.promisable(ctx))
+	if l.json {
+		return listing.JSON(env.Stdout, p)
+	}
+	return listing.PoolTable(env.Stdout, p)
+}
+
+// promisable asks a driver that runs how large the next volume of each backend may be.
+func (l *looking) promisable(ctx context.Context) map[string]int64 {
+	sizes := map[string]int64{}
+	conn, err := socket.Dial(l.endpoint)
+	if err != nil || !socket.Alive(l.endpoint) {
+		return sizes
+	}
+	defer conn.Close()
+
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	for _, backend := range []string{btrfspool.Name, loopfile.Name} {
+		request := &csi.GetCapacityRequest{Parameters: map[string]string{"backend": backend}}
+		resp, err := csi.NewControllerClient(conn).GetCapacity(ctx, request)
+		if err == nil {
+			sizes[backend] = resp.GetAvailableCapacity()
+		}
+	}
+	return sizes
+}

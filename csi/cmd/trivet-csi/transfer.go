@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/csi/archive"
+	"github.com/trivet-node/trivet/csi/driver"
+	"github.com/trivet-node/trivet/csi/loan"
+	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/program"
+)
+
+const aboutExport = `
+trivet-csi export VOLUME_OR_SNAPSHOT > FILE writes what a volume or a snapshot of this node holds as a stream,
+for trivet-csi import. It is named by its ID, which is its volume handle in Kubernetes. A volume in use is
+exported as it is at the beginning. trivet-csi has to run.`
+
+// exportVolume writes a volume to standard output.
+func exportVolume(ctx context.Context, env *program.Env) error {
+	var o options
+	fs := env.Flags(aboutExport)
+	o.defineWhere(fs)
+	if err := o.parseVerb(env, fs); err != nil {
+		return err
+	}
+	if fs.NArg() != 1 {
+		return &program.UsageError{Err: errors.New("export: want the ID of one volume or snapshot")}
+	}
+	if isTerminal(env.Stdout) {
+		return &program.UsageError{Err: errors.New("export: standard output is a terminal: say > FILE")}
+	}
+
+	id := fs.Arg(0)
+	err := loan.Read(ctx, loan.Socket(o.stateDir), id,
+		func(ctx context.Context, s volume.Spec, content *os.File) error {
+			h := headerOf(s, id, o.nodeName)
+			return orEnd(ctx, func() error { return archive.Write(ctx, env.Stdout, h, content) })
+		})
+	if errors.Is(err, loan.ErrNotReturned) {
+		env.Log.Warn("the stream is whole, but something is left", "volume", id, "err", err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("export %s: %w", id, err)
+	}
+
+	return nil
+}
+
+func headerOf(s volume.Spec, id, node string) archive.Header {
+	return archive.Header{
+		ID:      rand.Text(),
+		Volume:  id,
+		Node:    node,
+		Created: time.Now().UTC().Truncate(time.Second),
+		Access:  string(s.Access),
+		Size:    s.Size,
+		FSType:  s.FSType,
+		Backend: s.Backend,
+		NoCOW:   s.NoCOW,
+	}
+}
+
+// orEnd runs a function that may wait for somebody who says nothing until ctx ends. The program ends then.
+func orEnd(ctx context.Context, f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+const aboutImport = `
+trivet-csi import --name NAME < FILE makes a volume on this node with what trivet-csi export has written, and
+prints the PersistentVolume that uses it: trivet-csi import --name NAME < FILE | kubectl apply -f -
+The volume is there whole, or not at all; the same command again finds it. trivet-csi has to run.`
+
+// importFlags say what is made of a stream.
+type importFlags struct {
+	name, class     string
+	size            string
+	backend, fsType string
+	reserve         bool
+}
+
+// volumeName is a name that is good for a PersistentVolume, too.
+var volumeName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// importVolume makes a volume of standard input.
+func importVolume(ctx context.Context, env *program.Env) error {
+	var o options
+	var f importFlags
+	fs := env.Flags(aboutImport)
+	o.defineWhere(fs)
+	fs.StringVar(&f.name, "name", "", "name of the volume and its PersistentVolume (required)")
+	fs.StringVar(&f.class, "storage-class", "", "storageClassName of the PersistentVolume")
+	fs.StringVar(&f.size, "size", "", "size of the volume, such as 20Gi (default: as it was)")
+	fs.StringVar(&f.backend, "backend", "", "btrfs or image (default: the best that works)")
+	fs.StringVar(&f.fsType, "fs-type", "", "file system: btrfs, xfs or ext4 (default: as it was)")
+	fs.BoolVar(&f.reserve, "reserve", false, "take all bytes of the volume from the disk at once")
+	if err := o.parseVerb(env, fs); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 || !volumeName.MatchString(f.name) {
+		err := fmt.Errorf("import: want --name with letters, digits and '-', 63 at most, not %q", f.name)
+		return &program.UsageError{Err: err}
+	}
+
+	s, there, err := f.receive(ctx, env.Stdin, loan.Socket(o.stateDir))
+	if err != nil {
+		return fmt.Errorf("import %s: %w", f.name, err)
+	}
+	if there {
+		env.Log.Info("the volume is there already", "volume", s.ID)
+	}
+
+	_, err = io.WriteString(env.Stdout, manifest(s, f.name, f.class, o.nodeName))
+	return err
+}
+
+// receive makes the volume.
+func (f importFlags) receive(
+	ctx context.Context, from io.Reader, socket string,
+) (s volume.Spec, there bool, err error) {
+	var stream *archive.Reader
+	err = orEnd(ctx, func() (err error) {
+		stream, err = archive.NewReader(ctx, from)
+		return err
+	})
+	if err != nil {
+		return volume.Spec{}, false, err
+	}
+
+	request, err := f.request(stream.Header)
+	if err != nil {
+		return volume.Spec{}, false, err
+	}
+	return loan.Make(ctx, socket, request, func(ctx context.Context, content *os.File) error {
+		return orEnd(ctx, func() error { return stream.Extract(ctx, content) })
+	})
+}
+
+// request is what the flags and, where they say nothing, the stream ask for.
+func (f importFlags) request(h archive.Header) (volume.Request, error) {
+	size, err := parseSize("--size", f.size)
+	if err != nil {
+		return volume.Request{}, &program.UsageError{Err: err}
+	}
+	if size > 0 && size < h.Size && h.Access == archive.Block {
+		err := fmt.Errorf("--size %s is less than the %d bytes of the device", f.size, h.Size)
+		return volume.Request{}, &program.UsageError{Err: err}
+	}
+	if size == 0 {
+		size = h.Size
+	}
+
+	r := volume.Request{
+		Name:     f.name,
+		Required: size,
+		Backend:  f.backend,
+		Access:   volume.Access(h.Access),
+		FSType:   f.fsType,
+		Imported: h.ID,
+	}
+	if r.FSType == "" {
+		r.FSType = h.FSType
+	}
+	if r.FSType == "btrfs" && h.FSType == "btrfs" {
+		r.NoCOW = &h.NoCOW
+	}
+	if f.reserve {
+		r.Reserve = &f.reserve
+	}
+
+	return r, nil
+}
+
+// manifest is the PersistentVolume of a volume. Its content is retained: it was not made for a claim.
+func manifest(s volume.Spec, name, class, node string) string {
+	mode := "Filesystem"
+	if s.Access == volume.Block {
+		mode = "Block"
+	}
+
+	return fmt.Sprintf(`apiVersion: v1
+kind: PersistentVolume
+metadata:
+  name: %q
+spec:
+  capacity: {storage: "%d"}
+  accessModes: [ReadWriteOnce]
+  volumeMode: %s
+  persistentVolumeReclaimPolicy: Retain
+  storageClassName: %q
+  csi:
+    driver: %s
+    volumeHandle: %s
+    fsType: %q
+  nodeAffinity:
+    required:
+      nodeSelectorTerms:
+        - matchExpressions:
+            - {key: %s, operator: In, values: [%q]}
+`, name, s.Size, mode, class, driver.Name, s.ID, s.FSType, driver.TopologyKey, node)
+}
