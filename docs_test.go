@@ -134,32 +134,48 @@ func decisions(t *testing.T) []string {
 	return files
 }
 
-// adrParts are the ranges of numbers, by their first two digits.
-var adrParts = []struct{ prefix, name string }{
-	{"00", "The whole"},
-	{"01", "trivet-cni and trivet-netd"},
-	{"02", "trivet-csi"},
-	{"03", "trivet-cri and trivet-monitor"},
-	{"04", "trivet-node"},
-	{"05", "The test cluster"},
-	{"06", "Conformance"},
-	{"07", "Delivery, kind and kubeadm"},
+// adrParts are the ranges of numbers of each part, by the digits that they begin with.
+var adrParts = []struct {
+	name     string
+	prefixes []string
+}{
+	{"The whole", []string{"00"}},
+	{"trivet-cni and trivet-netd", []string{"01", "080", "087", "092"}},
+	{"trivet-csi", []string{"02", "085", "090", "091"}},
+	{"trivet-cri and trivet-monitor", []string{"03"}},
+	{"trivet-node", []string{"04", "086", "088"}},
+	{"The test cluster", []string{"05"}},
+	{"Conformance", []string{"06"}},
+	{"Delivery, kind and kubeadm", []string{"07"}},
 }
 
 func TestIndexOfDecisionsIsComplete(t *testing.T) {
 	compareSection(t, "docs/adr/README.md", "decisions", decisionIndex(t))
 }
 
+func TestEveryDecisionBelongsToAPart(t *testing.T) {
+	for _, file := range decisions(t) {
+		parts := 0
+		for _, part := range adrParts {
+			if hasAnyPrefix(filepath.Base(file), part.prefixes) {
+				parts++
+			}
+		}
+		if parts != 1 {
+			t.Errorf("%s: its number is in the ranges of %d parts, want 1", file, parts)
+		}
+	}
+}
+
 func decisionIndex(t *testing.T) string {
 	t.Helper()
-	files := decisions(t)
 	var index strings.Builder
 	for _, part := range adrParts {
-		fmt.Fprintf(&index, "## %s (%s00 to %s99)\n", part.name, part.prefix, part.prefix)
+		fmt.Fprintf(&index, "## %s (%s)\n", part.name, numberRanges(part.prefixes))
 		index.WriteString("| number | decision | status |\n| --- | --- | --- |\n")
-		for _, file := range files {
+		for _, file := range decisions(t) {
 			base := filepath.Base(file)
-			if !strings.HasPrefix(base, part.prefix) {
+			if !hasAnyPrefix(base, part.prefixes) {
 				continue
 			}
 
@@ -174,6 +190,16 @@ func decisionIndex(t *testing.T) string {
 		index.WriteString("\n")
 	}
 	return index.String()
+}
+
+// numberRanges are the numbers of four digits that begin with the prefixes: "0100 to 0199, 0800 to 0809".
+func numberRanges(prefixes []string) string {
+	var ranges []string
+	for _, prefix := range prefixes {
+		free := 4 - len(prefix)
+		ranges = append(ranges, prefix+strings.Repeat("0", free)+" to "+prefix+strings.Repeat("9", free))
+	}
+	return strings.Join(ranges, ", ")
 }
 
 // compareSection compares what is between <!-- NAME --> and <!-- end of NAME --> with the text, or writes it.
