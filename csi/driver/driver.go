@@ -1,6 +1,6 @@
 // Package driver is the CSI 1.13 adapter of packages volume and publish: it checks requests, translates them,
-// and chooses the gRPC code of each error (codes.go). One process serves Identity, Controller and Node, for
-// the volumes of the node that it runs on.
+// and chooses the gRPC code of each error (codes.go). One process serves Identity, Controller,
+// GroupController and Node, for the volumes of the node that it runs on.
 package driver
 
 import (
@@ -64,6 +64,7 @@ type Config struct {
 	InlineDir string // where inline volumes are staged, beneath kubelet's directory
 	Version   string
 	Volumes   Volumes
+	Groups    Groups
 	Publisher Publisher
 	Traces    *trace.Provider // makes spans of the calls; nil: none
 
@@ -75,7 +76,7 @@ type Config struct {
 	Log   *slog.Logger
 }
 
-// Driver serves the three CSI services, each of which is a type of its own.
+// Driver serves four CSI services, each of which is a type of its own.
 type Driver struct {
 	cfg Config
 }
@@ -91,12 +92,18 @@ func New(cfg Config) (*Driver, error) {
 	return &Driver{cfg: cfg}, nil
 }
 
-// Server returns a gRPC server with the three services.
+// Server returns a gRPC server with the services.
 func (d *Driver) Server() *grpc.Server {
-	here := local{node: d.cfg.NodeID, volumes: d.cfg.Volumes, publisher: d.cfg.Publisher}
+	here := local{
+		node:      d.cfg.NodeID,
+		volumes:   d.cfg.Volumes,
+		groups:    d.cfg.Groups,
+		publisher: d.cfg.Publisher,
+	}
 	s := grpc.NewServer(append(d.cfg.Traces.ServerOptions(), grpc.UnaryInterceptor(d.observe))...)
 	csi.RegisterIdentityServer(s, &identityService{version: d.cfg.Version})
 	csi.RegisterControllerServer(s, &controllerService{local: here})
+	csi.RegisterGroupControllerServer(s, &groupService{local: here})
 	csi.RegisterNodeServer(s, &nodeService{
 		local:      here,
 		inlineDir:  d.cfg.InlineDir,
@@ -128,10 +135,11 @@ func (d *Driver) observe(
 	return resp, nil
 }
 
-// local is what the controller service and the node service share: the volumes of this node.
+// local is what the controller services and the node service share: the volumes of this node.
 type local struct {
 	node      string
 	volumes   Volumes
+	groups    Groups
 	publisher Publisher
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/driver"
+	"github.com/trivet-node/trivet/csi/group"
 	"github.com/trivet-node/trivet/csi/loopfile"
 	"github.com/trivet-node/trivet/csi/nodetest"
 	"github.com/trivet-node/trivet/internal/testenv"
@@ -24,10 +25,15 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 	t.Helper()
 	n := nodetest.New(t, 40<<30)
 	n.RestartPreferring(prefer...)
+	groups, _, err := group.Open(t.Context(), filepath.Join(n.Dir, "groups"), n.Store)
+	if err != nil {
+		t.Fatal(err)
+	}
 	d, err := driver.New(driver.Config{
 		NodeID:    "node-a",
 		Version:   "test",
 		Volumes:   n.Store,
+		Groups:    groups,
 		Publisher: n.Publisher,
 		Log:       slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
@@ -56,7 +62,7 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 }
 
 // sanitySpecs is how many of csi-sanity's specs are about what the driver serves.
-const sanitySpecs = "77"
+const sanitySpecs = "83"
 
 // unservable is a spec that compares a message as it was sent with the same as it was received, which differ
 // in a field that protobuf keeps for itself.

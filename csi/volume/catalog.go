@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/keylock"
 )
@@ -101,6 +103,15 @@ func (c *catalog) acquire(ctx context.Context, id string) (r record, unlock func
 	return r, unlock, nil
 }
 
+// unlocks free what is locked.
+type unlocks []func()
+
+func (held *unlocks) all() {
+	for _, unlock := range *held {
+		unlock()
+	}
+}
+
 func (c *catalog) view(r record) Volume {
 	return Volume{
 		Spec:    r.Spec,
@@ -145,4 +156,14 @@ func (c *catalog) changed() {
 	case c.changes <- struct{}{}:
 	default:
 	}
+}
+
+// putAll writes records side by side: they share their syncs.
+func (c *catalog) putAll(records []record) error {
+	var group errgroup.Group
+	group.SetLimit(parallelism)
+	for _, r := range records {
+		group.Go(func() error { return c.records.Put(r.Spec.ID, r) })
+	}
+	return group.Wait()
 }

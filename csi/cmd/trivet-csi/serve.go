@@ -56,6 +56,7 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 		InlineDir: filepath.Join(o.kubeletDir, "plugins", driver.Name, "inline"),
 		Version:   program.Version,
 		Volumes:   store.volumes,
+		Groups:    store.groups,
 		Publisher: store.publisher,
 		Traces:    traces,
 		Calls:     metrics.Calls.Observe,
