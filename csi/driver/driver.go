@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/trivet-node/trivet/csi/attach"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/trace"
@@ -58,6 +59,16 @@ type stager interface {
 	GrowsStaged(volume.Volume) bool
 }
 
+// Attachments are the volumes that are attached to this node. It is an attach.Attachments.
+type Attachments interface {
+	Attach(ctx context.Context, id string, how attach.How) error
+	Detach(ctx context.Context, id string) error
+	Of(id string) (how attach.How, attached bool)
+
+	// Most is how many volumes may be attached at a time; 0: as many as there are.
+	Most() int64
+}
+
 // Config of a Driver.
 type Config struct {
 	NodeID    string // the node's name
@@ -66,6 +77,7 @@ type Config struct {
 	Volumes   Volumes
 	Groups    Groups
 	Publisher Publisher
+	Attached  Attachments     // nil: volumes are used without being attached
 	Traces    *trace.Provider // makes spans of the calls; nil: none
 
 	// InlineMost is how many bytes all inline volumes together may have; 0: they are refused.
@@ -99,6 +111,7 @@ func (d *Driver) Server() *grpc.Server {
 		volumes:   d.cfg.Volumes,
 		groups:    d.cfg.Groups,
 		publisher: d.cfg.Publisher,
+		attached:  d.cfg.Attached,
 	}
 	s := grpc.NewServer(append(d.cfg.Traces.ServerOptions(), grpc.UnaryInterceptor(d.observe))...)
 	csi.RegisterIdentityServer(s, &identityService{version: d.cfg.Version})
@@ -141,6 +154,31 @@ type local struct {
 	volumes   Volumes
 	groups    Groups
 	publisher Publisher
+	attached  Attachments // nil: volumes are used without being attached
+}
+
+// howAttached returns how a volume is attached that is about to be used; volume.ErrNotAttached if it has to
+// be before.
+func (l local) howAttached(id string) (attach.How, error) {
+	if l.attached == nil {
+		return attach.How{}, nil
+	}
+	how, ok := l.attached.Of(id)
+	if !ok {
+		return how, fmt.Errorf("%w: %s", volume.ErrNotAttached, id)
+	}
+	return how, nil
+}
+
+// nodesOf returns the nodes that a volume is attached to.
+func (l local) nodesOf(id string) []string {
+	if l.attached == nil {
+		return nil
+	}
+	if _, ok := l.attached.Of(id); ok {
+		return []string{l.node}
+	}
+	return nil
 }
 
 // get returns a volume. An ID that is not of this driver names none.

@@ -213,12 +213,27 @@ func TestDecide(t *testing.T) {
 		}
 	}
 
+	member := func(c *snapshotv1.VolumeSnapshotContent) { c.Annotations[annGroup] = "group-1" }
+	unready := func(c *snapshotv1.VolumeSnapshotContent) {
+		ready(c)
+		c.Status.ReadyToUse = new(false)
+	}
+
 	for _, c := range []struct {
 		name    string
 		content *snapshotv1.VolumeSnapshotContent
 		remote  bool // the volume is not here
 		want    action
 	}{
+		{"of a group", changed(member), false, claim},
+		{"of a group, claimed", changed(member, here), false, ignore},
+		{"of a group, made", changed(member, here, unready), false, find},
+		{"of a group, ready", changed(member, here, ready), false, ignore},
+		{"of a group, deleted", changed(member, deleted, ready), false, release},
+		{"deleted, and the status says that it is of a group", changed(deleted, ready,
+			func(c *snapshotv1.VolumeSnapshotContent) {
+				c.Status.VolumeGroupSnapshotHandle = new("group-1")
+			}), false, release},
 		{"new", changed(), false, claim},
 		{"new, elsewhere", changed(), true, ignore},
 		{"claimed", changed(here), false, create},

@@ -304,7 +304,13 @@ func (c *creation) lockTogether(
 	requests []Request,
 	held *unlocks,
 ) (specs, sources []Spec, err error) {
-	for _, r := range requests {
+	requests = slices.SortedFunc(slices.Values(requests), func(a, b Request) int {
+		return cmp.Compare(a.Source, b.Source)
+	})
+	for i, r := range requests {
+		if i > 0 && r.Source == requests[i-1].Source {
+			return nil, nil, fmt.Errorf("%w: two snapshots of %s", ErrInvalid, r.Source)
+		}
 		unlock, err := c.lock(ctx, r.id())
 		if err != nil {
 			return nil, nil, err
@@ -315,11 +321,7 @@ func (c *creation) lockTogether(
 		}
 	}
 
-	bySource := func(a, b Request) int { return cmp.Compare(a.Source, b.Source) }
-	for _, r := range slices.SortedFunc(slices.Values(requests), bySource) {
-		if n := len(sources); n > 0 && sources[n-1].ID == r.Source {
-			return nil, nil, fmt.Errorf("%w: two snapshots of %s", ErrInvalid, r.Source)
-		}
+	for _, r := range requests {
 		source, unlock, err := c.acquire(ctx, r.Source)
 		if err != nil {
 			return nil, nil, fmt.Errorf("source: %w", err)

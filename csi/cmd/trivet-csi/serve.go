@@ -51,7 +51,7 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 		return err
 	}
 
-	d, err := driver.New(driver.Config{
+	config := driver.Config{
 		NodeID:    o.nodeName,
 		InlineDir: filepath.Join(o.kubeletDir, "plugins", driver.Name, "inline"),
 		Version:   program.Version,
@@ -63,7 +63,12 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 		Log:       log,
 
 		InlineMost: o.inlineMost,
-	})
+	}
+	if store.attached != nil {
+		config.Attached = store.attached
+	}
+
+	d, err := driver.New(config)
 	if err != nil {
 		return &program.UsageError{Err: err}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/attach"
 	"github.com/trivet-node/trivet/csi/group"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/space"
@@ -29,6 +30,7 @@ type storage struct {
 	backends  backends
 	volumes   *volume.Store
 	groups    *group.Groups
+	attached  *attach.Attachments // nil: volumes are used without being attached
 	publisher *publish.Publisher
 }
 
@@ -62,6 +64,9 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (s *storage, 
 		return nil, err
 	}
 	if err := s.openGroups(ctx, log, o); err != nil {
+		return nil, err
+	}
+	if err := s.openAttached(log, o); err != nil {
 		return nil, err
 	}
 	if err := s.openPublisher(log, o); err != nil {
@@ -135,6 +140,19 @@ func (s *storage) openGroups(ctx context.Context, log *slog.Logger, o options) e
 	for id, err := range report.Stuck {
 		log.Error("group snapshot cannot be used", "group", id, "err", err)
 	}
+	return nil
+}
+
+func (s *storage) openAttached(log *slog.Logger, o options) error {
+	if o.attachMost == 0 {
+		return nil
+	}
+	attached, unreadable, err := attach.Open(filepath.Join(o.dataDir, "attached"), o.attachMost)
+	if err != nil {
+		return err
+	}
+	s.attached = attached
+	logUnreadable(log, unreadable)
 	return nil
 }
 
