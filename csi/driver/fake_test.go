@@ -193,6 +193,12 @@ func serve(t *testing.T) *fixture {
 // serveInline is serve with that many bytes for inline volumes.
 func serveInline(t *testing.T, most int64) *fixture {
 	t.Helper()
+	return serveConfig(t, func(c *Config) { c.InlineMost = most })
+}
+
+// serveConfig is serve with a changed configuration.
+func serveConfig(t *testing.T, change func(*Config)) *fixture {
+	t.Helper()
 	f := &fixture{volumes: &fakeVolumes{}, groups: &fakeGroups{}, publisher: &fakePublisher{}}
 	for _, id := range []string{"image", "plain", "raw"} {
 		f.volumes.all = append(f.volumes.all, volume.Volume{
@@ -200,7 +206,7 @@ func serveInline(t *testing.T, most int64) *fixture {
 		})
 	}
 
-	d, err := New(Config{
+	config := Config{
 		NodeID:    "a",
 		InlineDir: "/inline",
 		Version:   "test",
@@ -208,9 +214,9 @@ func serveInline(t *testing.T, most int64) *fixture {
 		Groups:    f.groups,
 		Publisher: f.publisher,
 		Log:       slog.New(slog.NewTextHandler(t.Output(), nil)),
-
-		InlineMost: most,
-	})
+	}
+	change(&config)
+	d, err := New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
