@@ -1,7 +1,7 @@
 // Package attach remembers which volumes an orchestrator has attached to this node (CSI spec,
-// ControllerPublishVolume), and how. A volume of this driver is on its node anyway; attaching one reserves it:
-// while it is attached it is not deleted, it is read-only if it was attached so, and there are no more than a
-// number of volumes at a time. Only orchestrators that attach all volumes need this.
+// ControllerPublishVolume), and how. A volume of this driver is on its node anyway; attaching reserves it:
+// while it is attached it is not deleted, it is read-only if it was attached so, and there are no more than
+// a number of volumes at a time. Only orchestrators that attach all volumes need this.
 package attach
 
 import (
@@ -49,8 +49,8 @@ func Open(dir string, most int64) (*Attachments, []durable.Unreadable, error) {
 // Most is how many volumes may be attached at a time; 0: as many as there are.
 func (a *Attachments) Most() int64 { return a.most }
 
-// Attach attaches a volume. Repeating it is success, in another way volume.ErrConflict; one volume too many is
-// volume.ErrFull.
+// Attach attaches a volume. Repeating it is success, in another way volume.ErrConflict; one volume too many
+// is volume.ErrFull.
 func (a *Attachments) Attach(ctx context.Context, id string, how How) error {
 	if err := volume.CheckID(id); err != nil {
 		return err

@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // Copy is a snapshot that is to be made.
@@ -27,8 +29,9 @@ const lead = "lead"
 
 // SnapshotsOfOneMoment makes a read-only snapshot in the open directory parent of each of several subvolumes,
 // with what all of them have at one moment; they are on disk when this returns. It fails with ErrNoMoment
-// when ctx ends before. In scratch, a directory of the same file system, it leaves what the next call, or
-// ClearScratch, removes. Calls with one scratch must not overlap.
+// when ctx ends before. It works in scratch, a directory of the same file system that it makes and removes;
+// what is left there by a killed process is removed by the next call, or by ClearScratch. Calls with one
+// scratch must not overlap.
 //
 // The kernel makes all snapshots of one transaction at the end of that, when nobody can change anything, and
 // says in which transaction one was made. So they are made side by side until all are of the same. That
@@ -40,10 +43,13 @@ func SnapshotsOfOneMoment(ctx context.Context, parent *os.File, scratch string, 
 	if err != nil {
 		return err
 	}
-	defer m.close()
+	defer func() {
+		m.close()
+		_ = ClearScratch(scratch)
+	}()
 
 	for try := 0; ; try++ {
-		same, err := m.attempt(try)
+		same, err := m.attempt(ctx, try)
 		if err != nil {
 			return err
 		}
@@ -117,7 +123,7 @@ func (m *moment) close() {
 
 // attempt makes all snapshots, in place of those of the attempt before, and reports whether they are of one
 // moment.
-func (m *moment) attempt(try int) (same bool, err error) {
+func (m *moment) attempt(ctx context.Context, try int) (same bool, err error) {
 	first := m.places[len(m.copies)]
 	if err := Destroy(first, lead); err != nil {
 		return false, err
@@ -132,7 +138,7 @@ func (m *moment) attempt(try int) (same bool, err error) {
 	group.Go(func() error { return Snapshot(first, lead, m.empty, false) })
 
 	// Until its transaction has begun to end. How long that takes depends on the machine.
-	time.Sleep(500 * time.Microsecond << (try % 4))
+	_ = retry.Sleep(ctx, 500*time.Microsecond<<(try%4))
 	for i, c := range m.copies {
 		group.Go(func() error { return Snapshot(m.places[i], c.Name, c.Source, false) })
 	}
@@ -213,10 +219,7 @@ func ClearScratch(scratch string) error {
 		}
 	}
 
-	if err := destroyAll(scratch); err != nil {
-		return err
-	}
-	return nil
+	return destroyAll(scratch)
 }
 
 // destroyAll removes a directory with the subvolumes in it.

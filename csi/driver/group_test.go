@@ -108,7 +108,8 @@ func TestSnapshotOfAGroup(t *testing.T) {
 		_, err := f.controller.DeleteSnapshot(t.Context(), &csi.DeleteSnapshotRequest{SnapshotId: id})
 		checkCode(t, id, err, want)
 		resp, err := f.controller.GetSnapshot(t.Context(), &csi.GetSnapshotRequest{SnapshotId: id})
-		if of := resp.GetSnapshot().GetGroupSnapshotId(); err != nil || (of == "group-1") != (id == "snap-1") {
+		of := resp.GetSnapshot().GetGroupSnapshotId()
+		if err != nil || (of == "group-1") != (id == "snap-1") {
 			t.Errorf("%s is of %q, %v", id, of, err)
 		}
 	}

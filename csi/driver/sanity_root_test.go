@@ -139,7 +139,6 @@ func TestSanityOfOneBackend(t *testing.T) {
 	config.TestVolumeAccessType = access
 	config.TestNodeVolumeAttachLimit = true
 	config.DialOptions = append(config.DialOptions, grpc.WithChainUnaryInterceptor(measured))
-	config.ControllerDialOptions = append(config.ControllerDialOptions, grpc.WithChainUnaryInterceptor(measured))
 	config.TestVolumeSize = 1 << 30
 	config.TestVolumeExpandSize = 2 << 30
 	sanity.Test(t, config)

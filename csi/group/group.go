@@ -151,7 +151,8 @@ func (g *Groups) make(ctx context.Context, id string, r record) (Group, error) {
 		// What is left, if that fails, too, is removed by who repeats the call or deletes the group.
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 		defer cancel()
-		return Group{}, errors.Join(fmt.Errorf("create group snapshot %s: %w", id, err), g.remove(undo, id, r))
+		err = fmt.Errorf("create group snapshot %s: %w", id, err)
+		return Group{}, errors.Join(err, g.remove(undo, id, r))
 	}
 
 	g.put(id, r)

@@ -92,7 +92,8 @@ func (c *cluster) run() (stop func()) {
 // content returns the content as it is; nil if it is gone.
 func (c *cluster) content() *groupv1.VolumeGroupSnapshotContent {
 	c.T.Helper()
-	return kubetest.Get[groupv1.VolumeGroupSnapshotContent](c.Server, "volumegroupsnapshotcontents", "", content)
+	const kind = "volumegroupsnapshotcontents"
+	return kubetest.Get[groupv1.VolumeGroupSnapshotContent](c.Server, kind, "", content)
 }
 
 func (c *cluster) isReady() bool {

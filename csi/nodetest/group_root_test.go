@@ -2,8 +2,10 @@ package nodetest_test
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/trivet-node/trivet/csi/group"
@@ -20,13 +22,10 @@ func groupsOf(t *testing.T, n *nodetest.Node) *group.Groups {
 	return groups
 }
 
-// Volumes of all kinds that the pool has are in one group, in use, and volumes that are made from it have
-// what they had.
-func TestGroupSnapshotsBecomeVolumes(t *testing.T) {
-	n := nodetest.New(t, 4<<30)
-	groups := groupsOf(t, n)
-	var sources []string
-	kinds := map[string]volume.Volume{}
+// pooled makes a volume of each kind that the pool has, and writes to it.
+func pooled(n *nodetest.Node) (byID map[string]volume.Volume) {
+	n.T.Helper()
+	byID = map[string]volume.Volume{}
 	for _, r := range []volume.Request{
 		{Name: "b", Required: 64 << 20},
 		{Name: "cow", Required: 64 << 20, NoCOW: new(false)},
@@ -36,9 +35,18 @@ func TestGroupSnapshotsBecomeVolumes(t *testing.T) {
 		r.Backend = "btrfs"
 		v := n.MustCreate(r)
 		n.Write(v, n.Use(v, "pod"))
-		kinds[v.ID] = v
-		sources = append(sources, v.ID)
+		byID[v.ID] = v
 	}
+	return byID
+}
+
+// Volumes of all kinds that the pool has are in one group, in use, and volumes that are made from it have
+// what they had.
+func TestGroupSnapshotsBecomeVolumes(t *testing.T) {
+	n := nodetest.New(t, 4<<30)
+	groups := groupsOf(t, n)
+	kinds := pooled(n)
+	sources := slices.Collect(maps.Keys(kinds))
 	free, err := n.Available(volume.Request{Backend: "btrfs", Access: volume.Filesystem})
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +98,12 @@ func TestGroupSnapshotsBecomeVolumes(t *testing.T) {
 // Images on the disk have no snapshots, neither alone nor with others.
 func TestGroupOfImagesIsRefused(t *testing.T) {
 	n := nodetest.New(t, 1<<30)
-	image := n.MustCreate(volume.Request{Name: "i", Required: 64 << 20, Backend: "image", FSType: "ext4"})
+	image := n.MustCreate(volume.Request{
+		Name:     "i",
+		Required: 64 << 20,
+		Backend:  "image",
+		FSType:   "ext4",
+	})
 	pool := n.MustCreate(volume.Request{Name: "b", Required: 64 << 20, Backend: "btrfs"})
 	groups := groupsOf(t, n)
 	for _, sources := range [][]string{{image.ID}, {image.ID, pool.ID}} {
@@ -98,7 +111,8 @@ func TestGroupOfImagesIsRefused(t *testing.T) {
 			t.Errorf("%q: %v", sources, err)
 		}
 	}
-	if _, err := groups.Create(t.Context(), "g", []string{pool.ID, "vol-none"}); !errors.Is(err, volume.ErrNotFound) {
+	_, err := groups.Create(t.Context(), "g", []string{pool.ID, "vol-none"})
+	if !errors.Is(err, volume.ErrNotFound) {
 		t.Errorf("with a volume that is not there: %v", err)
 	}
 	if left := n.Snapshots("", "", 0); len(left) > 0 {

@@ -68,7 +68,9 @@ func TestTogetherThereAreAllOrNone(t *testing.T) {
 	// There is room for one of them.
 	f.pool.limit = 50 * mib
 	free = f.free("pool")
-	copies := func() int { return f.pool.made("Copy "+SnapshotID("s-a")) + f.pool.made("Copy "+SnapshotID("s-b")) }
+	copies := func() int {
+		return f.pool.made("Copy "+SnapshotID("s-a")) + f.pool.made("Copy "+SnapshotID("s-b"))
+	}
 	had := copies()
 	check("no room", ErrFull, a, b)
 	if copies() > had {

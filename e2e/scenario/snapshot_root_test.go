@@ -78,7 +78,8 @@ func TestGroupSnapshotsAreOfOneMoment(t *testing.T) {
 	c.apply(`{"apiVersion": "groupsnapshot.storage.k8s.io/v1", "kind": "VolumeGroupSnapshot",
 		"metadata": {"name": "group"}, "spec": {"volumeGroupSnapshotClassName": "trivet",
 		"source": {"selector": {"matchLabels": {"app": "counter"}}}}}`)
-	c.kubectl("wait", "volumegroupsnapshot/group", "--for=jsonpath={.status.readyToUse}=true", "--timeout=60s")
+	const ready = "--for=jsonpath={.status.readyToUse}=true"
+	c.kubectl("wait", "volumegroupsnapshot/group", ready, "--timeout=60s")
 
 	// The controller makes a VolumeSnapshot for each volume.
 	for _, claim := range []string{"one", "two"} {
@@ -91,7 +92,7 @@ func TestGroupSnapshotsAreOfOneMoment(t *testing.T) {
 			}
 			return nil
 		})
-		c.kubectl("wait", "volumesnapshot/"+snapshot, "--for=jsonpath={.status.readyToUse}=true", "--timeout=60s")
+		c.kubectl("wait", "volumesnapshot/"+snapshot, ready, "--timeout=60s")
 		c.claim("restored-"+claim, fmt.Sprintf(`"dataSource": {"apiGroup": "snapshot.storage.k8s.io",
 			"kind": "VolumeSnapshot", "name": %q},`, snapshot))
 	}
@@ -181,7 +182,9 @@ func (c *cluster) snapshotController() {
 			"crd/volumegroup"+kind+".groupsnapshot.storage.k8s.io")
 	}
 	deploy := filepath.Join(c.root, "deploy", "csi")
-	c.kubectl("apply", "-f", filepath.Join(deploy, "snapshots"), "-f", filepath.Join(deploy, "groupsnapshots"))
+	for _, classes := range []string{"snapshots", "groupsnapshots"} {
+		c.kubectl("apply", "-f", filepath.Join(deploy, classes))
+	}
 
 	cmd := exec.Command(filepath.Join(bin, "snapshot-controller"),
 		"--kubeconfig="+filepath.Join(c.dir, "kubeconfig"), "--leader-election=false",

@@ -69,8 +69,8 @@ func parse(env *program.Env) (options, error) {
 	inlineMost := fs.String("inline-most", "0",
 		"how many bytes all inline volumes of pods together may have, e.g. 10Gi; 0 refuses them")
 	fs.Int64Var(&o.attachMost, "attach-most", 0,
-		"for orchestrators that attach volumes before they use them (ControllerPublishVolume): how many may be"+
-			" attached at a time; 0: volumes are used without being attached")
+		"how many volumes may be attached at a time, for orchestrators that attach them before they use them"+
+			" (ControllerPublishVolume); 0: volumes are used without being attached")
 	fs.StringVar(&o.tracing, "tracing-endpoint", "",
 		"host:port or unix:///path of an OTLP receiver (gRPC) of spans of calls that are traced; \"\": none")
 	fs.StringVar(&o.metrics, metric.Flag, "", metric.Usage)
