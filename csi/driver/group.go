@@ -52,7 +52,7 @@ func (s *groupService) CreateVolumeGroupSnapshot(
 	}
 	for key := range req.GetParameters() {
 		if !strings.HasPrefix(key, "csi.storage.k8s.io/") {
-			return nil, invalid("unknown parameter %q; VolumeGroupSnapshotClasses of this driver have none", key)
+			return nil, invalid("unknown parameter %q; a VolumeGroupSnapshotClass has none here", key)
 		}
 	}
 

@@ -106,11 +106,13 @@ func TestGroupOfImagesIsRefused(t *testing.T) {
 	})
 	pool := n.MustCreate(volume.Request{Name: "b", Required: 64 << 20, Backend: "btrfs"})
 	groups := groupsOf(t, n)
+
 	for _, sources := range [][]string{{image.ID}, {image.ID, pool.ID}} {
 		if _, err := groups.Create(t.Context(), "g", sources); !errors.Is(err, volume.ErrInvalid) {
 			t.Errorf("%q: %v", sources, err)
 		}
 	}
+
 	_, err := groups.Create(t.Context(), "g", []string{pool.ID, "vol-none"})
 	if !errors.Is(err, volume.ErrNotFound) {
 		t.Errorf("with a volume that is not there: %v", err)
@@ -118,6 +120,7 @@ func TestGroupOfImagesIsRefused(t *testing.T) {
 	if left := n.Snapshots("", "", 0); len(left) > 0 {
 		t.Errorf("snapshots are left: %v", left)
 	}
+
 	n.Remove(image.ID)
 	n.Remove(pool.ID)
 }
