@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"syscall"
 	"testing"
 	"time"
@@ -105,8 +106,19 @@ func TestKilledWhileGroupsAreMade(t *testing.T) {
 		}
 	}()
 
-	t.Logf("killed %d times", p.killUntil(done))
+	// It is killed while it serves, so that a slow machine gets on, too.
+	for range 20 {
+		p.ready()
+		select {
+		case <-done:
+		case <-time.After(time.Duration(rand.IntN(300)) * time.Millisecond):
+			p.end(syscall.SIGKILL)
+			p.start()
+		}
+	}
+	<-done
 	p.ready()
+
 	snapshots, err := csi.NewControllerClient(p.conn).ListSnapshots(ctx, &csi.ListSnapshotsRequest{})
 	if err != nil || len(snapshots.GetEntries()) > 0 {
 		t.Errorf("snapshots left: %v, %v", snapshots, err)
