@@ -75,7 +75,7 @@ snapshot-controller)
 	(cd "$here/peers/sidecars" &&
 		compile "snapshot controller" -ldflags '-s -w' -o "$fresh/" -- $snapshotter/v8/cmd/snapshot-controller &&
 		crds=$(go list -m -f '{{.Dir}}' $snapshotter/client/v8)/config/crd &&
-		for f in "$crds"/snapshot.storage.k8s.io_*.yaml; do cat "$f"; echo ---; done >"$fresh/snapshot-kinds.yaml") ;;
+		for f in "$crds"/*snapshot.storage.k8s.io_*.yaml; do cat "$f"; echo ---; done >"$fresh/snapshot-kinds.yaml") ;;
 coredns)
 	coreflags='-s -w -X github.com/coredns/coredns/coremain.GitCommit=v1.15.0'
 	(cd "$here/peers/coredns" && compile CoreDNS -ldflags "$coreflags" -o "$fresh/coredns" -- \

@@ -18,7 +18,7 @@ var (
 	_ volume.Checker  = (*Pool)(nil)
 	_ volume.Enforcer = (*Pool)(nil)
 	_ volume.Keeper   = (*Pool)(nil)
-	_ volume.Copier   = (*Pool)(nil)
+	_ volume.Grouper  = (*Pool)(nil)
 
 	_ publish.Backend     = (*Pool)(nil)
 	_ publish.BlockDevice = (*Pool)(nil)
@@ -238,8 +238,7 @@ func (p *Pool) Copy(s, source volume.Spec) (volume.Spec, volume.Origin, error) {
 		return s, volume.Origin{}, err
 	}
 
-	p.shares.copies.Add(s.ID, s.Keeps)
-	if err := p.shares.raise(fs, source); err != nil {
+	if err := p.shares.keep(fs, s, source); err != nil {
 		return s, volume.Origin{}, err
 	}
 

@@ -181,6 +181,12 @@ func (*shares) keepsOf(fs *subvolumes, source volume.Spec) (map[string]int64, er
 // an entry of its own in the volume's metadata then.
 func rewritten(bytes int64) int64 { return bytes + bytes/32 }
 
+// keep notes what a copy keeps, and gives its source the room that it needs then.
+func (h *shares) keep(fs *subvolumes, s, source volume.Spec) error {
+	h.copies.Add(s.ID, s.Keeps)
+	return h.raise(fs, source)
+}
+
 // raise gives the source of a copy room to write over what the copy has. A snapshot writes nothing.
 func (h *shares) raise(fs *subvolumes, source volume.Spec) error {
 	if source.Snapshot || fs.quota != btrfs.SimpleQuota {

@@ -1,12 +1,14 @@
 package btrfspool
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/image"
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/keylock"
 )
 
 // subvolumes are the volumes of an open pool.
@@ -27,6 +30,9 @@ type subvolumes struct {
 	// committed is the last transaction that was on disk before the pool was mounted, see baseline. On a disk
 	// that others mount there is none, and it is the largest number.
 	committed uint64
+
+	// moments is held while snapshots of one moment are made.
+	moments keylock.Locks[string]
 
 	// mu guards what follows.
 	mu     sync.Mutex
@@ -58,6 +64,9 @@ func openSubvolumes(root string) (*subvolumes, error) {
 	if s.dir, err = os.Open(path); err != nil {
 		return nil, err
 	}
+
+	// What a killed process left. If it cannot be removed now, who needs the place removes it.
+	_ = btrfs.ClearScratch(s.scratch())
 
 	if made == nil {
 		if err := btrfs.Sync(s.dir); err != nil {
@@ -135,6 +144,93 @@ func (s *subvolumes) snapshot(spec, source volume.Spec) (btrfs.Subvolume, error)
 	}
 
 	return s.inspect(spec.ID)
+}
+
+// momentTimeout is how long it may take until snapshots of several volumes are of one moment.
+const momentTimeout = 20 * time.Second
+
+// scratch is where snapshots of one moment are made.
+func (s *subvolumes) scratch() string { return filepath.Join(filepath.Dir(s.dir.Name()), "moment") }
+
+// snapshots makes a snapshot of each source with what all of them have at one moment, in place of what may be
+// there.
+func (s *subvolumes) snapshots(ctx context.Context, specs, sources []volume.Spec) error {
+	unlock, err := s.moments.Lock(ctx, "")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	var copies []btrfs.Copy
+	for i, spec := range specs {
+		if err := btrfs.Destroy(s.dir, spec.ID); err != nil {
+			return err
+		}
+		root, err := btrfs.Open(s.dir, sources[i].ID)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		copies = append(copies, btrfs.Copy{Name: spec.ID, Source: root})
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, momentTimeout)
+	defer cancel()
+	err = btrfs.SnapshotsOfOneMoment(ctx, s.dir, s.scratch(), copies)
+	if errors.Is(err, btrfs.ErrNoMoment) {
+		err = fmt.Errorf("%w: %w", volume.ErrUnavailable, err)
+	}
+	return err
+}
+
+// Keeps returns what a copy keeps that is made now, see volume.Grouper.
+func (p *Pool) Keeps(source volume.Spec) (map[string]int64, error) {
+	fs, leave, err := p.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return p.shares.keepsOf(fs, source)
+}
+
+// CopyAll makes snapshots with what several volumes have at one moment, see volume.Grouper. The sources have
+// room to write over what the snapshots have before those are there: it may take more than one attempt.
+func (p *Pool) CopyAll(
+	ctx context.Context,
+	specs, sources []volume.Spec,
+) ([]volume.Spec, []volume.Origin, error) {
+	fs, leave, err := p.enterToWrite()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer leave()
+
+	for i, source := range sources {
+		if err := p.shares.keep(fs, specs[i], source); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := fs.snapshots(ctx, specs, sources); err != nil {
+		return nil, nil, err
+	}
+
+	specs = slices.Clone(specs)
+	origins := make([]volume.Origin, len(specs))
+	for i, source := range sources {
+		if specs[i].Keeps, err = p.shares.keepsOf(fs, source); err != nil {
+			return nil, nil, err
+		}
+		if err := p.shares.keep(fs, specs[i], source); err != nil {
+			return nil, nil, err
+		}
+		sub, err := fs.inspect(specs[i].ID)
+		if err != nil {
+			return nil, nil, err
+		}
+		origins[i] = volume.Origin{Token: sub.Created, Pool: fs.info.UUID}
+	}
+
+	return specs, origins, nil
 }
 
 // open returns the open root directory of a volume and what it is.

@@ -3,12 +3,14 @@ package csitest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -89,7 +91,9 @@ func NewCluster(t *testing.T, claims ...*corev1.PersistentVolumeClaim) *Cluster 
 	return c
 }
 
-var knowSnapshots = sync.OnceValue(func() error { return kubetest.Know(snapshotv1.AddToScheme) })
+var knowSnapshots = sync.OnceValue(func() error {
+	return errors.Join(kubetest.Know(snapshotv1.AddToScheme), kubetest.Know(groupv1.AddToScheme))
+})
 
 // NewClass returns a class of the driver.
 func NewClass(name string, mode storagev1.VolumeBindingMode) *storagev1.StorageClass {

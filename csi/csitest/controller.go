@@ -27,8 +27,9 @@ type Controller struct {
 	// mu guards what follows.
 	mu        sync.Mutex
 	volumes   map[string]int64
-	sources   map[string]string // by volume, what it began with the content of
-	snapshots map[string]string // by ID, of which volume
+	sources   map[string]string   // by volume, what it began with the content of
+	snapshots map[string]string   // by ID, of which volume
+	groups    map[string][]string // by ID, of which volumes
 	fail      map[string]error
 	calls     map[string]int
 	nodeStep  bool
@@ -81,6 +82,7 @@ func (c *Controller) called(method, volume string) error {
 	if c.calls == nil {
 		c.calls, c.volumes = map[string]int{}, map[string]int64{}
 		c.sources, c.snapshots = map[string]string{}, map[string]string{}
+		c.groups = map[string][]string{}
 	}
 	c.calls[method]++
 	c.calls[method+" "+volume]++

@@ -28,6 +28,7 @@ var errorCodes = []struct {
 	{volume.ErrSize, codes.OutOfRange},
 	{volume.ErrInUse, codes.FailedPrecondition},
 	{volume.ErrNotStaged, codes.FailedPrecondition},
+	{volume.ErrNotAttached, codes.FailedPrecondition},
 	{volume.ErrDamaged, codes.DataLoss},
 	{volume.ErrUnavailable, codes.Unavailable},
 	{target.ErrBusy, codes.Internal},

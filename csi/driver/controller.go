@@ -7,6 +7,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/trivet-node/trivet/csi/attach"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
@@ -17,12 +18,11 @@ type controllerService struct {
 }
 
 // ControllerGetCapabilities says which optional calls of the controller service are served.
-func (*controllerService) ControllerGetCapabilities(
+func (c *controllerService) ControllerGetCapabilities(
 	context.Context,
 	*csi.ControllerGetCapabilitiesRequest,
 ) (*csi.ControllerGetCapabilitiesResponse, error) {
-	resp := &csi.ControllerGetCapabilitiesResponse{}
-	for _, t := range []csi.ControllerServiceCapability_RPC_Type{
+	served := []csi.ControllerServiceCapability_RPC_Type{
 		csi.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
 		csi.ControllerServiceCapability_RPC_LIST_VOLUMES,
 		csi.ControllerServiceCapability_RPC_GET_CAPACITY,
@@ -35,7 +35,17 @@ func (*controllerService) ControllerGetCapabilities(
 		csi.ControllerServiceCapability_RPC_LIST_SNAPSHOTS,
 		csi.ControllerServiceCapability_RPC_GET_SNAPSHOT,
 		csi.ControllerServiceCapability_RPC_CLONE_VOLUME,
-	} {
+	}
+	if c.attached != nil {
+		served = append(served,
+			csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME,
+			csi.ControllerServiceCapability_RPC_PUBLISH_READONLY,
+			csi.ControllerServiceCapability_RPC_LIST_VOLUMES_PUBLISHED_NODES,
+		)
+	}
+
+	resp := &csi.ControllerGetCapabilitiesResponse{}
+	for _, t := range served {
 		rpc := &csi.ControllerServiceCapability_Rpc{Rpc: &csi.ControllerServiceCapability_RPC{Type: t}}
 		resp.Capabilities = append(resp.Capabilities, &csi.ControllerServiceCapability{Type: rpc})
 	}
@@ -116,10 +126,67 @@ func (c *controllerService) DeleteVolume(
 	if volume.CheckID(req.GetVolumeId()) != nil || volume.IsSnapshotID(req.GetVolumeId()) {
 		return &csi.DeleteVolumeResponse{}, nil
 	}
+	if len(c.nodesOf(req.GetVolumeId())) > 0 {
+		return nil, fmt.Errorf("%w: %s is attached to node %s", volume.ErrInUse, req.GetVolumeId(), c.node)
+	}
 	if err := c.volumes.Delete(ctx, req.GetVolumeId()); err != nil {
 		return nil, err
 	}
 	return &csi.DeleteVolumeResponse{}, nil
+}
+
+// ControllerPublishVolume attaches a volume to this node, see package attach.
+func (c *controllerService) ControllerPublishVolume(
+	ctx context.Context,
+	req *csi.ControllerPublishVolumeRequest,
+) (*csi.ControllerPublishVolumeResponse, error) {
+	if c.attached == nil {
+		return c.UnimplementedControllerServer.ControllerPublishVolume(ctx, req)
+	}
+	if req.GetVolumeId() == "" || req.GetNodeId() == "" {
+		return nil, invalid("volume id or node id is missing")
+	}
+	w, err := parseCapabilities(req.GetVolumeCapability())
+	if err != nil {
+		return nil, err
+	}
+
+	v, err := c.get(req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	if req.GetNodeId() != c.node {
+		return nil, fmt.Errorf("%w: node %q: volume %s is on node %s",
+			volume.ErrNotFound, req.GetNodeId(), v.ID, c.node)
+	}
+	if err := w.use(false).Check(v); err != nil {
+		return nil, err
+	}
+
+	how := attach.How{ReadOnly: req.GetReadonly() || w.readOnly, SingleWriter: w.singleWriter}
+	if err := c.attached.Attach(ctx, v.ID, how); err != nil {
+		return nil, err
+	}
+	return &csi.ControllerPublishVolumeResponse{}, nil
+}
+
+// ControllerUnpublishVolume undoes ControllerPublishVolume. What is not attached is success.
+func (c *controllerService) ControllerUnpublishVolume(
+	ctx context.Context,
+	req *csi.ControllerUnpublishVolumeRequest,
+) (*csi.ControllerUnpublishVolumeResponse, error) {
+	if c.attached == nil {
+		return c.UnimplementedControllerServer.ControllerUnpublishVolume(ctx, req)
+	}
+	if req.GetVolumeId() == "" {
+		return nil, invalid("volume id is missing")
+	}
+	if node := req.GetNodeId(); node == "" || node == c.node {
+		if err := c.attached.Detach(ctx, req.GetVolumeId()); err != nil {
+			return nil, err
+		}
+	}
+	return &csi.ControllerUnpublishVolumeResponse{}, nil
 }
 
 // ControllerGetVolume returns a volume.
@@ -136,7 +203,7 @@ func (c *controllerService) ControllerGetVolume(
 	}
 	return &csi.ControllerGetVolumeResponse{
 		Volume: c.toCSI(v),
-		Status: &csi.ControllerGetVolumeResponse_VolumeStatus{},
+		Status: &csi.ControllerGetVolumeResponse_VolumeStatus{PublishedNodeIds: c.nodesOf(v.ID)},
 	}, nil
 }
 
@@ -193,7 +260,10 @@ func (c *controllerService) ListVolumes(
 	resp := &csi.ListVolumesResponse{}
 	found, resp.NextToken = page.cut(found)
 	for _, v := range found {
-		resp.Entries = append(resp.Entries, &csi.ListVolumesResponse_Entry{Volume: c.toCSI(v)})
+		resp.Entries = append(resp.Entries, &csi.ListVolumesResponse_Entry{
+			Volume: c.toCSI(v),
+			Status: &csi.ListVolumesResponse_VolumeStatus{PublishedNodeIds: c.nodesOf(v.ID)},
+		})
 	}
 
 	return resp, nil

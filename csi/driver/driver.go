@@ -1,6 +1,6 @@
 // Package driver is the CSI 1.13 adapter of packages volume and publish: it checks requests, translates them,
-// and chooses the gRPC code of each error (codes.go). One process serves Identity, Controller and Node, for
-// the volumes of the node that it runs on.
+// and chooses the gRPC code of each error (codes.go). One process serves Identity, Controller,
+// GroupController and Node, for the volumes of the node that it runs on.
 package driver
 
 import (
@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/trivet-node/trivet/csi/attach"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/trace"
@@ -58,13 +59,25 @@ type stager interface {
 	GrowsStaged(volume.Volume) bool
 }
 
+// Attachments are the volumes that are attached to this node. It is an attach.Attachments.
+type Attachments interface {
+	Attach(ctx context.Context, id string, how attach.How) error
+	Detach(ctx context.Context, id string) error
+	Of(id string) (how attach.How, attached bool)
+
+	// Most is how many volumes may be attached at a time; 0: as many as there are.
+	Most() int64
+}
+
 // Config of a Driver.
 type Config struct {
 	NodeID    string // the node's name
 	InlineDir string // where inline volumes are staged, beneath kubelet's directory
 	Version   string
 	Volumes   Volumes
+	Groups    Groups
 	Publisher Publisher
+	Attached  Attachments     // nil: volumes are used without being attached
 	Traces    *trace.Provider // makes spans of the calls; nil: none
 
 	// InlineMost is how many bytes all inline volumes together may have; 0: they are refused.
@@ -75,7 +88,7 @@ type Config struct {
 	Log   *slog.Logger
 }
 
-// Driver serves the three CSI services, each of which is a type of its own.
+// Driver serves four CSI services, each of which is a type of its own.
 type Driver struct {
 	cfg Config
 }
@@ -91,12 +104,19 @@ func New(cfg Config) (*Driver, error) {
 	return &Driver{cfg: cfg}, nil
 }
 
-// Server returns a gRPC server with the three services.
+// Server returns a gRPC server with the services.
 func (d *Driver) Server() *grpc.Server {
-	here := local{node: d.cfg.NodeID, volumes: d.cfg.Volumes, publisher: d.cfg.Publisher}
+	here := local{
+		node:      d.cfg.NodeID,
+		volumes:   d.cfg.Volumes,
+		groups:    d.cfg.Groups,
+		publisher: d.cfg.Publisher,
+		attached:  d.cfg.Attached,
+	}
 	s := grpc.NewServer(append(d.cfg.Traces.ServerOptions(), grpc.UnaryInterceptor(d.observe))...)
 	csi.RegisterIdentityServer(s, &identityService{version: d.cfg.Version})
 	csi.RegisterControllerServer(s, &controllerService{local: here})
+	csi.RegisterGroupControllerServer(s, &groupService{local: here})
 	csi.RegisterNodeServer(s, &nodeService{
 		local:      here,
 		inlineDir:  d.cfg.InlineDir,
@@ -128,11 +148,37 @@ func (d *Driver) observe(
 	return resp, nil
 }
 
-// local is what the controller service and the node service share: the volumes of this node.
+// local is what the controller services and the node service share: the volumes of this node.
 type local struct {
 	node      string
 	volumes   Volumes
+	groups    Groups
 	publisher Publisher
+	attached  Attachments // nil: volumes are used without being attached
+}
+
+// howAttached returns how a volume is attached that is about to be used; volume.ErrNotAttached if it has to
+// be before.
+func (l local) howAttached(id string) (attach.How, error) {
+	if l.attached == nil {
+		return attach.How{}, nil
+	}
+	how, ok := l.attached.Of(id)
+	if !ok {
+		return how, fmt.Errorf("%w: %s", volume.ErrNotAttached, id)
+	}
+	return how, nil
+}
+
+// nodesOf returns the nodes that a volume is attached to.
+func (l local) nodesOf(id string) []string {
+	if l.attached == nil {
+		return nil
+	}
+	if _, ok := l.attached.Of(id); ok {
+		return []string{l.node}
+	}
+	return nil
 }
 
 // get returns a volume. An ID that is not of this driver names none.

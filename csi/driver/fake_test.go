@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/trivet-node/trivet/csi/group"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
 )
@@ -90,6 +91,44 @@ func (f *fakeVolumes) Available(r volume.Request) (int64, error) {
 	return 10 << 30, f.err
 }
 
+// fakeGroups has what it is given.
+type fakeGroups struct {
+	all     []group.Group
+	err     error
+	created []string // name and sources
+	deleted []string
+}
+
+func (f *fakeGroups) Create(_ context.Context, name string, sources []string) (group.Group, error) {
+	f.created = append([]string{name}, sources...)
+	return group.Group{ID: "group-new"}, f.err
+}
+
+func (f *fakeGroups) Delete(_ context.Context, id string) error {
+	f.deleted = append(f.deleted, id)
+	return f.err
+}
+
+func (f *fakeGroups) Get(id string) (group.Group, error) {
+	for _, g := range f.all {
+		if g.ID == id {
+			return g, nil
+		}
+	}
+	return group.Group{}, fmt.Errorf("%w: %s", volume.ErrNotFound, id)
+}
+
+func (f *fakeGroups) Of(snapshot string) string {
+	for _, g := range f.all {
+		for _, s := range g.Snapshots {
+			if s.ID == snapshot {
+				return g.ID
+			}
+		}
+	}
+	return ""
+}
+
 // fakePublisher keeps its calls.
 type fakePublisher struct {
 	calls []string
@@ -137,9 +176,11 @@ func (f *fakePublisher) Stats(id, path string) (volume.Volume, publish.Usage, er
 
 type fixture struct {
 	volumes    *fakeVolumes
+	groups     *fakeGroups
 	publisher  *fakePublisher
 	identity   csi.IdentityClient
 	controller csi.ControllerClient
+	group      csi.GroupControllerClient
 	node       csi.NodeClient
 }
 
@@ -152,23 +193,30 @@ func serve(t *testing.T) *fixture {
 // serveInline is serve with that many bytes for inline volumes.
 func serveInline(t *testing.T, most int64) *fixture {
 	t.Helper()
-	f := &fixture{volumes: &fakeVolumes{}, publisher: &fakePublisher{}}
+	return serveConfig(t, func(c *Config) { c.InlineMost = most })
+}
+
+// serveConfig is serve with a changed configuration.
+func serveConfig(t *testing.T, change func(*Config)) *fixture {
+	t.Helper()
+	f := &fixture{volumes: &fakeVolumes{}, groups: &fakeGroups{}, publisher: &fakePublisher{}}
 	for _, id := range []string{"image", "plain", "raw"} {
 		f.volumes.all = append(f.volumes.all, volume.Volume{
 			Spec: volume.Spec{ID: id, Access: volume.Filesystem, FSType: "xfs"},
 		})
 	}
 
-	d, err := New(Config{
+	config := Config{
 		NodeID:    "a",
 		InlineDir: "/inline",
 		Version:   "test",
 		Volumes:   f.volumes,
+		Groups:    f.groups,
 		Publisher: f.publisher,
 		Log:       slog.New(slog.NewTextHandler(t.Output(), nil)),
-
-		InlineMost: most,
-	})
+	}
+	change(&config)
+	d, err := New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,6 +242,7 @@ func serveInline(t *testing.T, most int64) *fixture {
 
 	f.identity = csi.NewIdentityClient(conn)
 	f.controller = csi.NewControllerClient(conn)
+	f.group = csi.NewGroupControllerClient(conn)
 	f.node = csi.NewNodeClient(conn)
 	return f
 }

@@ -21,7 +21,7 @@ func (s *identityService) GetPluginInfo(
 	return &csi.GetPluginInfoResponse{Name: Name, VendorVersion: s.version}, nil
 }
 
-// GetPluginCapabilities says what callers may expect: a controller service, volumes that can be reached from
+// GetPluginCapabilities says what callers may expect: controller services, volumes that can be reached from
 // some nodes only, and growth of volumes in use.
 func (*identityService) GetPluginCapabilities(
 	context.Context,
@@ -30,6 +30,7 @@ func (*identityService) GetPluginCapabilities(
 	resp := &csi.GetPluginCapabilitiesResponse{}
 	for _, t := range []csi.PluginCapability_Service_Type{
 		csi.PluginCapability_Service_CONTROLLER_SERVICE,
+		csi.PluginCapability_Service_GROUP_CONTROLLER_SERVICE,
 		csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS,
 		csi.PluginCapability_Service_SNAPSHOT_ACCESSIBILITY_CONSTRAINTS,
 	} {

@@ -25,7 +25,11 @@ func (n *nodeService) NodeGetInfo(
 	context.Context,
 	*csi.NodeGetInfoRequest,
 ) (*csi.NodeGetInfoResponse, error) {
-	return &csi.NodeGetInfoResponse{NodeId: n.node, AccessibleTopology: n.topology()}, nil
+	resp := &csi.NodeGetInfoResponse{NodeId: n.node, AccessibleTopology: n.topology()}
+	if n.attached != nil {
+		resp.MaxVolumesPerNode = n.attached.Most()
+	}
+	return resp, nil
 }
 
 // NodeGetCapabilities says which optional calls of the node service are served.
@@ -39,6 +43,7 @@ func (*nodeService) NodeGetCapabilities(
 		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
 		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
 		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+		csi.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP,
 		csi.NodeServiceCapability_RPC_GET_VOLUME_HEALTH,
 		csi.NodeServiceCapability_RPC_GET_STORAGE_HEALTH,
 	} {
@@ -63,6 +68,10 @@ func (n *nodeService) NodeStageVolume(
 		return nil, err
 	}
 	if _, err := n.get(req.GetVolumeId()); err != nil {
+		return nil, err
+	}
+
+	if _, err := n.howAttached(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
 
@@ -112,7 +121,13 @@ func (n *nodeService) NodePublishVolume(
 		return nil, err
 	}
 
-	err = n.publisher.Publish(ctx, req.GetVolumeId(), req.GetTargetPath(), w.use(req.GetReadonly()))
+	how, err := n.howAttached(req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+
+	use := w.use(req.GetReadonly() || how.ReadOnly)
+	err = n.publisher.Publish(ctx, req.GetVolumeId(), req.GetTargetPath(), use)
 	if err != nil {
 		return nil, err
 	}

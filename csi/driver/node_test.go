@@ -255,7 +255,7 @@ func TestIdentity(t *testing.T) {
 	}
 
 	caps, err := f.identity.GetPluginCapabilities(t.Context(), &csi.GetPluginCapabilitiesRequest{})
-	if err != nil || len(caps.GetCapabilities()) != 4 {
+	if err != nil || len(caps.GetCapabilities()) != 5 {
 		t.Errorf("capabilities %v, %v", caps, err)
 	}
 

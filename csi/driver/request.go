@@ -3,6 +3,7 @@ package driver
 import (
 	"cmp"
 	"errors"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,6 +73,7 @@ type wanted struct {
 	options      []string
 	readOnly     bool
 	singleWriter bool
+	group        *int64 // nil: files belong to whom they belong
 }
 
 // servedModes are the access modes of volumes that are on one node.
@@ -138,12 +140,29 @@ func (w *wanted) addMount(m *csi.VolumeCapability_MountVolume) error {
 		return invalid("file system %q; known are btrfs, ext4 and xfs", fs)
 	case fs != "" && w.fsType != "" && fs != w.fsType:
 		return invalid("file systems %s and %s for one volume", w.fsType, fs)
-	case m.GetVolumeMountGroup() != "":
-		return invalid("volume mount group: the driver does not have this capability")
+	}
+
+	if err := w.addGroup(m.GetVolumeMountGroup()); err != nil {
+		return err
 	}
 
 	w.fsType = cmp.Or(w.fsType, fs)
 	w.options = append(w.options, m.GetMountFlags()...)
+	return nil
+}
+
+// addGroup adds the group that files are to belong to, a number; "": none is asked for.
+func (w *wanted) addGroup(group string) error {
+	if group == "" {
+		return nil
+	}
+
+	// The largest number says "no group" to the kernel.
+	gid, err := strconv.ParseUint(group, 10, 32)
+	if err != nil || gid == math.MaxUint32 {
+		return invalid("volume mount group %q, which is not the number of one", group)
+	}
+	w.group = new(int64(gid))
 	return nil
 }
 
@@ -155,6 +174,7 @@ func (w wanted) use(readOnly bool) publish.Use {
 		Options:      w.options,
 		ReadOnly:     readOnly || w.readOnly,
 		SingleWriter: w.singleWriter,
+		Group:        w.group,
 	}
 }
 

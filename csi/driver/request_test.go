@@ -38,6 +38,29 @@ func TestParameters(t *testing.T) {
 	}
 }
 
+func TestMountGroup(t *testing.T) {
+	for group, want := range map[string]*int64{
+		"":           nil,
+		"0":          new(int64(0)),
+		"2000":       new(int64(2000)),
+		"4294967294": new(int64(4294967294)),
+	} {
+		c := mountCapability()
+		c.GetMount().VolumeMountGroup = group
+		w, err := parseCapabilities(c)
+		if err != nil || !reflect.DeepEqual(w.use(false).Group, want) {
+			t.Errorf("group %q: %v, %v", group, w.group, err)
+		}
+	}
+	for _, group := range []string{"users", "-1", "4294967295", "1e3", " 5"} {
+		c := mountCapability()
+		c.GetMount().VolumeMountGroup = group
+		if _, err := parseCapabilities(c); !errors.Is(err, volume.ErrInvalid) {
+			t.Errorf("group %q: %v", group, err)
+		}
+	}
+}
+
 func FuzzParameters(f *testing.F) {
 	f.Add("backend", "image", "nocow", "true")
 	f.Add("csi.storage.k8s.io/fstype", "xfs", "nocow", "")

@@ -47,19 +47,20 @@ func (c *controllerService) CreateSnapshot(
 	return &csi.CreateSnapshotResponse{Snapshot: c.snapshotToCSI(s)}, nil
 }
 
-func (c *controllerService) snapshotToCSI(s volume.Volume) *csi.Snapshot {
+func (l local) snapshotToCSI(s volume.Volume) *csi.Snapshot {
 	return &csi.Snapshot{
 		SnapshotId:         s.ID,
 		SourceVolumeId:     s.Source,
 		SizeBytes:          s.Size,
 		CreationTime:       timestamppb.New(s.Created),
 		ReadyToUse:         s.Damage == nil,
-		AccessibleTopology: []*csi.Topology{c.topology()},
+		AccessibleTopology: []*csi.Topology{l.topology()},
+		GroupSnapshotId:    l.groups.Of(s.ID),
 	}
 }
 
-// DeleteSnapshot deletes a snapshot. An ID that is not one of a snapshot names none, and deleting that is
-// success.
+// DeleteSnapshot deletes a snapshot that belongs to no group. An ID that is not one of a snapshot names none,
+// and deleting that is success.
 func (c *controllerService) DeleteSnapshot(
 	ctx context.Context,
 	req *csi.DeleteSnapshotRequest,
@@ -69,6 +70,10 @@ func (c *controllerService) DeleteSnapshot(
 	}
 	if volume.CheckID(req.GetSnapshotId()) != nil || !volume.IsSnapshotID(req.GetSnapshotId()) {
 		return &csi.DeleteSnapshotResponse{}, nil
+	}
+	if of := c.groups.Of(req.GetSnapshotId()); of != "" {
+		return nil, invalid("snapshot %s belongs to group snapshot %s, with which it is deleted",
+			req.GetSnapshotId(), of)
 	}
 	if err := c.volumes.Delete(ctx, req.GetSnapshotId()); err != nil {
 		return nil, err

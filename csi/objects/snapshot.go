@@ -1,6 +1,7 @@
 package objects
 
 import (
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 
 	"github.com/trivet-node/trivet/internal/kube"
@@ -23,4 +24,16 @@ func SnapshotContents(c *kube.Client) kube.Objects[snapshotv1.VolumeSnapshotCont
 func SnapshotClasses(c *kube.Client) kube.Objects[snapshotv1.VolumeSnapshotClass] {
 	return kube.Of[snapshotv1.VolumeSnapshotClass, snapshotv1.VolumeSnapshotClassList](
 		c, snapshotv1.SchemeGroupVersion, "volumesnapshotclasses")
+}
+
+// GroupSnapshotContents are the VolumeGroupSnapshotContents; see Snapshots.
+func GroupSnapshotContents(c *kube.Client) kube.Objects[groupv1.VolumeGroupSnapshotContent] {
+	return kube.Of[groupv1.VolumeGroupSnapshotContent, groupv1.VolumeGroupSnapshotContentList](
+		c, groupv1.SchemeGroupVersion, "volumegroupsnapshotcontents")
+}
+
+// GroupSnapshotClasses are the VolumeGroupSnapshotClasses.
+func GroupSnapshotClasses(c *kube.Client) kube.Objects[groupv1.VolumeGroupSnapshotClass] {
+	return kube.Of[groupv1.VolumeGroupSnapshotClass, groupv1.VolumeGroupSnapshotClassList](
+		c, groupv1.SchemeGroupVersion, "volumegroupsnapshotclasses")
 }

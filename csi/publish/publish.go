@@ -155,10 +155,13 @@ type Use struct {
 	Options      []string // mount options
 	ReadOnly     bool
 	SingleWriter bool // one target at most
+
+	// Group is what the files of the volume belong to, unless it is read-only; nil: to whom they belong.
+	Group *int64
 }
 
-// check returns ErrInvalid if the volume cannot be used so.
-func (u Use) check(v volume.Volume) error {
+// Check returns ErrInvalid if the volume cannot be used so.
+func (u Use) Check(v volume.Volume) error {
 	switch {
 	case u.Access != v.Access:
 		return fmt.Errorf("%w: volume %s is for %s access, not %s",
@@ -176,7 +179,7 @@ func (p *Publisher) acquire(ctx context.Context, id string, u Use) (volume.Volum
 	if err != nil {
 		return volume.Volume{}, nil, err
 	}
-	if err := u.check(v); err != nil {
+	if err := u.Check(v); err != nil {
 		unlock()
 		return volume.Volume{}, nil, err
 	}

@@ -250,3 +250,58 @@ func TestPathsFromOutsideStayInside(t *testing.T) {
 		n.Remove(left.ID, "pod")
 	}
 }
+
+// The files of a volume belong to the group of who uses it, those that he makes included, and it is not
+// looked through again for the same group.
+func TestFilesBelongToTheGroupOfTheMount(t *testing.T) {
+	n := nodetest.New(t, 1<<30)
+	for _, r := range []volume.Request{
+		{Name: "b", Required: 32 << 20, Backend: "btrfs"},
+		{Name: "x", Required: 320 << 20, Backend: "btrfs", FSType: "xfs"},
+	} {
+		v := n.MustCreate(r)
+		in := func(pod, name string) string { return filepath.Join(n.Target(v.ID, pod), name) }
+		use := func(pod string, group int64, readOnly bool) {
+			t.Helper()
+			u := publish.Use{Access: v.Access, ReadOnly: readOnly, Group: &group}
+			for range 2 {
+				if err := n.Publish(t.Context(), v.ID, n.Target(v.ID, pod), u); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+
+		if err := n.Stage(t.Context(), v.ID, n.StagePath(v.ID), publish.Use{Access: v.Access}); err != nil {
+			t.Fatal(err)
+		}
+		use("one", 2000, false)
+		if err := errors.Join(os.Mkdir(in("one", "d"), 0o750), os.WriteFile(in("one", "d/f"), nil, 0o640),
+			os.Chown(in("one", "d/f"), 1, 7)); err != nil {
+			t.Fatal(err)
+		}
+		checkGroup(t, in("one", "d"), 2000, 0o2750)
+
+		// One who can only read changes nothing, and neither does the same group.
+		use("reader", 3000, true)
+		use("two", 2000, false)
+		checkGroup(t, in("two", "d"), 2000, 0o2750)
+		checkGroup(t, in("two", "d/f"), 7, 0o640)
+
+		use("three", 3000, false)
+		checkGroup(t, in("three", ""), 3000, 0o2775)
+		checkGroup(t, in("three", "d"), 3000, 0o2770)
+		checkGroup(t, in("three", "d/f"), 3000, 0o660)
+		n.Remove(v.ID, "one", "reader", "two", "three")
+	}
+}
+
+func checkGroup(t *testing.T, path string, group, mode uint32) {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Gid != group || st.Mode&0o7777 != mode {
+		t.Errorf("%s has group %d and mode %o, want %d and %o", path, st.Gid, st.Mode&0o7777, group, mode)
+	}
+}

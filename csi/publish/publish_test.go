@@ -100,7 +100,7 @@ func TestUseMustFitTheVolume(t *testing.T) {
 		{Use{Access: volume.Filesystem, FSType: "ext4"}, volume.ErrInvalid},
 		{Use{Access: volume.Block}, volume.ErrInvalid},
 	} {
-		if err := c.use.check(v); !errors.Is(err, c.err) {
+		if err := c.use.Check(v); !errors.Is(err, c.err) {
 			t.Errorf("%+v: %v", c.use, err)
 		}
 	}

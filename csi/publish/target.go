@@ -11,6 +11,7 @@ import (
 
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/fsgroup"
 )
 
 // Publish puts a staged volume on a target, for one pod. Repeating it is success, with another access ("ro",
@@ -45,7 +46,7 @@ func (p *Publisher) Publish(ctx context.Context, id, path string, u Use) error {
 		}
 	}
 
-	err = p.show(v, before.Path, point, u)
+	err = p.show(ctx, v, before.Path, point, u)
 	if err == nil {
 		return nil
 	}
@@ -61,7 +62,13 @@ func (p *Publisher) Publish(ctx context.Context, id, path string, u Use) error {
 }
 
 // show makes a target show what is staged.
-func (p *Publisher) show(v volume.Volume, stagingPath string, point *target.Point, u Use) error {
+func (p *Publisher) show(
+	ctx context.Context,
+	v volume.Volume,
+	stagingPath string,
+	point *target.Point,
+	u Use,
+) error {
 	source, err := p.source(v, stagingPath)
 	if err != nil {
 		return err
@@ -70,6 +77,10 @@ func (p *Publisher) show(v volume.Volume, stagingPath string, point *target.Poin
 
 	options := target.ParseOptions(u.Options)
 	options.ReadOnly = options.ReadOnly || u.ReadOnly
+	if err := giveToGroup(ctx, v, source, options.ReadOnly, u.Group); err != nil {
+		return err
+	}
+
 	state, err := point.State()
 	if err != nil {
 		return err
@@ -95,6 +106,17 @@ func (p *Publisher) show(v volume.Volume, stagingPath string, point *target.Poin
 	defer tree.Close()
 
 	return tree.Attach(point)
+}
+
+// giveToGroup has the files of a volume belong to a group before a pod sees them. It looks at the root
+// directory, which is changed last: if that belongs to the group so does everything else, and what is made in
+// it will (setgid), so that only a change of the group takes time. Others see that, too, if they use the
+// volume; one who can only read changes nothing.
+func giveToGroup(ctx context.Context, v volume.Volume, root *os.File, readOnly bool, group *int64) error {
+	if group == nil || readOnly || v.Access == volume.Block {
+		return nil
+	}
+	return fsgroup.ApplyTo(ctx, root, *group, false, true)
 }
 
 // source opens what is shown to pods: the root directory where it is staged, or the device.

@@ -23,7 +23,7 @@ import (
 // change comes as an event.
 func (s *Snapshotter) claim(ctx context.Context, c *snapshotv1.VolumeSnapshotContent) error {
 	annotations := map[string]any{s.cfg.Local.TopologyKey: s.cfg.Local.Node}
-	if handleIn(c) == "" {
+	if handleIn(c) == "" && !isMember(c) {
 		annotations[annCreating] = "yes"
 	}
 	return s.annotate(ctx, c, annotations)
@@ -122,16 +122,18 @@ func (s *Snapshotter) patchStatus(
 	c *snapshotv1.VolumeSnapshotContent,
 	made *csi.Snapshot,
 ) error {
-	change := map[string]any{
-		"metadata": map[string]any{"uid": c.UID},
-		"status": map[string]any{
-			"snapshotHandle": made.GetSnapshotId(),
-			"creationTime":   made.GetCreationTime().AsTime().UnixNano(),
-			"restoreSize":    made.GetSizeBytes(),
-			"readyToUse":     made.GetReadyToUse(),
-			"error":          nil,
-		},
+	now := map[string]any{
+		"snapshotHandle": made.GetSnapshotId(),
+		"creationTime":   made.GetCreationTime().AsTime().UnixNano(),
+		"restoreSize":    made.GetSizeBytes(),
+		"readyToUse":     made.GetReadyToUse(),
+		"error":          nil,
 	}
+	if made.GetGroupSnapshotId() != "" {
+		now["volumeGroupSnapshotHandle"] = made.GetGroupSnapshotId()
+	}
+
+	change := map[string]any{"metadata": map[string]any{"uid": c.UID}, "status": now}
 	return s.patch(ctx, c, change, "status")
 }
 

@@ -16,6 +16,10 @@ const (
 	// annDeleting is on a content whose VolumeSnapshot is being deleted.
 	annDeleting = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted"
 
+	// annGroup is on a content whose snapshot was made, and is deleted, with others (csi/groupsnapshot). The
+	// snapshot controller writes into the status which it is.
+	annGroup = "groupsnapshot.storage.k8s.io/volumeGroupSnapshotHandle"
+
 	// finalizer keeps a content until its snapshot is deleted.
 	finalizer = "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"
 )
@@ -64,13 +68,20 @@ func decide(f facts) action {
 		return decideDeleted(c)
 	case c.Status == nil || c.Status.SnapshotHandle == nil || c.Status.ReadyToUse == nil ||
 		!*c.Status.ReadyToUse || hasAnnotation(c, annCreating):
-		if c.Spec.Source.VolumeHandle == nil {
-			return find
-		}
-		return create
+		return decideUnready(c)
 	}
 
 	return ignore
+}
+
+func decideUnready(c *snapshotv1.VolumeSnapshotContent) action {
+	switch {
+	case isMember(c) && handleIn(c) == "":
+		return ignore
+	case isMember(c), c.Spec.Source.VolumeHandle == nil:
+		return find
+	}
+	return create
 }
 
 // decideDeleted is decide for a content that somebody has deleted. A VolumeSnapshot that is still there keeps
@@ -82,6 +93,8 @@ func decideDeleted(c *snapshotv1.VolumeSnapshotContent) action {
 		return ignore
 	case !unbound && !hasAnnotation(c, annDeleting):
 		return ignore
+	case isMember(c):
+		return release
 	case c.Spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentDelete:
 		return destroy
 	}
@@ -97,6 +110,11 @@ func handleIn(c *snapshotv1.VolumeSnapshotContent) string {
 		return *c.Spec.Source.SnapshotHandle
 	}
 	return ""
+}
+
+// isMember reports whether the snapshot of a content belongs to a group.
+func isMember(c *snapshotv1.VolumeSnapshotContent) bool {
+	return hasAnnotation(c, annGroup) || c.Status != nil && c.Status.VolumeGroupSnapshotHandle != nil
 }
 
 func hasAnnotation(c *snapshotv1.VolumeSnapshotContent, key string) bool {

@@ -249,3 +249,44 @@ func TestDecide(t *testing.T) {
 		})
 	}
 }
+
+// What the snapshot controller makes for the members of a group is neither made nor deleted here.
+func TestDecideAboutSnapshotsOfGroups(t *testing.T) {
+	member := func(c *snapshotv1.VolumeSnapshotContent) { c.Annotations[annGroup] = "group-1" }
+	here := func(c *snapshotv1.VolumeSnapshotContent) {
+		c.Annotations[csitest.Here.TopologyKey] = csitest.Node
+	}
+	made := func(c *snapshotv1.VolumeSnapshotContent) {
+		c.Status = &snapshotv1.VolumeSnapshotContentStatus{
+			SnapshotHandle: new(snapshot),
+			ReadyToUse:     new(false),
+		}
+	}
+	ready := func(c *snapshotv1.VolumeSnapshotContent) {
+		made(c)
+		c.Status.ReadyToUse = new(true)
+		c.Status.VolumeGroupSnapshotHandle = new("group-1")
+	}
+	deleted := func(c *snapshotv1.VolumeSnapshotContent) {
+		c.DeletionTimestamp = &metav1.Time{Time: csitest.Born}
+		c.Annotations[annDeleting] = "yes"
+	}
+
+	for _, c := range []struct {
+		name    string
+		content *snapshotv1.VolumeSnapshotContent
+		want    action
+	}{
+		{"new", changed(member), claim},
+		{"claimed", changed(member, here), ignore},
+		{"made", changed(member, here, made), find},
+		{"ready", changed(member, here, ready), ignore},
+		{"deleted", changed(member, here, ready, deleted), release},
+		{"deleted, and only the status says so", changed(here, ready, deleted), release},
+	} {
+		f := facts{local: csitest.Here, content: c.content, sourceHere: true}
+		if got := decide(f); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+}

@@ -64,10 +64,17 @@ func (n *Needs) Of(id string) (promise Promise, ok bool) {
 	return promise, ok || len(n.keeps[id]) > 0
 }
 
-// With returns what would be promised if a volume needed that, as far as it differs; first for that volume.
-func (n *Needs) With(id string, need Need) []Promise {
-	before, known := n.needs[id]
-	changed := n.Set(id, need)
+// With returns what would be promised if volumes needed that, each what is at the same place in the other
+// list, as far as it differs; first for the first of them.
+func (n *Needs) With(ids []string, needs []Need) []Promise {
+	var changed []string
+	before := map[string]Need{}
+	for i, id := range ids {
+		if need, known := n.needs[id]; known {
+			before[id] = need
+		}
+		changed = append(changed, n.Set(id, needs[i])...)
+	}
 
 	var all []Promise
 	for i, id := range changed {
@@ -76,10 +83,12 @@ func (n *Needs) With(id string, need Need) []Promise {
 		}
 	}
 
-	if known {
-		n.Set(id, before)
-	} else {
-		n.Remove(id)
+	for _, id := range ids {
+		if need, known := before[id]; known {
+			n.Set(id, need)
+		} else {
+			n.Remove(id)
+		}
 	}
 	return all
 }

@@ -53,7 +53,7 @@ func TestPromisesOfACopyAreThoseThatDiffer(t *testing.T) {
 	p := NewNeeds()
 	p.Set("v", Need{Backend: "pool", Bytes: 100})
 	clone := Need{Backend: "pool", Bytes: 50, Keeps: map[string]int64{"v": 40}}
-	got := p.With("clone", clone)
+	got := p.With([]string{"clone"}, []Need{clone})
 	want := []Promise{
 		{ID: "clone", Backend: "pool", Bytes: 50},
 		{ID: "v", Backend: "pool", Bytes: 140},

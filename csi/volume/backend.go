@@ -61,6 +61,19 @@ type Copier interface {
 	Copy(s, source Spec) (Spec, Origin, error)
 }
 
+// Grouper is a Copier that copies several volumes as they are at one moment.
+type Grouper interface {
+	Copier
+
+	// Keeps returns what a copy of a volume would keep of others if it were made now, by ID.
+	Keeps(source Spec) (map[string]int64, error)
+
+	// CopyAll is Copy for several, each of the source at the same place in the other list, with what all of
+	// them have at one moment. It fails, with ErrUnavailable, if there was none before long. When it fails
+	// some may be there.
+	CopyAll(ctx context.Context, specs, sources []Spec) ([]Spec, []Origin, error)
+}
+
 // Enforcer is a Backend that a pod can lead past the size of its volume for a moment.
 type Enforcer interface {
 	// Enforce makes the size hold for what was done to a volume in use since the last call. It is called

@@ -8,7 +8,12 @@ import (
 	"strings"
 	"time"
 
+<<<<<<< HEAD
 	"github.com/trivet-node/trivet/csi/space"
+=======
+	"golang.org/x/sync/errgroup"
+
+>>>>>>> i15/csigroup
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/keylock"
 )
@@ -139,6 +144,15 @@ func (c *catalog) acquire(ctx context.Context, id string) (r record, unlock func
 	return r, unlock, nil
 }
 
+// unlocks free what is locked.
+type unlocks []func()
+
+func (held *unlocks) all() {
+	for _, unlock := range *held {
+		unlock()
+	}
+}
+
 func (c *catalog) view(r record) Volume {
 	return Volume{
 		Spec:    r.Spec,
@@ -183,4 +197,14 @@ func (c *catalog) changed() {
 	case c.changes <- struct{}{}:
 	default:
 	}
+}
+
+// putAll writes records side by side: they share their syncs.
+func (c *catalog) putAll(records []record) error {
+	var group errgroup.Group
+	group.SetLimit(parallelism)
+	for _, r := range records {
+		group.Go(func() error { return c.records.Put(r.Spec.ID, r) })
+	}
+	return group.Wait()
 }

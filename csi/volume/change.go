@@ -58,7 +58,7 @@ func (s *Store) Grow(ctx context.Context, id string, required, limit int64) (Vol
 func (s *Store) enlarge(before record, size int64) (record, error) {
 	r, id := before, before.Spec.ID
 	r.Spec.Size = size
-	err := s.index.promise(id, r)
+	err := s.index.promise(r)
 	if _, short := errors.AsType[*space.Shortage](err); short {
 		err = fmt.Errorf("%w: %w", ErrSize, err)
 	}

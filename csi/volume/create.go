@@ -1,9 +1,11 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/trivet-node/trivet/csi/space"
@@ -58,17 +60,7 @@ func (c *creation) existing(r Request) (v Volume, found bool, err error) {
 
 // begin makes a volume that does not exist, whose ID is locked.
 func (c *creation) begin(spec Spec, content maker) (Volume, error) {
-	old, known := c.index.get(spec.ID)
-
-	// What lies under the ID is only replaced if a record says that it was never acknowledged.
-	var err error
-	if known {
-		err = c.clearAttempt(spec, old)
-	} else {
-		err = c.checkUnclaimed(spec.ID)
-	}
-
-	if err != nil {
+	if err := c.makeWay(spec); err != nil {
 		return Volume{}, err
 	}
 
@@ -88,6 +80,10 @@ func (c *creation) begin(spec Spec, content maker) (Volume, error) {
 	return c.view(made), nil
 }
 
+<<<<<<< HEAD
+=======
+// intentOf is the first record of a volume.
+>>>>>>> i15/csigroup
 func intentOf(spec Spec) record {
 	return record{
 		Version: versionOf(spec),
@@ -97,6 +93,17 @@ func intentOf(spec Spec) record {
 	}
 }
 
+<<<<<<< HEAD
+=======
+// makeWay takes away what lies under the ID of a new volume, if a record says that it was never acknowledged.
+func (c *creation) makeWay(spec Spec) error {
+	if old, known := c.index.get(spec.ID); known {
+		return c.clearAttempt(spec, old)
+	}
+	return c.checkUnclaimed(spec.ID)
+}
+
+>>>>>>> i15/csigroup
 // checkUnclaimed refuses an ID without a record under which data is kept.
 func (c *creation) checkUnclaimed(id string) error {
 	if err := c.checkNotSetAside(id); err != nil {
@@ -126,16 +133,18 @@ func (c *creation) clearAttempt(spec Spec, old record) error {
 	return backend.Commit()
 }
 
-// promise takes the bytes of a new volume out of what is free.
-func (c *creation) promise(r record) error {
-	err := c.index.promise(r.Spec.ID, r)
+// promise takes the bytes of new volumes out of what is free.
+func (c *creation) promise(records ...record) error {
+	err := c.index.promise(records...)
 	if _, short := errors.AsType[*space.Shortage](err); short {
 		err = fmt.Errorf("%w: %w", ErrFull, err)
 	}
 	if err != nil {
 		return err
 	}
-	c.index.put(r.Spec.ID, r)
+	for _, r := range records {
+		c.index.put(r.Spec.ID, r)
+	}
 	return nil
 }
 
@@ -177,13 +186,17 @@ func (c *creation) make(r record, content maker) (record, error) {
 		}
 	}
 
-	// Where this fails, too, the bytes stay promised until somebody has taken the rest away.
-	if backend.Destroy(id) != nil || backend.Commit() != nil || c.records.Delete(id) != nil {
-		return r, fmt.Errorf("%w (what it left is removed later)", err)
-	}
+	return r, c.undo(backend, id, err)
+}
 
+// undo takes away what a failed creation left. Where this fails, too, the bytes stay promised until somebody
+// has taken the rest away.
+func (c *creation) undo(backend Backend, id string, cause error) error {
+	if backend.Destroy(id) != nil || backend.Commit() != nil || c.records.Delete(id) != nil {
+		return fmt.Errorf("%w (what it left is removed later)", cause)
+	}
 	c.index.drop(id)
-	return r, err
+	return cause
 }
 
 // copy is Create with the content of another volume, or of a snapshot.
@@ -245,6 +258,7 @@ func (c *creation) specOfCopy(r Request, source Spec) (Spec, Copier, error) {
 	return spec, copier, nil
 }
 
+<<<<<<< HEAD
 func (c *creation) fill(ctx context.Context, r Request, fill func(Spec) error) (Volume, error) {
 	spec, err := c.backends.complete(r)
 	if err != nil {
@@ -267,4 +281,148 @@ func (c *creation) fill(ctx context.Context, r Request, fill func(Spec) error) (
 		}
 		return spec, origin, err
 	})
+=======
+// Together makes snapshots of several volumes, with what all of them have at one moment. When it fails, none
+// is left. When the process is killed some may be: who calls it has written down their names.
+func (s *Store) Together(ctx context.Context, requests []Request) ([]Volume, error) {
+	return s.creation.together(ctx, requests)
+}
+
+func (c *creation) together(ctx context.Context, requests []Request) ([]Volume, error) {
+	var held unlocks
+	defer held.all()
+	specs, sources, err := c.lockTogether(ctx, requests, &held)
+	if err != nil {
+		return nil, err
+	}
+
+	backend, err := c.grouperOf(specs)
+	if err != nil {
+		return nil, err
+	}
+
+	intents := make([]record, len(specs))
+	for i := range specs {
+		if err := c.makeWay(specs[i]); err != nil {
+			return nil, err
+		}
+		// What they keep is promised to all of them before any is made.
+		if specs[i].Keeps, err = backend.Keeps(sources[i]); err != nil {
+			return nil, err
+		}
+		intents[i] = intentOf(specs[i])
+	}
+	if err := c.promise(intents...); err != nil {
+		return nil, err
+	}
+
+	made, err := c.makeTogether(ctx, backend, intents, sources)
+	if err != nil {
+		for _, spec := range specs {
+			err = c.undo(c.backends.byName[spec.Backend], spec.ID, err)
+		}
+		return nil, err
+	}
+
+	c.changed()
+	volumes := make([]Volume, len(made))
+	for i, r := range made {
+		c.index.put(r.Spec.ID, r)
+		volumes[i] = c.view(r)
+	}
+	return volumes, nil
+}
+
+// lockTogether locks new snapshots and then the volumes that they are of, and returns both. No two calls wait
+// for each other: what one of them waits for comes later in the order of IDs than what it has.
+func (c *creation) lockTogether(
+	ctx context.Context,
+	requests []Request,
+	held *unlocks,
+) (specs, sources []Spec, err error) {
+	requests = slices.SortedFunc(slices.Values(requests), func(a, b Request) int {
+		return cmp.Compare(a.Source, b.Source)
+	})
+	for i, r := range requests {
+		if i > 0 && r.Source == requests[i-1].Source {
+			return nil, nil, fmt.Errorf("%w: two snapshots of %s", ErrInvalid, r.Source)
+		}
+		unlock, err := c.lock(ctx, r.id())
+		if err != nil {
+			return nil, nil, err
+		}
+		*held = append(*held, unlock)
+		if _, found, _ := c.existing(r); found {
+			return nil, nil, fmt.Errorf("%w: snapshot %s", ErrConflict, r.id())
+		}
+	}
+
+	for _, r := range requests {
+		source, unlock, err := c.acquire(ctx, r.Source)
+		if err != nil {
+			return nil, nil, fmt.Errorf("source: %w", err)
+		}
+		*held = append(*held, unlock)
+		spec, _, err := c.specOfCopy(r, source.Spec)
+		if err != nil {
+			return nil, nil, err
+		}
+		specs, sources = append(specs, spec), append(sources, source.Spec)
+	}
+
+	return specs, sources, nil
+}
+
+// grouperOf returns the backend that holds all of the volumes; ErrInvalid if there is none.
+func (c *creation) grouperOf(specs []Spec) (Grouper, error) {
+	if len(specs) == 0 {
+		return nil, fmt.Errorf("%w: snapshots of no volume", ErrInvalid)
+	}
+	for _, s := range specs {
+		if s.Backend != specs[0].Backend {
+			return nil, fmt.Errorf("%w: snapshots of backends %s and %s are not of one moment",
+				ErrInvalid, specs[0].Backend, s.Backend)
+		}
+	}
+
+	grouper, ok := c.backends.byName[specs[0].Backend].(Grouper)
+	if !ok {
+		return nil, fmt.Errorf("%w: backend %s has no snapshots of one moment", ErrInvalid, specs[0].Backend)
+	}
+	return grouper, nil
+}
+
+// makeTogether creates the content of intended snapshots.
+func (c *creation) makeTogether(
+	ctx context.Context,
+	backend Grouper,
+	intents []record,
+	sources []Spec,
+) ([]record, error) {
+	if err := c.putAll(intents); err != nil {
+		return nil, err
+	}
+
+	specs := make([]Spec, len(intents))
+	for i, r := range intents {
+		specs[i] = r.Spec
+	}
+	specs, origins, err := backend.CopyAll(ctx, specs, sources)
+	if err != nil {
+		return nil, err
+	}
+
+	made, now := slices.Clone(intents), time.Now().UTC().Truncate(time.Second)
+	for i := range made {
+		made[i].Spec, made[i].Origin, made[i].Created = specs[i], origins[i], now
+	}
+	if err := c.promise(made...); err != nil {
+		return nil, err
+	}
+
+	for i := range made {
+		made[i].Phase = ready
+	}
+	return made, c.putAll(made)
+>>>>>>> i15/csigroup
 }

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -119,6 +120,21 @@ func (c copier) Copy(s, source Spec) (Spec, Origin, error) {
 	b.volumes[s.ID] = &fakeVolume{size: s.Size, written: from.written}
 	s.Keeps = map[string]int64{source.ID: source.Size}
 	return s, Origin{Pool: b.name}, b.fail["Copy after"]
+}
+
+func (c copier) Keeps(source Spec) (map[string]int64, error) {
+	return map[string]int64{source.ID: source.Size}, nil
+}
+
+func (c copier) CopyAll(_ context.Context, specs, sources []Spec) ([]Spec, []Origin, error) {
+	made, origins := make([]Spec, len(specs)), make([]Origin, len(specs))
+	for i := range specs {
+		var err error
+		if made[i], origins[i], err = c.Copy(specs[i], sources[i]); err != nil {
+			return nil, nil, err
+		}
+	}
+	return made, origins, nil
 }
 
 func (b *fakeBackend) Recover(s Spec, o Origin) (Origin, error) {

@@ -65,10 +65,17 @@ func (x *index) account(ids []string) {
 	}
 }
 
-// promise makes the promises for a record that is about to be put, or returns a *space.Shortage.
-func (x *index) promise(id string, r record) error {
+// promise makes the promises for records that are about to be put, or returns a *space.Shortage.
+func (x *index) promise(records ...record) error {
+	var ids []string
+	var needs []space.Need
+	for _, r := range records {
+		ids = append(ids, r.Spec.ID)
+		needs = append(needs, r.Spec.need())
+	}
+
 	x.mu.Lock()
-	promises := x.needs.With(id, r.Spec.need())
+	promises := x.needs.With(ids, needs)
 	x.mu.Unlock()
 	return x.ledger.Promise(promises...)
 }

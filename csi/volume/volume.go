@@ -31,6 +31,9 @@ var (
 	ErrNotStaged = errors.New("volume is not staged")
 	ErrDamaged   = errors.New("volume is damaged")
 
+	// ErrNotAttached is for orchestrators that attach volumes before they use them.
+	ErrNotAttached = errors.New("volume is not attached")
+
 	// ErrUnavailable is a failure that ends without anybody's help: it is tried again periodically.
 	ErrUnavailable = errors.New("not available now")
 )

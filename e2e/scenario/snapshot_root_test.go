@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -56,6 +58,93 @@ func TestSnapshotsBecomeVolumes(t *testing.T) {
 	})
 }
 
+// TestGroupSnapshotsAreOfOneMoment has a pod count in two volumes, and restores both from a snapshot of the
+// group, with the snapshot controller of Kubernetes in the cluster, and no sidecar.
+func TestGroupSnapshotsAreOfOneMoment(t *testing.T) {
+	c := open(t)
+	c.snapshotController()
+	for _, name := range []string{"one", "two"} {
+		c.claim(name, "")
+		c.kubectl("label", "pvc", name, "app=counter")
+	}
+	c.podWithClaims("counter", []string{"one", "two"}, `n=1; while :; do
+		echo $n >>/data/one/n; sync; echo $n >>/data/two/n; sync; n=$((n+1)); touch /n/counts; done`)
+	c.awaitReady(2*time.Minute, "counter")
+	c.eventually(time.Minute, "the pod counts", func() error {
+		_, err := c.try("exec", "counter", "--", "test", "-e", "/n/counts")
+		return err
+	})
+
+	c.apply(`{"apiVersion": "groupsnapshot.storage.k8s.io/v1", "kind": "VolumeGroupSnapshot",
+		"metadata": {"name": "group"}, "spec": {"volumeGroupSnapshotClassName": "trivet",
+		"source": {"selector": {"matchLabels": {"app": "counter"}}}}}`)
+	const ready = "--for=jsonpath={.status.readyToUse}=true"
+	c.kubectl("wait", "volumegroupsnapshot/group", ready, "--timeout=60s")
+
+	// The controller makes a VolumeSnapshot for each volume.
+	for _, claim := range []string{"one", "two"} {
+		var snapshot string
+		c.eventually(time.Minute, "the snapshot of "+claim, func() error {
+			snapshot = c.kubectl("get", "volumesnapshots", "-o", fmt.Sprintf(
+				`jsonpath={.items[?(@.spec.source.persistentVolumeClaimName==%q)].metadata.name}`, claim))
+			if snapshot == "" {
+				return errors.New("there is none")
+			}
+			return nil
+		})
+		c.kubectl("wait", "volumesnapshot/"+snapshot, ready, "--timeout=60s")
+		c.claim("restored-"+claim, fmt.Sprintf(`"dataSource": {"apiGroup": "snapshot.storage.k8s.io",
+			"kind": "VolumeSnapshot", "name": %q},`, snapshot))
+	}
+
+	c.podWithClaims("reader", []string{"restored-one", "restored-two"}, "sleep 3600 & wait")
+	c.awaitReady(2*time.Minute, "reader")
+	one := c.number("reader", "/data/restored-one/n")
+	two := c.number("reader", "/data/restored-two/n")
+	if one != two && one != two+1 {
+		t.Errorf("the volumes were at %d and %d", one, two)
+	}
+
+	c.kubectl("delete", "volumegroupsnapshot", "group", "--wait", "--timeout=60s")
+	c.eventually(time.Minute, "the contents are gone", func() error {
+		left := c.kubectl("get", "volumegroupsnapshotcontents,volumesnapshotcontents", "-o", "name")
+		if left != "" {
+			return errors.New(left)
+		}
+		return nil
+	})
+}
+
+// number returns the last number that a file of a pod holds.
+func (c *cluster) number(pod, path string) int {
+	c.t.Helper()
+	numbers := strings.Fields(c.kubectl("exec", pod, "--", "cat", path))
+	if len(numbers) == 0 {
+		return 0
+	}
+	n, err := strconv.Atoi(numbers[len(numbers)-1])
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return n
+}
+
+// podWithClaims is podWithClaim with several volumes, each at /data/CLAIM.
+func (c *cluster) podWithClaims(name string, claims []string, script string) {
+	c.t.Helper()
+	var volumes, mounts strings.Builder
+	for _, claim := range claims {
+		fmt.Fprintf(&volumes, `, {"name": %q, "persistentVolumeClaim": {"claimName": %q}}`, claim, claim)
+		fmt.Fprintf(&mounts, `, {"name": %q, "mountPath": "/data/%s"}`, claim, claim)
+	}
+	const pod = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": %q}, "spec": {
+		"nodeSelector": {"kubernetes.io/hostname": %q}, "terminationGracePeriodSeconds": 2,
+		"volumes": [{"name": "n", "emptyDir": {}}%s],
+		"containers": [{"name": "c", "image": "docker.io/trivet/demo:1", "command": ["sh", "-c", %q],
+		"volumeMounts": [{"name": "n", "mountPath": "/n"}%s]}]}}`
+	c.apply(fmt.Sprintf(pod, name, c.node, volumes.String(), "trap 'exit 0' TERM; "+script, mounts.String()))
+}
+
 // claim asks for a volume of the default class; source is a field with what it is to begin with, or "".
 func (c *cluster) claim(name, source string) {
 	c.t.Helper()
@@ -85,19 +174,21 @@ func (c *cluster) snapshotController() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	class, err := os.ReadFile(filepath.Join(c.root, "deploy", "csi", "snapshots", "volumesnapshotclass.yaml"))
-	if err != nil {
-		c.t.Fatal(err)
-	}
 
 	c.apply(string(kinds))
-	c.kubectl("wait", "--for=condition=Established", "--timeout=60s",
-		"crd/volumesnapshots.snapshot.storage.k8s.io", "crd/volumesnapshotclasses.snapshot.storage.k8s.io",
-		"crd/volumesnapshotcontents.snapshot.storage.k8s.io")
-	c.apply(string(class))
+	for _, kind := range []string{"snapshots", "snapshotclasses", "snapshotcontents"} {
+		c.kubectl("wait", "--for=condition=Established", "--timeout=60s",
+			"crd/volume"+kind+".snapshot.storage.k8s.io",
+			"crd/volumegroup"+kind+".groupsnapshot.storage.k8s.io")
+	}
+	deploy := filepath.Join(c.root, "deploy", "csi")
+	for _, classes := range []string{"snapshots", "groupsnapshots"} {
+		c.kubectl("apply", "-f", filepath.Join(deploy, classes))
+	}
 
 	cmd := exec.Command(filepath.Join(bin, "snapshot-controller"),
-		"--kubeconfig="+filepath.Join(c.dir, "kubeconfig"), "--leader-election=false")
+		"--kubeconfig="+filepath.Join(c.dir, "kubeconfig"), "--leader-election=false",
+		"--feature-gates=CSIVolumeGroupSnapshot=true")
 	cmd.Stderr = c.t.Output()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -106,7 +197,7 @@ func (c *cluster) snapshotController() {
 
 	c.t.Cleanup(func() {
 		// The namespace's snapshots need it to go.
-		c.kubectl("delete", "volumesnapshots", "--all", "--timeout=60s")
+		c.kubectl("delete", "volumegroupsnapshots,volumesnapshots", "--all", "--timeout=60s")
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})

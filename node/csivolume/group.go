@@ -10,7 +10,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 
-	"github.com/trivet-node/trivet/node/fsgroup"
+	"github.com/trivet-node/trivet/internal/fsgroup"
 	"github.com/trivet-node/trivet/node/podspec"
 )
 

@@ -15,9 +15,9 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/trivet-node/trivet/internal/fsgroup"
 	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/internal/projectquota"
-	"github.com/trivet-node/trivet/node/fsgroup"
 	"github.com/trivet-node/trivet/node/podspec"
 )
 

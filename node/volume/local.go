@@ -3,7 +3,7 @@ package volume
 import (
 	"context"
 
-	"github.com/trivet-node/trivet/node/fsgroup"
+	"github.com/trivet-node/trivet/internal/fsgroup"
 	"github.com/trivet-node/trivet/node/localvolume"
 	"github.com/trivet-node/trivet/node/podspec"
 )

@@ -16,6 +16,7 @@ import (
 
 	"github.com/trivet-node/trivet/csi/capacity"
 	"github.com/trivet-node/trivet/csi/driver"
+	"github.com/trivet-node/trivet/csi/groupsnapshot"
 	"github.com/trivet-node/trivet/csi/objects"
 	"github.com/trivet-node/trivet/csi/provision"
 	"github.com/trivet-node/trivet/csi/resize"
@@ -38,6 +39,7 @@ type controllers struct {
 	resizer     *resize.Resizer
 	capacities  *capacity.Publisher
 	snapshotter *snapshot.Snapshotter
+	groups      *groupsnapshot.Snapshotter
 }
 
 // newControllers returns nil where there are no credentials for the Kubernetes API.
@@ -115,6 +117,7 @@ func connectControllers(
 	})
 
 	c.snapshotter = c.newSnapshotter(client, local)
+	c.groups = c.newGroupSnapshotter(client, local)
 	c.capacities = capacity.New(capacity.Config{
 		Local:   local,
 		Objects: c.objects,
@@ -133,6 +136,20 @@ func (c *controllers) newSnapshotter(client *kube.Client, local objects.Local) *
 		Objects: c.objects,
 		Client:  client,
 		CSI:     csi.NewControllerClient(c.driver),
+		Events:  c.events,
+		Log:     c.log,
+	})
+}
+
+func (c *controllers) newGroupSnapshotter(
+	client *kube.Client,
+	local objects.Local,
+) *groupsnapshot.Snapshotter {
+	return groupsnapshot.New(groupsnapshot.Config{
+		Local:   local,
+		Objects: c.objects,
+		Client:  client,
+		CSI:     csi.NewGroupControllerClient(c.driver),
 		Events:  c.events,
 		Log:     c.log,
 	})
@@ -176,6 +193,7 @@ func (c *controllers) run(ctx context.Context) error {
 		group.Go(func() { c.resizer.Run(ctx) })
 		group.Go(func() { c.capacities.Run(ctx) })
 		group.Go(func() { c.snapshotter.Run(ctx) })
+		group.Go(func() { c.groups.Run(ctx) })
 	}
 
 	group.Wait()

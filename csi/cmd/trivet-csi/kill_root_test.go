@@ -175,7 +175,7 @@ func (p *process) nothingLeft() {
 		p.t.Errorf("mounts left: %v, %v", left, err)
 	}
 
-	for _, dir := range []string{"data/volumes", "data/images", "run/staged"} {
+	for _, dir := range []string{"data/volumes", "data/images", "data/groups", "run/staged"} {
 		entries, err := os.ReadDir(filepath.Join(p.dir, dir))
 		if err != nil || len(entries) > 0 {
 			p.t.Errorf("left in %s: %v, %v", dir, entries, err)

@@ -39,6 +39,7 @@ type options struct {
 	poolSize        int64  // bytes; 0: chosen by the size of the disk
 	reserve         int64  // bytes; 0: likewise
 	inlineMost      int64  // bytes of all inline volumes; 0: they are refused
+	attachMost      int64  // volumes that are attached at a time; 0: they are used without
 	tracing         string // where spans go; "": none are made
 	metrics         string // where metrics are served; "": nowhere
 	probe           bool   // ask a running driver, and end
@@ -59,6 +60,9 @@ func parse(env *program.Env) (options, error) {
 		"space of the disk that volumes never get (default: 5% of the disk, at most 2Gi)")
 	inlineMost := fs.String("inline-most", "0",
 		"how many bytes all inline volumes of pods together may have, e.g. 10Gi; 0 refuses them")
+	fs.Int64Var(&o.attachMost, "attach-most", 0,
+		"how many volumes may be attached at a time, for orchestrators that attach them before they use them"+
+			" (ControllerPublishVolume); 0: volumes are used without being attached")
 	fs.StringVar(&o.tracing, "tracing-endpoint", "",
 		"host:port or unix:///path of an OTLP receiver (gRPC) of spans of calls that are traced; \"\": none")
 	fs.StringVar(&o.metrics, metric.Flag, "", metric.Usage)
@@ -68,6 +72,9 @@ func parse(env *program.Env) (options, error) {
 		return o, err
 	}
 
+	if o.attachMost < 0 {
+		return o, &program.UsageError{Err: fmt.Errorf("--attach-most is %d", o.attachMost)}
+	}
 	if fs.NArg() > 0 {
 		return o, &program.UsageError{Err: fmt.Errorf("unexpected argument %q", fs.Arg(0))}
 	}

@@ -51,18 +51,7 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 		return err
 	}
 
-	d, err := driver.New(driver.Config{
-		NodeID:    o.nodeName,
-		InlineDir: filepath.Join(o.kubeletDir, "plugins", driver.Name, "inline"),
-		Version:   program.Version,
-		Volumes:   store.volumes,
-		Publisher: store.publisher,
-		Traces:    traces,
-		Calls:     metrics.Calls.Observe,
-		Log:       log,
-
-		InlineMost: o.inlineMost,
-	})
+	d, err := newDriver(log, o, store, metrics, traces)
 	if err != nil {
 		return &program.UsageError{Err: err}
 	}
@@ -81,6 +70,33 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 
 		supervisor: env.Supervisor,
 	})
+}
+
+// newDriver makes what serves CSI.
+func newDriver(
+	log *slog.Logger,
+	o options,
+	store *storage,
+	metrics *daemonmetric.Set,
+	traces *trace.Provider,
+) (*driver.Driver, error) {
+	config := driver.Config{
+		NodeID:    o.nodeName,
+		InlineDir: filepath.Join(o.kubeletDir, "plugins", driver.Name, "inline"),
+		Version:   program.Version,
+		Volumes:   store.volumes,
+		Groups:    store.groups,
+		Publisher: store.publisher,
+		Traces:    traces,
+		Calls:     metrics.Calls.Observe,
+		Log:       log,
+
+		InlineMost: o.inlineMost,
+	}
+	if store.attached != nil {
+		config.Attached = store.attached
+	}
+	return driver.New(config)
 }
 
 // parts are what runs.

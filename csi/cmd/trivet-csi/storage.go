@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/attach"
+	"github.com/trivet-node/trivet/csi/group"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/csi/target"
@@ -27,6 +29,8 @@ type storage struct {
 	targets   *target.Root
 	backends  backends
 	volumes   *volume.Store
+	groups    *group.Groups
+	attached  *attach.Attachments // nil: volumes are used without being attached
 	publisher *publish.Publisher
 }
 
@@ -57,6 +61,12 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (s *storage, 
 		return nil, err
 	}
 	if err := s.openVolumes(log, o); err != nil {
+		return nil, err
+	}
+	if err := s.openGroups(ctx, log, o); err != nil {
+		return nil, err
+	}
+	if err := s.openAttached(log, o); err != nil {
 		return nil, err
 	}
 	if err := s.openPublisher(log, o); err != nil {
@@ -112,6 +122,37 @@ func (s *storage) openVolumes(log *slog.Logger, o options) error {
 		}
 	})
 
+	return nil
+}
+
+func (s *storage) openGroups(ctx context.Context, log *slog.Logger, o options) error {
+	groups, report, err := group.Open(ctx, filepath.Join(o.dataDir, "groups"), s.volumes)
+	if err != nil {
+		return err
+	}
+
+	s.groups = groups
+
+	logUnreadable(log, report.Unreadable)
+	for _, id := range report.Removed {
+		log.Info("removed a group snapshot whose making or deleting was cut short", "group", id)
+	}
+	for id, err := range report.Stuck {
+		log.Error("group snapshot cannot be used", "group", id, "err", err)
+	}
+	return nil
+}
+
+func (s *storage) openAttached(log *slog.Logger, o options) error {
+	if o.attachMost == 0 {
+		return nil
+	}
+	attached, unreadable, err := attach.Open(filepath.Join(o.dataDir, "attached"), o.attachMost)
+	if err != nil {
+		return err
+	}
+	s.attached = attached
+	logUnreadable(log, unreadable)
 	return nil
 }
 

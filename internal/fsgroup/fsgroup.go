@@ -7,6 +7,7 @@ package fsgroup
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -27,27 +28,33 @@ func Apply(ctx context.Context, root string, gid int64, onlyRead, onMismatch boo
 	if err != nil {
 		return fmt.Errorf("open volume %s: %w", root, err)
 	}
-	defer unix.Close(fd)
+	f := os.NewFile(uintptr(fd), root)
+	defer f.Close()
+	return ApplyTo(ctx, f, gid, onlyRead, onMismatch)
+}
 
+// ApplyTo is Apply for an open root directory.
+func ApplyTo(ctx context.Context, root *os.File, gid int64, onlyRead, onMismatch bool) error {
 	t := tree{gid: int(gid), mask: writable}
 	if onlyRead {
 		t.mask = readOnly
 	}
 
+	fd := int(root.Fd())
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return fmt.Errorf("stat volume %s: %w", root, err)
+		return fmt.Errorf("stat volume %s: %w", root.Name(), err)
 	}
 	if onMismatch && t.isRight(&st) {
 		return nil
 	}
 
-	err = t.below(ctx, fd, &st)
+	err := t.below(ctx, fd, &st)
 	if err == nil {
 		err = t.apply(fd, &st)
 	}
 	if err != nil {
-		return fmt.Errorf("give volume %s to group %d: %w", root, gid, err)
+		return fmt.Errorf("give volume %s to group %d: %w", root.Name(), gid, err)
 	}
 
 	return nil

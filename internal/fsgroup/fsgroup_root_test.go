@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/internal/fsgroup"
 	"github.com/trivet-node/trivet/internal/testenv"
-	"github.com/trivet-node/trivet/node/fsgroup"
 )
 
 const gid = 4321
