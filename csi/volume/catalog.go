@@ -8,12 +8,9 @@ import (
 	"strings"
 	"time"
 
-<<<<<<< HEAD
-	"github.com/trivet-node/trivet/csi/space"
-=======
 	"golang.org/x/sync/errgroup"
 
->>>>>>> i15/csigroup
+	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/keylock"
 )

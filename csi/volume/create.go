@@ -80,10 +80,7 @@ func (c *creation) begin(spec Spec, content maker) (Volume, error) {
 	return c.view(made), nil
 }
 
-<<<<<<< HEAD
-=======
 // intentOf is the first record of a volume.
->>>>>>> i15/csigroup
 func intentOf(spec Spec) record {
 	return record{
 		Version: versionOf(spec),
@@ -93,8 +90,6 @@ func intentOf(spec Spec) record {
 	}
 }
 
-<<<<<<< HEAD
-=======
 // makeWay takes away what lies under the ID of a new volume, if a record says that it was never acknowledged.
 func (c *creation) makeWay(spec Spec) error {
 	if old, known := c.index.get(spec.ID); known {
@@ -103,7 +98,6 @@ func (c *creation) makeWay(spec Spec) error {
 	return c.checkUnclaimed(spec.ID)
 }
 
->>>>>>> i15/csigroup
 // checkUnclaimed refuses an ID without a record under which data is kept.
 func (c *creation) checkUnclaimed(id string) error {
 	if err := c.checkNotSetAside(id); err != nil {
@@ -258,7 +252,6 @@ func (c *creation) specOfCopy(r Request, source Spec) (Spec, Copier, error) {
 	return spec, copier, nil
 }
 
-<<<<<<< HEAD
 func (c *creation) fill(ctx context.Context, r Request, fill func(Spec) error) (Volume, error) {
 	spec, err := c.backends.complete(r)
 	if err != nil {
@@ -281,7 +274,8 @@ func (c *creation) fill(ctx context.Context, r Request, fill func(Spec) error) (
 		}
 		return spec, origin, err
 	})
-=======
+}
+
 // Together makes snapshots of several volumes, with what all of them have at one moment. When it fails, none
 // is left. When the process is killed some may be: who calls it has written down their names.
 func (s *Store) Together(ctx context.Context, requests []Request) ([]Volume, error) {
@@ -424,5 +418,4 @@ func (c *creation) makeTogether(
 		made[i].Phase = ready
 	}
 	return made, c.putAll(made)
->>>>>>> i15/csigroup
 }
