@@ -20,7 +20,12 @@ const about = `trivet-netd is the network daemon of a Kubernetes node. It watche
 the network configuration that makes the container runtime use the CNI plugin trivet-cni with the
 node's own pod CIDRs, once the plugin says that it can serve, and keeps a route to the pods of every
 other node: directly to a node on the same network, and through a tunnel (VXLAN) to one behind a
-router.`
+router. "trivet-netd doctor", with the same flags, says what is wrong.`
+
+const aboutDoctor = `trivet-netd doctor says what is wrong with the network of this node, one finding a line: what
+the kernel lacks, what differs between the cluster and the node, and what pods that have ended left
+behind. It changes nothing, and ends with status 1 if something is wrong. Give it the flags that
+trivet-netd has on this node.`
 
 // The texts of flags that take more than a line.
 const (
@@ -69,7 +74,7 @@ type options struct {
 	cleanup     bool
 }
 
-func parse(env *program.Env) (options, error) {
+func parse(env *program.Env, about string) (options, error) {
 	var o options
 	var clusterCIDR, serviceCIDR, mode string
 	var port uint

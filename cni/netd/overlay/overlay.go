@@ -202,6 +202,21 @@ func (o *Outcome) remove(kernel *rtnl.Conn, name string) error {
 	return nil
 }
 
+// Routes returns the routes through the tunnels that there are.
+func (o Overlay) Routes(kernel *rtnl.Conn, wanted []Tunnel) (all []rtnl.Route, err error) {
+	for _, t := range wanted {
+		link, err := kernel.LinkByName(t.name())
+		if netlink.IsNotExist(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, t.routes(link.Index)...)
+	}
+	return all, nil
+}
+
 // Watch calls changed when neighbours or forwarding entries of a tunnel may have changed, in the network
 // namespace of the calling thread, until ctx ends.
 func Watch(ctx context.Context, changed func()) error {
