@@ -28,6 +28,7 @@ type cluster struct {
 	node      string // where the pods of the test go
 	agent     string // daemon names
 	cri       string
+	cni       string
 	monitor   bool // there is a trivet-monitor
 }
 
@@ -59,7 +60,7 @@ func open(t *testing.T) *cluster {
 	}
 
 	var plan struct {
-		Nodes []struct{ Name, Agent, CRI string }
+		Nodes []struct{ Name, Agent, CRI, CNI string }
 	}
 	if err := json.Unmarshal(data, &plan); err != nil {
 		t.Fatal(err)
@@ -67,7 +68,7 @@ func open(t *testing.T) *cluster {
 
 	first := plan.Nodes[0]
 	c.node = first.Name
-	c.agent, c.cri = first.Agent, first.CRI
+	c.agent, c.cri, c.cni = first.Agent, first.CRI, first.CNI
 	if c.agent == "trivet" {
 		c.agent = "trivet-node"
 	}
