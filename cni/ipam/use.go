@@ -73,9 +73,14 @@ type Reservation struct {
 	Owner   Owner
 }
 
-// Reservations lists the addresses that are taken, in order. It takes no lock, and changes nothing.
-func (p *Pool) Reservations() (all []Reservation, err error) {
+// Reservations lists the addresses that are taken, in order. A pool that was never used has none. It takes no
+// lock, and changes nothing.
+func (l Location) Reservations() (all []Reservation, err error) {
+	p := &Pool{dir: l.dir()}
 	names, err := p.names()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	for _, name := range names {
 		a, notAddress := netip.ParseAddr(name)
 		if notAddress != nil {

@@ -54,7 +54,12 @@ func Examine(ctx context.Context, api kube.Config, cfg Config) ([]doctor.Finding
 }
 
 func (x *examination) add(level doctor.Level, object, what, do string) {
-	x.found = append(x.found, doctor.Finding{Level: level, Object: object, What: what, Do: do})
+	x.found = append(x.found, doctor.Finding{
+		Level:  level,
+		Object: object,
+		What:   what,
+		Do:     do,
+	})
 }
 
 // wrong adds what err says, unless it is nil.
@@ -149,7 +154,8 @@ func (x *examination) compare(ctx context.Context, api kube.Config) error {
 	for c.Waiting() != nil {
 		select {
 		case <-ctx.Done():
-			x.add(doctor.Wrong, "API server", c.Waiting().Error(), "routes and tunnels are not compared without it")
+			const do = "routes and tunnels are not compared without it"
+			x.add(doctor.Wrong, "API server", c.Waiting().Error(), do)
 			return nil
 		case <-changed:
 		}

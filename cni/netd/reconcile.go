@@ -142,7 +142,8 @@ func (c Config) plan(
 	return routing.NewPlan(situation), mtu, nil
 }
 
-// addresses returns those of this node, but for its ends of tunnels: they follow what is decided by the others.
+// addresses returns those of this node, but for its ends of tunnels: they follow what is decided by the
+// others.
 func addresses(kernel *rtnl.Conn) ([]rtnl.InterfaceAddress, error) {
 	tunnels, err := overlay.Interfaces(kernel)
 	if err != nil {

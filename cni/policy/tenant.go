@@ -28,7 +28,7 @@ const (
 
 const (
 	tooMuch     = "the policies of its namespace need too much"
-	tooMuchHere = "the policies of this node need too much, and those of its namespace more than an equal part"
+	tooMuchHere = "the policies of this node need too much, and its namespace more than an equal part"
 	tooMany     = "the policies of its namespace lead to too many addresses"
 	tooManyHere = "the policies of this node lead to too many addresses, and those of its namespace to most"
 )

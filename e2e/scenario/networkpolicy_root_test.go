@@ -8,22 +8,24 @@ import (
 	"time"
 )
 
-// server takes connections on port 8080, one after the other, and what comes in by port 9000 is in /n/stream.
-const server = `while :; do nc -l -p 9000 >>/n/stream; done & httpd -f -p 8080 -h /n & while :; do sleep 1; done`
+// server takes connections on port 8080, and what comes in by port 9000 is in /n/stream.
+const server = `while :; do nc -l -p 9000 >>/n/stream; done &
+	httpd -f -p 8080 -h /n & while :; do sleep 1; done`
 
-// knock tries to connect to port 8080 of an address again and again, from its first instruction on. It notes
-// each attempt, and each that succeeds.
-const knock = `while :; do if nc -z -w 1 %[1]s 8080; then echo >>/n/passed; fi; echo >>/n/tried; sleep 0.2; done`
+// knock tries to connect to port 8080 of an address every 0.2 s, from its first instruction on. It notes each
+// attempt, and each that succeeds.
+const knock = `while :; do
+	if nc -z -w 1 %[1]s 8080; then echo >>/n/passed; fi; echo >>/n/tried; sleep 0.2; done`
 
 // stream does so as well, and beside that sends to port 9000 through one connection.
 const stream = `(while :; do echo tick; sleep 0.2; done | nc %[1]s 9000) & ` + knock
 
 // denial isolates all pods of a namespace; allowance lets pods with a label reach the server.
 const (
-	denial = `{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "deny"},
-		"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}`
-	allowance = `{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "allow"},
-		"spec": {"podSelector": {}, "policyTypes": ["Ingress"],
+	denial = `{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+		"metadata": {"name": "deny"}, "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}`
+	allowance = `{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+		"metadata": {"name": "allow"}, "spec": {"podSelector": {}, "policyTypes": ["Ingress"],
 		"ingress": [{"from": [{"podSelector": {"matchLabels": {"role": "friend"}}}]}]}}`
 )
 

@@ -17,8 +17,8 @@ import (
 const (
 	// patience is how long the API server may take to answer.
 	patience = 10 * time.Second
-	// secondLook is after how long what is wrong is looked at again: a daemon that runs may be about to repair
-	// it, and a pod about to come or go.
+	// secondLook is after how long what is wrong is looked at again: a daemon that runs may be about to
+	// repair it, and a pod about to come or go.
 	secondLook = 2 * time.Second
 )
 

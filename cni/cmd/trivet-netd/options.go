@@ -22,10 +22,10 @@ node's own pod CIDRs, once the plugin says that it can serve, and keeps a route 
 other node: directly to a node on the same network, and through a tunnel (VXLAN) to one behind a
 router. "trivet-netd doctor", with the same flags, says what is wrong.`
 
-const aboutDoctor = `trivet-netd doctor says what is wrong with the network of this node, one finding a line: what
-the kernel lacks, what differs between the cluster and the node, and what pods that have ended left
-behind. It changes nothing, and ends with status 1 if something is wrong. Give it the flags that
-trivet-netd has on this node.`
+const aboutDoctor = `trivet-netd doctor says what is wrong with the network of this node, one finding
+a line: what the kernel lacks, what differs between the cluster and the node, and what pods that
+have ended left behind. It changes nothing, and ends with status 1 if something is wrong. Give it
+the flags that trivet-netd has on this node.`
 
 // The texts of flags that take more than a line.
 const (

@@ -1,6 +1,6 @@
-// Package doctor says what is wrong with the network of a node, and what a person should do about it: what the
-// kernel lacks, and what pods that have ended left behind. It changes nothing. What differs between the cluster
-// and the node is for package netd to say, which decides how it should be.
+// Package doctor says what is wrong with the network of a node, and what a person should do about it: what
+// the kernel lacks, and what pods that have ended left behind. It changes nothing. What differs between the
+// cluster and the node is for package netd to say, which decides how it should be.
 package doctor
 
 import (

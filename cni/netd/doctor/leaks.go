@@ -14,9 +14,6 @@ import (
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
-// collected is what to do about what a pod has left.
-const collected = "the runtime's DEL or GC of this attachment removes it"
-
 // Leaks says what attachments have left that have no interface any more: addresses, host ports and records.
 // Somebody else's ports on the bridge may be those of a plugin that was here before, whose attachments cannot
 // be told from ones that are gone: then it is a note.
@@ -33,7 +30,7 @@ func Leaks(kernel *rtnl.Conn, n *conf.Network) (found []Finding, err error) {
 		return nil, err
 	}
 
-	reservations, err := pool.Reservations()
+	reservations, err := location.Reservations()
 	alive := map[string]bool{}
 	for _, r := range reservations {
 		if bridge.IsAttached(kernel, n.Bridge.Network, r.Owner) {
@@ -41,7 +38,7 @@ func Leaks(kernel *rtnl.Conn, n *conf.Network) (found []Finding, err error) {
 			continue
 		}
 		what := fmt.Sprintf("it is reserved for %s, which has no interface", r.Owner)
-		found = append(found, Finding{level, "address " + r.Address.String(), what, collected})
+		found = append(found, left(level, "address "+r.Address.String(), what))
 	}
 
 	records, e := (hold.Network{Name: n.Bridge.Network, Pool: pool}).Records()
@@ -50,7 +47,7 @@ func Leaks(kernel *rtnl.Conn, n *conf.Network) (found []Finding, err error) {
 		if !bridge.IsAttached(kernel, n.Bridge.Network, r.Owner) {
 			object := fmt.Sprintf("pod %s/%s", r.Namespace, r.Pod)
 			what := fmt.Sprintf("it is on record for %s, which has no interface", r.Owner)
-			found = append(found, Finding{level, object, what, collected})
+			found = append(found, left(level, object, what))
 		}
 	}
 
@@ -58,10 +55,19 @@ func Leaks(kernel *rtnl.Conn, n *conf.Network) (found []Finding, err error) {
 	for _, owner := range owners {
 		if !alive[owner] {
 			what := fmt.Sprintf("%s is published, and has no interface", owner)
-			found = append(found, Finding{level, "host port", what, collected})
+			found = append(found, left(level, "host port", what))
 		}
 	}
 	return found, errors.Join(err, e)
+}
+
+func left(level Level, object, what string) Finding {
+	return Finding{
+		Level:  level,
+		Object: object,
+		What:   what,
+		Do:     "the runtime's DEL or GC of this attachment removes it",
+	}
 }
 
 func levelOfLeaks(kernel *rtnl.Conn, c bridge.Config) (Level, error) {
@@ -98,8 +104,11 @@ const fewAddresses = 0.05
 func Pool(location ipam.Location, sets []ipam.Set) (found []Finding, err error) {
 	uses, err := location.Uses(sets)
 	for _, u := range uses {
-		f := Finding{OK, "addresses of " + u.Range.Subnet.String(),
-			fmt.Sprintf("%d of %.0f are taken", u.Taken, u.Total), ""}
+		f := Finding{
+			Level:  OK,
+			Object: "addresses of " + u.Range.Subnet.String(),
+			What:   fmt.Sprintf("%d of %.0f are taken", u.Taken, u.Total),
+		}
 		if left := u.Total - float64(u.Taken); left < max(1, fewAddresses*u.Total) {
 			f.Level = Wrong
 			f.Do = "give the node a larger pod CIDR, or fewer pods"

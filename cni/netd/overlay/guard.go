@@ -16,9 +16,9 @@ import (
 	"github.com/trivet-node/trivet/cni/nft"
 )
 
-// A packet out of a tunnel may have any source, and VXLAN has no proof of who sent it. So the guard drops what
-// does not come from a node to which there is a tunnel: packets of strangers to this node, and those of pods
-// to any node, which masquerading would give the address of this one.
+// A packet out of a tunnel may have any source, and VXLAN has no proof of who sent it. So the guard drops
+// what does not come from a node to which there is a tunnel: packets of strangers to this node, and those of
+// pods to any node, which masquerading would give the address of this one.
 
 func (o Overlay) tableName() string { return nft.TableName("tunnel_", o.Network) }
 

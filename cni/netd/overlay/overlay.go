@@ -25,8 +25,8 @@ import (
 // most pod networks.
 const DefaultPort = 8472
 
-// identifier is the network identifier (VNI). It is not the one of other pod networks, so that a node can have
-// theirs beside it.
+// identifier is the network identifier (VNI). It is not the one of other pod networks, so that a node can
+// have theirs beside it.
 const identifier = 117
 
 // minMTU is what IPv6 needs; the packets of a tunnel are cut where that is more than the network takes.

@@ -46,8 +46,8 @@ func Overhead(local netip.Addr) int {
 	return ip6 + udp + vxlan + ethernet
 }
 
-// PodMTU returns the MTU that pods may have whose packets travel through these tunnels, by that of the network
-// between the nodes; 0 is not known.
+// PodMTU returns the MTU that pods may have whose packets travel through these tunnels, by that of the
+// network between the nodes; 0 is not known.
 func PodMTU(tunnels []Tunnel, mtu int) int {
 	if mtu == 0 {
 		return 0
@@ -82,10 +82,12 @@ func macOf(node netip.Addr) (mac [6]byte) {
 
 // linkLocal returns the address of IPv6 that an interface with a MAC address has (RFC 4291, appendix A).
 func linkLocal(mac [6]byte) netip.Addr {
-	return netip.AddrFrom16([16]byte{
-		0: 0xfe, 1: 0x80,
-		8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5],
-	})
+	a := [16]byte{0: 0xfe, 1: 0x80}
+	copy(a[8:], mac[:3])
+	copy(a[11:], []byte{0xff, 0xfe})
+	copy(a[13:], mac[3:])
+	a[8] ^= 2
+	return netip.AddrFrom16(a)
 }
 
 // gateway returns the next hop to pods of a peer, which exists only as a neighbour on the tunnel. In IPv4 it
@@ -153,8 +155,8 @@ func (c change) isDone(err error) bool {
 	return c.isMissing && netlink.IsExist(err) || !c.isMissing && netlink.IsNotExist(err)
 }
 
-// compare returns how a tunnel's interface differs from the wanted one. What is missing comes first: the entry
-// of an address that has moved is changed, and never absent.
+// compare returns how a tunnel's interface differs from the wanted one. What is missing comes first: the
+// entry of an address that has moved is changed, and never absent.
 func (t Tunnel) compare(kernel *rtnl.Conn, link rtnl.Link) (changes []change, err error) {
 	if link.MTU != t.mtu() {
 		changes = append(changes, change{

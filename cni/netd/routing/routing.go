@@ -1,6 +1,6 @@
 // Package routing decides how a node reaches the pods of the others, from their Nodes and from what this node
-// is connected to, and keeps the routes. A node on the same network is the next hop itself; others are reached
-// through a tunnel of package overlay.
+// is connected to, and keeps the routes. A node on the same network is the next hop itself; others are
+// reached through a tunnel of package overlay.
 package routing
 
 import (

@@ -216,7 +216,12 @@ func FuzzPlan(f *testing.F) {
 		}
 
 		admitted, _ := podcidr.Rules{}.Admit(self, []podcidr.Node{self, node})
-		plan := NewPlan(Situation{Own: self, Nodes: admitted, Local: local, Overlay: Auto})
+		plan := NewPlan(Situation{
+			Own:     self,
+			Nodes:   admitted,
+			Local:   local,
+			Overlay: Auto,
+		})
 		for _, tunnel := range plan.Tunnels {
 			if a := tunnel.Peers[0].Address; !a.IsGlobalUnicast() || pods.Contains(a) {
 				t.Fatalf("tunnel to %s for %s", a, pods)

@@ -121,7 +121,9 @@ func (v vicinity) ends(s Situation, node podcidr.Node) (local, remote netip.Addr
 	}
 
 	for _, isFamily := range []func(netip.Addr) bool{netip.Addr.Is4, netip.Addr.Is6} {
-		mine := slices.IndexFunc(s.Own.Addresses, func(a netip.Addr) bool { return isFamily(a) && v.isOwn(a) })
+		mine := slices.IndexFunc(s.Own.Addresses, func(a netip.Addr) bool {
+			return isFamily(a) && v.isOwn(a)
+		})
 		theirs := slices.IndexFunc(node.Addresses, func(a netip.Addr) bool {
 			return isFamily(a) && v.isEnd(a)
 		})

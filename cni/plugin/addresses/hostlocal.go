@@ -139,8 +139,8 @@ func (HostLocal) GC(c *call.Call) error {
 	return pool.Keep(t.Valid.Has)
 }
 
-// Status returns an error unless the pool can be written and every range set has an address left, beside those
-// that the configuration wants to be free.
+// Status returns an error unless the pool can be written and every range set has an address left, beside
+// those that the configuration wants to be free.
 func (h HostLocal) Status(c *call.Call) error {
 	i, err := h.read(c)
 	if err != nil {
