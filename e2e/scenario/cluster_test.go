@@ -28,7 +28,6 @@ type cluster struct {
 	node      string // where the pods of the test go
 	agent     string // daemon names
 	cri       string
-	cni       string
 	monitor   bool // there is a trivet-monitor
 }
 
@@ -60,7 +59,7 @@ func open(t *testing.T) *cluster {
 	}
 
 	var plan struct {
-		Nodes []struct{ Name, Agent, CRI, CNI string }
+		Nodes []struct{ Name, Agent, CRI string }
 	}
 	if err := json.Unmarshal(data, &plan); err != nil {
 		t.Fatal(err)
@@ -68,7 +67,7 @@ func open(t *testing.T) *cluster {
 
 	first := plan.Nodes[0]
 	c.node = first.Name
-	c.agent, c.cri, c.cni = first.Agent, first.CRI, first.CNI
+	c.agent, c.cri = first.Agent, first.CRI
 	if c.agent == "trivet" {
 		c.agent = "trivet-node"
 	}
