@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/rtnl"
@@ -83,6 +84,9 @@ func aliasPrefix(network string) string { return aliasMark + ipam.Shorten(networ
 
 // Alias is that of the host's end of an attachment.
 func Alias(network string, owner ipam.Owner) string { return aliasPrefix(network) + owner.Label() }
+
+// IsOwn reports whether an interface is the host's end of an attachment to a network.
+func IsOwn(network string, l rtnl.Link) bool { return strings.HasPrefix(l.Alias, aliasPrefix(network)) }
 
 // IsAttached reports whether an attachment has its interface: not one that DEL has cut off.
 func IsAttached(host *rtnl.Conn, network string, owner ipam.Owner) bool {

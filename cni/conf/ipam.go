@@ -22,6 +22,9 @@ type IPAM struct {
 	Routes  []types.Route
 	// ResolvConf is the path of a file whose content becomes the result's dns; "" for none.
 	ResolvConf string
+	// StatusReserve is how many addresses of each range set have to be free for a good STATUS, beside the one
+	// that the next container gets.
+	StatusReserve int
 	// Requested are the addresses that the runtime asks for.
 	Requested []netip.Addr
 }
@@ -62,6 +65,8 @@ type ipamSection struct {
 	ResolvConf string        `json:"resolvConf"`
 	Routes     []types.Route `json:"routes"`
 	Ranges     [][]rangeKeys `json:"ranges"`
+	// StatusReserve is a key of ours.
+	StatusReserve int `json:"statusReserve"`
 	poolKeys
 	// rangeKeys are the old form, with one range.
 	rangeKeys
@@ -120,6 +125,11 @@ func (k ipamKeys) read(args Args) (*IPAM, error) {
 		Pool:       k.IPAM.poolKeys.location(k.Name),
 		Routes:     k.IPAM.Routes,
 		ResolvConf: k.IPAM.ResolvConf,
+
+		StatusReserve: k.IPAM.StatusReserve,
+	}
+	if c.StatusReserve < 0 {
+		return nil, Invalid("ipam: statusReserve %d is negative", c.StatusReserve)
 	}
 	if err := k.readRanges(c); err != nil {
 		return nil, Invalid("ipam: %w", err)

@@ -3,6 +3,7 @@ package hostnat
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -123,6 +124,21 @@ func (t *Table) Remove(owner string, addresses []netip.Addr) error {
 func (t *Table) Keep(valid func(owner string) bool) error {
 	unwanted := func(owner string, _ netip.Addr) bool { return !valid(owner) }
 	return t.remove(unwanted, (*family).perPod)
+}
+
+// Owners returns the owners of elements, in order.
+func (t *Table) Owners() ([]string, error) {
+	there, err := t.kernel.HasTable()
+	if err != nil || !there {
+		return nil, err
+	}
+
+	seen := map[string]bool{}
+	_, err = t.find(func(owner string, _ netip.Addr) bool {
+		seen[owner] = true
+		return false
+	}, (*family).perPod)
+	return slices.Sorted(maps.Keys(seen)), err
 }
 
 // remove deletes the unwanted elements in one transaction: each that deletes costs the kernel the same 12 ms,

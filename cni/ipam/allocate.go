@@ -7,8 +7,12 @@ import (
 	"os"
 )
 
-// ErrExhausted means that every address of a range set is reserved.
-var ErrExhausted = errors.New("no address is free")
+var (
+	// ErrExhausted means that every address of a range set is reserved.
+	ErrExhausted = errors.New("no address is free")
+	// ErrNearlyExhausted means that fewer are free than somebody wants to be.
+	ErrNearlyExhausted = errors.New("few addresses are free")
+)
 
 var errDuplicate = errors.New("address allocated already")
 

@@ -6,6 +6,8 @@ import (
 	"math/big"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 )
 
 // Use is how many addresses a range has, without those that are never allocated, and how many are taken.
@@ -63,4 +65,31 @@ func (r Range) size() float64 {
 		return n
 	}
 	return n + 1
+}
+
+// Reservation is an address that is taken.
+type Reservation struct {
+	Address netip.Addr
+	Owner   Owner
+}
+
+// Reservations lists the addresses that are taken, in order. A pool that was never used has none. It takes no
+// lock, and changes nothing.
+func (l Location) Reservations() (all []Reservation, err error) {
+	p := &Pool{dir: l.dir()}
+	names, err := p.names()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, name := range names {
+		a, notAddress := netip.ParseAddr(name)
+		if notAddress != nil {
+			continue
+		}
+		if content := read(p.file(a)); strings.TrimSpace(content) != "" {
+			all = append(all, Reservation{Address: a, Owner: parseOwner(content)})
+		}
+	}
+	slices.SortFunc(all, func(a, b Reservation) int { return a.Address.Compare(b.Address) })
+	return all, err
 }

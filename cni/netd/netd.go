@@ -20,6 +20,8 @@ import (
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/netd/cluster"
 	"github.com/trivet-node/trivet/cni/netd/enforcer"
+	"github.com/trivet-node/trivet/cni/netd/overlay"
+	"github.com/trivet-node/trivet/cni/netd/routing"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/kube"
@@ -45,6 +47,9 @@ type Config struct {
 	ClusterCIDRs []netip.Prefix
 	// ServiceCIDRs are networks of Services beside the ServiceCIDRs of the API.
 	ServiceCIDRs []netip.Prefix
+	// Overlay says which nodes are reached through tunnels, and OverlayPort is the tunnels' UDP port.
+	Overlay     routing.Mode
+	OverlayPort uint16
 	// Policies has network policies enforced, and Enforced is told about each pass over them. It may be nil.
 	Policies bool
 	Enforced func(enforcer.Report)
@@ -53,6 +58,10 @@ type Config struct {
 }
 
 func (c Config) confPath() string { return filepath.Join(c.ConfDir, c.ConfName) }
+
+func (c Config) overlay() overlay.Overlay {
+	return overlay.Overlay{Network: c.Network, Port: c.OverlayPort}
+}
 
 // recheck is how often a pass is made without any event: a configuration file that somebody removed gives
 // none.
@@ -146,9 +155,11 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
-	watchEnded := make(chan error, 4)
+	watchEnded := make(chan error, 6)
 	running.Go(func() { watchEnded <- rtnl.Watch(ctx, d.requestPass) })
 	running.Go(func() { watchEnded <- hostnat.Watch(ctx, d.cfg.Network, d.requestPass) })
+	running.Go(func() { watchEnded <- overlay.Watch(ctx, d.requestPass) })
+	running.Go(func() { watchEnded <- d.cfg.overlay().WatchGuard(ctx, d.requestPass) })
 	running.Go(func() { watchEnded <- d.sweep(ctx) })
 	running.Go(func() { d.cluster.Run(ctx) })
 	if d.enforcer != nil {
@@ -229,7 +240,7 @@ func (d *Daemon) Report() Report {
 	return d.report
 }
 
-// Cleanup removes what the daemon made: its routes and the configuration file.
+// Cleanup removes what the daemon made: its routes, its tunnels and the configuration file.
 func Cleanup(cfg Config) error {
 	kernel, err := rtnl.Open()
 	if err != nil {
@@ -237,8 +248,8 @@ func Cleanup(cfg Config) error {
 	}
 	defer func() { _ = kernel.Close() }()
 
-	_, _, err = syncRoutes(kernel, nil)
-	err = errors.Join(err, removePolicies(cfg))
+	_, _, err = routing.Sync(kernel, nil)
+	err = errors.Join(err, cfg.overlay().Remove(kernel), removePolicies(cfg))
 	if e := os.Remove(cfg.confPath()); !errors.Is(e, os.ErrNotExist) {
 		err = errors.Join(err, e)
 	}

@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/trivet-node/trivet/cni/netd/overlay"
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
+	"github.com/trivet-node/trivet/cni/netd/routing"
 	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
@@ -30,13 +32,14 @@ func (d *Daemon) reconcile(ctx context.Context, r *Report) {
 	d.reportPolicies(own.PodCIDRs, r)
 
 	r.fail(d.forward(own.PodCIDRs))
-	local, err := d.kernel.AllAddresses()
+	local, err := addresses(d.kernel)
 	if err != nil {
 		r.fail(err)
 		return
 	}
 
-	if err := d.route(own, admitted, local, r); err != nil {
+	mtu, err := d.route(own, admitted, local, r)
+	if err != nil {
 		r.fail(err)
 		return
 	}
@@ -47,7 +50,7 @@ func (d *Daemon) reconcile(ctx context.Context, r *Report) {
 		return
 	}
 
-	if err := d.configure(ctx, own, admitted, local, r); err != nil {
+	if err := d.configure(ctx, own, admitted, mtu, r); err != nil {
 		r.fail(fmt.Errorf("network configuration %s is not written: %w", d.cfg.confPath(), err))
 	}
 
@@ -80,40 +83,83 @@ func (d *Daemon) admit(own podcidr.Node, all []podcidr.Node, r *Report) []podcid
 	return admitted
 }
 
-// route makes the routes to other nodes' pods match the Nodes.
+// route makes the ways to other nodes' pods match the Nodes, and returns the MTU that pods may have.
 func (d *Daemon) route(
 	own podcidr.Node, admitted []podcidr.Node, local []rtnl.InterfaceAddress, r *Report,
-) error {
-	near := newVicinity(admitted, local)
-	if err := near.findRouters(d.kernel, own, admitted); err != nil {
-		return err
+) (podMTU int, err error) {
+	plan, mtu, err := d.cfg.plan(d.kernel, own, admitted, local)
+	if err != nil {
+		return 0, err
 	}
+	r.Notes = append(r.Notes, plan.Notes...)
 
-	wanted, notes := wantedRoutes(own, admitted, near)
-	r.Routes = len(wanted)
-	r.Notes = append(r.Notes, notes...)
-
-	added, deleted, err := syncRoutes(d.kernel, wanted)
+	// A tunnel that cannot be made costs the routes through it, and no others.
+	tunnels, err := d.cfg.overlay().Sync(d.kernel, plan.Tunnels)
 	r.fail(err)
+	r.Tunnels = tunnels.Peers
+	r.TunnelsAdded = tunnels.Added
+	r.TunnelsDeleted = tunnels.Deleted
+
+	wanted := slices.Concat(plan.Routes, routing.ThroughTunnels(tunnels.Routes))
+	added, deleted, err := routing.Sync(d.kernel, wanted)
+	r.fail(err)
+	r.Routes = len(wanted)
 	r.RoutesAdded = added
 	r.RoutesDeleted = deleted
-	if added+deleted > 0 {
-		d.log.Info("routes changed", "added", added, "deleted", deleted, "nodes", len(admitted))
+	if added+deleted+tunnels.Added+tunnels.Deleted > 0 {
+		d.log.Info("routes changed", "added", added, "deleted", deleted, "nodes", len(admitted),
+			"through_tunnels", tunnels.Peers)
 	}
 
-	return nil
+	return overlay.PodMTU(plan.Tunnels, mtu), nil
+}
+
+// plan decides how this node reaches the others. mtu is that of the network between the nodes.
+func (c Config) plan(
+	kernel *rtnl.Conn, own podcidr.Node, admitted []podcidr.Node, local []rtnl.InterfaceAddress,
+) (plan routing.Plan, mtu int, err error) {
+	if mtu, err = deviceMTU(kernel, own, local); err != nil {
+		return plan, 0, err
+	}
+
+	situation := routing.Situation{
+		Own:     own,
+		Nodes:   admitted,
+		Local:   local,
+		Overlay: c.Overlay,
+		MTU:     mtu,
+	}
+	if routing.NeedsRouters(situation) {
+		defaults, err := kernel.DefaultRoutes()
+		if err != nil {
+			return plan, 0, err
+		}
+		for _, r := range defaults {
+			situation.Routers = append(situation.Routers, r.Gateway)
+		}
+	}
+
+	return routing.NewPlan(situation), mtu, nil
+}
+
+// addresses returns those of this node, but for its ends of tunnels: they follow what is decided by the
+// others.
+func addresses(kernel *rtnl.Conn) ([]rtnl.InterfaceAddress, error) {
+	tunnels, err := overlay.Interfaces(kernel)
+	if err != nil {
+		return nil, err
+	}
+	all, err := kernel.AllAddresses()
+	return slices.DeleteFunc(all, func(a rtnl.InterfaceAddress) bool {
+		return slices.Contains(tunnels, a.Index)
+	}), err
 }
 
 // configure makes the network configuration, and what the plugin has made by it, match the node. An error
 // means that the configuration is not written.
 func (d *Daemon) configure(
-	ctx context.Context, own podcidr.Node, admitted []podcidr.Node, local []rtnl.InterfaceAddress, r *Report,
+	ctx context.Context, own podcidr.Node, admitted []podcidr.Node, mtu int, r *Report,
 ) error {
-	mtu, err := deviceMTU(d.kernel, own, local)
-	if err != nil {
-		return err
-	}
-
 	noMasq := podNetworks(d.cfg.ClusterCIDRs, admitted)
 	policies, err := d.holdsPods()
 	if err != nil {

@@ -18,9 +18,14 @@ type Report struct {
 	// Nodes and Routes count those of the cluster and those that are wanted here.
 	Nodes  int
 	Routes int
+	// Tunnels counts the nodes that are reached through one.
+	Tunnels int
 	// RoutesAdded and RoutesDeleted count what the pass has changed.
 	RoutesAdded   int
 	RoutesDeleted int
+	// TunnelsAdded and TunnelsDeleted count interfaces, addresses and entries of tunnels.
+	TunnelsAdded   int
+	TunnelsDeleted int
 	// ConfigWritten, RulesRestored and PortsRestored say that the pass has written the network configuration,
 	// nftables rules of the network, host ports.
 	ConfigWritten bool
@@ -51,7 +56,11 @@ func (r Report) WriteTo(w io.Writer) (int64, error) {
 	var text strings.Builder
 	at := r.At.UTC().Format(time.RFC3339)
 	took := r.Took.Round(time.Microsecond)
-	fmt.Fprintf(&text, "last sync %s, took %s: %d nodes, %d routes\n", at, took, r.Nodes, r.Routes)
+	fmt.Fprintf(&text, "last sync %s, took %s: %d nodes, %d routes", at, took, r.Nodes, r.Routes)
+	if r.Tunnels > 0 {
+		fmt.Fprintf(&text, ", %d nodes through tunnels", r.Tunnels)
+	}
+	text.WriteString("\n")
 	for _, e := range r.Errors {
 		fmt.Fprintf(&text, "error: %s\n", e)
 	}

@@ -23,10 +23,11 @@ type Set struct {
 	passes  *prometheus.CounterVec
 	took    prometheus.Histogram
 	changes *prometheus.CounterVec
+	entries *prometheus.CounterVec
 	repairs *prometheus.CounterVec
 	writes  prometheus.Counter
 
-	errors, notes, nodes, routes, at prometheus.Gauge
+	errors, notes, nodes, routes, tunnels, at prometheus.Gauge
 
 	// enforced, enforcedTook and updates count passes over network policies; policies and isolated describe
 	// the last one.
@@ -65,6 +66,8 @@ func New(plugin Plugin, rules Rules) *Set {
 		Registry: metric.NewRegistry("trivet-netd"),
 		passes:   counters("passes_total", "Number of passes, by result.", "result"),
 		changes:  counters("route_changes_total", "Number of routes that were changed, by kind.", "change"),
+		entries: counters("tunnel_changes_total",
+			"Number of interfaces, addresses and entries of tunnels that were changed, by kind.", "change"),
 		repairs: counters("repairs_total",
 			"Number of passes that wrote what somebody else had removed, by kind.", "what"),
 		took: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -81,9 +84,10 @@ func New(plugin Plugin, rules Rules) *Set {
 		errors: gauge("pass_errors", "Number of errors of the last pass, which is repeated soon."),
 		notes: gauge("pass_notes",
 			"Number of things that only somebody else can mend, as of the last pass."),
-		nodes:  gauge("nodes", "Number of Nodes of the cluster."),
-		routes: gauge("routes", "Number of routes to pods of other nodes."),
-		at:     gauge("last_pass_timestamp_seconds", "Unix time at which the last pass began."),
+		nodes:   gauge("nodes", "Number of Nodes of the cluster."),
+		routes:  gauge("routes", "Number of routes to pods of other nodes."),
+		tunnels: gauge("tunnelled_nodes", "Number of Nodes that are reached through tunnels."),
+		at:      gauge("last_pass_timestamp_seconds", "Unix time at which the last pass began."),
 	}
 
 	s.addPolicyMetrics()
@@ -103,10 +107,11 @@ func New(plugin Plugin, rules Rules) *Set {
 
 	for _, change := range []string{"added", "deleted"} {
 		s.changes.WithLabelValues(change)
+		s.entries.WithLabelValues(change)
 	}
 
-	s.Registry.MustRegister(s, s.passes, s.changes, s.repairs, s.took, s.writes,
-		s.errors, s.notes, s.nodes, s.routes, s.at,
+	s.Registry.MustRegister(s, s.passes, s.changes, s.entries, s.repairs, s.took, s.writes,
+		s.errors, s.notes, s.nodes, s.routes, s.tunnels, s.at,
 		s.enforced, s.enforcedTook, s.updates, s.policies, s.isolated, s.refused)
 	return s
 }
@@ -137,6 +142,8 @@ func (s *Set) Passed(r netd.Report) {
 
 	s.changes.WithLabelValues("added").Add(float64(r.RoutesAdded))
 	s.changes.WithLabelValues("deleted").Add(float64(r.RoutesDeleted))
+	s.entries.WithLabelValues("added").Add(float64(r.TunnelsAdded))
+	s.entries.WithLabelValues("deleted").Add(float64(r.TunnelsDeleted))
 	if r.RulesRestored {
 		s.repairs.WithLabelValues("rules").Inc()
 	}
@@ -151,6 +158,7 @@ func (s *Set) Passed(r netd.Report) {
 	s.notes.Set(float64(len(r.Notes)))
 	s.nodes.Set(float64(r.Nodes))
 	s.routes.Set(float64(r.Routes))
+	s.tunnels.Set(float64(r.Tunnels))
 	s.at.Set(float64(r.At.Unix()))
 
 	s.mu.Lock()

@@ -1,10 +1,24 @@
 package nft
 
 import (
+	"context"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/netlink"
 )
+
+// WatchDeletions calls changed when something may have been deleted from a table, in the network namespace of
+// the calling thread, until ctx ends. What is added to the table, and what happens to others, makes no call.
+func WatchDeletions(ctx context.Context, table string, changed func()) error {
+	groups := netlink.Group(unix.NFNLGRP_NFTABLES)
+	return netlink.Watch(ctx, netlink.Netfilter, groups, func(kind uint16, body []byte) {
+		// Kind 0 means that anything may have changed.
+		if kind == 0 || DeletesFrom(table, kind, body) {
+			changed()
+		}
+	})
+}
 
 // DeletesFrom reports whether a message says that something was deleted from a table.
 func DeletesFrom(table string, kind uint16, body []byte) bool {

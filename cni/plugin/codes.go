@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/ipam"
@@ -14,7 +15,13 @@ var (
 	errNetns = errors.New("invalid network namespace")
 	// errUnavailable means that an ADD would fail now.
 	errUnavailable = errors.New("ADD would fail")
+	// errLimited means that ADD fails now or soon for want of room, which containers that there are may feel,
+	// too.
+	errLimited = errors.New("the network has run short")
 )
+
+// shortages are errors of STATUS that are errLimited; others are errUnavailable.
+var shortages = []error{unix.ENOSPC, unix.EDQUOT, ipam.ErrNearlyExhausted}
 
 // codes are the CNI error codes (CNI specification, section 5, "Error"). The first that matches counts; an
 // error that matches none is ErrInternal.
@@ -26,6 +33,7 @@ var codes = []struct {
 	{conf.ErrDecode, types.ErrDecodingFailure},
 	{conf.ErrInvalid, types.ErrInvalidNetworkConfig},
 	{errNetns, types.ErrInvalidNetNS},
+	{errLimited, types.ErrLimitedConnectivity},
 	{errUnavailable, types.ErrPluginNotAvailable},
 	{ipam.ErrExhausted, types.ErrTryAgainLater},
 }

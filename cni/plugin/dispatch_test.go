@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/ipam"
@@ -55,6 +56,7 @@ func TestEachKindOfFailureHasItsCode(t *testing.T) {
 		{fmt.Errorf("%w in 10.0.0.0/24", ipam.ErrExhausted), types.ErrTryAgainLater},
 		// The failure of an ADD is not one that a STATUS foretells.
 		{fmt.Errorf("%w: %w", errUnavailable, ipam.ErrExhausted), types.ErrPluginNotAvailable},
+		{fmt.Errorf("%w: %w", errLimited, unix.ENOSPC), types.ErrLimitedConnectivity},
 		// A configuration that makes no sense is not mended by waiting.
 		{fmt.Errorf("%w: %w", errUnavailable, conf.ErrInvalid), types.ErrInvalidNetworkConfig},
 		{errors.Join(errors.New("x"), ipam.ErrExhausted), types.ErrTryAgainLater},

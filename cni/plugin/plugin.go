@@ -6,6 +6,7 @@
 package plugin
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -179,8 +180,12 @@ func prepare(c *call.Call) error {
 
 // status marks what keeps ADD from working, so that it has the code that says so.
 func status(p network, c *call.Call) error {
-	if err := p.Status(c); err != nil {
-		return fmt.Errorf("%w: %w", errUnavailable, err)
+	err := p.Status(c)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if slices.ContainsFunc(shortages, func(s error) bool { return errors.Is(err, s) }) {
+		return fmt.Errorf("%w: %w", errLimited, err)
+	}
+	return fmt.Errorf("%w: %w", errUnavailable, err)
 }

@@ -92,7 +92,7 @@ func TestStatusFailsOnAFullDisk(t *testing.T) {
 	for _, kind := range []string{"trivet-cni", "host-local"} {
 		config := strings.Replace(h.config(""), `"type":"trivet-cni"`, `"type":"`+kind+`"`, 1)
 		_, err := h.call("STATUS", "", "", config)
-		if err == nil || !strings.Contains(err.Error(), `"code": 50`) ||
+		if err == nil || !strings.Contains(err.Error(), `"code": 51`) ||
 			!strings.Contains(err.Error(), "no space left") {
 			t.Errorf("%s: %v", kind, err)
 		}

@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -32,12 +33,7 @@ func (c *Compiler) Compile(in Cluster) *State {
 		}
 	}
 
-	tenants := w.tenants(profiles)
-	for i, t := range tenants {
-		t.compile()
-		// What does not fit is not kept until all are compiled.
-		fit(tenants[:i+1])
-	}
+	w.compileAll(w.tenants(profiles))
 	for _, p := range profiles {
 		s.Profiles[p.number] = cmp.Or(p.granted, empty(p.direction))
 	}
@@ -130,13 +126,19 @@ func newWork(in Cluster) *work {
 // findSubjects finds the policies of each local pod. A pod of which nothing is known has all policies of its
 // namespace, and nothing that they allow.
 func (w *work) findSubjects() {
+	needs := map[string]int{}
+	for _, p := range w.policies {
+		needs[p.Namespace] += len(w.localByNS[p.Namespace]) * costOf(p.Pods)
+	}
+	share := min(maxEffort, shareOf(slices.Collect(maps.Values(needs)), maxNodeEffort))
+
 	spent := map[string]int{}
 	for _, p := range w.policies {
 		pods := w.localByNS[p.Namespace]
 		spent[p.Namespace] += len(pods) * costOf(p.Pods)
-		if spent[p.Namespace] > maxEffort {
+		if spent[p.Namespace] > share {
 			// It is not looked whom it is about: nobody in the namespace is better off for that.
-			w.refuse(p, tooMuch)
+			w.refuse(p, tooMuchFor(share))
 		}
 
 		for _, pod := range pods {

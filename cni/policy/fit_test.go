@@ -2,6 +2,8 @@ package policy_test
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -110,5 +112,50 @@ func TestAPolicyThatCannotBeAffordedIsolatesAllPods(t *testing.T) {
 	profile := s.Profiles[s.Numbers[policy.Ingress][c.Pods[0].Addresses[0]]]
 	if len(s.Problems) == 0 || profile == nil || profile.Any != "" {
 		t.Errorf("%d policies are refused, and the pod has %+v", len(s.Problems), profile)
+	}
+}
+
+// needy returns a cluster of namespaces, of which each has policies of an effort of 35,000.
+func needy(policies map[string]int) policy.Cluster {
+	c := clusterOf(slices.Sorted(maps.Keys(policies))...)
+	for i := range 5000 {
+		c.Namespaces[fmt.Sprint("other", i)] = labels.Set{}
+	}
+
+	// Such a selector finds nothing.
+	for namespace, n := range policies {
+		for i := range n {
+			selector := policytest.Selector(fmt.Sprintf("x%d,!y,!z", i))
+			peers := []policy.Peer{{Pods: labels.Everything(), Namespaces: selector}}
+			c.Policies = append(c.Policies, isolating(namespace, i, policy.Rule{Peers: peers}))
+		}
+	}
+	return c
+}
+
+// Many namespaces that each need all that one may have would keep the daemon busy for minutes.
+func TestEffortIsBoundedForANode(t *testing.T) {
+	policies := map[string]int{"small": 2}
+	for i := range 30 {
+		policies[fmt.Sprint("evil", i)] = 60
+	}
+
+	s := policy.NewCompiler().Compile(needy(policies))
+	all := strings.Join(s.Problems, "\n")
+	if strings.Contains(all, "small/") {
+		t.Errorf("a namespace that needs less than an equal part: %.300s", all)
+	}
+	if len(s.Problems) < 30*40 || !strings.Contains(all, "more than an equal part") {
+		t.Errorf("%d policies are refused: %.300s", len(s.Problems), all)
+	}
+}
+
+func TestWhatNamespacesLeaveOfTheEffortIsForThoseThatNeedMore(t *testing.T) {
+	policies := map[string]int{"large": 20}
+	for i := range 100 {
+		policies[fmt.Sprint("small", i)] = 2
+	}
+	if s := policy.NewCompiler().Compile(needy(policies)); len(s.Problems) > 0 {
+		t.Errorf("%d policies are refused: %.300q", len(s.Problems), s.Problems)
 	}
 }

@@ -2,6 +2,8 @@ package policy
 
 import (
 	"cmp"
+	"maps"
+	"math"
 	"net/netip"
 	"slices"
 )
@@ -14,6 +16,8 @@ const (
 	// maxEffort is how much may be looked at to find the peers of a namespace's policies, and how much again
 	// to grant what they allow.
 	maxEffort = 2_000_000
+	// maxNodeEffort is that of all namespaces together: some seconds.
+	maxNodeEffort = 10 * maxEffort
 	// maxParts is how many ranges of addresses the blocks of a namespace may have.
 	maxParts = 50_000
 	// maxElements is how many elements a namespace may have in the kernel, some 50 MB.
@@ -24,6 +28,7 @@ const (
 
 const (
 	tooMuch     = "the policies of its namespace need too much"
+	tooMuchHere = "the policies of this node need too much, and its namespace more than an equal part"
 	tooMany     = "the policies of its namespace lead to too many addresses"
 	tooManyHere = "the policies of this node lead to too many addresses, and those of its namespace to most"
 )
@@ -36,8 +41,12 @@ type tenant struct {
 	profiles  []*profile
 	*rim
 
-	// spent counts effort, and parts those of blocks.
-	spent int
+	// quota is the effort that it may have, once for each of the two steps, and spent counts it. isShort says
+	// that it would have needed more.
+	quota   int
+	spent   int
+	isShort bool
+	// parts counts those of blocks.
 	parts int
 
 	// elements counts what the profiles have in the kernel; ports are the different ones among that.
@@ -71,20 +80,81 @@ func (w *work) tenants(profiles []*profile) (all []*tenant) {
 	return all
 }
 
-// compile grants what the policies of the namespace allow.
-func (t *tenant) compile() {
+// compileAll grants what the policies of the namespaces allow. Each may have an equal part of the effort, and
+// what some leave is for those that need more, so that nobody has less because of what others need.
+func (w *work) compileAll(all []*tenant) {
+	before := maps.Clone(w.refused)
+	budget := maxNodeEffort
+	for left, last := all, 0; len(left) > 0; {
+		// Half of it for each of the two steps. It grows much each time, so that there are few rounds.
+		quota := min(maxEffort, budget/len(left)/2)
+		if quota < 2*last && quota < maxEffort {
+			return
+		}
+
+		var short []*tenant
+		for _, t := range left {
+			t.restore(before)
+			effort := t.compile(quota)
+			if t.isShort && quota < maxEffort {
+				short = append(short, t)
+			} else {
+				budget -= effort
+			}
+			// What does not fit is not kept until all are compiled.
+			fit(all)
+		}
+		left, last = short, quota
+	}
+}
+
+// shareOf returns how much each may have of a total so that nobody has less because of what others need.
+func shareOf(needs []int, total int) (share int) {
+	slices.Sort(needs)
+	for i, need := range needs {
+		if share = total / (len(needs) - i); need > share {
+			return share
+		}
+		total -= need
+	}
+	return math.MaxInt
+}
+
+// restore makes the namespace's policies refused that were so before it was compiled, and no others.
+func (t *tenant) restore(before map[*Policy]string) {
+	for _, p := range t.policies {
+		if before[p] == "" {
+			delete(t.refused, p)
+		}
+	}
+}
+
+// compile grants what the policies of the namespace allow, and returns the effort.
+func (t *tenant) compile(quota int) (effort int) {
+	t.quota, t.spent, t.isShort, t.parts, t.elements = quota, 0, false, 0, 0
 	t.rim, t.ports = newRim(), map[Ports]bool{}
 	t.findPeers()
+	effort = t.spent
 	t.spent = 0
 	if !t.locate() || !t.grantAll() {
-		t.refuseAll(tooMuch)
+		t.refuseAll(tooMuchFor(t.quota))
 	}
 	t.rim, t.ports = nil, nil
+	return effort + t.spent
+}
+
+// tooMuchFor is why a policy is refused whose namespace may have an effort, and needs more.
+func tooMuchFor(quota int) string {
+	if quota < maxEffort {
+		return tooMuchHere
+	}
+	return tooMuch
 }
 
 // afford counts an effort, and reports whether the namespace may have it.
 func (t *tenant) afford(effort int) bool {
-	if t.spent+effort > maxEffort {
+	if t.spent+effort > t.quota {
+		t.isShort = true
 		return false
 	}
 	t.spent += effort
@@ -97,7 +167,7 @@ func (t *tenant) affordFor(p *Policy, effort int) bool {
 		return false
 	}
 	if !t.afford(effort) {
-		t.refuse(p, tooMuch)
+		t.refuse(p, tooMuchFor(t.quota))
 		return false
 	}
 	return true

@@ -41,6 +41,8 @@ type Link struct {
 	TxQueueLength int
 	// Port are the flags of a bridge port; nil for an interface that is not one.
 	Port *Port
+	// VXLAN is that of an interface of this kind.
+	VXLAN *VXLAN
 }
 
 // Port are the flags of a bridge port.
@@ -130,10 +132,13 @@ func parseLink(body []byte) Link {
 func (l *Link) parseInfo(info []byte) {
 	var masterKind string
 	var port Port
+	var own []byte
 	netlink.Attributes(info, func(kind uint16, value []byte) {
 		switch kind {
 		case unix.IFLA_INFO_KIND:
 			l.Kind = netlink.Text(value)
+		case unix.IFLA_INFO_DATA:
+			own = value
 		case unix.IFLA_INFO_SLAVE_KIND:
 			masterKind = netlink.Text(value)
 		case unix.IFLA_INFO_SLAVE_DATA:
@@ -142,6 +147,10 @@ func (l *Link) parseInfo(info []byte) {
 	})
 	if masterKind == KindBridge {
 		l.Port = &port
+	}
+	if l.Kind == KindVXLAN {
+		v := parseVXLAN(own)
+		l.VXLAN = &v
 	}
 }
 

@@ -30,6 +30,8 @@ type Route struct {
 	Protocol byte
 	// Unreachable routes answer that the destination is unreachable, instead of sending anywhere.
 	Unreachable bool
+	// OnLink says that the gateway is reached by the interface although no network of that has it.
+	OnLink bool
 }
 
 // NewRoute adds a route. Others to the same destination stay: in IPv4 the new one comes before them, in IPv6
@@ -105,6 +107,9 @@ func (r Route) header() []byte {
 
 	header[6] = byte(r.scope())
 	header[7] = unix.RTN_UNICAST
+	if r.OnLink {
+		native.PutUint32(header[8:], unix.RTNH_F_ONLINK)
+	}
 	if r.Unreachable {
 		header[6] = unix.RT_SCOPE_UNIVERSE
 		header[7] = unix.RTN_UNREACHABLE
@@ -236,6 +241,7 @@ func parseRoute(body []byte) (r Route, ok bool) {
 		Protocol:    body[5],
 		Scope:       int(body[6]),
 		Unreachable: body[7] == unix.RTN_UNREACHABLE,
+		OnLink:      native.Uint32(body[8:])&unix.RTNH_F_ONLINK != 0,
 		Table:       int(body[4]),
 	}
 

@@ -25,7 +25,12 @@ func main() {
 }
 
 func run(ctx context.Context, env *program.Env) error {
-	o, err := parse(env)
+	if len(env.Args) > 0 && env.Args[0] == "doctor" {
+		env.Args = env.Args[1:]
+		return diagnose(ctx, env)
+	}
+
+	o, err := parse(env, about)
 	if err != nil {
 		return err
 	}

@@ -55,10 +55,11 @@ func TestRoutesFollowTheNodes(t *testing.T) {
 	w.putOwn()
 	w.putB()
 	w.api.put("far", []string{"10.244.9.0/24"}, []string{"192.0.2.9"})
+	w.more = []string{"--overlay=never"}
 	w.start()
 	w.awaitRoutes(own4, own6, b4, b6)
 	w.awaitReport(200, "note: node far: no route to its pods 10.244.9.0/24: "+
-		"none of its addresses [192.0.2.9] is on a network of this node")
+		"none of its addresses [192.0.2.9] is on a network of this node, and tunnels are switched off")
 	if got := w.sysctls("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"); got != "1 1" {
 		t.Errorf("forwarding %s", got)
 	}

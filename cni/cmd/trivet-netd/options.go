@@ -2,12 +2,16 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/trivet-node/trivet/cni/netd"
+	"github.com/trivet-node/trivet/cni/netd/overlay"
+	"github.com/trivet-node/trivet/cni/netd/routing"
 	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 )
@@ -15,8 +19,13 @@ import (
 const about = `trivet-netd is the network daemon of a Kubernetes node. It watches the cluster's Nodes, writes
 the network configuration that makes the container runtime use the CNI plugin trivet-cni with the
 node's own pod CIDRs, once the plugin says that it can serve, and keeps a route to the pods of every
-other node that is on the same network. Nodes behind a router are named in the log: there is no
-overlay.`
+other node: directly to a node on the same network, and through a tunnel (VXLAN) to one behind a
+router. "trivet-netd doctor", with the same flags, says what is wrong.`
+
+const aboutDoctor = `trivet-netd doctor says what is wrong with the network of this node, one finding
+a line: what the kernel lacks, what differs between the cluster and the node, and what pods that
+have ended left behind. It changes nothing, and ends with status 1 if something is wrong. Give it
+the flags that trivet-netd has on this node.`
 
 // The texts of flags that take more than a line.
 const (
@@ -45,6 +54,9 @@ the API names (ServiceCIDR): a Node that claims pods there is refused`
 configuration and routes are as they should be; else 503), both with the last sync, errors and notes;
 "" for none`
 
+	aboutOverlay = `which nodes are reached through tunnels (VXLAN): auto, those that are on no network
+of this node; always, all; never, none`
+
 	aboutPolicy = `keep NetworkPolicies in force (list, watch of networkpolicies, pods and
 namespaces); false leaves them to another program, and removes the rules that are there`
 
@@ -62,9 +74,10 @@ type options struct {
 	cleanup     bool
 }
 
-func parse(env *program.Env) (options, error) {
+func parse(env *program.Env, about string) (options, error) {
 	var o options
-	var clusterCIDR, serviceCIDR string
+	var clusterCIDR, serviceCIDR, mode string
+	var port uint
 	nodeName := os.Getenv("NODE_NAME")
 
 	fs := env.Flags(about)
@@ -92,6 +105,8 @@ func parse(env *program.Env) (options, error) {
 	fs.StringVar(&serviceCIDR, "service-cidr", "", aboutServiceCIDR)
 	fs.StringVar(&o.healthz, "healthz-address", "127.0.0.1:10261", aboutHealth)
 	fs.StringVar(&o.metrics, metric.Flag, "", metric.Usage)
+	fs.StringVar(&mode, "overlay", string(routing.Auto), aboutOverlay)
+	fs.UintVar(&port, "overlay-port", overlay.DefaultPort, "UDP port of the tunnels, the same on all nodes")
 	fs.BoolVar(&o.Policies, "network-policy", true, aboutPolicy)
 	fs.BoolVar(&o.cleanup, "cleanup", false, aboutCleanup)
 	if err := env.Parse(fs); err != nil {
@@ -102,6 +117,9 @@ func parse(env *program.Env) (options, error) {
 	}
 
 	// What is wrong from here on is wrong use as well.
+	if err := o.setOverlay(mode, port); err != nil {
+		return o, &program.UsageError{Err: err}
+	}
 	if err := o.complete(clusterCIDR, serviceCIDR); err != nil {
 		return o, &program.UsageError{Err: err}
 	}
@@ -144,6 +162,18 @@ func (o *options) complete(clusterCIDR, serviceCIDR string) (err error) {
 		}
 	}
 
+	return nil
+}
+
+func (o *options) setOverlay(mode string, port uint) error {
+	o.Overlay = routing.Mode(mode)
+	if !slices.Contains(routing.Modes, o.Overlay) {
+		return fmt.Errorf("--overlay %q must be one of %v", mode, routing.Modes)
+	}
+	if port == 0 || port > math.MaxUint16 {
+		return fmt.Errorf("--overlay-port %d must be a port: 1 to %d", port, math.MaxUint16)
+	}
+	o.OverlayPort = uint16(port)
 	return nil
 }
 

@@ -20,7 +20,7 @@ func parseArgs(args ...string) (options, error) {
 		Stdout: io.Discard,
 		Stderr: io.Discard,
 		Log:    slog.New(slog.DiscardHandler),
-	})
+	}, about)
 }
 
 func TestOptionsHaveWorkingDefaults(t *testing.T) {

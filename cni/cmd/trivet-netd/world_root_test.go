@@ -24,6 +24,8 @@ import (
 // world is a node in a network namespace on a LAN, with the API server on its loopback.
 type world struct {
 	t *testing.T
+	// name is that of the Node.
+	name string
 	// dir has the files of the node, and node is the path of its network namespace.
 	dir     string
 	node    string
@@ -33,6 +35,8 @@ type world struct {
 	cmd     *exec.Cmd
 	// policies has network policies enforced. The plugin's records are then in /var/lib/cni.
 	policies bool
+	// more are arguments of the program.
+	more []string
 }
 
 const health = "127.0.0.1:10261"
@@ -57,13 +61,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	testenv.Root(t)
 	testenv.Program(t, "ip", "iproute2")
-	w := &world{
-		t:    t,
-		dir:  testenv.ShortDir(t),
-		node: testenv.Netns(t),
-		api:  newAPI(t),
-	}
-
+	w := newNode(t, newAPI(t))
 	lan := testenv.Netns(t)
 	w.ip("link set lo up")
 	w.ip("link add eth0 mtu 1400 type veth peer name node netns " + lan)
@@ -71,6 +69,20 @@ func newWorld(t *testing.T) *world {
 	w.ip("link set eth0 up")
 	w.ip("addr add 10.99.0.1/24 dev eth0")
 	w.ip("addr add fd99::1/64 dev eth0 nodad")
+	w.serve("127.0.0.1:0")
+	return w
+}
+
+// newNode returns a node without a network.
+func newNode(t *testing.T, api *api) *world {
+	t.Helper()
+	w := &world{
+		t:    t,
+		name: "a",
+		dir:  testenv.ShortDir(t),
+		node: testenv.Netns(t),
+		api:  api,
+	}
 	for _, d := range []string{"conf", "bin"} {
 		if err := os.Mkdir(filepath.Join(w.dir, d), 0o755); err != nil {
 			t.Fatal(err)
@@ -78,9 +90,14 @@ func newWorld(t *testing.T) *world {
 	}
 
 	w.write("bin/trivet-cni", 0o755, strings.ReplaceAll(pluginScript, "DIR", w.dir))
-	w.listen("127.0.0.1:0")
-	t.Cleanup(func() { _ = w.server.Close() })
 	return w
+}
+
+// serve serves the API as long as the test runs.
+func (w *world) serve(address string) {
+	w.t.Helper()
+	w.listen(address)
+	w.t.Cleanup(func() { _ = w.server.Close() })
 }
 
 // listen serves the API inside the node's namespace.
@@ -151,14 +168,14 @@ func (w *world) routes() []string {
 func (w *world) command(more ...string) *exec.Cmd {
 	args := []string{
 		"--kubeconfig=" + w.dir + "/kubeconfig",
-		"--node-name=a",
+		"--node-name=" + w.name,
 		"--conf-dir=" + w.dir + "/conf",
 		"--plugin=" + w.dir + "/bin/trivet-cni",
 		"--cluster-cidr=10.244.0.0/16",
 		fmt.Sprint("--network-policy=", w.policies),
 	}
 
-	cmd := exec.Command(os.Args[0], append(args, more...)...)
+	cmd := exec.Command(os.Args[0], slices.Concat(args, w.more, more)...)
 	cmd.Env = append(os.Environ(), "BE_TRIVET_NETD=1")
 	cmd.Stderr = w.t.Output()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

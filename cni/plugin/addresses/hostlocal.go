@@ -139,7 +139,8 @@ func (HostLocal) GC(c *call.Call) error {
 	return pool.Keep(t.Valid.Has)
 }
 
-// Status returns an error unless the pool can be written and every range set has an address left.
+// Status returns an error unless the pool can be written and every range set has an address left, beside
+// those that the configuration wants to be free.
 func (h HostLocal) Status(c *call.Call) error {
 	i, err := h.read(c)
 	if err != nil {
@@ -156,12 +157,16 @@ func (h HostLocal) Status(c *call.Call) error {
 
 	// A container gets an address of each set, so each must have one.
 	for _, set := range i.Sets {
-		free, held, err := pool.Free(set, 1)
+		free, held, err := pool.Free(set, 1+i.StatusReserve)
 		if err != nil {
 			return err
 		}
 		if free == 0 {
 			return fmt.Errorf("%w in %s (%d reservations)", ipam.ErrExhausted, set[0].Subnet, held)
+		}
+		if free <= i.StatusReserve {
+			const format = "%w in %s: %d, %d reservations, statusReserve %d"
+			return fmt.Errorf(format, ipam.ErrNearlyExhausted, set[0].Subnet, free, held, i.StatusReserve)
 		}
 	}
 

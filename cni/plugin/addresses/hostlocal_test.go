@@ -196,6 +196,25 @@ func TestStatusForetellsThatNoAddressIsLeft(t *testing.T) {
 	}
 }
 
+func TestStatusForetellsThatFewAddressesAreLeft(t *testing.T) {
+	p := newPlugin(t)
+	p.section = `"type":"host-local","subnet":"10.1.0.0/29","statusReserve":2`
+	for _, id := range []string{"a", "b", "c"} {
+		if err := p.Status(p.call("")); err != nil {
+			t.Errorf("before %s: %v", id, err)
+		}
+		p.add(id)
+	}
+	if err := p.Status(p.call("")); !errors.Is(err, ipam.ErrNearlyExhausted) {
+		t.Errorf("two addresses are left: %v", err)
+	}
+	p.add("d")
+	p.add("e")
+	if err := p.Status(p.call("")); !errors.Is(err, ipam.ErrExhausted) {
+		t.Errorf("no address is left: %v", err)
+	}
+}
+
 func TestGCReleasesWhatTheRuntimeDoesNotHave(t *testing.T) {
 	p := newPlugin(t)
 	for _, id := range []string{"keep", "drop"} {

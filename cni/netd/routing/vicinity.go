@@ -1,4 +1,4 @@
-package netd
+package routing
 
 import (
 	"fmt"
@@ -7,7 +7,6 @@ import (
 
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
 	"github.com/trivet-node/trivet/cni/prefix"
-	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
 // vicinity is what this node is connected to.
@@ -18,23 +17,30 @@ type vicinity struct {
 	addresses *podcidr.Index[string]
 	// nodes has the name of the Node by InternalIP.
 	nodes *podcidr.Index[string]
+	// pods has the name of the Node by pod CIDR.
+	pods *podcidr.Index[string]
 	// routers are the gateways of the default routes, if they matter.
 	routers []netip.Addr
 }
 
-func newVicinity(admitted []podcidr.Node, local []rtnl.InterfaceAddress) vicinity {
+func newVicinity(s Situation) vicinity {
 	v := vicinity{
-		networks:  podcidr.NewIndex[int](admitted),
-		addresses: podcidr.NewIndex[string](admitted),
-		nodes:     podcidr.NewIndex[string](admitted),
+		networks:  podcidr.NewIndex[int](s.Nodes),
+		addresses: podcidr.NewIndex[string](s.Nodes),
+		nodes:     podcidr.NewIndex[string](s.Nodes),
+		pods:      podcidr.NewIndex[string](s.Nodes),
+		routers:   s.Routers,
 	}
 
-	for _, l := range local {
+	for _, l := range s.Local {
 		v.networks.Add(l.Prefix, l.Index)
 		v.addresses.Add(prefix.Single(l.Prefix.Addr()), "")
 	}
 
-	for _, n := range admitted {
+	for _, n := range s.Nodes {
+		for _, p := range n.PodCIDRs {
+			v.pods.Add(p, n.Name)
+		}
 		for _, a := range n.Addresses {
 			v.nodes.Add(prefix.Single(a), n.Name)
 		}
@@ -83,28 +89,20 @@ func (v vicinity) isOnLink(pods netip.Prefix) bool {
 	return ok
 }
 
-// findRouters looks for the gateways of the default routes. That takes a list of all routes, so it is made
-// only when a pod CIDR may hold one of them.
-func (v *vicinity) findRouters(kernel *rtnl.Conn, own podcidr.Node, admitted []podcidr.Node) error {
-	isNear := func(n podcidr.Node) bool {
-		return n.Name != own.Name && slices.ContainsFunc(n.PodCIDRs, v.isOnLink)
-	}
-	if !slices.ContainsFunc(admitted, isNear) {
-		return nil
-	}
-	defaults, err := kernel.DefaultRoutes()
-	for _, r := range defaults {
-		v.routers = append(v.routers, r.Gateway)
-	}
-	return err
+// NeedsRouters reports whether a pod CIDR may hold the gateway of a default route. Looking for those takes a
+// list of all routes.
+func NeedsRouters(s Situation) bool {
+	v := newVicinity(s)
+	return slices.ContainsFunc(s.Nodes, func(n podcidr.Node) bool {
+		return n.Name != s.Own.Name && slices.ContainsFunc(n.PodCIDRs, v.isOnLink)
+	})
 }
 
 // nextHop returns the first address of a node, in the family of its pods, that is on link here, and the
 // interface of the most specific network. It returns the index 0 when there is none.
 func (v vicinity) nextHop(node podcidr.Node, pods netip.Prefix) (netip.Addr, int) {
 	for _, address := range node.Addresses {
-		_, _, isOwn := v.addresses.Around(prefix.Single(address))
-		if isOwn || !prefix.SameFamily(address, pods.Addr()) {
+		if v.isOwn(address) || !prefix.SameFamily(address, pods.Addr()) {
 			continue
 		}
 		if _, index, ok := v.networks.Around(prefix.Single(address)); ok {
@@ -112,4 +110,42 @@ func (v vicinity) nextHop(node podcidr.Node, pods netip.Prefix) (netip.Addr, int
 		}
 	}
 	return netip.Addr{}, 0
+}
+
+// ends returns the addresses between which a tunnel to a node leads: IPv4 if both nodes have it, so that both
+// decide alike.
+func (v vicinity) ends(s Situation, node podcidr.Node) (local, remote netip.Addr, err error) {
+	if s.Overlay == Never {
+		const format = "none of its addresses %v is on a network of this node, and tunnels are switched off"
+		return local, remote, fmt.Errorf(format, node.Addresses)
+	}
+
+	for _, isFamily := range []func(netip.Addr) bool{netip.Addr.Is4, netip.Addr.Is6} {
+		mine := slices.IndexFunc(s.Own.Addresses, func(a netip.Addr) bool {
+			return isFamily(a) && v.isOwn(a)
+		})
+		theirs := slices.IndexFunc(node.Addresses, func(a netip.Addr) bool {
+			return isFamily(a) && v.isEnd(a)
+		})
+		if mine >= 0 && theirs >= 0 {
+			return s.Own.Addresses[mine], node.Addresses[theirs], nil
+		}
+	}
+
+	const format = "none of its addresses %v is on a network of this node, " +
+		"and no tunnel leads there from this node's %v"
+	return local, remote, fmt.Errorf(format, node.Addresses, s.Own.Addresses)
+}
+
+// isOwn reports whether this node has an address.
+func (v vicinity) isOwn(a netip.Addr) bool {
+	_, _, ok := v.addresses.Around(prefix.Single(a))
+	return ok
+}
+
+// isEnd reports whether a tunnel may lead to an address: one that another machine can have, and that is not
+// itself reached through a tunnel.
+func (v vicinity) isEnd(a netip.Addr) bool {
+	_, _, isPod := v.pods.Around(prefix.Single(a))
+	return a.IsGlobalUnicast() && !isPod && !v.isOwn(a)
 }

@@ -1,4 +1,4 @@
-package netd
+package routing
 
 import (
 	"fmt"
@@ -10,9 +10,9 @@ import (
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
-// BenchmarkWantedRoutes measures all decisions of a pass: five times as many Nodes may take five times as
+// BenchmarkPlan measures all decisions of a pass: five times as many Nodes may take five times as
 // long.
-func BenchmarkWantedRoutes(b *testing.B) {
+func BenchmarkPlan(b *testing.B) {
 	local := []rtnl.InterfaceAddress{{Index: 2, Prefix: netip.MustParsePrefix("172.16.0.1/12")}}
 
 	// Like the addresses of Services with IPVS.
@@ -35,9 +35,9 @@ func BenchmarkWantedRoutes(b *testing.B) {
 			rules := podcidr.Rules{Cluster: prefixes("10.0.0.0/8")}
 			for b.Loop() {
 				admitted, _ := rules.Admit(all[0], all)
-				routes, notes := wantedRoutes(all[0], admitted, newVicinity(admitted, local))
-				if len(routes) != n || len(notes) != 0 {
-					b.Fatal(len(routes), notes[:1])
+				plan := NewPlan(Situation{Own: all[0], Nodes: admitted, Local: local})
+				if len(plan.Routes) != n || len(plan.Notes) != 0 {
+					b.Fatal(len(plan.Routes), plan.Notes[:1])
 				}
 			}
 		})

@@ -1,11 +1,9 @@
-package netd
+package routing
 
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 
-	"github.com/trivet-node/trivet/cni/netd/podcidr"
 	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
@@ -22,63 +20,6 @@ const (
 	// route wins.
 	unreachablePriority = 1 << 30
 )
-
-// wantedRoutes returns the routes to other nodes' pods through the nodes' addresses, as far as those are on a
-// network that this node is on, and one that keeps packets to own pod addresses from leaving by the default
-// route while there is no bridge. notes say why there is no route.
-func wantedRoutes(
-	own podcidr.Node, admitted []podcidr.Node, v vicinity,
-) (routes []rtnl.Route, notes []string) {
-	for _, pods := range own.PodCIDRs {
-		routes = append(routes, rtnl.Route{
-			Dst:         pods,
-			Unreachable: true,
-			Priority:    unreachablePriority,
-			Protocol:    protocol,
-		})
-	}
-
-	// A node that is out of reach gets a note, and the others their routes.
-	for _, node := range admitted {
-		if node.Name == own.Name {
-			continue
-		}
-
-		for _, pods := range node.PodCIDRs {
-			route, err := v.routeTo(node, pods, own)
-			if err != nil {
-				const format = "node %s: no route to its pods %s: %s"
-				notes = append(notes, fmt.Sprintf(format, node.Name, pods, err))
-				continue
-			}
-
-			routes = append(routes, route)
-		}
-	}
-
-	return routes, notes
-}
-
-// routeTo returns the route to pods of another node.
-func (v vicinity) routeTo(node podcidr.Node, pods netip.Prefix, own podcidr.Node) (rtnl.Route, error) {
-	if err := v.refuse(pods, own); err != nil {
-		return rtnl.Route{}, err
-	}
-
-	gateway, index := v.nextHop(node, pods)
-	if index == 0 {
-		const format = "none of its addresses %v is on a network of this node, and there is no overlay"
-		return rtnl.Route{}, fmt.Errorf(format, node.Addresses)
-	}
-
-	return rtnl.Route{
-		Dst:      pods,
-		Gateway:  gateway,
-		Index:    index,
-		Priority: peerPriority,
-		Protocol: protocol,
-	}, nil
-}
 
 // difference compares the routes of our protocol that are there with the wanted ones.
 func difference(have, wanted []rtnl.Route) (stale, missing []rtnl.Route) {
@@ -116,9 +57,9 @@ func withoutKernels(r rtnl.Route) rtnl.Route {
 	return r
 }
 
-// syncRoutes makes the routes of our protocol exactly the wanted ones, and returns how many it has added and
+// Sync makes the routes of our protocol exactly the wanted ones, and returns how many it has added and
 // deleted. Stale ones go first: a node that got a new address has its route to the same destination.
-func syncRoutes(conn *rtnl.Conn, wanted []rtnl.Route) (added, deleted int, err error) {
+func Sync(conn *rtnl.Conn, wanted []rtnl.Route) (added, deleted int, err error) {
 	have, err := conn.Routes(protocol)
 	if err != nil {
 		return 0, 0, err
@@ -151,4 +92,27 @@ func syncRoutes(conn *rtnl.Conn, wanted []rtnl.Route) (added, deleted int, err e
 	}
 
 	return added, deleted, errors.Join(errs...)
+}
+
+// Findings says how the routes of our protocol differ from the wanted ones, and changes nothing.
+func Findings(conn *rtnl.Conn, wanted []rtnl.Route) (found []string, err error) {
+	have, err := conn.Routes(protocol)
+	if err != nil {
+		return nil, err
+	}
+	stale, missing := difference(have, wanted)
+	for _, r := range missing {
+		found = append(found, fmt.Sprintf("route to %s is missing", describe(r)))
+	}
+	for _, r := range stale {
+		found = append(found, fmt.Sprintf("route to %s is not wanted", describe(r)))
+	}
+	return found, nil
+}
+
+func describe(r rtnl.Route) string {
+	if r.Unreachable {
+		return fmt.Sprintf("%s unreachable", r.Dst)
+	}
+	return fmt.Sprintf("%s via %s", r.Dst, r.Gateway)
 }

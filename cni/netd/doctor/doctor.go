@@ -1,0 +1,50 @@
+// Package doctor says what is wrong with the network of a node, and what a person should do about it: what
+// the kernel lacks, and what pods that have ended left behind. It changes nothing. What differs between the
+// cluster and the node is for package netd to say, which decides how it should be.
+package doctor
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Level is how much a finding matters.
+type Level string
+
+// The levels. A node with a Wrong finding needs somebody.
+const (
+	OK    Level = "ok"
+	Note  Level = "note"
+	Wrong Level = "wrong"
+)
+
+// Finding is one thing that was found.
+type Finding struct {
+	Level  Level
+	Object string
+	What   string
+	// Do is what a person should do; "" for nothing.
+	Do string
+}
+
+// String returns the finding as one line.
+func (f Finding) String() string {
+	line := fmt.Sprintf("%-5s  %s: %s", f.Level, f.Object, f.What)
+	if f.Do != "" {
+		line += "; " + f.Do
+	}
+	return line
+}
+
+// Lasting returns the findings of a later look without what is wrong in it alone: something was under way
+// then.
+func Lasting(before, now []Finding) []Finding {
+	return slices.DeleteFunc(slices.Clone(now), func(f Finding) bool {
+		return f.Level == Wrong && !slices.Contains(before, f)
+	})
+}
+
+// IsWrong reports whether something is.
+func IsWrong(all []Finding) bool {
+	return slices.ContainsFunc(all, func(f Finding) bool { return f.Level == Wrong })
+}
