@@ -75,6 +75,12 @@ func recoverAll(c *catalog) (Report, error) {
 		}
 	}
 
+	for _, backend := range c.backends.byName {
+		if surveyor, ok := backend.(Surveyor); ok {
+			defer surveyor.Survey()()
+		}
+	}
+
 	// mu guards report, which volumes that are recovered side by side add to.
 	var mu sync.Mutex
 	inParallel(slices.Sorted(maps.Keys(records)), func(id string) {
