@@ -21,6 +21,7 @@ const (
 	rootBackref    = 144 // (subvolume, rootBackref, the subvolume that it is in)
 	rootRef        = 156 // (subvolume, rootRef, a subvolume in it)
 	chunkItem      = 228 // (firstFree, chunkItem, its logical address)
+	qgroupInfoKey  = 242 // (0, qgroupInfoKey, group)
 	qgroupLimitKey = 244 // (0, qgroupLimitKey, group)
 	qgroupRelation = 246 // (group, qgroupRelation, group above or below it)
 )

@@ -21,6 +21,8 @@ var (
 	_ volume.Copier   = (*Pool)(nil)
 	_ volume.Surveyor = (*Pool)(nil)
 
+	_ volume.Traceless = (*Pool)(nil)
+
 	_ publish.Backend     = (*Pool)(nil)
 	_ publish.BlockDevice = (*Pool)(nil)
 	_ publish.Grower      = (*Pool)(nil)
@@ -87,6 +89,9 @@ func (p *Pool) create(fs *subvolumes, s volume.Spec) (volume.Origin, error) {
 	}
 	return origin, p.images.make(s)
 }
+
+// IsTraceless reports whether a volume is a subvolume without a file in it, see volume.Traceless.
+func (*Pool) IsTraceless(s volume.Spec) bool { return !isImage(s) }
 
 // List returns the IDs of all volumes.
 func (p *Pool) List() ([]string, error) {
