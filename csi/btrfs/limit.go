@@ -144,6 +144,10 @@ func Usage(fs Info, sub Subvolume) (int64, error) {
 
 func referenced(fs Info, group string) (int64, error) {
 	data, err := os.ReadFile(groupsPath(fs) + "/" + group + "/referenced")
+	if errors.Is(err, unix.ENODEV) {
+		// The group went while the file was open.
+		return 0, fmt.Errorf("quota group %s: %w", group, os.ErrNotExist)
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -73,7 +73,8 @@ const (
 func (c *Count) Step(f *os.File) error {
 	for n := 0; n < searchesOfStep && !c.Done; n++ {
 		if err := c.search(f); err != nil {
-			return fmt.Errorf("count extents of subvolume %d of the btrfs of %s: %w", c.scan.tree, f.Name(), err)
+			return fmt.Errorf("count extents of subvolume %d of the btrfs of %s: %w",
+				c.scan.tree, f.Name(), err)
 		}
 	}
 	return nil

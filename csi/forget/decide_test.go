@@ -11,6 +11,7 @@ import (
 func TestDecide(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+
 	for _, c := range []struct {
 		name   string
 		since  string // of the annotation; "": there is none
@@ -29,6 +30,7 @@ func TestDecide(t *testing.T) {
 		if c.since != "" {
 			pv.Annotations[MissingSince] = c.since
 		}
+
 		if got := decide(pv, c.exists, now, time.Hour); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}

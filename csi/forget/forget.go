@@ -178,8 +178,8 @@ func (f *Forgetter) drop(ctx context.Context, seen *corev1.PersistentVolume, nod
 	}
 
 	if seen.DeletionTimestamp == nil {
-		f.say(seen, "NodeForgotten", fmt.Sprintf("the volume went with node %s, which does not exist any more;"+
-			" a claim that is bound to it has to be deleted and made again", node))
+		f.say(seen, "NodeForgotten", fmt.Sprintf("the volume went with node %s, which does not exist any"+
+			" more; a claim that is bound to it has to be deleted and made again", node))
 		err := f.volumes.Delete(ctx, "", seen.Name, metav1.DeleteOptions{
 			Preconditions: &metav1.Preconditions{UID: &seen.UID},
 		})

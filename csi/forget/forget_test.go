@@ -127,7 +127,7 @@ func TestAMissingNodeIsForgottenAfterItsTime(t *testing.T) {
 		t.Error("a volume of a node that exists is marked")
 	}
 
-	// The time is that of the mark, whoever made it.
+	// The time is that of the mark, which another process may have made.
 	f.ChangeVolume("there", since(time.Now().Add(-2*time.Hour)))
 	f.Eventually("the end of the volume", func() bool { return f.VolumeNamed("there") == nil })
 	if f.VolumeNamed("here") == nil || f.VolumeNamed("other") == nil {

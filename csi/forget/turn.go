@@ -16,7 +16,7 @@ import (
 const turnLength = 4 * defaultPeriod
 
 // Turn is a Lease that lets one of several processes work. It only saves the others the work: everything
-// done is done once, whoever does it, so that nothing depends on clocks that agree.
+// done is done once, by any of them, so that nothing depends on clocks that agree.
 type Turn struct {
 	Namespace, Name string // of the Lease
 	Identity        string // of this process

@@ -111,7 +111,9 @@ func (p *Provisioner) removeFinalizer(ctx context.Context, pv *corev1.Persistent
 	if !hasFinalizer(pv) {
 		return nil
 	}
-	others := slices.DeleteFunc(slices.Clone(pv.Finalizers), func(f string) bool { return f == objects.Finalizer })
+	others := slices.DeleteFunc(slices.Clone(pv.Finalizers), func(f string) bool {
+		return f == objects.Finalizer
+	})
 	return p.patchFinalizers(ctx, pv, others)
 }
 

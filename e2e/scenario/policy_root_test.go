@@ -64,9 +64,10 @@ func TestNodeDriverWritesOnlyWhatIsOnItsNode(t *testing.T) {
 // TestOnlyVolumesOfNodesThatAreGoneAreForgotten acts as trivet-csi forget-node --after.
 func TestOnlyVolumesOfNodesThatAreGoneAreForgotten(t *testing.T) {
 	c := open(t)
-	c.kubectl("apply", "-f", filepath.Join(c.root, "deploy/csi/forget/forget.yaml"))
+	manifest := filepath.Join(c.root, "deploy/csi/forget/forget.yaml")
+	c.kubectl("apply", "-f", manifest)
 	t.Cleanup(func() {
-		c.kubectl("delete", "--ignore-not-found", "-f", filepath.Join(c.root, "deploy/csi/forget/forget.yaml"))
+		c.kubectl("delete", "--ignore-not-found", "-f", manifest)
 		c.kubectl("delete", "persistentvolume", "--ignore-not-found", c.namespace+"-here")
 	})
 

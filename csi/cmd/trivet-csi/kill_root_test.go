@@ -109,18 +109,18 @@ func newProcess(t *testing.T) *process {
 	return p
 }
 
-// kills is how often the driver is killed, unless TRIVET_CSI_KILLS says another number (make kill-csi).
+// kills is how often the driver is killed, unless TRIVET_KILLS says another number.
 const kills = 20
 
 func killsWanted(t *testing.T) int {
 	t.Helper()
-	text := os.Getenv("TRIVET_CSI_KILLS")
+	text := os.Getenv("TRIVET_KILLS")
 	if text == "" {
 		return kills
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil {
-		t.Fatalf("TRIVET_CSI_KILLS: %v", err)
+		t.Fatalf("TRIVET_KILLS: %v", err)
 	}
 	return n
 }
@@ -200,7 +200,7 @@ func (p *process) killOnce() {
 		p.ready()
 		most = 400 * time.Millisecond
 	}
-	time.Sleep(rand.N(most))
+	<-time.After(rand.N(most))
 	p.end(syscall.SIGKILL)
 	p.start()
 }
