@@ -37,7 +37,9 @@ func TestWhatIsDeployedIsOfThisVersion(t *testing.T) {
 	}
 
 	var files []string
-	for _, pattern := range []string{"deploy/*/*.yaml", "deploy/*/README.md", "docs/install.md"} {
+	for _, pattern := range []string{
+		"deploy/*/*.yaml", "deploy/*/*/*.yaml", "deploy/*/README.md", "docs/install.md",
+	} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

@@ -144,6 +144,10 @@ func Usage(fs Info, sub Subvolume) (int64, error) {
 
 func referenced(fs Info, group string) (int64, error) {
 	data, err := os.ReadFile(groupsPath(fs) + "/" + group + "/referenced")
+	if errors.Is(err, unix.ENODEV) {
+		// The group went while the file was open.
+		return 0, fmt.Errorf("quota group %s: %w", group, os.ErrNotExist)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -154,29 +158,15 @@ func referenced(fs Info, group string) (int64, error) {
 // by reflink to the first owner only, and as long as a copy lives, that is so after the owner's end, too.
 // What the kernel has yet to free of a dead subvolume is not counted.
 func Held(f *os.File, fs Info) (int64, error) {
-	groups, err := os.ReadDir(groupsPath(fs))
+	owners, err := deadOwners(f)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("search the quota groups of the btrfs of %s: %w", f.Name(), err)
 	}
 
 	var sum int64
-	for _, g := range groups {
-		number, own := strings.CutPrefix(g.Name(), "0_")
-		id, err := strconv.ParseUint(number, 10, 64)
-		if !own || err != nil || id < firstFree {
-			continue
-		}
-
-		held, err := isHeld(f, id)
-		if err != nil {
-			return 0, err
-		}
-		if !held {
-			continue
-		}
-
+	for _, id := range owners {
 		// The kernel drops empty groups meanwhile.
-		bytes, err := referenced(fs, g.Name())
+		bytes, err := referenced(fs, fmt.Sprintf("0_%d", id))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return 0, err
 		}
@@ -187,21 +177,43 @@ func Held(f *os.File, fs Info) (int64, error) {
 	return sum, nil
 }
 
+// deadOwners returns the groups of dead subvolumes whose bytes count for no living one: as a member of a
+// living one's group they do.
+func deadOwners(f *os.File) ([]uint64, error) {
+	var groups []uint64
+	charged := map[uint64]bool{}
+	err := scan(f, quotaTree, itemKey{0, 0, qgroupInfoKey}, func(key itemKey, _ []byte) {
+		switch {
+		case key.kind == qgroupInfoKey && key.offset>>48 == 0 && key.offset >= firstFree:
+			groups = append(groups, key.offset)
+		case key.kind == qgroupRelation && key.object>>48 == 0:
+			charged[key.object] = true
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	var dead []uint64
+	for _, id := range groups {
+		if charged[id] {
+			continue
+		}
+		there, err := search(f, rootTree, id, rootItem)
+		if err != nil {
+			return nil, err
+		}
+		if len(there) == 0 {
+			dead = append(dead, id)
+		}
+	}
+	return dead, nil
+}
+
 // IsFreed reports whether the kernel has freed all that a deleted subvolume had.
 func IsFreed(f *os.File, sub Subvolume) (bool, error) {
 	items, err := search(f, rootTree, sub.ID, rootItem)
 	return err == nil && len(items) == 0, err
-}
-
-// isHeld reports whether the bytes of a group 0/ID are those of a dead subvolume, and count for no living
-// one: as a member of a living one's group they do.
-func isHeld(f *os.File, id uint64) (bool, error) {
-	alive, err := search(f, rootTree, id, rootItem)
-	if err != nil || len(alive) > 0 {
-		return false, err
-	}
-	charged, err := search(f, quotaTree, id, qgroupRelation)
-	return len(charged) == 0, err
 }
 
 // Leftover returns the groups of limited subvolumes, "LEVEL/ID", that are there although their subvolumes are

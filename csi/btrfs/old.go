@@ -2,12 +2,9 @@ package btrfs
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // Blocks that are overwritten in place are written to a new place once more after a snapshot: those of
@@ -45,39 +42,20 @@ type Count struct {
 	Bytes int64
 	Done  bool
 
-	tree        uint64
+	scan        scanner
 	first, last uint64 // transactions
-	from        itemKey
 
 	// An extent can be in a file in many pieces, which are not far from each other.
 	seen, seenBefore map[uint64]struct{}
-}
-
-// itemKey is where an item is in a tree.
-type itemKey struct {
-	object, offset uint64
-	kind           uint32
-}
-
-// next is the key that follows.
-func (k itemKey) next() itemKey {
-	switch {
-	case k.offset < math.MaxUint64:
-		return itemKey{k.object, k.offset + 1, k.kind}
-	case k.kind < math.MaxUint8:
-		return itemKey{k.object, 0, k.kind + 1}
-	}
-	return itemKey{k.object + 1, 0, 0}
 }
 
 // NewCount begins a count.
 func NewCount(sub Subvolume, first, last uint64) *Count {
 	return &Count{
 		Done:  first > last,
-		tree:  sub.ID,
+		scan:  scanner{tree: sub.ID, from: itemKey{firstFree, 0, extentData}},
 		first: first,
 		last:  last,
-		from:  itemKey{firstFree, 0, extentData},
 		seen:  map[uint64]struct{}{},
 	}
 }
@@ -95,53 +73,24 @@ const (
 func (c *Count) Step(f *os.File) error {
 	for n := 0; n < searchesOfStep && !c.Done; n++ {
 		if err := c.search(f); err != nil {
-			return fmt.Errorf("count extents of subvolume %d of the btrfs of %s: %w", c.tree, f.Name(), err)
+			return fmt.Errorf("count extents of subvolume %d of the btrfs of %s: %w",
+				c.scan.tree, f.Name(), err)
 		}
 	}
 	return nil
 }
 
 func (c *Count) search(f *os.File) error {
-	arg := searchArgsV2{searchKey: searchKey{
-		tree:           c.tree,
-		minObject:      c.from.object,
-		maxObject:      math.MaxUint64 - 256,
-		minOffset:      c.from.offset,
-		maxOffset:      math.MaxUint64,
-		maxTransaction: math.MaxUint64,
-		minType:        c.from.kind,
-		maxType:        math.MaxUint8,
-		items:          math.MaxUint32,
-	}}
-	arg.size = uint64(len(arg.found))
-
-	err := ioctl(f, iocTreeSearchV2, &arg)
-	if errors.Is(err, unix.ENOENT) {
-		// The subvolume is gone.
-		c.Bytes, c.Done = 0, true
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-
-	at := arg.found[:]
-	for range arg.items {
-		c.from = itemKey{
-			object: binary.NativeEndian.Uint64(at[8:]),
-			offset: binary.NativeEndian.Uint64(at[16:]),
-			kind:   binary.NativeEndian.Uint32(at[24:]),
+	err := c.scan.step(f, func(key itemKey, item []byte) {
+		if key.kind == extentData {
+			c.add(item)
 		}
-		end := searchHeader + binary.NativeEndian.Uint32(at[28:])
-		if c.from.kind == extentData {
-			c.add(at[searchHeader:end])
-		}
-		at = at[end:]
+	})
+	if c.scan.missing {
+		c.Bytes = 0
 	}
-
-	c.from = c.from.next()
-	c.Done = arg.items == 0
-	return nil
+	c.Done = err == nil && c.scan.done
+	return err
 }
 
 // add counts the extent of a struct btrfs_file_extent_item, unless it is in the item itself, or a hole.

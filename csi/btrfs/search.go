@@ -18,8 +18,11 @@ const (
 
 	extentData     = 108 // (file, extentData, offset in it)
 	rootItem       = 132 // (subvolume, rootItem, _): it is there, or dead but not yet taken apart
+	rootBackref    = 144 // (subvolume, rootBackref, the subvolume that it is in)
 	rootRef        = 156 // (subvolume, rootRef, a subvolume in it)
 	chunkItem      = 228 // (firstFree, chunkItem, its logical address)
+	qgroupInfoKey  = 242 // (0, qgroupInfoKey, group)
+	qgroupLimitKey = 244 // (0, qgroupLimitKey, group)
 	qgroupRelation = 246 // (group, qgroupRelation, group above or below it)
 )
 
@@ -33,13 +36,6 @@ type searchKey struct {
 type searchArgs struct {
 	searchKey
 	found [3992]byte
-}
-
-// searchArgsV2 has room for some hundred items.
-type searchArgsV2 struct {
-	searchKey
-	size  uint64 // of found, which is no part of the argument's size
-	found [64 << 10]byte
 }
 
 // dataChunk is the flag of chunks of data (BTRFS_BLOCK_GROUP_DATA).

@@ -16,12 +16,11 @@ const together = (level+1)<<48 | 1
 // LimitedTogether has a limited subvolume count for the limit of all that are limited together. It stays so
 // until the subvolume is destroyed. Where nothing is wrong it only reads.
 func LimitedTogether(f *os.File, sub Subvolume) error {
-	groups, err := search(f, quotaTree, groupOf(sub.ID), qgroupRelation)
-	if err != nil || slices.Contains(groups, together) {
+	if already, err := isLimitedTogether(f, sub); already || err != nil {
 		return err
 	}
 
-	err = ioctl(f, iocQgroupCreate, &qgroupCreate{create: 1, id: together})
+	err := ioctl(f, iocQgroupCreate, &qgroupCreate{create: 1, id: together})
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("make the quota group of many subvolumes of %s: %w", f.Name(), err)
 	}
@@ -29,6 +28,11 @@ func LimitedTogether(f *os.File, sub Subvolume) error {
 		return fmt.Errorf("limit subvolume %d of %s together with others: %w", sub.ID, f.Name(), err)
 	}
 	return nil
+}
+
+func isLimitedTogether(f *os.File, sub Subvolume) (bool, error) {
+	groups, err := search(f, quotaTree, groupOf(sub.ID), qgroupRelation)
+	return slices.Contains(groups, together), err
 }
 
 // LimitTogether lets all subvolumes that are limited together hold at most so many bytes; -1: as many as each

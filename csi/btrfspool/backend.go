@@ -19,6 +19,9 @@ var (
 	_ volume.Enforcer = (*Pool)(nil)
 	_ volume.Keeper   = (*Pool)(nil)
 	_ volume.Grouper  = (*Pool)(nil)
+	_ volume.Surveyor = (*Pool)(nil)
+
+	_ volume.Traceless = (*Pool)(nil)
 
 	_ publish.Backend     = (*Pool)(nil)
 	_ publish.BlockDevice = (*Pool)(nil)
@@ -87,71 +90,8 @@ func (p *Pool) create(fs *subvolumes, s volume.Spec) (volume.Origin, error) {
 	return origin, p.images.make(s)
 }
 
-// Recover makes a volume usable after a restart, see volume.Backend.
-//
-// An acknowledged volume may be missing after a power loss: its record is synced at once, the transaction
-// that made it up to half a minute later. Nothing in it can have been synced by its user then, for that would
-// have committed the transaction: an empty volume is what a disk would show, too. Missing though its
-// transaction was committed, or though it was made in another pool, it is lost, or somewhere else.
-func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, error) {
-	fs, leave, err := p.enter()
-	if err != nil {
-		return origin, err
-	}
-	defer leave()
-
-	if origin.Pool != "" && origin.Pool != fs.info.UUID {
-		return origin, fmt.Errorf("%w: it is in pool %s, and the pool here is %s",
-			volume.ErrDamaged, origin.Pool, fs.info.UUID)
-	}
-
-	p.shares.copies.Add(s.ID, s.Keeps)
-	p.shares.know(s)
-
-	sub, err := fs.inspect(s.ID)
-	switch {
-	case err == nil:
-		origin.Pool = fs.info.UUID
-		return origin, p.recoverOne(fs, s, sub)
-	case !errors.Is(err, os.ErrNotExist):
-		return origin, fmt.Errorf("%w: %w", volume.ErrDamaged, err)
-	case origin.Pool == "":
-		return origin, fmt.Errorf("%w: %w; its record, of an earlier version, does not name its pool",
-			volume.ErrDamaged, err)
-	case s.Source != "":
-		return origin, fmt.Errorf("%w: %w; it had the content of %s", volume.ErrDamaged, err, s.Source)
-	case origin.Token <= fs.committed:
-		return origin, fmt.Errorf("%w: %w; it was made in transaction %d, and %d was on disk",
-			volume.ErrDamaged, err, origin.Token, fs.committed)
-	}
-
-	return p.create(fs, s)
-}
-
-// recoverOne finishes what was cut short of a volume that is there. That its limit is too high shows when all
-// copies are known.
-func (p *Pool) recoverOne(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume) error {
-	if s.Snapshot {
-		return nil
-	}
-	p.shares.copies.Suspect(s.ID)
-
-	// A limit that is raised was raised for a reason: it has to be counted what that was.
-	p.shares.old.Suspect(s.ID, btrfs.LimitOf(fs.info, sub)-limitOf(s.Size))
-
-	limit, err := p.shares.neededOf(fs, s)
-	if err != nil {
-		return err
-	}
-	if err := fs.recoverLimit(sub, limit); err != nil {
-		return err
-	}
-	if err := p.shares.restrain(fs, s, sub); err != nil {
-		return err
-	}
-
-	return p.stretch(s)
-}
+// IsTraceless reports whether a volume is a subvolume without a file in it, see volume.Traceless.
+func (*Pool) IsTraceless(s volume.Spec) bool { return !isImage(s) }
 
 // List returns the IDs of all volumes.
 func (p *Pool) List() ([]string, error) {

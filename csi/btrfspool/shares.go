@@ -27,11 +27,11 @@ type shares struct {
 
 	// mu guards what follows.
 	mu      sync.Mutex
-	volumes map[string]volume.Spec // by ID, without snapshots
+	volumes map[string]*volume.Spec // by ID, without snapshots
 }
 
 func newShares(f *file) *shares {
-	h := &shares{copies: copies.New(), old: copies.NewOld(), volumes: map[string]volume.Spec{}}
+	h := &shares{copies: copies.New(), old: copies.NewOld(), volumes: map[string]*volume.Spec{}}
 	if f != nil {
 		h.reservation = newReservation(f, h.unwritten)
 	}
@@ -80,8 +80,10 @@ func (h *shares) set(s volume.Spec) (before volume.Spec, known bool) {
 	defer h.recount()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	before, known = h.volumes[s.ID]
-	h.volumes[s.ID] = s
+	if was := h.volumes[s.ID]; was != nil {
+		before, known = *was, true
+	}
+	h.volumes[s.ID] = &s
 	return before, known
 }
 
@@ -102,8 +104,10 @@ func (h *shares) recount() {
 func (h *shares) known(id string) (volume.Spec, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s, ok := h.volumes[id]
-	return s, ok
+	if s := h.volumes[id]; s != nil {
+		return *s, true
+	}
+	return volume.Spec{}, false
 }
 
 // reserved returns the volumes that are reserved for.
@@ -113,7 +117,7 @@ func (h *shares) reserved() []volume.Spec {
 	var reserved []volume.Spec
 	for _, s := range h.volumes {
 		if s.Reserve {
-			reserved = append(reserved, s)
+			reserved = append(reserved, *s)
 		}
 	}
 	return reserved

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,9 @@ type subvolumes struct {
 
 	// moments is held while snapshots of one moment are made.
 	moments keylock.Locks[string]
+
+	// surveyed is how all volumes were before they are recovered, while they are.
+	surveyed atomic.Pointer[map[string]btrfs.State]
 
 	// mu guards what follows.
 	mu     sync.Mutex
@@ -256,17 +260,32 @@ func (s *subvolumes) inspect(id string) (btrfs.Subvolume, error) {
 	return sub, err
 }
 
+// state returns how a volume is limited: as the survey has it while there is one, else as it is now.
+func (s *subvolumes) state(id string) (btrfs.State, error) {
+	if survey := s.surveyed.Load(); survey != nil {
+		if state, ok := (*survey)[id]; ok {
+			return state, nil
+		}
+	}
+
+	sub, err := s.inspect(id)
+	if err != nil {
+		return btrfs.State{}, err
+	}
+	return btrfs.Look(s.dir, s.info, sub)
+}
+
 // recoverLimit raises the limit of a volume, if it has to. One of earlier versions, which had it in its own
 // quota group, is brought to the present form. It changes only what is not as it should be: each change is a
 // transaction.
-func (s *subvolumes) recoverLimit(sub btrfs.Subvolume, limit int64) error {
-	if btrfs.LimitOf(s.info, sub) < limit {
-		if err := btrfs.Limit(s.dir, sub, limit); err != nil {
+func (s *subvolumes) recoverLimit(was btrfs.State, limit int64) error {
+	if was.Limit < limit {
+		if err := btrfs.Limit(s.dir, was.Subvolume, limit); err != nil {
 			return err
 		}
 	}
-	if btrfs.OwnLimit(s.info, sub) {
-		return btrfs.LiftOwn(s.dir, sub)
+	if was.OwnLimit {
+		return btrfs.LiftOwn(s.dir, was.Subvolume)
 	}
 	return nil
 }

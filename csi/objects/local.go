@@ -15,6 +15,10 @@ import (
 // ProvisionedBy is the annotation of PersistentVolumes that names the driver that made them.
 const ProvisionedBy = "pv.kubernetes.io/provisioned-by"
 
+// Finalizer keeps a PersistentVolume until its content is deleted. The name is external-provisioner's, so
+// that either can take over.
+const Finalizer = "external-provisioner.volume.kubernetes.io/finalizer"
+
 // Local is the driver of one node.
 type Local struct {
 	Driver      string // its CSI name
@@ -51,21 +55,25 @@ func Affinity(topologies ...*csi.Topology) *corev1.VolumeNodeAffinity {
 
 // Holds reports whether a PersistentVolume is a volume of the driver that can be reached on this node alone.
 func (l Local) Holds(pv *corev1.PersistentVolume) bool {
-	if pv.Spec.CSI == nil || pv.Spec.CSI.Driver != l.Driver {
-		return false
-	}
+	node, ok := NodeOf(pv, l.Driver, l.TopologyKey)
+	return ok && node == l.Node
+}
 
+// NodeOf returns the only node on which a PersistentVolume can be reached; ok is false if there is no such
+// one, or if the volume is another driver's.
+func NodeOf(pv *corev1.PersistentVolume, driver, topologyKey string) (node string, ok bool) {
 	affinity := pv.Spec.NodeAffinity
-	if affinity == nil || affinity.Required == nil || len(affinity.Required.NodeSelectorTerms) != 1 {
-		return false
+	if pv.Spec.CSI == nil || pv.Spec.CSI.Driver != driver || affinity == nil || affinity.Required == nil ||
+		len(affinity.Required.NodeSelectorTerms) != 1 {
+		return "", false
 	}
 
-	here := func(e corev1.NodeSelectorRequirement) bool {
-		return e.Key == l.TopologyKey && e.Operator == corev1.NodeSelectorOpIn &&
-			slices.Equal(e.Values, []string{l.Node})
+	for _, e := range affinity.Required.NodeSelectorTerms[0].MatchExpressions {
+		if e.Key == topologyKey && e.Operator == corev1.NodeSelectorOpIn && len(e.Values) == 1 {
+			return e.Values[0], true
+		}
 	}
-
-	return slices.ContainsFunc(affinity.Required.NodeSelectorTerms[0].MatchExpressions, here)
+	return "", false
 }
 
 // Allows reports whether the allowedTopologies of a class, if it has any, include the node. Terms about other

@@ -8,10 +8,6 @@ import (
 	"github.com/trivet-node/trivet/csi/objects"
 )
 
-// finalizer keeps a volume object until its content is deleted. The name is external-provisioner's, so that
-// either can take over.
-const finalizer = "external-provisioner.volume.kubernetes.io/finalizer"
-
 // disposal is what to do about a PersistentVolume.
 type disposal string
 
@@ -49,4 +45,6 @@ func dispose(local objects.Local, pv *corev1.PersistentVolume) disposal {
 	return keep
 }
 
-func hasFinalizer(pv *corev1.PersistentVolume) bool { return slices.Contains(pv.Finalizers, finalizer) }
+func hasFinalizer(pv *corev1.PersistentVolume) bool {
+	return slices.Contains(pv.Finalizers, objects.Finalizer)
+}

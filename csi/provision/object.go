@@ -55,7 +55,7 @@ func persistentVolume(f facts, v *csi.Volume) *corev1.PersistentVolume {
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        volumeName(c),
 			Annotations: map[string]string{objects.ProvisionedBy: f.local.Driver},
-			Finalizers:  []string{finalizer},
+			Finalizers:  []string{objects.Finalizer},
 		},
 		Spec: corev1.PersistentVolumeSpec{
 			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: size},

@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/csi/objects"
 )
 
 // lookAtVolume keeps the object of a bound volume from being deleted unnoticed, and deletes a volume that was
@@ -22,7 +24,7 @@ func (p *Provisioner) lookAtVolume(ctx context.Context, name string) error {
 
 	switch dispose(p.cfg.Local, pv) {
 	case protect:
-		return p.patchFinalizers(ctx, pv, append(slices.Clone(pv.Finalizers), finalizer))
+		return p.patchFinalizers(ctx, pv, append(slices.Clone(pv.Finalizers), objects.Finalizer))
 	case release:
 		return p.removeFinalizer(ctx, pv)
 	case destroy:
@@ -109,7 +111,9 @@ func (p *Provisioner) removeFinalizer(ctx context.Context, pv *corev1.Persistent
 	if !hasFinalizer(pv) {
 		return nil
 	}
-	others := slices.DeleteFunc(slices.Clone(pv.Finalizers), func(f string) bool { return f == finalizer })
+	others := slices.DeleteFunc(slices.Clone(pv.Finalizers), func(f string) bool {
+		return f == objects.Finalizer
+	})
 	return p.patchFinalizers(ctx, pv, others)
 }
 

@@ -18,7 +18,7 @@ func released() *corev1.PersistentVolume {
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        csitest.Volume,
 			Annotations: map[string]string{objects.ProvisionedBy: csitest.Here.Driver},
-			Finalizers:  []string{finalizer},
+			Finalizers:  []string{objects.Finalizer},
 		},
 		Spec: corev1.PersistentVolumeSpec{
 			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,

@@ -74,23 +74,18 @@ type Ledger struct {
 
 	// mu guards what follows; never held while something is measured.
 	mu       sync.Mutex
-	promises map[string]Promise
-	accounts map[string]*account // the same promises by backend
+	accounts map[string]*account // by backend
 }
 
 // account is what one backend has promised.
 type account struct {
-	bytes    int64
-	promises map[string]Promise
+	sum   int64            // bytes of all volumes
+	bytes map[string]int64 // by volume, which no other account has
 }
 
 // New returns a ledger without promises.
 func New(cfg Config) *Ledger {
-	return &Ledger{
-		cfg:      cfg,
-		promises: map[string]Promise{},
-		accounts: map[string]*account{},
-	}
+	return &Ledger{cfg: cfg, accounts: map[string]*account{}}
 }
 
 // Promise gives volumes of one backend their bytes, all of them, or returns a *Shortage. An earlier promise
@@ -110,10 +105,7 @@ func (l *Ledger) Promise(promises ...Promise) error {
 
 	more := int64(0)
 	for _, p := range promises {
-		more += p.Bytes
-		if old := l.of(p.ID); old.Backend == p.Backend {
-			more -= old.Bytes
-		}
+		more += p.Bytes - l.of(p.Backend, p.ID)
 	}
 	if more > free {
 		return &Shortage{Promise: promises[0], More: more, Free: max(free, 0)}
@@ -131,15 +123,13 @@ func (l *Ledger) Record(p Promise) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.remove(p.ID)
-	l.promises[p.ID] = p
-
 	a := l.accounts[p.Backend]
 	if a == nil {
-		a = &account{promises: map[string]Promise{}}
+		a = &account{bytes: map[string]int64{}}
 		l.accounts[p.Backend] = a
 	}
-	a.promises[p.ID] = p
-	a.bytes += p.Bytes
+	a.bytes[p.ID] = p.Bytes
+	a.sum += p.Bytes
 }
 
 // Release makes the bytes of a volume free again. A volume without a promise has none.
@@ -151,20 +141,20 @@ func (l *Ledger) Release(id string) {
 
 // remove takes a promise out, if there is one. mu is held.
 func (l *Ledger) remove(id string) {
-	p, ok := l.promises[id]
-	if !ok {
-		return
+	for _, a := range l.accounts {
+		a.sum -= a.bytes[id]
+		delete(a.bytes, id)
 	}
-	delete(l.promises, id)
-	a := l.accounts[p.Backend]
-	delete(a.promises, id)
-	a.bytes -= p.Bytes
 }
 
-func (l *Ledger) of(id string) Promise {
+// of returns how many bytes a volume was promised by a backend.
+func (l *Ledger) of(backend, id string) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.promises[id]
+	if a := l.accounts[backend]; a != nil {
+		return a.bytes[id]
+	}
+	return 0
 }
 
 // promised returns what a backend has promised.
@@ -176,7 +166,7 @@ func (l *Ledger) promised(backend string) Promised {
 	if a == nil {
 		return Promised{Each: each}
 	}
-	return Promised{Bytes: a.bytes, Count: int64(len(a.promises)), Each: each}
+	return Promised{Bytes: a.sum, Count: int64(len(a.bytes)), Each: each}
 }
 
 func (l *Ledger) each(backend string) []Promise {
@@ -186,7 +176,11 @@ func (l *Ledger) each(backend string) []Promise {
 	if a == nil {
 		return nil
 	}
-	return slices.Collect(maps.Values(a.promises))
+	all := make([]Promise, 0, len(a.bytes))
+	for id, bytes := range a.bytes {
+		all = append(all, Promise{ID: id, Backend: backend, Bytes: bytes})
+	}
+	return all
 }
 
 // Available returns how many bytes a backend can still promise: never more than the disk has free at this

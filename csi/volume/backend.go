@@ -54,6 +54,19 @@ type Checker interface {
 	Check(idle bool) error
 }
 
+// Surveyor is a Backend that recovers many volumes faster once it has looked at all of them together.
+type Surveyor interface {
+	// Survey is called before all volumes are recovered, and done when they are. In between nobody else uses
+	// or changes them.
+	Survey() (done func())
+}
+
+// Traceless is a Backend that can make volumes of which nothing is left but what is certainly empty, if its
+// process is killed while it makes one: no record has to say before that one is being made.
+type Traceless interface {
+	IsTraceless(Spec) bool
+}
+
 // Copier is a Backend that has the content of a volume in another one at once, without copying it.
 type Copier interface {
 	// Copy is Create with the content that source has at this moment. It returns the Spec with what the copy

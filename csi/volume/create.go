@@ -151,19 +151,11 @@ func makeEmpty(b Backend, s Spec) (Spec, Origin, error) {
 }
 
 // make creates the content of an intended volume. What it leaves when it fails is taken away, at the latest
-// by the next Create or start. The intent is for a killed process; a power loss may take it away before the
-// volume, which is then a stray without data.
+// by the next Create or start.
 func (c *creation) make(r record, content maker) (record, error) {
-	// The record says making before the content exists, and ready when it does. A copy is on disk at once,
-	// and is not empty, nor is what is being filled: its intent has to be there before it.
 	id := r.Spec.ID
 	backend := c.backends.byName[r.Spec.Backend]
-	note := c.records.Note
-	if r.Spec.Source != "" || r.Spec.Imported != "" {
-		note = c.records.Put
-	}
-
-	err := note(id, r)
+	err := c.intend(backend, r)
 	if err == nil {
 		r.Spec, r.Origin, err = content(backend, r.Spec)
 	}
@@ -191,6 +183,19 @@ func (c *creation) undo(backend Backend, id string, cause error) error {
 	}
 	c.index.drop(id)
 	return cause
+}
+
+// intend has the record say making before the content exists, as it says ready when it does. That is for a
+// killed process; a power loss may take it away before the volume, which is then a stray without data. A copy
+// is on disk at once and is not empty, nor is what is being filled: its intent has to be there before it.
+func (c *creation) intend(backend Backend, r record) error {
+	if r.Spec.Source != "" || r.Spec.Imported != "" {
+		return c.records.Put(r.Spec.ID, r)
+	}
+	if b, ok := backend.(Traceless); ok && b.IsTraceless(r.Spec) {
+		return nil
+	}
+	return c.records.Note(r.Spec.ID, r)
 }
 
 // copy is Create with the content of another volume, or of a snapshot.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"unique"
 
 	"golang.org/x/sync/errgroup"
 
@@ -75,10 +76,16 @@ func recoverAll(c *catalog) (Report, error) {
 		}
 	}
 
+	for _, backend := range c.backends.byName {
+		if surveyor, ok := backend.(Surveyor); ok {
+			defer surveyor.Survey()()
+		}
+	}
+
 	// mu guards report, which volumes that are recovered side by side add to.
 	var mu sync.Mutex
 	inParallel(slices.Sorted(maps.Keys(records)), func(id string) {
-		r := recoverOne(c, id, records[id])
+		r := recoverOne(c, id, slim(id, records[id]))
 		c.index.put(id, r)
 
 		mu.Lock()
@@ -101,6 +108,24 @@ func recoverAll(c *catalog) (Report, error) {
 
 	return report, nil
 }
+
+// slim has a record that was read share the strings that many have.
+func slim(id string, r record) record {
+	r.Phase = shared(r.Phase)
+	r.Pool = shared(r.Pool)
+	r.Spec.Backend = shared(r.Spec.Backend)
+	r.Spec.Access = shared(r.Spec.Access)
+	r.Spec.FSType = shared(r.Spec.FSType)
+	if r.Spec.ID == id {
+		r.Spec.ID = id
+	}
+	if r.Spec.Name == id {
+		r.Spec.Name = id
+	}
+	return r
+}
+
+func shared[T comparable](s T) T { return unique.Make(s).Value() }
 
 // recoverOne brings one recorded volume back, or finishes taking it away, and returns the record that it has
 // now.

@@ -61,6 +61,44 @@ func TestNodeDriverWritesOnlyWhatIsOnItsNode(t *testing.T) {
 	}
 }
 
+// TestOnlyVolumesOfNodesThatAreGoneAreForgotten acts as trivet-csi forget-node --after.
+func TestOnlyVolumesOfNodesThatAreGoneAreForgotten(t *testing.T) {
+	c := open(t)
+	manifest := filepath.Join(c.root, "deploy/csi/forget/forget.yaml")
+	c.kubectl("apply", "-f", manifest)
+	t.Cleanup(func() {
+		c.kubectl("delete", "--ignore-not-found", "-f", manifest)
+		c.kubectl("delete", "persistentvolume", "--ignore-not-found", c.namespace+"-here")
+	})
+
+	c.apply(volumeOn(c.namespace, "here", c.node))
+	c.apply(volumeOn(c.namespace, "there", "elsewhere"))
+	here, there := c.namespace+"-here", c.namespace+"-there"
+	bare := `-p={"metadata":{"finalizers":null}}`
+	mark := `-p={"metadata":{"annotations":{"csi.trivet.dev/node-missing-since":"2026-11-30T12:00:00Z"}}}`
+	for _, step := range []struct {
+		what    string
+		args    []string
+		allowed bool
+	}{
+		{"delete a volume of a node that exists", []string{"delete", "pv", here, "--wait=false"}, false},
+		{"keep nothing from being deleted", []string{"patch", "pv", there, "--type=merge", bare}, false},
+		{"change a volume", []string{"label", "pv", there, "a=b"}, false},
+		{"mark a volume", []string{"patch", "pv", there, "--type=merge", mark}, true},
+		{"delete a volume of a node that is gone", []string{"delete", "pv", there, "--wait=false"}, true},
+	} {
+		as := "--as=system:serviceaccount:kube-system:trivet-csi-forget"
+		kubectl := filepath.Join(c.root, ".trivet/bin/kubectl")
+		_, err := c.run(time.Minute, "", kubectl, append([]string{as}, step.args...)...)
+		if step.allowed && err != nil {
+			t.Errorf("%s: %v", step.what, err)
+		}
+		if !step.allowed && (err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy")) {
+			t.Errorf("%s: %v, want a refusal by the policy", step.what, err)
+		}
+	}
+}
+
 // volumeOn is a volume of the driver's on a node.
 func volumeOn(namespace, name, node string) string {
 	const volume = `{"apiVersion": "v1", "kind": "PersistentVolume",

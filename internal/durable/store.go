@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
-	"time"
 )
 
 // Store keeps a JSON file for each object in a directory: DIR/NAME.json. Calls for different names may run at
@@ -17,13 +15,6 @@ type Store[T any] struct {
 	dir      string
 	volatile bool
 	commits  commits
-}
-
-// Unreadable is a record that could not be read. Its file is not deleted but set aside.
-type Unreadable struct {
-	Name  string
-	Moved string // where the file is now
-	Err   error
 }
 
 // ValidName reports whether name may be a record's: it has at most 200 letters, digits, '.', '_' and '-', and
@@ -91,20 +82,8 @@ func (s *Store[T]) encode(name string, record T) (path string, data []byte, err 
 
 // Get returns a record; fs.ErrNotExist when there is none.
 func (s *Store[T]) Get(name string) (record T, err error) {
-	path, err := s.path(name)
-	if err != nil {
-		return record, err
-	}
-
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return record, err
-	}
-	if err := json.Unmarshal(data, &record); err != nil {
-		return record, fmt.Errorf("record %s: %w", path, err)
-	}
-
-	return record, nil
+	record, _, err = s.read(name, nil)
+	return record, err
 }
 
 // Delete removes a record. One that is not there is a success.
@@ -120,41 +99,6 @@ func (s *Store[T]) Delete(name string) error {
 		return nil
 	}
 	return s.commits.remove(path)
-}
-
-// List returns all records. Files that are not readable records are moved to DIR/quarantine and returned as
-// well; temporary files of killed writers are removed. Call it at the start, before there are writers.
-func (s *Store[T]) List() (records map[string]T, unreadable []Unreadable, err error) {
-	entries, err := os.ReadDir(s.dir)
-	if err != nil {
-		return nil, nil, err
-	}
-
-	records = make(map[string]T, len(entries))
-	for _, e := range entries {
-		name, isRecord := strings.CutSuffix(e.Name(), ".json")
-		switch {
-		case e.IsDir():
-		case strings.HasPrefix(e.Name(), tempPrefix):
-			os.Remove(filepath.Join(s.dir, e.Name()))
-		case !isRecord:
-			unreadable = append(unreadable, s.quarantine(e.Name(), errors.New("not a record")))
-		default:
-			r, err := s.Get(name)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-
-			if err != nil {
-				unreadable = append(unreadable, s.quarantine(e.Name(), err))
-				continue
-			}
-
-			records[name] = r
-		}
-	}
-
-	return records, unreadable, nil
 }
 
 // Quarantined returns the files of records of that name that were set aside and are still there.
@@ -177,19 +121,4 @@ func (s *Store[T]) Discard(name string) error {
 		}
 	}
 	return SyncDir(filepath.Join(s.dir, "quarantine"))
-}
-
-// quarantine sets a file aside. Its new name has the time, so that no earlier one is overwritten.
-func (s *Store[T]) quarantine(file string, cause error) Unreadable {
-	u := Unreadable{Name: strings.TrimSuffix(file, ".json"), Err: cause}
-	dir := filepath.Join(s.dir, "quarantine")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		u.Err = errors.Join(cause, err)
-		return u
-	}
-	u.Moved = filepath.Join(dir, fmt.Sprintf("%s.%d", file, time.Now().UnixNano()))
-	if err := os.Rename(filepath.Join(s.dir, file), u.Moved); err != nil {
-		u.Err = errors.Join(cause, err)
-	}
-	return u
 }

@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -16,9 +18,11 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 
+	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/loop"
 	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/socket"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
@@ -74,12 +78,15 @@ func (p *process) end(signal syscall.Signal) {
 	}
 }
 
-// ready waits until the process answers; calls wait for the server by themselves.
+// ready waits until the process answers. A call that was sent to one that was killed is repeated.
 func (p *process) ready() {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(p.t.Context(), time.Minute)
 	defer cancel()
-	_, err := csi.NewIdentityClient(p.conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true))
+	err := insist(ctx, func(ctx context.Context) error {
+		_, err := csi.NewIdentityClient(p.conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true))
+		return err
+	})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -102,71 +109,161 @@ func newProcess(t *testing.T) *process {
 	return p
 }
 
+// kills is how often the driver is killed, unless TRIVET_KILLS says another number.
+const kills = 20
+
+func killsWanted(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("TRIVET_KILLS")
+	if text == "" {
+		return kills
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("TRIVET_KILLS: %v", err)
+	}
+	return n
+}
+
 // The driver is killed while eight volumes at a time go through their lives. It always comes back, no step
-// that was acknowledged is lost, and in the end nothing is left.
+// that was acknowledged is lost, nor what was written, and in the end nothing is left.
 func TestKilledAtAnyMoment(t *testing.T) {
 	p := newProcess(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	n := killsWanted(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(n)*10*time.Second)
 	defer cancel()
 
+	// Each life is lived to its end.
+	enough := make(chan struct{})
+	var lived atomic.Int64
 	var lives sync.WaitGroup
 	for worker := range 8 {
 		lives.Go(func() {
-			for i := range 4 {
-				l := p.life(fmt.Sprintf("v%d-%d", worker, i))
-				switch worker {
-				case 0, 1:
-					l.backend, l.block = "image", worker == 1
-				case 2, 3:
-					l.fsType, l.block, l.copies = "ext4", worker == 3, true
-				default:
-					l.copies = true
-				}
-				if l.block {
-					l.fsType = ""
-				}
-
-				if err := l.run(ctx); err != nil {
+			for i := 0; !isClosed(enough) && !t.Failed(); i++ {
+				if err := p.lifeOf(worker, i).run(ctx); err != nil {
 					t.Error(err)
 					return
 				}
+				lived.Add(1)
 			}
 		})
 	}
 
-	done := make(chan struct{})
-	go func() { lives.Wait(); close(done) }()
-	kills := p.killUntil(done)
-	t.Logf("killed %d times", kills)
-	p.ready()
-	resp, err := csi.NewControllerClient(p.conn).ListVolumes(ctx, &csi.ListVolumesRequest{})
-	if err != nil || len(resp.GetEntries()) > 0 {
-		t.Errorf("volumes left: %v, %v", resp, err)
+	for i := 0; i < n && !t.Failed(); i++ {
+		p.killOnce()
 	}
-	snapshots, err := csi.NewControllerClient(p.conn).ListSnapshots(ctx, &csi.ListSnapshotsRequest{})
-	if err != nil || len(snapshots.GetEntries()) > 0 {
-		t.Errorf("snapshots left: %v, %v", snapshots, err)
-	}
+	close(enough)
+	lives.Wait()
+	t.Logf("killed %d times during the lives of %d volumes and their copies", n, lived.Load())
 
+	p.nothingListed(ctx)
+	p.noGroupsLeft()
 	p.end(syscall.SIGTERM)
 	p.nothingLeft()
 }
 
-// killUntil kills and restarts the driver at random moments until the channel is closed. The moments are
-// further and further apart, so that a slow machine finishes, too.
-func (p *process) killUntil(done <-chan struct{}) (kills int) {
+// lifeOf is the next volume of a worker; the workers have different kinds of volumes.
+func (p *process) lifeOf(worker, i int) *life {
+	l := p.life(fmt.Sprintf("v%d-%d", worker, i))
+	switch worker {
+	case 0, 1:
+		l.backend, l.block = "image", worker == 1
+	case 2, 3:
+		l.fsType, l.block, l.copies = "ext4", worker == 3, true
+	default:
+		l.copies = true
+	}
+	if l.block {
+		l.fsType = ""
+	}
+
+	// To grow ext4 in use takes more rights than tests have everywhere.
+	l.grows = l.block || worker > 3
+	return l
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// killOnce kills the driver at a random moment, while it works or, one time in four, while it starts, and
+// starts it again.
+func (p *process) killOnce() {
 	p.t.Helper()
-	for {
-		pause := time.Duration(20+rand.IntN(150)+4*kills) * time.Millisecond
-		select {
-		case <-done:
-			return kills
-		case <-time.After(pause):
-			p.end(syscall.SIGKILL)
-			p.start()
-			kills++
+	most := 100 * time.Millisecond
+	if rand.IntN(4) > 0 {
+		p.ready()
+		most = 400 * time.Millisecond
+	}
+	<-time.After(rand.N(most))
+	p.end(syscall.SIGKILL)
+	p.start()
+}
+
+// nothingListed checks that the driver, as it says, has no volume and no snapshot.
+func (p *process) nothingListed(ctx context.Context) {
+	p.t.Helper()
+	p.ready()
+	resp, err := csi.NewControllerClient(p.conn).ListVolumes(ctx, &csi.ListVolumesRequest{})
+	if err != nil || len(resp.GetEntries()) > 0 {
+		p.t.Errorf("volumes left: %v, %v", resp, err)
+	}
+	snapshots, err := csi.NewControllerClient(p.conn).ListSnapshots(ctx, &csi.ListSnapshotsRequest{})
+	if err != nil || len(snapshots.GetEntries()) > 0 {
+		p.t.Errorf("snapshots left: %v, %v", snapshots, err)
+	}
+}
+
+// noGroupsLeft checks that there are no subvolumes and no quota groups of volumes in the pool. The kernel
+// takes a subvolume apart in the background, and its own group with it.
+func (p *process) noGroupsLeft() {
+	p.t.Helper()
+	dir, err := os.Open(filepath.Join(p.dir, "data/pool/volumes"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer dir.Close()
+	if names, err := dir.Readdirnames(-1); err != nil || len(names) > 0 {
+		p.t.Errorf("subvolumes left: %v, %v", names, err)
+	}
+
+	info, err := btrfs.Stat(dir)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(p.t.Context(), 2*time.Minute)
+	defer cancel()
+	var left []string
+	for range retry.Every(ctx, 100*time.Millisecond) {
+		if left = groupsOfVolumes(p.t, info.UUID); len(left) == 0 {
+			return
+		}
+		if err := btrfs.Sync(dir); err != nil {
+			p.t.Fatal(err)
 		}
 	}
+	p.t.Errorf("quota groups left: %v", left)
+}
+
+// groupsOfVolumes returns the quota groups of a file system but those of its top and of all volumes together.
+func groupsOfVolumes(t *testing.T, uuid string) []string {
+	t.Helper()
+	entries, err := os.ReadDir("/sys/fs/btrfs/" + uuid + "/qgroups")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() && e.Name() != "0_5" && e.Name() != "30_1" {
+			names = append(names, e.Name())
+		}
+	}
+	return names
 }
 
 func (p *process) nothingLeft() {

@@ -1,16 +1,24 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
+)
+
+const (
+	firstSize   = 16 << 20
+	secondSize  = 32 << 20 // of those that grow
+	contentSize = 256 << 10
 )
 
 // life is a volume on its way from creation to deletion. It repeats each step until it is acknowledged, as
@@ -24,7 +32,10 @@ type life struct {
 	backend string
 	fsType  string
 	block   bool
-	copies  bool // it has a snapshot, which becomes another volume
+	copies  bool   // it has a snapshot, which becomes another volume, and a clone
+	grows   bool   // while it is in use
+	content string // what is in it follows from this
+	size    int64  // bytes that it is made with
 	id      string
 
 	snapshotID string
@@ -37,6 +48,8 @@ func (p *process) life(name string) *life {
 		controller: csi.NewControllerClient(p.conn),
 		node:       csi.NewNodeClient(p.conn),
 		name:       name,
+		content:    name,
+		size:       firstSize,
 		backend:    "btrfs",
 	}
 }
@@ -62,7 +75,7 @@ func (l *life) target() string    { return filepath.Join(l.p.dir, "kubelet/pods"
 func (l *life) create(ctx context.Context) error {
 	resp, err := l.controller.CreateVolume(ctx, &csi.CreateVolumeRequest{
 		Name:                l.name,
-		CapacityRange:       &csi.CapacityRange{RequiredBytes: 16 << 20},
+		CapacityRange:       &csi.CapacityRange{RequiredBytes: l.size},
 		VolumeCapabilities:  []*csi.VolumeCapability{l.capability()},
 		Parameters:          map[string]string{"backend": l.backend},
 		VolumeContentSource: l.source,
@@ -90,22 +103,77 @@ func (l *life) publish(ctx context.Context) error {
 	return err
 }
 
-func (l *life) write(context.Context) error {
-	file := l.target()
-	if !l.block {
-		file = filepath.Join(file, "sign")
+// file is where the content of the volume is.
+func (l *life) file() string {
+	if l.block {
+		return l.target()
 	}
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY, 0o600)
+	return filepath.Join(l.target(), "content")
+}
+
+// bytes are the content of the volume.
+func (l *life) bytes() []byte {
+	data := make([]byte, contentSize)
+	_, _ = mathrand.NewChaCha8(sha256.Sum256([]byte(l.content))).Read(data)
+	return data
+}
+
+func (l *life) write(context.Context) error {
+	f, err := os.OpenFile(l.file(), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 
 	// A snapshot has what a disk has: of an image that is what was synced.
-	if _, err := f.WriteString(l.name); err != nil {
+	if _, err := f.Write(l.bytes()); err != nil {
 		return err
 	}
 	return f.Sync()
+}
+
+// grow makes the volume larger, and checks that it stays so.
+func (l *life) grow(ctx context.Context) error {
+	if !l.grows {
+		return nil
+	}
+
+	larger := &csi.CapacityRange{RequiredBytes: secondSize}
+	_, err := l.controller.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{
+		VolumeId:         l.id,
+		CapacityRange:    larger,
+		VolumeCapability: l.capability(),
+	}, grpc.WaitForReady(true))
+	if err != nil {
+		return err
+	}
+	_, err = l.node.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{
+		VolumeId:         l.id,
+		VolumePath:       l.target(),
+		CapacityRange:    larger,
+		VolumeCapability: l.capability(),
+	}, grpc.WaitForReady(true))
+	return err
+}
+
+func (l *life) checkSize(ctx context.Context) error {
+	if !l.grows {
+		return nil
+	}
+	stats, err := l.node.NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{
+		VolumeId:   l.id,
+		VolumePath: l.target(),
+	}, grpc.WaitForReady(true))
+	if err != nil {
+		return err
+	}
+	for _, usage := range stats.GetUsage() {
+		if usage.GetUnit() == csi.VolumeUsage_BYTES && usage.GetTotal() != secondSize {
+			return fmt.Errorf("volume %s has %d bytes, not the %d that it was given",
+				l.name, usage.GetTotal(), int64(secondSize))
+		}
+	}
+	return nil
 }
 
 func (l *life) unpublish(ctx context.Context) error {
@@ -143,33 +211,46 @@ func (l *life) deleteSnapshot(ctx context.Context) error {
 
 // restored is a volume with what the snapshot has.
 func (l *life) restored() *life {
-	r := *l
-	r.name, r.copies = "from-"+l.name, false
-	r.source = &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{
+	return l.from("from-", &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{
 		Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: l.snapshotID},
-	}}
+	}})
+}
+
+// cloned is a volume with what the volume has.
+func (l *life) cloned() *life {
+	return l.from("clone-", &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{
+		Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: l.id},
+	}})
+}
+
+func (l *life) from(prefix string, source *csi.VolumeContentSource) *life {
+	r := *l
+	r.name, r.copies, r.grows = prefix+l.name, false, false
+	r.source = source
+	if l.grows {
+		r.size = secondSize
+	}
 	return &r
 }
 
-// read checks that the volume has what was written to the one that it was restored from.
+// read checks that the volume has what was written to it, or to the one that it began as a copy of.
 func (l *life) read(context.Context) error {
-	file, want := l.target(), strings.TrimPrefix(l.name, "from-")
-	if !l.block {
-		file = filepath.Join(file, "sign")
-	}
-	f, err := os.Open(file)
+	f, err := os.Open(l.file())
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	got := make([]byte, len(want))
-	if _, err := io.ReadFull(f, got); err != nil || string(got) != want {
-		return fmt.Errorf("volume %s holds %q, %w", l.name, got, err)
+	got := make([]byte, contentSize)
+	if _, err := io.ReadFull(f, got); err != nil {
+		return fmt.Errorf("content of volume %s: %w", l.name, err)
+	}
+	if !bytes.Equal(got, l.bytes()) {
+		return fmt.Errorf("volume %s holds something else than was written to it", l.name)
 	}
 	return nil
 }
 
-// copy is the life of a snapshot, and of a volume that is restored from it and outlives it.
+// copy is the life of a snapshot, and of a volume that is restored from it and outlives it; then of a clone.
 func (l *life) copy(ctx context.Context) error {
 	if !l.copies {
 		return nil
@@ -177,19 +258,24 @@ func (l *life) copy(ctx context.Context) error {
 	if err := insist(ctx, l.snapshot); err != nil {
 		return err
 	}
-	r := l.restored()
+	r, c := l.restored(), l.cloned()
 	return doAll(ctx, []func(context.Context) error{
 		r.create, l.deleteSnapshot, r.stage, r.publish, r.read, r.unpublish, r.unstage, r.delete,
+		c.create, c.stage, c.publish, c.read, c.unpublish, c.unstage, c.delete,
 	})
 }
 
 func (l *life) run(ctx context.Context) error {
-	err := doAll(ctx, []func(context.Context) error{l.create, l.stage, l.publish, l.write})
+	err := doAll(ctx, []func(context.Context) error{
+		l.create, l.stage, l.publish, l.write, l.grow, l.checkSize,
+	})
 	if err == nil {
 		err = l.copy(ctx)
 	}
 	if err == nil {
-		err = doAll(ctx, []func(context.Context) error{l.unpublish, l.unstage, l.delete})
+		err = doAll(ctx, []func(context.Context) error{
+			l.unpublish, l.publish, l.read, l.unpublish, l.unstage, l.delete,
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("volume %s (%s): %w", l.name, l.id, err)

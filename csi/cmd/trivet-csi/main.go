@@ -28,6 +28,10 @@ func main() {
 }
 
 func run(ctx context.Context, env *program.Env) error {
+	if len(env.Args) > 0 && env.Args[0] == "forget-node" {
+		return forgetNode(ctx, env)
+	}
+
 	o, err := parse(env)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -133,6 +134,9 @@ func runAll(ctx context.Context, log *slog.Logger, o options, p parts) error {
 	}
 
 	p.supervisor.Ready(log, "serving CSI on "+o.endpoint)
+
+	// What was read at the start is kept slim.
+	debug.FreeOSMemory()
 
 	// As kubelet asks.
 	answers := func(ctx context.Context) error { return probe(ctx, o.endpoint) }

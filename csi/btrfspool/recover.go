@@ -13,8 +13,94 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/durable"
 )
+
+// Survey looks at all volumes at once, see volume.Surveyor. Where that fails Recover looks at each.
+func (p *Pool) Survey() (done func()) {
+	fs, leave, err := p.enter()
+	if err != nil {
+		return func() {}
+	}
+	defer leave()
+
+	if states, err := btrfs.Survey(fs.dir); err == nil {
+		fs.surveyed.Store(&states)
+	}
+	return func() { fs.surveyed.Store(nil) }
+}
+
+// Recover makes a volume usable after a restart, see volume.Backend.
+//
+// An acknowledged volume may be missing after a power loss: its record is synced at once, the transaction
+// that made it up to half a minute later. Nothing in it can have been synced by its user then, for that would
+// have committed the transaction: an empty volume is what a disk would show, too. Missing though its
+// transaction was committed, or though it was made in another pool, it is lost, or somewhere else.
+func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, error) {
+	fs, leave, err := p.enter()
+	if err != nil {
+		return origin, err
+	}
+	defer leave()
+
+	if origin.Pool != "" && origin.Pool != fs.info.UUID {
+		return origin, fmt.Errorf("%w: it is in pool %s, and the pool here is %s",
+			volume.ErrDamaged, origin.Pool, fs.info.UUID)
+	}
+
+	p.shares.copies.Add(s.ID, s.Keeps)
+	p.shares.know(s)
+
+	was, err := fs.state(s.ID)
+	switch {
+	case err == nil:
+		origin.Pool = fs.info.UUID
+		return origin, p.recoverOne(fs, s, was)
+	case !errors.Is(err, os.ErrNotExist):
+		return origin, fmt.Errorf("%w: %w", volume.ErrDamaged, err)
+	case origin.Pool == "":
+		return origin, fmt.Errorf("%w: %w; its record, of an earlier version, does not name its pool",
+			volume.ErrDamaged, err)
+	case s.Source != "":
+		return origin, fmt.Errorf("%w: %w; it had the content of %s", volume.ErrDamaged, err, s.Source)
+	case origin.Token <= fs.committed:
+		return origin, fmt.Errorf("%w: %w; it was made in transaction %d, and %d was on disk",
+			volume.ErrDamaged, err, origin.Token, fs.committed)
+	}
+
+	return p.create(fs, s)
+}
+
+// recoverOne finishes what was cut short of a volume that is there. That its limit is too high shows when all
+// copies are known.
+func (p *Pool) recoverOne(fs *subvolumes, s volume.Spec, was btrfs.State) error {
+	if s.Snapshot {
+		return nil
+	}
+
+	limit, err := p.shares.neededOf(fs, s)
+	if err != nil {
+		return err
+	}
+	if err := fs.recoverLimit(was, limit); err != nil {
+		return err
+	}
+
+	// A limit that is raised was raised for a reason: it has to be counted what that was.
+	if isImage(s) || was.Limit > limitOf(s.Size) {
+		p.shares.copies.Suspect(s.ID)
+		p.shares.old.Suspect(s.ID, was.Limit-limitOf(s.Size))
+	}
+
+	if !was.Together {
+		if err := p.shares.restrain(fs, s, was.Subvolume); err != nil {
+			return err
+		}
+	}
+
+	return p.stretch(s)
+}
 
 // baseline is the number of the last transaction that was on disk before the pool was mounted: what was made
 // up to then cannot be missing because of a power loss.

@@ -1,0 +1,40 @@
+package forget
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// MissingSince is the annotation of PersistentVolumes that says since when their node has been missing, as
+// was first seen (RFC 3339).
+const MissingSince = "csi.trivet.dev/node-missing-since"
+
+// fate is what to do about a PersistentVolume of the driver.
+type fate string
+
+const (
+	keep   fate = "keep"   // nothing
+	mark   fate = "mark"   // note since when its node is missing
+	unmark fate = "unmark" // the node is there again
+	drop   fate = "drop"   // delete it
+)
+
+// decide says what to do about a PersistentVolume whose node exists or does not, and that is dropped when
+// the node has been missing for so long. It is pure.
+func decide(pv *corev1.PersistentVolume, exists bool, now time.Time, after time.Duration) fate {
+	text, marked := pv.Annotations[MissingSince]
+	since, err := time.Parse(time.RFC3339, text)
+	switch {
+	case exists && marked:
+		return unmark
+	case exists:
+		return keep
+	case err != nil || since.After(now):
+		// Not marked, or with a time that nobody can have seen.
+		return mark
+	case now.Sub(since) >= after:
+		return drop
+	}
+	return keep
+}
