@@ -20,6 +20,9 @@ var (
 	_ volume.Keeper   = (*Pool)(nil)
 	_ volume.Copier   = (*Pool)(nil)
 
+	_ volume.Limitable  = (*Pool)(nil)
+	_ publish.OwnDevice = (*Pool)(nil)
+
 	_ publish.Backend     = (*Pool)(nil)
 	_ publish.BlockDevice = (*Pool)(nil)
 	_ publish.Grower      = (*Pool)(nil)
@@ -36,7 +39,7 @@ func (p *Pool) Complete(s *volume.Spec, options []string) error {
 	defer leave()
 
 	switch {
-	case s.Access == volume.Block, s.FSType != "" && s.FSType != "btrfs":
+	case s.Access == volume.Block, s.FSType != "" && s.FSType != "btrfs", s.FSType == "" && s.Limits != volume.Limits{}:
 		return p.images.complete(s, options)
 	case s.Reserve && p.file == nil:
 		return fmt.Errorf("%w: backend %s reserves nothing on a disk that it shares", volume.ErrInvalid, Name)

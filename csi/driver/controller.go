@@ -35,6 +35,7 @@ func (*controllerService) ControllerGetCapabilities(
 		csi.ControllerServiceCapability_RPC_LIST_SNAPSHOTS,
 		csi.ControllerServiceCapability_RPC_GET_SNAPSHOT,
 		csi.ControllerServiceCapability_RPC_CLONE_VOLUME,
+		csi.ControllerServiceCapability_RPC_MODIFY_VOLUME,
 	} {
 		rpc := &csi.ControllerServiceCapability_Rpc{Rpc: &csi.ControllerServiceCapability_RPC{Type: t}}
 		resp.Capabilities = append(resp.Capabilities, &csi.ControllerServiceCapability{Type: rpc})
@@ -52,16 +53,17 @@ func (c *controllerService) CreateVolume(
 	if req.GetName() == "" {
 		return nil, invalid("volume name is missing")
 	}
-	if len(req.GetMutableParameters()) > 0 {
-		return nil, invalid("mutable parameters: the driver has none")
-	}
-
 	w, err := parseCapabilities(req.GetVolumeCapabilities()...)
 	if err != nil {
 		return nil, err
 	}
 
 	p, err := parseParameters(req.GetParameters())
+	if err != nil {
+		return nil, err
+	}
+
+	limits, err := c.limits(req.GetMutableParameters())
 	if err != nil {
 		return nil, err
 	}
@@ -85,6 +87,7 @@ func (c *controllerService) CreateVolume(
 		NoCOW:    p.noCOW,
 		Reserve:  p.reserve,
 		Options:  w.options,
+		Limits:   limits,
 		Source:   source,
 	})
 	if err != nil {
@@ -259,4 +262,41 @@ func (c *controllerService) ControllerExpandVolume(
 		CapacityBytes:         v.Size,
 		NodeExpansionRequired: c.publisher.GrowsStaged(v),
 	}, nil
+}
+
+// ControllerModifyVolume gives a volume the limits that the mutable parameters are, in place of those that it
+// has. Where it is in use they are in force when the call returns.
+func (c *controllerService) ControllerModifyVolume(
+	ctx context.Context,
+	req *csi.ControllerModifyVolumeRequest,
+) (*csi.ControllerModifyVolumeResponse, error) {
+	if req.GetVolumeId() == "" {
+		return nil, invalid("volume id is missing")
+	}
+	if _, err := c.get(req.GetVolumeId()); err != nil {
+		return nil, err
+	}
+
+	limits, err := c.limits(req.GetMutableParameters())
+	if err != nil {
+		return nil, err
+	}
+
+	if _, err := c.volumes.Modify(ctx, req.GetVolumeId(), limits); err != nil {
+		return nil, err
+	}
+	if err := c.publisher.Limit(ctx, req.GetVolumeId()); err != nil {
+		return nil, err
+	}
+
+	return &csi.ControllerModifyVolumeResponse{}, nil
+}
+
+// limits reads mutable parameters, and refuses limits that could not be in force.
+func (c *controllerService) limits(in map[string]string) (volume.Limits, error) {
+	l, err := parseLimits(in)
+	if err != nil {
+		return volume.Limits{}, err
+	}
+	return l, c.publisher.CheckLimits(l)
 }

@@ -32,6 +32,7 @@ type Volumes interface {
 	Create(context.Context, volume.Request) (volume.Volume, error)
 	Delete(ctx context.Context, id string) error
 	Grow(ctx context.Context, id string, required, limit int64) (volume.Volume, error)
+	Modify(ctx context.Context, id string, l volume.Limits) (volume.Volume, error)
 	Get(id string) (volume.Volume, error)
 	List(after string, limit int) []volume.Volume
 	Snapshot(id string) (volume.Volume, error)
@@ -56,6 +57,8 @@ type stager interface {
 	Unstage(ctx context.Context, id, path string) error
 	GrowStaged(ctx context.Context, id string) (volume.Volume, error)
 	GrowsStaged(volume.Volume) bool
+	CheckLimits(volume.Limits) error
+	Limit(ctx context.Context, id string) error
 }
 
 // Config of a Driver.

@@ -26,6 +26,7 @@ type fakeVolumes struct {
 	err       error
 	request   volume.Request
 	grown     [2]int64 // required, limit
+	limits    volume.Limits
 	deleted   []string
 	trouble   map[string]error
 }
@@ -43,6 +44,11 @@ func (f *fakeVolumes) Delete(_ context.Context, id string) error {
 func (f *fakeVolumes) Grow(_ context.Context, id string, required, limit int64) (volume.Volume, error) {
 	f.grown = [2]int64{required, limit}
 	return volume.Volume{Spec: volume.Spec{ID: id, Size: required}}, f.err
+}
+
+func (f *fakeVolumes) Modify(_ context.Context, id string, l volume.Limits) (volume.Volume, error) {
+	f.limits = l
+	return volume.Volume{Spec: volume.Spec{ID: id, Limits: l}}, f.err
 }
 
 func (f *fakeVolumes) Get(id string) (volume.Volume, error) {
@@ -92,6 +98,8 @@ func (f *fakeVolumes) Available(r volume.Request) (int64, error) {
 
 // fakePublisher keeps its calls.
 type fakePublisher struct {
+	unlimitable bool // no limits can be in force
+
 	calls []string
 	use   publish.Use
 	err   error
@@ -126,6 +134,15 @@ func (f *fakePublisher) GrowStaged(_ context.Context, id string) (volume.Volume,
 }
 
 func (f *fakePublisher) GrowsStaged(v volume.Volume) bool { return v.ID == "image" }
+
+func (f *fakePublisher) CheckLimits(l volume.Limits) error {
+	if f.unlimitable && l != (volume.Limits{}) {
+		return volume.ErrInvalid
+	}
+	return nil
+}
+
+func (f *fakePublisher) Limit(_ context.Context, id string) error { return f.call("limit", id, "") }
 
 func (f *fakePublisher) Stats(id, path string) (volume.Volume, publish.Usage, error) {
 	v := volume.Volume{Spec: volume.Spec{ID: id, Access: volume.Filesystem}}

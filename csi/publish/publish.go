@@ -28,7 +28,7 @@ type Volumes interface {
 }
 
 // Backend is what every backend can do with a volume in use. What it can do beside that it says by the
-// interfaces BlockDevice and Grower.
+// interfaces BlockDevice, Grower and OwnDevice.
 type Backend interface {
 	// Mount returns a mount of the volume's root directory that is not attached to any path yet.
 	Mount(volume.Spec, target.Options) (*target.Tree, error)
@@ -70,6 +70,7 @@ type Config struct {
 	Volumes  Volumes
 	Targets  *target.Root       // the directory beneath which volumes may be staged and published
 	Backends map[string]Backend // those that work on this node, by name
+	Throttle Throttle           // nil: no volume can have limits
 }
 
 // Publisher puts volumes on paths. It is safe for concurrent use; operations on different volumes do not wait
@@ -78,6 +79,7 @@ type Publisher struct {
 	volumes  Volumes
 	targets  *target.Root
 	backends map[string]Backend
+	throttle Throttle
 	stagings *stagings
 }
 
@@ -98,6 +100,10 @@ func Open(cfg Config) (*Publisher, Report, error) {
 		volumes:  cfg.Volumes,
 		targets:  cfg.Targets,
 		backends: cfg.Backends,
+		throttle: cfg.Throttle,
+	}
+	if cfg.Throttle == nil {
+		p.throttle = unlimitable{}
 	}
 
 	stagings, recorded, unreadable, err := openStagings(cfg.Dir)
@@ -116,7 +122,7 @@ func Open(cfg Config) (*Publisher, Report, error) {
 		}
 
 		report.Unstaged = append(report.Unstaged, id)
-		if err := p.stagings.remove(id); err != nil {
+		if err := errors.Join(p.lift(st), p.stagings.remove(id)); err != nil {
 			return nil, report, err
 		}
 	}

@@ -82,6 +82,34 @@ func (s *Store) restore(r record) {
 	}
 }
 
+// Modify records the limits of a volume, in place of those that it has. Where the volume is in use, they have
+// to be put in force, too; see package publish.
+func (s *Store) Modify(ctx context.Context, id string, l Limits) (Volume, error) {
+	r, unlock, err := s.acquire(ctx, id)
+	if err != nil {
+		return Volume{}, err
+	}
+	defer unlock()
+
+	if r.Spec.Snapshot {
+		return Volume{}, fmt.Errorf("%w: %s is a snapshot", ErrNotFound, id)
+	}
+	if r.Spec.Limits == l {
+		return s.view(r), nil
+	}
+
+	r.Spec.Limits = l
+	if err := s.backends.checkLimits(r.Spec); err != nil {
+		return Volume{}, fmt.Errorf("limits of volume %s: %w", id, err)
+	}
+	if err := s.records.Put(id, r); err != nil {
+		return Volume{}, fmt.Errorf("record the limits of volume %s: %w", id, err)
+	}
+
+	s.index.put(id, r)
+	return s.view(r), nil
+}
+
 // Delete takes the volume and its content away. What does not exist is success. When it returns, the bytes
 // are free again; Run, or the next start, makes the deletion survive a power loss.
 func (s *Store) Delete(ctx context.Context, id string) error {

@@ -14,7 +14,6 @@ import (
 	"github.com/trivet-node/trivet/csi/daemonmetric"
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/registrar"
-	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
@@ -74,7 +73,7 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 
 	return runAll(ctx, log, o, parts{
 		listener: listener,
-		volumes:  store.volumes,
+		store:    store,
 		driver:   d,
 		scrapes:  scrapes,
 		control:  control,
@@ -86,7 +85,7 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 // parts are what runs.
 type parts struct {
 	listener net.Listener
-	volumes  *volume.Store
+	store    *storage
 	driver   *driver.Driver
 	scrapes  *metric.Server
 	control  *controllers // nil: nothing is provisioned
@@ -101,7 +100,8 @@ func runAll(ctx context.Context, log *slog.Logger, o options, p parts) error {
 	defer cancel()
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { p.volumes.Run(ctx); return nil })
+	group.Go(func() error { p.store.volumes.Run(ctx); return nil })
+	group.Go(func() error { p.store.keepLimits(ctx, log); return nil })
 	group.Go(func() error { return p.scrapes.Run(ctx) })
 	group.Go(func() error { return serveUntil(ctx, log, p.driver.Server(), p.listener, o.endpoint) })
 	log.Info("serving CSI", "socket", o.endpoint, "node", o.nodeName)
