@@ -1,6 +1,7 @@
 package driver_test
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
+	"time"
 
 	"github.com/kubernetes-csi/csi-test/v5/pkg/sanity"
 
@@ -15,6 +17,8 @@ import (
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/loopfile"
 	"github.com/trivet-node/trivet/csi/nodetest"
+	"github.com/trivet-node/trivet/csi/throttle"
+	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
@@ -24,6 +28,7 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 	t.Helper()
 	n := nodetest.New(t, 40<<30)
 	n.RestartPreferring(prefer...)
+	n.RestartLimiting(newThrottle(t))
 	d, err := driver.New(driver.Config{
 		NodeID:    "node-a",
 		Version:   "test",
@@ -55,12 +60,45 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 	return n.Dir, socket
 }
 
-// sanitySpecs is how many of csi-sanity's specs are about what the driver serves.
-const sanitySpecs = "77"
+// newThrottle limits the pods of a group that has none.
+func newThrottle(t *testing.T) *throttle.Throttle {
+	t.Helper()
+	host, err := cgroup.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	group := "/" + filepath.Base(testenv.ShortDir(t))
+	if err := host.Create(group); err != nil {
+		t.Fatal(err)
+	}
+
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := host.Remove(ctx, group); err != nil {
+			t.Error(err)
+		}
+	})
+
+	limits, err := throttle.New(host, group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return limits
+}
+
+// sanitySpecs is how many of csi-sanity's specs are about what the driver serves, and can be run for all kinds
+// of volumes.
+const sanitySpecs = "84"
 
 // unservable is a spec that compares a message as it was sent with the same as it was received, which differ
 // in a field that protobuf keeps for itself.
 const unservable = "should succeed when creating a snapshot with accessibility requirements"
+
+// ofDevices is a spec for volumes with a device of their own; a volume of the pool has one if it is raw, or
+// was made with a file system for which it needs one.
+const ofDevices = "should modify a volume created without a volume attribute class"
 
 var specs = regexp.MustCompile(`Ran (\d+) of \d+ Specs`)
 
@@ -68,17 +106,19 @@ var specs = regexp.MustCompile(`Ran (\d+) of \d+ Specs`)
 // of its own.
 func TestSanity(t *testing.T) {
 	testenv.Root(t)
-	for _, c := range []struct{ prefer, access string }{
-		{btrfspool.Name, "mount"},
-		{btrfspool.Name, "block"},
+	for _, c := range []struct{ name, prefer, access, selected, specs string }{
+		{"pool", btrfspool.Name, "mount", "-ginkgo.skip=" + unservable + "|" + ofDevices, sanitySpecs},
+		{"pool, raw", btrfspool.Name, "block", "-ginkgo.skip=" + unservable + "|" + ofDevices, sanitySpecs},
+		{"pool, raw, modified", btrfspool.Name, "block", "-ginkgo.focus=" + ofDevices, "1"},
+		{"images, modified", loopfile.Name, "mount", "-ginkgo.focus=ModifyVolume", "6"},
 	} {
-		t.Run(c.prefer+" "+c.access, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			cmd := exec.CommandContext(
 				t.Context(),
 				os.Args[0],
 				"-test.run=^TestSanityOfOneBackend$",
 				"-test.v",
-				"-ginkgo.skip="+unservable,
+				c.selected,
 			)
 
 			cmd.Env = append(os.Environ(), "SANITY_BACKEND="+c.prefer, "SANITY_ACCESS="+c.access)
@@ -87,8 +127,8 @@ func TestSanity(t *testing.T) {
 				t.Fatalf("%v\n%s", err, out)
 			}
 
-			if ran := specs.FindSubmatch(out); ran == nil || string(ran[1]) != sanitySpecs {
-				t.Errorf("ran %q, want %s specs", ran, sanitySpecs)
+			if ran := specs.FindSubmatch(out); ran == nil || string(ran[1]) != c.specs {
+				t.Errorf("ran %q, want %s specs", ran, c.specs)
 			}
 		})
 	}
@@ -108,5 +148,6 @@ func TestSanityOfOneBackend(t *testing.T) {
 	config.TestVolumeAccessType = access
 	config.TestVolumeSize = 1 << 30
 	config.TestVolumeExpandSize = 2 << 30
+	config.TestVolumeMutableParameters = map[string]string{"writeBytesPerSecond": "50Mi"}
 	sanity.Test(t, config)
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/internal/kube/queue"
+	"github.com/trivet-node/trivet/internal/kube/storage"
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
@@ -62,6 +63,7 @@ type Provisioner struct {
 	claims      kube.Objects[corev1.PersistentVolumeClaim]
 	volumes     kube.Objects[corev1.PersistentVolume]
 	nodes       kube.Objects[corev1.Node]
+	attributes  kube.Objects[storagev1.VolumeAttributesClass]
 	sources     *sources
 	claimQueue  *queue.Queue
 	volumeQueue *queue.Queue
@@ -86,6 +88,7 @@ func New(cfg Config) (*Provisioner, error) {
 		claims:      kube.Claims(cfg.Client),
 		volumes:     kube.Volumes(cfg.Client),
 		nodes:       kube.Nodes(cfg.Client),
+		attributes:  storage.AttributesClasses(cfg.Client),
 		sources:     newSources(cfg.Local, cfg.Client),
 		claimQueue:  objects.NewQueue(),
 		volumeQueue: objects.NewQueue(),
