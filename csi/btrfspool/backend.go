@@ -39,7 +39,7 @@ func (p *Pool) Complete(s *volume.Spec, options []string) error {
 	defer leave()
 
 	switch {
-	case s.Access == volume.Block, s.FSType != "" && s.FSType != "btrfs", s.FSType == "" && s.Limits != volume.Limits{}:
+	case isImage(*s), s.FSType == "" && s.Limits != volume.Limits{}:
 		return p.images.complete(s, options)
 	case s.Reserve && p.file == nil:
 		return fmt.Errorf("%w: backend %s reserves nothing on a disk that it shares", volume.ErrInvalid, Name)

@@ -115,8 +115,8 @@ func (*images) CheckLimits(s volume.Spec) error {
 	if isImage(s) {
 		return nil
 	}
-	return fmt.Errorf("%w: input and output are limited by device, and a subvolume of backend %s shares one with"+
-		" others; a volume that is made with limits, or with file system xfs or ext4, has its own",
+	return fmt.Errorf("%w: input and output are limited by device, and a subvolume of backend %s shares one"+
+		" with others; a volume that is made with limits, or with file system xfs or ext4, has its own",
 		volume.ErrInvalid, Name)
 }
 

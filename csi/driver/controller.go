@@ -14,6 +14,7 @@ import (
 type controllerService struct {
 	csi.UnimplementedControllerServer
 	local
+	limits Limits
 }
 
 // ControllerGetCapabilities says which optional calls of the controller service are served.
@@ -63,7 +64,7 @@ func (c *controllerService) CreateVolume(
 		return nil, err
 	}
 
-	limits, err := c.limits(req.GetMutableParameters())
+	limits, err := c.parseLimits(req.GetMutableParameters())
 	if err != nil {
 		return nil, err
 	}
@@ -277,7 +278,7 @@ func (c *controllerService) ControllerModifyVolume(
 		return nil, err
 	}
 
-	limits, err := c.limits(req.GetMutableParameters())
+	limits, err := c.parseLimits(req.GetMutableParameters())
 	if err != nil {
 		return nil, err
 	}
@@ -285,18 +286,18 @@ func (c *controllerService) ControllerModifyVolume(
 	if _, err := c.volumes.Modify(ctx, req.GetVolumeId(), limits); err != nil {
 		return nil, err
 	}
-	if err := c.publisher.Limit(ctx, req.GetVolumeId()); err != nil {
+	if err := c.limits.Enforce(ctx, req.GetVolumeId()); err != nil {
 		return nil, err
 	}
 
 	return &csi.ControllerModifyVolumeResponse{}, nil
 }
 
-// limits reads mutable parameters, and refuses limits that could not be in force.
-func (c *controllerService) limits(in map[string]string) (volume.Limits, error) {
+// parseLimits reads mutable parameters, and refuses limits that could not be in force.
+func (c *controllerService) parseLimits(in map[string]string) (volume.Limits, error) {
 	l, err := parseLimits(in)
 	if err != nil {
 		return volume.Limits{}, err
 	}
-	return l, c.publisher.CheckLimits(l)
+	return l, c.limits.Check(l)
 }

@@ -208,7 +208,7 @@ func TestValidateVolumeCapabilities(t *testing.T) {
 
 func TestModifyVolume(t *testing.T) {
 	f := serve(t)
-	for _, c := range []struct {
+	cases := []struct {
 		name       string
 		id         string
 		parameters map[string]string
@@ -221,10 +221,12 @@ func TestModifyVolume(t *testing.T) {
 		{"unknown", "image", map[string]string{"iops": "100"}, codes.InvalidArgument, volume.Limits{}},
 		{"some", "image", map[string]string{"readBytesPerSecond": "50Mi", "writeOperationsPerSecond": "1k"},
 			codes.OK, volume.Limits{ReadBytes: 50 << 20, WriteOps: 1000}},
-		{"others", "image", map[string]string{"writeBytesPerSecond": "1Mi", "writeOperationsPerSecond": "max"},
+		{"others", "image", map[string]string{"writeBytesPerSecond": "1Mi", "readBytesPerSecond": "max"},
 			codes.OK, volume.Limits{WriteBytes: 1 << 20}},
 		{"none", "image", nil, codes.OK, volume.Limits{}},
-	} {
+	}
+
+	for _, c := range cases {
 		f.volumes.limits, f.publisher.calls = volume.Limits{}, nil
 		_, err := f.controller.ControllerModifyVolume(t.Context(), &csi.ControllerModifyVolumeRequest{
 			VolumeId:          c.id,
@@ -234,7 +236,9 @@ func TestModifyVolume(t *testing.T) {
 		if f.volumes.limits != c.limits {
 			t.Errorf("%s: limits %+v", c.name, f.volumes.limits)
 		}
-		if forced := slices.Equal(f.publisher.calls, []string{"limit image "}); forced != (c.want == codes.OK) {
+
+		enforced := slices.Equal(f.publisher.calls, []string{"limit image "})
+		if enforced != (c.want == codes.OK) {
 			t.Errorf("%s: calls %q", c.name, f.publisher.calls)
 		}
 	}

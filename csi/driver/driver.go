@@ -57,8 +57,12 @@ type stager interface {
 	Unstage(ctx context.Context, id, path string) error
 	GrowStaged(ctx context.Context, id string) (volume.Volume, error)
 	GrowsStaged(volume.Volume) bool
-	CheckLimits(volume.Limits) error
-	Limit(ctx context.Context, id string) error
+}
+
+// Limits puts the limits of volumes in force. It is a publish.Limits.
+type Limits interface {
+	Check(volume.Limits) error
+	Enforce(ctx context.Context, id string) error
 }
 
 // Config of a Driver.
@@ -68,6 +72,7 @@ type Config struct {
 	Version   string
 	Volumes   Volumes
 	Publisher Publisher
+	Limits    Limits
 	Traces    *trace.Provider // makes spans of the calls; nil: none
 
 	// InlineMost is how many bytes all inline volumes together may have; 0: they are refused.
@@ -99,7 +104,7 @@ func (d *Driver) Server() *grpc.Server {
 	here := local{node: d.cfg.NodeID, volumes: d.cfg.Volumes, publisher: d.cfg.Publisher}
 	s := grpc.NewServer(append(d.cfg.Traces.ServerOptions(), grpc.UnaryInterceptor(d.observe))...)
 	csi.RegisterIdentityServer(s, &identityService{version: d.cfg.Version})
-	csi.RegisterControllerServer(s, &controllerService{local: here})
+	csi.RegisterControllerServer(s, &controllerService{local: here, limits: d.cfg.Limits})
 	csi.RegisterNodeServer(s, &nodeService{
 		local:      here,
 		inlineDir:  d.cfg.InlineDir,

@@ -135,14 +135,14 @@ func (f *fakePublisher) GrowStaged(_ context.Context, id string) (volume.Volume,
 
 func (f *fakePublisher) GrowsStaged(v volume.Volume) bool { return v.ID == "image" }
 
-func (f *fakePublisher) CheckLimits(l volume.Limits) error {
+func (f *fakePublisher) Check(l volume.Limits) error {
 	if f.unlimitable && l != (volume.Limits{}) {
 		return volume.ErrInvalid
 	}
 	return nil
 }
 
-func (f *fakePublisher) Limit(_ context.Context, id string) error { return f.call("limit", id, "") }
+func (f *fakePublisher) Enforce(_ context.Context, id string) error { return f.call("limit", id, "") }
 
 func (f *fakePublisher) Stats(id, path string) (volume.Volume, publish.Usage, error) {
 	v := volume.Volume{Spec: volume.Spec{ID: id, Access: volume.Filesystem}}
@@ -182,6 +182,7 @@ func serveInline(t *testing.T, most int64) *fixture {
 		Version:   "test",
 		Volumes:   f.volumes,
 		Publisher: f.publisher,
+		Limits:    f.publisher,
 		Log:       slog.New(slog.NewTextHandler(t.Output(), nil)),
 
 		InlineMost: most,

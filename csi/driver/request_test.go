@@ -168,7 +168,7 @@ func TestHealthSaysWhatIsWrong(t *testing.T) {
 }
 
 func TestLimitsAreNumbersWithinBounds(t *testing.T) {
-	for _, c := range []struct {
+	cases := []struct {
 		key, value string
 		want       volume.Limits
 		ok         bool
@@ -185,7 +185,9 @@ func TestLimitsAreNumbersWithinBounds(t *testing.T) {
 		{"writeOperationsPerSecond", "", volume.Limits{}, false},
 		{"writeOps", "10", volume.Limits{}, false},
 		{"csi.storage.k8s.io/pvc/name", "x", volume.Limits{}, true},
-	} {
+	}
+
+	for _, c := range cases {
 		got, err := parseLimits(map[string]string{c.key: c.value})
 		if got != c.want || (err == nil) != c.ok || err != nil && !errors.Is(err, volume.ErrInvalid) {
 			t.Errorf("%s %q: %+v, %v", c.key, c.value, got, err)

@@ -34,6 +34,7 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 		Version:   "test",
 		Volumes:   n.Store,
 		Publisher: n.Publisher,
+		Limits:    n.Limits,
 		Log:       slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
@@ -108,8 +109,8 @@ func TestSanity(t *testing.T) {
 	testenv.Root(t)
 	for _, c := range []struct{ name, prefer, access, selected, specs string }{
 		{"pool", btrfspool.Name, "mount", "-ginkgo.skip=" + unservable + "|" + ofDevices, sanitySpecs},
-		{"pool, raw", btrfspool.Name, "block", "-ginkgo.skip=" + unservable + "|" + ofDevices, sanitySpecs},
-		{"pool, raw, modified", btrfspool.Name, "block", "-ginkgo.focus=" + ofDevices, "1"},
+		{"raw", btrfspool.Name, "block", "-ginkgo.skip=" + unservable + "|" + ofDevices, sanitySpecs},
+		{"raw, modified", btrfspool.Name, "block", "-ginkgo.focus=" + ofDevices, "1"},
 		{"images, modified", loopfile.Name, "mount", "-ginkgo.focus=ModifyVolume", "6"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

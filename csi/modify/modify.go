@@ -162,10 +162,12 @@ func (m *Modifier) class(
 ) (*storagev1.VolumeAttributesClass, error) {
 	class, err := m.classes.Get(ctx, "", name)
 	if apierrors.IsNotFound(err) {
-		m.event(c, corev1.EventTypeWarning, "VolumeModifyFailed", fmt.Sprintf("VAC %q does not exist.", name))
+		m.event(c, corev1.EventTypeWarning, "VolumeModifyFailed",
+			fmt.Sprintf("VAC %q does not exist.", name))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read VolumeAttributesClass %s of claim %s/%s: %w", name, c.Namespace, c.Name, err)
+		return nil, fmt.Errorf("read VolumeAttributesClass %s of claim %s/%s: %w",
+			name, c.Namespace, c.Name, err)
 	}
 	return class, nil
 }
@@ -197,7 +199,8 @@ func (m *Modifier) call(
 		return m.failed(ctx, c, class.Name, err)
 	}
 
-	patch := fmt.Sprintf(`{"metadata":{"uid":%q},"spec":{"volumeAttributesClassName":%q}}`, pv.UID, class.Name)
+	patch := fmt.Sprintf(`{"metadata":{"uid":%q},"spec":{"volumeAttributesClassName":%q}}`,
+		pv.UID, class.Name)
 	_, err = m.volumes.Patch(ctx, "", pv.Name, types.MergePatchType, []byte(patch))
 	if err != nil {
 		return fmt.Errorf("set attributes class of PersistentVolume %s: %w", pv.Name, err)

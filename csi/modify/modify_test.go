@@ -101,7 +101,7 @@ func TestDecideWhichClass(t *testing.T) {
 
 func TestDecideWhose(t *testing.T) {
 	now := csitest.Born
-	for _, c := range []struct {
+	cases := []struct {
 		name   string
 		change func(*facts)
 		want   action
@@ -120,9 +120,17 @@ func TestDecideWhose(t *testing.T) {
 		{"another one was refused", func(f *facts) {
 			f.refused = refusal{class: "iron", until: now.Add(time.Second)}
 		}, change},
-	} {
+	}
+
+	for _, c := range cases {
 		claim := boundClaim("gold", "")
-		f := facts{local: csitest.Here, claim: claim, volume: volumeOf(claim), now: now}
+		f := facts{
+			local:  csitest.Here,
+			claim:  claim,
+			volume: volumeOf(claim),
+			now:    now,
+		}
+
 		c.change(&f)
 		if d := decide(f); d.action != c.want {
 			t.Errorf("%s: %s (%s), want %s", c.name, d.action, d.reason, c.want)

@@ -162,7 +162,7 @@ func (n *Node) Start() volume.Report {
 	var group sync.WaitGroup
 	group.Go(func() { store.Run(ctx) })
 	group.Go(func() {
-		publisher.Run(ctx, func(id string, err error) {
+		publisher.Limits.Run(ctx, func(id string, err error) {
 			if err != nil {
 				n.T.Logf("the limits of volume %s are not in force: %v", id, err)
 			}

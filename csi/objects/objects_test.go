@@ -243,6 +243,7 @@ func TestClaimsThatAskForAttributesKeepWhatThatNeeds(t *testing.T) {
 				ModifyVolumeStatus:               c.status,
 			},
 		}
+
 		for range 2 {
 			slimClaim(claim)
 			if AsksForAttributes(claim) != c.keeps || (claim.Status.Phase != "") != c.keeps {

@@ -191,8 +191,8 @@ func handleOf(pv *corev1.PersistentVolume) []string {
 	return []string{pv.Spec.CSI.VolumeHandle}
 }
 
-// slimClaim keeps all of a claim without a volume; of one with a volume what growth and attributes need, if it
-// asks for more than it has, or for others. A change comes with the whole claim again.
+// slimClaim keeps all of a claim without a volume; of one with a volume what growth and attributes need, if
+// it asks for more than it has, or for others. A change comes with the whole claim again.
 func slimClaim(c *corev1.PersistentVolumeClaim) {
 	slimMeta(&c.ObjectMeta)
 	if c.Spec.VolumeName == "" {

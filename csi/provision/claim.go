@@ -13,7 +13,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/trivet-node/trivet/csi/objects"
 	"github.com/trivet-node/trivet/internal/kube"
 )
 
@@ -71,7 +70,7 @@ func (p *Provisioner) create(ctx context.Context, f facts) error {
 	}
 
 	var err error
-	if f.attributes, err = p.attributesOf(ctx, f.claim); err != nil {
+	if f.attributes, err = p.attributes.of(ctx, f.claim); err != nil {
 		p.fail(f.claim, "failed to provision volume with StorageClass %q: %v", f.class.Name, err)
 		return err
 	}
@@ -112,26 +111,6 @@ func (p *Provisioner) create(ctx context.Context, f facts) error {
 		"Successfully provisioned volume %s", name)
 	p.cfg.Log.Info("provisioned", "claim", key, "volume", name, "bytes", resp.GetVolume().GetCapacityBytes())
 	return p.intents.remove(name)
-}
-
-// attributesOf are those of the VolumeAttributesClass that a claim names, nil if it names none. It asks the API
-// server itself: claims seldom have such a class.
-func (p *Provisioner) attributesOf(
-	ctx context.Context,
-	c *corev1.PersistentVolumeClaim,
-) (map[string]string, error) {
-	name := objects.WantedAttributes(c)
-	if name == "" {
-		return nil, nil
-	}
-	class, err := p.attributes.Get(ctx, "", name)
-	if err != nil {
-		return nil, fmt.Errorf("read VolumeAttributesClass %s: %w", name, err)
-	}
-	if class.DriverName != p.cfg.Local.Driver {
-		return nil, fmt.Errorf("VolumeAttributesClass %s is of driver %s", name, class.DriverName)
-	}
-	return class.Parameters, nil
 }
 
 // noSource records why the content that a claim wants cannot be had. If it is on another node, the claim is

@@ -23,7 +23,6 @@ import (
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/internal/kube/queue"
-	"github.com/trivet-node/trivet/internal/kube/storage"
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
@@ -63,8 +62,8 @@ type Provisioner struct {
 	claims      kube.Objects[corev1.PersistentVolumeClaim]
 	volumes     kube.Objects[corev1.PersistentVolume]
 	nodes       kube.Objects[corev1.Node]
-	attributes  kube.Objects[storagev1.VolumeAttributesClass]
 	sources     *sources
+	attributes  *attributes
 	claimQueue  *queue.Queue
 	volumeQueue *queue.Queue
 	intents     *intents
@@ -88,8 +87,8 @@ func New(cfg Config) (*Provisioner, error) {
 		claims:      kube.Claims(cfg.Client),
 		volumes:     kube.Volumes(cfg.Client),
 		nodes:       kube.Nodes(cfg.Client),
-		attributes:  storage.AttributesClasses(cfg.Client),
 		sources:     newSources(cfg.Local, cfg.Client),
+		attributes:  newAttributes(cfg.Local, cfg.Client),
 		claimQueue:  objects.NewQueue(),
 		volumeQueue: objects.NewQueue(),
 		intents:     intents,

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/retry"
 )
@@ -25,9 +26,32 @@ type OwnDevice interface {
 	Number(id string, last uint64) (uint64, error)
 }
 
-// CheckLimits returns ErrInvalid where limits cannot be put in force on this node.
-func (p *Publisher) CheckLimits(l volume.Limits) error {
-	if none, ok := p.throttle.(unlimitable); ok {
+// Limits are those of the volumes in use. They are safe for concurrent use.
+type Limits struct {
+	volumes  Volumes
+	targets  *target.Root
+	backends map[string]Backend
+	throttle Throttle
+	stagings *stagings
+}
+
+func newLimits(cfg Config, s *stagings) *Limits {
+	x := &Limits{
+		volumes:  cfg.Volumes,
+		targets:  cfg.Targets,
+		backends: cfg.Backends,
+		throttle: cfg.Throttle,
+		stagings: s,
+	}
+	if cfg.Throttle == nil {
+		x.throttle = unlimitable{}
+	}
+	return x
+}
+
+// Check returns ErrInvalid where limits cannot be put in force on this node.
+func (x *Limits) Check(l volume.Limits) error {
+	if none, ok := x.throttle.(unlimitable); ok {
 		return none.Apply(0, l, nil)
 	}
 	return nil
@@ -40,43 +64,43 @@ func (unlimitable) Apply(_ uint64, l volume.Limits, _ []string) error {
 	if l == (volume.Limits{}) {
 		return nil
 	}
-	return fmt.Errorf("%w: input and output cannot be limited on this node, which lacks the control groups for it",
+	return fmt.Errorf("%w: input and output cannot be limited on this node: it lacks the control groups",
 		volume.ErrInvalid)
 }
 
-// Limit puts the limits of a volume in force, if it is in use.
-func (p *Publisher) Limit(ctx context.Context, id string) error {
-	v, unlock, err := p.volumes.Acquire(ctx, id)
+// Enforce puts the limits of a volume in force, if it is in use.
+func (x *Limits) Enforce(ctx context.Context, id string) error {
+	v, unlock, err := x.volumes.Acquire(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 
-	if st, staged := p.stagings.get(id); staged {
-		return p.limit(v, st)
+	if st, staged := x.stagings.get(id); staged {
+		return x.apply(v, st)
 	}
 	return nil
 }
 
-// limit puts the limits of a volume that is staged in force, or takes away what is in force and should not
+// apply puts the limits of a volume that is staged in force, or takes away what is in force and should not
 // be. Which device has limits is recorded before: the next volume that has the device must not have them.
-func (p *Publisher) limit(v volume.Volume, st staging) error {
+func (x *Limits) apply(v volume.Volume, st staging) error {
 	unlimited := v.Limits == volume.Limits{}
 	if unlimited && st.Limited == 0 {
 		return nil
 	}
 
-	number, err := p.numberOf(v, st.Limited)
+	number, err := x.numberOf(v, st.Limited)
 	if err != nil {
 		return fmt.Errorf("limit volume %s: %w", v.ID, err)
 	}
 	if number != st.Limited {
-		if st, err = p.moveLimits(v.ID, st, number); err != nil {
+		if st, err = x.move(v.ID, st, number); err != nil {
 			return err
 		}
 	}
 
-	if err := p.throttle.Apply(number, v.Limits, p.podsOf(st.Targets)); err != nil {
+	if err := x.throttle.Apply(number, v.Limits, x.podsOf(st.Targets)); err != nil {
 		return fmt.Errorf("limit volume %s: %w", v.ID, err)
 	}
 	if !unlimited {
@@ -84,11 +108,11 @@ func (p *Publisher) limit(v volume.Volume, st staging) error {
 	}
 
 	st.Limited = 0
-	return p.stagings.put(v.ID, st)
+	return x.stagings.put(v.ID, st)
 }
 
-func (p *Publisher) numberOf(v volume.Volume, last uint64) (uint64, error) {
-	backend, ok := p.backends[v.Backend].(OwnDevice)
+func (x *Limits) numberOf(v volume.Volume, last uint64) (uint64, error) {
+	backend, ok := x.backends[v.Backend].(OwnDevice)
 	if !ok {
 		return 0, fmt.Errorf("%w: it has no device of its own", volume.ErrInvalid)
 	}
@@ -99,29 +123,29 @@ func (p *Publisher) numberOf(v volume.Volume, last uint64) (uint64, error) {
 	return number, err
 }
 
-// moveLimits records that another device has the limits from now on.
-func (p *Publisher) moveLimits(id string, st staging, number uint64) (staging, error) {
-	if err := p.lift(st); err != nil {
+// move records that another device has the limits from now on.
+func (x *Limits) move(id string, st staging, number uint64) (staging, error) {
+	if err := x.lift(st); err != nil {
 		return st, fmt.Errorf("lift the limits of volume %s: %w", id, err)
 	}
 	st.Limited = number
-	return st, p.stagings.put(id, st)
+	return st, x.stagings.put(id, st)
 }
 
 // lift takes away the limits of what is staged, before its device may become somebody else's.
-func (p *Publisher) lift(st staging) error {
+func (x *Limits) lift(st staging) error {
 	if st.Limited == 0 {
 		return nil
 	}
-	return p.throttle.Apply(st.Limited, volume.Limits{}, p.podsOf(st.Targets))
+	return x.throttle.Apply(st.Limited, volume.Limits{}, x.podsOf(st.Targets))
 }
 
 // podsOf returns the UIDs of the pods whose targets these are: kubelet has a directory for each of its pods,
 // and names the target of a raw block volume after the pod.
-func (p *Publisher) podsOf(targets []string) []string {
+func (x *Limits) podsOf(targets []string) []string {
 	var pods []string
 	for _, path := range targets {
-		path = p.targets.Rel(path)
+		path = x.targets.Rel(path)
 		below, ok := strings.CutPrefix(path, "pods/")
 		uid, _, _ := strings.Cut(below, "/")
 		if !ok {
@@ -146,18 +170,18 @@ const (
 
 // Run keeps the limits of volumes in use in force until ctx ends. outcome is called with what comes of it for
 // each volume that has limits; nil: they are in force.
-func (p *Publisher) Run(ctx context.Context, outcome func(id string, err error)) {
+func (x *Limits) Run(ctx context.Context, outcome func(id string, err error)) {
 	for range retry.Every(ctx, limitPeriod) {
-		for _, id := range p.stagings.ids() {
-			p.keepLimits(ctx, id, outcome)
+		for _, id := range x.stagings.ids() {
+			x.keep(ctx, id, outcome)
 		}
 	}
 }
 
-// keepLimits is Limit for a volume that has limits. One that is being worked on is left for the next time.
-func (p *Publisher) keepLimits(ctx context.Context, id string, outcome func(id string, err error)) {
-	v, err := p.volumes.Get(id)
-	st, staged := p.stagings.get(id)
+// keep is Enforce for a volume that has limits. One that is being worked on is left for the next time.
+func (x *Limits) keep(ctx context.Context, id string, outcome func(id string, err error)) {
+	v, err := x.volumes.Get(id)
+	st, staged := x.stagings.get(id)
 	if err != nil || !staged || v.Limits == (volume.Limits{}) && st.Limited == 0 {
 		return
 	}
@@ -165,7 +189,7 @@ func (p *Publisher) keepLimits(ctx context.Context, id string, outcome func(id s
 	limitCtx, cancel := context.WithTimeout(ctx, limitWait)
 	defer cancel()
 
-	err = p.Limit(limitCtx, id)
+	err = x.Enforce(limitCtx, id)
 	if limitCtx.Err() == nil {
 		outcome(id, err)
 	}

@@ -79,13 +79,13 @@ func TestLimitsAreInForceFromStageToUnstage(t *testing.T) {
 	check("staged", "map[7:{0 5 0 0}]")
 
 	f.limitRaw(volume.Limits{ReadOps: 9})
-	if err := f.Limit(t.Context(), "raw"); err != nil {
+	if err := f.Limits.Enforce(t.Context(), "raw"); err != nil {
 		t.Error(err)
 	}
 	check("modified", "map[7:{0 0 9 0}]")
 	f.restart()
 	f.limitRaw(volume.Limits{})
-	if err := f.Limit(t.Context(), "raw"); err != nil {
+	if err := f.Limits.Enforce(t.Context(), "raw"); err != nil {
 		t.Error(err)
 	}
 	check("modified away after a restart", "map[]")
@@ -99,7 +99,7 @@ func TestLimitsAreInForceFromStageToUnstage(t *testing.T) {
 		t.Error(err)
 	}
 	check("unstaged", "map[]")
-	if err := f.Limit(t.Context(), "raw"); err != nil {
+	if err := f.Limits.Enforce(t.Context(), "raw"); err != nil {
 		t.Errorf("nobody uses it: %v", err)
 	}
 }
@@ -118,7 +118,7 @@ func TestNoVolumeIsUsedWithoutItsLimits(t *testing.T) {
 
 	f.cfg.Throttle = nil
 	f.restart()
-	if err := f.CheckLimits(volume.Limits{ReadOps: 9}); !errors.Is(err, volume.ErrInvalid) {
+	if err := f.Limits.Check(volume.Limits{ReadOps: 9}); !errors.Is(err, volume.ErrInvalid) {
 		t.Errorf("limits on a node without: %v", err)
 	}
 	if err := f.Stage(t.Context(), "raw", f.stage, raw); !errors.Is(err, volume.ErrInvalid) {
@@ -134,7 +134,7 @@ func TestLimitsDoNotStayWithADevice(t *testing.T) {
 	}
 
 	devices.number = 8
-	if err := f.Limit(t.Context(), "raw"); err != nil || throttle.String() != "map[8:{0 5 0 0}]" {
+	if err := f.Limits.Enforce(t.Context(), "raw"); err != nil || throttle.String() != "map[8:{0 5 0 0}]" {
 		t.Errorf("on another device: %s, %v", throttle, err)
 	}
 
@@ -163,7 +163,7 @@ func TestPodsOfTargets(t *testing.T) {
 	}
 
 	f.stagings.keep("raw", st)
-	if err := f.Limit(t.Context(), "raw"); err != nil {
+	if err := f.Limits.Enforce(t.Context(), "raw"); err != nil {
 		t.Fatal(err)
 	}
 	if want := []string{"uid-1", "uid-2"}; !slices.Equal(throttle.pods, want) {

@@ -79,8 +79,10 @@ type Publisher struct {
 	volumes  Volumes
 	targets  *target.Root
 	backends map[string]Backend
-	throttle Throttle
 	stagings *stagings
+
+	// Limits of the volumes in use.
+	Limits *Limits
 }
 
 // Report is what Open found.
@@ -100,10 +102,6 @@ func Open(cfg Config) (*Publisher, Report, error) {
 		volumes:  cfg.Volumes,
 		targets:  cfg.Targets,
 		backends: cfg.Backends,
-		throttle: cfg.Throttle,
-	}
-	if cfg.Throttle == nil {
-		p.throttle = unlimitable{}
 	}
 
 	stagings, recorded, unreadable, err := openStagings(cfg.Dir)
@@ -112,6 +110,7 @@ func Open(cfg Config) (*Publisher, Report, error) {
 	}
 
 	p.stagings, report.Unreadable = stagings, unreadable
+	p.Limits = newLimits(cfg, stagings)
 
 	for id, st := range recorded {
 		v, err := p.volumes.Get(id)
@@ -122,7 +121,7 @@ func Open(cfg Config) (*Publisher, Report, error) {
 		}
 
 		report.Unstaged = append(report.Unstaged, id)
-		if err := errors.Join(p.lift(st), p.stagings.remove(id)); err != nil {
+		if err := errors.Join(p.Limits.lift(st), p.stagings.remove(id)); err != nil {
 			return nil, report, err
 		}
 	}

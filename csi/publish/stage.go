@@ -37,7 +37,7 @@ func (p *Publisher) Stage(ctx context.Context, id, path string, u Use) error {
 		return err
 	}
 	if staged && state.Mounted && v.Access == volume.Filesystem {
-		return p.limit(v, st)
+		return p.Limits.apply(v, st)
 	}
 
 	// The record comes before the mount or the device, so that none is left that no record leads to.
@@ -51,7 +51,7 @@ func (p *Publisher) Stage(ctx context.Context, id, path string, u Use) error {
 	// No pod has the volume before its limits are in force.
 	err = p.attach(v, point, state, u)
 	if err == nil {
-		err = p.limit(v, st)
+		err = p.Limits.apply(v, st)
 	}
 	if err == nil {
 		return nil
@@ -64,7 +64,7 @@ func (p *Publisher) Stage(ctx context.Context, id, path string, u Use) error {
 	}
 
 	st, _ = p.stagings.get(id)
-	return errors.Join(err, p.lift(st), p.undoAttach(v, point), p.end(id))
+	return errors.Join(err, p.Limits.lift(st), p.undoAttach(v, point), p.end(id))
 }
 
 // begin records that a volume is in use, and end that it is not any more.
@@ -135,7 +135,7 @@ func (p *Publisher) Unstage(ctx context.Context, id, path string) error {
 		return nil
 	}
 
-	if err := p.lift(st); err != nil {
+	if err := p.Limits.lift(st); err != nil {
 		return fmt.Errorf("unstage volume %s: %w", id, err)
 	}
 

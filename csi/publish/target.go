@@ -47,7 +47,7 @@ func (p *Publisher) Publish(ctx context.Context, id, path string, u Use) error {
 
 	err = p.show(v, before.Path, point, u)
 	if err == nil {
-		return p.limit(v, after)
+		return p.Limits.apply(v, after)
 	}
 
 	err = fmt.Errorf("publish volume %s: %w", id, err)

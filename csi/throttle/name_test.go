@@ -6,7 +6,7 @@ import (
 )
 
 func TestGroupsOfPodsAreFoundByKubeletsNames(t *testing.T) {
-	for _, c := range []struct {
+	cases := []struct {
 		top  string
 		want []string
 	}{
@@ -32,7 +32,9 @@ func TestGroupsOfPodsAreFoundByKubeletsNames(t *testing.T) {
 			"/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/" +
 				"kubelet-kubepods-besteffort-poda_1.slice",
 		}},
-	} {
+	}
+
+	for _, c := range cases {
 		if got := groupsOf(c.top, "a-1"); !slices.Equal(got, c.want) {
 			t.Errorf("below %s: %q", c.top, got)
 		}

@@ -61,8 +61,8 @@ func (t *Throttle) Apply(device uint64, l volume.Limits, pods []string) error {
 func (t *Throttle) apply(device uint64, l volume.Limits, pods []string) error {
 	tops := t.find()
 	if len(tops) == 0 && len(pods) > 0 && l != (volume.Limits{}) {
-		return fmt.Errorf("no control group kubepods or kubepods.slice is found for pod %s: the driver has to"+
-			" see /sys/fs/cgroup of the machine", pods[0])
+		return fmt.Errorf("no control group kubepods or kubepods.slice is found for pod %s: the driver has"+
+			" to see /sys/fs/cgroup of the machine", pods[0])
 	}
 
 	limits := cgroup.IOLimits{

@@ -203,7 +203,7 @@ func (n *node) modify(v volume.Volume, l volume.Limits) {
 		if _, err := n.Modify(n.T.Context(), v.ID, l); err != nil {
 			n.T.Fatal(err)
 		}
-		if err := n.Limit(n.T.Context(), v.ID); err != nil {
+		if err := n.Limits.Enforce(n.T.Context(), v.ID); err != nil {
 			n.T.Fatal(err)
 		}
 	}

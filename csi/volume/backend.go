@@ -10,8 +10,8 @@ import (
 )
 
 // Backend holds the bytes of volumes. All methods may be repeated; calls for one ID never overlap. What a
-// backend can do beside this it says by the interfaces Checker, Enforcer, Limitable and others here and by those
-// of package publish.
+// backend can do beside this it says by the interfaces Checker, Enforcer, Limitable and others here, and by
+// those of package publish.
 type Backend interface {
 	Inventory
 	space.Backend

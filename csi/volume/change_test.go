@@ -144,7 +144,12 @@ func TestLimitsAreRecorded(t *testing.T) {
 	}
 
 	// A request for what it was made with is not one for what it is now.
-	again := Request{Name: "v", Required: 16 * mib, Access: Filesystem, Limits: first}
+	again := Request{
+		Name:     "v",
+		Required: 16 * mib,
+		Access:   Filesystem,
+		Limits:   first,
+	}
 	if _, err := f.Create(t.Context(), again); !errors.Is(err, ErrConflict) {
 		t.Errorf("created again: %v", err)
 	}

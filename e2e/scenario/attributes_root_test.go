@@ -22,14 +22,17 @@ func TestLimitsOfAClassHoldInAPod(t *testing.T) {
 	c.awaitCurrent("data", slow)
 
 	// On cgroup v1 limits follow a container's start.
-	time.Sleep(2 * time.Second)
 	const least = 1500 * time.Millisecond
-	if took := c.write("writer", 8); took < least {
-		t.Errorf("8 MiB at 4 MiB a second took %v", took)
-	}
+	c.eventually(time.Minute, "the limits hold", func() error {
+		if took := c.write("writer", 8); took < least {
+			return fmt.Errorf("8 MiB at 4 MiB a second took %v", took)
+		}
+		return nil
+	})
 
 	c.rename("data", wrong)
-	c.kubectl("wait", "pvc/data", "--for=jsonpath={.status.modifyVolumeStatus.status}=Infeasible", "--timeout=60s")
+	c.kubectl("wait", "pvc/data", "--timeout=60s",
+		"--for=jsonpath={.status.modifyVolumeStatus.status}=Infeasible")
 	if took := c.write("writer", 8); took < least {
 		t.Errorf("8 MiB at 4 MiB a second took %v after a change that is infeasible", took)
 	}

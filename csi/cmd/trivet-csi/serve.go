@@ -56,6 +56,7 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 		Version:   program.Version,
 		Volumes:   store.volumes,
 		Publisher: store.publisher,
+		Limits:    store.publisher.Limits,
 		Traces:    traces,
 		Calls:     metrics.Calls.Observe,
 		Log:       log,

@@ -150,10 +150,11 @@ func newThrottle(log *slog.Logger) publish.Throttle {
 	return nil
 }
 
-// keepLimits keeps the limits of volumes in force until ctx ends, and logs where that begins or ceases to fail.
+// keepLimits keeps the limits of volumes in force until ctx ends, and logs where that begins or ceases to
+// fail.
 func (s *storage) keepLimits(ctx context.Context, log *slog.Logger) {
 	failing := map[string]string{}
-	s.publisher.Run(ctx, func(id string, err error) {
+	s.publisher.Limits.Run(ctx, func(id string, err error) {
 		switch {
 		case err == nil && failing[id] != "":
 			log.Info("the limits of a volume are in force again", "volume", id)
