@@ -89,8 +89,8 @@ func newThrottle(t *testing.T) *throttle.Throttle {
 	return limits
 }
 
-// sanitySpecs is how many of csi-sanity's specs are about what the driver serves, and can be run for all kinds
-// of volumes.
+// sanitySpecs is how many of csi-sanity's specs are about what the driver serves, and can be run for all
+// kinds of volumes.
 const sanitySpecs = "84"
 
 // unservable is a spec that compares a message as it was sent with the same as it was received, which differ
@@ -107,9 +107,10 @@ var specs = regexp.MustCompile(`Ran (\d+) of \d+ Specs`)
 // of its own.
 func TestSanity(t *testing.T) {
 	testenv.Root(t)
+	const skipped = "-ginkgo.skip=" + unservable + "|" + ofDevices
 	for _, c := range []struct{ name, prefer, access, selected, specs string }{
-		{"pool", btrfspool.Name, "mount", "-ginkgo.skip=" + unservable + "|" + ofDevices, sanitySpecs},
-		{"raw", btrfspool.Name, "block", "-ginkgo.skip=" + unservable + "|" + ofDevices, sanitySpecs},
+		{"pool", btrfspool.Name, "mount", skipped, sanitySpecs},
+		{"raw", btrfspool.Name, "block", skipped, sanitySpecs},
 		{"raw, modified", btrfspool.Name, "block", "-ginkgo.focus=" + ofDevices, "1"},
 		{"images, modified", loopfile.Name, "mount", "-ginkgo.focus=ModifyVolume", "6"},
 	} {

@@ -50,7 +50,8 @@ func TestIOIsLimitedInTheFilesOfV2(t *testing.T) {
 		limits IOLimits
 		want   string
 	}{
-		{"first", "", IOLimits{WriteBytes: 5, ReadOps: 1 << 40}, "7:1 rbps=max wbps=5 riops=4294967295 wiops=max"},
+		{"first", "", IOLimits{WriteBytes: 5, ReadOps: 1 << 40},
+			"7:1 rbps=max wbps=5 riops=4294967295 wiops=max"},
 		{"as it is", inForce, IOLimits{WriteBytes: 5, WriteOps: 9}, inForce},
 		{"none, as it is", "7:11 rbps=1 wbps=max riops=max wiops=max\n", IOLimits{},
 			"7:11 rbps=1 wbps=max riops=max wiops=max\n"},
