@@ -23,6 +23,9 @@ var (
 
 	_ volume.Traceless = (*Pool)(nil)
 
+	_ volume.Limitable  = (*Pool)(nil)
+	_ publish.OwnDevice = (*Pool)(nil)
+
 	_ publish.Backend     = (*Pool)(nil)
 	_ publish.BlockDevice = (*Pool)(nil)
 	_ publish.Grower      = (*Pool)(nil)
@@ -39,7 +42,7 @@ func (p *Pool) Complete(s *volume.Spec, options []string) error {
 	defer leave()
 
 	switch {
-	case s.Access == volume.Block, s.FSType != "" && s.FSType != "btrfs":
+	case isImage(*s), s.FSType == "" && s.Limits != volume.Limits{}:
 		return p.images.complete(s, options)
 	case s.Reserve && p.file == nil:
 		return fmt.Errorf("%w: backend %s reserves nothing on a disk that it shares", volume.ErrInvalid, Name)

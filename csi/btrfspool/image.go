@@ -146,6 +146,24 @@ func (x *images) free(id string) error {
 	return x.files.Free(id)
 }
 
+// CheckLimits refuses limits of what is not an image, see volume.Limitable.
+func (*images) CheckLimits(s volume.Spec) error {
+	if isImage(s) {
+		return nil
+	}
+	return fmt.Errorf("%w: input and output are limited by device, and a subvolume of backend %s shares one"+
+		" with others; a volume that is made with limits, or with file system xfs or ext4, has its own",
+		volume.ErrInvalid, Name)
+}
+
+// Number returns the number of the device of a volume, see publish.OwnDevice.
+func (x *images) Number(id string, last uint64) (uint64, error) {
+	if x.files == nil {
+		return 0, nil
+	}
+	return x.files.Number(id, last)
+}
+
 // Attached reports whether a volume has a device, see publish.BlockDevice.
 func (x *images) Attached(id string) (bool, error) {
 	if x.files == nil {

@@ -104,6 +104,15 @@ func NewClass(name string, mode storagev1.VolumeBindingMode) *storagev1.StorageC
 	}
 }
 
+// NewAttributes returns a VolumeAttributesClass of the driver with one parameter.
+func NewAttributes(name, key, value string) *storagev1.VolumeAttributesClass {
+	return &storagev1.VolumeAttributesClass{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		DriverName: Here.Driver,
+		Parameters: map[string]string{key: value},
+	}
+}
+
 // Born is when the claims of NewClaim were created.
 var Born = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 

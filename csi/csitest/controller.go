@@ -31,6 +31,7 @@ type Controller struct {
 	snapshots map[string]string   // by ID, of which volume
 	groups    map[string][]string // by ID, of which volumes
 	fail      map[string]error
+	limits    map[string]map[string]string // by volume, its mutable parameters
 	calls     map[string]int
 	nodeStep  bool
 	shrinking bool
@@ -105,6 +106,7 @@ func (c *Controller) CreateVolume(
 	size := r.GetCapacityRange().GetRequiredBytes()
 	c.volumes[r.GetName()] = size
 	from := r.GetVolumeContentSource()
+	c.setMutable(r.GetName(), r.GetMutableParameters())
 	c.sources[r.GetName()] = from.GetSnapshot().GetSnapshotId() + from.GetVolume().GetVolumeId()
 	if err := c.fail["CreateVolume after"]; err != nil {
 		return nil, err
@@ -248,4 +250,38 @@ func (c *Controller) GetCapacity(
 	}
 
 	return &csi.GetCapacityResponse{AvailableCapacity: free}, nil
+}
+
+// ControllerModifyVolume gives a volume the parameters in place of those that it has. One that is named
+// "wrong" is refused.
+func (c *Controller) ControllerModifyVolume(
+	_ context.Context,
+	r *csi.ControllerModifyVolumeRequest,
+	_ ...grpc.CallOption,
+) (*csi.ControllerModifyVolumeResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.called("ControllerModifyVolume", r.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	if _, wrong := r.GetMutableParameters()["wrong"]; wrong {
+		return nil, status.Error(codes.InvalidArgument, "unknown parameter")
+	}
+	c.setMutable(r.GetVolumeId(), r.GetMutableParameters())
+	return &csi.ControllerModifyVolumeResponse{}, nil
+}
+
+// setMutable keeps the mutable parameters of a volume. mu is held.
+func (c *Controller) setMutable(id string, parameters map[string]string) {
+	if c.limits == nil {
+		c.limits = map[string]map[string]string{}
+	}
+	c.limits[id] = parameters
+}
+
+// Mutable returns the mutable parameters of a volume.
+func (c *Controller) Mutable(id string) map[string]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.limits[id])
 }

@@ -15,6 +15,7 @@ import (
 type controllerService struct {
 	csi.UnimplementedControllerServer
 	local
+	limits Limits
 }
 
 // ControllerGetCapabilities says which optional calls of the controller service are served.
@@ -35,6 +36,7 @@ func (c *controllerService) ControllerGetCapabilities(
 		csi.ControllerServiceCapability_RPC_LIST_SNAPSHOTS,
 		csi.ControllerServiceCapability_RPC_GET_SNAPSHOT,
 		csi.ControllerServiceCapability_RPC_CLONE_VOLUME,
+		csi.ControllerServiceCapability_RPC_MODIFY_VOLUME,
 	}
 	if c.attached != nil {
 		served = append(served,
@@ -62,16 +64,17 @@ func (c *controllerService) CreateVolume(
 	if req.GetName() == "" {
 		return nil, invalid("volume name is missing")
 	}
-	if len(req.GetMutableParameters()) > 0 {
-		return nil, invalid("mutable parameters: the driver has none")
-	}
-
 	w, err := parseCapabilities(req.GetVolumeCapabilities()...)
 	if err != nil {
 		return nil, err
 	}
 
 	p, err := parseParameters(req.GetParameters())
+	if err != nil {
+		return nil, err
+	}
+
+	limits, err := c.parseLimits(req.GetMutableParameters())
 	if err != nil {
 		return nil, err
 	}
@@ -95,6 +98,7 @@ func (c *controllerService) CreateVolume(
 		NoCOW:    p.noCOW,
 		Reserve:  p.reserve,
 		Options:  w.options,
+		Limits:   limits,
 		Source:   source,
 	})
 	if err != nil {
@@ -329,4 +333,41 @@ func (c *controllerService) ControllerExpandVolume(
 		CapacityBytes:         v.Size,
 		NodeExpansionRequired: c.publisher.GrowsStaged(v),
 	}, nil
+}
+
+// ControllerModifyVolume gives a volume the limits that the mutable parameters are, in place of those that it
+// has. Where it is in use they are in force when the call returns.
+func (c *controllerService) ControllerModifyVolume(
+	ctx context.Context,
+	req *csi.ControllerModifyVolumeRequest,
+) (*csi.ControllerModifyVolumeResponse, error) {
+	if req.GetVolumeId() == "" {
+		return nil, invalid("volume id is missing")
+	}
+	if _, err := c.get(req.GetVolumeId()); err != nil {
+		return nil, err
+	}
+
+	limits, err := c.parseLimits(req.GetMutableParameters())
+	if err != nil {
+		return nil, err
+	}
+
+	if _, err := c.volumes.Modify(ctx, req.GetVolumeId(), limits); err != nil {
+		return nil, err
+	}
+	if err := c.limits.Enforce(ctx, req.GetVolumeId()); err != nil {
+		return nil, err
+	}
+
+	return &csi.ControllerModifyVolumeResponse{}, nil
+}
+
+// parseLimits reads mutable parameters, and refuses limits that could not be in force.
+func (c *controllerService) parseLimits(in map[string]string) (volume.Limits, error) {
+	l, err := parseLimits(in)
+	if err != nil {
+		return volume.Limits{}, err
+	}
+	return l, c.limits.Check(l)
 }

@@ -205,3 +205,58 @@ func TestValidateVolumeCapabilities(t *testing.T) {
 		}
 	}
 }
+
+func TestModifyVolume(t *testing.T) {
+	f := serve(t)
+	cases := []struct {
+		name       string
+		id         string
+		parameters map[string]string
+		want       codes.Code
+		limits     volume.Limits
+	}{
+		{"no volume", "", nil, codes.InvalidArgument, volume.Limits{}},
+		{"a volume that is not there", "none", nil, codes.NotFound, volume.Limits{}},
+		{"another driver's volume", "../x", nil, codes.NotFound, volume.Limits{}},
+		{"unknown", "image", map[string]string{"iops": "100"}, codes.InvalidArgument, volume.Limits{}},
+		{"some", "image", map[string]string{"readBytesPerSecond": "50Mi", "writeOperationsPerSecond": "1k"},
+			codes.OK, volume.Limits{ReadBytes: 50 << 20, WriteOps: 1000}},
+		{"others", "image", map[string]string{"writeBytesPerSecond": "1Mi", "readBytesPerSecond": "max"},
+			codes.OK, volume.Limits{WriteBytes: 1 << 20}},
+		{"none", "image", nil, codes.OK, volume.Limits{}},
+	}
+
+	for _, c := range cases {
+		f.volumes.limits, f.publisher.calls = volume.Limits{}, nil
+		_, err := f.controller.ControllerModifyVolume(t.Context(), &csi.ControllerModifyVolumeRequest{
+			VolumeId:          c.id,
+			MutableParameters: c.parameters,
+		})
+		checkCode(t, c.name, err, c.want)
+		if f.volumes.limits != c.limits {
+			t.Errorf("%s: limits %+v", c.name, f.volumes.limits)
+		}
+
+		enforced := slices.Equal(f.publisher.calls, []string{"limit image "})
+		if enforced != (c.want == codes.OK) {
+			t.Errorf("%s: calls %q", c.name, f.publisher.calls)
+		}
+	}
+}
+
+func TestLimitsAreRefusedWhereTheyCannotBeInForce(t *testing.T) {
+	f := serve(t)
+	f.publisher.unlimitable = true
+	limits := map[string]string{"readBytesPerSecond": "50Mi"}
+	_, err := f.controller.ControllerModifyVolume(t.Context(), &csi.ControllerModifyVolumeRequest{
+		VolumeId:          "image",
+		MutableParameters: limits,
+	})
+	checkCode(t, "modify", err, codes.InvalidArgument)
+	_, err = f.controller.CreateVolume(t.Context(), &csi.CreateVolumeRequest{
+		Name:               "name",
+		VolumeCapabilities: []*csi.VolumeCapability{mountCapability()},
+		MutableParameters:  limits,
+	})
+	checkCode(t, "create", err, codes.InvalidArgument)
+}

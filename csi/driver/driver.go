@@ -33,6 +33,7 @@ type Volumes interface {
 	Create(context.Context, volume.Request) (volume.Volume, error)
 	Delete(ctx context.Context, id string) error
 	Grow(ctx context.Context, id string, required, limit int64) (volume.Volume, error)
+	Modify(ctx context.Context, id string, l volume.Limits) (volume.Volume, error)
 	Get(id string) (volume.Volume, error)
 	List(after string, limit int) []volume.Volume
 	Snapshot(id string) (volume.Volume, error)
@@ -69,6 +70,12 @@ type Attachments interface {
 	Most() int64
 }
 
+// Limits puts the limits of volumes in force. It is a publish.Limits.
+type Limits interface {
+	Check(volume.Limits) error
+	Enforce(ctx context.Context, id string) error
+}
+
 // Config of a Driver.
 type Config struct {
 	NodeID    string // the node's name
@@ -77,7 +84,8 @@ type Config struct {
 	Volumes   Volumes
 	Groups    Groups
 	Publisher Publisher
-	Attached  Attachments     // nil: volumes are used without being attached
+	Attached  Attachments // nil: volumes are used without being attached
+	Limits    Limits
 	Traces    *trace.Provider // makes spans of the calls; nil: none
 
 	// InlineMost is how many bytes all inline volumes together may have; 0: they are refused.
@@ -115,7 +123,7 @@ func (d *Driver) Server() *grpc.Server {
 	}
 	s := grpc.NewServer(append(d.cfg.Traces.ServerOptions(), grpc.UnaryInterceptor(d.observe))...)
 	csi.RegisterIdentityServer(s, &identityService{version: d.cfg.Version})
-	csi.RegisterControllerServer(s, &controllerService{local: here})
+	csi.RegisterControllerServer(s, &controllerService{local: here, limits: d.cfg.Limits})
 	csi.RegisterGroupControllerServer(s, &groupService{local: here})
 	csi.RegisterNodeServer(s, &nodeService{
 		local:      here,

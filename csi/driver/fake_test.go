@@ -27,6 +27,7 @@ type fakeVolumes struct {
 	err       error
 	request   volume.Request
 	grown     [2]int64 // required, limit
+	limits    volume.Limits
 	deleted   []string
 	trouble   map[string]error
 }
@@ -44,6 +45,11 @@ func (f *fakeVolumes) Delete(_ context.Context, id string) error {
 func (f *fakeVolumes) Grow(_ context.Context, id string, required, limit int64) (volume.Volume, error) {
 	f.grown = [2]int64{required, limit}
 	return volume.Volume{Spec: volume.Spec{ID: id, Size: required}}, f.err
+}
+
+func (f *fakeVolumes) Modify(_ context.Context, id string, l volume.Limits) (volume.Volume, error) {
+	f.limits = l
+	return volume.Volume{Spec: volume.Spec{ID: id, Limits: l}}, f.err
 }
 
 func (f *fakeVolumes) Get(id string) (volume.Volume, error) {
@@ -131,6 +137,8 @@ func (f *fakeGroups) Of(snapshot string) string {
 
 // fakePublisher keeps its calls.
 type fakePublisher struct {
+	unlimitable bool // no limits can be in force
+
 	calls []string
 	use   publish.Use
 	err   error
@@ -165,6 +173,15 @@ func (f *fakePublisher) GrowStaged(_ context.Context, id string) (volume.Volume,
 }
 
 func (f *fakePublisher) GrowsStaged(v volume.Volume) bool { return v.ID == "image" }
+
+func (f *fakePublisher) Check(l volume.Limits) error {
+	if f.unlimitable && l != (volume.Limits{}) {
+		return volume.ErrInvalid
+	}
+	return nil
+}
+
+func (f *fakePublisher) Enforce(_ context.Context, id string) error { return f.call("limit", id, "") }
 
 func (f *fakePublisher) Stats(id, path string) (volume.Volume, publish.Usage, error) {
 	v := volume.Volume{Spec: volume.Spec{ID: id, Access: volume.Filesystem}}
@@ -213,6 +230,7 @@ func serveConfig(t *testing.T, change func(*Config)) *fixture {
 		Volumes:   f.volumes,
 		Groups:    f.groups,
 		Publisher: f.publisher,
+		Limits:    f.publisher,
 		Log:       slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	change(&config)

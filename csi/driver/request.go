@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
@@ -64,6 +65,55 @@ func parseBool(key, value string) (*bool, error) {
 		return nil, invalid("parameter %s is %q, neither true nor false", key, value)
 	}
 	return &on, nil
+}
+
+// A lower limit would make a volume useless: what mounts, journals and reads directories needs some.
+const (
+	leastBytes = 1 << 20
+	leastOps   = 10
+	mostOps    = math.MaxInt32
+)
+
+// parseLimits reads the parameters of a VolumeAttributesClass. All of them together are the limits: what is
+// not named, or "max", is not limited. Unknown names are refused, as those of a StorageClass are.
+func parseLimits(in map[string]string) (volume.Limits, error) {
+	var l volume.Limits
+	for key, value := range in {
+		var err error
+		switch {
+		case strings.HasPrefix(key, "csi.storage.k8s.io/"):
+		case key == "readBytesPerSecond":
+			l.ReadBytes, err = parseLimit(key, value, leastBytes, math.MaxInt64)
+		case key == "writeBytesPerSecond":
+			l.WriteBytes, err = parseLimit(key, value, leastBytes, math.MaxInt64)
+		case key == "readOperationsPerSecond":
+			l.ReadOps, err = parseLimit(key, value, leastOps, mostOps)
+		case key == "writeOperationsPerSecond":
+			l.WriteOps, err = parseLimit(key, value, leastOps, mostOps)
+		default:
+			err = invalid("unknown mutable parameter %q; known are readBytesPerSecond, writeBytesPerSecond,"+
+				" readOperationsPerSecond and writeOperationsPerSecond", key)
+		}
+
+		if err != nil {
+			return volume.Limits{}, err
+		}
+	}
+
+	return l, nil
+}
+
+// parseLimit reads one limit; 0 for none.
+func parseLimit(key, value string, least, most int64) (int64, error) {
+	if value == "max" {
+		return 0, nil
+	}
+	q, err := resource.ParseQuantity(value)
+	if err != nil || q.CmpInt64(least) < 0 || q.CmpInt64(most) > 0 {
+		return 0, invalid("mutable parameter %s is %q, neither max nor a number from %d to %d, such as 50Mi",
+			key, value, least, most)
+	}
+	return q.Value(), nil
 }
 
 // wanted is what a list of capabilities asks of a volume.

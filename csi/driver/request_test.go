@@ -189,3 +189,45 @@ func TestHealthSaysWhatIsWrong(t *testing.T) {
 		}
 	}
 }
+
+func TestLimitsAreNumbersWithinBounds(t *testing.T) {
+	cases := []struct {
+		key, value string
+		want       volume.Limits
+		ok         bool
+	}{
+		{"readBytesPerSecond", "1Mi", volume.Limits{ReadBytes: 1 << 20}, true},
+		{"readBytesPerSecond", "1000k", volume.Limits{}, false},
+		{"writeBytesPerSecond", "9223372036854775807", volume.Limits{WriteBytes: 1<<63 - 1}, true},
+		{"writeBytesPerSecond", "max", volume.Limits{}, true},
+		{"readOperationsPerSecond", "10", volume.Limits{ReadOps: 10}, true},
+		{"readOperationsPerSecond", "9", volume.Limits{}, false},
+		{"writeOperationsPerSecond", "2147483648", volume.Limits{}, false},
+		{"writeOperationsPerSecond", "-1", volume.Limits{}, false},
+		{"writeOperationsPerSecond", "many", volume.Limits{}, false},
+		{"writeOperationsPerSecond", "", volume.Limits{}, false},
+		{"writeOps", "10", volume.Limits{}, false},
+		{"csi.storage.k8s.io/pvc/name", "x", volume.Limits{}, true},
+	}
+
+	for _, c := range cases {
+		got, err := parseLimits(map[string]string{c.key: c.value})
+		if got != c.want || (err == nil) != c.ok || err != nil && !errors.Is(err, volume.ErrInvalid) {
+			t.Errorf("%s %q: %+v, %v", c.key, c.value, got, err)
+		}
+	}
+}
+
+func FuzzLimits(f *testing.F) {
+	f.Add("readBytesPerSecond", "50Mi")
+	f.Add("writeOperationsPerSecond", "1e3")
+	f.Fuzz(func(t *testing.T, key, value string) {
+		l, err := parseLimits(map[string]string{key: value})
+		if err != nil && (!errors.Is(err, volume.ErrInvalid) || l != volume.Limits{}) {
+			t.Errorf("%+v, %v", l, err)
+		}
+		if min(l.ReadBytes, l.WriteBytes, l.ReadOps, l.WriteOps) < 0 {
+			t.Errorf("%s %q: %+v", key, value, l)
+		}
+	})
+}

@@ -126,6 +126,22 @@ func (x *Images) find(id string) (*os.File, error) {
 	return dev, nil
 }
 
+// Number returns the number of the volume's device, see publish.OwnDevice.
+func (x *Images) Number(id string, last uint64) (uint64, error) {
+	if last != 0 {
+		if is, err := loop.Is(last, x.tag(id)); is || err != nil {
+			return last, err
+		}
+	}
+
+	dev, err := x.find(id)
+	if dev == nil || err != nil {
+		return 0, err
+	}
+	defer dev.Close()
+	return loop.Number(dev)
+}
+
 // Attached reports whether the volume has a device, see publish.BlockDevice.
 func (x *Images) Attached(id string) (bool, error) {
 	dev, err := x.find(id)

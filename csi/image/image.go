@@ -30,6 +30,7 @@ var (
 	_ publish.Backend     = (*Images)(nil)
 	_ publish.BlockDevice = (*Images)(nil)
 	_ publish.Grower      = (*Images)(nil)
+	_ publish.OwnDevice   = (*Images)(nil)
 )
 
 // New looks for the mkfs programs. It fails where there are no loop devices. The instance marks loop devices

@@ -164,6 +164,34 @@ func Tag(dev *os.File) (string, error) {
 	return unix.ByteSliceToString(info.File_name[:]), nil
 }
 
+// Number returns the device number of a device.
+func Number(dev *os.File) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dev.Fd()), &st); err != nil {
+		return 0, &os.PathError{Op: "stat", Path: dev.Name(), Err: err}
+	}
+	return st.Rdev, nil
+}
+
+// Is reports whether the loop device with a number is attached and bears the tag.
+func Is(number uint64, tag string) (bool, error) {
+	dev, err := open(int(unix.Minor(number)), os.O_RDONLY)
+	if errors.Is(err, unix.ENXIO) {
+		// Nothing is attached.
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer dev.Close()
+
+	got, err := Tag(dev)
+	if errors.Is(err, unix.ENXIO) {
+		return false, nil
+	}
+	return got == tag, err
+}
+
 // Backing is the file of a device, as stat(2) says it.
 type Backing struct{ Device, Inode uint64 }
 

@@ -40,6 +40,8 @@ var (
 	_ publish.Backend     = (*Files)(nil)
 	_ publish.BlockDevice = (*Files)(nil)
 	_ publish.Grower      = (*Files)(nil)
+	_ volume.Limitable    = (*Files)(nil)
+	_ publish.OwnDevice   = (*Files)(nil)
 )
 
 // Open makes the directory and looks for the mkfs programs. It fails where there are no loop devices.
@@ -66,6 +68,9 @@ func (files *Files) Complete(s *volume.Spec, options []string) error {
 	}
 	return nil
 }
+
+// CheckLimits refuses none: each file has a device of its own, see volume.Limitable.
+func (files *Files) CheckLimits(volume.Spec) error { return nil }
 
 // Create makes a file with all its blocks and formats it, see volume.Backend.
 func (files *Files) Create(s volume.Spec) (volume.Origin, error) {

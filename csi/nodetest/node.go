@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -49,6 +50,7 @@ type config struct {
 	poolSize int64
 	most     int64    // of the volumes together
 	prefer   []string // backends
+	throttle publish.Throttle
 }
 
 // New starts a driver in a temporary directory, with a pool of so many bytes.
@@ -150,21 +152,26 @@ func (n *Node) Start() volume.Report {
 		Volumes:  store,
 		Targets:  n.targets,
 		Backends: map[string]publish.Backend{btrfspool.Name: n.pool, loopfile.Name: files},
+		Throttle: n.cfg.throttle,
 	})
 
 	n.must(err)
 
 	n.Store, n.Publisher, n.Found = store, publisher, found
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		store.Run(ctx)
-		close(done)
-	}()
+	var group sync.WaitGroup
+	group.Go(func() { store.Run(ctx) })
+	group.Go(func() {
+		publisher.Limits.Run(ctx, func(id string, err error) {
+			if err != nil {
+				n.T.Logf("the limits of volume %s are not in force: %v", id, err)
+			}
+		})
+	})
 
 	n.stop = func() {
 		cancel()
-		<-done
+		group.Wait()
 	}
 
 	return report
@@ -194,6 +201,14 @@ func (n *Node) RestartPreferring(backends ...string) {
 	n.T.Helper()
 	n.Kill()
 	n.cfg.prefer = backends
+	n.Start()
+}
+
+// RestartLimiting starts the driver again with limits of volumes.
+func (n *Node) RestartLimiting(throttle publish.Throttle) {
+	n.T.Helper()
+	n.Kill()
+	n.cfg.throttle = throttle
 	n.Start()
 }
 

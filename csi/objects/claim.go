@@ -20,3 +20,21 @@ func AsksForMore(c *corev1.PersistentVolumeClaim) bool {
 func Growth(c *corev1.PersistentVolumeClaim) corev1.ClaimResourceStatus {
 	return c.Status.AllocatedResourceStatuses[corev1.ResourceStorage]
 }
+
+// WantedAttributes is the VolumeAttributesClass that a claim asks for; "" if it asks for none.
+func WantedAttributes(c *corev1.PersistentVolumeClaim) string {
+	if c.Spec.VolumeAttributesClassName == nil {
+		return ""
+	}
+	return *c.Spec.VolumeAttributesClassName
+}
+
+// AsksForAttributes reports whether a claim asks for another VolumeAttributesClass than its volume has, or
+// its status has something about such a change.
+func AsksForAttributes(c *corev1.PersistentVolumeClaim) bool {
+	current := ""
+	if c.Status.CurrentVolumeAttributesClassName != nil {
+		current = *c.Status.CurrentVolumeAttributesClassName
+	}
+	return c.Status.ModifyVolumeStatus != nil || WantedAttributes(c) != current
+}

@@ -222,3 +222,33 @@ func TestClaimsAreKeptSlim(t *testing.T) {
 		}
 	}
 }
+
+func TestClaimsThatAskForAttributesKeepWhatThatNeeds(t *testing.T) {
+	for _, c := range []struct {
+		name            string
+		wanted, current *string
+		status          *corev1.ModifyVolumeStatus
+		keeps           bool
+	}{
+		{"no class", nil, nil, nil, false},
+		{"its class", new("gold"), new("gold"), nil, false},
+		{"another class", new("gold"), new("iron"), nil, true},
+		{"no class any more", nil, nil, &corev1.ModifyVolumeStatus{Status: "Infeasible"}, true},
+	} {
+		claim := &corev1.PersistentVolumeClaim{
+			Spec: corev1.PersistentVolumeClaimSpec{VolumeName: "pv", VolumeAttributesClassName: c.wanted},
+			Status: corev1.PersistentVolumeClaimStatus{
+				Phase:                            corev1.ClaimBound,
+				CurrentVolumeAttributesClassName: c.current,
+				ModifyVolumeStatus:               c.status,
+			},
+		}
+
+		for range 2 {
+			slimClaim(claim)
+			if AsksForAttributes(claim) != c.keeps || (claim.Status.Phase != "") != c.keeps {
+				t.Errorf("%s: kept %+v", c.name, claim)
+			}
+		}
+	}
+}

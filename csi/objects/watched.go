@@ -191,18 +191,22 @@ func handleOf(pv *corev1.PersistentVolume) []string {
 	return []string{pv.Spec.CSI.VolumeHandle}
 }
 
-// slimClaim keeps all of a claim without a volume; of one with a volume what growth needs, if it asks for
-// more than it has. A change comes with the whole claim again.
+// slimClaim keeps all of a claim without a volume; of one with a volume what growth and attributes need, if
+// it asks for more than it has, or for others. A change comes with the whole claim again.
 func slimClaim(c *corev1.PersistentVolumeClaim) {
 	slimMeta(&c.ObjectMeta)
 	if c.Spec.VolumeName == "" {
 		return
 	}
 	c.Annotations, c.Finalizers = nil, nil
-	c.Spec = corev1.PersistentVolumeClaimSpec{VolumeName: c.Spec.VolumeName, Resources: c.Spec.Resources}
-	grows := AsksForMore(c) || len(c.Status.AllocatedResourceStatuses) > 0
-	if c.Status.Phase != corev1.ClaimBound || !grows {
-		c.Spec.Resources = corev1.VolumeResourceRequirements{}
+	c.Spec = corev1.PersistentVolumeClaimSpec{
+		VolumeName:                c.Spec.VolumeName,
+		Resources:                 c.Spec.Resources,
+		VolumeAttributesClassName: c.Spec.VolumeAttributesClassName,
+	}
+	changes := AsksForMore(c) || len(c.Status.AllocatedResourceStatuses) > 0 || AsksForAttributes(c)
+	if c.Status.Phase != corev1.ClaimBound || !changes {
+		c.Spec = corev1.PersistentVolumeClaimSpec{VolumeName: c.Spec.VolumeName}
 		c.Status = corev1.PersistentVolumeClaimStatus{}
 	}
 }

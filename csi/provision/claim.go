@@ -69,6 +69,12 @@ func (p *Provisioner) create(ctx context.Context, f facts) error {
 		return p.intents.remove(name)
 	}
 
+	var err error
+	if f.attributes, err = p.attributes.of(ctx, f.claim); err != nil {
+		p.fail(f.claim, "failed to provision volume with StorageClass %q: %v", f.class.Name, err)
+		return err
+	}
+
 	req, err := createRequest(f)
 	if err != nil {
 		p.fail(f.claim, "%v", err)

@@ -42,6 +42,9 @@ type facts struct {
 	nodes []string                      // all nodes that run the driver
 	now   time.Time
 
+	// attributes are those of the claim's VolumeAttributesClass, read when its volume is made.
+	attributes map[string]string
+
 	// full is until when this node, which had no room for the claim, does not take it.
 	full time.Time
 }
@@ -152,9 +155,6 @@ func unservable(c *corev1.PersistentVolumeClaim) string {
 	switch {
 	case c.Spec.Selector != nil:
 		return "a claim with a selector cannot be provisioned"
-	case c.Spec.VolumeAttributesClassName != nil && *c.Spec.VolumeAttributesClassName != "":
-		return fmt.Sprintf("volume attributes class %s: the driver has no attributes",
-			*c.Spec.VolumeAttributesClassName)
 	case sourceRef(c) != nil && sourceRef(c).Namespace != nil && *sourceRef(c).Namespace != c.Namespace:
 		return fmt.Sprintf("data source %s %s is in another namespace", sourceRef(c).Kind, sourceRef(c).Name)
 	}

@@ -111,7 +111,7 @@ func TestDecideWhatIsDueForAClaimOfThisNode(t *testing.T) {
 		}, refuse},
 		{"attributes of a class", func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.VolumeAttributesClassName = new("gold")
-		}, refuse},
+		}, create},
 		{"many nodes at once", func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
 		}, refuse},

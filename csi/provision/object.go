@@ -32,6 +32,7 @@ func createRequest(f facts) (*csi.CreateVolumeRequest, error) {
 			LimitBytes:    limit.Value(),
 		},
 		Parameters:                objects.Parameters(class),
+		MutableParameters:         f.attributes,
 		AccessibilityRequirements: &csi.TopologyRequirement{Requisite: here, Preferred: here},
 	}
 
@@ -74,6 +75,10 @@ func persistentVolume(f facts, v *csi.Volume) *corev1.PersistentVolume {
 				ResourceVersion: c.ResourceVersion,
 			},
 		},
+	}
+
+	if name := objects.WantedAttributes(c); name != "" {
+		pv.Spec.VolumeAttributesClassName = &name
 	}
 
 	pv.Spec.CSI = &corev1.CSIPersistentVolumeSource{

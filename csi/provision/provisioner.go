@@ -63,6 +63,7 @@ type Provisioner struct {
 	volumes     kube.Objects[corev1.PersistentVolume]
 	nodes       kube.Objects[corev1.Node]
 	sources     *sources
+	attributes  *attributes
 	claimQueue  *queue.Queue
 	volumeQueue *queue.Queue
 	intents     *intents
@@ -87,6 +88,7 @@ func New(cfg Config) (*Provisioner, error) {
 		volumes:     kube.Volumes(cfg.Client),
 		nodes:       kube.Nodes(cfg.Client),
 		sources:     newSources(cfg.Local, cfg.Client),
+		attributes:  newAttributes(cfg.Local, cfg.Client),
 		claimQueue:  objects.NewQueue(),
 		volumeQueue: objects.NewQueue(),
 		intents:     intents,

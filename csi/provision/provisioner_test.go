@@ -99,6 +99,28 @@ func TestClaimGetsItsVolumeAndGivesItBack(t *testing.T) {
 	}
 }
 
+func TestVolumeIsMadeWithTheAttributesOfTheClaimsClass(t *testing.T) {
+	claim := waiting(csitest.Waiting, csitest.Node)
+	claim.Spec.VolumeAttributesClassName = new("gold")
+	c := newCluster(t, claim)
+	defer c.run()()
+	c.Eventually("the claim is told that its class is missing", func() bool {
+		return c.HasEvent("ProvisioningFailed")
+	})
+	if c.volumes() > 0 {
+		t.Error("a volume was made without its attributes")
+	}
+
+	c.Put(csitest.NewAttributes("gold", "readOperationsPerSecond", "100"))
+	c.Eventually("the volume", c.isCreated)
+	if got := c.CSI.Mutable(csitest.Volume)["readOperationsPerSecond"]; got != "100" {
+		t.Errorf("the driver was given %q", got)
+	}
+	if got := c.VolumeNamed(csitest.Volume).Spec.VolumeAttributesClassName; got == nil || *got != "gold" {
+		t.Errorf("the volume object has class %v", got)
+	}
+}
+
 func TestClaimThatCanNeverBeServedIsToldWhy(t *testing.T) {
 	claim := waiting(csitest.Waiting, csitest.Node)
 	claim.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}

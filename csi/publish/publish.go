@@ -28,7 +28,7 @@ type Volumes interface {
 }
 
 // Backend is what every backend can do with a volume in use. What it can do beside that it says by the
-// interfaces BlockDevice and Grower.
+// interfaces BlockDevice, Grower and OwnDevice.
 type Backend interface {
 	// Mount returns a mount of the volume's root directory that is not attached to any path yet.
 	Mount(volume.Spec, target.Options) (*target.Tree, error)
@@ -70,6 +70,7 @@ type Config struct {
 	Volumes  Volumes
 	Targets  *target.Root       // the directory beneath which volumes may be staged and published
 	Backends map[string]Backend // those that work on this node, by name
+	Throttle Throttle           // nil: no volume can have limits
 }
 
 // Publisher puts volumes on paths. It is safe for concurrent use; operations on different volumes do not wait
@@ -79,6 +80,9 @@ type Publisher struct {
 	targets  *target.Root
 	backends map[string]Backend
 	stagings *stagings
+
+	// Limits of the volumes in use.
+	Limits *Limits
 }
 
 // Report is what Open found.
@@ -106,6 +110,7 @@ func Open(cfg Config) (*Publisher, Report, error) {
 	}
 
 	p.stagings, report.Unreadable = stagings, unreadable
+	p.Limits = newLimits(cfg, stagings)
 
 	for id, st := range recorded {
 		v, err := p.volumes.Get(id)
@@ -116,7 +121,7 @@ func Open(cfg Config) (*Publisher, Report, error) {
 		}
 
 		report.Unstaged = append(report.Unstaged, id)
-		if err := p.stagings.remove(id); err != nil {
+		if err := errors.Join(p.Limits.lift(st), p.stagings.remove(id)); err != nil {
 			return nil, report, err
 		}
 	}

@@ -33,18 +33,26 @@ func (p *Publisher) Stage(ctx context.Context, id, path string, u Use) error {
 
 	// A repeated call finds the mount of the first.
 	state, err := point.State()
-	if err != nil || staged && state.Mounted && v.Access == volume.Filesystem {
+	if err != nil {
 		return err
+	}
+	if staged && state.Mounted && v.Access == volume.Filesystem {
+		return p.Limits.apply(v, st)
 	}
 
 	// The record comes before the mount or the device, so that none is left that no record leads to.
 	if !staged {
-		if err := p.begin(id, staging{Path: path}); err != nil {
+		st = staging{Path: path}
+		if err := p.begin(id, st); err != nil {
 			return err
 		}
 	}
 
+	// No pod has the volume before its limits are in force.
 	err = p.attach(v, point, state, u)
+	if err == nil {
+		err = p.Limits.apply(v, st)
+	}
 	if err == nil {
 		return nil
 	}
@@ -55,7 +63,8 @@ func (p *Publisher) Stage(ctx context.Context, id, path string, u Use) error {
 		return err
 	}
 
-	return errors.Join(err, p.undoAttach(v, point), p.end(id))
+	st, _ = p.stagings.get(id)
+	return errors.Join(err, p.Limits.lift(st), p.undoAttach(v, point), p.end(id))
 }
 
 // begin records that a volume is in use, and end that it is not any more.
@@ -124,6 +133,10 @@ func (p *Publisher) Unstage(ctx context.Context, id, path string) error {
 	st, staged := p.stagings.get(id)
 	if staged && st.Path != path {
 		return nil
+	}
+
+	if err := p.Limits.lift(st); err != nil {
+		return fmt.Errorf("unstage volume %s: %w", id, err)
 	}
 
 	// Even of a volume that is not known any more no mount may be left; of a raw block volume nothing is

@@ -2,6 +2,7 @@ package publish
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -14,6 +15,9 @@ type staging struct {
 	Path         string   `json:"path"`
 	Targets      []string `json:"targets,omitempty"`
 	SingleWriter bool     `json:"singleWriter,omitempty"`
+
+	// Limited is the number of the device that has the volume's limits, 0 if none may have.
+	Limited uint64 `json:"limited,omitempty"`
 }
 
 // Staged is where a volume is in use, as its record says.
@@ -95,6 +99,13 @@ func (s *stagings) get(id string) (staging, bool) {
 	defer s.mu.Unlock()
 	st, ok := s.byID[id]
 	return st, ok
+}
+
+// ids returns the IDs of all volumes in use, sorted.
+func (s *stagings) ids() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.byID))
 }
 
 // keep enters a record in memory alone.

@@ -48,7 +48,7 @@ func (p *Publisher) Publish(ctx context.Context, id, path string, u Use) error {
 
 	err = p.show(ctx, v, before.Path, point, u)
 	if err == nil {
-		return nil
+		return p.Limits.apply(v, after)
 	}
 
 	err = fmt.Errorf("publish volume %s: %w", id, err)

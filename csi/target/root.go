@@ -31,13 +31,21 @@ func OpenRoot(dir string) (*Root, error) {
 // Close frees the root.
 func (r *Root) Close() error { return r.dir.Close() }
 
+// Rel returns a path from the root on, "" for one that is not beneath it.
+func (r *Root) Rel(name string) string {
+	rel, ok := strings.CutPrefix(path.Clean(name), strings.TrimSuffix(r.path, "/")+"/")
+	if !ok {
+		return ""
+	}
+	return rel
+}
+
 // Point opens the directory that holds the path. With create set, missing directories on the way are made
 // (0750); without it os.ErrNotExist is returned when one is missing. A path that is not clean, not beneath
 // the root or leads through a symbolic link is ErrOutside.
 func (r *Root) Point(name string, create bool) (*Point, error) {
-	clean := path.Clean(name)
-	rel, ok := strings.CutPrefix(clean, strings.TrimSuffix(r.path, "/")+"/")
-	if !ok || rel == "" || clean != strings.TrimSuffix(name, "/") || strings.Contains(name, "\x00") {
+	clean, rel := path.Clean(name), r.Rel(name)
+	if rel == "" || clean != strings.TrimSuffix(name, "/") || strings.Contains(name, "\x00") {
 		return nil, fmt.Errorf("%w: %q is not beneath %s", ErrOutside, name, r.path)
 	}
 

@@ -10,8 +10,8 @@ import (
 )
 
 // Backend holds the bytes of volumes. All methods may be repeated; calls for one ID never overlap. What a
-// backend can do beside this it says by the interfaces Checker and Enforcer here and by those of package
-// publish.
+// backend can do beside this it says by the interfaces Checker, Enforcer, Limitable and others here, and by
+// those of package publish.
 type Backend interface {
 	Inventory
 	space.Backend
@@ -87,6 +87,12 @@ type Grouper interface {
 	CopyAll(ctx context.Context, specs, sources []Spec) ([]Spec, []Origin, error)
 }
 
+// Limitable is a Backend that has volumes whose input and output can be limited.
+type Limitable interface {
+	// CheckLimits returns ErrInvalid for a volume that shares its device with others: limits are a device's.
+	CheckLimits(Spec) error
+}
+
 // Enforcer is a Backend that a pod can lead past the size of its volume for a moment.
 type Enforcer interface {
 	// Enforce makes the size hold for what was done to a volume in use since the last call. It is called
@@ -138,7 +144,11 @@ func (b backends) complete(r Request) (Spec, error) {
 		}
 
 		spec := r.spec(name, size)
-		if refused = backend.Complete(&spec, r.Options); refused != nil {
+		refused = backend.Complete(&spec, r.Options)
+		if refused == nil {
+			refused = b.checkLimits(spec)
+		}
+		if refused != nil {
 			continue
 		}
 
@@ -151,6 +161,18 @@ func (b backends) complete(r Request) (Spec, error) {
 	}
 
 	return Spec{}, refused
+}
+
+// checkLimits returns ErrInvalid for limits that a volume cannot have.
+func (b backends) checkLimits(s Spec) error {
+	if s.Limits == (Limits{}) {
+		return nil
+	}
+	backend, ok := b.byName[s.Backend].(Limitable)
+	if !ok {
+		return fmt.Errorf("%w: backend %s cannot limit input and output", ErrInvalid, s.Backend)
+	}
+	return backend.CheckLimits(s)
 }
 
 // smallest makes the spec of the smallest volume that a request allows; ok is false when no backend can serve

@@ -84,6 +84,34 @@ func (s *Store) restore(r record) {
 	}
 }
 
+// Modify records the limits of a volume, in place of those that it has. Where the volume is in use, they have
+// to be put in force, too; see package publish.
+func (s *Store) Modify(ctx context.Context, id string, l Limits) (Volume, error) {
+	r, unlock, err := s.acquire(ctx, id)
+	if err != nil {
+		return Volume{}, err
+	}
+	defer unlock()
+
+	if r.Spec.Snapshot {
+		return Volume{}, fmt.Errorf("%w: %s is a snapshot", ErrNotFound, id)
+	}
+	if r.Spec.Limits == l {
+		return s.view(r), nil
+	}
+
+	r.Spec.Limits = l
+	if err := s.backends.checkLimits(r.Spec); err != nil {
+		return Volume{}, fmt.Errorf("limits of volume %s: %w", id, err)
+	}
+	if err := s.records.Put(id, r); err != nil {
+		return Volume{}, fmt.Errorf("record the limits of volume %s: %w", id, err)
+	}
+
+	s.index.put(id, r)
+	return s.view(r), nil
+}
+
 // Delete takes the volume and its content away. What does not exist is success. When it returns, the bytes
 // are free again; Run, or the next start, makes the deletion survive a power loss.
 func (s *Store) Delete(ctx context.Context, id string) error {
@@ -143,6 +171,36 @@ func (s *Store) deleteUnknown(id string) error {
 		return fmt.Errorf("delete the record of volume %s that was set aside: %w", id, err)
 	}
 	return nil
+}
+
+// Fill is Create of a volume with content that fill writes and syncs. Request.Imported names the content: a
+// repeated request for the same finds the volume, and fill is not called.
+func (s *Store) Fill(ctx context.Context, r Request, fill func(Spec) error) (Volume, error) {
+	return s.creation.fill(ctx, r, fill)
+}
+
+func (c *creation) fill(ctx context.Context, r Request, fill func(Spec) error) (Volume, error) {
+	spec, err := c.backends.complete(r)
+	if err != nil {
+		return Volume{}, err
+	}
+
+	unlock, err := c.lock(ctx, spec.ID)
+	if err != nil {
+		return Volume{}, err
+	}
+	defer unlock()
+
+	if v, found, err := c.existing(r); found {
+		return v, err
+	}
+	return c.begin(spec, func(b Backend, spec Spec) (Spec, Origin, error) {
+		spec, origin, err := makeEmpty(b, spec)
+		if err == nil {
+			err = c.holding(spec.ID, "being imported", func() error { return fill(spec) })
+		}
+		return spec, origin, err
+	})
 }
 
 // Lend has use read what a volume or snapshot holds at this moment: a snapshot that is gone when use has

@@ -3,6 +3,7 @@ package volume
 import (
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -124,5 +125,58 @@ func TestFailedDeletionCountsUntilItSucceeds(t *testing.T) {
 	f.pool.FailOn("Destroy", nil)
 	if err := f.Delete(t.Context(), v.ID); err != nil || f.free("pool") != 1024*mib {
 		t.Errorf("%v, %d bytes are free", err, f.free("pool"))
+	}
+}
+
+func TestLimitsAreRecorded(t *testing.T) {
+	f := newFixture(t)
+	first, second := Limits{WriteBytes: 4 * mib}, Limits{ReadOps: 100}
+	v := f.create(Request{Name: "v", Required: 16 * mib, Limits: first})
+	for range 2 {
+		if got, err := f.Modify(t.Context(), v.ID, second); err != nil || got.Limits != second {
+			t.Fatalf("%+v, %v", got.Limits, err)
+		}
+	}
+
+	f.restart()
+	if got, err := f.Get(v.ID); err != nil || got.Limits != second || got.Size != v.Size {
+		t.Errorf("after a restart %+v, %v", got, err)
+	}
+
+	// A request for what it was made with is not one for what it is now.
+	again := Request{
+		Name:     "v",
+		Required: 16 * mib,
+		Access:   Filesystem,
+		Limits:   first,
+	}
+	if _, err := f.Create(t.Context(), again); !errors.Is(err, ErrConflict) {
+		t.Errorf("created again: %v", err)
+	}
+
+	if _, err := f.Modify(t.Context(), v.ID, Limits{}); err != nil {
+		t.Error(err)
+	}
+	data, err := os.ReadFile(f.record(v.ID))
+	if err != nil || strings.Contains(string(data), "limits") {
+		t.Errorf("record %s, %v", data, err)
+	}
+	if _, err := f.Modify(t.Context(), "none", first); !errors.Is(err, ErrNotFound) {
+		t.Errorf("limits of what is not there: %v", err)
+	}
+}
+
+func TestLimitsThatTheVolumeCannotHaveAreRefused(t *testing.T) {
+	f := newFixture(t)
+	v := f.create(Request{Name: "v", Required: 16 * mib})
+	f.pool.FailOn("CheckLimits", ErrInvalid)
+	if _, err := f.Modify(t.Context(), v.ID, Limits{ReadOps: 100}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("error %v", err)
+	}
+	if got, _ := f.Get(v.ID); got.Limits != (Limits{}) {
+		t.Errorf("limits %+v", got.Limits)
+	}
+	if _, err := f.Modify(t.Context(), v.ID, Limits{}); err != nil {
+		t.Errorf("none: %v", err)
 	}
 }

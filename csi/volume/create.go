@@ -17,12 +17,6 @@ func (s *Store) Create(ctx context.Context, r Request) (Volume, error) {
 	return s.creation.create(ctx, r)
 }
 
-// Fill is Create of a volume with content that fill writes and syncs. Request.Imported names the content: a
-// repeated request for the same finds the volume, and fill is not called.
-func (s *Store) Fill(ctx context.Context, r Request, fill func(Spec) error) (Volume, error) {
-	return s.creation.fill(ctx, r, fill)
-}
-
 // creation is how volumes come to be.
 type creation struct{ *catalog }
 
@@ -255,30 +249,6 @@ func (c *creation) specOfCopy(r Request, source Spec) (Spec, Copier, error) {
 	}
 
 	return spec, copier, nil
-}
-
-func (c *creation) fill(ctx context.Context, r Request, fill func(Spec) error) (Volume, error) {
-	spec, err := c.backends.complete(r)
-	if err != nil {
-		return Volume{}, err
-	}
-
-	unlock, err := c.lock(ctx, spec.ID)
-	if err != nil {
-		return Volume{}, err
-	}
-	defer unlock()
-
-	if v, found, err := c.existing(r); found {
-		return v, err
-	}
-	return c.begin(spec, func(b Backend, spec Spec) (Spec, Origin, error) {
-		spec, origin, err := makeEmpty(b, spec)
-		if err == nil {
-			err = c.holding(spec.ID, "being imported", func() error { return fill(spec) })
-		}
-		return spec, origin, err
-	})
 }
 
 // Together makes snapshots of several volumes, with what all of them have at one moment. When it fails, none

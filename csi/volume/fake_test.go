@@ -221,6 +221,12 @@ func (b *fakeBackend) Enforce(s Spec) error {
 }
 
 // write puts data into a volume.
+func (b *fakeBackend) CheckLimits(s Spec) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.called("CheckLimits", s.ID)
+}
+
 func (b *fakeBackend) write(id string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -17,6 +17,7 @@ type Request struct {
 	NoCOW    *bool    // nil leaves it open
 	Reserve  *bool    // likewise
 	Options  []string // mount options that it is going to be used with
+	Limits   Limits
 
 	// Source is the ID of a volume or snapshot to begin with the content of; "": the volume begins empty.
 	// With Snapshot set nobody can use or change what is made, and nothing else is asked for.
@@ -73,6 +74,7 @@ func (r Request) spec(backend string, size int64) Spec {
 		FSType:  r.FSType,
 		NoCOW:   r.NoCOW == nil || *r.NoCOW,
 		Reserve: r.Reserve != nil && *r.Reserve,
+		Limits:  r.Limits,
 		Source:  r.Source,
 
 		Snapshot: r.Snapshot,
@@ -145,6 +147,8 @@ func (r Request) checkSatisfied(by Spec) error {
 	case r.Reserve != nil && *r.Reserve && !by.Reserve:
 		// A backend may reserve what was not asked for.
 		return conflict("reserve", by.Reserve, *r.Reserve)
+	case r.Limits != by.Limits:
+		return conflict("limits", by.Limits, r.Limits)
 	case r.Source != by.Source:
 		return conflict("source", by.Source, r.Source)
 	case r.Imported != by.Imported:

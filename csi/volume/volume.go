@@ -62,6 +62,9 @@ type Spec struct {
 	// Reserve has all bytes of the volume taken from the disk before they are written.
 	Reserve bool `json:"reserve,omitempty"`
 
+	// Limits are in force while the volume is in use.
+	Limits Limits `json:"limits,omitzero"`
+
 	// Pooled says that the volume is an image although its backend has others that are none.
 	Pooled bool `json:"pooled,omitempty"`
 
@@ -76,6 +79,15 @@ type Spec struct {
 
 	// Keeps is how many bytes of each volume, by ID, cannot be freed because this one has them, too.
 	Keeps map[string]int64 `json:"keeps,omitempty"`
+}
+
+// Limits are how much pods may read from and write to a volume in a second, in bytes and in operations. 0 is
+// as much as the disk can.
+type Limits struct {
+	ReadBytes  int64 `json:"readBytes,omitempty"`
+	WriteBytes int64 `json:"writeBytes,omitempty"`
+	ReadOps    int64 `json:"readOps,omitempty"`
+	WriteOps   int64 `json:"writeOps,omitempty"`
 }
 
 // need is what has to be there for the volume. A snapshot has only what it keeps of others.

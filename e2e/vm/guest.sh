@@ -71,7 +71,7 @@ scenarios() {
 # What the packages do with control groups, memory and quotas, by files and by systemd.
 shard_kernel() {
 	for p in internal/cgroup internal/mount node/memoryalarm node/usage internal/projectquota \
-		internal/diskusage; do
+		internal/diskusage csi/throttle; do
 		tests "$p"
 	done
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -73,4 +74,24 @@ func (h *Host) OOMKills(group string) (uint64, error) {
 	}
 
 	return own["oom_kill"] + below["oom_kill"], nil
+}
+
+// CPUTime returns how much CPU time the processes of a group have used since it was made, those of groups
+// below included. It reads one file.
+func (h *Host) CPUTime(group string) (time.Duration, error) {
+	if h.V2 {
+		stat, err := keyed(h.Dir("", group), "cpu.stat")
+		if err != nil {
+			return 0, fmt.Errorf("CPU time of cgroup %s: %w", group, err)
+		}
+		return time.Duration(stat["usage_usec"]) * time.Microsecond, nil
+	}
+
+	text, err := contents(h.Dir("cpuacct", group), "cpuacct.usage")
+	if err != nil {
+		return 0, fmt.Errorf("CPU time of cgroup %s: %w", group, err)
+	}
+
+	ns, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	return time.Duration(ns), err
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/trivet-node/trivet/csi/capacity"
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/groupsnapshot"
+	"github.com/trivet-node/trivet/csi/modify"
 	"github.com/trivet-node/trivet/csi/objects"
 	"github.com/trivet-node/trivet/csi/provision"
 	"github.com/trivet-node/trivet/csi/resize"
@@ -37,6 +38,7 @@ type controllers struct {
 	events      *event.Recorder
 	provisioner *provision.Provisioner
 	resizer     *resize.Resizer
+	modifier    *modify.Modifier
 	capacities  *capacity.Publisher
 	snapshotter *snapshot.Snapshotter
 	groups      *groupsnapshot.Snapshotter
@@ -116,6 +118,7 @@ func connectControllers(
 		Log:     log,
 	})
 
+	c.modifier = c.newModifier(client, local)
 	c.snapshotter = c.newSnapshotter(client, local)
 	c.groups = c.newGroupSnapshotter(client, local)
 	c.capacities = capacity.New(capacity.Config{
@@ -128,6 +131,17 @@ func connectControllers(
 	})
 
 	return c, nil
+}
+
+func (c *controllers) newModifier(client *kube.Client, local objects.Local) *modify.Modifier {
+	return modify.New(modify.Config{
+		Local:   local,
+		Objects: c.objects,
+		Client:  client,
+		CSI:     csi.NewControllerClient(c.driver),
+		Events:  c.events,
+		Log:     c.log,
+	})
 }
 
 func (c *controllers) newSnapshotter(client *kube.Client, local objects.Local) *snapshot.Snapshotter {
@@ -191,6 +205,7 @@ func (c *controllers) run(ctx context.Context) error {
 		debug.FreeOSMemory()
 		group.Go(func() { c.provisioner.Run(ctx) })
 		group.Go(func() { c.resizer.Run(ctx) })
+		group.Go(func() { c.modifier.Run(ctx) })
 		group.Go(func() { c.capacities.Run(ctx) })
 		group.Go(func() { c.snapshotter.Run(ctx) })
 		group.Go(func() { c.groups.Run(ctx) })

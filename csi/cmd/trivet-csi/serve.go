@@ -88,6 +88,7 @@ func newDriver(
 		Volumes:   store.volumes,
 		Groups:    store.groups,
 		Publisher: store.publisher,
+		Limits:    store.publisher.Limits,
 		Traces:    traces,
 		Calls:     metrics.Calls.Observe,
 		Log:       log,
@@ -119,6 +120,7 @@ func runAll(ctx context.Context, log *slog.Logger, o options, p parts) error {
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { p.storage.volumes.Run(ctx); return nil })
+	group.Go(func() error { p.storage.keepLimits(ctx, log); return nil })
 	group.Go(func() error { return p.scrapes.Run(ctx) })
 	group.Go(func() error { return lend(ctx, log, o, p.storage) })
 	group.Go(func() error { return serveUntil(ctx, log, p.driver.Server(), p.listener, o.endpoint) })

@@ -17,7 +17,9 @@ import (
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/csi/target"
+	"github.com/trivet-node/trivet/csi/throttle"
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/lockfile"
 	"github.com/trivet-node/trivet/internal/program"
@@ -162,6 +164,7 @@ func (s *storage) openPublisher(log *slog.Logger, o options) error {
 		Volumes:  s.volumes,
 		Targets:  s.targets,
 		Backends: s.backends.forPods,
+		Throttle: newThrottle(log),
 	})
 	if err != nil {
 		return err
@@ -173,6 +176,35 @@ func (s *storage) openPublisher(log *slog.Logger, o options) error {
 	log.Info("staged volumes are found",
 		"volumes", s.volumes.InUse(), "unstaged_by_reboot", len(report.Unstaged))
 	return nil
+}
+
+// newThrottle returns nil where the kernel, or what is seen of it here, has no limits of input and output.
+func newThrottle(log *slog.Logger) publish.Throttle {
+	host, err := cgroup.Open()
+	if err == nil {
+		var t *throttle.Throttle
+		if t, err = throttle.New(host, "/"); err == nil {
+			return t
+		}
+	}
+	log.Warn("limits of volumes are refused", "err", err)
+	return nil
+}
+
+// keepLimits keeps the limits of volumes in force until ctx ends, and logs where that begins or ceases to
+// fail.
+func (s *storage) keepLimits(ctx context.Context, log *slog.Logger) {
+	failing := map[string]string{}
+	s.publisher.Limits.Run(ctx, func(id string, err error) {
+		switch {
+		case err == nil && failing[id] != "":
+			log.Info("the limits of a volume are in force again", "volume", id)
+			delete(failing, id)
+		case err != nil && failing[id] != err.Error():
+			log.Error("the limits of a volume are not in force", "volume", id, "err", err)
+			failing[id] = err.Error()
+		}
+	})
 }
 
 func logUnreadable(log *slog.Logger, unreadable []durable.Unreadable) {

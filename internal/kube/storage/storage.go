@@ -13,6 +13,12 @@ func Classes(c *kube.Client) kube.Objects[storagev1.StorageClass] {
 		c, storagev1.SchemeGroupVersion, "storageclasses")
 }
 
+// AttributesClasses are the VolumeAttributesClasses, which Kubernetes has since 1.34.
+func AttributesClasses(c *kube.Client) kube.Objects[storagev1.VolumeAttributesClass] {
+	return kube.Of[storagev1.VolumeAttributesClass, storagev1.VolumeAttributesClassList](
+		c, storagev1.SchemeGroupVersion, "volumeattributesclasses")
+}
+
 // CSINodes are the CSINodes.
 func CSINodes(c *kube.Client) kube.Objects[storagev1.CSINode] {
 	return kube.Of[storagev1.CSINode, storagev1.CSINodeList](c, storagev1.SchemeGroupVersion, "csinodes")
