@@ -296,7 +296,7 @@ func (p *Pool) Capacity(promised space.Promised) (space.Capacity, error) {
 		return space.Capacity{}, err
 	}
 	if p.file == nil {
-		return p.capacityOfDisk(fs, promised.Each(), limits, exceeding)
+		return fs.capacityOfDisk(p.root, p.most, promised.Each(), limits, exceeding)
 	}
 
 	size, _, err := p.file.stat()

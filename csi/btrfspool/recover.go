@@ -56,7 +56,13 @@ func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 	switch {
 	case err == nil:
 		origin.Pool = fs.info.UUID
-		return origin, p.recoverOne(fs, s, was)
+		if s.Snapshot {
+			return origin, nil
+		}
+		if err := p.shares.recover(fs, s, was); err != nil {
+			return origin, err
+		}
+		return origin, p.stretch(s)
 	case !errors.Is(err, os.ErrNotExist):
 		return origin, fmt.Errorf("%w: %w", volume.ErrDamaged, err)
 	case origin.Pool == "":
@@ -72,14 +78,10 @@ func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 	return p.create(fs, s)
 }
 
-// recoverOne finishes what was cut short of a volume that is there. That its limit is too high shows when all
+// recover finishes what was cut short of a volume that is there. That its limit is too high shows when all
 // copies are known.
-func (p *Pool) recoverOne(fs *subvolumes, s volume.Spec, was btrfs.State) error {
-	if s.Snapshot {
-		return nil
-	}
-
-	limit, err := p.shares.neededOf(fs, s)
+func (h *shares) recover(fs *subvolumes, s volume.Spec, was btrfs.State) error {
+	limit, err := h.neededOf(fs, s)
 	if err != nil {
 		return err
 	}
@@ -89,17 +91,14 @@ func (p *Pool) recoverOne(fs *subvolumes, s volume.Spec, was btrfs.State) error 
 
 	// A limit that is raised was raised for a reason: it has to be counted what that was.
 	if isImage(s) || was.Limit > limitOf(s.Size) {
-		p.shares.copies.Suspect(s.ID)
-		p.shares.old.Suspect(s.ID, was.Limit-limitOf(s.Size))
+		h.copies.Suspect(s.ID)
+		h.old.Suspect(s.ID, was.Limit-limitOf(s.Size))
 	}
 
 	if !was.Together {
-		if err := p.shares.restrain(fs, s, was.Subvolume); err != nil {
-			return err
-		}
+		return h.restrain(fs, s, was.Subvolume)
 	}
-
-	return p.stretch(s)
+	return nil
 }
 
 // baseline is the number of the last transaction that was on disk before the pool was mounted: what was made

@@ -367,20 +367,21 @@ func (h *shares) keptOfDead(fs *subvolumes) (int64, error) {
 	return sum, nil
 }
 
-// capacityOfDisk is that of a pool which shares a btrfs disk with others.
-func (p *Pool) capacityOfDisk(
-	fs *subvolumes,
+// capacityOfDisk is that of a pool at root which shares a btrfs disk with others. It may have most bytes; 0: all.
+func (s *subvolumes) capacityOfDisk(
+	root string,
+	most int64,
 	promises []space.Promise,
 	limits, held int64,
 ) (space.Capacity, error) {
 	var st unix.Statfs_t
-	if err := unix.Statfs(p.root, &st); err != nil {
-		return space.Capacity{}, &os.PathError{Op: "statfs", Path: p.root, Err: err}
+	if err := unix.Statfs(root, &st); err != nil {
+		return space.Capacity{}, &os.PathError{Op: "statfs", Path: root, Err: err}
 	}
 
 	unwritten := limits
 	for _, promise := range promises {
-		used, err := fs.used(promise.ID)
+		used, err := s.used(promise.ID)
 		if err != nil {
 			// Being made or deleted: it counts as unwritten.
 			continue
@@ -390,8 +391,8 @@ func (p *Pool) capacityOfDisk(
 	}
 
 	size := int64(st.Blocks) * st.Bsize
-	if p.most > 0 {
-		size = min(size, p.most)
+	if most > 0 {
+		size = min(size, most)
 	}
 
 	return space.Capacity{Limit: size - overhead(size) - held, Unwritten: unwritten}, nil

@@ -129,8 +129,8 @@ const ofDevices = "should modify a volume created without a volume attribute cla
 
 var specs = regexp.MustCompile(`Ran (\d+) of \d+ Specs`)
 
-// TestSanity runs csi-sanity's 103 specs against each backend, but one which upstream has switched off. Ginkgo
-// runs one suite per process, so each gets a process of its own.
+// TestSanity runs csi-sanity's 103 specs, but one that upstream has switched off, against each backend.
+// Ginkgo runs one suite per process, so each gets a process of its own.
 func TestSanity(t *testing.T) {
 	testenv.Root(t)
 	for _, c := range []struct{ name, prefer, access, selected, specs string }{

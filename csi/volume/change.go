@@ -55,10 +55,10 @@ func (s *Store) Grow(ctx context.Context, id string, required, limit int64) (Vol
 }
 
 // enlarge promises the additional bytes and records the new size.
-func (s *Store) enlarge(before record, size int64) (record, error) {
+func (c *catalog) enlarge(before record, size int64) (record, error) {
 	r, id := before, before.Spec.ID
 	r.Spec.Size = size
-	err := s.index.promise(r)
+	err := c.index.promise(r)
 	if _, short := errors.AsType[*space.Shortage](err); short {
 		err = fmt.Errorf("%w: %w", ErrSize, err)
 	}
@@ -66,10 +66,10 @@ func (s *Store) enlarge(before record, size int64) (record, error) {
 		return before, err
 	}
 
-	s.index.put(id, r)
+	c.index.put(id, r)
 
-	if err := s.records.Put(id, r); err != nil {
-		s.index.put(id, before)
+	if err := c.records.Put(id, r); err != nil {
+		c.index.put(id, before)
 		return before, fmt.Errorf("grow volume %s: %w", id, err)
 	}
 
@@ -78,9 +78,9 @@ func (s *Store) enlarge(before record, size int64) (record, error) {
 
 // restore puts the record back after a failed growth. If even that fails, the larger size stays promised, and
 // a repeated Grow uses it.
-func (s *Store) restore(r record) {
-	if s.records.Put(r.Spec.ID, r) == nil {
-		s.index.put(r.Spec.ID, r)
+func (c *catalog) restore(r record) {
+	if c.records.Put(r.Spec.ID, r) == nil {
+		c.index.put(r.Spec.ID, r)
 	}
 }
 
@@ -163,11 +163,11 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 
 // deleteUnknown takes away what backends hold under an ID without a record, or with one that was set aside:
 // that data is kept until somebody deletes it by its ID.
-func (s *Store) deleteUnknown(id string) error {
-	if err := s.backends.destroyUnclaimed(id); err != nil {
+func (c *catalog) deleteUnknown(id string) error {
+	if err := c.backends.destroyUnclaimed(id); err != nil {
 		return err
 	}
-	if err := s.records.Discard(id); err != nil {
+	if err := c.records.Discard(id); err != nil {
 		return fmt.Errorf("delete the record of volume %s that was set aside: %w", id, err)
 	}
 	return nil

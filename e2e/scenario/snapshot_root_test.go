@@ -99,8 +99,8 @@ func TestGroupSnapshotsAreOfOneMoment(t *testing.T) {
 
 	c.podWithClaims("reader", []string{"restored-one", "restored-two"}, "sleep 3600 & wait")
 	c.awaitReady(2*time.Minute, "reader")
-	one := c.number("reader", "/data/restored-one/n")
-	two := c.number("reader", "/data/restored-two/n")
+	one := c.lastNumber("reader", "/data/restored-one/n")
+	two := c.lastNumber("reader", "/data/restored-two/n")
 	if one != two && one != two+1 {
 		t.Errorf("the volumes were at %d and %d", one, two)
 	}
@@ -115,8 +115,8 @@ func TestGroupSnapshotsAreOfOneMoment(t *testing.T) {
 	})
 }
 
-// number returns the last number that a file of a pod holds.
-func (c *cluster) number(pod, path string) int {
+// lastNumber returns the last number that a file of a pod holds.
+func (c *cluster) lastNumber(pod, path string) int {
 	c.t.Helper()
 	numbers := strings.Fields(c.kubectl("exec", pod, "--", "cat", path))
 	if len(numbers) == 0 {

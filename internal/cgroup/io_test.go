@@ -62,6 +62,7 @@ func TestIOIsLimitedInTheFilesOfV2(t *testing.T) {
 		if err := h.LimitIO("/pods", device, c.limits); err != nil {
 			t.Errorf("%s: %v", c.name, err)
 		}
+
 		if got := read("pods/io.max"); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
