@@ -90,7 +90,7 @@ func describe(t testing.TB, dir string) string {
 			must(t, err)
 		}
 
-		links := uint64(st.Nlink)
+		links := st.Nlink
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			links = 0
 		}

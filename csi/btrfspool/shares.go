@@ -367,7 +367,7 @@ func (h *shares) keptOfDead(fs *subvolumes) (int64, error) {
 	return sum, nil
 }
 
-// capacityOfDisk is that of a pool at root that shares a btrfs disk with others, of at most most bytes (0: all).
+// capacityOfDisk is that of a pool at root that shares a btrfs disk, of at most most bytes (0: all).
 func (s *subvolumes) capacityOfDisk(
 	root string,
 	most int64,

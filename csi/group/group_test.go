@@ -93,9 +93,11 @@ func (n *node) restart() {
 func (n *node) killedAfter(steps int, do func()) (killed bool) {
 	n.volumes.steps = steps
 	defer func() {
-		if r := recover(); r == errKilled {
+		switch r := recover(); r {
+		case nil:
+		case any(errKilled):
 			killed = true
-		} else if r != nil {
+		default:
 			panic(r)
 		}
 	}()

@@ -8,6 +8,7 @@ package groupsnapshot
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -156,12 +157,7 @@ func (s *Snapshotter) facts(c *groupv1.VolumeGroupSnapshotContent) facts {
 
 // isHere reports whether a volume is on this node.
 func (s *Snapshotter) isHere(handle string) bool {
-	for _, pv := range s.cfg.Objects.Volumes.By(handle) {
-		if s.cfg.Local.Holds(pv) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.cfg.Objects.Volumes.By(handle), s.cfg.Local.Holds)
 }
 
 // event records an event about a content.
