@@ -170,3 +170,20 @@ func TestPodsOfTargets(t *testing.T) {
 		t.Errorf("pods %q, want %q", throttle.pods, want)
 	}
 }
+
+func TestLimitsThatCannotBeLiftedAreTriedAgainAtTheNextStart(t *testing.T) {
+	f, throttle, _ := limitedFixture(t)
+	if err := f.Stage(t.Context(), "raw", f.stage, raw); err != nil {
+		t.Fatal(err)
+	}
+
+	clear(f.devices.attached)
+	throttle.fail = errors.New("read-only")
+	if report := f.restart(); report.Limited["raw"] == nil || len(throttle.limits) != 1 {
+		t.Errorf("report %+v, limits %v", report, throttle)
+	}
+	throttle.fail = nil
+	if report := f.restart(); len(report.Limited) > 0 || len(throttle.limits) > 0 {
+		t.Errorf("at the next start: report %+v, limits %v", report, throttle)
+	}
+}

@@ -89,6 +89,10 @@ type Publisher struct {
 type Report struct {
 	Unreadable []durable.Unreadable // records that could not be read; set aside
 	Unstaged   []string             // IDs of volumes that were in use before a reboot
+
+	// Limited is why limits of volumes that are not in use any more could not be lifted, by ID. Their records
+	// are kept for the next start.
+	Limited map[string]error
 }
 
 // Open reads the records and compares them with what the kernel has mounted: after a reboot nothing is, after
@@ -97,7 +101,7 @@ type Report struct {
 // A device without a record is left alone: since the record is there for longer than the device, it was lost,
 // and a pod may be using the device. The next Stage finds it, and deleting the volume detaches it.
 func Open(cfg Config) (*Publisher, Report, error) {
-	var report Report
+	report := Report{Limited: map[string]error{}}
 	p := &Publisher{
 		volumes:  cfg.Volumes,
 		targets:  cfg.Targets,
@@ -121,7 +125,11 @@ func Open(cfg Config) (*Publisher, Report, error) {
 		}
 
 		report.Unstaged = append(report.Unstaged, id)
-		if err := errors.Join(p.Limits.lift(st), p.stagings.remove(id)); err != nil {
+		if err := p.Limits.lift(st); err != nil {
+			report.Limited[id] = err
+			continue
+		}
+		if err := p.stagings.remove(id); err != nil {
 			return nil, report, err
 		}
 	}

@@ -63,8 +63,12 @@ func (p *Publisher) Stage(ctx context.Context, id, path string, u Use) error {
 		return err
 	}
 
+	// The next volume that has the device must not have the limits.
 	st, _ = p.stagings.get(id)
-	return errors.Join(err, p.Limits.lift(st), p.undoAttach(v, point), p.end(id))
+	if e := p.Limits.lift(st); e != nil {
+		return errors.Join(err, e)
+	}
+	return errors.Join(err, p.undoAttach(v, point), p.end(id))
 }
 
 // begin records that a volume is in use, and end that it is not any more.

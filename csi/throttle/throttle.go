@@ -42,8 +42,8 @@ func New(host *cgroup.Host, root string) (*Throttle, error) {
 	if host.V2 {
 		controller = "io"
 	}
-	if !host.Controller(controller) {
-		return nil, fmt.Errorf("control groups have no controller %s", controller)
+	if !host.LimitsIO() {
+		return nil, fmt.Errorf("control groups have no controller %s that limits", controller)
 	}
 	return &Throttle{host: host, controller: controller, root: root}, nil
 }

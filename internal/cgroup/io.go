@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -51,7 +53,7 @@ func (h *Host) LimitIO(group string, device uint64, l IOLimits) error {
 	}
 
 	for _, limit := range l.each() {
-		text, err := contents(dir, limit.legacy)
+		text, err := ioFile(dir, limit.legacy)
 		if err != nil {
 			return err
 		}
@@ -78,7 +80,7 @@ func (h *Host) limitIO(group, number string, l IOLimits) error {
 		line += " " + limit.key + "=" + value
 	}
 
-	text, err := contents(dir, "io.max")
+	text, err := ioFile(dir, "io.max")
 	if errors.Is(err, fs.ErrNotExist) && none && h.Exists(group) {
 		// Where the controller is not enabled, nothing is limited.
 		return nil
@@ -93,6 +95,12 @@ func (h *Host) limitIO(group, number string, l IOLimits) error {
 	return write(dir, "io.max", number+line)
 }
 
+// ioFile reads a file of limits, which has a line for each device that is limited.
+func ioFile(dir, file string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(dir, file))
+	return string(text), err
+}
+
 // of returns what is behind the key of a line, "" if there is no such line.
 func of(text, key string) string {
 	for line := range strings.Lines(text) {
@@ -103,12 +111,25 @@ func of(text, key string) string {
 	return ""
 }
 
+// LimitsIO reports whether the kernel can limit I/O. On v2 that is taken from its having the controller.
+func (h *Host) LimitsIO() bool {
+	if h.V2 {
+		return h.Controller("io")
+	}
+	dir := h.Dir("blkio", "/")
+	if dir == "" {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(dir, IOLimits{}.each()[0].legacy))
+	return err == nil
+}
+
 // EnableIO makes limits of I/O possible in an existing group. On v2 that is up to its parents.
 func (h *Host) EnableIO(group string) error {
 	if !h.V2 {
 		return nil
 	}
-	if _, err := contents(h.Dir("io", group), "io.max"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(h.Dir("io", group), "io.max")); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 

@@ -2,9 +2,11 @@ package cgroup
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -116,5 +118,20 @@ func TestIOOfAGroupWithoutTheController(t *testing.T) {
 	}
 	if got := read("with/cgroup.subtree_control"); got != "" {
 		t.Errorf("enabled %q where it was", got)
+	}
+}
+
+func TestIOOfManyDevicesIsLimited(t *testing.T) {
+	var others strings.Builder
+	for minor := 100; minor < 1100; minor++ {
+		fmt.Fprintf(&others, "7:%d rbps=max wbps=1048576 riops=max wiops=max\n", minor)
+	}
+	h, read := ioFiles(t, true, map[string]string{"pods/io.max": others.String()})
+	if err := h.LimitIO("/pods", device, IOLimits{WriteBytes: 5}); err != nil {
+		t.Fatal(err)
+	}
+	const want = "7:1 rbps=max wbps=5 riops=max wiops=max"
+	if got := read("pods/io.max"); !strings.HasPrefix(got, want) {
+		t.Errorf("written %.50q, want %q", got, want)
 	}
 }

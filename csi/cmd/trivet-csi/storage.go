@@ -173,6 +173,9 @@ func (s *storage) openPublisher(log *slog.Logger, o options) error {
 	s.publisher = publisher
 
 	logUnreadable(log, report.Unreadable)
+	for id, err := range report.Limited {
+		log.Error("the limits of a volume that is not in use are still in force", "volume", id, "error", err)
+	}
 	log.Info("staged volumes are found",
 		"volumes", s.volumes.InUse(), "unstaged_by_reboot", len(report.Unstaged))
 	return nil
