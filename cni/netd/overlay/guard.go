@@ -17,9 +17,10 @@ import (
 )
 
 // A packet out of a tunnel may have any source, and VXLAN has no proof of who sent it. So the guard drops
-// packets of the tunnels' network identifier that no node has sent, to whatever address: the kernel takes them
-// at every one of this node, and masquerading would give those of pods to other nodes the address of this one.
-// What comes by the pods' bridge is dropped from any source, since a pod can send from a node's address.
+// packets of the tunnels' network identifier that no node has sent, to whatever address: the kernel takes
+// them at every one of this node, and masquerading would give those of pods to other nodes the address of
+// this one. What comes by the pods' bridge is dropped from any source, since a pod can send from a node's
+// address.
 // Packets of other programs' tunnels at the same port have other identifiers.
 
 func (o Overlay) tableName() string { return nft.TableName("tunnel_", o.Network) }

@@ -72,8 +72,8 @@ type Outcome struct {
 
 // Sync makes the tunnels of this node the wanted ones, at most one of a family. One that cannot be made keeps
 // nothing of the others from being made: its routes are missing in the outcome, unless there is an interface
-// already, which an error does not cost its routes. What leads there is complete when Sync returns; the caller
-// sets the routes. allowed are the addresses from which packets may come.
+// already, which an error does not cost its routes. What leads there is complete when Sync returns; the
+// caller sets the routes. allowed are the addresses from which packets may come.
 func (o Overlay) Sync(kernel *rtnl.Conn, wanted []Tunnel, allowed []netip.Addr) (done Outcome, err error) {
 	// Before there is an interface, and after there is none.
 	if len(wanted) > 0 {
