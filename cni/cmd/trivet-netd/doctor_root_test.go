@@ -100,7 +100,7 @@ func TestDoctorNamesWhatDiffersAndWhatWasLeft(t *testing.T) {
 
 // state is what the program might change. An address is tentative for a while.
 func (w *world) state() string {
-	return w.in(w.node, "sh", "-c", "ip link; ip addr | sed s/tentative//; ip route; ip -6 route; "+
+	return w.in(w.node, "sh", "-c", "ip link; ip addr | sed 's/ tentative//'; ip route; ip -6 route; "+
 		"nft list ruleset; cat /proc/sys/net/ipv4/ip_forward; find /var/lib/cni -type f | sort")
 }
 
