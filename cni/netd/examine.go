@@ -17,6 +17,7 @@ import (
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/netd/cluster"
 	"github.com/trivet-node/trivet/cni/netd/doctor"
+	"github.com/trivet-node/trivet/cni/netd/overlay"
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
 	"github.com/trivet-node/trivet/cni/netd/routing"
 	"github.com/trivet-node/trivet/cni/rtnl"
@@ -44,7 +45,7 @@ func Examine(ctx context.Context, api kube.Config, cfg Config) ([]doctor.Finding
 	defer func() { _ = kernel.Close() }()
 
 	x := examination{cfg: cfg, kernel: kernel}
-	if x.found, err = doctor.Kernel(os.TempDir()); err != nil {
+	if x.found, err = doctor.Kernel(); err != nil {
 		return nil, err
 	}
 	if err := x.node(); err != nil {
@@ -151,11 +152,16 @@ func (x *examination) compare(ctx context.Context, api kube.Config) error {
 	}()
 
 	// The networks of Services come behind the Nodes, and are looked for once.
-	for c.Waiting() != nil {
+	for waiting := c.Waiting(); waiting != nil; waiting = c.Waiting() {
 		select {
 		case <-ctx.Done():
-			const do = "routes and tunnels are not compared without it"
-			x.add(doctor.Wrong, "API server", c.Waiting().Error(), do)
+			x.found = append(x.found, doctor.Finding{
+				Level:  doctor.Wrong,
+				Object: "API server",
+				What:   waiting.Error(),
+				Varies: true,
+				Do:     "routes and tunnels are not compared without it",
+			})
 			return nil
 		case <-changed:
 		}
@@ -201,11 +207,11 @@ func (x *examination) ways(own podcidr.Node, all []podcidr.Node, services []neti
 		x.add(doctor.Note, "routes", note, "")
 	}
 
-	tunnels, err := x.cfg.overlay().Findings(x.kernel, plan.Tunnels)
+	tunnels, err := x.cfg.overlay().Findings(x.kernel, plan.Tunnels, plan.Allowed)
 	if err != nil {
 		return err
 	}
-	through, err := x.cfg.overlay().Routes(x.kernel, plan.Tunnels)
+	through, err := overlay.Routes(x.kernel, plan.Tunnels)
 	if err != nil {
 		return err
 	}

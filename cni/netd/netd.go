@@ -60,7 +60,7 @@ type Config struct {
 func (c Config) confPath() string { return filepath.Join(c.ConfDir, c.ConfName) }
 
 func (c Config) overlay() overlay.Overlay {
-	return overlay.Overlay{Network: c.Network, Port: c.OverlayPort}
+	return overlay.Overlay{Network: c.Network, Bridge: c.Bridge, Port: c.OverlayPort}
 }
 
 // recheck is how often a pass is made without any event: a configuration file that somebody removed gives

@@ -93,8 +93,8 @@ func (d *Daemon) route(
 	}
 	r.Notes = append(r.Notes, plan.Notes...)
 
-	// A tunnel that cannot be made costs the routes through it, and no others.
-	tunnels, err := d.cfg.overlay().Sync(d.kernel, plan.Tunnels)
+	// A tunnel that cannot be made costs the routes through it, and no others; one that is there keeps them.
+	tunnels, err := d.cfg.overlay().Sync(d.kernel, plan.Tunnels, plan.Allowed)
 	r.fail(err)
 	r.Tunnels = tunnels.Peers
 	r.TunnelsAdded = tunnels.Added

@@ -240,6 +240,20 @@ func IsToPort(protocol byte, port uint16) []expr.Any {
 	)
 }
 
+// IsOfVXLAN: @th,96,24 VNI, of a UDP packet (RFC 7348, section 5). One that is too short for it is not.
+func IsOfVXLAN(identifier uint32) []expr.Any {
+	const udp, flags, size = 8, 4, 3
+	return []expr.Any{
+		&expr.Payload{
+			DestRegister: Reg0,
+			Base:         expr.PayloadBaseTransportHeader,
+			Offset:       udp + flags,
+			Len:          size,
+		},
+		equal(binaryutil.BigEndian.PutUint32(identifier)[4-size:]),
+	}
+}
+
 // DestinationNAT: dnat to ADDRESS:PORT, in a table of the family.
 func DestinationNAT(f Family, to netip.AddrPort) []expr.Any {
 	behind := Reg0 + uint32(f.Size)/4

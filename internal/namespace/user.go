@@ -138,6 +138,16 @@ func reap(pid int) {
 	}
 }
 
+// InOwnNet runs f on a thread with a network namespace of its own, which ends with f and what f has open.
+func InOwnNet(f func() error) error {
+	return onThrowawayThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("unshare network: %w", err)
+		}
+		return f()
+	})
+}
+
 // InOwnMounts runs f on a thread with a mount namespace of its own, which has all mounts of the caller's and
 // ends with f: what f mounts is seen by nobody, and nothing of it can be left. What it has open stays.
 func InOwnMounts(f func() error) error {

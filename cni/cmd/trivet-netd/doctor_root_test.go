@@ -98,11 +98,10 @@ func TestDoctorNamesWhatDiffersAndWhatWasLeft(t *testing.T) {
 	}
 }
 
-// state is what the program might change. Addresses may just become usable.
+// state is what the program might change. An address is tentative for a while.
 func (w *world) state() string {
-	state := w.in(w.node, "sh", "-c", "ip link; ip addr; ip route; ip -6 route; nft list ruleset; "+
-		"cat /proc/sys/net/ipv4/ip_forward; find /var/lib/cni -type f | sort")
-	return strings.ReplaceAll(state, " tentative", "")
+	return w.in(w.node, "sh", "-c", "ip link; ip addr | sed 's/ tentative//'; ip route; ip -6 route; "+
+		"nft list ruleset; cat /proc/sys/net/ipv4/ip_forward; find /var/lib/cni -type f | sort")
 }
 
 func TestDoctorWithoutAConfigurationOrAnAPIServer(t *testing.T) {

@@ -55,12 +55,12 @@ configuration and routes are as they should be; else 503), both with the last sy
 "" for none`
 
 	aboutOverlay = `which nodes are reached through tunnels (VXLAN): auto, those that are on no network
-of this node; always, all; never, none`
+of this node; always, all; never, none (for routers that carry the packets of pods themselves)`
 
 	aboutPolicy = `keep NetworkPolicies in force (list, watch of networkpolicies, pods and
 namespaces); false leaves them to another program, and removes the rules that are there`
 
-	aboutCleanup = `remove the routes, the rules of network policies and the configuration that
+	aboutCleanup = `remove the routes, the tunnels, the rules of network policies and the configuration that
 trivet-netd made on this node, and end`
 )
 

@@ -23,6 +23,8 @@ type Finding struct {
 	Level  Level
 	Object string
 	What   string
+	// Varies says that What has numbers or causes that may differ from one look to the next.
+	Varies bool
 	// Do is what a person should do; "" for nothing.
 	Do string
 }
@@ -36,11 +38,17 @@ func (f Finding) String() string {
 	return line
 }
 
+// isSame reports whether two looks found the same thing.
+func (f Finding) isSame(other Finding) bool {
+	return f.Level == other.Level && f.Object == other.Object &&
+		(f.What == other.What || f.Varies && other.Varies)
+}
+
 // Lasting returns the findings of a later look without what is wrong in it alone: something was under way
 // then.
 func Lasting(before, now []Finding) []Finding {
 	return slices.DeleteFunc(slices.Clone(now), func(f Finding) bool {
-		return f.Level == Wrong && !slices.Contains(before, f)
+		return f.Level == Wrong && !slices.ContainsFunc(before, f.isSame)
 	})
 }
 

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strconv"
 
 	"github.com/google/nftables"
@@ -117,10 +115,9 @@ func filterFrames() error {
 }
 
 // Kernel says what the kernel can do, by having it done in a network namespace of its own, which may load
-// modules. dir is where a file may be made for as long as that takes.
-func Kernel(dir string) (found []Finding, err error) {
-	pin := filepath.Join(dir, "trivet-netd-doctor."+strconv.Itoa(os.Getpid()))
-	err = namespace.Create(map[namespace.Kind]string{namespace.Net: pin}, func() error {
+// modules, and of which nothing can be left.
+func Kernel() (found []Finding, err error) {
+	err = namespace.InOwnNet(func() error {
 		kernel, err := rtnl.Open()
 		if err != nil {
 			return err
@@ -135,7 +132,7 @@ func Kernel(dir string) (found []Finding, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("try what the kernel can do: %w", err)
 	}
-	return found, namespace.Unpin(pin)
+	return found, nil
 }
 
 // Settings says which settings of the host keep packets of pods from their way. podCIDRs are those of the
@@ -179,6 +176,7 @@ func connections() []Finding {
 		Level:  Wrong,
 		Object: "tracked connections",
 		What:   fmt.Sprintf("%.0f of at most %.0f: new ones are dropped when there is no room", count, most),
+		Varies: true,
 		Do:     "raise sysctl net/netfilter/nf_conntrack_max",
 	}}
 }

@@ -108,6 +108,7 @@ func Pool(location ipam.Location, sets []ipam.Set) (found []Finding, err error) 
 			Level:  OK,
 			Object: "addresses of " + u.Range.Subnet.String(),
 			What:   fmt.Sprintf("%d of %.0f are taken", u.Taken, u.Total),
+			Varies: true,
 		}
 		if left := u.Total - float64(u.Taken); left < max(1, fewAddresses*u.Total) {
 			f.Level = Wrong

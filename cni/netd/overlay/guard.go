@@ -17,45 +17,48 @@ import (
 )
 
 // A packet out of a tunnel may have any source, and VXLAN has no proof of who sent it. So the guard drops
-// what does not come from a node to which there is a tunnel: packets of strangers to this node, and those of
-// pods to any node, which masquerading would give the address of this one.
+// packets of the tunnels' network identifier that no node has sent, to whatever address: the kernel takes
+// them at every one of this node, and masquerading would give those of pods to other nodes the address of
+// this one. What comes by the pods' bridge is dropped from any source, since a pod can send from a node's
+// address.
+// Packets of other programs' tunnels at the same port have other identifiers.
 
 func (o Overlay) tableName() string { return nft.TableName("tunnel_", o.Network) }
 
-// ends returns the addresses of both ends of all tunnels, in order.
-func ends(tunnels []Tunnel) (all []netip.Addr) {
-	for _, t := range tunnels {
-		all = append(all, t.Local)
-		for _, p := range t.Peers {
-			all = append(all, p.Address)
-		}
-	}
+// sorted returns each of some addresses once, in order.
+func sorted(all []netip.Addr) []netip.Addr {
+	all = slices.Clone(all)
 	slices.SortFunc(all, netip.Addr.Compare)
 	return slices.Compact(all)
 }
 
 // marker returns the name of a chain with one rule that says which guard the table holds: one cheap message
 // asks for it, and the rule goes with the others when somebody flushes the table.
-func (o Overlay) marker(tunnels []Tunnel) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "1 %d %v", o.Port, ends(tunnels)))
+func (o Overlay) marker(allowed []netip.Addr) string {
+	const version = 2
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %d %q %v", version, o.Port, o.Bridge, allowed))
 	return "config_" + hex.EncodeToString(sum[:6])
 }
 
-// isGuarded reports whether the table is that of the tunnels, or not there if there are none.
-func (o Overlay) isGuarded(tunnels []Tunnel) (is bool, err error) {
+// isGuarded reports whether the table is the one that lets pass what comes from some addresses, in order.
+func (o Overlay) isGuarded(allowed []netip.Addr) (is bool, err error) {
 	err = nft.Read(unix.NFPROTO_INET, o.tableName(), func(r nft.Reader) error {
-		if len(tunnels) == 0 {
-			there, err := r.HasTable()
-			is = !there
-			return err
-		}
-
-		rules, err := r.CountOf(o.marker(tunnels))
+		rules, err := r.CountOf(o.marker(allowed))
 		if err != nil || rules != 1 {
 			return err
 		}
 		have, err := nodesOf(r, &nftables.Table{Name: o.tableName(), Family: nftables.TableFamilyINet})
-		is = slices.Equal(have, ends(tunnels))
+		is = slices.Equal(have, allowed)
+		return err
+	})
+	return is, err
+}
+
+// isUnguarded reports whether there is no table.
+func (o Overlay) isUnguarded() (is bool, err error) {
+	err = nft.Read(unix.NFPROTO_INET, o.tableName(), func(r nft.Reader) error {
+		there, err := r.HasTable()
+		is = !there
 		return err
 	})
 	return is, err
@@ -82,9 +85,9 @@ func nodesOf(r nft.Reader, table *nftables.Table) (all []netip.Addr, err error) 
 }
 
 // guard writes the table, unless it is there.
-func (o Overlay) guard(tunnels []Tunnel) error {
+func (o Overlay) guard(allowed []netip.Addr) error {
 	err := nft.Retry(func() error {
-		isGuarded, err := o.isGuarded(tunnels)
+		isGuarded, err := o.isGuarded(allowed)
 		if err != nil || isGuarded {
 			return err
 		}
@@ -98,7 +101,7 @@ func (o Overlay) guard(tunnels []Tunnel) error {
 		c.AddTable(table)
 		c.DelTable(table)
 		c.AddTable(table)
-		if err := o.addRules(c, table, tunnels); err != nil {
+		if err := o.addRules(c, table, allowed); err != nil {
 			return err
 		}
 		return c.Flush()
@@ -109,30 +112,31 @@ func (o Overlay) guard(tunnels []Tunnel) error {
 	return nil
 }
 
-func (o Overlay) addRules(c *nftables.Conn, table *nftables.Table, tunnels []Tunnel) error {
-	nodes, err := addNodes(c, table, ends(tunnels))
+func (o Overlay) addRules(c *nftables.Conn, table *nftables.Table, allowed []netip.Addr) error {
+	nodes, err := addNodes(c, table, allowed)
 	if err != nil {
 		return err
 	}
 
 	// Packets to this node, and those that it forwards.
-	for name, hook := range map[string]*nftables.ChainHook{
-		"input":   nftables.ChainHookInput,
-		"forward": nftables.ChainHookForward,
-	} {
+	for i, hook := range []*nftables.ChainHook{nftables.ChainHookInput, nftables.ChainHookForward} {
 		chain := c.AddChain(&nftables.Chain{
 			Table:    table,
-			Name:     name,
+			Name:     []string{"input", "forward"}[i],
 			Type:     nftables.ChainTypeFilter,
 			Hooknum:  hook,
 			Priority: nftables.ChainPriorityFilter,
 		})
+		ofTunnels := slices.Concat(nft.IsToPort(unix.IPPROTO_UDP, o.Port), nft.IsOfVXLAN(identifier))
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(
+			ofTunnels,
+			nft.InterfaceIs(expr.MetaKeyIIFNAME, o.Bridge),
+			nft.Verdict(expr.VerdictDrop),
+		)})
 		for i, f := range []nft.Family{nft.V4, nft.V6} {
 			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(
 				f.IsFamily(),
-				nft.IsToPort(unix.IPPROTO_UDP, o.Port),
-				f.LoadAddress(f.Destination, nft.Reg0),
-				nft.InSet(nodes[i]),
+				ofTunnels,
 				f.LoadAddress(f.Source, nft.Reg0),
 				nft.NotInSet(nodes[i]),
 				nft.Verdict(expr.VerdictDrop),
@@ -140,8 +144,13 @@ func (o Overlay) addRules(c *nftables.Conn, table *nftables.Table, tunnels []Tun
 		}
 	}
 
-	marker := c.AddChain(&nftables.Chain{Table: table, Name: o.marker(tunnels)})
-	c.AddRule(&nftables.Rule{Table: table, Chain: marker, Exprs: nft.Verdict(expr.VerdictReturn)})
+	// A table that asks for connections has the kernel put fragments together before the chains see them: a
+	// first one may be too short for the identifier.
+	marker := c.AddChain(&nftables.Chain{Table: table, Name: o.marker(allowed)})
+	c.AddRule(&nftables.Rule{Table: table, Chain: marker, Exprs: slices.Concat(
+		nft.IsKnown(),
+		nft.Verdict(expr.VerdictReturn),
+	)})
 	return nil
 }
 
@@ -169,10 +178,17 @@ func addNodes(c *nftables.Conn, table *nftables.Table, all []netip.Addr) (sets [
 		elements[i] = append(elements[i], nftables.SetElement{Key: a.AsSlice()})
 	}
 
+	// A message holds some two thousand elements.
+	const most = 1000
 	sets = setsOf(table)
 	for i, s := range sets {
-		if err := c.AddSet(s, elements[i]); err != nil {
+		if err := c.AddSet(s, nil); err != nil {
 			return sets, err
+		}
+		for part := range slices.Chunk(elements[i], most) {
+			if err := c.SetAddElements(s, part); err != nil {
+				return sets, err
+			}
 		}
 	}
 	return sets, nil
@@ -180,7 +196,7 @@ func addNodes(c *nftables.Conn, table *nftables.Table, all []netip.Addr) (sets [
 
 // removeGuard removes the table, if there is one.
 func (o Overlay) removeGuard() error {
-	isGone, err := o.isGuarded(nil)
+	isGone, err := o.isUnguarded()
 	if err != nil || isGone {
 		return err
 	}

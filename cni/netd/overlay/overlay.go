@@ -35,13 +35,16 @@ const minMTU = 1280
 // Overlay is where the tunnels of a network are kept.
 type Overlay struct {
 	Network string
+	// Bridge is the interface by which packets of this node's pods come.
+	Bridge string
 	// Port is the UDP port, the same on all nodes.
 	Port uint16
 }
 
 // Tunnel is how packets travel to nodes by their addresses of one family.
 type Tunnel struct {
-	// Local is this node's address, and Pods are its pod CIDRs.
+	// Name is that of this node, Local its address, and Pods are its pod CIDRs.
+	Name  string
 	Local netip.Addr
 	Pods  []netip.Prefix
 	// MTU is that of the network between the nodes; 0 is not known.
@@ -51,6 +54,7 @@ type Tunnel struct {
 
 // Peer is another node.
 type Peer struct {
+	Name    string
 	Address netip.Addr
 	Pods    []netip.Prefix
 }
@@ -67,13 +71,14 @@ type Outcome struct {
 }
 
 // Sync makes the tunnels of this node the wanted ones, at most one of a family. One that cannot be made keeps
-// nothing of the others from being made: its routes are missing in the outcome. What leads there is complete
-// when Sync returns; the caller sets the routes.
-func (o Overlay) Sync(kernel *rtnl.Conn, wanted []Tunnel) (done Outcome, err error) {
+// nothing of the others from being made: its routes are missing in the outcome, unless there is an interface
+// already, which an error does not cost its routes. What leads there is complete when Sync returns; the
+// caller sets the routes. allowed are the addresses from which packets may come.
+func (o Overlay) Sync(kernel *rtnl.Conn, wanted []Tunnel, allowed []netip.Addr) (done Outcome, err error) {
 	// Before there is an interface, and after there is none.
 	if len(wanted) > 0 {
-		if err := o.guard(wanted); err != nil {
-			return done, err
+		if err := o.guard(sorted(allowed)); err != nil {
+			return done, errors.Join(err, done.keep(kernel, wanted...))
 		}
 	}
 
@@ -99,12 +104,12 @@ func (o Overlay) Sync(kernel *rtnl.Conn, wanted []Tunnel) (done Outcome, err err
 func (o Overlay) sync(kernel *rtnl.Conn, t Tunnel, done *Outcome) error {
 	link, err := o.ensure(kernel, t, done)
 	if err != nil {
-		return err
+		return errors.Join(err, done.keep(kernel, t))
 	}
 
 	changes, err := t.compare(kernel, link)
 	if err != nil {
-		return err
+		return errors.Join(err, done.keep(kernel, t))
 	}
 
 	// An entry that cannot be set must not keep the others from being set.
@@ -117,9 +122,36 @@ func (o Overlay) sync(kernel *rtnl.Conn, t Tunnel, done *Outcome) error {
 		done.count(c)
 	}
 
-	done.Peers += len(t.Peers)
-	done.Routes = append(done.Routes, t.routes(link.Index)...)
+	done.lead(t, link)
 	return errors.Join(errs...)
+}
+
+func (o *Outcome) lead(t Tunnel, link rtnl.Link) {
+	o.Peers += len(t.Peers)
+	o.Routes = append(o.Routes, t.routes(link.Index)...)
+}
+
+// keep leaves tunnels in use that cannot be compared or changed now, as far as they work.
+func (o *Outcome) keep(kernel *rtnl.Conn, tunnels ...Tunnel) error {
+	for _, t := range tunnels {
+		link, ok, err := t.working(kernel)
+		if err != nil {
+			return err
+		}
+		if ok {
+			o.lead(t, link)
+		}
+	}
+	return nil
+}
+
+// working returns a tunnel's interface, if there is one that is up.
+func (t Tunnel) working(kernel *rtnl.Conn) (link rtnl.Link, ok bool, err error) {
+	link, err = kernel.LinkByName(t.name())
+	if netlink.IsNotExist(err) {
+		return link, false, nil
+	}
+	return link, err == nil && link.Kind == rtnl.KindVXLAN && link.Up, err
 }
 
 func (o *Outcome) count(c change) {
@@ -151,7 +183,7 @@ func (o Overlay) ensure(kernel *rtnl.Conn, t Tunnel, done *Outcome) (rtnl.Link, 
 	}
 
 	if err != nil {
-		mac := macOf(t.Local)
+		mac := MACOf(t.Name)
 		if err := kernel.Must(rtnl.NewVXLAN(t.name(), mac[:], t.mtu(), o.vxlan(t))); err != nil {
 			return link, err
 		}
@@ -182,7 +214,7 @@ func (o Overlay) vxlan(t Tunnel) rtnl.VXLAN {
 }
 
 func (o Overlay) isMadeFor(link rtnl.Link, t Tunnel) bool {
-	mac := macOf(t.Local)
+	mac := MACOf(t.Name)
 	return link.VXLAN != nil && *link.VXLAN == o.vxlan(t) && slices.Equal(link.MAC, mac[:])
 }
 
@@ -203,18 +235,10 @@ func (o *Outcome) remove(kernel *rtnl.Conn, name string) error {
 }
 
 // Routes returns the routes through the tunnels that there are.
-func (o Overlay) Routes(kernel *rtnl.Conn, wanted []Tunnel) (all []rtnl.Route, err error) {
-	for _, t := range wanted {
-		link, err := kernel.LinkByName(t.name())
-		if netlink.IsNotExist(err) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, t.routes(link.Index)...)
-	}
-	return all, nil
+func Routes(kernel *rtnl.Conn, wanted []Tunnel) ([]rtnl.Route, error) {
+	var there Outcome
+	err := there.keep(kernel, wanted...)
+	return there.Routes, err
 }
 
 // Watch calls changed when neighbours or forwarding entries of a tunnel may have changed, in the network
@@ -239,12 +263,14 @@ func Watch(ctx context.Context, changed func()) error {
 
 // Remove removes all tunnels of this node.
 func (o Overlay) Remove(kernel *rtnl.Conn) error {
-	_, err := o.Sync(kernel, nil)
+	_, err := o.Sync(kernel, nil, nil)
 	return err
 }
 
 // Findings says how the tunnels of this node differ from the wanted ones, and changes nothing.
-func (o Overlay) Findings(kernel *rtnl.Conn, wanted []Tunnel) (found []string, err error) {
+func (o Overlay) Findings(
+	kernel *rtnl.Conn, wanted []Tunnel, allowed []netip.Addr,
+) (found []string, err error) {
 	for _, name := range names {
 		i := slices.IndexFunc(wanted, func(t Tunnel) bool { return t.name() == name })
 		link, err := kernel.LinkByName(name)
@@ -271,8 +297,12 @@ func (o Overlay) Findings(kernel *rtnl.Conn, wanted []Tunnel) (found []string, e
 		}
 	}
 
-	isGuarded, err := o.isGuarded(wanted)
-	if err == nil && !isGuarded {
+	isRight := o.isUnguarded
+	if len(wanted) > 0 {
+		isRight = func() (bool, error) { return o.isGuarded(sorted(allowed)) }
+	}
+	is, err := isRight()
+	if err == nil && !is {
 		found = append(found, fmt.Sprintf("nftables table inet %s is not as it should be", o.tableName()))
 	}
 	return found, err

@@ -70,10 +70,11 @@ func (t Tunnel) mtu() int {
 	return PodMTU([]Tunnel{t}, mtu)
 }
 
-// macOf returns the MAC address of the tunnel interface of the node with an address: one that is locally
-// administered, and the same wherever it is computed.
-func macOf(node netip.Addr) (mac [6]byte) {
-	sum := sha256.Sum256([]byte("trivet tunnel " + node.String()))
+// MACOf returns the MAC address of the tunnel interfaces of a node by its name: one that is locally
+// administered, and the same wherever it is computed. A node may have many addresses, and others may choose
+// another one of them than it does; its name is one.
+func MACOf(node string) (mac [6]byte) {
+	sum := sha256.Sum256([]byte("trivet tunnel " + node))
 	copy(mac[:], sum[:])
 	const local, multicast = 2, 1
 	mac[0] = mac[0]&^multicast | local
@@ -97,7 +98,7 @@ func (p Peer) gateway(pods netip.Prefix) netip.Addr {
 	if pods.Addr().Is4() {
 		return pods.Masked().Addr()
 	}
-	return linkLocal(macOf(p.Address))
+	return linkLocal(MACOf(p.Name))
 }
 
 // routes returns the routes to the pods of the peers.
@@ -127,7 +128,7 @@ func (t Tunnel) addresses() (all []netip.Prefix) {
 // neighbours returns the MAC addresses of the gateways, and remotes where frames to them go.
 func (t Tunnel) neighbours() (neighbours, remotes []rtnl.Neighbour) {
 	for _, p := range t.Peers {
-		mac := macOf(p.Address)
+		mac := MACOf(p.Name)
 		remotes = append(remotes, rtnl.Neighbour{Address: p.Address, MAC: mac})
 		for _, pods := range p.Pods {
 			neighbours = append(neighbours, rtnl.Neighbour{Address: p.gateway(pods), MAC: mac})

@@ -51,7 +51,7 @@ func (r Rules) Admit(own Node, all []Node) (admitted []Node, refused []Refusal) 
 	accepted := make(map[string][]netip.Prefix, len(all))
 
 	// A Node is compared with those before it only, its own addresses included.
-	for _, n := range bySeniority(all) {
+	for _, n := range BySeniority(all) {
 		for _, a := range n.Addresses {
 			if !r.isPodAddress(a) {
 				addresses.Add(prefix.Single(a), n.Name)
@@ -77,8 +77,8 @@ func (r Rules) Admit(own Node, all []Node) (admitted []Node, refused []Refusal) 
 	return admitted, refused
 }
 
-// bySeniority sorts by the time of creation, which the API server sets and nobody changes.
-func bySeniority(all []Node) []Node {
+// BySeniority returns Nodes by the time of creation, which the API server sets and nobody changes.
+func BySeniority(all []Node) []Node {
 	sorted := slices.Clone(all)
 	slices.SortFunc(sorted, func(a, b Node) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))

@@ -16,6 +16,9 @@ const (
 	// a route which an administrator set (ip route add: 0 for IPv4, 1024 for IPv6) stands beside ours rather
 	// than in its place.
 	peerPriority = 117
+	// tunnelPriority is that of the routes through tunnels. An administrator who has set a route of any usual
+	// metric to a node behind a router has a network that carries packets of pods: it wins.
+	tunnelPriority = 1 << 20
 	// unreachablePriority is that of the route which answers for own pod addresses that no pod has: any other
 	// route wins.
 	unreachablePriority = 1 << 30

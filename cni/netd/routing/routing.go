@@ -48,6 +48,9 @@ type Plan struct {
 	Routes []rtnl.Route
 	// Tunnels are one for each family of addresses that is used.
 	Tunnels []overlay.Tunnel
+	// Allowed are the addresses from which packets of tunnels may come: those of all Nodes with pods, which
+	// may be ends where none is used here.
+	Allowed []netip.Addr
 	// Notes say which pods are not reached, and why.
 	Notes []string
 }
@@ -84,6 +87,9 @@ func NewPlan(s Situation) Plan {
 		plan.Tunnels = append(plan.Tunnels, *t)
 	}
 	slices.SortFunc(plan.Tunnels, func(a, b overlay.Tunnel) int { return a.Local.Compare(b.Local) })
+	if len(plan.Tunnels) > 0 {
+		plan.Allowed = v.allowed(s, plan.Tunnels)
+	}
 	return plan
 }
 
@@ -106,10 +112,15 @@ func (p *Plan) tunnel(
 
 	t := through[local]
 	if t == nil {
-		t = &overlay.Tunnel{Local: local, Pods: s.Own.PodCIDRs, MTU: s.MTU}
+		t = &overlay.Tunnel{
+			Name:  s.Own.Name,
+			Local: local,
+			Pods:  s.Own.PodCIDRs,
+			MTU:   s.MTU,
+		}
 		through[local] = t
 	}
-	t.Peers = append(t.Peers, overlay.Peer{Address: remote, Pods: pods})
+	t.Peers = append(t.Peers, overlay.Peer{Name: node.Name, Address: remote, Pods: pods})
 }
 
 func (p *Plan) note(node podcidr.Node, pods netip.Prefix, err error) {
@@ -145,7 +156,7 @@ func direct(pods netip.Prefix, gateway netip.Addr, index int) rtnl.Route {
 func ThroughTunnels(routes []rtnl.Route) []rtnl.Route {
 	all := slices.Clone(routes)
 	for i := range all {
-		all[i].Priority = peerPriority
+		all[i].Priority = tunnelPriority
 		all[i].Protocol = protocol
 	}
 	return all

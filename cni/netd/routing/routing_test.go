@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -190,6 +191,53 @@ func TestDifferenceIgnoresWhatTheKernelAdds(t *testing.T) {
 	stale, missing = difference([]rtnl.Route{shownPeer, shownOwn}, nil)
 	if len(stale) != 2 || len(missing) != 0 {
 		t.Errorf("nothing wanted: stale %+v, missing %+v", stale, missing)
+	}
+}
+
+// collision are names of Nodes whose tunnels have the same MAC address.
+var collision = [2]string{"node-57127", "node-3916724"}
+
+func TestTunnels(t *testing.T) {
+	node := func(name string, created int64, pods string, of ...string) podcidr.Node {
+		return podcidr.Node{
+			Name:      name,
+			Created:   time.Unix(created, 0),
+			PodCIDRs:  prefixes(pods),
+			Addresses: addresses(of...),
+		}
+	}
+	near := node("near", 1, "10.244.1.0/24", "10.99.0.2", "192.0.2.77")
+	first := node(collision[0], 2, "10.244.2.0/24", "127.0.0.1", "192.0.2.2", "fd88::2")
+	second := node(collision[1], 3, "10.244.3.0/24", "192.0.2.3")
+	late := podcidr.Node{Name: "late", Addresses: addresses("192.0.2.4")}
+	plan := NewPlan(Situation{
+		Own:     self,
+		Nodes:   []podcidr.Node{second, first, near, late, self},
+		Local:   lan,
+		Overlay: Auto,
+	})
+
+	if len(plan.Tunnels) != 1 || len(plan.Tunnels[0].Peers) != 1 || plan.Tunnels[0].Name != "self" {
+		t.Fatalf("tunnels %+v", plan.Tunnels)
+	}
+	peer := plan.Tunnels[0].Peers[0]
+	if peer.Name != first.Name || peer.Address != first.Addresses[1] {
+		t.Errorf("peer %+v", peer)
+	}
+	const why = "its tunnels have the MAC address of those of node node-57127"
+	if len(plan.Notes) != 1 || !strings.Contains(plan.Notes[0], why) {
+		t.Errorf("notes %q", plan.Notes)
+	}
+
+	// Ends that are not used here are those of tunnels between others.
+	const want = "[10.99.0.1 192.0.2.3 192.0.2.2 fd88::2 10.99.0.2 192.0.2.77]"
+	if got := fmt.Sprint(plan.Allowed); got != want {
+		t.Errorf("allowed %s, want %s", got, want)
+	}
+
+	made := ThroughTunnels([]rtnl.Route{{Dst: peer.Pods[0]}})[0]
+	if made.Priority <= 1024 || made.Priority >= unreachablePriority || made.Protocol != protocol {
+		t.Errorf("route %+v", made)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/trivet-node/trivet/cni/netd/overlay"
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
 	"github.com/trivet-node/trivet/cni/prefix"
 )
@@ -19,6 +20,8 @@ type vicinity struct {
 	nodes *podcidr.Index[string]
 	// pods has the name of the Node by pod CIDR.
 	pods *podcidr.Index[string]
+	// ofMAC has the name of the first Node by the MAC address of its tunnels.
+	ofMAC map[[6]byte]string
 	// routers are the gateways of the default routes, if they matter.
 	routers []netip.Addr
 }
@@ -29,6 +32,7 @@ func newVicinity(s Situation) vicinity {
 		addresses: podcidr.NewIndex[string](s.Nodes),
 		nodes:     podcidr.NewIndex[string](s.Nodes),
 		pods:      podcidr.NewIndex[string](s.Nodes),
+		ofMAC:     make(map[[6]byte]string, len(s.Nodes)),
 		routers:   s.Routers,
 	}
 
@@ -43,6 +47,13 @@ func newVicinity(s Situation) vicinity {
 		}
 		for _, a := range n.Addresses {
 			v.nodes.Add(prefix.Single(a), n.Name)
+		}
+	}
+
+	// The first Node that was created wins, as with pod CIDRs.
+	for _, n := range podcidr.BySeniority(s.Nodes) {
+		if mac := overlay.MACOf(n.Name); v.ofMAC[mac] == "" {
+			v.ofMAC[mac] = n.Name
 		}
 	}
 
@@ -119,22 +130,44 @@ func (v vicinity) ends(s Situation, node podcidr.Node) (local, remote netip.Addr
 		const format = "none of its addresses %v is on a network of this node, and tunnels are switched off"
 		return local, remote, fmt.Errorf(format, node.Addresses)
 	}
+	if first := v.ofMAC[overlay.MACOf(node.Name)]; first != node.Name {
+		return local, remote, fmt.Errorf("its tunnels have the MAC address of those of node %s", first)
+	}
 
+	possible := v.endsOf(node)
 	for _, isFamily := range []func(netip.Addr) bool{netip.Addr.Is4, netip.Addr.Is6} {
 		mine := slices.IndexFunc(s.Own.Addresses, func(a netip.Addr) bool {
 			return isFamily(a) && v.isOwn(a)
 		})
-		theirs := slices.IndexFunc(node.Addresses, func(a netip.Addr) bool {
-			return isFamily(a) && v.isEnd(a)
-		})
+		theirs := slices.IndexFunc(possible, isFamily)
 		if mine >= 0 && theirs >= 0 {
-			return s.Own.Addresses[mine], node.Addresses[theirs], nil
+			return s.Own.Addresses[mine], possible[theirs], nil
 		}
 	}
 
 	const format = "none of its addresses %v is on a network of this node, " +
 		"and no tunnel leads there from this node's %v"
 	return local, remote, fmt.Errorf(format, node.Addresses, s.Own.Addresses)
+}
+
+// endsOf returns the addresses of a Node that may be ends of tunnels. A Node may name any number.
+func (v vicinity) endsOf(node podcidr.Node) []netip.Addr {
+	const most = 16
+	ends := slices.Clone(node.Addresses[:min(len(node.Addresses), most)])
+	return slices.DeleteFunc(ends, func(a netip.Addr) bool { return !v.isEnd(a) })
+}
+
+// allowed returns from where packets of tunnels may come.
+func (v vicinity) allowed(s Situation, tunnels []overlay.Tunnel) (all []netip.Addr) {
+	for _, t := range tunnels {
+		all = append(all, t.Local)
+	}
+	for _, n := range s.Nodes {
+		if n.Name != s.Own.Name && len(n.PodCIDRs) > 0 {
+			all = append(all, v.endsOf(n)...)
+		}
+	}
+	return all
 }
 
 // isOwn reports whether this node has an address.
