@@ -169,8 +169,8 @@ func (c *creation) make(r record, content maker) (record, error) {
 	return r, c.undo(backend, id, err)
 }
 
-// undo takes away what a failed creation left. Where this fails, too, the bytes stay promised until upkeep, or
-// somebody else, has taken the rest away.
+// undo takes away what a failed creation left. Where this fails, too, the bytes stay promised until somebody,
+// the upkeep at the latest, has taken the rest away.
 func (c *creation) undo(backend Backend, id string, cause error) error {
 	err := backend.Destroy(id)
 	if err == nil {
