@@ -74,6 +74,10 @@ func (p *Pool) Create(s volume.Spec) (volume.Origin, error) {
 	}
 	defer leave()
 
+	// Who uses the image of an interrupted Create would get the device of the new one.
+	if err := p.images.free(s.ID); err != nil {
+		return volume.Origin{}, err
+	}
 	if _, err := p.shares.reserve(fs, s); err != nil {
 		return volume.Origin{}, err
 	}
@@ -82,6 +86,12 @@ func (p *Pool) Create(s volume.Spec) (volume.Origin, error) {
 }
 
 func (p *Pool) create(fs *subvolumes, s volume.Spec) (volume.Origin, error) {
+	if isImage(s) {
+		if _, err := p.images.attachable(); err != nil {
+			return volume.Origin{}, err
+		}
+	}
+
 	sub, err := fs.create(s)
 	origin := volume.Origin{Token: sub.Created, Pool: fs.info.UUID}
 	if err == nil {
@@ -203,10 +213,11 @@ func (p *Pool) Device(s volume.Spec) (*os.File, error) {
 		return nil, err
 	}
 	defer leave()
-	if p.images.files == nil {
-		return nil, fmt.Errorf("%w: backend %s has no loop devices", volume.ErrUnavailable, Name)
+	files, err := p.images.attachable()
+	if err != nil {
+		return nil, err
 	}
-	return p.images.files.Device(s)
+	return files.Device(s)
 }
 
 // GrowStaged finishes the growth of an image in use, see publish.Grower.
@@ -216,7 +227,11 @@ func (p *Pool) GrowStaged(s volume.Spec, root *os.File) error {
 		return err
 	}
 	defer leave()
-	return p.images.files.GrowStaged(s, root)
+	files, err := p.images.attachable()
+	if err != nil {
+		return err
+	}
+	return files.GrowStaged(s, root)
 }
 
 // Enforce charges the volume for subvolumes that a pod has made in it, see volume.Enforcer.
@@ -261,7 +276,11 @@ func (p *Pool) Mount(s volume.Spec, o target.Options) (*target.Tree, error) {
 // Usage returns what a volume is charged for, see publish.Backend.
 func (p *Pool) Usage(s volume.Spec, root *os.File) (publish.Usage, error) {
 	if isImage(s) {
-		return p.images.files.Usage(s, root)
+		files, err := p.images.attachable()
+		if err != nil {
+			return publish.Usage{}, err
+		}
+		return files.Usage(s, root)
 	}
 
 	fs, leave, err := p.enter()

@@ -35,6 +35,14 @@ func newImages(instance, root string) *images {
 	return x
 }
 
+// attachable returns the files where there are loop devices; volume.ErrUnavailable where there are none.
+func (x *images) attachable() (*image.Images, error) {
+	if x.files == nil {
+		return nil, fmt.Errorf("%w: backend %s has no loop devices", volume.ErrUnavailable, Name)
+	}
+	return x.files, nil
+}
+
 func (x *images) path(id string) string { return filepath.Join(x.dir, id, imageName) }
 
 func isImage(s volume.Spec) bool {
@@ -83,15 +91,19 @@ func (x *images) make(s volume.Spec) error {
 
 // mount mounts the file system in an image, that of a snapshot included.
 func (x *images) mount(s volume.Spec, o target.Options) (*target.Tree, error) {
-	if s.Snapshot {
-		return x.mountCopy(s, o)
+	files, err := x.attachable()
+	if err != nil {
+		return nil, err
 	}
-	return x.files.Mount(s, o)
+	if s.Snapshot {
+		return x.mountCopy(files, s, o)
+	}
+	return files.Mount(s, o)
 }
 
 // mountCopy mounts a copy of a snapshot's image, which has to be written for that. The copy shares the blocks
 // of the snapshot, has no name, and is gone with the last mount.
-func (x *images) mountCopy(s volume.Spec, o target.Options) (*target.Tree, error) {
+func (x *images) mountCopy(files *image.Images, s volume.Spec, o target.Options) (*target.Tree, error) {
 	from, err := os.Open(x.path(s.ID))
 	if err != nil {
 		return nil, err
@@ -112,7 +124,7 @@ func (x *images) mountCopy(s volume.Spec, o target.Options) (*target.Tree, error
 		return nil, fmt.Errorf("copy the image of %s: %w", s.ID, err)
 	}
 
-	return x.files.MountFile(copied, s, o)
+	return files.MountFile(copied, s, o)
 }
 
 // stretch makes the file of an image as large as the volume, which it may not be yet.
@@ -190,5 +202,9 @@ func (p *Pool) OpenRaw(s volume.Spec, flags int) (*os.File, error) {
 		return nil, err
 	}
 	defer leave()
-	return p.images.files.OpenRaw(s, flags)
+	files, err := p.images.attachable()
+	if err != nil {
+		return nil, err
+	}
+	return files.OpenRaw(s, flags)
 }

@@ -70,6 +70,8 @@ func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 			volume.ErrDamaged, err)
 	case s.Source != "":
 		return origin, fmt.Errorf("%w: %w; it had the content of %s", volume.ErrDamaged, err, s.Source)
+	case s.Imported != "":
+		return origin, fmt.Errorf("%w: %w; it had imported content", volume.ErrDamaged, err)
 	case origin.Token <= fs.committed:
 		return origin, fmt.Errorf("%w: %w; it was made in transaction %d, and %d was on disk",
 			volume.ErrDamaged, err, origin.Token, fs.committed)

@@ -7,7 +7,9 @@ import (
 	"testing"
 
 	"github.com/trivet-node/trivet/csi/btrfspool"
+	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 func TestVolumeIsEmptyUntilSomebodyWrites(t *testing.T) {
@@ -74,7 +76,49 @@ func TestMissingVolumeIsMadeAgainOnlyIfItCannotHaveBeenOnDisk(t *testing.T) {
 		}
 	}
 
+	imported := spec
+	imported.Imported = "sha256:0"
+	if _, err := p.Recover(imported, made); !errors.Is(err, volume.ErrDamaged) {
+		t.Errorf("with content that was imported: %v", err)
+	}
 	if got, err := p.Recover(spec, made); got.Pool != made.Pool || err != nil {
 		t.Errorf("made since then: %+v, %v", got, err)
+	}
+}
+
+// What is made in place of an image that is in use would be written to through the device of the old one.
+func TestImageInUseIsNotReplaced(t *testing.T) {
+	d := dir(t)
+	testenv.Program(t, "mkfs.ext4", "e2fsprogs")
+	p := open(t, d, "replaced-"+filepath.Base(d), 1<<30)
+	defer closePool(t, p, true)
+
+	spec := volume.Spec{
+		ID:      "vol-1",
+		Size:    32 << 20,
+		Backend: btrfspool.Name,
+		Access:  volume.Filesystem,
+		FSType:  "ext4",
+		NoCOW:   true,
+	}
+	if _, err := p.Create(spec); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := p.Mount(spec, target.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if _, err := p.Create(spec); !errors.Is(err, volume.ErrInUse) {
+		t.Errorf("while it is mounted: %v", err)
+	}
+	if err := tree.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := p.Create(spec); err != nil {
+		t.Errorf("when it is not any more: %v", err)
+	}
+	if err := p.Destroy(spec.ID); err != nil {
+		t.Error(err)
 	}
 }

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -84,7 +85,28 @@ func (s *groupService) DeleteVolumeGroupSnapshot(
 	if err := s.groups.Delete(ctx, req.GetGroupSnapshotId()); err != nil {
 		return nil, err
 	}
+	if err := s.deleteLeft(ctx, req.GetGroupSnapshotId(), req.GetSnapshotIds()); err != nil {
+		return nil, err
+	}
 	return &csi.DeleteVolumeGroupSnapshotResponse{}, nil
+}
+
+// deleteLeft deletes the listed snapshots of a group that are there although the group is not: its record was
+// set aside, or is another version's.
+func (s *groupService) deleteLeft(ctx context.Context, group string, listed []string) error {
+	for _, id := range listed {
+		snapshot, err := s.volumes.Snapshot(id)
+		if errors.Is(err, volume.ErrNotFound) {
+			continue
+		}
+		if err == nil && strings.HasPrefix(snapshot.Name, group+"/") {
+			err = s.volumes.Delete(ctx, id)
+		}
+		if err != nil {
+			return fmt.Errorf("delete group snapshot %s: %w", group, err)
+		}
+	}
+	return nil
 }
 
 // GetVolumeGroupSnapshot returns a group.

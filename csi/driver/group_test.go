@@ -101,6 +101,27 @@ func TestDeleteVolumeGroupSnapshot(t *testing.T) {
 	}
 }
 
+// Where the record of a group is not known its snapshots are deleted nevertheless, and no others.
+func TestDeleteVolumeGroupSnapshotOfWhichSnapshotsAreLeft(t *testing.T) {
+	f := withGroup(t)
+	f.volumes.snapshots[0].Name = "group-2/vol-a"
+	f.volumes.snapshots[1].Name = "group-22/vol-a"
+	f.volumes.snapshots[2].Name = "snapshot-x"
+	request := &csi.DeleteVolumeGroupSnapshotRequest{
+		GroupSnapshotId: "group-2",
+		SnapshotIds:     []string{"snap-0", "snap-1", "snap-2", "snap-3"},
+	}
+	_, err := f.group.DeleteVolumeGroupSnapshot(t.Context(), request)
+	checkCode(t, "those that are left", err, codes.OK)
+	if want := []string{"snap-1"}; !slices.Equal(f.volumes.deleted, want) {
+		t.Errorf("deleted %q, want %q", f.volumes.deleted, want)
+	}
+
+	f.volumes.err = volume.ErrInUse
+	_, err = f.group.DeleteVolumeGroupSnapshot(t.Context(), request)
+	checkCode(t, "one in use", err, codes.FailedPrecondition)
+}
+
 // A snapshot says which group it belongs to, and is deleted with that only.
 func TestSnapshotOfAGroup(t *testing.T) {
 	f := withGroup(t)

@@ -20,9 +20,13 @@ const (
 	drop   fate = "drop"   // delete it
 )
 
+// leastWatch is for how long a process looks at most before it drops what was marked before it began: while
+// nobody looked, the node may have been there.
+const leastWatch = time.Hour
+
 // decide says what to do about a PersistentVolume whose node exists or does not, and that is dropped when
-// the node has been missing for so long. It is pure.
-func decide(pv *corev1.PersistentVolume, exists bool, now time.Time, after time.Duration) fate {
+// the node has been missing for so long. Nodes have been looked at for watched. It is pure.
+func decide(pv *corev1.PersistentVolume, exists bool, now time.Time, watched, after time.Duration) fate {
 	text, marked := pv.Annotations[MissingSince]
 	since, err := time.Parse(time.RFC3339, text)
 	switch {
@@ -33,7 +37,7 @@ func decide(pv *corev1.PersistentVolume, exists bool, now time.Time, after time.
 	case err != nil || since.After(now):
 		// Not marked, or with a time that nobody can have seen.
 		return mark
-	case now.Sub(since) >= after:
+	case now.Sub(since) >= after && watched >= min(after, leastWatch):
 		return drop
 	}
 	return keep

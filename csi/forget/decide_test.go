@@ -13,25 +13,30 @@ func TestDecide(t *testing.T) {
 	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 
 	for _, c := range []struct {
-		name   string
-		since  string // of the annotation; "": there is none
-		exists bool
-		want   fate
+		name    string
+		since   string // of the annotation; "": there is none
+		exists  bool
+		watched time.Duration
+		after   time.Duration
+		want    fate
 	}{
-		{"the node is there", "", true, keep},
-		{"the node is there again", "2026-11-30T11:00:00Z", true, unmark},
-		{"the node is gone", "", false, mark},
-		{"the node is gone for a moment", "2026-11-30T11:59:00Z", false, keep},
-		{"the node is gone for long enough", "2026-11-30T11:00:00Z", false, drop},
-		{"the mark is nonsense", "yesterday", false, mark},
-		{"the mark is of the future", "2026-11-30T12:00:01Z", false, mark},
+		{"there", "", true, time.Hour, time.Hour, keep},
+		{"there again", "2026-11-30T11:00:00Z", true, 0, time.Hour, unmark},
+		{"gone", "", false, time.Hour, time.Hour, mark},
+		{"gone for a moment", "2026-11-30T11:59:00Z", false, time.Hour, time.Hour, keep},
+		{"gone for long enough", "2026-11-30T11:00:00Z", false, time.Hour, time.Hour, drop},
+		{"gone, as was seen long ago", "2026-10-30T12:00:00Z", false, time.Hour - 1, 24 * time.Hour, keep},
+		{"gone for an hour, too", "2026-10-30T12:00:00Z", false, time.Hour, 24 * time.Hour, drop},
+		{"gone for a minute, too", "2026-10-30T12:00:00Z", false, time.Minute, time.Minute, drop},
+		{"the mark is nonsense", "yesterday", false, time.Hour, time.Hour, mark},
+		{"the mark is of the future", "2026-11-30T12:00:01Z", false, time.Hour, time.Hour, mark},
 	} {
 		pv := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{}}}
 		if c.since != "" {
 			pv.Annotations[MissingSince] = c.since
 		}
 
-		if got := decide(pv, c.exists, now, time.Hour); got != c.want {
+		if got := decide(pv, c.exists, now, c.watched, c.after); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}

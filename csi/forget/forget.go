@@ -86,7 +86,7 @@ func (f *Forgetter) Node(ctx context.Context, node string) ([]*corev1.Persistent
 // ctx ends. Of several processes one works, see Turn.
 func (f *Forgetter) Run(ctx context.Context, turn *Turn, after time.Duration) {
 	volumes := kube.NewWatch(f.volumes, kube.WatchConfig[corev1.PersistentVolume]{Slim: f.slim})
-	nodes := kube.NewWatch(f.nodes, kube.WatchConfig[corev1.Node]{Slim: slimNode})
+	nodes := kube.NewWatch(f.nodes, kube.WatchConfig[corev1.Node]{Slim: f.slimNode})
 
 	var group sync.WaitGroup
 	defer group.Wait()
@@ -96,6 +96,7 @@ func (f *Forgetter) Run(ctx context.Context, turn *Turn, after time.Duration) {
 		return
 	}
 
+	started := time.Now()
 	for range retry.Every(ctx, cmp.Or(f.cfg.Period, defaultPeriod)) {
 		mine, err := turn.take(ctx, time.Now())
 		if err != nil && ctx.Err() == nil {
@@ -104,20 +105,35 @@ func (f *Forgetter) Run(ctx context.Context, turn *Turn, after time.Duration) {
 		if !mine {
 			continue
 		}
+
+		there := f.namesOf(nodes.All())
+		watched := time.Since(started)
 		for _, pv := range volumes.All() {
 			if node, ok := f.nodeOf(pv); ok {
-				f.look(ctx, pv, node, nodes.Get(node) != nil, after)
+				f.look(ctx, pv, node, decide(pv, there[node], time.Now(), watched, after), after)
 			}
 		}
 	}
 }
 
+// namesOf returns the names that nodes have, and those that the driver has given them.
+func (f *Forgetter) namesOf(nodes []*corev1.Node) map[string]bool {
+	names := map[string]bool{}
+	for _, n := range nodes {
+		names[n.Name] = true
+		if name, ok := n.Labels[f.cfg.TopologyKey]; ok {
+			names[name] = true
+		}
+	}
+	return names
+}
+
 // look does what is due for one volume. What fails is due again the next time.
 func (f *Forgetter) look(
-	ctx context.Context, pv *corev1.PersistentVolume, node string, exists bool, after time.Duration,
+	ctx context.Context, pv *corev1.PersistentVolume, node string, due fate, after time.Duration,
 ) {
 	var err error
-	switch decide(pv, exists, time.Now(), after) {
+	switch due {
 	case mark:
 		err = f.mark(ctx, pv, node, after)
 	case unmark:
@@ -137,7 +153,8 @@ func (f *Forgetter) nodeOf(pv *corev1.PersistentVolume) (node string, ok bool) {
 	return objects.NodeOf(pv, f.cfg.Driver, f.cfg.TopologyKey)
 }
 
-// checkMissing asks the API server itself, not a cache.
+// checkMissing asks the API server itself, not a cache. A driver may have another name for its node than its
+// Node has: that of the label.
 func (f *Forgetter) checkMissing(ctx context.Context, node string) error {
 	_, err := f.nodes.Metadata(ctx, "", node)
 	switch {
@@ -146,6 +163,16 @@ func (f *Forgetter) checkMissing(ctx context.Context, node string) error {
 			ErrExists, node, node)
 	case !apierrors.IsNotFound(err):
 		return fmt.Errorf("read Node %s: %w", node, err)
+	}
+
+	named := f.cfg.TopologyKey + "=" + node
+	same, _, err := f.nodes.List(ctx, "", metav1.ListOptions{LabelSelector: named})
+	if err != nil {
+		return fmt.Errorf("list Nodes with label %s: %w", named, err)
+	}
+	if len(same) > 0 {
+		return fmt.Errorf("%w: Node %s has label %s; only what is gone is forgotten (kubectl delete node %s)",
+			ErrExists, same[0].Name, named, same[0].Name)
 	}
 	return nil
 }
@@ -250,10 +277,16 @@ func (f *Forgetter) slim(pv *corev1.PersistentVolume) {
 	pv.ManagedFields, pv.Labels = nil, nil
 }
 
-func slimNode(n *corev1.Node) {
+// slimNode keeps of nodes what they are called.
+func (f *Forgetter) slimNode(n *corev1.Node) {
+	var labels map[string]string
+	if name, ok := n.Labels[f.cfg.TopologyKey]; ok {
+		labels = map[string]string{f.cfg.TopologyKey: name}
+	}
 	*n = corev1.Node{ObjectMeta: metav1.ObjectMeta{
 		Name:            n.Name,
 		UID:             n.UID,
 		ResourceVersion: n.ResourceVersion,
+		Labels:          labels,
 	}}
 }

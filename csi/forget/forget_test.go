@@ -115,7 +115,7 @@ func TestWhatOthersKeepIsLeftToThem(t *testing.T) {
 	}
 }
 
-func TestAMissingNodeIsForgottenAfterItsTime(t *testing.T) {
+func TestVolumesOfAMissingNodeAreMarked(t *testing.T) {
 	f := newFixture(t)
 	defer f.run(time.Hour)()
 	f.Eventually("the mark", func() bool {
@@ -127,12 +127,53 @@ func TestAMissingNodeIsForgottenAfterItsTime(t *testing.T) {
 		t.Error("a volume of a node that exists is marked")
 	}
 
-	// The time is that of the mark, which another process may have made.
+}
+
+// The time is that of the mark, which another process may have made.
+func TestAMissingNodeIsForgottenAfterItsTime(t *testing.T) {
+	f := newFixture(t)
 	f.ChangeVolume("there", since(time.Now().Add(-2*time.Hour)))
+	defer f.run(10 * time.Millisecond)()
 	f.Eventually("the end of the volume", func() bool { return f.VolumeNamed("there") == nil })
 	if f.VolumeNamed("here") == nil || f.VolumeNamed("other") == nil {
 		t.Error("another volume is gone")
 	}
+}
+
+// The mark may be of a time since which the node was there, with nobody to look.
+func TestAMarkThatNobodyLookedAfterIsWaitedFor(t *testing.T) {
+	f := newFixture(t)
+	f.ChangeVolume("there", since(time.Now().Add(-48*time.Hour)))
+	f.Put(volumeOn("unmarked", gone))
+	defer f.run(time.Hour)()
+	marked := func() bool { return f.VolumeNamed("unmarked").Annotations[forget.MissingSince] != "" }
+	f.Eventually("a look at all volumes", marked)
+	f.ChangeVolume("unmarked", map[string]any{"metadata": map[string]any{"annotations": map[string]any{
+		forget.MissingSince: nil,
+	}}})
+	f.Eventually("another one", marked)
+	if f.VolumeNamed("there") == nil {
+		t.Error("the volume is gone")
+	}
+}
+
+// A driver may call its node as it likes; the label of the Node says how.
+func TestANodeOfAnotherNameExists(t *testing.T) {
+	f := newFixture(t)
+	f.Put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{
+		Name:   "ip-10-0-0-1",
+		UID:    "node-2",
+		Labels: map[string]string{csitest.Here.TopologyKey: gone},
+	}})
+	if dropped, err := f.forgetter.Node(t.Context(), gone); !errors.Is(err, forget.ErrExists) {
+		t.Errorf("forgot %v, %v", dropped, err)
+	}
+
+	f.ChangeVolume("there", since(time.Now().Add(-2*time.Hour)))
+	defer f.run(10 * time.Millisecond)()
+	f.Eventually("no mark", func() bool {
+		return f.VolumeNamed("there").Annotations[forget.MissingSince] == ""
+	})
 }
 
 func TestANodeThatComesBackIsNotForgotten(t *testing.T) {

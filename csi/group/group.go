@@ -137,6 +137,9 @@ func (g *Groups) Create(ctx context.Context, name string, sources []string) (Gro
 }
 
 func (g *Groups) make(ctx context.Context, id string, r record) (Group, error) {
+	if err := g.checkAbsent(r); err != nil {
+		return Group{}, fmt.Errorf("create group snapshot %s: %w", id, err)
+	}
 	if err := g.records.Put(id, r); err != nil {
 		return Group{}, fmt.Errorf("create group snapshot %s: %w", id, err)
 	}
@@ -157,6 +160,20 @@ func (g *Groups) make(ctx context.Context, id string, r record) (Group, error) {
 
 	g.put(id, r)
 	return g.view(id, r)
+}
+
+// checkAbsent refuses to make snapshots that are there although no record of their group is known: what fails
+// would be taken away with them.
+func (g *Groups) checkAbsent(r record) error {
+	for _, id := range r.snapshots() {
+		_, err := g.volumes.Snapshot(id)
+		if errors.Is(err, volume.ErrNotFound) {
+			continue
+		}
+		there := fmt.Errorf("%w: snapshot %s is there without its group", volume.ErrConflict, id)
+		return errors.Join(there, err)
+	}
+	return nil
 }
 
 // Get returns a group.

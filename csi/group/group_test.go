@@ -230,6 +230,36 @@ func TestGroupThatWasCutShortIsTakenAway(t *testing.T) {
 	}
 }
 
+// Whose record was set aside, or is of another version, keeps its snapshots until they are deleted.
+func TestGroupWhoseRecordIsNotKnownIsNotMadeAgain(t *testing.T) {
+	for what, text := range map[string]string{
+		"torn":               `{"version`,
+		"of another version": `{"version": 2, "phase": "ready", "name": "g"}`,
+	} {
+		n := newNode(t)
+		g := n.mustCreate("g", "vol-a", "vol-b")
+		if err := os.WriteFile(filepath.Join(n.dir, g.ID+".json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+
+		n.restart()
+		for range 2 {
+			_, err := n.Create(t.Context(), "g", []string{"vol-a", "vol-b"})
+			if !errors.Is(err, volume.ErrConflict) || !strings.Contains(err.Error(), g.Snapshots[0].ID) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if len(n.volumes.snapshots) != 2 {
+			t.Errorf("%s: left are %v", what, n.volumes.snapshots)
+		}
+
+		for _, s := range g.Snapshots {
+			delete(n.volumes.snapshots, s.ID)
+		}
+		n.mustCreate("g", "vol-a", "vol-b")
+	}
+}
+
 func TestRecordsThatAreNotKnownAreLeftAlone(t *testing.T) {
 	n := newNode(t)
 	g := n.mustCreate("g", "vol-a")

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -98,6 +99,11 @@ func Read(dir string) (map[string]Recorded, []durable.Unreadable, error) {
 	return recorded, unreadable, err
 }
 
+// unfinished reports whether it is of a creation that failed, and that could not be undone then.
+func (r record) unfinished() bool {
+	return r.Phase == making && r.damage != nil && !errors.Is(r.damage, ErrDamaged)
+}
+
 // destroyed reports whether the content is gone, so that only the record is left.
 func (r record) destroyed() bool { return r.Phase == deleting && r.damage == nil }
 
@@ -138,6 +144,18 @@ func (c *catalog) acquire(ctx context.Context, id string) (r record, unlock func
 		return record{}, nil, err
 	}
 
+	return r, unlock, nil
+}
+
+// acquireSource is acquire for who has locked what is made of the volume. Only one that exists is waited for,
+// and such a one waits for nobody: no two requests wait for each other.
+func (c *catalog) acquireSource(ctx context.Context, id string) (r record, unlock func(), err error) {
+	if _, err = c.find(id); err == nil {
+		r, unlock, err = c.acquire(ctx, id)
+	}
+	if err != nil {
+		return record{}, nil, fmt.Errorf("source: %w", err)
+	}
 	return r, unlock, nil
 }
 

@@ -180,6 +180,11 @@ func (s *Store) Fill(ctx context.Context, r Request, fill func(Spec) error) (Vol
 }
 
 func (c *creation) fill(ctx context.Context, r Request, fill func(Spec) error) (Volume, error) {
+	if r.Imported == "" || r.Source != "" || r.Snapshot {
+		return Volume{}, fmt.Errorf("%w: content to import has no name, or volume %s has other content, too",
+			ErrInvalid, r.Name)
+	}
+
 	spec, err := c.backends.complete(r)
 	if err != nil {
 		return Volume{}, err

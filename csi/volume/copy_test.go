@@ -228,6 +228,29 @@ func TestWhatIsLentIsGoneAfterAKill(t *testing.T) {
 	}
 }
 
+// What could not be taken away when it came back is with the next look at its backend.
+func TestWhatIsLentIsGoneWhenItsBackendWorksAgain(t *testing.T) {
+	f := newFixture(t)
+	v := f.create(Request{Name: "v", Required: 16 * mib})
+	f.pool.write(v.ID)
+	free := f.free("pool")
+	for _, op := range []string{"Destroy", "Commit"} {
+		f.pool.FailOn(op, errBroken)
+		if err := f.Lend(t.Context(), v.ID, func(Spec) error { return nil }); err != nil {
+			t.Error(err)
+		}
+		if got := free - f.free("pool"); got != 16*mib {
+			t.Errorf("%s fails: what was lent takes %d bytes", op, got)
+		}
+
+		f.pool.FailOn(op, nil)
+		f.upkeep.check(t.Context())
+		if got := f.pool.String(); got != v.ID+":16*" || f.free("pool") != free || len(f.index.ids) != 1 {
+			t.Errorf("%s: pool %q, %d bytes are free, records of %q", op, got, f.free("pool"), f.index.ids)
+		}
+	}
+}
+
 func TestVolumeWithoutSnapshotsIsLentItselfUnlessItIsInUse(t *testing.T) {
 	f := newFixture(t)
 	v := f.create(Request{Name: "v", Required: 16 * mib, Backend: "files"})

@@ -169,14 +169,23 @@ func (c *creation) make(r record, content maker) (record, error) {
 	return r, c.undo(backend, id, err)
 }
 
-// undo takes away what a failed creation left. Where this fails, too, the bytes stay promised until somebody
-// has taken the rest away.
+// undo takes away what a failed creation left. Where this fails, too, the bytes stay promised until somebody,
+// the upkeep at the latest, has taken the rest away.
 func (c *creation) undo(backend Backend, id string, cause error) error {
-	if backend.Destroy(id) != nil || backend.Commit() != nil || c.records.Delete(id) != nil {
-		return fmt.Errorf("%w (what it left is removed later)", cause)
+	err := backend.Destroy(id)
+	if err == nil {
+		err = backend.Commit()
 	}
-	c.index.drop(id)
-	return cause
+	if err == nil {
+		err = c.records.Delete(id)
+	}
+	if err == nil {
+		c.index.drop(id)
+		return cause
+	}
+
+	c.index.damage(id, fmt.Errorf("%w: remove what was not finished: %s", ErrUnavailable, err.Error()))
+	return fmt.Errorf("%w (what it left is removed later)", cause)
 }
 
 // intend has the record say making before the content exists, as it says ready when it does. That is for a
@@ -209,15 +218,9 @@ func (c *creation) copy(ctx context.Context, r Request) (Volume, error) {
 		return v, err
 	}
 
-	// Only a source that exists is waited for, and such a one waits for nobody: no two requests wait for each
-	// other.
-	if _, err := c.find(r.Source); err != nil {
-		return Volume{}, fmt.Errorf("source: %w", err)
-	}
-
-	source, unlockSource, err := c.acquire(ctx, r.Source)
+	source, unlockSource, err := c.acquireSource(ctx, r.Source)
 	if err != nil {
-		return Volume{}, fmt.Errorf("source: %w", err)
+		return Volume{}, err
 	}
 	defer unlockSource()
 
@@ -327,9 +330,9 @@ func (c *creation) lockTogether(
 	}
 
 	for _, r := range requests {
-		source, unlock, err := c.acquire(ctx, r.Source)
+		source, unlock, err := c.acquireSource(ctx, r.Source)
 		if err != nil {
-			return nil, nil, fmt.Errorf("source: %w", err)
+			return nil, nil, err
 		}
 		*held = append(*held, unlock)
 		spec, _, err := c.specOfCopy(r, source.Spec)

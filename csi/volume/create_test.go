@@ -235,6 +235,14 @@ func TestFillMakesAWholeVolumeOrNone(t *testing.T) {
 		}
 	}
 
+	nameless, snapshot, copied := r, r, r
+	nameless.Imported, snapshot.Snapshot, copied.Source = "", true, ID("w")
+	for _, bad := range []Request{nameless, snapshot, copied} {
+		if _, err := f.Fill(t.Context(), bad, func(Spec) error { return nil }); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+
 	r.Imported = "another"
 	_, err := f.Fill(t.Context(), r, func(Spec) error { return nil })
 	if !errors.Is(err, ErrConflict) {

@@ -54,6 +54,16 @@ func (x *index) put(id string, r record) {
 	}
 }
 
+// damage notes in a record why it cannot be used, or not be taken away.
+func (x *index) damage(id string, why error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if r, ok := x.records[id]; ok {
+		r.damage = why
+		x.records[id] = r
+	}
+}
+
 // account enters promises into the ledger as they are now. mu is held.
 func (x *index) account(ids []string) {
 	for _, id := range ids {

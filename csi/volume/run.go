@@ -126,10 +126,13 @@ func (u *upkeep) check(ctx context.Context) {
 			err = checker.Check(u.index.isIdle(name))
 		}
 		if same(u.health.of(name), err) {
+			if err == nil {
+				u.finish(ctx, name)
+			}
 			continue
 		}
 		if err == nil {
-			err = u.recoverDamaged(ctx, name)
+			err = u.recoverDamaged(ctx, name, func(r record) bool { return r.damage != nil })
 		}
 
 		u.health.set(name, err)
@@ -137,9 +140,18 @@ func (u *upkeep) check(ctx context.Context) {
 	}
 }
 
+// finish takes away what failed creations have left in a backend that works. What fails is tried again with
+// the next check.
+func (u *upkeep) finish(ctx context.Context, backend string) {
+	unfinished := func(r record) bool { return r.Spec.Backend == backend && r.unfinished() }
+	if len(u.index.selected(unfinished)) > 0 && u.recoverDamaged(ctx, backend, record.unfinished) == nil {
+		u.changed()
+	}
+}
+
 // recoverDamaged tries the volumes of one backend again that could not be used, or not be taken away.
-func (u *upkeep) recoverDamaged(ctx context.Context, backend string) error {
-	damaged := func(r record) bool { return r.Spec.Backend == backend && r.damage != nil }
+func (u *upkeep) recoverDamaged(ctx context.Context, backend string, which func(record) bool) error {
+	damaged := func(r record) bool { return r.Spec.Backend == backend && which(r) }
 	inParallel(u.index.selected(damaged), func(id string) {
 		unlock, err := u.lock(ctx, id)
 		if err != nil {

@@ -1,8 +1,10 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"testing"
+	"time"
 )
 
 // together asks for snapshots s-NAME of volumes.
@@ -96,5 +98,26 @@ func TestTogetherCutShortIsTakenAway(t *testing.T) {
 	}
 	if _, err := f.together(a, b); err != nil {
 		t.Error(err)
+	}
+}
+
+// A volume that is being made from another one waits for that: who has that does not wait for the volume.
+func TestTogetherWaitsForNoVolumeThatIsBeingMade(t *testing.T) {
+	f := newFixture(t)
+	v := f.create(Request{Name: "v", Required: 16 * mib})
+	unlock, err := f.Lock(t.Context(), ID("c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err = f.Together(ctx, []Request{
+		{Name: "s-v", Source: v.ID, Snapshot: true},
+		{Name: "s-c", Source: ID("c"), Snapshot: true},
+	})
+	if !errors.Is(err, ErrNotFound) {
+		t.Errorf("of a volume and its clone: %v", err)
 	}
 }

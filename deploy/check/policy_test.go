@@ -1,6 +1,7 @@
 package check
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -14,8 +15,8 @@ import (
 func admit(t *testing.T, p *admissionregistrationv1.ValidatingAdmissionPolicy, input map[string]any) string {
 	t.Helper()
 
-	var options []cel.EnvOption
-	for _, name := range []string{"object", "oldObject", "request", "variables"} {
+	options := []cel.EnvOption{cel.OptionalTypes()}
+	for _, name := range []string{"object", "oldObject", "request", "params", "variables"} {
 		options = append(options, cel.Variable(name, cel.DynType))
 	}
 	env, err := cel.NewEnv(options...)
@@ -98,6 +99,43 @@ spec: {podCIDR: 10.0.0.0/24, taints: [{key: a, effect: NoSchedule}]}`
 				}
 			}
 		})
+	}
+}
+
+// A node exists if it has the name, or the label, that volumes have.
+func TestVolumesOfNodesThatExistAreNotForgotten(t *testing.T) {
+	text, err := os.ReadFile("../csi/forget/forget.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	var missing *admissionregistrationv1.ValidatingAdmissionPolicy
+	for _, object := range decode(t, text) {
+		policy, ok := object.(*admissionregistrationv1.ValidatingAdmissionPolicy)
+		if ok && policy.Name == "trivet-csi-forget-missing" {
+			missing = policy
+		}
+	}
+	if missing == nil {
+		t.Fatal("there is no policy trivet-csi-forget-missing")
+	}
+
+	const pv = `spec: {nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [
+		{key: topology.csi.trivet.dev/node, operator: In, values: [n1]}]}]}}}`
+	for node, refused := range map[string]bool{
+		"{name: n1}":                     true,
+		"{name: n2}":                     false,
+		"{name: n2, labels: {zone: n1}}": false,
+		"{name: n2, labels: {topology.csi.trivet.dev/node: n1}}": true,
+		"{name: n2, labels: {topology.csi.trivet.dev/node: n2}}": false,
+	} {
+		why := admit(t, missing, map[string]any{
+			"oldObject": document(t, pv),
+			"params":    document(t, "metadata: "+node),
+		})
+		if (why != "") != refused {
+			t.Errorf("node %s: refused because %q, want refused: %t", node, why, refused)
+		}
 	}
 }
 
