@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"path"
 	"slices"
 	"strings"
@@ -42,9 +43,18 @@ func New(host *cgroup.Host, root string) (*Throttle, error) {
 	if host.V2 {
 		controller = "io"
 	}
-	if !host.LimitsIO() {
-		return nil, fmt.Errorf("control groups have no controller %s that limits", controller)
+	if !host.Controller(controller) {
+		return nil, fmt.Errorf("control groups have no controller %s", controller)
 	}
+
+	// On v1 a kernel can have the controller without limits. On v2 the root has no file to look for.
+	if !host.V2 {
+		file := filepath.Join(host.Dir(controller, "/"), "blkio.throttle.read_bps_device")
+		if _, err := os.Stat(file); err != nil {
+			return nil, fmt.Errorf("controller %s limits nothing: %w", controller, err)
+		}
+	}
+
 	return &Throttle{host: host, controller: controller, root: root}, nil
 }
 

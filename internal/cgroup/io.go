@@ -111,19 +111,6 @@ func of(text, key string) string {
 	return ""
 }
 
-// LimitsIO reports whether the kernel can limit I/O. On v2 that is taken from its having the controller.
-func (h *Host) LimitsIO() bool {
-	if h.V2 {
-		return h.Controller("io")
-	}
-	dir := h.Dir("blkio", "/")
-	if dir == "" {
-		return false
-	}
-	_, err := os.Stat(filepath.Join(dir, IOLimits{}.each()[0].legacy))
-	return err == nil
-}
-
 // EnableIO makes limits of I/O possible in an existing group. On v2 that is up to its parents.
 func (h *Host) EnableIO(group string) error {
 	if !h.V2 {
