@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -55,7 +56,7 @@ func TestNodeDriverWritesOnlyWhatIsOnItsNode(t *testing.T) {
 		if step.allowed && err != nil {
 			t.Errorf("%s: %v", step.what, err)
 		}
-		if !step.allowed && (err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy")) {
+		if !step.allowed && (err == nil || !isByPolicy(err)) {
 			t.Errorf("%s: %v, want a refusal by the policy", step.what, err)
 		}
 	}
@@ -65,15 +66,32 @@ func TestNodeDriverWritesOnlyWhatIsOnItsNode(t *testing.T) {
 func TestOnlyVolumesOfNodesThatAreGoneAreForgotten(t *testing.T) {
 	c := open(t)
 	manifest := filepath.Join(c.root, "deploy/csi/forget/forget.yaml")
-	c.kubectl("apply", "-f", manifest)
+	c.kubectl("apply", "--namespace=kube-system", "-f", manifest)
 	t.Cleanup(func() {
-		c.kubectl("delete", "--ignore-not-found", "-f", manifest)
+		c.kubectl("delete", "--namespace=kube-system", "--ignore-not-found", "-f", manifest)
 		c.kubectl("delete", "persistentvolume", "--ignore-not-found", c.namespace+"-here")
 	})
 
 	c.apply(volumeOn(c.namespace, "here", c.node))
 	c.apply(volumeOn(c.namespace, "there", "elsewhere"))
 	here, there := c.namespace+"-here", c.namespace+"-there"
+	run := func(args ...string) error {
+		as := "--as=system:serviceaccount:kube-system:trivet-csi-forget"
+		kubectl := filepath.Join(c.root, ".trivet/bin/kubectl")
+		_, err := c.run(time.Minute, "", kubectl, append([]string{as}, args...)...)
+		return err
+	}
+	c.eventually(time.Minute, "the policy is in force", func() error {
+		err := run("label", "pv", there, "a=b", "--dry-run=server")
+		switch {
+		case err == nil:
+			return errors.New("a volume can be labelled")
+		case !isByPolicy(err):
+			return err
+		}
+		return nil
+	})
+
 	bare := `-p={"metadata":{"finalizers":null}}`
 	mark := `-p={"metadata":{"annotations":{"csi.trivet.dev/node-missing-since":"2026-11-30T12:00:00Z"}}}`
 	for _, step := range []struct {
@@ -87,17 +105,17 @@ func TestOnlyVolumesOfNodesThatAreGoneAreForgotten(t *testing.T) {
 		{"mark a volume", []string{"patch", "pv", there, "--type=merge", mark}, true},
 		{"delete a volume of a node that is gone", []string{"delete", "pv", there, "--wait=false"}, true},
 	} {
-		as := "--as=system:serviceaccount:kube-system:trivet-csi-forget"
-		kubectl := filepath.Join(c.root, ".trivet/bin/kubectl")
-		_, err := c.run(time.Minute, "", kubectl, append([]string{as}, step.args...)...)
+		err := run(step.args...)
 		if step.allowed && err != nil {
 			t.Errorf("%s: %v", step.what, err)
 		}
-		if !step.allowed && (err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy")) {
+		if !step.allowed && (err == nil || !isByPolicy(err)) {
 			t.Errorf("%s: %v, want a refusal by the policy", step.what, err)
 		}
 	}
 }
+
+func isByPolicy(err error) bool { return strings.Contains(err.Error(), "ValidatingAdmissionPolicy") }
 
 // volumeOn is a volume of the driver's on a node.
 func volumeOn(namespace, name, node string) string {
