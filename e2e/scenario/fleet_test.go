@@ -51,7 +51,7 @@ const fleetPod = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": %q}, 
 		"command": ["sh", "-c", "mkdir -p /data/kv && exec /bin/demo serve"],
 		"readinessProbe": %s,
 		"livenessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1,
-			"timeoutSeconds": 5},
+			"timeoutSeconds": 5, "failureThreshold": 20},
 		"volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "scratch", "mountPath": "/scratch"},
 			{"name": "config", "mountPath": "/config"}]}]}}`
 
