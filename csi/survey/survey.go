@@ -162,7 +162,7 @@ func fileOf(st *unix.Stat_t) File { return File{Size: st.Size, Allocated: st.Blo
 
 // known are the names in a data directory. lost+found is that of a disk of its own.
 var known = []string{
-	"claims", "images", "instance", "lock", "lost+found",
+	"attached", "claims", "groups", "images", "instance", "lock", "lost+found",
 	"pool", "pool.id", "pool.img", "pool.settled", "volumes",
 }
 
