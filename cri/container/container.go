@@ -53,6 +53,10 @@ type Processes interface {
 	// Kill sends a signal to the first process. One that has ended is success.
 	Kill(id string, signal unix.Signal) error
 
+	// Notices reports whether a signal reaches the first process' program now. Before that program catches
+	// signals it may not.
+	Notices(id string, signal unix.Signal) bool
+
 	// Delete kills what is left of a container and forgets it. One that does not exist is success.
 	Delete(ctx context.Context, id string) error
 

@@ -2,6 +2,7 @@ package container_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -169,5 +170,23 @@ func TestStopSignalIsThePods(t *testing.T) {
 	}
 	if s := n.Status(id); s.ExitCode != 37 {
 		t.Errorf("exit code %d, want 37: it was stopped by another signal", s.ExitCode)
+	}
+}
+
+// Process 1 does not get a signal that it does not catch yet, which once had a pod that was deleted while it
+// started wait for the whole of its grace period.
+func TestContainerThatHasJustBeenStartedIsAskedToEnd(t *testing.T) {
+	n := nodetest.New(t)
+	n.Pull()
+	pod := n.Sandbox("young", nil)
+	script := "sleep 0.1; trap 'exit 7' TERM; while :; do sleep 0.05; done"
+	for i := range 5 {
+		id := n.Run(pod, fmt.Sprintf("young-%d", i), []string{"sh", "-c", script}, nil)
+		if err := n.StopContainer(id, 1<<40); err != nil {
+			t.Fatal(err)
+		}
+		if s := n.Status(id); s.ExitCode != 7 {
+			t.Errorf("exit code %d, want 7 of the handler", s.ExitCode)
+		}
 	}
 }

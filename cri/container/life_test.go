@@ -224,6 +224,25 @@ func TestContainerIsAskedToEndBeforeItIsKilled(t *testing.T) {
 	f.check(stubborn, life.Exited, "Error", 137)
 }
 
+func TestContainerIsAskedToEndOnceItsProgramNotices(t *testing.T) {
+	f := open(t)
+	f.node.Deaf = 3
+	starting := f.run("starting")
+	if err := f.Stop(t.Context(), starting, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+
+	f.check(starting, life.Exited, "Error", 128+int(unix.SIGTERM))
+
+	f.node.Deaf = 1 << 30
+	deaf := f.run("deaf")
+	if err := f.Stop(t.Context(), deaf, time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+
+	f.check(deaf, life.Exited, "Error", 137)
+}
+
 func TestStopEndsWithItsCaller(t *testing.T) {
 	f := open(t)
 	f.node.Ignore(unix.SIGTERM)

@@ -12,6 +12,7 @@ import (
 	"github.com/trivet-node/trivet/cri/life"
 	"github.com/trivet-node/trivet/cri/record"
 	"github.com/trivet-node/trivet/cri/spec"
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // killWait bounds how long a SIGKILL may take to end a container, which may be in uninterruptible sleep.
@@ -34,11 +35,9 @@ func (c *Service) Stop(ctx context.Context, id string, grace time.Duration) erro
 	case life.StopNothing:
 		return nil
 	case life.StopAsks:
-		if err := c.cfg.Processes.Kill(r.ID, r.stopSignal(c.cfg.Images)); err != nil {
+		stopped, err := c.ask(ctx, r, end, grace)
+		if err != nil || stopped {
 			return err
-		}
-		if ended(ctx, end, grace) {
-			return nil
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("stop container %s: %w", r.ID, context.Cause(ctx))
@@ -53,6 +52,33 @@ func (c *Service) Stop(ctx context.Context, id string, grace time.Duration) erro
 	}
 
 	return nil
+}
+
+// hearing is how often a program that has just been started is looked at, until it notices signals.
+var hearing = retry.Backoff{First: 5 * time.Millisecond, Max: time.Second}
+
+// ask sends a container the signal that asks it to end, and reports whether it ended within the grace period.
+// The signal would be lost on a program that does not catch it yet, and sent twice it would make many programs
+// end without order: so it waits until the program notices it.
+func (c *Service) ask(ctx context.Context, r Record, end <-chan struct{}, grace time.Duration) (bool, error) {
+	signal := r.stopSignal(c.cfg.Images)
+	deadline := time.Now().Add(grace)
+	left := func() time.Duration { return time.Until(deadline) }
+
+	for pause := hearing; !c.cfg.Processes.Notices(r.ID, signal); {
+		if ended(ctx, end, min(pause.Next(), left())) {
+			return true, nil
+		}
+		if ctx.Err() != nil || left() <= 0 {
+			return false, nil
+		}
+	}
+
+	if err := c.cfg.Processes.Kill(r.ID, signal); err != nil {
+		return false, err
+	}
+
+	return ended(ctx, end, left()), nil
 }
 
 // stopSignal returns the signal that asks a container to end.

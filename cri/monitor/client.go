@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/cri/monitor/pidfd"
 	"github.com/trivet-node/trivet/cri/monitor/wire"
 	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/internal/retry"
@@ -197,6 +198,17 @@ func (c *Client) Kill(id string, signal unix.Signal) error {
 
 		return nil
 	})
+}
+
+// Notices reports whether a signal reaches the program of the container's first process now (pidfd.Notices). What
+// cannot be looked at counts as if it did.
+func (c *Client) Notices(id string, signal unix.Signal) bool {
+	h, err := c.containers.find(id)
+	if err != nil || h.exited() {
+		return true
+	}
+	notices, err := pidfd.Notices(h.status.Pid, signal)
+	return notices || err != nil
 }
 
 // Delete kills what is left of the container and removes the runtime's and the monitor's state of it. The CRI

@@ -31,6 +31,9 @@ type Node struct {
 	// Image is the image that Get finds under any name.
 	Image image.Image
 
+	// Deaf is how often a process is asked whether it notices signals until it does.
+	Deaf int
+
 	mu        sync.Mutex // guards all below
 	failing   map[string]error
 	once      map[string]error
@@ -40,6 +43,7 @@ type Node struct {
 	bundles   map[string]bool
 	updated   map[string][]*specs.LinuxResources
 	ignored   unix.Signal
+	asked     int
 }
 
 // NewNode returns a node that has nothing yet.
@@ -189,6 +193,14 @@ func (n *Node) Kill(id string, signal unix.Signal) error {
 	}
 
 	return err
+}
+
+// Notices reports whether the process' program runs; see Deaf.
+func (n *Node) Notices(id string, _ unix.Signal) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.asked++
+	return n.asked > n.Deaf
 }
 
 // Delete kills a process and forgets it.
