@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/mountinfo"
 )
 
 // The verbs by which the program that uses this package runs itself; they are not for people. Its main calls
@@ -67,6 +70,9 @@ func boot(dir string) error {
 	if err := unix.Mount("proc", "/proc", "proc", plain, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
+	if err := unpin(); err != nil {
+		return err
+	}
 
 	hierarchies, err := enterCgroup(c.Group, c.Memory)
 	if err != nil {
@@ -88,6 +94,30 @@ func boot(dir string) error {
 
 	// Not by its path: that may lie below a directory that is covered now.
 	return unix.Exec("/proc/self/exe", []string{os.Args[0], runVerb, dir}, os.Environ())
+}
+
+// unpin takes the machine's copies of mounts away that keep namespaces of the host's (nsfs). They would live as
+// long as the machine, whatever the host does with them, and look like networks of pods that the machine has
+// left.
+func unpin() error {
+	mounts, err := mountinfo.Self()
+	if err != nil {
+		return err
+	}
+
+	for _, m := range mounts {
+		if m.FSType != "nsfs" {
+			continue
+		}
+
+		// One that is covered is no mount by its path.
+		err := unix.Unmount(m.Point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("unmount %s, a namespace of the host's: %w", m.Point, err)
+		}
+	}
+
+	return nil
 }
 
 // buildRoot arranges the mounts of the machine.
@@ -114,11 +144,10 @@ func buildRoot(dir string, c Config, all []hierarchy) error {
 	}
 
 	steps := []struct{ kind, target, options string }{
-		{
-			"tmpfs",
-			"/run",
-			"mode=755",
-		}, {"tmpfs", "/tmp", "mode=1777"}, {"tmpfs", "/dev/shm", "mode=1777"}, {"sysfs", "/sys", ""},
+		{"tmpfs", "/run", "mode=755"},
+		{"tmpfs", "/tmp", "mode=1777"},
+		{"tmpfs", "/dev/shm", "mode=1777"},
+		{"sysfs", "/sys", ""},
 	}
 
 	for _, s := range steps {

@@ -74,6 +74,24 @@ func inside(t *testing.T, m *Machine, script string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// What others on the host let go of while the machine runs does not live on in it.
+func TestMachineKeepsNoNamespaceOfTheHosts(t *testing.T) {
+	testenv.Root(t)
+	pin := filepath.Join(testenv.ShortDir(t), "net")
+	if err := os.WriteFile(pin, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("/proc/self/ns/net", pin, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Unmount(pin, syscall.MNT_DETACH) })
+
+	m, _ := bootForTest(t)
+	if got := inside(t, m, "grep -w nsfs /proc/1/mountinfo || true"); got != "" {
+		t.Errorf("mounts of namespaces in the machine:\n%s", got)
+	}
+}
+
 func TestMachineIsApartFromTheHost(t *testing.T) {
 	testenv.Root(t)
 	m, _ := bootForTest(t)
