@@ -25,6 +25,10 @@ type Demo struct {
 	// Class is the storage class of the claims; empty: that of the manifest.
 	Class string
 
+	// NoWait leaves the namespace to the cluster, which takes some seconds to delete it: the next run waits for
+	// that, or Clean. Pods and volumes are gone when Run returns.
+	NoWait bool
+
 	// NoClaims shows a cluster without a provisioner: the data is in an emptyDir, and what is about claims is
 	// left out.
 	NoClaims bool
@@ -36,6 +40,7 @@ type stage struct {
 	manifests string
 	nodes     int
 	claims    bool
+	noWait    bool
 	class     string
 	work      string // scratch directory
 }
@@ -70,6 +75,16 @@ var steps = []step{
 	{name: "delete the namespace (the controller-manager looks at it 5 s later)", do: deleteRest},
 }
 
+func (d *Demo) kubectl() kubectl {
+	return kubectl{program: d.Kubectl, kubeconfig: d.Kubeconfig, out: d.Out}
+}
+
+// Clean removes what an earlier run has left, and returns when it is gone.
+func (d *Demo) Clean(ctx context.Context) error {
+	_, err := d.kubectl().run(ctx, "delete", "namespace", namespace, "--ignore-not-found", "--timeout=120s")
+	return err
+}
+
 // Run does all steps and prints each with its time. It starts by removing what an earlier run has left, and
 // leaves nothing itself.
 func (d *Demo) Run(ctx context.Context) error {
@@ -80,17 +95,17 @@ func (d *Demo) Run(ctx context.Context) error {
 	defer os.RemoveAll(work)
 
 	s := &stage{
-		kubectl:   kubectl{program: d.Kubectl, kubeconfig: d.Kubeconfig, out: d.Out},
+		kubectl:   d.kubectl(),
 		manifests: d.Manifests,
 		nodes:     d.Nodes,
 		claims:    !d.NoClaims,
+		noWait:    d.NoWait,
 		class:     d.Class,
 		work:      work,
 	}
 
 	start := time.Now()
-	_, err = s.run(ctx, "delete", "namespace", namespace, "--ignore-not-found", "--timeout=120s")
-	if err != nil {
+	if err := d.Clean(ctx); err != nil {
 		return err
 	}
 

@@ -200,7 +200,15 @@ func deleteClaims(ctx context.Context, s *stage) error {
 }
 
 func deleteRest(ctx context.Context, s *stage) error {
+	if s.noWait && !s.claims {
+		// With claims, the pods have gone with them.
+		_, err := s.run(ctx, "delete", "statefulsets,jobs,pods", "--all", "--timeout=60s")
+		if err != nil {
+			return err
+		}
+	}
+
 	_, err := s.run(ctx, "delete", "-f", s.manifest("app.yaml"), "-f", s.manifest("job.yaml"),
-		"--ignore-not-found", "--timeout=120s")
+		"--ignore-not-found", "--timeout=120s", fmt.Sprintf("--wait=%t", !s.noWait))
 	return err
 }

@@ -2,8 +2,13 @@ package kind
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/trivet-node/trivet/e2e/demo"
 	"github.com/trivet-node/trivet/e2e/kind/part"
@@ -42,21 +47,22 @@ type Course struct {
 func (o Course) all() []step {
 	c := o.Cluster
 	files := part.Files{Deploy: filepath.Join(c.Source, "deploy")}
+	csi := part.CSI{
+		Cluster:       c,
+		Files:         files,
+		PoolSize:      poolSize,
+		SnapshotKinds: filepath.Join(c.Bin, "snapshot-kinds.yaml"),
+	}
 	steps := []step{
 		{part.CNI{Cluster: c, Files: files}, pods},
-		{part.CSI{Cluster: c, Files: files, PoolSize: poolSize}, volumes},
+		{csi, volumes},
 	}
 	if c.Trivet {
 		return steps
 	}
 
 	worker, plane := c.name().worker(), c.name().controlPlane()
-	runtime := part.CRI{
-		Cluster: c,
-		Files:   files,
-		Node:    worker,
-		Say:     c.Say,
-	}
+	runtime := part.CRI{Cluster: c, Files: files, Node: worker}
 	agent := part.Agent(runtime)
 	onPlane := agent
 	onPlane.Node = plane
@@ -67,7 +73,7 @@ func (o Course) all() []step {
 func (o Course) All() int { return len(o.all()) }
 
 // Install puts each part into its seat and shows the demo after each, unless that was done by a call that was
-// cut off.
+// cut off. What an installer may take back is on trial meanwhile.
 func (o Course) Install(ctx context.Context) error {
 	record, err := ReadRecord(o.Cluster.Dir)
 	if err != nil {
@@ -96,7 +102,26 @@ func (o Course) Install(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+
+	for _, s := range parts {
+		if err := o.installed(ctx, s.part); err != nil {
+			return err
+		}
+	}
+	return o.clean(ctx)
+}
+
+// installed returns when a part is there for good.
+func (o Course) installed(ctx context.Context, p part.Part) error {
+	tried, is := p.(part.Tried)
+	if !is {
+		return nil
+	}
+	said, err := tried.Installed(ctx)
+	if err == nil {
+		o.Cluster.Say("%s: %s", p, said)
+	}
+	return err
 }
 
 // Remove takes the parts away in reverse, and shows the demo after each as far as it works without.
@@ -108,12 +133,9 @@ func (o Course) Remove(ctx context.Context) error {
 
 	steps := o.all()
 	for i := len(steps) - 1; i >= o.Parts; i-- {
-		o.Cluster.Say("removing %s", steps[i].part)
-		if err := steps[i].part.Remove(ctx); err != nil {
-			return fmt.Errorf("remove %s: %w", steps[i].part, err)
+		if err := o.leave(ctx, steps, i); err != nil {
+			return err
 		}
-
-		o.Cluster.Say("%s is removed", steps[i].part)
 		if i >= record.Parts {
 			// It has never been there, or only in part.
 			continue
@@ -132,34 +154,82 @@ func (o Course) Remove(ctx context.Context) error {
 			return err
 		}
 	}
+
+	if err := o.removed(ctx, steps[min(o.Parts, len(steps)):]); err != nil {
+		return err
+	}
+	return o.clean(ctx)
+}
+
+// leave takes a part away. What an installer may bring back is on trial until the last such part is.
+func (o Course) leave(ctx context.Context, steps []step, i int) error {
+	p := steps[i].part
+	if _, tried := p.(part.Tried); !tried {
+		if err := o.removed(ctx, steps[i+1:]); err != nil {
+			return err
+		}
+	}
+
+	o.Cluster.Say("removing %s", p)
+	if err := p.Remove(ctx); err != nil {
+		return fmt.Errorf("remove %s: %w", p, err)
+	}
+	o.Cluster.Say("%s is removed", p)
 	return nil
 }
 
-// show runs the demo, and checks what that does not show.
+// removed returns when there is nothing of the parts any more that an installer may bring back.
+func (o Course) removed(ctx context.Context, steps []step) error {
+	for _, s := range slices.Backward(steps) {
+		if tried, is := s.part.(part.Tried); is {
+			if err := tried.Removed(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// show runs the demo, and beside it checks what that does not show. What the cluster deletes afterwards is
+// not waited for until clean.
 func (o Course) show(ctx context.Context, how works) error {
 	if how == nothing {
 		return nil
 	}
 
-	d := demo.Demo{
+	began := time.Now()
+	group, ctx := errgroup.WithContext(ctx)
+	d := o.demo()
+	d.NoClaims = how < volumes
+	group.Go(func() error { return d.Run(ctx) })
+	group.Go(func() error { return o.checks(how).Run(ctx) })
+	if err := group.Wait(); err != nil {
+		return err
+	}
+
+	what := "ports of hosts, limits, growth and snapshots"
+	if how < volumes {
+		what = "ports of hosts and limits"
+	}
+	o.Cluster.Say("the demo, %s work (%.0f s)", what, time.Since(began).Seconds())
+	return nil
+}
+
+func (o Course) demo() demo.Demo {
+	return demo.Demo{
 		Kubectl:    o.Cluster.lookPath("kubectl"),
 		Kubeconfig: o.Cluster.Kubeconfig(),
 		Manifests:  filepath.Join(o.Cluster.Source, "deploy/demo"),
 		Out:        o.Cluster.sampled(),
 		Nodes:      2,
-		NoClaims:   how < volumes,
+		NoWait:     true,
 	}
-	if err := d.Run(ctx); err != nil {
-		return err
-	}
+}
 
-	o.Cluster.Say("the demo works")
-	if err := o.checks(how).Run(ctx); err != nil {
-		return err
-	}
-
-	o.Cluster.Say("ports of hosts, limits and growth work")
-	return nil
+// clean returns when nothing is left of demo and checks.
+func (o Course) clean(ctx context.Context) error {
+	d := o.demo()
+	return errors.Join(d.Clean(ctx), o.checks(nothing).Clean(ctx))
 }
 
 // TryBroken puts parts that do not work on the worker, which is to be as before each time.
