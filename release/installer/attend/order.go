@@ -80,21 +80,9 @@ func (a *Attendant) advance(ctx context.Context, v view) error {
 	}
 
 	if drain.Since(v.node, a.cfg.Part).IsZero() {
-		why, err := a.obstacle(ctx, v, pods)
-		if err != nil {
+		if err := a.check(ctx, v, pods); err != nil {
 			return err
 		}
-		if why != "" {
-			a.say(corev1.EventTypeWarning, "NotBegun", clip(why))
-			if err := a.turn.Give(ctx); err != nil {
-				return err
-			}
-			return wait{why, refusedPause}
-		}
-	}
-	state, err := a.host.Stage()
-	if err != nil {
-		return err
 	}
 
 	labels := map[string]any{mark(a.cfg.Part): present}
@@ -107,10 +95,34 @@ func (a *Attendant) advance(ctx context.Context, v view) error {
 		}
 	}
 
+	// Another version may have gone on from here.
+	state, err := a.host.Stage()
+	if err != nil {
+		return err
+	}
 	if err := a.give(v, pods); err != nil {
 		return err
 	}
 	return a.host.Launch(ctx, state)
+}
+
+// check finds what stands in the way, while nothing is changed.
+func (a *Attendant) check(ctx context.Context, v view, pods []*corev1.Pod) error {
+	why, err := a.obstacle(ctx, v, pods)
+	if err != nil {
+		return err
+	}
+	if why != "" {
+		a.say(corev1.EventTypeWarning, "NotBegun", clip(why))
+		if err := a.turn.Give(ctx); err != nil {
+			return err
+		}
+		return wait{why, refusedPause}
+	}
+
+	// Without room for the files there is nothing to drain the node for.
+	_, err = a.host.Stage()
+	return err
 }
 
 // empty has the pods go that do not stay on the node.
