@@ -25,8 +25,8 @@ type Demo struct {
 	// Class is the storage class of the claims; empty: that of the manifest.
 	Class string
 
-	// NoWait leaves the namespace to the cluster, which takes some seconds to delete it: the next run waits for
-	// that, or Clean. Pods and volumes are gone when Run returns.
+	// NoWait leaves the namespace to the cluster, which takes some seconds to delete it: the next run waits
+	// for that, or Clean. Pods and volumes are gone when Run returns.
 	NoWait bool
 
 	// NoClaims shows a cluster without a provisioner: the data is in an emptyDir, and what is about claims is

@@ -44,9 +44,18 @@ var works = cluster{
 	{"cat /data/file", "before\n"},
 }
 
+// all are the checks of a cluster that has everything.
+func all(c cluster) Checks {
+	return Checks{
+		Cluster:   c,
+		Nodes:     []string{"n1", "n2"},
+		Claims:    true,
+		Snapshots: true,
+	}
+}
+
 func TestClusterThatWorksPasses(t *testing.T) {
-	c := Checks{Cluster: works, Nodes: []string{"n1", "n2"}, Claims: true, Snapshots: true}
-	if err := c.Run(t.Context()); err != nil {
+	if err := all(works).Run(t.Context()); err != nil {
 		t.Error(err)
 	}
 }
@@ -64,9 +73,7 @@ func TestWhatIsWrongIsNamedWithItsNode(t *testing.T) {
 		{rule{"capacity.storage", "error: timed out"}, "made larger: timed out"},
 		{rule{"exec restored-n2 -- cat", "after\n"}, "volume on n2 that was made of a snapshot"},
 	} {
-		all := append(cluster{c.wrong}, works...)
-		checks := Checks{Cluster: all, Nodes: []string{"n1", "n2"}, Claims: true, Snapshots: true}
-		err := checks.Run(t.Context())
+		err := all(append(cluster{c.wrong}, works...)).Run(t.Context())
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want %q", c.wrong.call, err, c.want)
 		}

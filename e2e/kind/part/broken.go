@@ -55,8 +55,8 @@ func (p Broken) tryRuntime(ctx context.Context) error {
 
 const runtimeImage = "trivet-cri:v0.1.0"
 
-// tryMortal is of a runtime that works, so that the node comes into use, and ends after some seconds, again
-// and again.
+// tryMortal is of a runtime that works, so that the node comes into use, and whose processes end after some
+// seconds.
 func (p Broken) tryMortal(ctx context.Context) error {
 	const settings = "/etc/systemd/system/trivet-cri.service.d"
 	_, err := p.Cluster.OnNode(ctx, p.Node, "mkdir -p "+settings+

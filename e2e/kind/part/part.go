@@ -27,8 +27,8 @@ type Part interface {
 
 // Tried is a part that an installer may still take back when Install or Remove has returned.
 type Tried interface {
-	// Installed returns what the installer says when the part is there for good, Removed when there is nothing
-	// of it any more.
+	// Installed returns what the installer says when the part is there for good, Removed when there is
+	// nothing of it any more.
 	Installed(ctx context.Context) (string, error)
 	Removed(ctx context.Context) error
 }

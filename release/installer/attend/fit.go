@@ -11,11 +11,14 @@ import (
 	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
-// judge says whether the node works with what the order has brought.
-func (a *Attendant) judge(ctx context.Context, v view) error {
+// inspector looks whether the node works with what an order has brought.
+type inspector Attendant
+
+// judge says whether the node works.
+func (a *inspector) judge(ctx context.Context, v view) error {
 	said := a.folder.Word(v.order.ID)
 	if said.Works {
-		// Said once: until the machine goes on, the status is renewed, and since when the node works would be.
+		// Said once: until the machine goes on, the status is renewed, and with it since when the node works.
 		return nil
 	}
 
@@ -36,7 +39,8 @@ func (a *Attendant) judge(ctx context.Context, v view) error {
 	}
 
 	if pending != "" {
-		a.say(corev1.EventTypeWarning, "NotReadyYet", clip("the node comes into use, although "+pending))
+		text := clip("the node comes into use, although " + pending)
+		(*Attendant)(a).say(corev1.EventTypeWarning, "NotReadyYet", text)
 	}
 	word := swap.Word{ID: v.order.ID, Works: true}
 	if !v.record.Stopped.IsZero() {
@@ -47,7 +51,7 @@ func (a *Attendant) judge(ctx context.Context, v view) error {
 
 // unfit is why it cannot be said that the node works with what the order has brought; empty: it does. Seen
 // from the API, and from a pod that the node runs.
-func (a *Attendant) unfit(ctx context.Context, v view) string {
+func (a *inspector) unfit(ctx context.Context, v view) string {
 	if !isReady(v.node) {
 		return "it is not Ready"
 	}
@@ -72,14 +76,14 @@ func (a *Attendant) unfit(ctx context.Context, v view) string {
 }
 
 // isRuntime reports whether a runtime, or the ID of a container of one, is what a state has brought.
-func (a *Attendant) isRuntime(name string, state swap.State) bool {
+func (a *inspector) isRuntime(name string, state swap.State) bool {
 	ours := a.cfg.RuntimePrefix
 	return ours == "" || strings.HasPrefix(name, ours) == (state != swap.Out)
 }
 
 // unsettled is why the pods that were Ready on the node, and stay there, are not what they were; empty: they
 // are. What is pending is no reason to keep the node out of use any longer.
-func (a *Attendant) unsettled(ctx context.Context, v view) (doubt, pending string, err error) {
+func (a *inspector) unsettled(ctx context.Context, v view) (doubt, pending string, err error) {
 	if len(v.order.Pods) == 0 {
 		return "", "", nil
 	}
@@ -104,7 +108,7 @@ func (a *Attendant) unsettled(ctx context.Context, v view) (doubt, pending strin
 const settleLimit = 30 * time.Second
 
 // silent is why the agent is not known to live.
-func (a *Attendant) silent(ctx context.Context, since time.Time) string {
+func (a *inspector) silent(ctx context.Context, since time.Time) string {
 	lease, err := a.leases.Get(ctx, corev1.NamespaceNodeLease, a.cfg.Node)
 	if err != nil {
 		return fmt.Sprintf("its lease: %v", err)

@@ -241,7 +241,7 @@ func (a *Attendant) accompany(ctx context.Context, v view) (time.Duration, error
 
 	switch v.record.Phase {
 	case swap.Trying:
-		return soon, a.judge(ctx, v)
+		return soon, (*inspector)(a).judge(ctx, v)
 	case swap.Proving:
 		return lookAgain, a.lend(ctx, v)
 	case swap.Retreating:

@@ -69,8 +69,8 @@ func (a *Attendant) lend(ctx context.Context, v view) error {
 		return err
 	}
 
-	a.say(corev1.EventTypeNormal, "OnTrial", clip(fmt.Sprintf("%s has the seat of %s on trial; the node was out "+
-		"of use for %s", v.order.To, a.cfg.Part, t.Cordoned)))
+	a.say(corev1.EventTypeNormal, "OnTrial", clip(fmt.Sprintf("%s has the seat of %s on trial; the node was "+
+		"out of use for %s", v.order.To, a.cfg.Part, t.Cordoned)))
 	return nil
 }
 

@@ -35,8 +35,8 @@ type Machine struct {
 
 // Limits of the machine.
 const (
-	// maxAttempts is how often it may be killed while it switches, and while the node is on trial, before that
-	// is taken for a reason to go back.
+	// maxAttempts is how often it may be killed while it switches, and while the node is on trial, before
+	// that is taken for a reason to go back.
 	maxAttempts = 3
 
 	// arrangeLimit bounds one attempt. What takes long in it is to copy images.

@@ -101,8 +101,8 @@ type Record struct {
 	Stopped  time.Time `json:"stopped"`
 	Switched time.Time `json:"switched"`
 
-	// Deadline ends the phase. Ready is when the node said that it works, as the pod has it; zero when that is
-	// not known.
+	// Deadline ends the phase. Ready is when the node said that it works, as the pod has it; zero when that
+	// is not known.
 	Deadline time.Time `json:"deadline"`
 	Ready    time.Time `json:"ready"`
 

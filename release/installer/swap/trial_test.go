@@ -15,6 +15,7 @@ func TestJudgements(t *testing.T) {
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	soon, over := now.Add(time.Second), ago(time.Second)
 	down := errors.New("is down")
+
 	for name, c := range map[string]struct {
 		phase    Phase
 		deadline time.Time
@@ -25,11 +26,11 @@ func TestJudgements(t *testing.T) {
 		"waits":       {Trying, soon, sight{process: 1, since: now}, Trying, ""},
 		"works":       {Trying, soon, sight{process: 1, since: now, confirmed: true}, Proving, ""},
 		"word alone":  {Trying, soon, sight{confirmed: true}, Trying, ""},
-		"no word":     {Trying, over, sight{process: 1, since: now, doubt: "x is not Ready"}, Reverting, "x is not"},
+		"no word":     {Trying, over, sight{process: 1, since: now, doubt: "no pod"}, Reverting, "no pod"},
 		"no process":  {Trying, over, sight{confirmed: true, err: down}, Reverting, "is down"},
 		"lives":       {Proving, soon, sight{process: 1, since: ago(time.Second)}, Proving, ""},
 		"lives on":    {Proving, over, sight{process: 1, since: ago(proof)}, Settling, ""},
-		"lived on":    {Proving, soon, sight{process: 1, since: ago(proof), err: down}, Retreating, "is down"},
+		"is not seen": {Proving, soon, sight{since: ago(proof), err: down}, Retreating, "is down"},
 		"ended twice": {Proving, soon, sight{process: 3, since: now, ends: 2}, Proving, ""},
 		"ends":        {Proving, soon, sight{process: 4, since: now, ends: 3}, Retreating, "ended 3 times"},
 		"is down":     {Proving, soon, sight{since: ago(time.Second)}, Proving, ""},
@@ -52,6 +53,7 @@ func TestJudgements(t *testing.T) {
 func phases(t *testing.T, folder Folder) func() string {
 	var seen []string
 	done := make(chan struct{})
+
 	go func() {
 		defer close(done)
 		for {
@@ -60,15 +62,17 @@ func phases(t *testing.T, folder Folder) func() string {
 				t.Error(err)
 				return
 			}
+
 			if len(seen) == 0 || seen[len(seen)-1] != string(r.Phase) {
 				seen = append(seen, string(r.Phase))
 			}
 			if r.Phase == Done {
 				return
 			}
-			time.Sleep(time.Millisecond)
+			time.Sleep(20 * time.Millisecond)
 		}
 	}()
+
 	return func() string {
 		<-done
 		return strings.Join(seen, " ")
@@ -88,6 +92,7 @@ func TestNodeIsInUseBeforeTheProof(t *testing.T) {
 			ctx, end := context.WithCancel(t.Context())
 			go pod(ctx, t, folder)
 			seen := phases(t, folder)
+
 			began := time.Now()
 			run(t, folder, s)
 			if got := seen(); !strings.HasSuffix(got, want) {
@@ -96,6 +101,7 @@ func TestNodeIsInUseBeforeTheProof(t *testing.T) {
 			if took := time.Since(began); took > time.Minute {
 				t.Errorf("%d restarts: it took %s", restarts, took)
 			}
+
 			end()
 			synctest.Wait()
 		})
@@ -107,7 +113,12 @@ func TestNodeThatNobodyDrainsGoesBackInTime(t *testing.T) {
 	s, folder := &seat{state: next}, Folder(t.TempDir())
 	synctest.Test(t, func(t *testing.T) {
 		order := Order{ID: "a", To: next}
-		record := Record{Order: order, Phase: Retreating, Failure: "x", Deadline: time.Now().Add(retreatLimit)}
+		record := Record{
+			Order:    order,
+			Phase:    Retreating,
+			Failure:  "x",
+			Deadline: time.Now().Add(retreatLimit),
+		}
 		if err := errors.Join(folder.Give(order), folder.write(recordFile, record)); err != nil {
 			t.Fatal(err)
 		}
@@ -128,7 +139,12 @@ func TestTrialGoesOnAfterACut(t *testing.T) {
 			s, folder := &seat{state: next}, Folder(t.TempDir())
 			synctest.Test(t, func(t *testing.T) {
 				order := Order{ID: "a", To: next}
-				record := Record{Order: order, Phase: Proving, Attempts: 1, Deadline: time.Now()}
+				record := Record{
+					Order:    order,
+					Phase:    Proving,
+					Attempts: 1,
+					Deadline: time.Now(),
+				}
 				if err := errors.Join(folder.Give(order), folder.write(recordFile, record)); err != nil {
 					t.Fatal(err)
 				}
