@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 func TestJudgements(t *testing.T) {
@@ -56,7 +58,7 @@ func phases(t *testing.T, folder Folder) func() string {
 
 	go func() {
 		defer close(done)
-		for {
+		for range retry.Every(t.Context(), 20*time.Millisecond) {
 			r, err := folder.Record()
 			if err != nil {
 				t.Error(err)
@@ -69,7 +71,6 @@ func phases(t *testing.T, folder Folder) func() string {
 			if r.Phase == Done {
 				return
 			}
-			time.Sleep(20 * time.Millisecond)
 		}
 	}()
 
