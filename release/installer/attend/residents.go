@@ -20,8 +20,8 @@ func residents(pods []*corev1.Pod) (uids []string) {
 	return uids
 }
 
-// compare finds a resident that does not run with the containers that it should have, and one that does and
-// is not Ready; empty: none. One that has gone or ended is none any more.
+// compare finds a resident whose containers are not made again, and one that needs more time, because it is
+// about to be made or is not Ready; empty: none. One that has gone or ended is none any more.
 func compare(
 	residents []string, pods []*corev1.Pod, isCurrent func(containerID string) bool,
 ) (unmade, unready string) {
@@ -32,9 +32,9 @@ func compare(
 		}
 
 		for _, c := range pod.Status.ContainerStatuses {
-			if unmade == "" && !isCurrent(c.ContainerID) {
-				unmade = fmt.Sprintf("container %s of pod %s/%s has not been made again",
-					c.Name, pod.Namespace, pod.Name)
+			if unmade == "" && !isCurrent(c.ContainerID) && !isAwaited(c.State.Waiting) {
+				unmade = fmt.Sprintf("container %s of pod %s/%s has not been made again%s",
+					c.Name, pod.Namespace, pod.Name, reason(c.State.Waiting))
 			}
 		}
 		if unready == "" && !podReady(pod) {
@@ -42,6 +42,18 @@ func compare(
 		}
 	}
 	return unmade, unready
+}
+
+// isAwaited reports whether a container is about to be made, for which its image may have to be pulled.
+func isAwaited(waiting *corev1.ContainerStateWaiting) bool {
+	return waiting != nil && slices.Contains([]string{"", "ContainerCreating", "PodInitializing"}, waiting.Reason)
+}
+
+func reason(waiting *corev1.ContainerStateWaiting) string {
+	if waiting == nil {
+		return ""
+	}
+	return ": " + waiting.Reason
 }
 
 func podReady(pod *corev1.Pod) bool {

@@ -161,6 +161,14 @@ func running(name, container string, ready corev1.ConditionStatus) *corev1.Pod {
 	}
 }
 
+// waiting is a pod whose container is not there.
+func waiting(why string) *corev1.Pod {
+	pod := running("a", "", corev1.ConditionFalse)
+	state := corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: why}}
+	pod.Status.ContainerStatuses[0].State = state
+	return pod
+}
+
 func TestPodsThatStayAreAwaited(t *testing.T) {
 	const theirs, made = "containerd://1", "trivet-cri://2"
 	long := 2 * settleLimit
@@ -171,6 +179,9 @@ func TestPodsThatStayAreAwaited(t *testing.T) {
 	}{
 		"as before":           {running("a", theirs, corev1.ConditionTrue), 0, "has not been made again"},
 		"as before, long ago": {running("a", theirs, corev1.ConditionTrue), long, "has not been made again"},
+		"in vain":             {waiting("ErrImagePull"), long, "has not been made again: ErrImagePull"},
+		"about to be":         {waiting("ContainerCreating"), 0, "default/a is not Ready"},
+		"being pulled":        {waiting("ContainerCreating"), long, ""},
 		"not Ready":           {running("a", made, corev1.ConditionFalse), 0, "default/a is not Ready"},
 		"not Ready, long ago": {running("a", made, corev1.ConditionFalse), long, ""},
 		"Ready":               {running("a", made, corev1.ConditionTrue), 0, ""},
@@ -216,8 +227,8 @@ func TestWhoIsAwaited(t *testing.T) {
 			t.Errorf("waits: %q, %q", unmade, unready)
 		}
 	}
-	undone, waiting := compare([]string{"1", "2"}, []*corev1.Pod{ready, unready}, never)
-	if !strings.Contains(undone, "default/a") || !strings.Contains(waiting, "default/b") {
-		t.Errorf("waits: %q, %q", undone, waiting)
+	undone, pending := compare([]string{"1", "2"}, []*corev1.Pod{ready, unready}, never)
+	if !strings.Contains(undone, "default/a") || !strings.Contains(pending, "default/b") {
+		t.Errorf("waits: %q, %q", undone, pending)
 	}
 }
