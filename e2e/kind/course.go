@@ -226,6 +226,32 @@ func (o Course) demo() demo.Demo {
 	}
 }
 
+// Restart restarts a node, as a host that is rebooted does, and shows the demo afterwards.
+func (o Course) Restart(ctx context.Context) error {
+	c := o.Cluster
+	node := c.name().worker()
+	record, err := ReadRecord(c.Dir)
+	if err != nil {
+		return err
+	}
+
+	c.Say("restarting %s", node)
+	began := time.Now()
+	if _, err := c.Output(ctx, "", "docker", "restart", node); err != nil {
+		return err
+	}
+	if err := part.Restarted(ctx, c, node, began); err != nil {
+		return err
+	}
+	c.Say("all pods of %s are Ready again, after %.0f s", node, time.Since(began).Seconds())
+
+	how := nothing
+	if record.Parts > 0 {
+		how = o.all()[record.Parts-1].works
+	}
+	return errors.Join(o.show(ctx, how), o.clean(ctx))
+}
+
 // clean returns when nothing is left of demo and checks.
 func (o Course) clean(ctx context.Context) error {
 	d := o.demo()

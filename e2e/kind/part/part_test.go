@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // cluster answers calls from a table, and keeps them.
@@ -223,5 +224,22 @@ func TestNodeThatIsStillReadyIsNamed(t *testing.T) {
 	err := CNI{Cluster: c}.unready(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "n2=True") {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestNodeIsRestartedWhenItsPodsAre(t *testing.T) {
+	since := time.Date(2026, time.January, 1, 10, 0, 0, 5e8, time.UTC)
+	for pods, want := range map[string]string{
+		"":                              "",
+		"a True 2026-01-01T10:00:00Z\n": "",
+		"a True 2026-01-01T09:59:59Z\n": "as before: a",
+		"a True 2026-01-01T10:00:01Z\nb False 2026-01-01T10:00:01Z\n": "not Ready: b",
+		"a True\n": "not Ready: a",
+	} {
+		c := &cluster{answers: map[string]string{"get pods": pods}}
+		err := IsRestarted(t.Context(), c, since)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", pods, err, want)
+		}
 	}
 }

@@ -46,7 +46,8 @@ func compare(
 
 // isAwaited reports whether a container is about to be made, for which its image may have to be pulled.
 func isAwaited(waiting *corev1.ContainerStateWaiting) bool {
-	return waiting != nil && slices.Contains([]string{"", "ContainerCreating", "PodInitializing"}, waiting.Reason)
+	reasons := []string{"", "ContainerCreating", "PodInitializing"}
+	return waiting != nil && slices.Contains(reasons, waiting.Reason)
 }
 
 func reason(waiting *corev1.ContainerStateWaiting) string {
