@@ -29,6 +29,9 @@ type Demo struct {
 	// for that, or Clean. Pods and volumes are gone when Run returns.
 	NoWait bool
 
+	// Brief begins with all replicas, and leaves out how they are scaled and updated.
+	Brief bool
+
 	// NoClaims shows a cluster without a provisioner: the data is in an emptyDir, and what is about claims is
 	// left out.
 	NoClaims bool
@@ -41,6 +44,7 @@ type stage struct {
 	nodes     int
 	claims    bool
 	noWait    bool
+	brief     bool
 	class     string
 	work      string // scratch directory
 }
@@ -51,8 +55,8 @@ type step struct {
 	name string
 	do   func(context.Context, *stage) error
 
-	// ofClaims says that without claims there is nothing to show.
-	ofClaims bool
+	// ofClaims says that without claims there is nothing to show, ofWhole that a brief demo leaves it out.
+	ofClaims, ofWhole bool
 }
 
 var steps = []step{
@@ -65,11 +69,12 @@ var steps = []step{
 	{name: "exec -it", do: execOnTerminal},
 	{name: "port-forward", do: forwardPort},
 	{name: "cp to and from the pod", do: copyFiles},
-	{name: "scale 1 -> 3", do: scaleUp},
+	{name: "scale 1 -> 3", do: scaleUp, ofWhole: true},
+	{name: "see on which nodes the replicas are", do: checkSpread},
 	{name: "reach every replica by its own name", do: reachReplicas},
-	{name: "scale 3 -> 1", do: scaleDown},
-	{name: "top nodes and pods (by metrics-server, where it is installed)", do: top},
-	{name: "set image: rolling update to version 2", do: update},
+	{name: "scale 3 -> 1", do: scaleDown, ofWhole: true},
+	{name: "top nodes and pods (by metrics-server, where it is installed)", do: top, ofWhole: true},
+	{name: "set image: rolling update to version 2", do: update, ofWhole: true},
 	{name: "delete the pod: its data is still there", do: deletePod, ofClaims: true},
 	{name: "delete the claims: their space is given back", do: deleteClaims, ofClaims: true},
 	{name: "delete the namespace (the controller-manager looks at it 5 s later)", do: deleteRest},
@@ -100,6 +105,7 @@ func (d *Demo) Run(ctx context.Context) error {
 		nodes:     d.Nodes,
 		claims:    !d.NoClaims,
 		noWait:    d.NoWait,
+		brief:     d.Brief,
 		class:     d.Class,
 		work:      work,
 	}
@@ -110,7 +116,7 @@ func (d *Demo) Run(ctx context.Context) error {
 	}
 
 	for i, step := range steps {
-		if step.ofClaims && !s.claims {
+		if step.ofClaims && !s.claims || step.ofWhole && s.brief {
 			continue
 		}
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -16,6 +18,10 @@ import (
 
 // poolSize is the share of each node of the disk that the nodes share.
 const poolSize = "10Gi"
+
+// prove is how long a part's process has to run before the next part is put into a node: a demo is shown
+// meanwhile.
+const prove = "20s"
 
 // step of the course: a part, and how far the demo works when the part is in its seat.
 type step struct {
@@ -62,7 +68,12 @@ func (o Course) all() []step {
 	}
 
 	worker, plane := c.name().worker(), c.name().controlPlane()
-	runtime := part.CRI{Cluster: c, Files: files, Node: worker}
+	runtime := part.CRI{
+		Cluster: c,
+		Files:   files,
+		Node:    worker,
+		Prove:   prove,
+	}
 	agent := part.Agent(runtime)
 	onPlane := agent
 	onPlane.Node = plane
@@ -92,7 +103,7 @@ func (o Course) Install(ctx context.Context) error {
 			continue
 		}
 		if !o.Once || i == len(parts)-1 {
-			if err := o.show(ctx, s.works); err != nil {
+			if err := o.show(ctx, s.works, i < len(parts)-1); err != nil {
 				return fmt.Errorf("with %s: %w", s.part, err)
 			}
 		}
@@ -145,7 +156,7 @@ func (o Course) Remove(ctx context.Context) error {
 		if i > 0 {
 			left = steps[i-1].works
 		}
-		if err := o.show(ctx, left); err != nil {
+		if err := o.show(ctx, left, i > max(o.Parts, 1)); err != nil {
 			return fmt.Errorf("without %s: %w", steps[i].part, err)
 		}
 
@@ -190,17 +201,24 @@ func (o Course) removed(ctx context.Context, steps []step) error {
 	return nil
 }
 
-// show runs the demo, and beside it checks what that does not show. What the cluster deletes afterwards is
-// not waited for until clean.
-func (o Course) show(ctx context.Context, how works) error {
+// show runs the demo, or a brief one, and beside it checks what that does not show. What the cluster deletes
+// afterwards is not waited for until clean.
+func (o Course) show(ctx context.Context, how works, brief bool) error {
 	if how == nothing {
 		return nil
 	}
 
+	log, err := os.OpenFile(o.Cluster.path(demoLog), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+
 	began := time.Now()
 	group, ctx := errgroup.WithContext(ctx)
 	d := o.demo()
-	d.NoClaims = how < volumes
+	d.Out = io.MultiWriter(d.Out, log)
+	d.NoClaims, d.Brief = how < volumes, brief
 	group.Go(func() error { return d.Run(ctx) })
 	group.Go(func() error { return o.checks(how).Run(ctx) })
 	if err := group.Wait(); err != nil {
@@ -214,6 +232,9 @@ func (o Course) show(ctx context.Context, how works) error {
 	o.Cluster.Say("the demo, %s work (%.0f s)", what, time.Since(began).Seconds())
 	return nil
 }
+
+// demoLog is the file with all that the demos have shown.
+const demoLog = "demo.log"
 
 func (o Course) demo() demo.Demo {
 	return demo.Demo{
@@ -249,7 +270,7 @@ func (o Course) Restart(ctx context.Context) error {
 	if record.Parts > 0 {
 		how = o.all()[record.Parts-1].works
 	}
-	return errors.Join(o.show(ctx, how), o.clean(ctx))
+	return errors.Join(o.show(ctx, how, false), o.clean(ctx))
 }
 
 // clean returns when nothing is left of demo and checks.

@@ -11,6 +11,9 @@ type Agent struct {
 	Cluster Cluster
 	Files   Files
 	Node    string
+
+	// Prove is how long its process has to run before it is there for good; "": as deploy has it.
+	Prove string
 }
 
 func (p Agent) String() string { return "trivet-node on " + p.Node }
@@ -21,6 +24,7 @@ func (p Agent) installer() installer {
 		files:   p.Files,
 		node:    p.Node,
 		name:    "node",
+		prove:   p.Prove,
 	}
 }
 

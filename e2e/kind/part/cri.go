@@ -11,6 +11,9 @@ type CRI struct {
 	Cluster Cluster
 	Files   Files
 	Node    string
+
+	// Prove is how long its process has to run before it is there for good; "": as deploy has it.
+	Prove string
 }
 
 func (p CRI) String() string { return "trivet-cri on " + p.Node }
@@ -21,6 +24,7 @@ func (p CRI) installer() installer {
 		files:   p.Files,
 		node:    p.Node,
 		name:    "cri",
+		prove:   p.Prove,
 	}
 }
 

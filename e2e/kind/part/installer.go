@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -18,6 +19,9 @@ type installer struct {
 
 	// name is the part's directory.
 	name string
+
+	// prove is how long a process has to run before the part is there for good; "": as the part has it.
+	prove string
 }
 
 func (i installer) String() string { return "installer of " + i.name + " on " + i.node }
@@ -78,11 +82,27 @@ func (i installer) isThere(ctx context.Context) (string, error) {
 	return said, err
 }
 
-// apply applies the directory.
+// apply applies the directory, with the flag where it has one.
 func (i installer) apply(ctx context.Context) error {
-	_, err := i.cluster.Kubectl(ctx, "", "apply", "-k", filepath.Join(i.files.Deploy, i.name))
+	dir := filepath.Join(i.files.Deploy, i.name)
+	if i.prove == "" {
+		_, err := i.cluster.Kubectl(ctx, "", "apply", "-k", dir)
+		return err
+	}
+
+	text, err := i.cluster.Kubectl(ctx, "", "kustomize", dir)
+	if err != nil {
+		return err
+	}
+	if !partFlag.MatchString(text) {
+		return fmt.Errorf("%s: no line has --part", dir)
+	}
+	text = partFlag.ReplaceAllString(text, "$0\n$1- --prove="+i.prove)
+	_, err = i.cluster.Kubectl(ctx, text, "apply", "-f", "-")
 	return err
 }
+
+var partFlag = regexp.MustCompile(`(?m)^( *)- --part=.*$`)
 
 // state is what the node's annotations say.
 type state struct {

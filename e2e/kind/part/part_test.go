@@ -243,3 +243,22 @@ func TestNodeIsRestartedWhenItsPodsAre(t *testing.T) {
 		}
 	}
 }
+
+func TestProofOfAPartMayBeShorter(t *testing.T) {
+	c := &cluster{answers: map[string]string{"kustomize": "      - --part=cri\n      env:\n"}}
+	i := installer{
+		cluster: c,
+		files:   files,
+		name:    "cri",
+		prove:   "20s",
+	}
+	if err := i.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.index(t, "apply -f -      - --part=cri\n      - --prove=20s\n      env:\n")
+
+	c.answers["kustomize"] = "a DaemonSet without it"
+	if err := i.apply(t.Context()); err == nil {
+		t.Error("no error")
+	}
+}

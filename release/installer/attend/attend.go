@@ -62,8 +62,9 @@ type Config struct {
 	DrainLimit time.Duration
 	Pause      time.Duration
 
-	// Trial is how long the node may take to be Ready.
+	// Trial is how long the node may take to be Ready, Prove how long one process has to live on then.
 	Trial time.Duration
+	Prove time.Duration
 
 	Log *slog.Logger
 }

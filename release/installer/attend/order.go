@@ -188,6 +188,7 @@ func (a *Attendant) give(v view, pods []*corev1.Pod) error {
 		To:      v.wanted,
 		Version: a.cfg.Version,
 		Trial:   a.cfg.Trial,
+		Prove:   a.cfg.Prove,
 		Images:  images,
 		Pods:    residents(pods),
 	})

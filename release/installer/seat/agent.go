@@ -145,6 +145,9 @@ func (a Agent) restart(ctx context.Context, to swap.State) (o swap.Outage, err e
 		return o, nil
 	}
 
+	if err := a.lateInSecond(ctx); err != nil {
+		return o, err
+	}
 	return a.restartAgent(ctx, kubeletUnit, func(context.Context) error { return nil })
 }
 

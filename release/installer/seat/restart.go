@@ -14,15 +14,7 @@ func (h Host) restartAgent(
 	unit string,
 	between func(context.Context) error,
 ) (o swap.Outage, err error) {
-	second := h.second
-	if second == 0 {
-		second = time.Second
-	}
-
-	// Late in a second, so that the next one is near. Until then the agent runs.
-	if err := sleepUntil(ctx, time.Now().Truncate(second).Add(second*3/4)); err != nil {
-		return o, err
-	}
+	second := h.statusSecond()
 	o.Stopped = time.Now()
 	if err := h.Units.Stop(ctx, unit); err != nil {
 		return o, err
@@ -38,6 +30,21 @@ func (h Host) restartAgent(
 	}
 	o.Started = time.Now()
 	return o, h.Units.StartSoon(ctx, unit)
+}
+
+// statusSecond is what the times in the status of a node are whole ones of.
+func (h Host) statusSecond() time.Duration {
+	if h.second > 0 {
+		return h.second
+	}
+	return time.Second
+}
+
+// lateInSecond waits until the next second is near: what takes no time is done then, so that the agent is
+// away for a part of a second only.
+func (h Host) lateInSecond(ctx context.Context) error {
+	second := h.statusSecond()
+	return sleepUntil(ctx, time.Now().Truncate(second).Add(second*3/4))
 }
 
 // sleepUntil returns at once when the time is over.

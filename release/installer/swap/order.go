@@ -47,11 +47,26 @@ type Order struct {
 	// Trial is how long the node may take from when it was switched until it is confirmed that it works.
 	Trial time.Duration `json:"trial"`
 
+	// Prove is how long one process has to have run then; zero: usualProof.
+	Prove time.Duration `json:"prove,omitempty"`
+
 	// Images are those of the node's pods, which the next runtime should have, too.
 	Images []string `json:"images,omitempty"`
 
 	// Pods are the UIDs of those that stay on the node and were Ready.
 	Pods []string `json:"pods,omitempty"`
+}
+
+// usualProof is what an order has that says nothing of it.
+const usualProof = 45 * time.Second
+
+// proof is how long one process has to have run before the order is settled: one that ends and is started
+// again may look well at a glance.
+func (o Order) proof() time.Duration {
+	if o.Prove > 0 {
+		return o.Prove
+	}
+	return usualProof
 }
 
 // Phase is how far an order is.

@@ -15,15 +15,11 @@ const (
 	confirmPoll = 100 * time.Millisecond
 	processPoll = time.Second
 
-	// proof is how long one process has to have run before an order is settled: one that ends and is started
-	// again may look well at a glance.
-	proof = 45 * time.Second
-
 	// While the node is in use, maxEnds processes may end, none may run for downLimit, and all of that takes
-	// proveLimit at most.
+	// proveLimit longer than the proof at most.
 	maxEnds    = 3
 	downLimit  = 30 * time.Second
-	proveLimit = 2 * time.Minute
+	proveLimit = 75 * time.Second
 
 	// retreatLimit is how long the pods that have come to the node meanwhile may take to go elsewhere.
 	retreatLimit = 30 * time.Second
@@ -58,14 +54,14 @@ func judge(r Record, s sight, now time.Time) (Phase, error) {
 	case r.Phase != Proving:
 		return r.Phase, nil
 
-	case s.runs() && unchanged >= proof:
+	case s.runs() && unchanged >= r.Order.proof():
 		return Settling, nil
 	case s.ends >= maxEnds:
 		return Retreating, fmt.Errorf("its process ended %d times while the node was in use", s.ends)
 	case !s.runs() && unchanged >= downLimit:
 		return Retreating, fmt.Errorf("no process has run for %s: %w", downLimit, s.last())
 	case late:
-		return Retreating, fmt.Errorf("no process has run for %s: %w", proof, s.last())
+		return Retreating, fmt.Errorf("no process has run for %s: %w", r.Order.proof(), s.last())
 	}
 	return r.Phase, nil
 }
@@ -139,7 +135,7 @@ func (m Machine) prove(r Record) (Record, error) {
 		return m.fail(r, Retreating, fmt.Errorf("it ended %d times while the node was on trial", maxAttempts))
 	}
 	r.Phase = Proving
-	r.Deadline = time.Now().Add(proveLimit)
+	r.Deadline = time.Now().Add(r.Order.proof() + proveLimit)
 	return m.keep(r)
 }
 

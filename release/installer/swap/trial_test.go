@@ -31,8 +31,8 @@ func TestJudgements(t *testing.T) {
 		"no word":     {Trying, over, sight{process: 1, since: now, doubt: "no pod"}, Reverting, "no pod"},
 		"no process":  {Trying, over, sight{confirmed: true, err: down}, Reverting, "is down"},
 		"lives":       {Proving, soon, sight{process: 1, since: ago(time.Second)}, Proving, ""},
-		"lives on":    {Proving, over, sight{process: 1, since: ago(proof)}, Settling, ""},
-		"is not seen": {Proving, soon, sight{since: ago(proof), err: down}, Retreating, "is down"},
+		"lives on":    {Proving, over, sight{process: 1, since: ago(usualProof)}, Settling, ""},
+		"is not seen": {Proving, soon, sight{since: ago(usualProof), err: down}, Retreating, "is down"},
 		"ended twice": {Proving, soon, sight{process: 3, since: now, ends: 2}, Proving, ""},
 		"ends":        {Proving, soon, sight{process: 4, since: now, ends: 3}, Retreating, "ended 3 times"},
 		"is down":     {Proving, soon, sight{since: ago(time.Second)}, Proving, ""},
@@ -151,7 +151,7 @@ func TestTrialGoesOnAfterACut(t *testing.T) {
 				}
 
 				for range cuts - 1 {
-					ctx, cut := context.WithTimeout(t.Context(), proof/2)
+					ctx, cut := context.WithTimeout(t.Context(), usualProof/2)
 					if err := machine(t, folder, s).Run(ctx); err == nil {
 						t.Error("it was not cut off")
 					}
