@@ -146,7 +146,7 @@ var adrParts = []struct {
 	{"trivet-node", []string{"04", "086", "088"}},
 	{"The test cluster", []string{"05"}},
 	{"Conformance", []string{"06"}},
-	{"Delivery, kind and kubeadm", []string{"07"}},
+	{"Delivery, kind and kubeadm", []string{"07", "093"}},
 }
 
 func TestIndexOfDecisionsIsComplete(t *testing.T) {

@@ -25,6 +25,13 @@ type Demo struct {
 	// Class is the storage class of the claims; empty: that of the manifest.
 	Class string
 
+	// NoWait leaves the namespace to the cluster, which takes some seconds to delete it: the next run waits
+	// for that, or Clean. Pods and volumes are gone when Run returns.
+	NoWait bool
+
+	// Brief begins with all replicas, and leaves out how they are scaled and updated.
+	Brief bool
+
 	// NoClaims shows a cluster without a provisioner: the data is in an emptyDir, and what is about claims is
 	// left out.
 	NoClaims bool
@@ -36,6 +43,8 @@ type stage struct {
 	manifests string
 	nodes     int
 	claims    bool
+	noWait    bool
+	brief     bool
 	class     string
 	work      string // scratch directory
 }
@@ -46,8 +55,8 @@ type step struct {
 	name string
 	do   func(context.Context, *stage) error
 
-	// ofClaims says that without claims there is nothing to show.
-	ofClaims bool
+	// ofClaims says that without claims there is nothing to show, ofWhole that a brief demo leaves it out.
+	ofClaims, ofWhole bool
 }
 
 var steps = []step{
@@ -60,14 +69,25 @@ var steps = []step{
 	{name: "exec -it", do: execOnTerminal},
 	{name: "port-forward", do: forwardPort},
 	{name: "cp to and from the pod", do: copyFiles},
-	{name: "scale 1 -> 3", do: scaleUp},
+	{name: "scale 1 -> 3", do: scaleUp, ofWhole: true},
+	{name: "see on which nodes the replicas are", do: checkSpread},
 	{name: "reach every replica by its own name", do: reachReplicas},
-	{name: "scale 3 -> 1", do: scaleDown},
-	{name: "top nodes and pods (by metrics-server, where it is installed)", do: top},
-	{name: "set image: rolling update to version 2", do: update},
+	{name: "scale 3 -> 1", do: scaleDown, ofWhole: true},
+	{name: "top nodes and pods (by metrics-server, where it is installed)", do: top, ofWhole: true},
+	{name: "set image: rolling update to version 2", do: update, ofWhole: true},
 	{name: "delete the pod: its data is still there", do: deletePod, ofClaims: true},
 	{name: "delete the claims: their space is given back", do: deleteClaims, ofClaims: true},
 	{name: "delete the namespace (the controller-manager looks at it 5 s later)", do: deleteRest},
+}
+
+func (d *Demo) kubectl() kubectl {
+	return kubectl{program: d.Kubectl, kubeconfig: d.Kubeconfig, out: d.Out}
+}
+
+// Clean removes what an earlier run has left, and returns when it is gone.
+func (d *Demo) Clean(ctx context.Context) error {
+	_, err := d.kubectl().run(ctx, "delete", "namespace", namespace, "--ignore-not-found", "--timeout=120s")
+	return err
 }
 
 // Run does all steps and prints each with its time. It starts by removing what an earlier run has left, and
@@ -80,22 +100,23 @@ func (d *Demo) Run(ctx context.Context) error {
 	defer os.RemoveAll(work)
 
 	s := &stage{
-		kubectl:   kubectl{program: d.Kubectl, kubeconfig: d.Kubeconfig, out: d.Out},
+		kubectl:   d.kubectl(),
 		manifests: d.Manifests,
 		nodes:     d.Nodes,
 		claims:    !d.NoClaims,
+		noWait:    d.NoWait,
+		brief:     d.Brief,
 		class:     d.Class,
 		work:      work,
 	}
 
 	start := time.Now()
-	_, err = s.run(ctx, "delete", "namespace", namespace, "--ignore-not-found", "--timeout=120s")
-	if err != nil {
+	if err := d.Clean(ctx); err != nil {
 		return err
 	}
 
 	for i, step := range steps {
-		if step.ofClaims && !s.claims {
+		if step.ofClaims && !s.claims || step.ofWhole && s.brief {
 			continue
 		}
 

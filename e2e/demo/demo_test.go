@@ -141,3 +141,36 @@ func TestStepIsNamedWhenItFails(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+func TestReplicasWithVolumesElsewhereAreNamed(t *testing.T) {
+	const cluster = `case "$*" in
+		*pods*) echo kv-0=n1; echo kv-1=n2 ;;
+		*persistentvolumeclaims*) echo data-kv-0=pv-0; echo data-kv-1=pv-1 ;;
+		*) echo 'pv-0={"values":["n1"]}'; echo "pv-1={\"values\":[\"$NODE\"]}" ;;
+	esac`
+	for node, want := range map[string]string{"n2": "", "n3": "volume pv-1 of kv-1"} {
+		t.Setenv("NODE", node)
+		s, _ := fakeKubectl(t, cluster)
+		s.nodes, s.claims = 2, true
+		err := checkSpread(t.Context(), s)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("volume on %s: %v", node, err)
+		}
+	}
+}
+
+func TestBriefDemoHasAllReplicasAtOnce(t *testing.T) {
+	s, calls := fakeKubectl(t, "exit 0")
+	s.manifests, s.work, s.brief, s.claims = "../../deploy/demo", t.TempDir(), true, true
+	if err := apply(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+
+	app, err := os.ReadFile(filepath.Join(s.work, "app.yaml"))
+	if err != nil || !strings.Contains(string(app), "  replicas: 3\n") {
+		t.Errorf("%v, the application:\n%s", err, app)
+	}
+	if got := calls(); !strings.Contains(got, "apply -f "+s.work) {
+		t.Errorf("calls:\n%s", got)
+	}
+}

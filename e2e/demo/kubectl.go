@@ -59,6 +59,17 @@ func (k kubectl) column(ctx context.Context, path string, args ...string) ([]str
 	return strings.Fields(out), err
 }
 
+// table reads a JSON path of each object of a list, by the names of the objects. args choose the list.
+func (k kubectl) table(ctx context.Context, path string, args ...string) (map[string]string, error) {
+	lines, err := k.column(ctx, ".metadata.name}={"+path, args...)
+	values := map[string]string{}
+	for _, line := range lines {
+		name, value, _ := strings.Cut(line, "=")
+		values[name] = value
+	}
+	return values, err
+}
+
 // show prints a command's output, indented.
 func (k kubectl) show(ctx context.Context, args ...string) (string, error) {
 	out, err := k.run(ctx, args...)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -15,43 +17,35 @@ func scaleUp(ctx context.Context, s *stage) error {
 	if err := awaitReady(ctx, s); err != nil {
 		return err
 	}
-	if _, err := s.show(ctx, "get", "pods", "-l", "app=kv", "-o", "wide"); err != nil {
-		return err
-	}
-	return checkSpread(ctx, s)
+	_, err := s.show(ctx, "get", "pods", "-l", "app=kv", "-o", "wide")
+	return err
 }
 
 // checkSpread checks that the replicas are on different nodes, and each volume on the node of its pod.
 func checkSpread(ctx context.Context, s *stage) error {
-	nodes, err := s.column(ctx, ".spec.nodeName", "pods", "-l", "app=kv")
+	nodes, err := s.table(ctx, ".spec.nodeName", "pods", "-l", "app=kv")
 	if err != nil {
 		return err
 	}
-	if err := spread(nodes, s.nodes); err != nil || !s.claims {
+	if err := spread(slices.Collect(maps.Values(nodes)), s.nodes); err != nil || !s.claims {
 		return err
 	}
 
-	for i := range 3 {
-		pod := fmt.Sprintf("kv-%d", i)
-		node, err := s.field(ctx, "pod/"+pod, ".spec.nodeName")
-		if err != nil {
-			return err
-		}
+	volumes, err := s.table(ctx, ".spec.volumeName", "persistentvolumeclaims")
+	if err != nil {
+		return err
+	}
+	affinities, err := s.table(ctx, ".spec.nodeAffinity", "persistentvolumes")
+	if err != nil {
+		return err
+	}
 
-		volume, err := s.field(ctx, "persistentvolumeclaim/data-"+pod, ".spec.volumeName")
-		if err != nil {
-			return err
-		}
-
-		affinity, err := s.field(ctx, "persistentvolume/"+volume, ".spec.nodeAffinity")
-		if err != nil {
-			return err
-		}
-		if err := contains(affinity, `"`+node+`"`); err != nil {
+	for pod, node := range nodes {
+		volume := volumes["data-"+pod]
+		if err := contains(affinities[volume], `"`+node+`"`); err != nil {
 			return fmt.Errorf("volume %s of %s: %w", volume, pod, err)
 		}
 	}
-
 	return nil
 }
 
@@ -200,7 +194,15 @@ func deleteClaims(ctx context.Context, s *stage) error {
 }
 
 func deleteRest(ctx context.Context, s *stage) error {
+	if s.noWait && !s.claims {
+		// With claims, the pods have gone with them.
+		_, err := s.run(ctx, "delete", "statefulsets,jobs,pods", "--all", "--timeout=60s")
+		if err != nil {
+			return err
+		}
+	}
+
 	_, err := s.run(ctx, "delete", "-f", s.manifest("app.yaml"), "-f", s.manifest("job.yaml"),
-		"--ignore-not-found", "--timeout=120s")
+		"--ignore-not-found", "--timeout=120s", fmt.Sprintf("--wait=%t", !s.noWait))
 	return err
 }

@@ -18,7 +18,7 @@ import (
 
 func apply(ctx context.Context, s *stage) error {
 	file := s.manifest("app.yaml")
-	if s.claims && (s.class == "" || s.class == manifestClass) {
+	if s.claims && !s.brief && (s.class == "" || s.class == manifestClass) {
 		_, err := s.show(ctx, "apply", "-f", file)
 		return err
 	}
@@ -28,9 +28,15 @@ func apply(ctx context.Context, s *stage) error {
 		return err
 	}
 
-	app := withClass(string(data), s.class)
-	if !s.claims {
-		app = withoutClaims(string(data))
+	app := string(data)
+	switch {
+	case !s.claims:
+		app = withoutClaims(app)
+	case s.class != "":
+		app = withClass(app, s.class)
+	}
+	if s.brief {
+		app = strings.Replace(app, "\n  replicas: 1\n", "\n  replicas: 3\n", 1)
 	}
 
 	file = filepath.Join(s.work, "app.yaml")

@@ -38,6 +38,9 @@ var sets = []imageSet{
 	{name: "kubeadm", images: kubeadmImages},
 	{name: "trivet", images: trivetImages},
 
+	// The snapshot controller, which is in storage, too (e2e/kind).
+	{name: "snapshots", images: []image{sidecar("snapshot-controller", "v8.6.0")}},
+
 	// Installers whose programs do not work (e2e/kind).
 	{name: "broken", images: brokenImages},
 

@@ -2,8 +2,15 @@ package kind
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/trivet-node/trivet/e2e/demo"
 	"github.com/trivet-node/trivet/e2e/kind/part"
@@ -11,6 +18,10 @@ import (
 
 // poolSize is the share of each node of the disk that the nodes share.
 const poolSize = "10Gi"
+
+// prove is how long a part's process has to run before the next part is put into a node: a demo is shown
+// meanwhile.
+const prove = "20s"
 
 // step of the course: a part, and how far the demo works when the part is in its seat.
 type step struct {
@@ -42,9 +53,15 @@ type Course struct {
 func (o Course) all() []step {
 	c := o.Cluster
 	files := part.Files{Deploy: filepath.Join(c.Source, "deploy")}
+	csi := part.CSI{
+		Cluster:       c,
+		Files:         files,
+		PoolSize:      poolSize,
+		SnapshotKinds: filepath.Join(c.Bin, "snapshot-kinds.yaml"),
+	}
 	steps := []step{
 		{part.CNI{Cluster: c, Files: files}, pods},
-		{part.CSI{Cluster: c, Files: files, PoolSize: poolSize}, volumes},
+		{csi, volumes},
 	}
 	if c.Trivet {
 		return steps
@@ -55,7 +72,7 @@ func (o Course) all() []step {
 		Cluster: c,
 		Files:   files,
 		Node:    worker,
-		Say:     c.Say,
+		Prove:   prove,
 	}
 	agent := part.Agent(runtime)
 	onPlane := agent
@@ -67,7 +84,7 @@ func (o Course) all() []step {
 func (o Course) All() int { return len(o.all()) }
 
 // Install puts each part into its seat and shows the demo after each, unless that was done by a call that was
-// cut off.
+// cut off. What an installer may take back is on trial meanwhile.
 func (o Course) Install(ctx context.Context) error {
 	record, err := ReadRecord(o.Cluster.Dir)
 	if err != nil {
@@ -86,7 +103,7 @@ func (o Course) Install(ctx context.Context) error {
 			continue
 		}
 		if !o.Once || i == len(parts)-1 {
-			if err := o.show(ctx, s.works); err != nil {
+			if err := o.show(ctx, s.works, i < len(parts)-1); err != nil {
 				return fmt.Errorf("with %s: %w", s.part, err)
 			}
 		}
@@ -96,7 +113,26 @@ func (o Course) Install(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+
+	for _, s := range parts {
+		if err := o.installed(ctx, s.part); err != nil {
+			return err
+		}
+	}
+	return o.clean(ctx)
+}
+
+// installed returns when a part is there for good.
+func (o Course) installed(ctx context.Context, p part.Part) error {
+	tried, is := p.(part.Tried)
+	if !is {
+		return nil
+	}
+	said, err := tried.Installed(ctx)
+	if err == nil {
+		o.Cluster.Say("%s: %s", p, said)
+	}
+	return err
 }
 
 // Remove takes the parts away in reverse, and shows the demo after each as far as it works without.
@@ -108,12 +144,9 @@ func (o Course) Remove(ctx context.Context) error {
 
 	steps := o.all()
 	for i := len(steps) - 1; i >= o.Parts; i-- {
-		o.Cluster.Say("removing %s", steps[i].part)
-		if err := steps[i].part.Remove(ctx); err != nil {
-			return fmt.Errorf("remove %s: %w", steps[i].part, err)
+		if err := o.leave(ctx, steps, i); err != nil {
+			return err
 		}
-
-		o.Cluster.Say("%s is removed", steps[i].part)
 		if i >= record.Parts {
 			// It has never been there, or only in part.
 			continue
@@ -123,7 +156,7 @@ func (o Course) Remove(ctx context.Context) error {
 		if i > 0 {
 			left = steps[i-1].works
 		}
-		if err := o.show(ctx, left); err != nil {
+		if err := o.show(ctx, left, i > max(o.Parts, 1)); err != nil {
 			return fmt.Errorf("without %s: %w", steps[i].part, err)
 		}
 
@@ -132,34 +165,118 @@ func (o Course) Remove(ctx context.Context) error {
 			return err
 		}
 	}
+
+	if err := o.removed(ctx, steps[min(o.Parts, len(steps)):]); err != nil {
+		return err
+	}
+	return o.clean(ctx)
+}
+
+// leave takes a part away. What an installer may bring back is on trial until the last such part is.
+func (o Course) leave(ctx context.Context, steps []step, i int) error {
+	p := steps[i].part
+	if _, tried := p.(part.Tried); !tried {
+		if err := o.removed(ctx, steps[i+1:]); err != nil {
+			return err
+		}
+	}
+
+	o.Cluster.Say("removing %s", p)
+	if err := p.Remove(ctx); err != nil {
+		return fmt.Errorf("remove %s: %w", p, err)
+	}
+	o.Cluster.Say("%s is removed", p)
 	return nil
 }
 
-// show runs the demo, and checks what that does not show.
-func (o Course) show(ctx context.Context, how works) error {
+// removed returns when there is nothing of the parts any more that an installer may bring back.
+func (o Course) removed(ctx context.Context, steps []step) error {
+	for _, s := range slices.Backward(steps) {
+		if tried, is := s.part.(part.Tried); is {
+			if err := tried.Removed(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// show runs the demo, or a brief one, and beside it checks what that does not show. What the cluster deletes
+// afterwards is not waited for until clean.
+func (o Course) show(ctx context.Context, how works, brief bool) error {
 	if how == nothing {
 		return nil
 	}
 
-	d := demo.Demo{
+	log, err := os.OpenFile(o.Cluster.path(demoLog), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+
+	began := time.Now()
+	group, ctx := errgroup.WithContext(ctx)
+	d := o.demo()
+	d.Out = io.MultiWriter(d.Out, log)
+	d.NoClaims, d.Brief = how < volumes, brief
+	group.Go(func() error { return d.Run(ctx) })
+	group.Go(func() error { return o.checks(how).Run(ctx) })
+	if err := group.Wait(); err != nil {
+		return err
+	}
+
+	what := "ports of hosts, limits, growth and snapshots"
+	if how < volumes {
+		what = "ports of hosts and limits"
+	}
+	o.Cluster.Say("the demo, %s work (%.0f s)", what, time.Since(began).Seconds())
+	return nil
+}
+
+// demoLog is the file with all that the demos have shown.
+const demoLog = "demo.log"
+
+func (o Course) demo() demo.Demo {
+	return demo.Demo{
 		Kubectl:    o.Cluster.lookPath("kubectl"),
 		Kubeconfig: o.Cluster.Kubeconfig(),
 		Manifests:  filepath.Join(o.Cluster.Source, "deploy/demo"),
 		Out:        o.Cluster.sampled(),
 		Nodes:      2,
-		NoClaims:   how < volumes,
+		NoWait:     true,
 	}
-	if err := d.Run(ctx); err != nil {
+}
+
+// Restart restarts a node, as a host that is rebooted does, and shows the demo afterwards.
+func (o Course) Restart(ctx context.Context) error {
+	c := o.Cluster
+	node := c.name().worker()
+	record, err := ReadRecord(c.Dir)
+	if err != nil {
 		return err
 	}
 
-	o.Cluster.Say("the demo works")
-	if err := o.checks(how).Run(ctx); err != nil {
+	c.Say("restarting %s", node)
+	began := time.Now()
+	if _, err := c.Output(ctx, "", "docker", "restart", node); err != nil {
 		return err
 	}
+	if err := part.Restarted(ctx, c, node, began); err != nil {
+		return err
+	}
+	c.Say("all pods of %s are Ready again, after %.0f s", node, time.Since(began).Seconds())
 
-	o.Cluster.Say("ports of hosts, limits and growth work")
-	return nil
+	how := nothing
+	if record.Parts > 0 {
+		how = o.all()[record.Parts-1].works
+	}
+	return errors.Join(o.show(ctx, how, false), o.clean(ctx))
+}
+
+// clean returns when nothing is left of demo and checks.
+func (o Course) clean(ctx context.Context) error {
+	d := o.demo()
+	return errors.Join(d.Clean(ctx), o.checks(nothing).Clean(ctx))
 }
 
 // TryBroken puts parts that do not work on the worker, which is to be as before each time.

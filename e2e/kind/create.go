@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/trivet-node/trivet/e2e/kind/nodeimage"
 	"github.com/trivet-node/trivet/e2e/kind/smoke"
 )
@@ -31,11 +33,8 @@ func (c *Cluster) Create(ctx context.Context) error {
 		return err
 	}
 
-	image, err := c.image(ctx)
+	image, err := prepare(ctx, c)
 	if err != nil {
-		return err
-	}
-	if err := (registry{c}).start(ctx); err != nil {
 		return err
 	}
 
@@ -66,6 +65,18 @@ func (c *Cluster) Create(ctx context.Context) error {
 	c.Say("the cluster is created")
 	record.Complete = true
 	return c.write(record)
+}
+
+// prepare makes the nodes' image, and has the registry run beside it.
+func prepare(ctx context.Context, c *Cluster) (image string, err error) {
+	var group errgroup.Group
+	group.Go(func() (err error) {
+		image, err = c.image(ctx)
+		return err
+	})
+	group.Go(func() error { return registry{c}.start(ctx) })
+	err = group.Wait()
+	return image, err
 }
 
 // there reports whether kind knows the cluster.

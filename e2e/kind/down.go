@@ -16,7 +16,7 @@ import (
 // removable is what goes with the cluster. Docker's programs, the root file system of the nodes, and what was
 // downloaded stay.
 var removable = []string{
-	"kubeconfig", "kubectl-cache", "kind.yaml", "certs.d", sharedDir, "smoke", "node", "trivet",
+	"kubeconfig", "kubectl-cache", "kind.yaml", "certs.d", sharedDir, "smoke", "node", "trivet", demoLog,
 }
 
 // leakLimit is how long the kernel may take to take apart what processes leave.

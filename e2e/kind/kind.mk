@@ -10,7 +10,8 @@ KIND_PARTS ?=
 DEBIAN_MIRROR ?=
 
 kubeadm_images := $(call images,kubeadm)
-kind_references := $(ref)/kind $(ref)/controlplane
+snapshot_images := $(call images,snapshots)
+kind_references := $(ref)/kind $(ref)/controlplane $(ref)/snapshot-controller $(snapshot_images)
 
 # Nodes that are made here need more, and those with trivet from the start no containerd.
 kind_node_references := $(kind_references) $(ref)/kubeadm $(ref)/kubelet $(kubeadm_images)
@@ -22,6 +23,7 @@ kind_sources := $(shell find e2e/demo e2e/kind e2e/leaks e2e/loopdev e2e/machine
 KIND = bin/trivet-kind
 
 $(kubeadm_images): $(ref)/controlplane
+$(snapshot_images): e2e/peers/sidecars/go.mod
 
 bin/trivet-kind: $(kind_sources) go.mod
 	@e2e/progress.sh trivet-kind -ldflags '$(LDFLAGS)' -o bin/ -- ./e2e/cmd/trivet-kind

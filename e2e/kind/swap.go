@@ -45,14 +45,19 @@ func (o Course) Swap(ctx context.Context) error {
 		if err := o.checks(volumes).Run(ctx); err != nil {
 			return fmt.Errorf("with %s on %s: %w", turn.name, agent.Node, err)
 		}
-		o.Cluster.Say("ports of hosts, limits and growth work")
+		o.Cluster.Say("ports of hosts, limits, growth and snapshots work")
 	}
-	return nil
+	return o.clean(ctx)
 }
 
 // checks are those of what the demo does not show.
 func (o Course) checks(how works) check.Checks {
-	return check.Checks{Cluster: o.Cluster, Nodes: o.Cluster.name().nodes(), Claims: how == volumes}
+	return check.Checks{
+		Cluster:   o.Cluster,
+		Nodes:     o.Cluster.name().nodes(),
+		Claims:    how == volumes,
+		Snapshots: how == volumes,
+	}
 }
 
 // Smoke tries what users of kind do with a cluster whose nodes have trivet in all seats. The table is

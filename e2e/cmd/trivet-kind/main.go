@@ -26,6 +26,7 @@ const about = `trivet-kind brings up a kind cluster of two nodes and puts trivet
   up                  the cluster, without a network add-on
   install             put the parts of trivet into it one after the other, and show the demo with each
   remove              take them away again in reverse
+  restart             restart the worker, and show the demo afterwards
   broken              put parts that do not work on the worker, which takes them back (with install --parts=2)
   swap                exchange trivet-node for kubelet on the control plane, and back
   smoke               try what users of kind do with a cluster, and print a table
@@ -80,6 +81,8 @@ func run(ctx context.Context, env *program.Env) error {
 	case "remove":
 		course.Parts = max(0, s.parts)
 		return course.Remove(ctx)
+	case "restart":
+		return course.Restart(ctx)
 	case "broken":
 		return course.TryBroken(ctx)
 	case "swap":
@@ -163,7 +166,9 @@ func configure(env *program.Env, verb string) (*session, error) {
 	return s, program.RequireRoot()
 }
 
-var verbs = []string{"up", "install", "remove", "broken", "swap", "smoke", "measure", "run", "down"}
+var verbs = []string{
+	"up", "install", "remove", "restart", "broken", "swap", "smoke", "measure", "run", "down",
+}
 
 // check checks what was asked for.
 func check(c *kind.Cluster, verb, nodes string) error {

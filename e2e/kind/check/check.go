@@ -1,17 +1,15 @@
 // Package check tries on a cluster what the demo does not show: ports of hosts, limits of pods that the
-// kernel enforces, and volumes that grow. It leaves nothing.
+// kernel enforces, volumes that grow, and snapshots. It leaves nothing but a namespace that goes.
 package check
 
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
-	"time"
 
-	"github.com/trivet-node/trivet/internal/retry"
+	"golang.org/x/sync/errgroup"
 )
 
 // Cluster is what the checks need of a cluster.
@@ -30,17 +28,14 @@ type Checks struct {
 	// Nodes are those on which each is made.
 	Nodes []string
 
-	// Claims says whether there is a provisioner.
-	Claims bool
+	// Claims says whether there is a provisioner, Snapshots whether there is a snapshot controller, too.
+	Claims, Snapshots bool
 }
 
 // namespace of all that is made.
 const namespace = "checks"
 
-// patience is how long each may take.
-const patience = 90 * time.Second
-
-// limit is patience for kubectl.
+// limit is how long each may take.
 const limit = "--timeout=90s"
 
 //go:embed ports.yaml
@@ -52,41 +47,76 @@ var limits string
 //go:embed growth.yaml
 var growth string
 
-// Run makes the checks. What an earlier run has left is removed first.
+//go:embed snapshots.yaml
+var snapshots string
+
+// Run makes the checks, all at once: they do not disturb each other. What an earlier run has left is removed
+// first.
 func (c Checks) Run(ctx context.Context) error {
-	if err := c.clean(ctx); err != nil {
+	if err := c.Clean(ctx); err != nil {
 		return err
 	}
 	if _, err := c.Cluster.Kubectl(ctx, "", "create", "namespace", namespace); err != nil {
 		return err
 	}
-
-	// All at once: they do not disturb each other.
 	if _, err := c.kubectl(ctx, c.manifests(), "apply", "-f", "-"); err != nil {
 		return err
 	}
 
-	err := errors.Join(c.ports(ctx), c.limits(ctx))
-	if c.Claims {
-		err = errors.Join(err, c.growth(ctx))
+	var group errgroup.Group
+	for _, check := range c.all() {
+		group.Go(func() error { return check.do(ctx) })
 	}
-	if err != nil {
+	if err := group.Wait(); err != nil {
 		return err
 	}
-	return c.clean(ctx)
+	return c.leave(ctx)
 }
 
-// clean returns when nothing is left, volumes included.
-func (c Checks) clean(ctx context.Context) error {
+// check is one of them, and its manifest, which is applied for every node.
+type check struct {
+	manifest string
+	do       func(context.Context) error
+}
+
+func (c Checks) all() []check {
+	all := []check{{ports, c.ports}, {limits, c.limits}}
+	if c.Claims {
+		all = append(all, check{growth, c.growth})
+	}
+	if c.Claims && c.Snapshots {
+		all = append(all, check{snapshots, c.snapshots})
+	}
+	return all
+}
+
+// Clean returns when nothing is left.
+func (c Checks) Clean(ctx context.Context) error {
+	_, err := c.Cluster.Kubectl(ctx, "", "delete", "namespace", namespace, "--ignore-not-found", limit)
+	return err
+}
+
+// leave returns when pods and volumes are gone. The controller-manager looks at the namespace some seconds
+// later, for which nobody waits.
+func (c Checks) leave(ctx context.Context) error {
 	volumes, err := c.kubectl(ctx, "", "get", "persistentvolumeclaims", "-o",
 		`jsonpath={range .items[*]}persistentvolume/{.spec.volumeName} {end}`)
 	if err != nil {
 		return err
 	}
 
-	_, err = c.Cluster.Kubectl(ctx, "", "delete", "namespace", namespace, "--ignore-not-found", limit)
-	if err != nil || strings.TrimSpace(volumes) == "" {
+	if _, err := c.Cluster.Kubectl(ctx, "", "delete", "namespace", namespace, "--wait=false"); err != nil {
 		return err
+	}
+	kinds := "pods,persistentvolumeclaims"
+	if c.Snapshots {
+		kinds = "volumesnapshots," + kinds
+	}
+	if _, err := c.kubectl(ctx, "", "delete", kinds, "--all", limit); err != nil {
+		return err
+	}
+	if strings.TrimSpace(volumes) == "" {
+		return nil
 	}
 
 	wait := append([]string{"wait", "--for=delete", "--timeout=60s"}, strings.Fields(volumes)...)
@@ -100,15 +130,10 @@ func (c Checks) kubectl(ctx context.Context, stdin string, args ...string) (stri
 
 // manifests are those of all checks for every node, whose name replaces NODE.
 func (c Checks) manifests() string {
-	all := []string{ports, limits}
-	if c.Claims {
-		all = append(all, growth)
-	}
-
 	var text strings.Builder
-	for _, manifest := range all {
+	for _, check := range c.all() {
 		for _, node := range c.Nodes {
-			text.WriteString("---\n" + strings.ReplaceAll(manifest, "NODE", node))
+			text.WriteString("---\n" + strings.ReplaceAll(check.manifest, "NODE", node))
 		}
 	}
 	return text.String()
@@ -144,15 +169,18 @@ func (c Checks) ports(ctx context.Context) error {
 
 // limits runs a pod on each node that takes more memory than the pod as a whole may have.
 func (c Checks) limits(ctx context.Context) error {
+	_, err := c.kubectl(ctx, "", "wait", "--for=jsonpath={.status.phase}=Failed", limit,
+		"pod", "-l", "check=limits")
+	if err != nil {
+		return fmt.Errorf("pods that take more than their limit: %w", err)
+	}
+
 	for _, node := range c.Nodes {
-		err := c.until(ctx, func(ctx context.Context) error {
-			reason, err := c.kubectl(ctx, "", "get", "pod", "limits-"+node, "-o",
-				"jsonpath={.status.phase} {.status.containerStatuses[*].state.terminated.reason}")
-			if err == nil && reason != "Failed OOMKilled" {
-				err = fmt.Errorf("it is %q", reason)
-			}
-			return err
-		})
+		reason, err := c.kubectl(ctx, "", "get", "pod", "limits-"+node, "-o",
+			"jsonpath={.status.containerStatuses[*].state.terminated.reason}")
+		if err == nil && reason != "OOMKilled" {
+			err = fmt.Errorf("it has ended: %q", reason)
+		}
 		if err != nil {
 			return fmt.Errorf("pod on %s that takes more than its limit: %w", node, err)
 		}
@@ -167,35 +195,19 @@ func (c Checks) growth(ctx context.Context) error {
 		return err
 	}
 
+	var claims []string
 	for _, node := range c.Nodes {
-		_, err := c.kubectl(ctx, "", "patch", "persistentvolumeclaim", "growth-"+node, "--patch",
-			`{"spec":{"resources":{"requests":{"storage":"512Mi"}}}}`)
-		if err != nil {
-			return err
-		}
+		claims = append(claims, "persistentvolumeclaim/growth-"+node)
+	}
+	grow := append([]string{"patch", "--patch", `{"spec":{"resources":{"requests":{"storage":"512Mi"}}}}`},
+		claims...)
+	if _, err := c.kubectl(ctx, "", grow...); err != nil {
+		return err
 	}
 
-	for _, node := range c.Nodes {
-		err := c.until(ctx, func(ctx context.Context) error {
-			size, err := c.kubectl(ctx, "", "get", "persistentvolumeclaim", "growth-"+node, "-o",
-				"jsonpath={.status.capacity.storage}")
-			if err == nil && size != "512Mi" {
-				err = fmt.Errorf("it has %s", size)
-			}
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("volume on %s that was made larger: %w", node, err)
-		}
+	wait := append([]string{"wait", "--for=jsonpath={.status.capacity.storage}=512Mi", limit}, claims...)
+	if _, err := c.kubectl(ctx, "", wait...); err != nil {
+		return fmt.Errorf("volumes that were made larger: %w", err)
 	}
 	return nil
-}
-
-// until repeats a look until it finds nothing wrong.
-func (c Checks) until(ctx context.Context, look func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-
-	interval := 300 * time.Millisecond
-	return retry.Until(ctx, retry.Backoff{First: interval, Max: interval}, look)
 }

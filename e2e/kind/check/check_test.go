@@ -40,13 +40,22 @@ var works = cluster{
 	{"get pod ports-n2", "10.0.0.2"},
 	{"10.0.0.1:18080", `{"host":"ports-n1"}`},
 	{"10.0.0.2:18080", `{"host":"ports-n2"}`},
-	{"get pod limits-", "Failed OOMKilled"},
-	{"get persistentvolumeclaim growth-", "512Mi"},
+	{"get pod limits-", "OOMKilled"},
+	{"cat /data/file", "before\n"},
+}
+
+// all are the checks of a cluster that has everything.
+func all(c cluster) Checks {
+	return Checks{
+		Cluster:   c,
+		Nodes:     []string{"n1", "n2"},
+		Claims:    true,
+		Snapshots: true,
+	}
 }
 
 func TestClusterThatWorksPasses(t *testing.T) {
-	c := Checks{Cluster: works, Nodes: []string{"n1", "n2"}, Claims: true}
-	if err := c.Run(t.Context()); err != nil {
+	if err := all(works).Run(t.Context()); err != nil {
 		t.Error(err)
 	}
 }
@@ -60,9 +69,11 @@ func TestWhatIsWrongIsNamedWithItsNode(t *testing.T) {
 		{rule{"10.0.0.2:18080", `{"host":"ports-n1"}`}, "another pod answers"},
 		{rule{"name: limits-n2", "error: no such field"}, "no such field"},
 		{rule{"create namespace", "error: forbidden"}, "forbidden"},
+		{rule{"get pod limits-n2", "Error"}, "pod on n2 that takes more"},
+		{rule{"capacity.storage", "error: timed out"}, "made larger: timed out"},
+		{rule{"exec restored-n2 -- cat", "after\n"}, "volume on n2 that was made of a snapshot"},
 	} {
-		all := append(cluster{c.wrong}, works...)
-		err := Checks{Cluster: all, Nodes: []string{"n1", "n2"}}.Run(t.Context())
+		err := all(append(cluster{c.wrong}, works...)).Run(t.Context())
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want %q", c.wrong.call, err, c.want)
 		}
@@ -71,9 +82,11 @@ func TestWhatIsWrongIsNamedWithItsNode(t *testing.T) {
 
 func TestManifestsNameTheNode(t *testing.T) {
 	for name, text := range map[string]string{
-		"ports":  ports,
-		"limits": limits,
-		"growth": growth,
+		"ports":     ports,
+		"limits":    limits,
+		"growth":    growth,
+		"snapshots": snapshots,
+		"restored":  restored,
 	} {
 		if !strings.Contains(text, "name: "+name+"-NODE") {
 			t.Errorf("%s.yaml:\n%s", name, text)

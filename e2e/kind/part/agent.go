@@ -12,8 +12,8 @@ type Agent struct {
 	Files   Files
 	Node    string
 
-	// Say is called with what the installer says.
-	Say func(format string, args ...any)
+	// Prove is how long its process has to run before it is there for good; "": as deploy has it.
+	Prove string
 }
 
 func (p Agent) String() string { return "trivet-node on " + p.Node }
@@ -24,24 +24,27 @@ func (p Agent) installer() installer {
 		files:   p.Files,
 		node:    p.Node,
 		name:    "node",
+		prove:   p.Prove,
 	}
 }
 
 // Install returns when the agent works. Containers that were restarted are an error.
 func (p Agent) Install(ctx context.Context) error {
-	return p.exchange(ctx, "/usr/local/bin/trivet-node", func(ctx context.Context) error {
-		said, err := p.installer().install(ctx)
-		if err == nil && p.Say != nil {
-			p.Say("%s", said)
-		}
-		return err
-	})
+	return p.exchange(ctx, "/usr/local/bin/trivet-node", p.installer().install)
+}
+
+// Installed returns when it is there for good.
+func (p Agent) Installed(ctx context.Context) (string, error) {
+	return p.installer().isThere(ctx)
 }
 
 // Remove returns when kubelet works. Containers that were restarted are an error.
 func (p Agent) Remove(ctx context.Context) error {
 	return p.exchange(ctx, "/usr/bin/kubelet", p.installer().remove)
 }
+
+// Removed returns when the node has nothing of it any more.
+func (p Agent) Removed(ctx context.Context) error { return p.installer().removed(ctx) }
 
 // exchange changes the agent, and waits until a program is the agent of the node, and works.
 func (p Agent) exchange(ctx context.Context, program string, change func(context.Context) error) error {

@@ -15,14 +15,14 @@ type Broken struct {
 	Say     func(format string, args ...any)
 }
 
-// Run returns when both parts have been tried, and the node is as before each time.
+// Run returns when all have been tried, and the node is as before each time.
 func (p Broken) Run(ctx context.Context) error {
 	before, err := p.traces(ctx)
 	if err != nil {
 		return err
 	}
 
-	for _, try := range []func(context.Context) error{p.tryAgent, p.tryRuntime} {
+	for _, try := range []func(context.Context) error{p.tryAgent, p.tryRuntime, p.tryMortal} {
 		if err := try(ctx); err != nil {
 			return err
 		}
@@ -35,7 +35,7 @@ func (p Broken) Run(ctx context.Context) error {
 
 // tryAgent is of a program that runs and never becomes ready.
 func (p Broken) tryAgent(ctx context.Context) error {
-	return p.try(ctx, "node", "trivet-node:broken")
+	return p.try(ctx, "node", "trivet-node:broken", "nobody confirmed")
 }
 
 // tryRuntime is of a runtime that serves, so that the node is Ready, but whose containers do not start.
@@ -46,15 +46,33 @@ func (p Broken) tryRuntime(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.try(ctx, "cri", "trivet-cri:v0.1.0"); err != nil {
+	if err := p.try(ctx, "cri", runtimeImage, "nobody confirmed"); err != nil {
 		return err
 	}
 	_, err = p.Cluster.OnNode(ctx, p.Node, "rm "+config+"; rmdir /etc/trivet 2>/dev/null || true")
 	return err
 }
 
-// try puts the part on the node, which is to be taken back, and takes the label away.
-func (p Broken) try(ctx context.Context, name, image string) error {
+const runtimeImage = "trivet-cri:v0.1.0"
+
+// tryMortal is of a runtime that works, so that the node comes into use, and whose processes end after some
+// seconds.
+func (p Broken) tryMortal(ctx context.Context) error {
+	const settings = "/etc/systemd/system/trivet-cri.service.d"
+	_, err := p.Cluster.OnNode(ctx, p.Node, "mkdir -p "+settings+
+		"; printf '[Service]\\nRuntimeMaxSec=8\\n' >"+settings+"/mortal.conf")
+	if err != nil {
+		return err
+	}
+	if err := p.try(ctx, "cri", runtimeImage, "times while the node was in use"); err != nil {
+		return err
+	}
+	_, err = p.Cluster.OnNode(ctx, p.Node, "rm -r "+settings+"; systemctl daemon-reload")
+	return err
+}
+
+// try puts the part on the node, which is to be taken back for a reason, and takes the label away.
+func (p Broken) try(ctx context.Context, name, image, why string) error {
 	i := installer{
 		cluster: p.Cluster,
 		files:   p.Files,
@@ -82,10 +100,13 @@ func (p Broken) try(ctx context.Context, name, image string) error {
 		return err
 	}
 	p.Say("%s", said)
-	if !strings.Contains(said, "was taken back") {
-		return fmt.Errorf("a %s that does not work was not taken back: %s", name, said)
+	if !strings.Contains(said, "was taken back") || !strings.Contains(said, why) {
+		return fmt.Errorf("a %s that does not work was not taken back because %q: %s", name, why, said)
 	}
-	return i.remove(ctx)
+	if err := i.remove(ctx); err != nil {
+		return err
+	}
+	return i.removed(ctx)
 }
 
 // traces are the files of the node that a part may leave, and the services that it may change.
@@ -101,7 +122,7 @@ func (p Broken) traces(ctx context.Context) (string, error) {
 }
 
 func (p Broken) isAsBefore(ctx context.Context, before string) error {
-	c := CRI(p)
+	c := CRI{Cluster: p.Cluster, Files: p.Files, Node: p.Node}
 	if err := c.works(ctx, "containerd"); err != nil {
 		return err
 	}

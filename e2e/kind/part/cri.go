@@ -12,8 +12,8 @@ type CRI struct {
 	Files   Files
 	Node    string
 
-	// Say is called with what the installer says.
-	Say func(format string, args ...any)
+	// Prove is how long its process has to run before it is there for good; "": as deploy has it.
+	Prove string
 }
 
 func (p CRI) String() string { return "trivet-cri on " + p.Node }
@@ -24,19 +24,21 @@ func (p CRI) installer() installer {
 		files:   p.Files,
 		node:    p.Node,
 		name:    "cri",
+		prove:   p.Prove,
 	}
 }
 
 // Install returns when the node is Ready with it and all its pods run.
 func (p CRI) Install(ctx context.Context) error {
-	said, err := p.installer().install(ctx)
-	if err != nil {
+	if err := p.installer().install(ctx); err != nil {
 		return err
 	}
-	if p.Say != nil {
-		p.Say("%s", said)
-	}
 	return p.works(ctx, "trivet-cri")
+}
+
+// Installed returns when it is there for good.
+func (p CRI) Installed(ctx context.Context) (string, error) {
+	return p.installer().isThere(ctx)
 }
 
 // Remove returns when the node is Ready with containerd and all its pods run.
@@ -46,6 +48,9 @@ func (p CRI) Remove(ctx context.Context) error {
 	}
 	return p.works(ctx, "containerd")
 }
+
+// Removed returns when the node has nothing of it any more.
+func (p CRI) Removed(ctx context.Context) error { return p.installer().removed(ctx) }
 
 // works waits until the node works with a runtime.
 func (p CRI) works(ctx context.Context, name string) error {

@@ -7,13 +7,16 @@ import (
 	"regexp"
 )
 
-// CSI is trivet-csi by the DaemonSet of deploy/csi, with its class as the default one.
+// CSI is trivet-csi by the DaemonSet of deploy/csi, with its class as the default one, and with snapshots.
 type CSI struct {
 	Cluster Cluster
 	Files   Files
 
 	// PoolSize is the share of the disk that each node may promise: nodes of kind are on one.
 	PoolSize string
+
+	// SnapshotKinds is the file with the kinds of snapshots.
+	SnapshotKinds string
 }
 
 func (p CSI) String() string { return "trivet-csi" }
@@ -30,6 +33,9 @@ func (p CSI) Install(ctx context.Context) error {
 		return err
 	}
 
+	if err := p.snapshots().install(ctx); err != nil {
+		return err
+	}
 	_, err = p.Cluster.Kubectl(ctx, "", "apply",
 		"-f", p.Files.manifest("csi", "driver"), "-f", p.Files.manifest("csi", "storageclasses"),
 		"-f", p.Files.manifest("csi", "rbac"), "-f", p.Files.manifest("csi", "policy"))
@@ -45,6 +51,9 @@ func (p CSI) Install(ctx context.Context) error {
 		return err
 	}
 	if err := daemons(ctx, p.Cluster, "trivet-csi"); err != nil {
+		return err
+	}
+	if err := p.snapshots().works(ctx); err != nil {
 		return err
 	}
 
@@ -88,6 +97,10 @@ func (p CSI) registered(ctx context.Context) error {
 
 // Remove wants all claims of its classes to be gone.
 func (p CSI) Remove(ctx context.Context) error {
+	if err := p.snapshots().remove(ctx); err != nil {
+		return err
+	}
+
 	// While the drivers run, they remove their capacity objects.
 	_, err := p.Cluster.Kubectl(ctx, "", "delete", "--ignore-not-found",
 		"-f", p.Files.manifest("csi", "driver"), "-f", p.Files.manifest("csi", "storageclasses"))

@@ -2,8 +2,10 @@ package part
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -17,6 +19,9 @@ type installer struct {
 
 	// name is the part's directory.
 	name string
+
+	// prove is how long a process has to run before the part is there for good; "": as the part has it.
+	prove string
 }
 
 func (i installer) String() string { return "installer of " + i.name + " on " + i.node }
@@ -26,15 +31,15 @@ func (i installer) daemonset() string { return "trivet-" + i.name + "-installer"
 // exchange is how long a node may take to be drained, changed, and changed back.
 const exchange = 6 * time.Minute
 
-// install returns what the installer says of the node when it is done with it.
-func (i installer) install(ctx context.Context) (string, error) {
+// install returns when the node is in use with the part. It may be taken back for a while (isThere).
+func (i installer) install(ctx context.Context) error {
 	if err := i.apply(ctx); err != nil {
-		return "", err
+		return err
 	}
 	if err := i.label(ctx); err != nil {
-		return "", err
+		return err
 	}
-	return i.await(ctx)
+	return i.awaitUse(ctx)
 }
 
 // label says that the node is to have the part.
@@ -44,40 +49,95 @@ func (i installer) label(ctx context.Context) error {
 	return err
 }
 
+// awaitUse returns when the node is in use again, with the part on trial or for good.
+func (i installer) awaitUse(ctx context.Context) error {
+	return settleWithin(ctx, exchange, i.String(), func(ctx context.Context) error {
+		now, err := i.look(ctx)
+		if err == nil && (now.cordoned || !now.trial && now.said == "") {
+			err = errors.New("the node is not in use with it yet")
+		}
+		return err
+	})
+}
+
 // await returns what the installer says when it is done.
 func (i installer) await(ctx context.Context) (said string, err error) {
-	err = settleWithin(ctx, exchange, i.String(), func(ctx context.Context) (err error) {
-		if said, err = i.result(ctx); err == nil && said == "" {
-			err = fmt.Errorf("it is not done")
+	err = settleWithin(ctx, exchange, i.String(), func(ctx context.Context) error {
+		now, err := i.look(ctx)
+		if err == nil && (now.cordoned || now.trial || now.said == "") {
+			err = errors.New("it is not done")
 		}
+		said = now.said
 		return err
 	})
 	return said, err
 }
 
-// apply applies the directory.
+// isThere returns what the installer says when the part is there for good; it is an error if it is not.
+func (i installer) isThere(ctx context.Context) (string, error) {
+	said, err := i.await(ctx)
+	if err == nil && strings.Contains(said, "was taken back") {
+		err = fmt.Errorf("%s: %s", i, said)
+	}
+	return said, err
+}
+
+// apply applies the directory, with the flag where it has one.
 func (i installer) apply(ctx context.Context) error {
-	_, err := i.cluster.Kubectl(ctx, "", "apply", "-k", filepath.Join(i.files.Deploy, i.name))
+	dir := filepath.Join(i.files.Deploy, i.name)
+	if i.prove == "" {
+		_, err := i.cluster.Kubectl(ctx, "", "apply", "-k", dir)
+		return err
+	}
+
+	text, err := i.cluster.Kubectl(ctx, "", "kustomize", dir)
+	if err != nil {
+		return err
+	}
+	if !partFlag.MatchString(text) {
+		return fmt.Errorf("%s: no line has --part", dir)
+	}
+	text = partFlag.ReplaceAllString(text, "$0\n$1- --prove="+i.prove)
+	_, err = i.cluster.Kubectl(ctx, text, "apply", "-f", "-")
 	return err
 }
 
-// result is what the installer says of its last exchange; empty while it has not ended.
-func (i installer) result(ctx context.Context) (string, error) {
-	path := fmt.Sprintf(`jsonpath={.metadata.annotations.installer\.trivet\.dev/cordoned}|`+
-		`{.metadata.annotations.installer\.trivet\.dev/%s}`, i.name)
-	out, err := i.cluster.Kubectl(ctx, "", "get", "node", i.node, "-o", path)
-	if busy, said, _ := strings.Cut(out, "|"); busy == "" {
-		return said, err
-	}
-	return "", err
+var partFlag = regexp.MustCompile(`(?m)^( *)- --part=.*$`)
+
+// state is what the node's annotations say.
+type state struct {
+	// cordoned says that an installer has the node out of use, trial that the part may be taken back.
+	cordoned, trial bool
+
+	// said is how the last exchange of the part ended; empty: none has.
+	said string
 }
 
-// remove returns when the node has nothing of the part any more. The last one takes the DaemonSet away.
+func (i installer) look(ctx context.Context) (state, error) {
+	path := fmt.Sprintf(`jsonpath={.metadata.annotations.installer\.trivet\.dev/cordoned}|`+
+		`{.metadata.annotations.installer\.trivet\.dev/%[1]s-trial}|`+
+		`{.metadata.annotations.installer\.trivet\.dev/%[1]s}`, i.name)
+	out, err := i.cluster.Kubectl(ctx, "", "get", "node", i.node, "-o", path)
+	fields := append(strings.SplitN(out, "|", 3), "", "")
+	return state{cordoned: fields[0] != "", trial: fields[1] != "", said: fields[2]}, err
+}
+
+// remove returns when the node is in use without the part. That may be taken back for a while (removed).
 func (i installer) remove(ctx context.Context) error {
 	if _, err := i.cluster.Kubectl(ctx, "", "label", "node", i.node, "trivet.dev/"+i.name+"-"); err != nil {
 		return err
 	}
+	return settleWithin(ctx, exchange, i.String(), func(ctx context.Context) error {
+		now, err := i.look(ctx)
+		if err == nil && (now.cordoned || !now.trial && now.said != "") {
+			err = fmt.Errorf("the node is not in use without it yet: %s", now.said)
+		}
+		return err
+	})
+}
 
+// removed returns when the node has nothing of the part any more. The last one takes the DaemonSet away.
+func (i installer) removed(ctx context.Context) error {
 	err := settleWithin(ctx, exchange, i.String(), func(ctx context.Context) error {
 		path := fmt.Sprintf(`jsonpath={.metadata.labels.installer\.trivet\.dev/%[1]s}`+
 			`{.metadata.annotations.installer\.trivet\.dev/%[1]s}`, i.name)

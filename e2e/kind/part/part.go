@@ -25,6 +25,14 @@ type Part interface {
 	Remove(ctx context.Context) error
 }
 
+// Tried is a part that an installer may still take back when Install or Remove has returned.
+type Tried interface {
+	// Installed returns what the installer says when the part is there for good, Removed when there is
+	// nothing of it any more.
+	Installed(ctx context.Context) (string, error)
+	Removed(ctx context.Context) error
+}
+
 // Cluster is what the parts need of a cluster.
 type Cluster interface {
 	// Kubectl runs kubectl and returns what it prints.

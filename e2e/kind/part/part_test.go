@@ -2,9 +2,11 @@ package part
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // cluster answers calls from a table, and keeps them.
@@ -67,27 +69,47 @@ var files = Files{Deploy: "../../../deploy"}
 
 func TestNodeIsLabelledAndItsInstallerHeard(t *testing.T) {
 	c := &cluster{answers: map[string]string{
-		"annotations": "|abc cri (v1): v1 has the seat",
+		"annotations": `|{"order": "abc"}|`,
 		"get node n1": "True trivet-cri://v1",
 		"get pods":    "kube-system/kube-proxy=True\n",
 	}}
-	var said string
-	p := CRI{
-		Cluster: c,
-		Files:   files,
-		Node:    "n1",
-		Say:     func(_ string, args ...any) { said = fmt.Sprint(args...) },
+	p := CRI{Cluster: c, Files: files, Node: "n1"}
+	if err := p.Install(t.Context()); err != nil {
+		t.Fatal(err)
 	}
-	if err := p.Install(t.Context()); err != nil || !strings.Contains(said, "has the seat") {
-		t.Fatalf("error %v, said %q", err, said)
-	}
-
 	c.inOrder(t,
 		"kubectl apply -k ../../../deploy/cri",
 		"kubectl label --overwrite node n1 trivet.dev/cri=",
-		"installer\\.trivet\\.dev/cri",
+		"installer\\.trivet\\.dev/cri-trial",
 		"containerRuntimeVersion",
 	)
+
+	c.answers["annotations"] = "||abc cri (v1): v1 has the seat"
+	if said, err := p.Installed(t.Context()); err != nil || !strings.Contains(said, "has the seat") {
+		t.Errorf("said %q, %v", said, err)
+	}
+	c.answers["annotations"] = "||abc cri (v1): before; v1 was taken back: why"
+	if _, err := p.Installed(t.Context()); err == nil || !strings.Contains(err.Error(), "taken back: why") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestPartIsInUseWhenTheNodeIs is of what is seen of a node on the way in and on the way out.
+func TestPartIsInUseWhenTheNodeIs(t *testing.T) {
+	c := &cluster{answers: map[string]string{}}
+	i := installer{cluster: c, node: "n1", name: "cri"}
+	for seen, want := range map[string]state{
+		"":                    {},
+		"||":                  {},
+		`{"by": "cri"}||`:     {cordoned: true},
+		`|{"order": "x"}|old`: {trial: true, said: "old"},
+		"||x has | the seat":  {said: "x has | the seat"},
+	} {
+		c.answers["annotations"] = seen
+		if got, err := i.look(t.Context()); err != nil || got != want {
+			t.Errorf("%q: %+v, %v, want %+v", seen, got, err, want)
+		}
+	}
 }
 
 func TestInstallerStaysWhileAnotherNodeHasThePart(t *testing.T) {
@@ -95,7 +117,8 @@ func TestInstallerStaysWhileAnotherNodeHasThePart(t *testing.T) {
 		"get nodes":               "node/n2\n",
 		"containerRuntimeVersion": "True containerd://2",
 	}}
-	if err := (CRI{Cluster: c, Files: files, Node: "n1"}).Remove(t.Context()); err != nil {
+	p := CRI{Cluster: c, Files: files, Node: "n1"}
+	if err := errors.Join(p.Remove(t.Context()), p.Removed(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	for _, call := range c.calls {
@@ -106,7 +129,7 @@ func TestInstallerStaysWhileAnotherNodeHasThePart(t *testing.T) {
 }
 
 func TestContainerThatASwapRestartsIsAnError(t *testing.T) {
-	c := &restarting{cluster: &cluster{answers: map[string]string{"annotations": "|done"}}}
+	c := &restarting{cluster: &cluster{answers: map[string]string{"annotations": "||done"}}}
 	err := Agent{Cluster: c, Files: files, Node: "n1"}.Install(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "default/web/app of node n1 was cri://1, is cri://2") {
 		t.Errorf("error %v", err)
@@ -168,6 +191,7 @@ func TestDriversRunUntilTheirCapacitiesAreGone(t *testing.T) {
 	}
 
 	c.inOrder(t,
+		"kind: Deployment",
 		"csi/storageclasses.yaml",
 		"get csistoragecapacities",
 		"csi/daemonset.yaml",
@@ -200,5 +224,41 @@ func TestNodeThatIsStillReadyIsNamed(t *testing.T) {
 	err := CNI{Cluster: c}.unready(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "n2=True") {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestNodeIsRestartedWhenItsPodsAre(t *testing.T) {
+	since := time.Date(2026, time.January, 1, 10, 0, 0, 5e8, time.UTC)
+	for pods, want := range map[string]string{
+		"":                              "",
+		"a True 2026-01-01T10:00:00Z\n": "",
+		"a True 2026-01-01T09:59:59Z\n": "as before: a",
+		"a True 2026-01-01T10:00:01Z\nb False 2026-01-01T10:00:01Z\n": "not Ready: b",
+		"a True\n": "not Ready: a",
+	} {
+		c := &cluster{answers: map[string]string{"get pods": pods}}
+		err := IsRestarted(t.Context(), c, since)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", pods, err, want)
+		}
+	}
+}
+
+func TestProofOfAPartMayBeShorter(t *testing.T) {
+	c := &cluster{answers: map[string]string{"kustomize": "      - --part=cri\n      env:\n"}}
+	i := installer{
+		cluster: c,
+		files:   files,
+		name:    "cri",
+		prove:   "20s",
+	}
+	if err := i.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.index(t, "apply -f -      - --part=cri\n      - --prove=20s\n      env:\n")
+
+	c.answers["kustomize"] = "a DaemonSet without it"
+	if err := i.apply(t.Context()); err == nil {
+		t.Error("no error")
 	}
 }

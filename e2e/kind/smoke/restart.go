@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/trivet-node/trivet/e2e/kind/part"
 )
 
 // reboot is one of all nodes, with that of the host.
@@ -29,7 +31,8 @@ func (s reboot) restart(ctx context.Context) (string, error) {
 	if err := s.stopAndStart(ctx, before); err != nil {
 		return "", err
 	}
-	if err := until(ctx, func(ctx context.Context) error { return s.isBack(ctx, began) }); err != nil {
+	err = until(ctx, func(ctx context.Context) error { return part.IsRestarted(ctx, s.Cluster, began) })
+	if err != nil {
 		return "", err
 	}
 	took := time.Since(began)
@@ -98,35 +101,6 @@ func startOrder(nodes []string, addresses map[string]string) []string {
 		}
 	}
 	return append(order, lowest)
-}
-
-// isBack returns an error until all pods of the cluster are Ready with containers that started since.
-func (s reboot) isBack(ctx context.Context, since time.Time) error {
-	out, err := s.Cluster.Kubectl(ctx, "", "get", "pods", "-A", "-o",
-		`jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status} `+
-			`{.status.containerStatuses[0].state.running.startedAt}{"\n"}{end}`)
-	if err != nil {
-		return err
-	}
-
-	for line := range strings.Lines(out) {
-		fields := strings.Fields(line)
-		if len(fields) == 0 {
-			continue
-		}
-		if len(fields) < 3 || fields[1] != "True" {
-			return fmt.Errorf("not Ready: %s", strings.TrimSpace(line))
-		}
-
-		started, err := time.Parse(time.RFC3339, fields[2])
-		if err != nil {
-			return err
-		}
-		if started.Before(since.Truncate(time.Second)) {
-			return fmt.Errorf("still shown as before: %s", strings.TrimSpace(line))
-		}
-	}
-	return nil
 }
 
 // reachedAgain looks that the volumes are those of before, and that everything is reached as before.

@@ -13,6 +13,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
@@ -61,8 +62,9 @@ type Config struct {
 	DrainLimit time.Duration
 	Pause      time.Duration
 
-	// Trial is how long the node may take to be Ready.
+	// Trial is how long the node may take to be Ready, Prove how long one process has to live on then.
 	Trial time.Duration
+	Prove time.Duration
 
 	Log *slog.Logger
 }
@@ -129,7 +131,12 @@ func (a *Attendant) Run(ctx context.Context) {
 
 	for ctx.Err() == nil {
 		pause, err := a.look(ctx)
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case err == nil || ctx.Err() != nil:
+		case apierrors.IsConflict(err):
+			// Nodes are written all the time.
+			pause = soon
+		default:
 			a.cfg.Log.Warn("looks again", "node", a.cfg.Node, "err", err)
 			pause = lookAgain
 		}
@@ -146,9 +153,10 @@ func (a *Attendant) Run(ctx context.Context) {
 	<-done
 }
 
-// How long it waits for a change: while something is under way, after a failure, for its turn, and in peace.
+// How long it waits for a change: while the node is out of use, while it is on trial and after a failure, for
+// its turn, and in peace.
 const (
-	soon      = 500 * time.Millisecond
+	soon      = 200 * time.Millisecond
 	lookAgain = 2 * time.Second
 	turnPause = 5 * time.Second
 	inPeace   = 10 * time.Minute
@@ -190,7 +198,7 @@ func (a *Attendant) look(ctx context.Context) (time.Duration, error) {
 
 	switch decide(v) {
 	case accompany:
-		return soon, a.accompany(ctx, v)
+		return a.accompany(ctx, v)
 	case conclude:
 		return soon, a.conclude(ctx, v)
 	case forgive:

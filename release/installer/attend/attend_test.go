@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -47,9 +46,8 @@ func TestNodeIsDrainedChangedAndTakenIntoUse(t *testing.T) {
 	c.host.does(swap.Trying, "")
 	c.a.started = time.Now()
 	c.look(1)
-	confirmed, err := os.ReadFile(c.host.folder.Path("confirmed.json"))
-	if err != nil || !strings.Contains(string(confirmed), order.ID) {
-		t.Fatalf("confirmed %q, %v", confirmed, err)
+	if word := c.host.folder.Word(order.ID); !word.Works {
+		t.Fatalf("word %+v", word)
 	}
 
 	c.host.does(swap.Done, "")
@@ -203,21 +201,6 @@ func TestWhatIsFromBeforeConfirmsNothing(t *testing.T) {
 				n.Status.Conditions[0].LastHeartbeatTime = metav1.NewTime(time.Now().Add(-time.Minute))
 			})
 		},
-		"status of the same second": func(c *cluster) {
-			record, err := c.host.folder.Record()
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.change(func(n *corev1.Node) {
-				n.Status = status("trivet-cri://v1")
-				second := metav1.NewTime(record.Switched.Truncate(time.Second))
-				n.Status.Conditions[0].LastHeartbeatTime = second
-			})
-			c.Put(&coordinationv1.Lease{
-				ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceNodeLease, Name: "n1"},
-				Spec:       coordinationv1.LeaseSpec{RenewTime: new(metav1.NewMicroTime(record.Switched))},
-			})
-		},
 		"pod": func(c *cluster) {
 			c.change(func(n *corev1.Node) { n.Status = status("trivet-cri://v1") })
 			c.a.started = time.Now().Add(-time.Minute)
@@ -231,8 +214,9 @@ func TestWhatIsFromBeforeConfirmsNothing(t *testing.T) {
 
 			change(c)
 			c.look(1)
-			if _, err := os.Stat(c.host.folder.Path("confirmed.json")); err == nil {
-				t.Error("it was confirmed")
+			order, err := c.host.folder.Order()
+			if word := c.host.folder.Word(order.ID); err != nil || word.Works || word.Doubt == "" {
+				t.Errorf("word %+v, %v", word, err)
 			}
 		})
 	}
@@ -258,12 +242,12 @@ func TestReadyIsWhenTheNodeFirstWas(t *testing.T) {
 		c.look(1)
 	}
 
-	if ready, is := c.host.folder.Confirmed(record.Order.ID); !is || !ready.Equal(first) {
-		t.Errorf("confirmed: %t, Ready at %s, want %s", is, ready, first)
+	if word := c.host.folder.Word(record.Order.ID); !word.Works || !word.Ready.Equal(first) {
+		t.Errorf("word %+v, want Ready at %s", word, first)
 	}
 
 	record.Ready, record.Stopped = first, first.Add(250*time.Millisecond)
-	if text := summary(view{record: record}); !strings.Contains(text, "Ready within 1 s") {
+	if text := summary(view{node: c.node(), record: record}); !strings.Contains(text, "Ready within 1 s") {
 		t.Errorf("result %q", text)
 	}
 }
@@ -352,19 +336,15 @@ func TestPodThatComesAfterTheCheckStopsTheExchange(t *testing.T) {
 	}
 }
 
-// TestPodsOfAnAgentsExchangeAreNotLookedAt is of rights that the installer does not have.
-func TestPodsOfAnAgentsExchangeAreNotLookedAt(t *testing.T) {
+// TestPodsOfAnAgentsExchangeStay is also of one that would be lost if it went.
+func TestPodsOfAnAgentsExchangeStay(t *testing.T) {
 	c := start(t)
 	c.cfg.Drains = false
 	c.again()
+	c.pod("web", "ReplicaSet", corev1.RestartPolicyAlways)
 	c.pod("once", "", corev1.RestartPolicyNever)
 	c.look(1)
-	if len(c.host.launched) != 1 {
-		t.Errorf("orders %q", c.host.launched)
-	}
-	for _, call := range c.Calls() {
-		if strings.Contains(call, " pods") {
-			t.Errorf("call %s", call)
-		}
+	if len(c.host.launched) != 1 || len(c.evictions()) > 0 {
+		t.Errorf("orders %q, evictions %q", c.host.launched, c.evictions())
 	}
 }

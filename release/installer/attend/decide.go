@@ -29,7 +29,8 @@ func (v view) underWay() bool {
 // isMarked reports that the node has marks of an exchange that the state does not call for.
 func (v view) isMarked(current swap.State) bool {
 	_, labelled := v.node.Labels[mark(v.part)]
-	return !drain.Since(v.node, v.part).IsZero() || (labelled && current == swap.Out)
+	_, tried := v.node.Annotations[trialMark(v.part)]
+	return !drain.Since(v.node, v.part).IsZero() || tried || (labelled && current == swap.Out)
 }
 
 // step is what there is to do.

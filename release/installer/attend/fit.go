@@ -11,15 +11,53 @@ import (
 	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
+// inspector looks whether the node works with what an order has brought.
+type inspector Attendant
+
+// judge says whether the node works.
+func (a *inspector) judge(ctx context.Context, v view) error {
+	said := a.folder.Word(v.order.ID)
+	if said.Works {
+		// Said once: until the machine goes on, the status is renewed, and with it since when the node works.
+		return nil
+	}
+
+	doubt := a.unfit(ctx, v)
+	var pending string
+	if doubt == "" {
+		var err error
+		if doubt, pending, err = a.unsettled(ctx, v); err != nil {
+			return err
+		}
+	}
+	if doubt != "" {
+		a.cfg.Log.Debug("the node is not confirmed yet", "why", doubt)
+		if doubt = clip(doubt); doubt == said.Doubt {
+			return nil
+		}
+		return a.folder.Say(swap.Word{ID: v.order.ID, Doubt: doubt})
+	}
+
+	if pending != "" {
+		text := clip("the node comes into use, although " + pending)
+		(*Attendant)(a).say(corev1.EventTypeWarning, "NotReadyYet", text)
+	}
+	word := swap.Word{ID: v.order.ID, Works: true}
+	if !v.record.Stopped.IsZero() {
+		word.Ready = heartbeat(v.node)
+	}
+	return a.folder.Say(word)
+}
+
 // unfit is why it cannot be said that the node works with what the order has brought; empty: it does. Seen
 // from the API, and from a pod that the node runs.
-func (a *Attendant) unfit(ctx context.Context, v view) string {
+func (a *inspector) unfit(ctx context.Context, v view) string {
 	if !isReady(v.node) {
 		return "it is not Ready"
 	}
 
 	runtime := v.node.Status.NodeInfo.ContainerRuntimeVersion
-	if p := a.cfg.RuntimePrefix; p != "" && strings.HasPrefix(runtime, p) != (v.order.To != swap.Out) {
+	if !a.isRuntime(runtime, v.order.To) {
 		return "its runtime is " + runtime
 	}
 
@@ -28,8 +66,8 @@ func (a *Attendant) unfit(ctx context.Context, v view) string {
 		// The agent has run on. It may not write its status for minutes, but its Lease.
 		return a.silent(ctx, record.Switched)
 	}
-	if why := a.stale(ctx, heartbeat(v.node), record.Switched); why != "" {
-		return why
+	if heartbeat(v.node).Before(record.Switched.Truncate(time.Second)) {
+		return "its status is from before"
 	}
 	if a.cfg.Drains && a.started.Before(record.Switched) {
 		return "this pod is from before"
@@ -37,24 +75,40 @@ func (a *Attendant) unfit(ctx context.Context, v view) string {
 	return ""
 }
 
-// stale is why a status may be one of the agent before. It has whole seconds: one of the second of the switch
-// counts when the agent has lived on for as long as it takes to correct it.
-func (a *Attendant) stale(ctx context.Context, heartbeat, switched time.Time) string {
-	second := switched.Truncate(time.Second)
-	switch {
-	case heartbeat.Before(second):
-		return "its status is from before"
-	case heartbeat.Before(second.Add(time.Second)):
-		return a.silent(ctx, switched.Add(statusInterval))
-	}
-	return ""
+// isRuntime reports whether a runtime, or the ID of a container of one, is what a state has brought.
+func (a *inspector) isRuntime(name string, state swap.State) bool {
+	ours := a.cfg.RuntimePrefix
+	return ours == "" || strings.HasPrefix(name, ours) == (state != swap.Out)
 }
 
-// statusInterval is how often an agent looks whether its status has changed.
-const statusInterval = 10 * time.Second
+// unsettled is why the pods that were Ready on the node, and stay there, are not what they were; empty: they
+// are. What is pending is no reason to keep the node out of use any longer.
+func (a *inspector) unsettled(ctx context.Context, v view) (doubt, pending string, err error) {
+	if len(v.order.Pods) == 0 {
+		return "", "", nil
+	}
+	pods, err := a.drain.List(ctx)
+	if err != nil {
+		return "", "", err
+	}
+
+	ours := func(container string) bool { return a.isRuntime(container, v.order.To) }
+	unmade, unready := compare(v.order.Pods, pods, ours)
+	switch {
+	case unmade != "":
+		return unmade, "", nil
+	case unready != "" && time.Since(v.record.Switched) < settleLimit:
+		return unready, "", nil
+	}
+	return "", unready, nil
+}
+
+// settleLimit is how long after the switch the node is kept out of use for pods that run and are not Ready:
+// they may wait for others, which wait for this node.
+const settleLimit = 30 * time.Second
 
 // silent is why the agent is not known to live.
-func (a *Attendant) silent(ctx context.Context, since time.Time) string {
+func (a *inspector) silent(ctx context.Context, since time.Time) string {
 	lease, err := a.leases.Get(ctx, corev1.NamespaceNodeLease, a.cfg.Node)
 	if err != nil {
 		return fmt.Sprintf("its lease: %v", err)

@@ -38,6 +38,9 @@ type host struct {
 	left  string
 	taken time.Time
 	full  error
+
+	// ago is how much longer ago the switch was than it is in most tests.
+	ago time.Duration
 }
 
 func (h *host) Stage() (swap.State, error) { return ours, h.full }
@@ -85,8 +88,8 @@ func (h *host) does(phase swap.Phase, failure string) {
 		Order:    order,
 		From:     before.State(),
 		Phase:    phase,
-		Stopped:  time.Now().Add(-3 * time.Second),
-		Switched: time.Now().Add(-time.Second),
+		Stopped:  time.Now().Add(-3*time.Second - h.ago),
+		Switched: time.Now().Add(-time.Second - h.ago),
 		Failure:  failure,
 		Left:     h.left,
 		Taken:    h.taken,

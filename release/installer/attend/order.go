@@ -5,7 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"math"
+	"maps"
 	"strings"
 	"time"
 
@@ -64,6 +64,9 @@ func (a *Attendant) advance(ctx context.Context, v view) error {
 	if by := drain.Owner(v.node); by != "" && by != a.cfg.Part {
 		return wait{"node " + a.cfg.Node + " is cordoned by the installer of " + by, turnPause}
 	}
+	if part := onTrial(v.node, a.cfg.Part); part != "" {
+		return wait{"node " + a.cfg.Node + " has " + part + " on trial", turnPause}
+	}
 	other, err := a.turn.Take(ctx)
 	if err != nil {
 		return err
@@ -71,60 +74,72 @@ func (a *Attendant) advance(ctx context.Context, v view) error {
 	if other != "" {
 		return wait{"it is the turn of " + other, turnPause}
 	}
-	pods, err := a.list(ctx, v)
+	pods, err := a.drain.List(ctx)
 	if err != nil {
 		return err
 	}
 
 	if drain.Since(v.node, a.cfg.Part).IsZero() {
-		why, err := a.obstacle(ctx, v, pods)
-		if err != nil {
+		if err := a.check(ctx, v, pods); err != nil {
 			return err
 		}
-		if why != "" {
-			a.say(corev1.EventTypeWarning, "NotBegun", clip(why))
-			if err := a.turn.Give(ctx); err != nil {
-				return err
-			}
-			return wait{why, refusedPause}
+	}
+
+	labels := map[string]any{mark(a.cfg.Part): present}
+	if err := a.drain.Cordon(ctx, v.node, drain.Change{Labels: labels}); err != nil {
+		return err
+	}
+	if a.replaces(v.record.State(), v.wanted) {
+		if err := a.empty(ctx, pods); err != nil {
+			return err
 		}
 	}
+
+	// Another version may have gone on from here.
 	state, err := a.host.Stage()
 	if err != nil {
 		return err
 	}
-
-	if err := a.drain.Cordon(ctx, v.node, map[string]any{mark(a.cfg.Part): present}); err != nil {
-		return err
-	}
-	// Before they go: their images may be in no registry, and they come back.
-	if err := a.folder.AddImages(drain.Images(pods)); err != nil {
-		return err
-	}
-	left, err := a.drain.Evict(ctx, pods)
-	if err != nil {
-		return err
-	}
-	if len(left) > 0 {
-		return wait{"these pods are left: " + strings.Join(left[:min(len(left), 5)], ", "), soon}
-	}
-
-	if err := a.give(v); err != nil {
+	if err := a.give(v, pods); err != nil {
 		return err
 	}
 	return a.host.Launch(ctx, state)
 }
 
+// check finds what stands in the way, while nothing is changed.
+func (a *Attendant) check(ctx context.Context, v view, pods []*corev1.Pod) error {
+	why, err := a.obstacle(ctx, v, pods)
+	if err != nil {
+		return err
+	}
+	if why != "" {
+		a.say(corev1.EventTypeWarning, "NotBegun", clip(why))
+		if err := a.turn.Give(ctx); err != nil {
+			return err
+		}
+		return wait{why, refusedPause}
+	}
+
+	// Without room for the files there is nothing to drain the node for.
+	_, err = a.host.Stage()
+	return err
+}
+
+// empty has the pods go that do not stay on the node.
+func (a *Attendant) empty(ctx context.Context, pods []*corev1.Pod) error {
+	// Before they go: their images may be in no registry, and they come back.
+	if err := a.folder.AddImages(drain.Images(pods)); err != nil {
+		return err
+	}
+	left, err := a.drain.Evict(ctx, pods)
+	if err == nil && len(left) > 0 {
+		err = wait{"these pods are left: " + strings.Join(left[:min(len(left), 5)], ", "), soon}
+	}
+	return err
+}
+
 // refusedPause is after how long it is looked again at a node whose exchange was not begun.
 const refusedPause = 30 * time.Second
-
-// list is the pods of the node, if they have to go.
-func (a *Attendant) list(ctx context.Context, v view) ([]*corev1.Pod, error) {
-	if !a.replaces(v) {
-		return nil, nil
-	}
-	return a.drain.List(ctx)
-}
 
 // obstacle is why an exchange is not begun; empty: nothing.
 func (a *Attendant) obstacle(ctx context.Context, v view, pods []*corev1.Pod) (why string, err error) {
@@ -132,8 +147,10 @@ func (a *Attendant) obstacle(ctx context.Context, v view, pods []*corev1.Pod) (w
 		// It could not be confirmed that it works afterwards.
 		return fmt.Sprintf("node %s is not Ready: nothing is changed until it is", a.cfg.Node), nil
 	}
-	if err := drain.Check(pods); err != nil {
-		return err.Error(), nil
+	if a.replaces(v.record.State(), v.wanted) {
+		if err := drain.Check(pods); err != nil {
+			return err.Error(), nil
+		}
 	}
 
 	nodes, _, err := a.nodes.List(ctx, "", metav1.ListOptions{})
@@ -146,6 +163,8 @@ func (a *Attendant) obstacle(ctx context.Context, v view, pods []*corev1.Pod) (w
 		case node.Name == a.cfg.Node:
 		case by != "":
 			return fmt.Sprintf("node %s is cordoned by the installer of %s", node.Name, by), nil
+		case onTrial(node, "") != "":
+			return fmt.Sprintf("node %s has %s on trial", node.Name, onTrial(node, "")), nil
 		case v.wanted != swap.Out && failed == string(v.wanted):
 			return fmt.Sprintf("node %s has taken %s back: take its label away", node.Name, failed), nil
 		}
@@ -153,13 +172,13 @@ func (a *Attendant) obstacle(ctx context.Context, v view, pods []*corev1.Pod) (w
 	return "", nil
 }
 
-// replaces reports whether no container of the node survives the exchange.
-func (a *Attendant) replaces(v view) bool {
-	return a.cfg.Drains && (v.wanted == swap.Out || v.record.State() == swap.Out)
+// replaces reports whether no container of the node survives the exchange of two states.
+func (a *Attendant) replaces(from, to swap.State) bool {
+	return a.cfg.Drains && (from == swap.Out || to == swap.Out)
 }
 
-// give gives the order.
-func (a *Attendant) give(v view) error {
+// give gives the order. What is Ready of the pods has to be so again.
+func (a *Attendant) give(v view, pods []*corev1.Pod) error {
 	images, err := a.folder.Images()
 	if err != nil {
 		return err
@@ -169,7 +188,9 @@ func (a *Attendant) give(v view) error {
 		To:      v.wanted,
 		Version: a.cfg.Version,
 		Trial:   a.cfg.Trial,
+		Prove:   a.cfg.Prove,
 		Images:  images,
+		Pods:    residents(pods),
 	})
 }
 
@@ -186,7 +207,7 @@ func (a *Attendant) finish(ctx context.Context, v view) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := a.give(v); err != nil {
+	if err := a.give(v, nil); err != nil {
 		return 0, err
 	}
 	return soon, a.host.Launch(ctx, state)
@@ -204,38 +225,32 @@ func (a *Attendant) relaunch(ctx context.Context) error {
 	return a.host.Launch(ctx, state)
 }
 
-// accompany an order: the machine carries it out, and this process says whether the node works.
-func (a *Attendant) accompany(ctx context.Context, v view) error {
+// accompany an order: the machine carries it out, this process says whether the node works, and has it in use
+// or not as the phase calls for.
+func (a *Attendant) accompany(ctx context.Context, v view) (time.Duration, error) {
 	// A turn that was lost does not stop what is under way.
 	if _, err := a.turn.Take(ctx); err != nil {
 		a.cfg.Log.Warn("turn is not renewed", "err", err)
 	}
 	idle, err := a.host.Idle(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if idle {
-		return a.relaunch(ctx)
+		return soon, a.relaunch(ctx)
 	}
 
-	if v.record.Phase != swap.Trying {
-		return nil
+	switch v.record.Phase {
+	case swap.Trying:
+		return soon, (*inspector)(a).judge(ctx, v)
+	case swap.Proving:
+		return lookAgain, a.lend(ctx, v)
+	case swap.Retreating:
+		return soon, a.retreat(ctx, v)
+	case swap.Reverting:
+		return soon, a.recall(ctx, v)
 	}
-	if _, is := a.folder.Confirmed(v.order.ID); is {
-		// Said once: until the machine has its proof, the node's status is renewed, and since when it works
-		// would be, too.
-		return nil
-	}
-	if why := a.unfit(ctx, v); why != "" {
-		a.cfg.Log.Debug("the node is not confirmed yet", "why", why)
-		return nil
-	}
-
-	confirmation := swap.Confirmation{ID: v.order.ID}
-	if !v.record.Stopped.IsZero() {
-		confirmation.Ready = ready(v.node).LastHeartbeatTime.Time
-	}
-	return a.folder.Confirm(confirmation)
+	return soon, nil
 }
 
 // conclude says how the order ended, and takes the node into use again.
@@ -302,38 +317,9 @@ func (a *Attendant) leave(ctx context.Context, v view) error {
 	}
 	a.flush(ctx)
 	annotations[mark(a.cfg.Part)] = nil
+	annotations[trialMark(a.cfg.Part)] = nil
 	labels := map[string]any{mark(a.cfg.Part): nil}
 	return a.drain.Uncordon(ctx, v.node, drain.Change{Labels: labels, Annotations: annotations})
-}
-
-// summary says how the order ended.
-func summary(v view) string {
-	record := v.record
-	text := fmt.Sprintf("%s has the seat", record.State())
-	if !record.Stopped.IsZero() && record.Failure == "" {
-		// The status of a node has whole seconds: it is from before the next one.
-		text += fmt.Sprintf("; the node was without its agent for %.1f s, and Ready within %.0f s",
-			record.Switched.Sub(record.Stopped).Seconds(),
-			math.Ceil(record.Ready.Add(time.Second).Sub(record.Stopped).Seconds()))
-	}
-	if record.Failure != "" {
-		text += fmt.Sprintf("; %s was taken back: %s", record.Order.To, record.Failure)
-	}
-	if record.Left != "" {
-		text += "; left over: " + record.Left
-	}
-
-	return text
-}
-
-// maxText is what an event may have.
-const maxText = 900
-
-func clip(text string) string {
-	if len(text) > maxText {
-		text = text[:maxText] + "..."
-	}
-	return strings.ToValidUTF8(text, "?")
 }
 
 // release takes the node into use again and gives the turn to the next.
@@ -341,6 +327,10 @@ func (a *Attendant) release(ctx context.Context, node *corev1.Node, change drain
 	if err := a.folder.DropImages(); err != nil {
 		return err
 	}
+
+	annotations := map[string]any{trialMark(a.cfg.Part): nil}
+	maps.Copy(annotations, change.Annotations)
+	change.Annotations = annotations
 	if err := a.drain.Uncordon(ctx, node, change); err != nil {
 		return err
 	}

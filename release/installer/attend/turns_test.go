@@ -29,6 +29,7 @@ func TestOneNodeIsOutOfUseAtATime(t *testing.T) {
 	for name, annotations := range map[string]map[string]string{
 		"cordoned":   {drain.Cordoned: `{"by": "node", "since": "2026-01-01T00:00:00Z"}`},
 		"taken back": {failedMark("cri"): string(ours)},
+		"on trial":   {trialMark("node"): `{"order": "x"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := start(t)
@@ -67,13 +68,16 @@ func TestVersionThatWasTakenBackIsMarkedUntilItIsForgiven(t *testing.T) {
 
 // TestNodeOfTheOtherInstallerIsLeftAlone takes no turn that the other one would wait for.
 func TestNodeOfTheOtherInstallerIsLeftAlone(t *testing.T) {
-	c := start(t)
-	c.change(func(n *corev1.Node) {
-		n.Annotations = map[string]string{drain.Cordoned: `{"by": "node", "since": "2026-01-01T00:00:00Z"}`}
-	})
-	c.look(2)
-	if c.holder() != "" || len(c.host.launched) > 0 {
-		t.Errorf("turn %q, orders %q", c.holder(), c.host.launched)
+	for name, value := range map[string]string{
+		drain.Cordoned:    `{"by": "node", "since": "2026-01-01T00:00:00Z"}`,
+		trialMark("node"): `{"order": "x"}`,
+	} {
+		c := start(t)
+		c.change(func(n *corev1.Node) { n.Annotations = map[string]string{name: value} })
+		c.look(2)
+		if c.holder() != "" || len(c.host.launched) > 0 {
+			t.Errorf("%s: turn %q, orders %q", name, c.holder(), c.host.launched)
+		}
 	}
 }
 

@@ -65,8 +65,8 @@ func Since(node *corev1.Node, by string) time.Time {
 	return time.Time{}
 }
 
-// Cordon takes the node out of use, if it is not, with labels.
-func (d Drain) Cordon(ctx context.Context, node *corev1.Node, labels map[string]any) error {
+// Cordon takes the node out of use, if it is not, with a change.
+func (d Drain) Cordon(ctx context.Context, node *corev1.Node, change Change) error {
 	switch m := markOf(node); m.By {
 	case d.By:
 		return nil
@@ -81,7 +81,8 @@ func (d Drain) Cordon(ctx context.Context, node *corev1.Node, labels map[string]
 		return err
 	}
 	annotations := map[string]any{Cordoned: string(text)}
-	return d.patch(ctx, node, Change{Labels: labels, Annotations: annotations}, true)
+	maps.Copy(annotations, change.Annotations)
+	return d.patch(ctx, node, Change{Labels: change.Labels, Annotations: annotations}, true)
 }
 
 // Uncordon takes the node into use again, unless it was cordoned before.

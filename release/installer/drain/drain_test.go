@@ -58,14 +58,14 @@ func TestWhoHasCordonedANodeUncordonsIt(t *testing.T) {
 		other.By = "node"
 
 		for range 2 {
-			if err := d.Cordon(t.Context(), node(), nil); err != nil {
+			if err := d.Cordon(t.Context(), node(), Change{}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if !node().Spec.Unschedulable || Since(node(), "cri").IsZero() || !Since(node(), "node").IsZero() {
 			t.Errorf("spec %+v, annotations %q", node().Spec, node().Annotations)
 		}
-		if err := other.Cordon(t.Context(), node(), nil); err == nil {
+		if err := other.Cordon(t.Context(), node(), Change{}); err == nil {
 			t.Error("the other installer has the node, too")
 		}
 		if err := other.Uncordon(t.Context(), node(), Change{}); err != nil || !node().Spec.Unschedulable {
@@ -93,7 +93,7 @@ func TestChangeOfANodeThatWasSeenOtherwiseIsRefused(t *testing.T) {
 	s.Put(changed)
 
 	d := Drain{Nodes: kube.Nodes(s.Client()), Node: "n1", By: "cri"}
-	if err := d.Cordon(t.Context(), old, nil); err == nil {
+	if err := d.Cordon(t.Context(), old, Change{}); err == nil {
 		t.Error("somebody else's cordon is taken for one's own")
 	}
 }

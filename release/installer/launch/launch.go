@@ -160,9 +160,6 @@ func (m Machine) Launch(ctx context.Context, state swap.State) error {
 	if err := durable.WriteFile(m.servicePath(), []byte(m.text(state)), 0o644); err != nil {
 		return err
 	}
-	if err := m.Units.Reload(ctx); err != nil {
-		return err
-	}
 	if err := m.Units.Enable(ctx, m.service()); err != nil {
 		return err
 	}

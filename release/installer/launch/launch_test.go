@@ -77,7 +77,7 @@ func TestServiceRunsTheStagedProgramAndGoes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const want = "reload, enable trivet-installer-node.service, start trivet-installer-node.service, " +
+	const want = "enable trivet-installer-node.service, start trivet-installer-node.service, " +
 		"disable trivet-installer-node.service, reload"
 	if got := strings.Join(u.calls, ", "); got != want {
 		t.Errorf("calls %s", got)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/trivet-node/trivet/internal/durable"
 
@@ -146,12 +145,10 @@ func (a Agent) restart(ctx context.Context, to swap.State) (o swap.Outage, err e
 		return o, nil
 	}
 
-	o.Stopped = time.Now()
-	if err := a.Units.Stop(ctx, kubeletUnit); err != nil {
+	if err := a.lateInSecond(ctx); err != nil {
 		return o, err
 	}
-	o.Started = time.Now()
-	return o, a.Units.StartSoon(ctx, kubeletUnit)
+	return a.restartAgent(ctx, kubeletUnit, func(context.Context) error { return nil })
 }
 
 // Settle removes the program where it does not have the seat.

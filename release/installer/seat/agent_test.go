@@ -1,9 +1,12 @@
 package seat
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -101,5 +104,22 @@ func TestAgentThatRunsAnotherProgramIsNotTheOneThatWasBrought(t *testing.T) {
 	m.unit(kubeletUnit).program = "/usr/bin/kubelet"
 	if _, err := (Agent{host}).Check(t.Context(), "v1"); err == nil {
 		t.Error("no error")
+	}
+}
+
+// TestAgentsAreToldApartByTheSecond is of statuses of nodes, whose times are whole seconds.
+func TestAgentsAreToldApartByTheSecond(t *testing.T) {
+	m, host := newMachine(t)
+	host.second = 100 * time.Millisecond
+	outage := arrange(t, m, Agent{host}, "v1")
+	next := outage.Stopped.Truncate(host.second).Add(host.second)
+	if outage.Started.Before(next) {
+		t.Errorf("outage %+v is within one second", outage)
+	}
+
+	ctx, kill := context.WithCancel(t.Context())
+	kill()
+	if err := host.lateInSecond(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
 	}
 }

@@ -286,6 +286,7 @@ func newMachine(t *testing.T) (*machine, Host) {
 		Log:    slog.New(slog.NewTextHandler(t.Output(), nil)),
 
 		patience: 500 * time.Millisecond,
+		second:   time.Millisecond,
 	}
 	for _, state := range []swap.State{"v1", "v2"} {
 		m.putPayload(host, state, "trivet-monitor", "#!/bin/sh\n")

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/trivet-node/trivet/release/installer/carry"
 	"github.com/trivet-node/trivet/release/installer/pods"
@@ -149,21 +148,17 @@ func (r Runtime) exchange(
 		return o, err
 	}
 
-	o.Stopped = time.Now()
-	if err := r.Units.Stop(ctx, agent); err != nil {
-		return o, err
-	}
-	if err := empty(ctx); err != nil {
-		return o, err
-	}
-	for _, c := range changes {
-		if err := c.write(); err != nil {
-			return o, err
+	return r.restartAgent(ctx, agent, func(ctx context.Context) error {
+		if err := empty(ctx); err != nil {
+			return err
 		}
-	}
-
-	o.Started = time.Now()
-	return o, r.Units.StartSoon(ctx, agent)
+		for _, c := range changes {
+			if err := c.write(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // remember finds out what the node has, before anything is changed.

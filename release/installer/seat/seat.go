@@ -67,8 +67,9 @@ type Host struct {
 
 	Log *slog.Logger
 
-	// patience bounds the start of a server until it answers; 0: serviceLimit.
-	patience time.Duration
+	// patience bounds the start of a server until it answers; 0: serviceLimit. second is what the times in
+	// the status of a node are whole ones of; 0: a second.
+	patience, second time.Duration
 }
 
 // Units of agents.

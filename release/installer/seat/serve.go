@@ -20,9 +20,6 @@ func (r Runtime) answers(ctx context.Context, who pods.Runtime, limit time.Durat
 
 // serve has trivet-cri run as it is on disk.
 func (r Runtime) serve(ctx context.Context) error {
-	if err := r.Units.Reload(ctx); err != nil {
-		return err
-	}
 	if err := r.Units.Enable(ctx, criUnit); err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ type Seat interface {
 	Check(ctx context.Context, in State) (process int, err error)
 }
 
-// Outage is when the agent was stopped and started again; zero: it was not.
+// Outage is when the agent was stopped and started again (see Record); zero: it was not.
 type Outage struct{ Stopped, Started time.Time }
 
 // Machine carries out orders on the host, one at a time.
@@ -35,8 +35,8 @@ type Machine struct {
 
 // Limits of the machine.
 const (
-	// maxAttempts is how often it may be killed while it switches, before that is taken for a reason to go
-	// back.
+	// maxAttempts is how often it may be killed while it switches, and while the node is on trial, before
+	// that is taken for a reason to go back.
 	maxAttempts = 3
 
 	// arrangeLimit bounds one attempt. What takes long in it is to copy images.
@@ -44,14 +44,6 @@ const (
 
 	// settleTries is how often what is left over is tried to be taken away.
 	settleTries = 5
-
-	// confirmPoll is how often it looks for the confirmation, processPoll for the process.
-	confirmPoll = 100 * time.Millisecond
-	processPoll = time.Second
-
-	// proof is how long one process has to have run before an order is settled: one that ends and is started
-	// again may look well at a glance.
-	proof = 45 * time.Second
 )
 
 // Run carries out the last order, unless that is done, and finishes one before it that was cut off.
@@ -104,10 +96,12 @@ func (m Machine) step(ctx context.Context, r Record) (Record, error) {
 	switch r.Phase {
 	case Switching:
 		return m.switchOver(ctx, r)
-	case Trying:
-		return m.await(ctx, r)
+	case Trying, Proving:
+		return m.try(ctx, r)
 	case Settling:
 		return m.settle(ctx, r)
+	case Retreating:
+		return m.retreat(ctx, r)
 	case Reverting:
 		return m.revert(ctx, r)
 	}
@@ -117,7 +111,7 @@ func (m Machine) step(ctx context.Context, r Record) (Record, error) {
 // switchOver arranges what is ordered.
 func (m Machine) switchOver(ctx context.Context, r Record) (Record, error) {
 	if r.Attempts++; r.Attempts > maxAttempts {
-		return m.fail(r, fmt.Errorf("it ended %d times before the node was switched", maxAttempts))
+		return m.fail(r, Reverting, fmt.Errorf("it ended %d times before the node was switched", maxAttempts))
 	}
 	if r, err := m.keep(r); err != nil {
 		return r, err
@@ -131,15 +125,14 @@ func (m Machine) switchOver(ctx context.Context, r Record) (Record, error) {
 		return r, context.Cause(ctx)
 	}
 	if err != nil {
-		return m.fail(r, err)
+		return m.fail(r, Reverting, err)
 	}
 
 	switch {
 	case !outage.Started.IsZero():
 	case r.Attempts > 1:
-		// The agent may have been stopped in an attempt before: only what is newer than that proves
-		// something.
-		outage = Outage{Stopped: r.Taken, Started: r.Taken}
+		// The agent may have been stopped in an attempt before: what is newer than that proves something.
+		outage = Outage{Stopped: r.Taken, Started: r.Taken.Truncate(time.Second).Add(time.Second)}
 	default:
 		outage.Started = time.Now()
 	}
@@ -150,71 +143,13 @@ func (m Machine) switchOver(ctx context.Context, r Record) (Record, error) {
 	return m.keep(r)
 }
 
-// await waits for the pod's word, and for the proof.
-func (m Machine) await(ctx context.Context, r Record) (Record, error) {
-	w := watch{seat: m.Seat, state: r.Order.To}
-	for range retry.Every(ctx, confirmPoll) {
-		w.look(ctx)
-		ready, confirmed := m.Folder.Confirmed(r.Order.ID)
-		now := time.Now()
-		switch {
-		case confirmed && w.proven(now):
-			m.Log.Info("the node works", "order", r.Order.ID, "process", w.process)
-			r.Phase, r.Ready = Settling, ready
-			return m.keep(r)
-		case !confirmed && now.After(r.Deadline):
-			return m.fail(r, fmt.Errorf("nobody confirmed within %s that the node is Ready", r.Order.Trial))
-		case now.After(r.Deadline.Add(proof + processPoll)):
-			return m.fail(r, fmt.Errorf("no process has run for %s: %w", proof, w.why()))
-		}
+// fail takes the order back, from a phase on.
+func (m Machine) fail(r Record, from Phase, why error) (Record, error) {
+	m.Log.Error("goes back", "order", r.Order.ID, "to", r.From, "phase", from, "err", why)
+	r.Phase, r.Failure = from, why.Error()
+	if from == Retreating {
+		r.Deadline = time.Now().Add(retreatLimit)
 	}
-	return r, context.Cause(ctx)
-}
-
-// watch looks at the process by which a state has the seat.
-type watch struct {
-	seat  Seat
-	state State
-
-	// process is the one that was seen last, since and last are when it was seen first and last.
-	process     int
-	since, last time.Time
-
-	err error
-}
-
-// look looks if it is time.
-func (w *watch) look(ctx context.Context) {
-	now := time.Now()
-	if now.Sub(w.last) < processPoll {
-		return
-	}
-	w.last = now
-
-	process, err := w.seat.Check(ctx, w.state)
-	if err != nil || process != w.process {
-		w.since = now
-	}
-	w.process, w.err = process, err
-}
-
-// proven reports whether the process has run for long enough.
-func (w *watch) proven(now time.Time) bool {
-	return w.process != 0 && w.err == nil && now.Sub(w.since) >= proof
-}
-
-// why is what was seen last.
-func (w *watch) why() error {
-	if w.err != nil {
-		return w.err
-	}
-	return fmt.Errorf("process %d runs since %s", w.process, w.since.Format(time.TimeOnly))
-}
-
-// fail takes the order back.
-func (m Machine) fail(r Record, why error) (Record, error) {
-	m.Log.Error("goes back", "order", r.Order.ID, "to", r.From, "err", why)
-	r.Phase, r.Failure = Reverting, why.Error()
 	return m.keep(r)
 }
 

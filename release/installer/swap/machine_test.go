@@ -20,8 +20,9 @@ type seat struct {
 	broken  map[State]error
 	messy   error
 
-	// restarts is how often its process ends, one in ten seconds.
+	// restarts is how often its process ends, one in ten seconds. unseen is why it cannot be seen.
 	restarts int
+	unseen   error
 
 	calls []string
 
@@ -58,6 +59,9 @@ func (s *seat) Settle(_ context.Context, in State) error {
 }
 
 func (s *seat) Check(context.Context, State) (int, error) {
+	if s.unseen != nil {
+		return 0, s.unseen
+	}
 	first := time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
 	return 1 + min(s.restarts, int(time.Since(first)/(10*time.Second))), nil
 }
@@ -90,7 +94,7 @@ func run(t *testing.T, folder Folder, s *seat) Record {
 	return Record{}
 }
 
-// pod confirms orders once the machine waits for it.
+// pod says that the node works, and that it is drained, once the machine waits for it.
 func pod(ctx context.Context, t *testing.T, folder Folder) {
 	for ctx.Err() == nil {
 		r, err := folder.Record()
@@ -98,11 +102,12 @@ func pod(ctx context.Context, t *testing.T, folder Folder) {
 			t.Error(err)
 			return
 		}
-		if r.Phase == Trying {
-			if err := folder.Confirm(Confirmation{ID: r.Order.ID}); err != nil {
+
+		word := Word{ID: r.Order.ID, Works: r.Phase == Trying, Drained: r.Phase == Retreating}
+		if word.Works || word.Drained {
+			if err := folder.Say(word); err != nil {
 				t.Error(err)
 			}
-			return
 		}
 		select {
 		case <-ctx.Done():

@@ -47,20 +47,53 @@ type Order struct {
 	// Trial is how long the node may take from when it was switched until it is confirmed that it works.
 	Trial time.Duration `json:"trial"`
 
+	// Prove is how long one process has to have run then; zero: usualProof.
+	Prove time.Duration `json:"prove,omitempty"`
+
 	// Images are those of the node's pods, which the next runtime should have, too.
 	Images []string `json:"images,omitempty"`
+
+	// Pods are the UIDs of those that stay on the node and were Ready.
+	Pods []string `json:"pods,omitempty"`
+}
+
+// usualProof is what an order has that says nothing of it.
+const usualProof = 45 * time.Second
+
+// proof is how long one process has to have run before the order is settled: one that ends and is started
+// again may look well at a glance.
+func (o Order) proof() time.Duration {
+	if o.Prove > 0 {
+		return o.Prove
+	}
+	return usualProof
 }
 
 // Phase is how far an order is.
 type Phase string
 
-// The phases. Only Trying waits for the pod.
+// The phases. An order ends well by Switching, Trying, Proving, Settling; it is taken back by Reverting, from
+// Proving by Retreating. The machine waits for the pod in Trying and Retreating.
 const (
+	// Switching arranges what is ordered.
 	Switching Phase = "switching"
-	Trying    Phase = "trying"
-	Settling  Phase = "settling"
+
+	// Trying waits for the pod's word that the node works. The node is out of use.
+	Trying Phase = "trying"
+
+	// Proving waits until one process has lived for long enough. The node is in use.
+	Proving Phase = "proving"
+
+	// Settling takes away what is not needed any more.
+	Settling Phase = "settling"
+
+	// Retreating waits until the node is out of use again.
+	Retreating Phase = "retreating"
+
+	// Reverting arranges what was there before.
 	Reverting Phase = "reverting"
-	Done      Phase = "done"
+
+	Done Phase = "done"
 )
 
 // Record is what the machine has done.
@@ -72,17 +105,19 @@ type Record struct {
 
 	Phase Phase `json:"phase"`
 
-	// Taken is when the machine took the order. Attempts counts the starts of the phase Switching.
+	// Taken is when the machine took the order. Attempts counts the starts of the phase, of Switching and of
+	// Proving.
 	Taken    time.Time `json:"taken"`
 	Attempts int       `json:"attempts"`
 
-	// Stopped is when the agent was stopped, Switched when it was started with the other state; zero when the
-	// order did not need it.
+	// Stopped is when the agent was stopped; zero: it has run on. Switched is when it was started with the
+	// other state: in a later second than the one in which the agent before has ended, so that a status with
+	// that second, or a later one, is of the agent that was started.
 	Stopped  time.Time `json:"stopped"`
 	Switched time.Time `json:"switched"`
 
-	// Deadline ends the phase Trying. Ready is when the node said that it works, as it was confirmed; zero
-	// when that is not known.
+	// Deadline ends the phase. Ready is when the node said that it works, as the pod has it; zero when that
+	// is not known.
 	Deadline time.Time `json:"deadline"`
 	Ready    time.Time `json:"ready"`
 
@@ -111,10 +146,10 @@ func (f Folder) Path(elem ...string) string {
 
 // Names of the files.
 const (
-	orderFile     = "order.json"
-	recordFile    = "record.json"
-	confirmedFile = "confirmed.json"
-	imagesFile    = "images.json"
+	orderFile  = "order.json"
+	recordFile = "record.json"
+	wordFile   = "word.json"
+	imagesFile = "images.json"
 )
 
 // Order reads the last order; the zero value is none.
@@ -126,14 +161,31 @@ func (f Folder) Record() (r Record, err error) { return r, f.read(recordFile, &r
 // Give gives an order. The last one must be done.
 func (f Folder) Give(o Order) error { return f.write(orderFile, o) }
 
-// Confirmation is the pod's word that the node works with what an order has brought.
-type Confirmation struct {
-	ID    string    `json:"id"`
+// Word is what the pod says of an order.
+type Word struct {
+	// ID is the order's.
+	ID string `json:"id"`
+
+	// Works says that the node works with what the order has brought, Ready since when, and Doubt why that is
+	// not said.
+	Works bool      `json:"works"`
 	Ready time.Time `json:"ready"`
+	Doubt string    `json:"doubt,omitempty"`
+
+	// Drained says that the node is out of use again.
+	Drained bool `json:"drained,omitempty"`
 }
 
-// Confirm says that the node works.
-func (f Folder) Confirm(c Confirmation) error { return f.write(confirmedFile, c) }
+// Say says something of an order, in place of what was said before.
+func (f Folder) Say(w Word) error { return f.write(wordFile, w) }
+
+// Word is what was said last of an order; the zero value: nothing.
+func (f Folder) Word(id string) (w Word) {
+	if err := f.read(wordFile, &w); err != nil || w.ID != id {
+		return Word{}
+	}
+	return w
+}
 
 // Images are those that pods of the node had since the drain began.
 func (f Folder) Images() (images []string, err error) { return images, f.read(imagesFile, &images) }
@@ -182,19 +234,12 @@ func (f Folder) remove(name string) error {
 // Forget removes all that is known of orders, while none is under way.
 func (f Folder) Forget() error {
 	// The record last: an order without one would be carried out.
-	for _, name := range []string{imagesFile, confirmedFile, orderFile, recordFile} {
+	for _, name := range []string{imagesFile, wordFile, orderFile, recordFile} {
 		if err := f.remove(name); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// Confirmed reports whether an order is confirmed, and since when the node works.
-func (f Folder) Confirmed(id string) (ready time.Time, ok bool) {
-	var c Confirmation
-	err := f.read(confirmedFile, &c)
-	return c.Ready, err == nil && c.ID == id
 }
 
 // maxFile is more than the files have: an order names the images of a node's pods.

@@ -79,7 +79,7 @@ func (h Host) Kill(ctx context.Context, unit string) error {
 	return h.do(ctx, "kill", "--kill-who=all", "--signal=KILL", unit)
 }
 
-// Enable has a unit started with the machine.
+// Enable has a unit started with the machine. As Reload, it has systemd read the files of units again.
 func (h Host) Enable(ctx context.Context, unit string) error { return h.do(ctx, "enable", unit) }
 
 // Disable has a unit not started with the machine.

@@ -24,7 +24,7 @@ type attendFlags struct {
 	part, node, host string
 	drainLimit       time.Duration
 	pause            time.Duration
-	trial            time.Duration
+	trial, prove     time.Duration
 }
 
 func parseAttend(env *program.Env) (f attendFlags, err error) {
@@ -36,6 +36,8 @@ func parseAttend(env *program.Env) (f attendFlags, err error) {
 	fs.DurationVar(&f.pause, "drain-pause", 10*time.Minute, "until a drain that was given up is tried again")
 	const trial = "in which the node has to be Ready, or goes back"
 	fs.DurationVar(&f.trial, "ready-timeout", 2*time.Minute, trial)
+	const prove = "for which one process has to run, while the node is in use, or it goes back"
+	fs.DurationVar(&f.prove, "prove", 45*time.Second, prove)
 	if err := env.Parse(fs); err != nil {
 		return f, err
 	}
@@ -84,6 +86,7 @@ func runAttend(ctx context.Context, env *program.Env) error {
 		DrainLimit:    f.drainLimit,
 		Pause:         f.pause,
 		Trial:         f.trial,
+		Prove:         f.prove,
 		Log:           env.Log,
 	}).Run(ctx)
 	return nil
