@@ -33,7 +33,7 @@ type Node struct {
 	*volume.Store
 	*publish.Publisher
 
-	T        *testing.T
+	T        testing.TB
 	Dir      string         // of the pool, the image files and the records
 	State    string         // of what a reboot empties
 	Kubelet  string         // of staging paths and targets
@@ -54,7 +54,7 @@ type config struct {
 }
 
 // New starts a driver in a temporary directory, with a pool of so many bytes.
-func New(t *testing.T, poolSize int64) *Node {
+func New(t testing.TB, poolSize int64) *Node {
 	t.Helper()
 	n := newNode(t, poolSize)
 	n.Dir = testenv.ShortDir(t)
@@ -67,7 +67,7 @@ func New(t *testing.T, poolSize int64) *Node {
 }
 
 // NewOnDisk starts a driver whose data directory is a disk (ext4) of its own.
-func NewOnDisk(t *testing.T, disk, poolSize int64) *Node {
+func NewOnDisk(t testing.TB, disk, poolSize int64) *Node {
 	t.Helper()
 	n := newNode(t, poolSize)
 	outside := testenv.ShortDir(t)
@@ -100,7 +100,7 @@ func (n *Node) mountDisk(file, root string) {
 	n.must(unix.Mount(dev.Name(), root, "ext4", 0, ""))
 }
 
-func newNode(t *testing.T, poolSize int64) *Node {
+func newNode(t testing.TB, poolSize int64) *Node {
 	t.Helper()
 	testenv.Root(t)
 	testenv.Program(t, "mkfs.btrfs", "btrfs-progs")
@@ -176,6 +176,9 @@ func (n *Node) Start() volume.Report {
 
 	return report
 }
+
+// Pool is the backend btrfs of the driver that runs.
+func (n *Node) Pool() *btrfspool.Pool { return n.pool }
 
 // Kill ends the driver. It has time for the deletions under way, and for nothing else.
 func (n *Node) Kill() {

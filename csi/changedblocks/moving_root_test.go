@@ -1,0 +1,188 @@
+package changedblocks_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+// A balance moves all blocks, and the driver itself some when the pool shrinks: too much may be reported then,
+// and nothing is missed.
+func TestNothingIsMissedWhileBlocksAreMoved(t *testing.T) {
+	n := newNode(t)
+	btrfs := testenv.Program(t, "btrfs", "btrfs-progs")
+	const size = 256 << 20
+	v := n.MustCreate(volume.Request{Name: "v", Required: size, Backend: "btrfs", Access: volume.Block})
+	path := n.Use(v, "pod")
+	n.scribble(path, size, 2000)
+	base := n.snapshot(v)
+	n.scribble(path, size, 2000)
+	target := n.snapshot(v)
+	differ := differing(t, n.file(base), n.file(target))
+	_, reported := n.changed(base, target, 0)
+	needless := check(t, differ, reported)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var moves sync.WaitGroup
+	moves.Go(func() {
+		defer cancel()
+		for range 3 {
+			cmd := exec.CommandContext(ctx, btrfs, "balance", "start", "--full-balance", filepath.Join(n.Dir, "pool"))
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("balance: %v: %s", err, out)
+			}
+		}
+	})
+	walks, most := 0, 0
+	for ; ctx.Err() == nil; walks++ {
+		_, reported := n.changed(base, target, 0)
+		most = max(most, check(t, differ, reported))
+	}
+	moves.Wait()
+	t.Logf("%d walks, with up to %d blocks that did not differ, of %d that did", walks, most, len(differ))
+
+	_, reported = n.changed(base, target, 0)
+	if after := check(t, differ, reported); after != needless {
+		t.Errorf("%d blocks are reported that do not differ, before the moves it were %d", after, needless)
+	}
+	n.Remove(v.ID, "pod")
+}
+
+// Snapshots are made while somebody writes, with and without syncing: what is in flight is in one of them, or
+// in the next.
+func TestNothingIsMissedThatIsWrittenMeanwhile(t *testing.T) {
+	n := newNode(t)
+	const size = 64 << 20
+	v := n.MustCreate(volume.Request{Name: "v", Required: size, Backend: "btrfs", Access: volume.Block})
+	path := n.Use(v, "pod")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	for i := range 2 {
+		writers.Go(func() {
+			if err := writeUntil(ctx, path, i == 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	var snapshots []volume.Volume
+	for range 12 {
+		snapshots = append(snapshots, n.snapshot(v))
+	}
+	cancel()
+	writers.Wait()
+
+	n.checkSnapshots(snapshots, size/block)
+	n.Remove(v.ID, "pod")
+}
+
+// writeUntil writes numbered blocks over a device until ctx ends.
+func writeUntil(ctx context.Context, path string, synced bool) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+
+	data := make([]byte, block)
+	for i := int64(0); ctx.Err() == nil; i++ {
+		for at := range 8 {
+			data[at] = byte(i >> (8 * at))
+		}
+		if _, err := f.WriteAt(data, i*7919%(64<<20/block)*block); err != nil {
+			return err
+		}
+		if synced && i%16 == 0 {
+			if err := f.Sync(); err != nil {
+				return err
+			}
+		}
+	}
+	return f.Sync()
+}
+
+// All get their answers, in turns.
+func TestAHundredAtOnce(t *testing.T) {
+	n := newNode(t)
+	const size = 256 << 20
+	v := n.MustCreate(volume.Request{Name: "v", Required: size, Backend: "btrfs", Access: volume.Block})
+	path := n.Use(v, "pod")
+	base := n.snapshot(v)
+	n.scribble(path, size, 3000)
+	target := n.snapshot(v)
+	_, want := n.changed(base, target, 0)
+
+	var all sync.WaitGroup
+	for range 100 {
+		all.Go(func() {
+			var got ranges
+			err := n.tracker.Changed(t.Context(), base.ID, target.ID, 0, func(_ int64, some ranges) error {
+				got = append(got, some...)
+				return nil
+			})
+			if err != nil || len(got) != len(want) {
+				t.Errorf("%d ranges, want %d; %v", len(got), len(want), err)
+			}
+		})
+	}
+	all.Wait()
+	n.Remove(v.ID, "pod")
+}
+
+// BenchmarkChangedBlocks is about an image of 1 GiB that is full, and 10,000 blocks of 4 KiB that were written
+// between two snapshots, at random places.
+func BenchmarkChangedBlocks(b *testing.B) {
+	n := newNode(b)
+	const size = 1 << 30
+	v := n.MustCreate(volume.Request{Name: "v", Required: size, Backend: "btrfs", Access: volume.Block})
+	path := n.Use(v, "pod")
+	write(b, path, 1<<20, n.random.Perm(size>>20))
+	base := n.snapshot(v)
+	write(b, path, block, n.random.Perm(size / block)[:10_000])
+	target := n.snapshot(v)
+
+	ignore := func(int64, ranges) error { return nil }
+	b.Run("allocated", func(b *testing.B) {
+		for b.Loop() {
+			if err := n.tracker.Allocated(b.Context(), target.ID, 0, ignore); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("delta", func(b *testing.B) {
+		for b.Loop() {
+			if err := n.tracker.Changed(b.Context(), base.ID, target.ID, 0, ignore); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+
+	n.Remove(v.ID, "pod")
+}
+
+// write writes blocks of a size, by their numbers, in that order.
+func write(t testing.TB, path string, size int64, numbers []int) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+
+	data := bytes.Repeat([]byte("data"), int(size/4))
+	for _, number := range numbers {
+		if _, err := f.WriteAt(data, int64(number)*size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+}
