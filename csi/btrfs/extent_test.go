@@ -39,6 +39,7 @@ func TestOnlyWhatWasWrittenIsAnExtent(t *testing.T) {
 			if (err != nil) != c.fails {
 				t.Fatal(err)
 			}
+
 			if err == nil && (got != c.want || written != c.written) {
 				t.Errorf("got %+v, written %v", got, written)
 			}

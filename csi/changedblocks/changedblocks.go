@@ -98,7 +98,12 @@ func (t *Tracker) Changed(ctx context.Context, base, target string, from int64, 
 			volume.ErrInvalid, target, base)
 	}
 
-	w := &walk{tracker: t, base: was, target: is, at: from}
+	w := &walk{
+		tracker: t,
+		base:    was,
+		target:  is,
+		at:      from,
+	}
 	return w.run(ctx, each)
 }
 
@@ -159,8 +164,8 @@ func (t *Tracker) open(ctx context.Context, i *image, use func(volume.Volume, *o
 		return fmt.Errorf("snapshot %s: %w", i.id, snapshot.Damage)
 	}
 	if !t.images.IsImage(snapshot.Spec) {
-		return fmt.Errorf("%w in snapshot %s: its volume is a subvolume of the pool, not an image with a file"+
-			" system or a raw block volume", ErrNoBlocks, i.id)
+		return fmt.Errorf("%w in snapshot %s: its volume is a subvolume of the pool, neither a raw block"+
+			" volume nor an image with a file system", ErrNoBlocks, i.id)
 	}
 
 	f, err := t.images.OpenRaw(snapshot.Spec, os.O_RDONLY)
@@ -187,9 +192,13 @@ func (t *Tracker) openSame(ctx context.Context, i *image, use func(*os.File) err
 	})
 }
 
-// openBoth is openSame for two, of which the base may be nil. Nobody waits for another one that does the same:
-// all of them lock in the order of IDs.
-func (t *Tracker) openBoth(ctx context.Context, base, target *image, use func(base, target *os.File) error) error {
+// openBoth is openSame for two, of which the base may be nil. No two calls wait for each other: all of them
+// lock in the order of IDs.
+func (t *Tracker) openBoth(
+	ctx context.Context,
+	base, target *image,
+	use func(base, target *os.File) error,
+) error {
 	if base == nil {
 		return t.openSame(ctx, target, func(f *os.File) error { return use(nil, f) })
 	}

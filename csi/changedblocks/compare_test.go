@@ -18,6 +18,7 @@ func TestBlocksOfOnePlaceAreTheSame(t *testing.T) {
 			Within: within,
 		}
 	}
+
 	for _, c := range []struct {
 		name         string
 		base, target extents

@@ -3,9 +3,11 @@ package changedblocks_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -13,14 +15,13 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// A balance moves all blocks, and the driver itself some when the pool shrinks: too much may be reported then,
-// and nothing is missed.
+// A balance moves all blocks, and the driver itself some when the pool shrinks: too much may be reported
+// then, and nothing is missed.
 func TestNothingIsMissedWhileBlocksAreMoved(t *testing.T) {
 	n := newNode(t)
-	btrfs := testenv.Program(t, "btrfs", "btrfs-progs")
+	btrfs, pool := testenv.Program(t, "btrfs", "btrfs-progs"), filepath.Join(n.Dir, "pool")
 	const size = 256 << 20
-	v := n.MustCreate(volume.Request{Name: "v", Required: size, Backend: "btrfs", Access: volume.Block})
-	path := n.Use(v, "pod")
+	v, path := n.raw(size)
 	n.scribble(path, size, 2000)
 	base := n.snapshot(v)
 	n.scribble(path, size, 2000)
@@ -34,7 +35,7 @@ func TestNothingIsMissedWhileBlocksAreMoved(t *testing.T) {
 	moves.Go(func() {
 		defer cancel()
 		for range 3 {
-			cmd := exec.CommandContext(ctx, btrfs, "balance", "start", "--full-balance", filepath.Join(n.Dir, "pool"))
+			cmd := exec.CommandContext(ctx, btrfs, "balance", "start", "--full-balance", pool)
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("balance: %v: %s", err, out)
 			}
@@ -55,13 +56,45 @@ func TestNothingIsMissedWhileBlocksAreMoved(t *testing.T) {
 	n.Remove(v.ID, "pod")
 }
 
+// Where transactions end all the time, both snapshots are still seen at one moment.
+func TestABusyPoolIsLookedAtNevertheless(t *testing.T) {
+	n := newNode(t)
+	const size = 256 << 20
+	v, path := n.raw(size)
+	n.scribble(path, size, 1000)
+	base := n.snapshot(v)
+	n.scribble(path, size, 1000)
+	target := n.snapshot(v)
+	_, want := n.changed(base, target, 0)
+
+	file := filepath.Join(n.Dir, "pool", "busy")
+	ctx, cancel := context.WithCancel(t.Context())
+	var busy sync.WaitGroup
+	busy.Go(func() {
+		defer cancel()
+		for range 200 {
+			if err := errors.Join(os.WriteFile(file, nil, 0o600), n.Sync()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	walks := 0
+	for ; ctx.Err() == nil; walks++ {
+		if _, got := n.changed(base, target, 0); !slices.Equal(got, want) {
+			t.Errorf("%d ranges, want %d", len(got), len(want))
+		}
+	}
+	busy.Wait()
+	t.Logf("%d walks while 200 transactions ended", walks)
+	n.Remove(v.ID, "pod")
+}
+
 // Snapshots are made while somebody writes, with and without syncing: what is in flight is in one of them, or
 // in the next.
 func TestNothingIsMissedThatIsWrittenMeanwhile(t *testing.T) {
 	n := newNode(t)
 	const size = 64 << 20
-	v := n.MustCreate(volume.Request{Name: "v", Required: size, Backend: "btrfs", Access: volume.Block})
-	path := n.Use(v, "pod")
+	v, path := n.raw(size)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	var writers sync.WaitGroup
@@ -112,8 +145,7 @@ func writeUntil(ctx context.Context, path string, synced bool) error {
 func TestAHundredAtOnce(t *testing.T) {
 	n := newNode(t)
 	const size = 256 << 20
-	v := n.MustCreate(volume.Request{Name: "v", Required: size, Backend: "btrfs", Access: volume.Block})
-	path := n.Use(v, "pod")
+	v, path := n.raw(size)
 	base := n.snapshot(v)
 	n.scribble(path, size, 3000)
 	target := n.snapshot(v)
@@ -136,13 +168,12 @@ func TestAHundredAtOnce(t *testing.T) {
 	n.Remove(v.ID, "pod")
 }
 
-// BenchmarkChangedBlocks is about an image of 1 GiB that is full, and 10,000 blocks of 4 KiB that were written
-// between two snapshots, at random places.
+// BenchmarkChangedBlocks is about an image of 1 GiB that is full, and 10,000 blocks of 4 KiB that were
+// written between two snapshots, at random places.
 func BenchmarkChangedBlocks(b *testing.B) {
 	n := newNode(b)
 	const size = 1 << 30
-	v := n.MustCreate(volume.Request{Name: "v", Required: size, Backend: "btrfs", Access: volume.Block})
-	path := n.Use(v, "pod")
+	v, path := n.raw(size)
 	write(b, path, 1<<20, n.random.Perm(size>>20))
 	base := n.snapshot(v)
 	write(b, path, block, n.random.Perm(size / block)[:10_000])

@@ -68,8 +68,8 @@ func (w *walk) page(ctx context.Context) (changed []Range, err error) {
 	return changed, err
 }
 
-// read reads the next extents of both images, and reports whether they are of one moment: no transaction began
-// since the first was read.
+// read reads the next extents of both images, and reports whether they are of one moment: no transaction
+// began since the first was read.
 func (w *walk) read(base, target *os.File) (was, is extents, isOfOneMoment bool, err error) {
 	before, err := btrfs.Stat(target)
 	if err != nil {

@@ -122,6 +122,7 @@ func (d *Driver) Server() *grpc.Server {
 		publisher: d.cfg.Publisher,
 		attached:  d.cfg.Attached,
 	}
+
 	s := grpc.NewServer(append(d.cfg.Traces.ServerOptions(),
 		grpc.UnaryInterceptor(d.observe),
 		grpc.StreamInterceptor(d.observeStream),

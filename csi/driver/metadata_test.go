@@ -36,7 +36,8 @@ func TestSnapshotMetadataIsServedWhereItIsAnnounced(t *testing.T) {
 		{served, codes.NotFound},
 	} {
 		f := serveConfig(t, func(config *Config) { config.Metadata = c.service })
-		capabilities, err := f.identity.GetPluginCapabilities(t.Context(), &csi.GetPluginCapabilitiesRequest{})
+		request := &csi.GetPluginCapabilitiesRequest{}
+		capabilities, err := f.identity.GetPluginCapabilities(t.Context(), request)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +81,8 @@ func TestCodesOfSnapshotMetadata(t *testing.T) {
 // allocated returns how a stream ends.
 func (f *fixture) allocated(t *testing.T, id string) error {
 	t.Helper()
-	stream, err := f.metadata.GetMetadataAllocated(t.Context(), &csi.GetMetadataAllocatedRequest{SnapshotId: id})
+	request := &csi.GetMetadataAllocatedRequest{SnapshotId: id}
+	stream, err := f.metadata.GetMetadataAllocated(t.Context(), request)
 	for err == nil {
 		_, err = stream.Recv()
 	}

@@ -51,7 +51,7 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 		Attached:  attached,
 		Publisher: n.Publisher,
 		Limits:    n.Limits,
-		Metadata:  snapshotmetadata.New(changedblocks.New(n.Store, n.Pool())),
+		Metadata:  snapshotmetadata.New(changedblocks.New(n.Store, n.Pool)),
 		Log:       slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {

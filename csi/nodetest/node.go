@@ -39,9 +39,9 @@ type Node struct {
 	Kubelet  string         // of staging paths and targets
 	Instance string         // in the tags of loop devices
 	Found    publish.Report // by the last start
+	Pool     *btrfspool.Pool
 
 	cfg     config
-	pool    *btrfspool.Pool
 	targets *target.Root
 	stop    func()
 }
@@ -127,7 +127,7 @@ func (n *Node) command(name string, args ...string) {
 func (n *Node) Start() volume.Report {
 	n.T.Helper()
 	var err error
-	n.pool, err = btrfspool.Open(n.T.Context(), btrfspool.Config{
+	n.Pool, err = btrfspool.Open(n.T.Context(), btrfspool.Config{
 		Dir:      n.Dir,
 		Instance: n.Instance,
 		Most:     n.cfg.poolSize,
@@ -141,7 +141,7 @@ func (n *Node) Start() volume.Report {
 	store, report, err := volume.Open(volume.Config{
 		Dir:      filepath.Join(n.Dir, "volumes"),
 		Disk:     space.FileSystem{Dir: n.Dir},
-		Backends: map[string]volume.Backend{btrfspool.Name: n.pool, loopfile.Name: files},
+		Backends: map[string]volume.Backend{btrfspool.Name: n.Pool, loopfile.Name: files},
 		Default:  n.cfg.prefer,
 		Most:     n.cfg.most,
 	})
@@ -151,7 +151,7 @@ func (n *Node) Start() volume.Report {
 		Dir:      filepath.Join(n.State, "staged"),
 		Volumes:  store,
 		Targets:  n.targets,
-		Backends: map[string]publish.Backend{btrfspool.Name: n.pool, loopfile.Name: files},
+		Backends: map[string]publish.Backend{btrfspool.Name: n.Pool, loopfile.Name: files},
 		Throttle: n.cfg.throttle,
 	})
 
@@ -177,9 +177,6 @@ func (n *Node) Start() volume.Report {
 	return report
 }
 
-// Pool is the backend btrfs of the driver that runs.
-func (n *Node) Pool() *btrfspool.Pool { return n.pool }
-
 // Kill ends the driver. It has time for the deletions under way, and for nothing else.
 func (n *Node) Kill() {
 	if n.stop == nil {
@@ -188,7 +185,7 @@ func (n *Node) Kill() {
 	n.stop()
 	n.stop = nil
 	n.targets.Close()
-	n.pool.Close(false)
+	n.Pool.Close(false)
 }
 
 // RestartWithMost starts the driver again with no more bytes for all its volumes.

@@ -208,6 +208,6 @@ func checkMode(content *snapshotv1.VolumeSnapshotContent, c *corev1.PersistentVo
 	if have == nil || *have == want || content.Annotations[allowModeChange] == "true" {
 		return nil
 	}
-	return fmt.Errorf("its volume mode is %s, requested was %s, and content %s does not have the annotation %s",
-		*have, want, content.Name, allowModeChange)
+	return fmt.Errorf("its volume mode is %s, requested was %s, and content %s does not have the annotation"+
+		" %s: \"true\"", *have, want, content.Name, allowModeChange)
 }

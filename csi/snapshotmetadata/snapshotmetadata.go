@@ -1,5 +1,5 @@
-// Package snapshotmetadata is the CSI 1.13 adapter of package changedblocks: the SnapshotMetadata service, for
-// programs that make backups of the blocks of snapshots. In a cluster they speak to the sidecar
+// Package snapshotmetadata is the CSI 1.13 adapter of package changedblocks: the SnapshotMetadata service,
+// for programs that make backups of the blocks of snapshots. In a cluster they speak to the sidecar
 // external-snapshot-metadata, which knows who may, and which calls this one.
 package snapshotmetadata
 
@@ -129,8 +129,8 @@ func mostOf(maxResults int32) (int, error) {
 	return min(int(maxResults), maxRanges), nil
 }
 
-// cut sends parts of a volume in answers of so many. Where there are none that is an empty answer: it says how
-// large the volume is.
+// cut sends parts of a volume in answers of so many. Where there are none that is an empty answer: it says
+// how large the volume is.
 func cut(most int, send func(size int64, blocks []*csi.BlockMetadata) error) changedblocks.Each {
 	return func(size int64, ranges []changedblocks.Range) error {
 		if len(ranges) == 0 {
