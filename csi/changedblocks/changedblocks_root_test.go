@@ -130,7 +130,7 @@ func merged(all ranges) (out ranges) {
 
 func TestWhatHasNoChangedBlocksIsRefused(t *testing.T) {
 	n := newNode(t)
-	make := func(name string, access volume.Access) (first, second volume.Volume) {
+	two := func(name string, access volume.Access) (first, second volume.Volume) {
 		v := n.MustCreate(volume.Request{
 			Name:     name,
 			Required: 16 << 20,
@@ -139,9 +139,9 @@ func TestWhatHasNoChangedBlocksIsRefused(t *testing.T) {
 		})
 		return n.snapshot(v), n.snapshot(v)
 	}
-	first, second := make("a", volume.Block)
-	other, _ := make("b", volume.Block)
-	tree, laterTree := make("tree", volume.Filesystem)
+	first, second := two("a", volume.Block)
+	other, _ := two("b", volume.Block)
+	tree, laterTree := two("tree", volume.Filesystem)
 
 	for _, c := range []struct {
 		name, base, target string

@@ -1,7 +1,6 @@
 package changedblocks_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -166,54 +165,4 @@ func TestAHundredAtOnce(t *testing.T) {
 	}
 	all.Wait()
 	n.Remove(v.ID, "pod")
-}
-
-// BenchmarkChangedBlocks is about an image of 1 GiB that is full, and 10,000 blocks of 4 KiB that were
-// written between two snapshots, at random places.
-func BenchmarkChangedBlocks(b *testing.B) {
-	n := newNode(b)
-	const size = 1 << 30
-	v, path := n.raw(size)
-	write(b, path, 1<<20, n.random.Perm(size>>20))
-	base := n.snapshot(v)
-	write(b, path, block, n.random.Perm(size / block)[:10_000])
-	target := n.snapshot(v)
-
-	ignore := func(int64, ranges) error { return nil }
-	b.Run("allocated", func(b *testing.B) {
-		for b.Loop() {
-			if err := n.tracker.Allocated(b.Context(), target.ID, 0, ignore); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("delta", func(b *testing.B) {
-		for b.Loop() {
-			if err := n.tracker.Changed(b.Context(), base.ID, target.ID, 0, ignore); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-
-	n.Remove(v.ID, "pod")
-}
-
-// write writes blocks of a size, by their numbers, in that order.
-func write(t testing.TB, path string, size int64, numbers []int) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-
-	data := bytes.Repeat([]byte("data"), int(size/4))
-	for _, number := range numbers {
-		if _, err := f.WriteAt(data, int64(number)*size); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := f.Sync(); err != nil {
-		t.Fatal(err)
-	}
 }

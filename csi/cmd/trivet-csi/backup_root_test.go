@@ -119,7 +119,7 @@ func TestBackupOfChangedBlocksIsWhole(t *testing.T) {
 			})
 		})
 		if want, err := os.ReadFile(device.target()); err != nil || !killed || !bytes.Equal(b.copy, want) {
-			t.Errorf("%s: killed: %v, %d bytes of %d, or others; %v", name, killed, len(b.copy), len(want), err)
+			t.Errorf("%s: killed %v, %d bytes of %d, or others; %v", name, killed, len(b.copy), len(want), err)
 		}
 		base = snapshot.snapshotID
 	}
