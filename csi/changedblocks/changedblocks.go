@@ -113,8 +113,8 @@ type image struct {
 	source string // the volume
 	size   int64
 
-	// tree is the number of its subvolume, which no other one ever has, and made that of the transaction in
-	// which it was made.
+	// tree is the number of its subvolume, and made that of the transaction in which it was made. No other
+	// one ever has both.
 	tree, made uint64
 
 	// next is where in the file the extent begins that is looked at next.
@@ -145,10 +145,14 @@ func (t *Tracker) inspect(ctx context.Context, id string) (*image, error) {
 	return i, err
 }
 
-// open locks a snapshot, so that nobody deletes it, and calls use with its open file.
+// open locks a snapshot, so that nobody deletes it, and calls use with its open file. Only one that exists is
+// waited for: nobody who is making one is waited for by somebody who holds another.
 func (t *Tracker) open(ctx context.Context, i *image, use func(volume.Volume, *os.File) error) error {
 	if volume.CheckID(i.id) != nil {
 		return fmt.Errorf("%w: snapshot %q", volume.ErrNotFound, i.id)
+	}
+	if _, err := t.snapshots.Snapshot(i.id); err != nil {
+		return err
 	}
 	unlock, err := t.snapshots.Lock(ctx, i.id)
 	if err != nil {
@@ -181,7 +185,7 @@ func (t *Tracker) open(ctx context.Context, i *image, use func(volume.Volume, *o
 func (t *Tracker) openSame(ctx context.Context, i *image, use func(*os.File) error) error {
 	return t.open(ctx, i, func(_ volume.Volume, f *os.File) error {
 		sub, err := btrfs.Inspect(f)
-		if err == nil && sub.ID != i.tree {
+		if err == nil && (sub.ID != i.tree || sub.Created != i.made) {
 			err = fmt.Errorf("%w: snapshot %s was deleted, and another one made with its name",
 				volume.ErrNotFound, i.id)
 		}
