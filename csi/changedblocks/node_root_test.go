@@ -2,6 +2,7 @@ package changedblocks_test
 
 import (
 	"bytes"
+	"context"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -36,7 +37,17 @@ func newNode(t testing.TB) *node {
 		random: rand.New(rand.NewPCG(1, 2)),
 	}
 	n.tracker = changedblocks.New(n.Store, n.Pool)
+	t.Cleanup(n.clear)
 	return n
+}
+
+// clear deletes what a test leaves: on a disk that is btrfs, nobody else can.
+func (n *node) clear() {
+	for _, v := range append(n.Snapshots("", "", 0), n.List("", 0)...) {
+		if err := n.Delete(context.WithoutCancel(n.t.Context()), v.ID); err != nil {
+			n.t.Error(err)
+		}
+	}
 }
 
 // raw makes a raw block volume and returns it with the path of its device.
