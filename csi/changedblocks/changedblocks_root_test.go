@@ -85,6 +85,7 @@ func TestChangesFromAnOffsetOn(t *testing.T) {
 	n.scribble(path, size, 3000)
 	after := n.snapshot(v)
 
+	n.checkSnapshots([]volume.Volume{before, after}, 4000)
 	_, all := n.changed(before, after, 0)
 	_, written := n.allocated(after, 0)
 	n.Kill()
