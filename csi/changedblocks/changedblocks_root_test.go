@@ -107,6 +107,27 @@ func TestChangesFromAnOffsetOn(t *testing.T) {
 	n.Remove(v.ID, "pod")
 }
 
+// The base may be in more pieces than the target, so that less of it is looked at at a time.
+func TestBaseInMorePieces(t *testing.T) {
+	n := newNode(t)
+	const size = 256 << 20
+	v, path := n.raw(size)
+	n.scribble(path, size, 5000)
+	before := n.snapshot(v)
+
+	half := make([]int, size>>20/2)
+	for i := range half {
+		half[i] = i
+	}
+	write(t, path, 1<<20, half)
+	discard(t, path, size*3/4, size/8)
+	after := n.snapshot(v)
+
+	// Zeroes that were written, and then discarded, are reported.
+	n.checkSnapshots([]volume.Volume{before, after}, 1000)
+	n.Remove(v.ID, "pod")
+}
+
 func behind(all ranges, from int64) (rest ranges) {
 	for _, r := range all {
 		if end := r.Offset + r.Size; end > from {

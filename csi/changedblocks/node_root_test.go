@@ -3,6 +3,7 @@ package changedblocks_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -16,7 +17,10 @@ import (
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-const block = 4096
+const (
+	block     = 4096
+	punchHole = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+)
 
 type ranges = []changedblocks.Range
 
@@ -201,7 +205,6 @@ func (n *node) scribble(path string, size int64, writes int) {
 	}
 	defer f.Close()
 
-	const punchHole = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 	data := make([]byte, 16*block)
 	for range writes {
 		length := block * (1 + n.random.Int64N(16))
@@ -226,5 +229,18 @@ func (n *node) scribble(path string, size int64, writes int) {
 
 	if err := f.Sync(); err != nil {
 		n.t.Fatal(err)
+	}
+}
+
+// discard makes zeroes of a part of a device.
+func discard(t testing.TB, path string, offset, size int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := errors.Join(unix.Fallocate(int(f.Fd()), punchHole, offset, size), f.Sync()); err != nil {
+		t.Fatal(err)
 	}
 }
