@@ -15,19 +15,18 @@ import (
 func TestWhatChangedIsReported(t *testing.T) {
 	n := newNode(t)
 	for _, r := range []volume.Request{
-		{Name: "raw", Access: volume.Block},
-		{Name: "xfs", FSType: "xfs"},
-		{Name: "ext4", FSType: "ext4"},
+		{Name: "raw", Required: 64 << 20, Access: volume.Block},
+		{Name: "xfs", Required: 320 << 20, FSType: "xfs"},
+		{Name: "ext4", Required: 128 << 20, FSType: "ext4"},
 	} {
 		t.Run(r.Name, func(t *testing.T) {
-			const size = 320 << 20
 			n := &node{
 				Node:    n.Node,
 				t:       t,
 				random:  n.random,
 				tracker: n.tracker,
 			}
-			r.Required, r.Backend = size, "btrfs"
+			r.Backend = "btrfs"
 			v := n.MustCreate(r)
 			path := n.Use(v, "pod")
 			if v.Access == volume.Filesystem {
@@ -36,7 +35,7 @@ func TestWhatChangedIsReported(t *testing.T) {
 
 			snapshots := []volume.Volume{n.snapshot(v)}
 			for range 3 {
-				n.scribble(path, size/2, 300)
+				n.scribble(path, r.Required/2, 300)
 				snapshots = append(snapshots, n.snapshot(v))
 			}
 			snapshots = append(snapshots, n.snapshot(v))
