@@ -194,3 +194,86 @@ func (s *scanner) step(f *os.File, each func(key itemKey, item []byte)) error {
 	s.done = s.arg.items == 0
 	return nil
 }
+
+// Extent is a part of a file that was written, and is in one piece on the disk.
+type Extent struct {
+	// In the file, in bytes.
+	Offset, Size int64
+
+	// Disk is the address of a piece of the disk, and Within where in it, unpacked, the extent begins. What
+	// has the same of both has the same content. 0 is a piece of its own, to which nothing is equal.
+	Disk, Within int64
+}
+
+// End is where the extent ends in the file.
+func (e Extent) End() int64 { return e.Offset + e.Size }
+
+// Extents returns extents of the open file f in their order: some hundred of those that begin at from or
+// behind it, and where in the file they end: up to there they are all, at math.MaxInt64 of the whole file.
+// Between them the file reads as zeroes. What was written to a file and is not yet in its place on the disk
+// is not seen; in a read-only subvolume there is no such thing.
+func Extents(f *os.File, from int64) (extents []Extent, until int64, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, 0, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+
+	const ownTree = 0
+	s := scanner{tree: ownTree, from: itemKey{st.Ino, uint64(from), extentData}}
+	until = from
+	var broken error
+	err = s.step(f, func(key itemKey, item []byte) {
+		if key.object != st.Ino || key.kind != extentData {
+			until = math.MaxInt64
+			return
+		}
+
+		e, written, err := parseExtent(key.offset, item)
+		if err != nil {
+			broken = err
+			return
+		}
+		until = e.End()
+		if written {
+			extents = append(extents, e)
+		}
+	})
+
+	if err = errors.Join(err, broken); err != nil {
+		return nil, 0, fmt.Errorf("extents of %s from byte %d on: %w", f.Name(), from, err)
+	}
+	if s.done {
+		until = math.MaxInt64
+	}
+	return extents, until, nil
+}
+
+// parseExtent reads a struct btrfs_file_extent_item. What is preallocated, or a hole, was not written.
+func parseExtent(offset uint64, item []byte) (e Extent, written bool, err error) {
+	// Of its fields: how many bytes an inline extent has, its kind, and then those of all others.
+	const unpacked, kind, disk, within, size, end = 8, 20, 21, 37, 45, 53
+	const inline, regular, preallocated = 0, 1, 2
+	if len(item) <= kind || item[kind] != inline && len(item) < end {
+		return Extent{}, false, fmt.Errorf("an extent item of %d bytes", len(item))
+	}
+
+	number := func(at int) int64 { return int64(binary.LittleEndian.Uint64(item[at:])) }
+	e.Offset = int64(offset)
+	switch item[kind] {
+	case inline:
+		e.Size = number(unpacked)
+		written = true
+	case regular, preallocated:
+		e.Size = number(size)
+		e.Disk = number(disk)
+		e.Within = number(within)
+		written = item[kind] == regular && e.Disk != 0
+	default:
+		return Extent{}, false, fmt.Errorf("an extent of kind %d", item[kind])
+	}
+
+	if e.Offset < 0 || e.Size <= 0 || e.Size > math.MaxInt64-e.Offset || e.Disk < 0 || e.Within < 0 {
+		return Extent{}, false, fmt.Errorf("extent %+v", e)
+	}
+	return e, written, nil
+}

@@ -2,8 +2,10 @@ package btrfspool_test
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
@@ -276,4 +278,48 @@ func overwriteHalf(t *testing.T, path string, size int64) {
 	if err := errors.Join(err, f.Sync()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A backup of blocks reads the snapshot of a file system from a raw block volume.
+func TestSnapshotOfAFileSystemIsReadAsADevice(t *testing.T) {
+	n := nodetest.New(t, 8<<30)
+	for _, r := range kinds(320 << 20) {
+		t.Run(r.Name, func(t *testing.T) {
+			v := n.MustCreate(r)
+			n.Write(v, n.Use(v, "pod"))
+			s := n.MustCreate(volume.Request{Name: r.Name, Source: v.ID, Snapshot: true})
+			request := volume.Request{Name: "blocks-" + r.Name, Source: s.ID, Access: volume.Block}
+			if v.FSType == "btrfs" {
+				if _, err := n.Create(t.Context(), request); !errors.Is(err, volume.ErrInvalid) {
+					t.Errorf("a subvolume as a device: %v", err)
+				}
+				n.Remove(v.ID, "pod")
+				return
+			}
+
+			device := n.MustCreate(request)
+			want := digest(t, filepath.Join(n.Dir, "pool", "volumes", s.ID, "image"))
+			if got := digest(t, n.Use(device, "pod")); got != want {
+				t.Error("the device does not have the blocks of the snapshot")
+			}
+			n.Remove(device.ID, "pod")
+			n.Remove(v.ID, "pod")
+		})
+	}
+}
+
+// digest is that of all bytes of a file or device.
+func digest(t *testing.T, path string) [sha256.Size]byte {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+
+	sum := sha256.New()
+	if n, err := io.Copy(sum, f); err != nil || n == 0 {
+		t.Fatalf("%d bytes of %s: %v", n, path, err)
+	}
+	return [sha256.Size]byte(sum.Sum(nil))
 }

@@ -195,8 +195,16 @@ func (x *images) Detach(id string) error {
 // GrowsStaged reports whether a volume is an image, see publish.Grower.
 func (*images) GrowsStaged(s volume.Spec) bool { return isImage(s) }
 
-// OpenRaw opens the file of a raw block volume, or of a snapshot of one, with flags of open(2).
+// IsImage reports whether a volume or snapshot is an image, so that it has blocks.
+func (*images) IsImage(s volume.Spec) bool { return s.Backend == Name && isImage(s) }
+
+// OpenRaw opens the file of a volume that is an image, or of a snapshot of one, with flags of open(2).
 func (p *Pool) OpenRaw(s volume.Spec, flags int) (*os.File, error) {
+	if !p.IsImage(s) {
+		// What a pod has made in its volume may have that name.
+		return nil, fmt.Errorf("%w: %s is not an image", volume.ErrInvalid, s.ID)
+	}
+
 	_, leave, err := p.enter()
 	if err != nil {
 		return nil, err

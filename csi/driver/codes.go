@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/trivet-node/trivet/csi/changedblocks"
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
 )
@@ -29,6 +30,7 @@ var errorCodes = []struct {
 	{volume.ErrInUse, codes.FailedPrecondition},
 	{volume.ErrNotStaged, codes.FailedPrecondition},
 	{volume.ErrNotAttached, codes.FailedPrecondition},
+	{changedblocks.ErrNoBlocks, codes.FailedPrecondition},
 	{volume.ErrDamaged, codes.DataLoss},
 	{volume.ErrUnavailable, codes.Unavailable},
 	{target.ErrBusy, codes.Internal},

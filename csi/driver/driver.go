@@ -1,6 +1,6 @@
 // Package driver is the CSI 1.13 adapter of packages volume and publish: it checks requests, translates them,
 // and chooses the gRPC code of each error (codes.go). One process serves Identity, Controller,
-// GroupController and Node, for the volumes of the node that it runs on.
+// GroupController, SnapshotMetadata and Node, for the volumes of the node that it runs on.
 package driver
 
 import (
@@ -86,7 +86,8 @@ type Config struct {
 	Publisher Publisher
 	Attached  Attachments // nil: volumes are used without being attached
 	Limits    Limits
-	Traces    *trace.Provider // makes spans of the calls; nil: none
+	Metadata  csi.SnapshotMetadataServer // nil: no volume of the node has blocks that snapshots share
+	Traces    *trace.Provider            // makes spans of the calls; nil: none
 
 	// InlineMost is how many bytes all inline volumes together may have; 0: they are refused.
 	InlineMost int64
@@ -96,7 +97,7 @@ type Config struct {
 	Log   *slog.Logger
 }
 
-// Driver serves four CSI services, each of which is a type of its own.
+// Driver serves the CSI services, each of which is a type of its own.
 type Driver struct {
 	cfg Config
 }
@@ -121,8 +122,18 @@ func (d *Driver) Server() *grpc.Server {
 		publisher: d.cfg.Publisher,
 		attached:  d.cfg.Attached,
 	}
-	s := grpc.NewServer(append(d.cfg.Traces.ServerOptions(), grpc.UnaryInterceptor(d.observe))...)
-	csi.RegisterIdentityServer(s, &identityService{version: d.cfg.Version})
+
+	s := grpc.NewServer(append(d.cfg.Traces.ServerOptions(),
+		grpc.UnaryInterceptor(d.observe),
+		grpc.StreamInterceptor(d.observeStream),
+	)...)
+	csi.RegisterIdentityServer(s, &identityService{
+		version:  d.cfg.Version,
+		metadata: d.cfg.Metadata != nil,
+	})
+	if d.cfg.Metadata != nil {
+		csi.RegisterSnapshotMetadataServer(s, d.cfg.Metadata)
+	}
 	csi.RegisterControllerServer(s, &controllerService{local: here, limits: d.cfg.Limits})
 	csi.RegisterGroupControllerServer(s, &groupService{local: here})
 	csi.RegisterNodeServer(s, &nodeService{
@@ -143,17 +154,35 @@ func (d *Driver) observe(
 ) (any, error) {
 	began := time.Now()
 	resp, err := next(ctx, req)
+	if err = d.ended(info.FullMethod, began, err); err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// observeStream is observe for calls with a stream of answers.
+func (d *Driver) observeStream(
+	service any,
+	stream grpc.ServerStream,
+	info *grpc.StreamServerInfo,
+	next grpc.StreamHandler,
+) error {
+	began := time.Now()
+	return d.ended(info.FullMethod, began, next(service, stream))
+}
+
+func (d *Driver) ended(method string, began time.Time, err error) error {
 	took := time.Since(began)
 	err = toStatus(err)
 	code := status.Code(err)
-	d.cfg.Calls(info.FullMethod, code, took)
+	d.cfg.Calls(method, code, took)
 	if err != nil {
-		d.cfg.Log.Warn("call fails", "method", info.FullMethod, "code", code, "duration", took, "err", err)
-		return nil, err
+		d.cfg.Log.Warn("call fails", "method", method, "code", code, "duration", took, "err", err)
+		return err
 	}
 
-	d.cfg.Log.Debug("call", "method", info.FullMethod, "duration", took)
-	return resp, nil
+	d.cfg.Log.Debug("call", "method", method, "duration", took)
+	return nil
 }
 
 // local is what the controller services and the node service share: the volumes of this node.

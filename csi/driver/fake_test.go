@@ -198,6 +198,7 @@ type fixture struct {
 	identity   csi.IdentityClient
 	controller csi.ControllerClient
 	group      csi.GroupControllerClient
+	metadata   csi.SnapshotMetadataClient
 	node       csi.NodeClient
 }
 
@@ -261,6 +262,7 @@ func serveConfig(t *testing.T, change func(*Config)) *fixture {
 	f.identity = csi.NewIdentityClient(conn)
 	f.controller = csi.NewControllerClient(conn)
 	f.group = csi.NewGroupControllerClient(conn)
+	f.metadata = csi.NewSnapshotMetadataClient(conn)
 	f.node = csi.NewNodeClient(conn)
 	return f
 }

@@ -10,7 +10,8 @@ import (
 // identityService is the Identity service.
 type identityService struct {
 	csi.UnimplementedIdentityServer
-	version string
+	version  string
+	metadata bool // the SnapshotMetadata service is served
 }
 
 // GetPluginInfo returns the name and version of the driver.
@@ -23,17 +24,22 @@ func (s *identityService) GetPluginInfo(
 
 // GetPluginCapabilities says what callers may expect: controller services, volumes that can be reached from
 // some nodes only, and growth of volumes in use.
-func (*identityService) GetPluginCapabilities(
+func (s *identityService) GetPluginCapabilities(
 	context.Context,
 	*csi.GetPluginCapabilitiesRequest,
 ) (*csi.GetPluginCapabilitiesResponse, error) {
-	resp := &csi.GetPluginCapabilitiesResponse{}
-	for _, t := range []csi.PluginCapability_Service_Type{
+	served := []csi.PluginCapability_Service_Type{
 		csi.PluginCapability_Service_CONTROLLER_SERVICE,
 		csi.PluginCapability_Service_GROUP_CONTROLLER_SERVICE,
 		csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS,
 		csi.PluginCapability_Service_SNAPSHOT_ACCESSIBILITY_CONSTRAINTS,
-	} {
+	}
+	if s.metadata {
+		served = append(served, csi.PluginCapability_Service_SNAPSHOT_METADATA_SERVICE)
+	}
+
+	resp := &csi.GetPluginCapabilitiesResponse{}
+	for _, t := range served {
 		service := &csi.PluginCapability_Service_{Service: &csi.PluginCapability_Service{Type: t}}
 		resp.Capabilities = append(resp.Capabilities, &csi.PluginCapability{Type: service})
 	}

@@ -17,10 +17,12 @@ import (
 
 	"github.com/trivet-node/trivet/csi/attach"
 	"github.com/trivet-node/trivet/csi/btrfspool"
+	"github.com/trivet-node/trivet/csi/changedblocks"
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/group"
 	"github.com/trivet-node/trivet/csi/loopfile"
 	"github.com/trivet-node/trivet/csi/nodetest"
+	"github.com/trivet-node/trivet/csi/snapshotmetadata"
 	"github.com/trivet-node/trivet/csi/throttle"
 	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/testenv"
@@ -49,6 +51,7 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 		Attached:  attached,
 		Publisher: n.Publisher,
 		Limits:    n.Limits,
+		Metadata:  snapshotmetadata.New(changedblocks.New(n.Store, n.Pool)),
 		Log:       slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {

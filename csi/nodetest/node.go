@@ -33,15 +33,15 @@ type Node struct {
 	*volume.Store
 	*publish.Publisher
 
-	T        *testing.T
+	T        testing.TB
 	Dir      string         // of the pool, the image files and the records
 	State    string         // of what a reboot empties
 	Kubelet  string         // of staging paths and targets
 	Instance string         // in the tags of loop devices
 	Found    publish.Report // by the last start
+	Pool     *btrfspool.Pool
 
 	cfg     config
-	pool    *btrfspool.Pool
 	targets *target.Root
 	stop    func()
 }
@@ -54,7 +54,7 @@ type config struct {
 }
 
 // New starts a driver in a temporary directory, with a pool of so many bytes.
-func New(t *testing.T, poolSize int64) *Node {
+func New(t testing.TB, poolSize int64) *Node {
 	t.Helper()
 	n := newNode(t, poolSize)
 	n.Dir = testenv.ShortDir(t)
@@ -67,7 +67,7 @@ func New(t *testing.T, poolSize int64) *Node {
 }
 
 // NewOnDisk starts a driver whose data directory is a disk (ext4) of its own.
-func NewOnDisk(t *testing.T, disk, poolSize int64) *Node {
+func NewOnDisk(t testing.TB, disk, poolSize int64) *Node {
 	t.Helper()
 	n := newNode(t, poolSize)
 	outside := testenv.ShortDir(t)
@@ -100,7 +100,7 @@ func (n *Node) mountDisk(file, root string) {
 	n.must(unix.Mount(dev.Name(), root, "ext4", 0, ""))
 }
 
-func newNode(t *testing.T, poolSize int64) *Node {
+func newNode(t testing.TB, poolSize int64) *Node {
 	t.Helper()
 	testenv.Root(t)
 	testenv.Program(t, "mkfs.btrfs", "btrfs-progs")
@@ -127,7 +127,7 @@ func (n *Node) command(name string, args ...string) {
 func (n *Node) Start() volume.Report {
 	n.T.Helper()
 	var err error
-	n.pool, err = btrfspool.Open(n.T.Context(), btrfspool.Config{
+	n.Pool, err = btrfspool.Open(n.T.Context(), btrfspool.Config{
 		Dir:      n.Dir,
 		Instance: n.Instance,
 		Most:     n.cfg.poolSize,
@@ -141,7 +141,7 @@ func (n *Node) Start() volume.Report {
 	store, report, err := volume.Open(volume.Config{
 		Dir:      filepath.Join(n.Dir, "volumes"),
 		Disk:     space.FileSystem{Dir: n.Dir},
-		Backends: map[string]volume.Backend{btrfspool.Name: n.pool, loopfile.Name: files},
+		Backends: map[string]volume.Backend{btrfspool.Name: n.Pool, loopfile.Name: files},
 		Default:  n.cfg.prefer,
 		Most:     n.cfg.most,
 	})
@@ -151,7 +151,7 @@ func (n *Node) Start() volume.Report {
 		Dir:      filepath.Join(n.State, "staged"),
 		Volumes:  store,
 		Targets:  n.targets,
-		Backends: map[string]publish.Backend{btrfspool.Name: n.pool, loopfile.Name: files},
+		Backends: map[string]publish.Backend{btrfspool.Name: n.Pool, loopfile.Name: files},
 		Throttle: n.cfg.throttle,
 	})
 
@@ -185,7 +185,7 @@ func (n *Node) Kill() {
 	n.stop()
 	n.stop = nil
 	n.targets.Close()
-	n.pool.Close(false)
+	n.Pool.Close(false)
 }
 
 // RestartWithMost starts the driver again with no more bytes for all its volumes.

@@ -109,24 +109,36 @@ func (s *sources) of(
 ) (*csi.VolumeContentSource, error) {
 	switch sourceKindOf(c) {
 	case sourceClaim:
-		return s.ofClaim(ctx, c.Namespace, sourceRef(c).Name)
+		return s.ofClaim(ctx, c, sourceRef(c).Name)
 	case sourceSnapshot:
-		return s.ofSnapshot(ctx, c.Namespace, sourceRef(c).Name)
+		return s.ofSnapshot(ctx, c, sourceRef(c).Name)
 	}
 	return nil, nil
 }
 
+// modeOf returns a volume mode that may be left open.
+func modeOf(m *corev1.PersistentVolumeMode) corev1.PersistentVolumeMode {
+	if m == nil {
+		return corev1.PersistentVolumeFilesystem
+	}
+	return *m
+}
+
 func (s *sources) ofClaim(
 	ctx context.Context,
-	namespace, name string,
+	c *corev1.PersistentVolumeClaim,
+	name string,
 ) (*csi.VolumeContentSource, error) {
-	source, err := s.claims.Get(ctx, namespace, name)
+	source, err := s.claims.Get(ctx, c.Namespace, name)
 	if err != nil {
 		return nil, fmt.Errorf("read the source, claim %s: %w", name, err)
 	}
 	if source.DeletionTimestamp != nil || source.Status.Phase != corev1.ClaimBound {
 		return nil, fmt.Errorf("the source, claim %s, is %s and not bound, or is being deleted",
 			name, source.Status.Phase)
+	}
+	if have, want := modeOf(source.Spec.VolumeMode), modeOf(c.Spec.VolumeMode); have != want {
+		return nil, fmt.Errorf("the source, claim %s, has volume mode %s, requested was %s", name, have, want)
 	}
 
 	pv, err := s.volumes.Get(ctx, "", source.Spec.VolumeName)
@@ -147,9 +159,10 @@ func (s *sources) ofClaim(
 
 func (s *sources) ofSnapshot(
 	ctx context.Context,
-	namespace, name string,
+	c *corev1.PersistentVolumeClaim,
+	name string,
 ) (*csi.VolumeContentSource, error) {
-	snapshot, err := s.snapshots.Get(ctx, namespace, name)
+	snapshot, err := s.snapshots.Get(ctx, c.Namespace, name)
 	if err != nil {
 		return nil, fmt.Errorf("read the source, snapshot %s: %w", name, err)
 	}
@@ -177,7 +190,24 @@ func (s *sources) ofSnapshot(
 	case content.Annotations[s.local.TopologyKey] != s.local.Node:
 		return nil, fmt.Errorf("the source, snapshot %s: %w", name, errElsewhere)
 	}
+	if err := checkMode(content, c); err != nil {
+		return nil, fmt.Errorf("the source, snapshot %s: %w", name, err)
+	}
 
 	handle := &csi.VolumeContentSource_SnapshotSource{SnapshotId: *content.Status.SnapshotHandle}
 	return &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{Snapshot: handle}}, nil
+}
+
+// allowModeChange is the annotation with which an administrator lets a snapshot become a volume of another
+// mode, see external-provisioner.
+const allowModeChange = "snapshot.storage.kubernetes.io/allow-volume-mode-change"
+
+// checkMode refuses a claim of another volume mode than the snapshot's volume had, unless that is allowed.
+func checkMode(content *snapshotv1.VolumeSnapshotContent, c *corev1.PersistentVolumeClaim) error {
+	have, want := content.Spec.SourceVolumeMode, modeOf(c.Spec.VolumeMode)
+	if have == nil || *have == want || content.Annotations[allowModeChange] == "true" {
+		return nil
+	}
+	return fmt.Errorf("its volume mode is %s, requested was %s, and content %s does not have the annotation"+
+		" %s: \"true\"", *have, want, content.Name, allowModeChange)
 }

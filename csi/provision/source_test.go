@@ -48,6 +48,22 @@ func (c *cluster) putSource(node string) {
 // putSnapshot has a snapshot on a node that is ready or not.
 func (c *cluster) putSnapshot(node string, ready bool) {
 	c.T.Helper()
+	c.putBoundSnapshot(ready, contentOn(node))
+}
+
+// putSnapshotOf has a snapshot here, of a volume with that mode if it is not "".
+func (c *cluster) putSnapshotOf(mode corev1.PersistentVolumeMode, allowed string) {
+	c.T.Helper()
+	content := contentOn(csitest.Node)
+	content.Annotations[allowModeChange] = allowed
+	if mode != "" {
+		content.Spec.SourceVolumeMode = &mode
+	}
+	c.putBoundSnapshot(true, content)
+}
+
+func (c *cluster) putBoundSnapshot(ready bool, content *snapshotv1.VolumeSnapshotContent) {
+	c.T.Helper()
 	c.Put(&snapshotv1.VolumeSnapshot{
 		ObjectMeta: metav1.ObjectMeta{Namespace: csitest.Namespace, Name: "snap", UID: "uid-snap"},
 		Status: &snapshotv1.VolumeSnapshotStatus{
@@ -55,8 +71,11 @@ func (c *cluster) putSnapshot(node string, ready bool) {
 			ReadyToUse:                     &ready,
 		},
 	})
+	c.Put(content)
+}
 
-	c.Put(&snapshotv1.VolumeSnapshotContent{
+func contentOn(node string) *snapshotv1.VolumeSnapshotContent {
+	return &snapshotv1.VolumeSnapshotContent{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        "content",
 			Annotations: map[string]string{csitest.Here.TopologyKey: node},
@@ -66,7 +85,7 @@ func (c *cluster) putSnapshot(node string, ready bool) {
 			VolumeSnapshotRef: corev1.ObjectReference{UID: "uid-snap"},
 		},
 		Status: &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: new("snap-1")},
-	})
+	}
 }
 
 func TestVolumeBeginsWithTheContentOfItsSource(t *testing.T) {
@@ -135,5 +154,45 @@ func TestSourceIsThatOfTheFirstCall(t *testing.T) {
 	c.Eventually("the volume object", c.isCreated)
 	if got := c.CSI.Source(csitest.Volume); got != "snap-1" {
 		t.Errorf("it has the content of %q", got)
+	}
+}
+
+// A snapshot of a file system becomes a raw block volume where an administrator says so, a clone never.
+func TestVolumeModeOfASourceIsKept(t *testing.T) {
+	const files, blocks = corev1.PersistentVolumeFilesystem, corev1.PersistentVolumeBlock
+	for _, c := range []struct {
+		name      string
+		kind      string
+		had, want corev1.PersistentVolumeMode
+		allowed   string
+		made      bool
+	}{
+		{"a snapshot", "VolumeSnapshot", files, blocks, "", false},
+		{"a snapshot that is not allowed to", "VolumeSnapshot", files, blocks, "false", false},
+		{"a snapshot that is", "VolumeSnapshot", files, blocks, "true", true},
+		{"the same mode", "VolumeSnapshot", blocks, blocks, "", true},
+		{"a snapshot of which nothing is known", "VolumeSnapshot", "", blocks, "", true},
+		{"a clone", "PersistentVolumeClaim", files, blocks, "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			claim := from(snapshotv1.GroupName, c.kind, "snap")
+			if c.kind == "PersistentVolumeClaim" {
+				claim = from("", c.kind, "source")
+			}
+			claim.Spec.VolumeMode = &c.want
+
+			cluster := newCluster(t, claim)
+			cluster.putSource(csitest.Node)
+			cluster.putSnapshotOf(c.had, c.allowed)
+			defer cluster.run()()
+			if c.made {
+				cluster.Eventually("the volume object", cluster.isCreated)
+				return
+			}
+			cluster.Eventually("the event", func() bool { return cluster.HasEvent("ProvisioningFailed") })
+			if cluster.volumes() != 0 {
+				t.Error("a volume was made")
+			}
+		})
 	}
 }

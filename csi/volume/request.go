@@ -100,8 +100,12 @@ func (r Request) of(source Spec) (Request, error) {
 		r.Access = source.Access
 	}
 
+	// The image of a file system is as good a device as any, for who reads its blocks. The other way round
+	// the kernel would mount what a pod has written.
+	asDevice := r.Access == Block && source.Access == Filesystem && source.Pooled
+
 	switch {
-	case r.Access != source.Access:
+	case r.Access != source.Access && !asDevice:
 		return refuse("access", source.Access, r.Access)
 	case r.Backend != "" && r.Backend != source.Backend:
 		return refuse("backend", source.Backend, r.Backend)
@@ -116,8 +120,10 @@ func (r Request) of(source Spec) (Request, error) {
 
 	r.Required = max(r.Required, source.Size)
 	r.Backend = source.Backend
-	r.FSType = source.FSType
 	r.NoCOW = &source.NoCOW
+	if !asDevice {
+		r.FSType = source.FSType
+	}
 	return r, nil
 }
 

@@ -57,3 +57,26 @@ func TestSizes(t *testing.T) {
 		}
 	}
 }
+
+// The blocks of a file system may be read; what a pod has written as blocks is never mounted.
+func TestImageOfAFileSystemIsCopiedAsADevice(t *testing.T) {
+	image := Spec{Access: Filesystem, FSType: "xfs", Pooled: true}
+	for _, c := range []struct {
+		name    string
+		source  Spec
+		request Request
+		want    string // the file system
+		err     error
+	}{
+		{"as it is", image, Request{Access: Filesystem}, "xfs", nil},
+		{"its blocks", image, Request{Access: Block}, "", nil},
+		{"a snapshot", image, Request{Snapshot: true}, "xfs", nil},
+		{"of a subvolume", Spec{Access: Filesystem, FSType: "btrfs"}, Request{Access: Block}, "", ErrInvalid},
+		{"mounted blocks", Spec{Access: Block, Pooled: true}, Request{Access: Filesystem}, "", ErrInvalid},
+	} {
+		got, err := c.request.of(c.source)
+		if !errors.Is(err, c.err) || err == nil && got.FSType != c.want {
+			t.Errorf("%s: file system %q, %v", c.name, got.FSType, err)
+		}
+	}
+}

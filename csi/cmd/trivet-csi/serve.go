@@ -12,10 +12,12 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/trivet-node/trivet/csi/changedblocks"
 	"github.com/trivet-node/trivet/csi/daemonmetric"
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/loan"
 	"github.com/trivet-node/trivet/csi/registrar"
+	"github.com/trivet-node/trivet/csi/snapshotmetadata"
 	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
@@ -97,6 +99,9 @@ func newDriver(
 	}
 	if store.attached != nil {
 		config.Attached = store.attached
+	}
+	if pool := store.backends.pool; pool != nil {
+		config.Metadata = snapshotmetadata.New(changedblocks.New(store.volumes, pool))
 	}
 	return driver.New(config)
 }
