@@ -37,6 +37,13 @@ func TestSnapshotsBecomeVolumes(t *testing.T) {
 	c.claim("restored", `"dataSource": {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot",
 		"name": "snap"},`)
 	c.claim("cloned", `"dataSource": {"kind": "PersistentVolumeClaim", "name": "data"},`)
+
+	// A node that does not have the snapshot leaves the claim to the scheduler again.
+	if c.other != "" {
+		c.kubectl("annotate", "pvc", "restored", selectedNode+"="+c.other)
+		c.awaitEvent("restored", "ProvisioningFailed", "on another node")
+		c.awaitField("pvc/restored", selected, "")
+	}
 	for claim, want := range map[string]string{"restored": "before", "cloned": "after"} {
 		c.podWithClaim("reader-of-"+claim, claim, "sleep 3600 & wait")
 		c.awaitReady(2*time.Minute, "reader-of-"+claim)
