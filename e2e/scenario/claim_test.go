@@ -105,9 +105,9 @@ func (c *cluster) applyAll(objects ...object) {
 	c.apply(string(list))
 }
 
-// class makes a StorageClass of the driver until the test ends. Volumes are on the nodes that are named, or
-// on all if none is.
-func (c *cluster) class(name, mode string, parameters object, nodes ...string) {
+// storageClass makes one of the driver until the test ends. Volumes are on the nodes that are named, or on
+// all if none is.
+func (c *cluster) storageClass(name, mode string, parameters object, nodes ...string) {
 	c.t.Helper()
 	class := object{
 		"apiVersion":        "storage.k8s.io/v1",
@@ -163,19 +163,6 @@ func (c *cluster) awaitGone(names ...string) {
 	c.kubectl(slices.Concat([]string{"wait", "--for=delete", "--timeout=60s"}, names)...)
 }
 
-// awaitEvent waits until there is an event about an object whose message has a text.
-func (c *cluster) awaitEvent(name, reason, text string) {
-	c.t.Helper()
-	about := fmt.Sprintf("--field-selector=involvedObject.name=%s,reason=%s", name, reason)
-	c.eventually(time.Minute, "event "+reason+" of "+name, func() error {
-		got, err := c.try("get", "events", about, "-o", "jsonpath={.items[*].message}")
-		if err == nil && !strings.Contains(got, text) {
-			err = fmt.Errorf("messages %q, want %q", got, text)
-		}
-		return err
-	})
-}
-
 // awaitUnschedulable waits until the scheduler says why there is no node for a pod.
 func (c *cluster) awaitUnschedulable(pod, why string) {
 	c.t.Helper()
@@ -189,13 +176,24 @@ func (c *cluster) awaitUnschedulable(pod, why string) {
 	})
 }
 
-// anotherNode is one beside that of the test; it is skipped where there is none.
+// second is a node beside that of the test; "" where there is none.
+func (c *cluster) second() string {
+	for _, n := range c.plan().Nodes {
+		if n.Name != c.node {
+			return n.Name
+		}
+	}
+	return ""
+}
+
+// anotherNode is second; the test is skipped where there is none.
 func (c *cluster) anotherNode() string {
 	c.t.Helper()
-	if c.other == "" {
+	node := c.second()
+	if node == "" {
 		c.t.Skip("this cluster has one node")
 	}
-	return c.other
+	return node
 }
 
 // driverRuns has the test end with a driver that runs on its node.

@@ -26,11 +26,9 @@ type cluster struct {
 	dir       string // state of the cluster
 	namespace string
 	node      string // where the pods of the test go
-	other     string // another node; "" if there is none
 	agent     string // daemon names
 	cri       string
 	monitor   bool // there is a trivet-monitor
-	volumes   bool // trivet-csi makes the volumes of the test's node
 }
 
 // open finds the cluster, makes a namespace for the test, and at its end removes it and looks for leaks on
@@ -61,7 +59,7 @@ func open(t *testing.T) *cluster {
 	}
 
 	var plan struct {
-		Nodes []struct{ Name, Agent, CRI, CSI string }
+		Nodes []struct{ Name, Agent, CRI string }
 	}
 	if err := json.Unmarshal(data, &plan); err != nil {
 		t.Fatal(err)
@@ -69,11 +67,7 @@ func open(t *testing.T) *cluster {
 
 	first := plan.Nodes[0]
 	c.node = first.Name
-	if len(plan.Nodes) > 1 {
-		c.other = plan.Nodes[1].Name
-	}
 	c.agent, c.cri = first.Agent, first.CRI
-	c.volumes = first.CSI == "trivet"
 	if c.agent == "trivet" {
 		c.agent = "trivet-node"
 	}

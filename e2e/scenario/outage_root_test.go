@@ -71,7 +71,8 @@ func TestNodeRebooted(t *testing.T) {
 	c.pod("counter", counter)
 	c.apply(fmt.Sprintf(keeper, c.node))
 	pods := []string{"counter", "keeper"}
-	if c.volumes {
+	hasVolumes := c.seats()["csi"] == "trivet"
+	if hasVolumes {
 		c.claim("data", "")
 		c.podWithClaim("owner", "data", "echo x >>/data/starts; sleep 3600 & wait")
 		pods = append(pods, "owner")
@@ -93,7 +94,7 @@ func TestNodeRebooted(t *testing.T) {
 		t.Errorf("the emptyDir has %q after the reboot, want both starts", got)
 	}
 
-	if c.volumes {
+	if hasVolumes {
 		if got := c.kubectl("exec", "owner", "--", "cat", "/data/starts"); got != "x\nx\n" {
 			t.Errorf("the volume has %q after the reboot, want both starts", got)
 		}

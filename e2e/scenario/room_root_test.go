@@ -16,9 +16,9 @@ func TestClaimsAreServedWhereTheyMayBe(t *testing.T) {
 	c := open(t)
 	there := c.anotherNode()
 	const waits, at1 = "WaitForFirstConsumer", "Immediate"
-	c.class("there-"+c.namespace, waits, nil, there)
-	c.class("now-"+c.namespace, at1, nil, c.node, there)
-	c.class("now-there-"+c.namespace, at1, nil, there)
+	c.storageClass("there-"+c.namespace, waits, nil, there)
+	c.storageClass("now-"+c.namespace, at1, nil, c.node, there)
+	c.storageClass("now-there-"+c.namespace, at1, nil, there)
 
 	c.applyAll(
 		wish{name: "there", class: "there-" + c.namespace}.claim(), user("there", "there"),
@@ -87,8 +87,9 @@ func TestClaimsThatFindNoRoomGoElsewhere(t *testing.T) {
 func (c *cluster) capacities(class string) map[string]int64 {
 	c.t.Helper()
 	free := map[string]int64{}
-	rows := c.kubectl("get", "csistoragecapacities", "--namespace=kube-system", "-o", `jsonpath={range .items`+
-		`[?(@.storageClassName=="`+class+`")]}{.nodeTopology.matchLabels.*} {.capacity}{"\n"}{end}`)
+	rows := c.kubectl("get", "csistoragecapacities", "--namespace=kube-system", "-o",
+		`jsonpath={range .items[?(@.storageClassName=="`+class+`")]}`+
+			`{.nodeTopology.matchLabels.*} {.capacity}{"\n"}{end}`)
 	for row := range strings.Lines(rows) {
 		node, capacity, _ := strings.Cut(strings.TrimSpace(row), " ")
 		size, err := resource.ParseQuantity(capacity)

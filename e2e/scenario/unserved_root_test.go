@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,8 +13,8 @@ func TestClaimsThatCannotBeServedAreWhenTheirClassesAreMended(t *testing.T) {
 	c := open(t)
 	const waits = "WaitForFirstConsumer"
 	missing, wrong, ntfs := "missing-"+c.namespace, "wrong-"+c.namespace, "ntfs-"+c.namespace
-	c.class(wrong, waits, object{"backend": "floppy"})
-	c.class(ntfs, waits, object{"csi.storage.k8s.io/fstype": "ntfs"})
+	c.storageClass(wrong, waits, object{"backend": "floppy"})
+	c.storageClass(ntfs, waits, object{"csi.storage.k8s.io/fstype": "ntfs"})
 
 	pods := []string{"missing", "wrong", "ntfs"}
 	c.applyAll(
@@ -28,7 +29,7 @@ func TestClaimsThatCannotBeServedAreWhenTheirClassesAreMended(t *testing.T) {
 	// Parameters of a class cannot be changed, but another class can have its name.
 	c.kubectl("delete", "storageclass", wrong, ntfs)
 	for _, class := range []string{missing, wrong, ntfs} {
-		c.class(class, waits, nil)
+		c.storageClass(class, waits, nil)
 	}
 	c.awaitReady(2*time.Minute, pods...)
 
@@ -47,24 +48,28 @@ func TestPodsOfAForgottenNodeGetOtherVolumes(t *testing.T) {
 	c.t.Cleanup(func() { c.kubectl("delete", "pv", pv, "--ignore-not-found") })
 	c.kubectl("patch", "pv", pv, "--type=merge", "-p",
 		`{"metadata": {"finalizers": ["external-provisioner.volume.kubernetes.io/finalizer"]}}`)
+	c.snapshotKinds()
+	c.apply(snapshotOn(c.namespace, "taken", node))
 	c.applyAll(wish{name: "lost", class: "none", volume: pv}.claim(), user("lost", "lost"))
 	c.awaitBound("lost")
 	c.awaitUnschedulable("lost", "PersistentVolume's node affinity")
 
 	// Nobody forgets a node that is there.
-	kubeconfig := "--kubeconfig=" + filepath.Join(c.dir, "kubeconfig")
 	forget := func(node string) (string, error) {
-		return c.run(time.Minute, "", filepath.Join(c.root, "bin/trivet-csi"), "forget-node", node, kubeconfig)
+		return c.run(time.Minute, "", filepath.Join(c.root, "bin/trivet-csi"),
+			"forget-node", node, "--kubeconfig="+filepath.Join(c.dir, "kubeconfig"))
 	}
 	if _, err := forget(c.node); err == nil || !strings.Contains(err.Error(), "exists") {
 		t.Errorf("a node that exists: %v", err)
 	}
 
 	out, err := forget(node)
-	if want := pv + " (claim " + c.namespace + "/lost)\n"; err != nil || out != want {
+	want := fmt.Sprintf("VolumeSnapshotContent %s-taken (VolumeSnapshot %s/taken)\n"+
+		"PersistentVolume %s (PersistentVolumeClaim %[2]s/lost)\n", c.namespace, c.namespace, pv)
+	if err != nil || out != want {
 		t.Fatalf("forgotten are %q, %v; want %q", out, err, want)
 	}
-	c.awaitGone("pv/" + pv)
+	c.awaitGone("pv/"+pv, "volumesnapshotcontent/"+c.namespace+"-taken")
 	c.awaitField("pvc/lost", "{.status.phase}", "Lost")
 	c.awaitEvent("lost", "NodeForgotten", node)
 

@@ -49,5 +49,7 @@ func (c *cluster) startWithMost(most int, argv []string) {
 		argv[i] = "'" + arg + "'"
 	}
 	c.onNode("", "setsid %s --volumes-most=%d >/dev/null 2>&1 </dev/null &", strings.Join(argv, " "), most)
-	c.t.Cleanup(func() { c.onNode("", "kill $(pidof trivet-csi); while pidof trivet-csi; do sleep 0.1; done") })
+	c.t.Cleanup(func() {
+		c.onNode("", "kill $(pidof trivet-csi); while pidof trivet-csi; do sleep 0.1; done")
+	})
 }

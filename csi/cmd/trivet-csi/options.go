@@ -98,7 +98,7 @@ func (o *options) checkCounts() error {
 	case o.volumesMost < 0:
 		return fmt.Errorf("--volumes-most is %d", o.volumesMost)
 	case o.attachMost > 0 && o.volumesMost > 0:
-		return errors.New("--volumes-most is for volumes that are not attached, --attach-most for those that are")
+		return errors.New("--volumes-most is not for volumes that are attached: --attach-most bounds those")
 	}
 	return nil
 }
