@@ -88,6 +88,7 @@ func Findings(f Facts) []Finding {
 	d.records()
 	d.volumes()
 	d.use()
+	d.limits()
 	d.leftBehind()
 	d.objects()
 	return d.found

@@ -150,6 +150,21 @@ var wrongs = map[string]func(*Facts){
 	"wrong  volume pvc-1: no PersistentVolume":  func(f *Facts) { f.API.Volumes = nil },
 	"wrong  snapshot snapshot-1: no Volume":     func(f *Facts) { f.API.Contents = nil },
 
+	"wrong  volume pvc-1: its limits of input and output are not in force;": func(f *Facts) { f.limit(0) },
+	"wrong  volume pvc-1: its limits of input and output are not in force for /kubepods and 1 more": func(
+		f *Facts,
+	) {
+		f.limit(7)
+		f.Limits.Differing = map[string][]string{"pvc-1": {"/kubepods", "/kubepods/pod1"}}
+	},
+	"wrong  volume pvc-1: its limits of input and output cannot be in force: no groups": func(f *Facts) {
+		f.limit(7)
+		f.Limits.Err = errors.New("no groups")
+	},
+	"wrong  volume pvc-1: limits of input and output that it does not have": func(f *Facts) {
+		f.Limits.Differing = map[string][]string{"pvc-1": {"/kubepods"}}
+	},
+
 	"wrong  disk of /data: 1Gi promised to volumes, 0 there": func(f *Facts) {
 		f.Disk.Free, f.Pool.Is.Allocated = 0, 0
 	},
@@ -183,6 +198,22 @@ func TestWhatIsWrongIsNamed(t *testing.T) {
 		if found := text(Findings(f)); !strings.Contains("\n"+found, "\n"+want) {
 			t.Errorf("nothing begins with %q in\n%s", want, found)
 		}
+	}
+}
+
+// limit gives the volume in use limits, which a device has, or none (0).
+func (f *Facts) limit(device uint64) {
+	r, st := f.Records["pvc-1"], f.Staged["pvc-1"]
+	r.Limits, st.Limited = volume.Limits{ReadOps: 10}, device
+	f.Records["pvc-1"], f.Staged["pvc-1"] = r, st
+}
+
+func TestLimitsInForceAreAsTheyShouldBe(t *testing.T) {
+	f := healthy()
+	f.limit(7)
+	const want = "ok     limits: those of input and output of 1 volumes in use are in force"
+	if found := text(Findings(f)); !strings.Contains(found, want) {
+		t.Errorf("%q is not in\n%s", want, found)
 	}
 }
 

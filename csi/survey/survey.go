@@ -25,8 +25,9 @@ import (
 
 // Config says where the driver is.
 type Config struct {
-	DataDir  string
-	StateDir string
+	DataDir    string
+	StateDir   string
+	KubeletDir string
 }
 
 // Survey is what was found.
@@ -43,6 +44,7 @@ type Survey struct {
 	Images  map[string]File // those on the disk, by ID of the volume
 	Devices []Device
 	Mounts  []Mount
+	Limits  Limits
 	Others  []string // paths in the data directory that the driver knows nothing of
 	Disk    Disk
 	Kernel  Kernel
@@ -83,6 +85,7 @@ func Take(ctx context.Context, cfg Config) (Survey, error) {
 		return s, err
 	}
 
+	s.Limits = s.lookAtLimits(cfg.KubeletDir)
 	if s.Others, err = othersIn(cfg.DataDir); err != nil {
 		return s, err
 	}
@@ -113,6 +116,7 @@ type Device struct {
 	Path   string // such as /dev/loop3
 	Thing  string // "pool", or the ID of a volume
 	Number string // "MAJOR:MINOR"
+	ID     uint64 // the same as one number; 0: unknown
 
 	Backing loop.Backing
 }
@@ -129,7 +133,7 @@ func devicesOf(instance string) ([]Device, error) {
 		d := Device{Path: f.Name(), Thing: strings.TrimPrefix(tag, prefix)}
 		var st unix.Stat_t
 		if unix.Fstat(int(f.Fd()), &st) == nil {
-			d.Number = number(st.Rdev)
+			d.Number, d.ID = number(st.Rdev), st.Rdev
 		}
 
 		// One that was detached meanwhile has none.

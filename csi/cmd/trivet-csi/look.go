@@ -75,7 +75,11 @@ func (l *looking) parse(env *program.Env, about string) error {
 }
 
 func (l *looking) survey(ctx context.Context) (survey.Survey, error) {
-	s, err := survey.Take(ctx, survey.Config{DataDir: l.dataDir, StateDir: l.stateDir})
+	s, err := survey.Take(ctx, survey.Config{
+		DataDir:    l.dataDir,
+		StateDir:   l.stateDir,
+		KubeletDir: l.kubeletDir,
+	})
 	if err != nil {
 		return s, fmt.Errorf("look at the volumes in %s: %w", l.dataDir, err)
 	}
