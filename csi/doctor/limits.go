@@ -1,12 +1,13 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-// limits compares the limits that records have with those that are in force.
+// limits compares the limits of input and output that records have with those that are in force.
 func (d *diagnosis) limits() {
 	before, limited := len(d.found), 0
 	for _, id := range sorted(d.Staged) {
@@ -16,31 +17,25 @@ func (d *diagnosis) limits() {
 		}
 
 		limited++
-		switch {
-		case d.Kernel.IOLimits == "" || d.Survey.Limits.Err != nil:
+		differing := d.Survey.Limits.Differing[id]
+		switch err := whyUnlimited(d.Facts); {
+		case err != nil:
 			d.wrong("volume "+id, "let the driver see /sys/fs/cgroup of the machine",
-				"its limits of input and output cannot be in force: %v", d.whyUnlimited())
+				"its limits of input and output cannot be in force: %v", err)
 		case d.Staged[id].Limited == 0:
-			d.wrong("volume "+id, d.enforcer(), "its limits of input and output are not in force")
+			d.wrong("volume "+id, enforcer(d.Driver), "its limits of input and output are not in force")
+		case len(differing) > 0:
+			d.wrong("volume "+id, enforcer(d.Driver),
+				"its limits of input and output are not in force for %s", several(differing))
 		}
 	}
 
 	for _, id := range sorted(d.Survey.Limits.Differing) {
-		groups := d.Survey.Limits.Differing[id]
-		where := groups[0]
-		if more := len(groups) - 1; more > 0 {
-			where += fmt.Sprintf(" and %d more control groups", more)
-		}
-
-		_, staged := d.Staged[id]
-		if r := d.Records[id]; staged && r.Limits != (volume.Limits{}) {
-			if d.Staged[id].Limited != 0 {
-				d.wrong("volume "+id, d.enforcer(), "its limits of input and output are not in force for %s", where)
-			}
+		if _, staged := d.Staged[id]; staged && d.Records[id].Limits != (volume.Limits{}) {
 			continue
 		}
-		d.wrong("volume "+id, d.enforcer(), "limits of input and output that it does not have are in force for %s",
-			where)
+		d.wrong("volume "+id, enforcer(d.Driver), "limits of input and output that it does not have are in"+
+			" force for %s", several(d.Survey.Limits.Differing[id]))
 	}
 
 	if len(d.found) == before && limited > 0 {
@@ -48,18 +43,26 @@ func (d *diagnosis) limits() {
 	}
 }
 
+// several names control groups.
+func several(groups []string) string {
+	if more := len(groups) - 1; more > 0 {
+		return fmt.Sprintf("%s and %d more control groups", groups[0], more)
+	}
+	return groups[0]
+}
+
 // enforcer is what a person does about limits that are not as they should be.
-func (d *diagnosis) enforcer() string {
-	if d.Driver.Runs {
+func enforcer(driver Driver) string {
+	if driver.Runs {
 		return "look at the driver's log, or restart it"
 	}
 	return "start the driver"
 }
 
-// whyUnlimited is why nothing is limited on the node.
-func (d *diagnosis) whyUnlimited() error {
-	if err := d.Survey.Limits.Err; err != nil {
-		return err
+// whyUnlimited is why nothing can be limited on the node; nil if it can.
+func whyUnlimited(f Facts) error {
+	if f.Kernel.IOLimits == "" {
+		return errors.New("no control groups with a controller of I/O")
 	}
-	return fmt.Errorf("no control groups with a controller of I/O")
+	return f.Survey.Limits.Err
 }

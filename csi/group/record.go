@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/durable"
 )
 
 // phase is how far a group has come.
@@ -27,6 +29,31 @@ type record struct {
 	Phase   phase    `json:"phase"`
 	Name    string   `json:"name"`    // the one that it was requested by; the ID follows from it
 	Sources []string `json:"sources"` // IDs of the volumes, sorted; those of the snapshots follow from them
+}
+
+// Recorded is a group as its record says.
+type Recorded struct {
+	Snapshots []string // IDs
+	Ready     bool     // it is neither being made nor deleted
+
+	// Err is why this version cannot use the record.
+	Err error
+}
+
+// Read reads the records in a directory beside Groups that work on it, or without them, by the groups' IDs.
+// It changes nothing.
+func Read(dir string) (map[string]Recorded, []durable.Unreadable, error) {
+	records, unreadable, err := durable.Peek[record](dir)
+	all := make(map[string]Recorded, len(records))
+	for id, r := range records {
+		all[id] = Recorded{Snapshots: r.snapshots(), Ready: r.Phase == ready, Err: r.check(id)}
+	}
+	return all, unreadable, err
+}
+
+// IsID reports whether an ID is one that ID returns, and those of volumes and snapshots are not.
+func IsID(id string) bool {
+	return strings.HasPrefix(id, "groupsnapshot-") || strings.HasPrefix(id, "group-")
 }
 
 const (

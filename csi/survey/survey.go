@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/group"
 	"github.com/trivet-node/trivet/csi/loop"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/space"
@@ -36,6 +37,7 @@ type Survey struct {
 	DataDir string
 	Records map[string]volume.Recorded // by ID
 	Staged  map[string]publish.Staged  // by ID of the volume
+	Groups  map[string]group.Recorded  // by ID
 
 	// Unreadable are records that are none, and those that were set aside.
 	Unreadable []durable.Unreadable
@@ -95,9 +97,11 @@ func Take(ctx context.Context, cfg Config) (Survey, error) {
 
 func (s *Survey) lookAtRecords(cfg Config) error {
 	var unreadable []durable.Unreadable
-	var errs [2]error
+	var errs [3]error
 	s.Records, s.Unreadable, errs[0] = volume.Read(filepath.Join(cfg.DataDir, "volumes"))
 	s.Staged, unreadable, errs[1] = publish.Read(filepath.Join(cfg.StateDir, "staged"))
+	s.Unreadable = append(s.Unreadable, unreadable...)
+	s.Groups, unreadable, errs[2] = group.Read(filepath.Join(cfg.DataDir, "groups"))
 	s.Unreadable = append(s.Unreadable, unreadable...)
 	return errors.Join(errs[:]...)
 }

@@ -85,8 +85,8 @@ func (t *Throttle) apply(device uint64, l volume.Limits, pods []string) error {
 	})
 }
 
-// Differing returns the groups that do not have just these limits of a device, where Apply would see to it
-// that they do. It changes nothing.
+// Differing returns the groups that do not have just these limits of a device, of those that Apply would
+// give them to. It changes nothing.
 func (t *Throttle) Differing(device uint64, l volume.Limits, pods []string) (groups []string, err error) {
 	err = t.visit(pods, func(group string) error {
 		has, err := t.host.HasIOLimits(group, device, limitsOf(l))

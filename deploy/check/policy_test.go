@@ -124,12 +124,15 @@ func forgetPolicy(t *testing.T, name string) *admissionregistrationv1.Validating
 func TestWhatIsOnNodesThatExistIsNotForgotten(t *testing.T) {
 	const pv = `spec: {nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [
 		{key: topology.csi.trivet.dev/node, operator: In, values: [n1]}]}]}}}`
-	const content = `{metadata: {annotations: {topology.csi.trivet.dev/node: n1}}, spec: {source: {volumeHandle: v}}}`
+	const content = `{metadata: {annotations: {topology.csi.trivet.dev/node: n1}},
+		spec: {source: {volumeHandle: v}}}`
+
 	for name, object := range map[string]string{
 		"trivet-csi-forget-missing":           pv,
 		"trivet-csi-forget-missing-snapshots": content,
 	} {
 		policy := forgetPolicy(t, name)
+
 		for node, refused := range map[string]bool{
 			"{name: n1}":                     true,
 			"{name: n2}":                     false,

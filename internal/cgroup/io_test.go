@@ -80,7 +80,7 @@ func TestLimitsOfIOAreCompared(t *testing.T) {
 		"pods/blkio.throttle.write_iops_device": "7:1 9\n",
 	}
 	v2 := map[string]string{
-		"pods/io.max":             "7:11 rbps=1 wbps=max riops=max wiops=max\n7:1 rbps=max wbps=5 riops=max wiops=9\n",
+		"pods/io.max":             "7:11 rbps=1 wbps=max\n7:1 rbps=max wbps=5 riops=max wiops=9\n",
 		"bare/cgroup.controllers": "",
 	}
 

@@ -180,6 +180,11 @@ func (l *looking) ask(ctx context.Context, client *kube.Client) (*doctor.API, er
 		return nil, fmt.Errorf("list VolumeSnapshotContents: %w", err)
 	}
 
+	api.Groups, _, err = objects.GroupSnapshotContents(client).List(ctx, "", metav1.ListOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("list VolumeGroupSnapshotContents: %w", err)
+	}
+
 	node, err := kubestorage.CSINodes(client).Get(ctx, "", l.nodeName)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("get CSINode %s: %w", l.nodeName, err)

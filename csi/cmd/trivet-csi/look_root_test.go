@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/listing"
@@ -238,4 +239,42 @@ func (p *process) decode(into any, verb string) {
 	if err != nil {
 		p.t.Fatalf("%s: %v: %s", verb, err, out)
 	}
+}
+
+// Objects are printed by which a person uses a volume and a snapshot again, and what nobody wants is deleted,
+// group snapshots too.
+func TestObjectsOfWhatWasForgottenArePrinted(t *testing.T) {
+	p := newProcess(t)
+	l := p.life("v")
+	p.do(l.create, l.stage, l.publish, l.snapshot)
+	made, err := csi.NewGroupControllerClient(p.conn).CreateVolumeGroupSnapshot(t.Context(),
+		&csi.CreateVolumeGroupSnapshotRequest{Name: "g", SourceVolumeIds: []string{l.id}})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for id, want := range map[string]string{
+		l.id:         "volumeHandle: " + l.id + "\n",
+		l.snapshotID: "source: {snapshotHandle: " + l.snapshotID + "}\n",
+	} {
+		if out, err := output(p.verb("object", id)); err != nil || !strings.Contains(out, want) {
+			t.Errorf("object %s: %s, %v", id, out, err)
+		}
+	}
+	for _, id := range []string{"pvc-none", "../x", made.GetGroupSnapshot().GetGroupSnapshotId()} {
+		if out, err := output(p.verb("object", id)); err == nil || !strings.Contains(err.Error(), id) {
+			t.Errorf("object %s: %s, %v", id, out, err)
+		}
+	}
+
+	member := made.GetGroupSnapshot().GetSnapshots()[0].GetSnapshotId()
+	if out, err := output(p.verb("delete", "--unchecked", member)); err == nil {
+		t.Errorf("a snapshot of a group was deleted: %s", out)
+	}
+	p.do(l.unpublish, l.unstage)
+	for _, id := range []string{made.GetGroupSnapshot().GetGroupSnapshotId(), l.id, l.snapshotID} {
+		p.deleteByHand(id)
+	}
+	p.end(syscall.SIGTERM)
+	p.nothingLeft()
 }

@@ -25,7 +25,7 @@ It needs no sidecars: it registers itself with kubelet, and with access to the K
 grows and deletes the volumes of the claims that were scheduled to its node.
 
 On a node where it runs, or has run, a person has: trivet-csi doctor, volumes, snapshots, pool, export,
-import and delete; each has --help.`
+import, object and delete; each has --help.`
 
 // options are the flags, checked and completed.
 type options struct {
