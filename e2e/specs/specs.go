@@ -75,9 +75,6 @@ func needsNFS(name string) bool {
 	return strings.Contains(name, "[Driver: nfs") || strings.Contains(name, "PersistentVolumes NFS")
 }
 
-// isExternal reports whether a spec is one of a driver that the suite does not know by itself.
-func isExternal(name string) bool { return strings.Contains(name, "] External Storage [Driver: ") }
-
 // SIG is the group that a spec belongs to, such as "sig-node"; "" if its name does not say so.
 func SIG(name string) string {
 	sig, _, found := strings.Cut(strings.TrimPrefix(name, "["), "]")
@@ -109,7 +106,7 @@ func Select(all []string, set string) ([]string, error) {
 		return choose(all, isPolicy), nil
 	case "node", "storage", "network":
 		return choose(all, func(n string) bool {
-			return SIG(n) == "sig-"+set && !IsConformance(n) && !isGated(n) && !needsNFS(n) && !isExternal(n)
+			return SIG(n) == "sig-"+set && !IsConformance(n) && !isGated(n) && !needsNFS(n)
 		}), nil
 	}
 

@@ -78,9 +78,9 @@ var suiteSpecs = []string{
 	"[sig-storage] In-tree Volumes [Driver: nfs3] H",
 	"[sig-network] I [Feature:NetworkPolicy]",
 	"[sig-network] [Feature:SCTPConnectivity] J [Feature:NetworkPolicy]",
-	"[sig-storage] External Storage [Driver: csi.trivet.dev] K [Feature:X]",
-	"[sig-storage] External Storage [Driver: csi.trivet.dev] L [Slow]",
-	"[sig-storage] External Storage [Driver: csi.example.org] M",
+	"External Storage [Driver: csi.trivet.dev] K [Feature:X]",
+	"External Storage [Driver: csi.trivet.dev] L [Slow]",
+	"External Storage [Driver: csi.example.org] M",
 }
 
 func TestSetsAreChosenByName(t *testing.T) {

@@ -57,7 +57,7 @@ var unwanted = []string{
 
 // Has reports whether a spec is one of a driver that is defined here, and wanted.
 func Has(name string) bool {
-	_, after, found := strings.Cut(name, "External Storage [Driver: ")
+	after, found := strings.CutPrefix(name, "External Storage [Driver: ")
 	driver, rest, closed := strings.Cut(after, "]")
 	words, known := drivers[driver]
 	in := func(word string) bool { return strings.Contains(rest, word) }

@@ -76,7 +76,7 @@ func TestSpecsOfTheDriversAreWanted(t *testing.T) {
 		"] [Testpattern: Dynamic PV (ntfs)] [Feature:Windows] volumes should work": false,
 		"-other] [Testpattern: Dynamic PV] volumes should store data":              false,
 	} {
-		if Has("[sig-storage] External Storage [Driver: csi.trivet.dev"+name) != want {
+		if Has("External Storage [Driver: csi.trivet.dev"+name) != want {
 			t.Errorf("%s: wanted is %t", name, !want)
 		}
 	}
