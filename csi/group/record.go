@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/durable"
@@ -51,10 +50,8 @@ func Read(dir string) (map[string]Recorded, []durable.Unreadable, error) {
 	return all, unreadable, err
 }
 
-// IsID reports whether an ID is one that ID returns, and those of volumes and snapshots are not.
-func IsID(id string) bool {
-	return strings.HasPrefix(id, "groupsnapshot-") || strings.HasPrefix(id, "group-")
-}
+// IsID reports whether an ID is one that ID returns; those of volumes and snapshots are not.
+func IsID(id string) bool { return plainID.MatchString(id) || hashedID.MatchString(id) }
 
 const (
 	// recordVersion is what this version writes.
@@ -126,7 +123,10 @@ func (r record) snapshots() []string {
 	return ids
 }
 
-var plainID = regexp.MustCompile(`^groupsnapshot-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+var (
+	plainID  = regexp.MustCompile(`^groupsnapshot-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	hashedID = regexp.MustCompile(`^group-[0-9a-f]{32}$`)
+)
 
 // ID returns the ID of the group of that name, so that a repeated request finds the same group. The names
 // that Kubernetes gives (groupsnapshot-UID) stay readable, all others are hashed.

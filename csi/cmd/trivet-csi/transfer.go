@@ -322,7 +322,7 @@ func deleteVolume(ctx context.Context, env *program.Env) error {
 		return err
 	}
 	id := fs.Arg(0)
-	if fs.NArg() != 1 || volume.CheckID(id) != nil {
+	if fs.NArg() != 1 || volume.CheckID(id) != nil && !group.IsID(id) {
 		err := fmt.Errorf("delete: want the ID of one volume, snapshot or group snapshot, not %q", id)
 		return &program.UsageError{Err: err}
 	}
