@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,8 @@ import (
 
 	"github.com/trivet-node/trivet/csi/listing"
 	"github.com/trivet-node/trivet/csi/loop"
+	"github.com/trivet-node/trivet/csi/publish"
+	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/mount"
 )
 
@@ -275,6 +278,52 @@ func TestObjectsOfWhatWasForgottenArePrinted(t *testing.T) {
 	for _, id := range []string{made.GetGroupSnapshot().GetGroupSnapshotId(), l.id, l.snapshotID} {
 		p.deleteByHand(id)
 	}
+	p.end(syscall.SIGTERM)
+	p.nothingLeft()
+}
+
+// The limits of a volume are lifted behind the back of a driver that was killed.
+func TestDoctorComparesLimitsWithThoseInForce(t *testing.T) {
+	host, err := cgroup.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if host.V2 {
+		t.Skip("with cgroup v2 limits are those of the group of all pods, and there is none here")
+	}
+
+	p := newProcess(t)
+	l := p.life("v")
+	l.block = true
+	p.do(l.create, func(ctx context.Context) error {
+		_, err := l.controller.ControllerModifyVolume(ctx, &csi.ControllerModifyVolumeRequest{
+			VolumeId:          l.id,
+			MutableParameters: map[string]string{"writeBytesPerSecond": "4Mi"},
+		})
+		return err
+	}, l.stage)
+	const inForce = "ok     limits: those of input and output of 1 volumes in use are in force"
+	if out, code := p.doctor(); code != 0 || !strings.Contains(out, inForce) {
+		t.Errorf("%d\n%s", code, out)
+	}
+
+	p.end(syscall.SIGKILL)
+	staged, _, err := publish.Read(p.dir + "/run/staged")
+	if err == nil {
+		err = host.LimitIO("/", staged[l.id].Limited, cgroup.IOLimits{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "wrong  volume " + l.id +
+		": its limits of input and output are not in force for /; start the driver\n"
+	if out, code := p.doctor(); code != 1 || !strings.Contains(out, want) {
+		t.Errorf("%d, want %s in\n%s", code, want, out)
+	}
+
+	p.start()
+	p.ready()
+	p.do(l.unstage, l.delete)
 	p.end(syscall.SIGTERM)
 	p.nothingLeft()
 }
