@@ -79,12 +79,14 @@ func TestOnlyVolumesOfNodesThatAreGoneAreForgotten(t *testing.T) {
 	c.apply(snapshotOn(c.namespace, "there", "elsewhere"))
 	c.eventually(time.Minute, "the policies are in force", func() error {
 		for _, kind := range []string{"pv", "volumesnapshotcontent"} {
-			err := c.asForgetter("label", kind, there, "a=b", "--dry-run=server")
-			if err == nil {
-				return fmt.Errorf("a %s can be labelled", kind)
-			}
-			if !isByPolicy(err) {
-				return err
+			for _, args := range [][]string{{"label", kind, there, "a=b"}, {"delete", kind, here}} {
+				err := c.asForgetter(append(args, "--dry-run=server")...)
+				if err == nil {
+					return fmt.Errorf("%q is allowed", args)
+				}
+				if !isByPolicy(err) {
+					return err
+				}
 			}
 		}
 		return nil
