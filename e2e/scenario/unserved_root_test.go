@@ -22,7 +22,7 @@ func TestClaimsThatCannotBeServedAreWhenTheirClassesAreMended(t *testing.T) {
 		wish{name: "wrong", class: wrong}.claim(), on(c.node, user("wrong", "wrong")),
 		wish{name: "ntfs", class: ntfs}.claim(), on(c.node, user("ntfs", "ntfs")),
 	)
-	c.awaitUnschedulable("missing", missing)
+	c.awaitEvent("missing", "ProvisioningFailed", missing)
 	c.awaitEvent("wrong", "ProvisioningFailed", "floppy")
 	c.awaitEvent("ntfs", "ProvisioningFailed", "ntfs")
 
