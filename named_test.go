@@ -28,6 +28,37 @@ func TestSupportPageNamesTestsThatAreThere(t *testing.T) {
 	}
 }
 
+// clusterSteps is how many steps docs/csi-steps.md has.
+const clusterSteps = 31
+
+// Each step of a volume's way through a cluster is shown by a test, or the page says why not on a cluster.
+func TestStepsOfVolumesAreShownByTestsThatAreThere(t *testing.T) {
+	const file = "docs/csi-steps.md"
+	checkNamedTests(t, file)
+
+	text, step := readText(t, file), 0
+	for line := range strings.Lines(text) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), " | ")
+		if number := strings.TrimSpace(cells[0]); len(cells) != 4 || number == "step" || number == "---" {
+			continue
+		}
+
+		step++
+		if got := strings.TrimSpace(cells[0]); got != fmt.Sprint(step) {
+			t.Errorf("%s: row %d is of step %s", file, step, got)
+		}
+		if !namedTests.MatchString(cells[2]) && !strings.Contains(text, fmt.Sprintf("\n- %d: ", step)) {
+			t.Errorf("%s: no test shows step %d on a cluster, and nothing says why", file, step)
+		}
+		if !namedTests.MatchString(cells[2] + cells[3]) {
+			t.Errorf("%s: no test shows step %d", file, step)
+		}
+	}
+	if step != clusterSteps {
+		t.Errorf("%s has %d steps, want %d", file, step, clusterSteps)
+	}
+}
+
 // suites are what shows a feature beside tests: sets of specs, and of seats, that CI or a person runs.
 var suites = regexp.MustCompile(`\b(e2e\.test|critest|csi-sanity|make seats|make conformance)\b`)
 

@@ -12,6 +12,8 @@ ZONES ?= 0
 SYSTEMD ?= 0
 # METRICS=1: with metrics-server, which kubectl top and autoscalers ask. Its RSS is 65 MB, 49 of them the program itself.
 METRICS ?= 0
+# SNAPSHOTS=1: with the snapshot controller, and the classes of snapshots, groups and attributes.
+SNAPSHOTS ?= 0
 NODE ?= trivet
 CRI ?= trivet
 CNI ?= trivet
@@ -100,7 +102,7 @@ endif
 CLUSTER = bin/trivet-cluster
 SEATS = --nodes=$(NODES) --systemd-nodes=$(SYSTEMD) --reference-nodes=$(REFERENCE_NODES) \
 	$(if $(filter 1,$(DUAL_STACK)),--dual-stack) --zones=$(ZONES) \
-	$(if $(filter 1,$(METRICS)),--metrics-server) $(if $(TRACES),--traces=$(TRACES)) \
+	$(if $(filter 1,$(METRICS)),--metrics-server) $(if $(filter 1,$(SNAPSHOTS)),--snapshots) $(if $(TRACES),--traces=$(TRACES)) \
 	--agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --csi=$(CSI) --oci=$(OCI) \
 	--node-disk=$(DISK) --image-disk=$(IMAGE_DISK) --disk-inodes=$(INODES) --node-memory=$(MEMORY) \
 	--node-volumes=$(VOLUMES)
@@ -206,7 +208,7 @@ critest: up $(ref)/critest.test $(critest_images) ## run the published critest a
 smoke: up bin/trivet-specs $(ref)/e2e.test $(suite_images) ## run the smoke set of the published e2e.test on the cluster (best with NODES=2)
 	@bin/trivet-specs --procs=4
 
-# SET=conformance (710 specs), node, storage, network, policy, smoke, all, or a file with one name a line; SHARD=2/5 is the second of five parts of
+# SET=conformance (710 specs), node, storage, external (trivet-csi's own), network, policy, smoke, all, or a file with one name a line; SHARD=2/5 is the second of five parts of
 # it. What has a result runs no more, also after a cut, unless the commit, the programs or the seats are others; FRESH=1 begins again.
 # RESULTS=docs/data/conformance keeps the results of a finished run as data, and writes docs/conformance.md.
 SET ?= conformance
@@ -220,9 +222,11 @@ CONFORMANCE = .trivet/conformance
 conformance_images := $(suite_images) $(if $(filter storage all,$(SET)),$(storage_images))
 conformance: NODES = 2
 # What the specs of storage claim of the default class.
-conformance: VOLUMES = $(if $(filter storage all,$(SET)),40Gi)
+conformance: VOLUMES = $(if $(filter storage external all,$(SET)),40Gi)
+# What the specs of trivet-csi's snapshots, groups and attributes need in the cluster.
+conformance: SNAPSHOTS = $(if $(filter external,$(SET)),1,0)
 .PHONY: conformance
-conformance: install build bin/trivet-cluster bin/trivet-images bin/trivet-specs $(references) $(conformance_images) $(ref)/e2e.test ## run SET=conformance|node|storage|network|policy|all|FILE of the published e2e.test on two nodes of its own; a run that was cut off goes on (NODE=kubelet and other seats, SHARD=2/5, FRESH=1)
+conformance: install build bin/trivet-cluster bin/trivet-images bin/trivet-specs $(references) $(conformance_images) $(if $(filter external,$(SET)),$(ref)/snapshot-controller) $(ref)/e2e.test ## run SET=conformance|node|storage|external|network|policy|all|FILE of the published e2e.test on two nodes of its own; a run that was cut off goes on (NODE=kubelet and other seats, SHARD=2/5, FRESH=1)
 	@bin/trivet-specs --dir=$(CONFORMANCE) --set=$(SET) --shard=$(SHARD) --procs=$(PROCS) --again=$(AGAIN) \
 		--results=$(CONFORMANCE)/results-$(NODE)-$(CRI)-$(CNI)-$(OCI).jsonl $(if $(filter 1,$(FRESH)),--fresh) --data=$(RESULTS) -- $(SEATS)
 

@@ -88,6 +88,7 @@ func Findings(f Facts) []Finding {
 	d.records()
 	d.volumes()
 	d.use()
+	d.limits()
 	d.leftBehind()
 	d.objects()
 	return d.found
@@ -96,7 +97,8 @@ func Findings(f Facts) []Finding {
 // diagnosis collects findings.
 type diagnosis struct {
 	Facts
-	found []Finding
+	found   []Finding
+	groupOf map[string]string // the ID of a group snapshot, by those of its snapshots
 }
 
 func (d *diagnosis) ok(object, format string, args ...any) {

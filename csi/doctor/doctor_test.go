@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/driver"
+	"github.com/trivet-node/trivet/csi/group"
 	"github.com/trivet-node/trivet/csi/objects"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/survey"
@@ -108,6 +110,17 @@ func contentOf(local objects.Local, handle string) *snapshotv1.VolumeSnapshotCon
 	}
 }
 
+func groupOf(local objects.Local, handle string) *groupv1.VolumeGroupSnapshotContent {
+	return &groupv1.VolumeGroupSnapshotContent{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:        "content-of-" + handle,
+			Annotations: map[string]string{local.TopologyKey: local.Node},
+		},
+		Spec:   groupv1.VolumeGroupSnapshotContentSpec{Driver: local.Driver},
+		Status: &groupv1.VolumeGroupSnapshotContentStatus{VolumeGroupSnapshotHandle: &handle},
+	}
+}
+
 func text(findings []Finding) string {
 	var lines []string
 	for _, f := range findings {
@@ -150,6 +163,34 @@ var wrongs = map[string]func(*Facts){
 	"wrong  volume pvc-1: no PersistentVolume":  func(f *Facts) { f.API.Volumes = nil },
 	"wrong  snapshot snapshot-1: no Volume":     func(f *Facts) { f.API.Contents = nil },
 
+	"wrong  group snapshot group-1: no VolumeGroup": func(f *Facts) {
+		f.Groups = map[string]group.Recorded{"group-1": {Snapshots: []string{"snapshot-1"}, Ready: true}}
+	},
+	"note   snapshot snapshot-1: no VolumeSnapshotContent has it; it belongs to group snapshot group-1": func(
+		f *Facts,
+	) {
+		f.Groups = map[string]group.Recorded{"group-1": {Snapshots: []string{"snapshot-1"}, Ready: true}}
+		f.API.Contents = nil
+	},
+	"wrong  VolumeGroupSnapshotContent content-of-group-9: its group snapshot": func(f *Facts) {
+		f.API.Groups = append(f.API.Groups, groupOf(f.API.Local, "group-9"))
+	},
+
+	"wrong  volume pvc-1: its limits of input and output are not in force;": func(f *Facts) { f.limit(0) },
+	"wrong  volume pvc-1: its limits of input and output are not in force for /kubepods and 1 more": func(
+		f *Facts,
+	) {
+		f.limit(7)
+		f.Limits.Differing = map[string][]string{"pvc-1": {"/kubepods", "/kubepods/pod1"}}
+	},
+	"wrong  volume pvc-1: its limits of input and output cannot be in force: no groups": func(f *Facts) {
+		f.limit(7)
+		f.Limits.Err = errors.New("no groups")
+	},
+	"wrong  volume pvc-1: limits of input and output that it does not have": func(f *Facts) {
+		f.Limits.Differing = map[string][]string{"pvc-1": {"/kubepods"}}
+	},
+
 	"wrong  disk of /data: 1Gi promised to volumes, 0 there": func(f *Facts) {
 		f.Disk.Free, f.Pool.Is.Allocated = 0, 0
 	},
@@ -183,6 +224,22 @@ func TestWhatIsWrongIsNamed(t *testing.T) {
 		if found := text(Findings(f)); !strings.Contains("\n"+found, "\n"+want) {
 			t.Errorf("nothing begins with %q in\n%s", want, found)
 		}
+	}
+}
+
+// limit gives the volume in use limits, which a device has, or none (0).
+func (f *Facts) limit(device uint64) {
+	r, st := f.Records["pvc-1"], f.Staged["pvc-1"]
+	r.Limits, st.Limited = volume.Limits{ReadOps: 10}, device
+	f.Records["pvc-1"], f.Staged["pvc-1"] = r, st
+}
+
+func TestLimitsInForceAreAsTheyShouldBe(t *testing.T) {
+	f := healthy()
+	f.limit(7)
+	const want = "ok     limits: those of input and output of 1 volumes in use are in force"
+	if found := text(Findings(f)); !strings.Contains(found, want) {
+		t.Errorf("%q is not in\n%s", want, found)
 	}
 }
 
@@ -233,10 +290,12 @@ func TestWhatIsUnderWayIsNotWrong(t *testing.T) {
 
 func TestWhatAnObjectStandsForIsFound(t *testing.T) {
 	api := healthy().API
+	api.Groups = append(api.Groups, groupOf(api.Local, "group-1"))
 	for id, want := range map[string]string{
 		"pvc-1":      "PersistentVolume pv-of-pvc-1",
 		"snapshot-1": "VolumeSnapshotContent content-of-snapshot-1",
 		"pvc-2":      "",
+		"group-1":    "VolumeGroupSnapshotContent content-of-group-1",
 	} {
 		if got := ObjectOf(api, id); got != want {
 			t.Errorf("%s: %q, want %q", id, got, want)

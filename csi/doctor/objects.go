@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 
@@ -14,6 +15,7 @@ type API struct {
 	Local    objects.Local
 	Volumes  []*corev1.PersistentVolume          // of all drivers and nodes
 	Contents []*snapshotv1.VolumeSnapshotContent // likewise; none if nobody has installed the kind
+	Groups   []*groupv1.VolumeGroupSnapshotContent
 
 	// NodeThere says that the node's CSINode has the driver.
 	NodeThere bool
@@ -33,10 +35,12 @@ func (d *diagnosis) objects() {
 	}
 
 	volumes := d.persistentVolumes()
+	groups := d.groups()
 	snapshots := d.contents()
 	if len(d.found) == before {
-		d.ok("API", "%d PersistentVolumes and %d VolumeSnapshotContents of this node have what they stand"+
-			" for, and all volumes and snapshots have one", volumes, snapshots)
+		d.ok("API", "%d PersistentVolumes, %d VolumeSnapshotContents and %d VolumeGroupSnapshotContents of"+
+			" this node have what they stand for, and all volumes and snapshots have one",
+			volumes, snapshots, groups)
 	}
 }
 
@@ -77,8 +81,48 @@ func (d *diagnosis) persistentVolumes() (count int) {
 		if driver.IsInline(r.Name) && staged {
 			continue
 		}
-		d.wrong("volume "+id, "make a PersistentVolume with its handle, or discard it: trivet-csi delete "+id,
+		d.wrong("volume "+id, again+id+" | kubectl apply -f -, or discard it: trivet-csi delete "+id,
 			"no PersistentVolume has it, and %s are promised to it", units.Bytes(r.Size))
+	}
+
+	return count
+}
+
+// again is how something without an object is used again, before its ID.
+const again = "use it again: trivet-csi object "
+
+// groups is persistentVolumes for group snapshots.
+func (d *diagnosis) groups() (count int) {
+	handles := map[string]bool{}
+	for _, c := range d.API.Groups {
+		handle := groupIn(c)
+		if c.Spec.Driver != d.API.Local.Driver || handle == "" {
+			continue
+		}
+		handles[handle] = true
+		if c.Annotations[d.API.Local.TopologyKey] != d.API.Local.Node {
+			continue
+		}
+
+		count++
+		if r := d.Groups[handle]; c.DeletionTimestamp == nil && !r.Ready {
+			d.wrong("VolumeGroupSnapshotContent "+c.Name, "delete it and its VolumeGroupSnapshot",
+				"its group snapshot %s is not on this node", handle)
+		}
+	}
+
+	d.groupOf = map[string]string{}
+	for _, id := range sorted(d.Groups) {
+		r := d.Groups[id]
+		isYoung := false
+		for _, snapshot := range r.Snapshots {
+			d.groupOf[snapshot] = id
+			isYoung = isYoung || d.isYoung(d.Records[snapshot].Created)
+		}
+		if r.Err == nil && r.Ready && !handles[id] && !isYoung {
+			d.wrong("group snapshot "+id, "discard it: trivet-csi delete "+id,
+				"no VolumeGroupSnapshotContent has it")
+		}
 	}
 
 	return count
@@ -111,10 +155,17 @@ func (d *diagnosis) contents() (count int) {
 
 	for _, id := range sorted(d.Records) {
 		r := d.Records[id]
-		if r.Err == nil && r.IsReady() && r.Snapshot && !handles[id] && !d.isYoung(r.Created) {
-			d.wrong("snapshot "+id, "make a VolumeSnapshotContent with its handle, or discard it: trivet-csi"+
-				" delete "+id, "no VolumeSnapshotContent has it")
+		if r.Err != nil || !r.IsReady() || !r.Snapshot || handles[id] || d.isYoung(r.Created) {
+			continue
 		}
+		if group := d.groupOf[id]; group != "" {
+			// It goes with its group, which may be all that is wanted of it.
+			d.note("snapshot "+id, "",
+				"no VolumeSnapshotContent has it; it belongs to group snapshot %s", group)
+			continue
+		}
+		d.wrong("snapshot "+id, again+id+" | kubectl apply -f -, or discard it: trivet-csi delete "+id,
+			"no VolumeSnapshotContent has it")
 	}
 
 	return count
@@ -131,6 +182,22 @@ func ObjectOf(api *API, id string) string {
 		if c.Spec.Driver == api.Local.Driver && handleIn(c) == id {
 			return "VolumeSnapshotContent " + c.Name
 		}
+	}
+	for _, c := range api.Groups {
+		if c.Spec.Driver == api.Local.Driver && groupIn(c) == id {
+			return "VolumeGroupSnapshotContent " + c.Name
+		}
+	}
+	return ""
+}
+
+// groupIn returns the ID of the group snapshot of a content, "" while it is not known.
+func groupIn(c *groupv1.VolumeGroupSnapshotContent) string {
+	switch {
+	case c.Status != nil && c.Status.VolumeGroupSnapshotHandle != nil:
+		return *c.Status.VolumeGroupSnapshotHandle
+	case c.Spec.Source.GroupSnapshotHandles != nil:
+		return c.Spec.Source.GroupSnapshotHandles.VolumeGroupSnapshotHandle
 	}
 	return ""
 }

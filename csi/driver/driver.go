@@ -89,6 +89,10 @@ type Config struct {
 	Metadata  csi.SnapshotMetadataServer // nil: no volume of the node has blocks that snapshots share
 	Traces    *trace.Provider            // makes spans of the calls; nil: none
 
+	// VolumesMost is how many volumes pods of the node may use at a time, for schedulers to keep to where
+	// volumes are not attached; 0: as many as there are.
+	VolumesMost int64
+
 	// InlineMost is how many bytes all inline volumes together may have; 0: they are refused.
 	InlineMost int64
 
@@ -137,9 +141,10 @@ func (d *Driver) Server() *grpc.Server {
 	csi.RegisterControllerServer(s, &controllerService{local: here, limits: d.cfg.Limits})
 	csi.RegisterGroupControllerServer(s, &groupService{local: here})
 	csi.RegisterNodeServer(s, &nodeService{
-		local:      here,
-		inlineDir:  d.cfg.InlineDir,
-		inlineMost: d.cfg.InlineMost,
+		local:       here,
+		inlineDir:   d.cfg.InlineDir,
+		inlineMost:  d.cfg.InlineMost,
+		volumesMost: d.cfg.VolumesMost,
 	})
 	return s
 }

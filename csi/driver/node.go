@@ -13,19 +13,25 @@ import (
 type nodeService struct {
 	csi.UnimplementedNodeServer
 	local
-	inlineDir  string // see Config
-	inlineMost int64  // see Config
+	inlineDir   string // see Config
+	inlineMost  int64  // see Config
+	volumesMost int64  // see Config
 
 	// inlineMu is held from counting inline volumes to making one: the same bytes are not given twice.
 	inlineMu sync.Mutex
 }
 
-// NodeGetInfo returns the topology in which the volumes of this node can be reached: the node itself.
+// NodeGetInfo returns the topology in which the volumes of this node can be reached, the node itself, and how
+// many of them it may have.
 func (n *nodeService) NodeGetInfo(
 	context.Context,
 	*csi.NodeGetInfoRequest,
 ) (*csi.NodeGetInfoResponse, error) {
-	resp := &csi.NodeGetInfoResponse{NodeId: n.node, AccessibleTopology: n.topology()}
+	resp := &csi.NodeGetInfoResponse{
+		NodeId:             n.node,
+		AccessibleTopology: n.topology(),
+		MaxVolumesPerNode:  n.volumesMost,
+	}
 	if n.attached != nil {
 		resp.MaxVolumesPerNode = n.attached.Most()
 	}

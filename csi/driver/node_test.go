@@ -64,6 +64,18 @@ func TestNodeCallsReachThePublisher(t *testing.T) {
 	}
 }
 
+func TestNodeSaysHowManyVolumesItMayHave(t *testing.T) {
+	for most, f := range map[int64]*fixture{
+		0: serve(t),
+		7: serveConfig(t, func(c *Config) { c.VolumesMost = 7 }),
+	} {
+		info, err := f.node.NodeGetInfo(t.Context(), &csi.NodeGetInfoRequest{})
+		if err != nil || info.GetMaxVolumesPerNode() != most {
+			t.Errorf("node %v, %v, want %d volumes", info, err, most)
+		}
+	}
+}
+
 // inlineID is one that kubelet makes up.
 const inlineID = "csi-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 

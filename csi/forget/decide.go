@@ -1,16 +1,12 @@
 package forget
 
-import (
-	"time"
+import "time"
 
-	corev1 "k8s.io/api/core/v1"
-)
-
-// MissingSince is the annotation of PersistentVolumes that says since when their node has been missing, as
-// was first seen (RFC 3339).
+// MissingSince is the annotation of objects that says since when their node has been missing, as was first
+// seen (RFC 3339).
 const MissingSince = "csi.trivet.dev/node-missing-since"
 
-// fate is what to do about a PersistentVolume of the driver.
+// fate is what to do about an object of the driver.
 type fate string
 
 const (
@@ -24,10 +20,10 @@ const (
 // nobody looked, the node may have been there.
 const leastWatch = time.Hour
 
-// decide says what to do about a PersistentVolume whose node exists or does not, and that is dropped when
-// the node has been missing for so long. Nodes have been looked at for watched. It is pure.
-func decide(pv *corev1.PersistentVolume, exists bool, now time.Time, watched, after time.Duration) fate {
-	text, marked := pv.Annotations[MissingSince]
+// decide says what to do about an object, by its annotations, whose node exists or does not, and that is
+// dropped when the node has been missing for so long. Nodes have been looked at for watched. It is pure.
+func decide(annotations map[string]string, exists bool, now time.Time, watched, after time.Duration) fate {
+	text, marked := annotations[MissingSince]
 	since, err := time.Parse(time.RFC3339, text)
 	switch {
 	case exists && marked:

@@ -3,9 +3,6 @@ package forget
 import (
 	"testing"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 func TestDecide(t *testing.T) {
@@ -31,12 +28,12 @@ func TestDecide(t *testing.T) {
 		{"the mark is nonsense", "yesterday", false, time.Hour, time.Hour, mark},
 		{"the mark is of the future", "2026-11-30T12:00:01Z", false, time.Hour, time.Hour, mark},
 	} {
-		pv := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{}}}
+		annotations := map[string]string{}
 		if c.since != "" {
-			pv.Annotations[MissingSince] = c.since
+			annotations[MissingSince] = c.since
 		}
 
-		if got := decide(pv, c.exists, now, c.watched, c.after); got != c.want {
+		if got := decide(annotations, c.exists, now, c.watched, c.after); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}

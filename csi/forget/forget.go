@@ -1,25 +1,22 @@
-// Package forget deletes the PersistentVolumes of nodes that do not exist any more: the driver that keeps
-// their finalizer went with the node. It touches nothing but objects of the Kubernetes API. Should the node
-// come back, its driver finds volumes without objects, which it leaves alone.
+// Package forget deletes the objects of nodes that do not exist any more: PersistentVolumes, and the contents
+// of snapshots and group snapshots. The driver that keeps their finalizer went with the node. It touches
+// nothing but objects of the Kubernetes API. Should the node come back, its driver finds volumes and
+// snapshots without objects, which it leaves alone.
 package forget
 
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/trivet-node/trivet/csi/objects"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/internal/retry"
@@ -27,10 +24,6 @@ import (
 
 // ErrExists is the error of a node that is not to be forgotten.
 var ErrExists = errors.New("the node exists")
-
-// protection is the finalizer by which the controller-manager keeps a volume as long as a claim is bound to
-// it.
-const protection = "kubernetes.io/pv-protection"
 
 // defaultPeriod is that of a Config.
 const defaultPeriod = 15 * time.Second
@@ -43,57 +36,87 @@ type Config struct {
 	Events      *event.Recorder
 	Log         *slog.Logger
 
-	// Period is how often all volumes are looked at; 0: every 15 s.
+	// Period is how often all objects are looked at; 0: every 15 s.
 	Period time.Duration
 }
 
-// Forgetter deletes the PersistentVolumes of missing nodes.
+// Forgetter deletes the objects of missing nodes.
 type Forgetter struct {
-	cfg     Config
-	volumes kube.Objects[corev1.PersistentVolume]
-	nodes   kube.Objects[corev1.Node]
+	*guard
+	volumes *kind[corev1.PersistentVolume]
+	kinds   []keeper // in the order in which they are deleted
+}
+
+// guard says which nodes may be forgotten, and what is on them.
+type guard struct {
+	cfg   Config
+	nodes kube.Objects[corev1.Node]
+
+	// homes are the nodes of volumes, by their handles, as of the last look at them.
+	homes map[string]string
+}
+
+// Forgotten is an object that was deleted.
+type Forgotten struct {
+	Kind, Name string
+	User       *corev1.ObjectReference // what was bound to it; nil: nothing
+}
+
+// String returns it as a person wants to read it: "PersistentVolume a (PersistentVolumeClaim default/b)".
+func (f Forgotten) String() string {
+	user := "nothing was bound to it"
+	if f.User != nil {
+		user = fmt.Sprintf("%s %s/%s", f.User.Kind, f.User.Namespace, f.User.Name)
+	}
+	return fmt.Sprintf("%s %s (%s)", f.Kind, f.Name, user)
 }
 
 // New returns a Forgetter.
 func New(cfg Config) *Forgetter {
-	return &Forgetter{cfg: cfg, volumes: kube.Volumes(cfg.Client), nodes: kube.Nodes(cfg.Client)}
+	g := &guard{cfg: cfg, nodes: kube.Nodes(cfg.Client)}
+	all := volumes(g)
+
+	// Volumes are last: which node a snapshot is on may follow from its volume.
+	return &Forgetter{guard: g, volumes: all, kinds: []keeper{groups(g), snapshots(g), all}}
 }
 
-// Node deletes the volumes of one node at once and returns what it deleted; ErrExists if there is that node.
-func (f *Forgetter) Node(ctx context.Context, node string) ([]*corev1.PersistentVolume, error) {
+// Node deletes the objects of one node at once and returns what it deleted; ErrExists if there is that node.
+func (f *Forgetter) Node(ctx context.Context, node string) ([]Forgotten, error) {
 	if err := f.checkMissing(ctx, node); err != nil {
 		return nil, err
 	}
-	all, _, err := f.volumes.List(ctx, "", metav1.ListOptions{})
+	all, _, err := f.volumes.objects.List(ctx, "", metav1.ListOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("list PersistentVolumes: %w", err)
 	}
+	f.homes = homesOf(all, f.volumes.of)
 
-	var dropped []*corev1.PersistentVolume
-	for _, pv := range all {
-		if of, ok := f.nodeOf(pv); !ok || of != node {
-			continue
-		}
-		if err := f.drop(ctx, pv, node); err != nil {
+	var dropped []Forgotten
+	for _, k := range f.kinds {
+		some, err := k.dropOf(ctx, node)
+		dropped = append(dropped, some...)
+		if err != nil {
 			return dropped, err
 		}
-		dropped = append(dropped, pv)
 	}
 	return dropped, nil
 }
 
-// Run marks the volumes of missing nodes, and deletes them when the node has been missing for so long, until
+// Run marks the objects of missing nodes, and deletes them when the node has been missing for so long, until
 // ctx ends. Of several processes one works, see Turn.
 func (f *Forgetter) Run(ctx context.Context, turn *Turn, after time.Duration) {
-	volumes := kube.NewWatch(f.volumes, kube.WatchConfig[corev1.PersistentVolume]{Slim: f.slim})
 	nodes := kube.NewWatch(f.nodes, kube.WatchConfig[corev1.Node]{Slim: f.slimNode})
 
 	var group sync.WaitGroup
 	defer group.Wait()
-	group.Go(func() { volumes.Run(ctx) })
 	group.Go(func() { nodes.Run(ctx) })
-	if kube.AwaitListed(ctx, volumes, nodes) != nil {
-		return
+	for _, k := range f.kinds {
+		group.Go(func() { k.run(ctx) })
+	}
+	for _, k := range f.kinds {
+		if kube.AwaitListed(ctx, nodes, k) != nil {
+			return
+		}
 	}
 
 	started := time.Now()
@@ -106,57 +129,43 @@ func (f *Forgetter) Run(ctx context.Context, turn *Turn, after time.Duration) {
 			continue
 		}
 
-		there := f.namesOf(nodes.All())
-		watched := time.Since(started)
-		for _, pv := range volumes.All() {
-			if node, ok := f.nodeOf(pv); ok {
-				f.look(ctx, pv, node, decide(pv, there[node], time.Now(), watched, after), after)
-			}
+		f.homes = homesOf(f.volumes.watch.All(), f.volumes.of)
+		there, watched := f.namesOf(nodes.All()), time.Since(started)
+		for _, k := range f.kinds {
+			k.look(ctx, there, watched, after)
 		}
 	}
 }
 
+// homesOf returns the nodes of volumes, by their handles.
+func homesOf(
+	all []*corev1.PersistentVolume, of func(*corev1.PersistentVolume) (kept, bool),
+) map[string]string {
+	homes := map[string]string{}
+	for _, pv := range all {
+		if o, ok := of(pv); ok {
+			homes[pv.Spec.CSI.VolumeHandle] = o.node
+		}
+	}
+	return homes
+}
+
 // namesOf returns the names that nodes have, and those that the driver has given them.
-func (f *Forgetter) namesOf(nodes []*corev1.Node) map[string]bool {
+func (g *guard) namesOf(nodes []*corev1.Node) map[string]bool {
 	names := map[string]bool{}
 	for _, n := range nodes {
 		names[n.Name] = true
-		if name, ok := n.Labels[f.cfg.TopologyKey]; ok {
+		if name, ok := n.Labels[g.cfg.TopologyKey]; ok {
 			names[name] = true
 		}
 	}
 	return names
 }
 
-// look does what is due for one volume. What fails is due again the next time.
-func (f *Forgetter) look(
-	ctx context.Context, pv *corev1.PersistentVolume, node string, due fate, after time.Duration,
-) {
-	var err error
-	switch due {
-	case mark:
-		err = f.mark(ctx, pv, node, after)
-	case unmark:
-		err = f.annotate(ctx, pv, nil)
-	case drop:
-		err = f.drop(ctx, pv, node)
-	case keep:
-	}
-
-	if err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
-		f.cfg.Log.Warn("try again later", "volume", pv.Name, "node", node, "err", err)
-	}
-}
-
-// nodeOf returns the node of a volume of the driver; ok is false for those of others.
-func (f *Forgetter) nodeOf(pv *corev1.PersistentVolume) (node string, ok bool) {
-	return objects.NodeOf(pv, f.cfg.Driver, f.cfg.TopologyKey)
-}
-
 // checkMissing asks the API server itself, not a cache. A driver may have another name for its node than its
 // Node has: that of the label.
-func (f *Forgetter) checkMissing(ctx context.Context, node string) error {
-	_, err := f.nodes.Metadata(ctx, "", node)
+func (g *guard) checkMissing(ctx context.Context, node string) error {
+	_, err := g.nodes.Metadata(ctx, "", node)
 	switch {
 	case err == nil:
 		return fmt.Errorf("%w: %s; only what is gone is forgotten (kubectl delete node %s)",
@@ -165,8 +174,8 @@ func (f *Forgetter) checkMissing(ctx context.Context, node string) error {
 		return fmt.Errorf("read Node %s: %w", node, err)
 	}
 
-	named := f.cfg.TopologyKey + "=" + node
-	same, _, err := f.nodes.List(ctx, "", metav1.ListOptions{LabelSelector: named})
+	named := g.cfg.TopologyKey + "=" + node
+	same, _, err := g.nodes.List(ctx, "", metav1.ListOptions{LabelSelector: named})
 	if err != nil {
 		return fmt.Errorf("list Nodes with label %s: %w", named, err)
 	}
@@ -177,111 +186,11 @@ func (f *Forgetter) checkMissing(ctx context.Context, node string) error {
 	return nil
 }
 
-func (f *Forgetter) mark(
-	ctx context.Context, pv *corev1.PersistentVolume, node string, after time.Duration,
-) error {
-	if err := f.checkMissing(ctx, node); err != nil {
-		return err
-	}
-	now := time.Now().UTC()
-	if err := f.annotate(ctx, pv, now.Format(time.RFC3339)); err != nil {
-		return err
-	}
-	f.say(pv, "NodeMissing", fmt.Sprintf("node %s, which has the volume, does not exist; if it does not come"+
-		" back, this is forgotten after %s", node, now.Add(after).Format(time.RFC3339)))
-	return nil
-}
-
-// annotate writes the annotation, or removes it (nil), on the very version that was read.
-func (f *Forgetter) annotate(ctx context.Context, pv *corev1.PersistentVolume, since any) error {
-	return f.patch(ctx, pv, "annotations", map[string]any{MissingSince: since})
-}
-
-// drop deletes a volume's object. It goes although a claim is bound to it: nobody can use the claim, and it
-// says that it is lost. A process that was killed on the way does the rest the next time.
-func (f *Forgetter) drop(ctx context.Context, seen *corev1.PersistentVolume, node string) error {
-	if err := f.checkMissing(ctx, node); err != nil {
-		return err
-	}
-
-	if seen.DeletionTimestamp == nil {
-		f.say(seen, "NodeForgotten", fmt.Sprintf("the volume went with node %s, which does not exist any"+
-			" more; a claim that is bound to it has to be deleted and made again", node))
-		err := f.volumes.Delete(ctx, "", seen.Name, metav1.DeleteOptions{
-			Preconditions: &metav1.Preconditions{UID: &seen.UID},
-		})
-		if err != nil {
-			return ignoringGone(err)
-		}
-	}
-
-	pv, err := f.volumes.Get(ctx, "", seen.Name)
-	if err != nil {
-		return ignoringGone(err)
-	}
-	if pv.UID != seen.UID {
-		return nil
-	}
-
-	// Those of others are theirs to take off.
-	others := slices.DeleteFunc(slices.Clone(pv.Finalizers), func(name string) bool {
-		return name == objects.Finalizer || name == protection
-	})
-	if err := f.patch(ctx, pv, "finalizers", others); err != nil {
-		return ignoringGone(err)
-	}
-
-	f.cfg.Log.Info("forgot a volume of a node that is gone", "volume", pv.Name, "node", node)
-	return nil
-}
-
-// patch replaces a field of the metadata of the very version that was read.
-func (f *Forgetter) patch(ctx context.Context, pv *corev1.PersistentVolume, field string, value any) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"uid":             pv.UID,
-		"resourceVersion": pv.ResourceVersion,
-		field:             value,
-	}})
-	if err != nil {
-		return err
-	}
-	if _, err := f.volumes.Patch(ctx, "", pv.Name, types.MergePatchType, patch); err != nil {
-		return fmt.Errorf("set %s of PersistentVolume %s: %w", field, pv.Name, err)
-	}
-	return nil
-}
-
-// say records an event about a volume and, as those who wait look there, its claim.
-func (f *Forgetter) say(pv *corev1.PersistentVolume, reason, message string) {
-	about := event.Object("PersistentVolume", &pv.ObjectMeta)
-	f.cfg.Events.Record(about, corev1.EventTypeWarning, reason, message)
-	if claim := pv.Spec.ClaimRef; claim != nil {
-		about := *claim
-		about.Kind, about.APIVersion = "PersistentVolumeClaim", "v1"
-		f.cfg.Events.Record(about, corev1.EventTypeWarning, reason, message)
-	}
-}
-
-func ignoringGone(err error) error {
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
-}
-
-// slim keeps of volumes what decisions rest on.
-func (f *Forgetter) slim(pv *corev1.PersistentVolume) {
-	if _, ok := f.nodeOf(pv); !ok {
-		pv.Spec = corev1.PersistentVolumeSpec{}
-	}
-	pv.ManagedFields, pv.Labels = nil, nil
-}
-
 // slimNode keeps of nodes what they are called.
-func (f *Forgetter) slimNode(n *corev1.Node) {
+func (g *guard) slimNode(n *corev1.Node) {
 	var labels map[string]string
-	if name, ok := n.Labels[f.cfg.TopologyKey]; ok {
-		labels = map[string]string{f.cfg.TopologyKey: name}
+	if name, ok := n.Labels[g.cfg.TopologyKey]; ok {
+		labels = map[string]string{g.cfg.TopologyKey: name}
 	}
 	*n = corev1.Node{ObjectMeta: metav1.ObjectMeta{
 		Name:            n.Name,

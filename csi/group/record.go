@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/durable"
 )
 
 // phase is how far a group has come.
@@ -28,6 +29,29 @@ type record struct {
 	Name    string   `json:"name"`    // the one that it was requested by; the ID follows from it
 	Sources []string `json:"sources"` // IDs of the volumes, sorted; those of the snapshots follow from them
 }
+
+// Recorded is a group as its record says.
+type Recorded struct {
+	Snapshots []string // IDs
+	Ready     bool     // it is neither being made nor deleted
+
+	// Err is why this version cannot use the record.
+	Err error
+}
+
+// Read reads the records in a directory beside Groups that work on it, or without them, by the groups' IDs.
+// It changes nothing.
+func Read(dir string) (map[string]Recorded, []durable.Unreadable, error) {
+	records, unreadable, err := durable.Peek[record](dir)
+	all := make(map[string]Recorded, len(records))
+	for id, r := range records {
+		all[id] = Recorded{Snapshots: r.snapshots(), Ready: r.Phase == ready, Err: r.check(id)}
+	}
+	return all, unreadable, err
+}
+
+// IsID reports whether an ID is one that ID returns; those of volumes and snapshots are not.
+func IsID(id string) bool { return plainID.MatchString(id) || hashedID.MatchString(id) }
 
 const (
 	// recordVersion is what this version writes.
@@ -99,7 +123,10 @@ func (r record) snapshots() []string {
 	return ids
 }
 
-var plainID = regexp.MustCompile(`^groupsnapshot-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+var (
+	plainID  = regexp.MustCompile(`^groupsnapshot-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	hashedID = regexp.MustCompile(`^group-[0-9a-f]{32}$`)
+)
 
 // ID returns the ID of the group of that name, so that a repeated request finds the same group. The names
 // that Kubernetes gives (groupsnapshot-UID) stay readable, all others are hashed.

@@ -18,7 +18,7 @@ const (
 	annDeleting = "groupsnapshot.storage.kubernetes.io/volumegroupsnapshot-being-deleted"
 
 	// finalizer keeps a content until its group is deleted.
-	finalizer = "groupsnapshot.storage.kubernetes.io/volumegroupsnapshotcontent-bound-protection"
+	finalizer = objects.GroupSnapshotFinalizer
 )
 
 // action is what to do about a content.

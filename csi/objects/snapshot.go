@@ -7,6 +7,13 @@ import (
 	"github.com/trivet-node/trivet/internal/kube"
 )
 
+// What keeps contents until the driver of their node has deleted what they stand for. The names are those of
+// the snapshot controller, which puts them there.
+const (
+	SnapshotFinalizer      = "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"
+	GroupSnapshotFinalizer = "groupsnapshot.storage.kubernetes.io/volumegroupsnapshotcontent-bound-protection"
+)
+
 // Snapshots are the VolumeSnapshots of the cluster. Their kinds are there where the snapshot controller of
 // Kubernetes was installed; if not, calls are answered with Not Found.
 func Snapshots(c *kube.Client) kube.Objects[snapshotv1.VolumeSnapshot] {

@@ -145,18 +145,26 @@ func (x *Limits) lift(st staging) error {
 func (x *Limits) podsOf(targets []string) []string {
 	var pods []string
 	for _, path := range targets {
-		path = x.targets.Rel(path)
-		below, ok := strings.CutPrefix(path, "pods/")
-		uid, _, _ := strings.Cut(below, "/")
-		if !ok {
-			below, ok = strings.CutPrefix(path, "plugins/kubernetes.io/csi/volumeDevices/publish/")
-			_, uid, _ = strings.Cut(below, "/")
-		}
-		if ok && uid != "" {
+		if uid := PodOf(x.targets.Rel(path)); uid != "" {
 			pods = append(pods, uid)
 		}
 	}
 	return pods
+}
+
+// PodOf returns the UID of the pod that a target is of, by its path in kubelet's directory; "" if it is of
+// none.
+func PodOf(path string) string {
+	if below, ok := strings.CutPrefix(path, "pods/"); ok {
+		uid, _, _ := strings.Cut(below, "/")
+		return uid
+	}
+	below, _ := strings.CutPrefix(path, "plugins/kubernetes.io/csi/volumeDevices/publish/")
+	if below == path {
+		return ""
+	}
+	_, uid, _ := strings.Cut(below, "/")
+	return uid
 }
 
 const (

@@ -24,6 +24,9 @@ type staging struct {
 type Staged struct {
 	Path    string   // where it is staged
 	Targets []string // where it is published
+
+	// Limited is the number of the device that has the volume's limits; 0 if none may have any.
+	Limited uint64
 }
 
 // Read reads the records in a directory beside a Publisher that works on it, or without one. It changes
@@ -32,7 +35,7 @@ func Read(dir string) (map[string]Staged, []durable.Unreadable, error) {
 	records, unreadable, err := durable.Peek[staging](dir)
 	all := make(map[string]Staged, len(records))
 	for id, st := range records {
-		all[id] = Staged{Path: st.Path, Targets: st.Targets}
+		all[id] = Staged{Path: st.Path, Targets: st.Targets, Limited: st.Limited}
 	}
 	return all, unreadable, err
 }

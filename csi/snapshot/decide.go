@@ -21,7 +21,7 @@ const (
 	annGroup = "groupsnapshot.storage.k8s.io/volumeGroupSnapshotHandle"
 
 	// finalizer keeps a content until its snapshot is deleted.
-	finalizer = "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"
+	finalizer = objects.SnapshotFinalizer
 )
 
 // action is what to do about a content.

@@ -106,6 +106,18 @@ func sourceOf(c *snapshotv1.VolumeSnapshotContent) []string {
 	return []string{*c.Spec.Source.VolumeHandle}
 }
 
+// Handles returns the IDs of the snapshots that contents stand for, on whatever node. known is false before
+// all are listed, and where nobody has installed the kind.
+func (s *Snapshotter) Handles() (handles map[string]bool, known bool) {
+	handles = map[string]bool{}
+	for _, c := range s.watched.All() {
+		if handle := handleIn(c); handle != "" && c.Spec.Driver == s.cfg.Local.Driver {
+			handles[handle] = true
+		}
+	}
+	return handles, s.watched.HasListed()
+}
+
 // failed logs why the contents cannot be watched. That nobody has installed them is no failure.
 func (s *Snapshotter) failed(err error) {
 	if !apierrors.IsNotFound(err) {

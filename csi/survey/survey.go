@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/group"
 	"github.com/trivet-node/trivet/csi/loop"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/space"
@@ -25,8 +26,9 @@ import (
 
 // Config says where the driver is.
 type Config struct {
-	DataDir  string
-	StateDir string
+	DataDir    string
+	StateDir   string
+	KubeletDir string
 }
 
 // Survey is what was found.
@@ -35,6 +37,7 @@ type Survey struct {
 	DataDir string
 	Records map[string]volume.Recorded // by ID
 	Staged  map[string]publish.Staged  // by ID of the volume
+	Groups  map[string]group.Recorded  // by ID
 
 	// Unreadable are records that are none, and those that were set aside.
 	Unreadable []durable.Unreadable
@@ -43,6 +46,7 @@ type Survey struct {
 	Images  map[string]File // those on the disk, by ID of the volume
 	Devices []Device
 	Mounts  []Mount
+	Limits  Limits
 	Others  []string // paths in the data directory that the driver knows nothing of
 	Disk    Disk
 	Kernel  Kernel
@@ -83,6 +87,7 @@ func Take(ctx context.Context, cfg Config) (Survey, error) {
 		return s, err
 	}
 
+	s.Limits = s.lookAtLimits(cfg.KubeletDir)
 	if s.Others, err = othersIn(cfg.DataDir); err != nil {
 		return s, err
 	}
@@ -92,9 +97,11 @@ func Take(ctx context.Context, cfg Config) (Survey, error) {
 
 func (s *Survey) lookAtRecords(cfg Config) error {
 	var unreadable []durable.Unreadable
-	var errs [2]error
+	var errs [3]error
 	s.Records, s.Unreadable, errs[0] = volume.Read(filepath.Join(cfg.DataDir, "volumes"))
 	s.Staged, unreadable, errs[1] = publish.Read(filepath.Join(cfg.StateDir, "staged"))
+	s.Unreadable = append(s.Unreadable, unreadable...)
+	s.Groups, unreadable, errs[2] = group.Read(filepath.Join(cfg.DataDir, "groups"))
 	s.Unreadable = append(s.Unreadable, unreadable...)
 	return errors.Join(errs[:]...)
 }
@@ -113,6 +120,7 @@ type Device struct {
 	Path   string // such as /dev/loop3
 	Thing  string // "pool", or the ID of a volume
 	Number string // "MAJOR:MINOR"
+	ID     uint64 // the same as one number; 0: unknown
 
 	Backing loop.Backing
 }
@@ -129,7 +137,7 @@ func devicesOf(instance string) ([]Device, error) {
 		d := Device{Path: f.Name(), Thing: strings.TrimPrefix(tag, prefix)}
 		var st unix.Stat_t
 		if unix.Fstat(int(f.Fd()), &st) == nil {
-			d.Number = number(st.Rdev)
+			d.Number, d.ID = number(st.Rdev), st.Rdev
 		}
 
 		// One that was detached meanwhile has none.

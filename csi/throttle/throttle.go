@@ -69,54 +69,79 @@ func (t *Throttle) Apply(device uint64, l volume.Limits, pods []string) error {
 }
 
 func (t *Throttle) apply(device uint64, l volume.Limits, pods []string) error {
-	tops := t.find()
-	if len(tops) == 0 && len(pods) > 0 && l != (volume.Limits{}) {
+	if len(t.find()) == 0 && len(pods) > 0 && l != (volume.Limits{}) {
 		return fmt.Errorf("no control group kubepods or kubepods.slice is found for pod %s: the driver has"+
 			" to see /sys/fs/cgroup of the machine", pods[0])
 	}
 
-	limits := cgroup.IOLimits{
+	limits := limitsOf(l)
+	return t.visit(pods, func(group string) error {
+		if t.host.V2 && limits != (cgroup.IOLimits{}) {
+			if err := t.host.EnableIO(group); err != nil {
+				return err
+			}
+		}
+		return t.host.LimitIO(group, device, limits)
+	})
+}
+
+// Differing returns the groups that do not have just these limits of a device, of those that Apply would
+// give them to. It changes nothing.
+func (t *Throttle) Differing(device uint64, l volume.Limits, pods []string) (groups []string, err error) {
+	err = t.visit(pods, func(group string) error {
+		has, err := t.host.HasIOLimits(group, device, limitsOf(l))
+		if err == nil && !has {
+			groups = append(groups, group)
+		}
+		return err
+	})
+	return groups, err
+}
+
+func limitsOf(l volume.Limits) cgroup.IOLimits {
+	return cgroup.IOLimits{
 		ReadBytes:  uint64(l.ReadBytes),
 		WriteBytes: uint64(l.WriteBytes),
 		ReadOps:    uint64(l.ReadOps),
 		WriteOps:   uint64(l.WriteOps),
 	}
-	if t.host.V2 {
-		return t.limitTops(tops, device, limits)
-	}
-
-	return t.limitEach(tops, device, limits, pods)
 }
 
-// limitTops limits all pods together.
-func (t *Throttle) limitTops(tops []string, device uint64, l cgroup.IOLimits) error {
-	for _, top := range tops {
-		if l != (cgroup.IOLimits{}) {
-			if err := t.host.EnableIO(top); err != nil {
+// visit calls f for the groups whose limits count for pods: on v2 for those of all pods together, on v1 for
+// each group of each pod, and for the one in which is written back for all of them. A group that goes
+// meanwhile is no error.
+func (t *Throttle) visit(pods []string, f func(group string) error) error {
+	each := func(group string) error {
+		err := f(group)
+		if errors.Is(err, fs.ErrNotExist) && !t.exists(group) {
+			return nil
+		}
+		return err
+	}
+
+	tops := t.find()
+	if t.host.V2 {
+		for _, top := range tops {
+			if err := each(top); err != nil {
 				return err
 			}
 		}
-		if err := t.limit(top, device, l); err != nil {
-			return err
-		}
+		return nil
 	}
-	return nil
-}
 
-// limitEach limits each group of each pod, and what is written back for all of them.
-func (t *Throttle) limitEach(tops []string, device uint64, l cgroup.IOLimits, pods []string) error {
-	if err := t.limit(t.root, device, l); err != nil {
+	if err := each(t.root); err != nil {
 		return err
 	}
 	for _, top := range tops {
 		for _, uid := range pods {
 			for _, group := range groupsOf(top, uid) {
-				if err := t.limitTree(group, device, l, depthOfPod); err != nil {
+				if err := t.visitTree(group, depthOfPod, each); err != nil {
 					return err
 				}
 			}
 		}
 	}
+
 	return nil
 }
 
@@ -124,25 +149,16 @@ func (t *Throttle) limitEach(tops []string, device uint64, l cgroup.IOLimits, po
 // runtimes and privileged containers make in those.
 const depthOfPod = 5
 
-func (t *Throttle) limitTree(group string, device uint64, l cgroup.IOLimits, depth int) error {
-	if err := t.limit(group, device, l); err != nil || depth == 1 {
+func (t *Throttle) visitTree(group string, depth int, f func(group string) error) error {
+	if err := f(group); err != nil || depth == 1 {
 		return err
 	}
 	for _, name := range t.children(group) {
-		if err := t.limitTree(path.Join(group, name), device, l, depth-1); err != nil {
+		if err := t.visitTree(path.Join(group, name), depth-1, f); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// limit limits one group. One that has gone is success.
-func (t *Throttle) limit(group string, device uint64, l cgroup.IOLimits) error {
-	err := t.host.LimitIO(group, device, l)
-	if errors.Is(err, fs.ErrNotExist) && !t.exists(group) {
-		return nil
-	}
-	return err
 }
 
 func (t *Throttle) exists(group string) bool {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -256,6 +257,46 @@ func TestLimitsOutliveDriverAndPods(t *testing.T) {
 	n.awaitLimited("the pod uses the volume after a reboot")
 	n.Remove(v.ID, pod)
 	n.checkUnlimited("after the volume was deleted")
+}
+
+func TestGroupsWithOtherLimitsAreNamed(t *testing.T) {
+	n := newNode(t)
+	v := n.MustCreate(volume.Request{
+		Name:     "limited",
+		Required: 64 * mib,
+		Limits:   volume.Limits{WriteBytes: perSecond},
+	})
+	n.Use(v, pod)
+	n.awaitLimited("the pod uses the volume")
+	n.Kill()
+
+	staged, _, err := publish.Read(filepath.Join(n.State, "staged"))
+	if err != nil || staged[v.ID].Limited == 0 {
+		t.Fatalf("staged are %+v, %v", staged, err)
+	}
+	limits, err := throttle.New(n.host, n.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	differing := func() []string {
+		groups, err := limits.Differing(staged[v.ID].Limited, v.Limits, []string{pod})
+		if err != nil {
+			t.Error(err)
+		}
+		return groups
+	}
+
+	if groups := differing(); len(groups) > 0 {
+		t.Errorf("not in force for %q", groups)
+	}
+	err = n.host.LimitIO(n.limitedGroup(), staged[v.ID].Limited, cgroup.IOLimits{})
+	if groups := differing(); err != nil || !slices.Equal(groups, []string{n.limitedGroup()}) {
+		t.Errorf("lifted for %s, not in force for %q, %v", n.limitedGroup(), groups, err)
+	}
+
+	n.Start()
+	n.awaitLimited("the driver runs again")
+	n.Remove(v.ID, pod)
 }
 
 func TestPodWithoutGroupsGetsNoVolumeWithLimits(t *testing.T) {

@@ -102,39 +102,111 @@ spec: {podCIDR: 10.0.0.0/24, taints: [{key: a, effect: NoSchedule}]}`
 	}
 }
 
-// A node exists if it has the name, or the label, that volumes have.
-func TestVolumesOfNodesThatExistAreNotForgotten(t *testing.T) {
+// forgetPolicy is one of those that hold trivet-csi forget-node.
+func forgetPolicy(t *testing.T, name string) *admissionregistrationv1.ValidatingAdmissionPolicy {
+	t.Helper()
 	text, err := os.ReadFile("../csi/forget/forget.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	var missing *admissionregistrationv1.ValidatingAdmissionPolicy
 	for _, object := range decode(t, text) {
 		policy, ok := object.(*admissionregistrationv1.ValidatingAdmissionPolicy)
-		if ok && policy.Name == "trivet-csi-forget-missing" {
-			missing = policy
+		if ok && policy.Name == name {
+			return policy
 		}
 	}
-	if missing == nil {
-		t.Fatal("there is no policy trivet-csi-forget-missing")
-	}
+	t.Fatalf("there is no policy %s", name)
+	return nil
+}
 
+// A node exists if it has the name, or the label, that volumes and snapshots have.
+func TestWhatIsOnNodesThatExistIsNotForgotten(t *testing.T) {
 	const pv = `spec: {nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [
 		{key: topology.csi.trivet.dev/node, operator: In, values: [n1]}]}]}}}`
-	for node, refused := range map[string]bool{
-		"{name: n1}":                     true,
-		"{name: n2}":                     false,
-		"{name: n2, labels: {zone: n1}}": false,
-		"{name: n2, labels: {topology.csi.trivet.dev/node: n1}}": true,
-		"{name: n2, labels: {topology.csi.trivet.dev/node: n2}}": false,
+	const content = `{metadata: {annotations: {topology.csi.trivet.dev/node: n1}},
+		spec: {source: {volumeHandle: v}}}`
+
+	for name, object := range map[string]string{
+		"trivet-csi-forget-missing":           pv,
+		"trivet-csi-forget-missing-snapshots": content,
 	} {
-		why := admit(t, missing, map[string]any{
-			"oldObject": document(t, pv),
-			"params":    document(t, "metadata: "+node),
+		policy := forgetPolicy(t, name)
+
+		for node, refused := range map[string]bool{
+			"{name: n1}":                     true,
+			"{name: n2}":                     false,
+			"{name: n2, labels: {zone: n1}}": false,
+			"{name: n2, labels: {topology.csi.trivet.dev/node: n1}}": true,
+			"{name: n2, labels: {topology.csi.trivet.dev/node: n2}}": false,
+		} {
+			why := admit(t, policy, map[string]any{
+				"oldObject": document(t, object),
+				"params":    document(t, "metadata: "+node),
+			})
+			if (why != "") != refused {
+				t.Errorf("%s, node %s: refused because %q, want refused: %t", name, node, why, refused)
+			}
+		}
+	}
+}
+
+// A snapshot that no driver has taken is only a wish, unless somebody has made it by hand.
+func TestSnapshotsThatAreOnNoNodeAreForgottenUnlessTheyWereMadeByHand(t *testing.T) {
+	policy := forgetPolicy(t, "trivet-csi-forget-missing-snapshots")
+	for source, refused := range map[string]bool{
+		"volumeHandle: v":       false,
+		"volumeHandles: [v, w]": false,
+		"snapshotHandle: s":     true,
+		"groupSnapshotHandles: {volumeGroupSnapshotHandle: g}": true,
+	} {
+		why := admit(t, policy, map[string]any{
+			"oldObject": document(t, "{metadata: {name: c}, spec: {source: {"+source+"}}}"),
+			"params":    document(t, "metadata: {name: n1}"),
 		})
 		if (why != "") != refused {
-			t.Errorf("node %s: refused because %q, want refused: %t", node, why, refused)
+			t.Errorf("%s: refused because %q, want refused: %t", source, why, refused)
+		}
+	}
+}
+
+func TestForgettingASnapshotChangesNothingElseOfIt(t *testing.T) {
+	policy := forgetPolicy(t, "trivet-csi-forget-snapshots")
+	const before = `
+metadata:
+  name: c
+  finalizers: [a, b]
+  labels: {zone: a}
+  annotations: {topology.csi.trivet.dev/node: n1}
+spec: {driver: csi.trivet.dev, deletionPolicy: Delete}`
+
+	for name, c := range map[string]struct{ from, to, refused string }{
+		"a mark":         {"node: n1}", "node: n1, csi.trivet.dev/node-missing-since: x}", ""},
+		"another node":   {"node: n1}", "node: n2}", "annotation"},
+		"a policy":       {"Policy: Delete", "Policy: Retain", "what a snapshot is"},
+		"a label":        {"zone: a", "zone: b", "what a snapshot is"},
+		"no finalizer":   {"[a, b]", "[a]", "being deleted only"},
+		"another driver": {"driver: csi.trivet.dev", "driver: x", "what a snapshot is"},
+	} {
+		why := admit(t, policy, map[string]any{
+			"object":    document(t, strings.Replace(before, c.from, c.to, 1)),
+			"oldObject": document(t, before),
+			"request":   map[string]any{"operation": "UPDATE"},
+		})
+		if (why == "") != (c.refused == "") || !strings.Contains(why, c.refused) {
+			t.Errorf("%s: refused because %q, want %q", name, why, c.refused)
+		}
+	}
+
+	deleted := strings.Replace(before, "name: c", "name: c\n  deletionTimestamp: x", 1)
+	for finalizers, refused := range map[string]bool{"[b]": false, "[b, c]": true} {
+		why := admit(t, policy, map[string]any{
+			"object":    document(t, strings.Replace(deleted, "[a, b]", finalizers, 1)),
+			"oldObject": document(t, deleted),
+			"request":   map[string]any{"operation": "UPDATE"},
+		})
+		if (why != "") != refused {
+			t.Errorf("finalizers %s: refused because %q, want refused: %t", finalizers, why, refused)
 		}
 	}
 }

@@ -34,6 +34,9 @@ type Cluster struct {
 	// MetricsServer says whether Up installs metrics-server.
 	MetricsServer bool
 
+	// Snapshots says whether Up runs the snapshot controller, with its kinds and trivet-csi's classes.
+	Snapshots bool
+
 	// Stack is which families of addresses Up gives a new cluster.
 	Stack address.Stack
 
@@ -120,6 +123,9 @@ func (c *Cluster) Up(ctx context.Context, nodes []Node) error {
 	}
 
 	if err := startLocalPath(ctx, c, plan); err != nil {
+		return err
+	}
+	if err := startSnapshots(ctx, c); err != nil {
 		return err
 	}
 

@@ -133,6 +133,35 @@ func (m MetricsServer) kubectl(ctx context.Context, args ...string) error {
 	return kubectl(ctx, m.cluster, manifests, args...)
 }
 
+// startSnapshots runs the snapshot controller beside the control plane, if it is wanted.
+func startSnapshots(ctx context.Context, c *Cluster) error {
+	if !c.Snapshots {
+		return nil
+	}
+
+	kinds, err := c.plane().SnapshotKinds()
+	if err != nil {
+		return err
+	}
+	classes, err := controlplane.SnapshotClasses(c.Deploy)
+	if err != nil {
+		return err
+	}
+	if err := kubectl(ctx, c, kinds, "apply", "-f", "-"); err != nil {
+		return err
+	}
+
+	// The classes are of these kinds.
+	established := []string{"wait", "--for=condition=Established", "--timeout=60s", "-f", "-"}
+	if err := kubectl(ctx, c, kinds, established...); err != nil {
+		return err
+	}
+	if err := kubectl(ctx, c, classes, "apply", "-f", "-"); err != nil {
+		return err
+	}
+	return c.state().controlPlane().Start(c.plane().SnapshotController())
+}
+
 // startLocalPath installs local-path-provisioner, if it sits on a node of the plan, and starts it beside the
 // control plane. It stays when it has no seat any more: volumes that it has made are for it to remove.
 func startLocalPath(ctx context.Context, c *Cluster, plan Plan) error {

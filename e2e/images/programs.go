@@ -88,12 +88,12 @@ var builds = map[string]build{
 	"csi-snapshotter": {
 		module: sidecars,
 		pkg:    csi + "external-snapshotter/v8/cmd/csi-snapshotter",
-		flags:  "-X main.version=v8.6.0",
+		flags:  "-X main.version=v8.7.0",
 	},
 	"snapshot-controller": {
 		module: sidecars,
 		pkg:    csi + "external-snapshotter/v8/cmd/snapshot-controller",
-		flags:  "-X main.version=v8.6.0",
+		flags:  "-X main.version=v8.7.0",
 	},
 }
 

@@ -3,6 +3,7 @@ package scenario
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -69,9 +70,16 @@ func TestNodeRebooted(t *testing.T) {
 	c := open(t)
 	c.pod("counter", counter)
 	c.apply(fmt.Sprintf(keeper, c.node))
-	c.awaitReady(time.Minute, "counter", "keeper")
+	pods := []string{"counter", "keeper"}
+	hasVolumes := c.seats()["csi"] == "trivet"
+	if hasVolumes {
+		c.claim("data", "")
+		c.podWithClaim("owner", "data", "echo x >>/data/starts; sleep 3600 & wait")
+		pods = append(pods, "owner")
+	}
+	c.awaitReady(2*time.Minute, pods...)
 	c.do("reboot", c.node)
-	for _, p := range []string{"counter", "keeper"} {
+	for _, p := range pods {
 		c.eventually(2*time.Minute, "restart of "+p, func() error {
 			if got := c.restarts(p); got != "1" {
 				return fmt.Errorf("restarted %s times, want once", got)
@@ -81,13 +89,20 @@ func TestNodeRebooted(t *testing.T) {
 		})
 	}
 
-	c.awaitReady(time.Minute, "counter", "keeper")
+	c.awaitReady(time.Minute, pods...)
 	if got := c.kubectl("exec", "keeper", "--", "cat", "/v/starts"); got != "x\nx\n" {
 		t.Errorf("the emptyDir has %q after the reboot, want both starts", got)
 	}
 
+	if hasVolumes {
+		if got := c.kubectl("exec", "owner", "--", "cat", "/data/starts"); got != "x\nx\n" {
+			t.Errorf("the volume has %q after the reboot, want both starts", got)
+		}
+	}
+
 	addresses := strings.Fields(c.kubectl("get", "pods", "-o", "jsonpath={.items[*].status.podIP}"))
-	if len(addresses) != 2 || addresses[0] == addresses[1] {
-		t.Errorf("pod addresses %q, want two different ones", addresses)
+	slices.Sort(addresses)
+	if len(slices.Compact(slices.Clone(addresses))) != len(pods) || len(addresses) != len(pods) {
+		t.Errorf("pod addresses %q, want %d different ones", addresses, len(pods))
 	}
 }

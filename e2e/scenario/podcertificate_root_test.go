@@ -59,11 +59,11 @@ func (c *cluster) asked(pod string) int {
 		"-o", `jsonpath={range .items[?(@.spec.podName=="`+pod+`")]}x{end}`), "x")
 }
 
-// awaitEvent waits until a pod has an event with the words.
-func (c *cluster) awaitEvent(pod, reason, words string) {
+// awaitEvent waits until an object, by its name, has an event with the words.
+func (c *cluster) awaitEvent(object, reason, words string) {
 	c.t.Helper()
-	c.eventually(time.Minute, "event "+reason+" of "+pod, func() error {
-		out, err := c.try("get", "events", "--field-selector=reason="+reason+",involvedObject.name="+pod,
+	c.eventually(time.Minute, "event "+reason+" of "+object, func() error {
+		out, err := c.try("get", "events", "--field-selector=reason="+reason+",involvedObject.name="+object,
 			"-o", "jsonpath={.items[*].message}")
 		if err == nil && !strings.Contains(out, words) {
 			err = fmt.Errorf("%q", out)

@@ -1,7 +1,6 @@
 package scenario
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -66,53 +65,69 @@ func TestNodeDriverWritesOnlyWhatIsOnItsNode(t *testing.T) {
 func TestOnlyVolumesOfNodesThatAreGoneAreForgotten(t *testing.T) {
 	c := open(t)
 	manifest := filepath.Join(c.root, "deploy/csi/forget/forget.yaml")
+	c.snapshotKinds()
 	c.kubectl("apply", "--namespace=kube-system", "-f", manifest)
+	here, there := c.namespace+"-here", c.namespace+"-there"
 	t.Cleanup(func() {
 		c.kubectl("delete", "--namespace=kube-system", "--ignore-not-found", "-f", manifest)
-		c.kubectl("delete", "persistentvolume", "--ignore-not-found", c.namespace+"-here")
+		c.kubectl("delete", "pv,volumesnapshotcontent", "--ignore-not-found", "--wait=false", here)
 	})
 
 	c.apply(volumeOn(c.namespace, "here", c.node))
 	c.apply(volumeOn(c.namespace, "there", "elsewhere"))
-	here, there := c.namespace+"-here", c.namespace+"-there"
-	run := func(args ...string) error {
-		as := "--as=system:serviceaccount:kube-system:trivet-csi-forget"
-		kubectl := filepath.Join(c.root, ".trivet/bin/kubectl")
-		_, err := c.run(time.Minute, "", kubectl, append([]string{as}, args...)...)
-		return err
-	}
-	c.eventually(time.Minute, "the policy is in force", func() error {
-		err := run("label", "pv", there, "a=b", "--dry-run=server")
-		switch {
-		case err == nil:
-			return errors.New("a volume can be labelled")
-		case !isByPolicy(err):
-			return err
+	c.apply(snapshotOn(c.namespace, "here", c.node))
+	c.apply(snapshotOn(c.namespace, "there", "elsewhere"))
+	c.eventually(time.Minute, "the policies are in force", func() error {
+		for _, kind := range []string{"pv", "volumesnapshotcontent"} {
+			for _, args := range [][]string{{"label", kind, there, "a=b"}, {"delete", kind, here}} {
+				err := c.asForgetter(append(args, "--dry-run=server")...)
+				if err == nil {
+					return fmt.Errorf("%q is allowed", args)
+				}
+				if !isByPolicy(err) {
+					return err
+				}
+			}
 		}
 		return nil
 	})
 
 	bare := `-p={"metadata":{"finalizers":null}}`
 	mark := `-p={"metadata":{"annotations":{"csi.trivet.dev/node-missing-since":"2026-11-30T12:00:00Z"}}}`
-	for _, step := range []struct {
-		what    string
-		args    []string
-		allowed bool
-	}{
-		{"delete a volume of a node that exists", []string{"delete", "pv", here, "--wait=false"}, false},
-		{"keep nothing from being deleted", []string{"patch", "pv", there, "--type=merge", bare}, false},
-		{"change a volume", []string{"label", "pv", there, "a=b"}, false},
-		{"mark a volume", []string{"patch", "pv", there, "--type=merge", mark}, true},
-		{"delete a volume of a node that is gone", []string{"delete", "pv", there, "--wait=false"}, true},
-	} {
-		err := run(step.args...)
-		if step.allowed && err != nil {
-			t.Errorf("%s: %v", step.what, err)
-		}
-		if !step.allowed && (err == nil || !isByPolicy(err)) {
-			t.Errorf("%s: %v, want a refusal by the policy", step.what, err)
+	move := fmt.Sprintf(`-p={"metadata":{"annotations":{"topology.csi.trivet.dev/node":%q}}}`, "gone")
+	for _, kind := range []string{"pv", "volumesnapshotcontent"} {
+		for _, step := range []struct {
+			what    string
+			args    []string
+			allowed bool
+		}{
+			{"delete one of a node that exists", []string{"delete", kind, here, "--wait=false"}, false},
+			{"keep nothing from being deleted", []string{"patch", kind, there, "--type=merge", bare}, false},
+			{"label one", []string{"label", kind, there, "a=b"}, false},
+			{"say that it is elsewhere", []string{"patch", kind, here, "--type=merge", move}, false},
+			{"mark one", []string{"patch", kind, there, "--type=merge", mark}, true},
+			{"delete one of a node that is gone", []string{"delete", kind, there, "--wait=false"}, true},
+		} {
+			err := c.asForgetter(step.args...)
+			if step.allowed && err != nil {
+				t.Errorf("%s: %s: %v", kind, step.what, err)
+			}
+			if !step.allowed && (err == nil || !isByPolicy(err)) {
+				t.Errorf("%s: %s: %v, want a refusal by the policy", kind, step.what, err)
+			}
 		}
 	}
+	if err := c.asForgetter("patch", "volumesnapshotcontent", there, "--type=merge", bare); err != nil {
+		t.Errorf("what is being deleted is not let go: %v", err)
+	}
+}
+
+// asForgetter calls kubectl with the rights of trivet-csi forget-node --after.
+func (c *cluster) asForgetter(args ...string) error {
+	as := "--as=system:serviceaccount:kube-system:trivet-csi-forget"
+	kubectl := filepath.Join(c.root, ".trivet/bin/kubectl")
+	_, err := c.run(time.Minute, "", kubectl, append([]string{as}, args...)...)
+	return err
 }
 
 func isByPolicy(err error) bool { return strings.Contains(err.Error(), "ValidatingAdmissionPolicy") }
@@ -127,6 +142,17 @@ func volumeOn(namespace, name, node string) string {
 		"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
 			{"key": "topology.csi.trivet.dev/node", "operator": "In", "values": [%[3]q]}]}]}}}}`
 	return fmt.Sprintf(volume, namespace, name, node)
+}
+
+// snapshotOn is the content of a snapshot of the driver's on a node.
+func snapshotOn(namespace, name, node string) string {
+	const content = `{"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotContent",
+		"metadata": {"name": "%[1]s-%[2]s", "annotations": {"topology.csi.trivet.dev/node": %[3]q},
+		"finalizers": ["snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"]},
+		"spec": {"driver": "csi.trivet.dev", "deletionPolicy": "Retain",
+		"source": {"snapshotHandle": "%[1]s-%[2]s"},
+		"volumeSnapshotRef": {"namespace": "%[1]s", "name": "%[2]s"}}}`
+	return fmt.Sprintf(content, namespace, name, node)
 }
 
 // hostPathVolume is the whole host as a volume.

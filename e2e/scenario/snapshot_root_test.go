@@ -37,6 +37,13 @@ func TestSnapshotsBecomeVolumes(t *testing.T) {
 	c.claim("restored", `"dataSource": {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot",
 		"name": "snap"},`)
 	c.claim("cloned", `"dataSource": {"kind": "PersistentVolumeClaim", "name": "data"},`)
+
+	// A node that does not have the snapshot leaves the claim to the scheduler again.
+	if second := c.second(); second != "" {
+		c.kubectl("annotate", "pvc", "restored", selectedNode+"="+second)
+		c.awaitEvent("restored", "ProvisioningFailed", "on another node")
+		c.awaitField("pvc/restored", selected, "")
+	}
 	for claim, want := range map[string]string{"restored": "before", "cloned": "after"} {
 		c.podWithClaim("reader-of-"+claim, claim, "sleep 3600 & wait")
 		c.awaitReady(2*time.Minute, "reader-of-"+claim)
@@ -166,11 +173,10 @@ func (c *cluster) podWithClaim(name, claim, script string) {
 	c.apply(fmt.Sprintf(pod, name, c.node, claim, "trap 'exit 0' TERM; "+script))
 }
 
-// snapshotController runs upstream's until the test ends, with the kinds that it is about.
-func (c *cluster) snapshotController() {
+// snapshotKinds installs those that upstream's snapshot controller is about.
+func (c *cluster) snapshotKinds() {
 	c.t.Helper()
-	bin := filepath.Join(c.root, ".trivet", "bin")
-	kinds, err := os.ReadFile(filepath.Join(bin, "snapshot-kinds.yaml"))
+	kinds, err := os.ReadFile(filepath.Join(c.root, ".trivet/bin/snapshot-kinds.yaml"))
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -181,12 +187,18 @@ func (c *cluster) snapshotController() {
 			"crd/volume"+kind+".snapshot.storage.k8s.io",
 			"crd/volumegroup"+kind+".groupsnapshot.storage.k8s.io")
 	}
+}
+
+// snapshotController runs upstream's until the test ends.
+func (c *cluster) snapshotController() {
+	c.t.Helper()
+	c.snapshotKinds()
 	deploy := filepath.Join(c.root, "deploy", "csi")
 	for _, classes := range []string{"snapshots", "groupsnapshots"} {
 		c.kubectl("apply", "-f", filepath.Join(deploy, classes))
 	}
 
-	cmd := exec.Command(filepath.Join(bin, "snapshot-controller"),
+	cmd := exec.Command(filepath.Join(c.root, ".trivet/bin/snapshot-controller"),
 		"--kubeconfig="+filepath.Join(c.dir, "kubeconfig"), "--leader-election=false",
 		"--feature-gates=CSIVolumeGroupSnapshot=true")
 	cmd.Stderr = c.t.Output()

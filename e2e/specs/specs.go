@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/trivet-node/trivet/e2e/specs/external"
 )
 
 var (
@@ -83,12 +85,13 @@ func SIG(name string) string {
 }
 
 // Sets are the names of the sets, but a file.
-var Sets = []string{"conformance", "node", "storage", "network", "policy", "smoke", "all"}
+var Sets = []string{"conformance", "node", "storage", "external", "network", "policy", "smoke", "all"}
 
 // Select returns the names of a set, or those in a file with one name a line, in the order of all, the specs
 // of the suite. The sets node, storage and network are the specs of that SIG outside of the conformance set
 // that do not depend on a feature, nor on a server of NFS: each of these would wait for minutes for an image
-// that cannot be made. The set policy is those of NetworkPolicy, but for three that need SCTP in the kernel.
+// that cannot be made. The set external are those of trivet-csi, which package external defines for the
+// suite. The set policy is those of NetworkPolicy, but for three that need SCTP in the kernel.
 func Select(all []string, set string) ([]string, error) {
 	switch set {
 	case "all":
@@ -97,6 +100,8 @@ func Select(all []string, set string) ([]string, error) {
 		return named(all, "the smoke set", Smoke())
 	case "conformance":
 		return choose(all, IsConformance), nil
+	case "external":
+		return choose(all, external.Has), nil
 	case "policy":
 		return choose(all, isPolicy), nil
 	case "node", "storage", "network":

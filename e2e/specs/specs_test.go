@@ -78,6 +78,9 @@ var suiteSpecs = []string{
 	"[sig-storage] In-tree Volumes [Driver: nfs3] H",
 	"[sig-network] I [Feature:NetworkPolicy]",
 	"[sig-network] [Feature:SCTPConnectivity] J [Feature:NetworkPolicy]",
+	"External Storage [Driver: csi.trivet.dev] K [Feature:X]",
+	"External Storage [Driver: csi.trivet.dev] L [Slow]",
+	"External Storage [Driver: csi.example.org] M",
 }
 
 func TestSetsAreChosenByName(t *testing.T) {
@@ -92,6 +95,7 @@ func TestSetsAreChosenByName(t *testing.T) {
 		"storage":     {suiteSpecs[4]},
 		"node":        {suiteSpecs[6]},
 		"policy":      {suiteSpecs[8]},
+		"external":    {suiteSpecs[10]},
 		"all":         suiteSpecs,
 		list:          {suiteSpecs[1], suiteSpecs[6]},
 	} {

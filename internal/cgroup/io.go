@@ -42,36 +42,63 @@ func (l IOLimits) each() []ioLimit {
 // them later. On v1 they hold for the processes of the group itself alone: what is written back later counts
 // for the root group.
 func (h *Host) LimitIO(group string, device uint64, l IOLimits) error {
+	lines, err := ioLines(h, group, device, l)
+	if err != nil {
+		return err
+	}
+	for _, line := range lines {
+		if err := write(line.dir, line.file, line.text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// HasIOLimits reports whether a group has just these limits for a device. A group that is gone is
+// fs.ErrNotExist.
+func (h *Host) HasIOLimits(group string, device uint64, l IOLimits) (bool, error) {
+	lines, err := ioLines(h, group, device, l)
+	if errors.Is(err, fs.ErrNotExist) && h.V2 && h.Exists(group) {
+		// The controller is not enabled.
+		return false, nil
+	}
+	return err == nil && len(lines) == 0, err
+}
+
+// ioLine is one that is to be written to a file of a group.
+type ioLine struct{ dir, file, text string }
+
+// ioLines returns what has to be written so that a group has limits for a device; nothing if it has them.
+func ioLines(h *Host, group string, device uint64, l IOLimits) ([]ioLine, error) {
 	number := fmt.Sprintf("%d:%d", unix.Major(device), unix.Minor(device))
 	if h.V2 {
-		return h.limitIO(group, number, l)
+		return ioMax(h.Dir("io", group), number, l, h.Exists(group))
 	}
 
 	dir := h.Dir("blkio", group)
 	if dir == "" {
-		return errors.New("no blkio controller of cgroup v1 is mounted")
+		return nil, errors.New("no blkio controller of cgroup v1 is mounted")
 	}
 
+	var lines []ioLine
 	for _, limit := range l.each() {
 		text, err := ioFile(dir, limit.legacy)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		value := strconv.FormatUint(limit.value, 10)
 		if have := of(text, number); have == value || have == "" && limit.value == 0 {
 			continue
 		}
-		if err := write(dir, limit.legacy, number+" "+value); err != nil {
-			return err
-		}
+		lines = append(lines, ioLine{dir, limit.legacy, number + " " + value})
 	}
 
-	return nil
+	return lines, nil
 }
 
-// limitIO is LimitIO on v2.
-func (h *Host) limitIO(group, number string, l IOLimits) error {
-	dir, line, none := h.Dir("io", group), "", true
+// ioMax is ioLines for the directory of a group on v2.
+func ioMax(dir, number string, l IOLimits, exists bool) ([]ioLine, error) {
+	line, none := "", true
 	for _, limit := range l.each() {
 		value := "max"
 		if limit.value > 0 {
@@ -81,18 +108,18 @@ func (h *Host) limitIO(group, number string, l IOLimits) error {
 	}
 
 	text, err := ioFile(dir, "io.max")
-	if errors.Is(err, fs.ErrNotExist) && none && h.Exists(group) {
+	if errors.Is(err, fs.ErrNotExist) && none && exists {
 		// Where the controller is not enabled, nothing is limited.
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if have := of(text, number); " "+have == line || have == "" && none {
-		return nil
+		return nil, nil
 	}
 
-	return write(dir, "io.max", number+line)
+	return []ioLine{{dir, "io.max", number + line}}, nil
 }
 
 // ioFile reads a file of limits, which has a line for each device that is limited.

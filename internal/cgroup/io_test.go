@@ -71,6 +71,49 @@ func TestIOIsLimitedInTheFilesOfV2(t *testing.T) {
 	}
 }
 
+func TestLimitsOfIOAreCompared(t *testing.T) {
+	of := IOLimits{WriteBytes: 5, WriteOps: 9}
+	v1 := map[string]string{
+		"pods/blkio.throttle.read_bps_device":   "",
+		"pods/blkio.throttle.write_bps_device":  "7:1 5\n",
+		"pods/blkio.throttle.read_iops_device":  "7:11 7\n",
+		"pods/blkio.throttle.write_iops_device": "7:1 9\n",
+	}
+	v2 := map[string]string{
+		"pods/io.max":             "7:11 rbps=1 wbps=max\n7:1 rbps=max wbps=5 riops=max wiops=9\n",
+		"bare/cgroup.controllers": "",
+	}
+
+	for _, c := range []struct {
+		name   string
+		v2     bool
+		group  string
+		limits IOLimits
+		want   bool
+		err    error
+	}{
+		{"the same", true, "/pods", of, true, nil},
+		{"the same on v1", false, "/pods", of, true, nil},
+		{"others", true, "/pods", IOLimits{WriteBytes: 5}, false, nil},
+		{"others on v1", false, "/pods", IOLimits{WriteBytes: 5}, false, nil},
+		{"none are wanted", true, "/pods", IOLimits{}, false, nil},
+		{"without the controller", true, "/bare", of, false, nil},
+		{"without the controller, and none are wanted", true, "/bare", IOLimits{}, true, nil},
+		{"gone", true, "/gone", of, false, fs.ErrNotExist},
+		{"gone on v1", false, "/gone", of, false, fs.ErrNotExist},
+	} {
+		contents := v1
+		if c.v2 {
+			contents = v2
+		}
+		h, _ := ioFiles(t, c.v2, contents)
+		has, err := h.HasIOLimits(c.group, device, c.limits)
+		if has != c.want || !errors.Is(err, c.err) {
+			t.Errorf("%s: %t, %v", c.name, has, err)
+		}
+	}
+}
+
 func TestIOIsLimitedInTheFilesOfV1(t *testing.T) {
 	h, read := ioFiles(t, false, map[string]string{
 		"pod/blkio.throttle.read_bps_device":   "7:1 5\n",

@@ -19,6 +19,7 @@ import (
 	"github.com/trivet-node/trivet/csi/groupsnapshot"
 	"github.com/trivet-node/trivet/csi/modify"
 	"github.com/trivet-node/trivet/csi/objects"
+	"github.com/trivet-node/trivet/csi/orphan"
 	"github.com/trivet-node/trivet/csi/provision"
 	"github.com/trivet-node/trivet/csi/resize"
 	"github.com/trivet-node/trivet/csi/snapshot"
@@ -42,6 +43,7 @@ type controllers struct {
 	capacities  *capacity.Publisher
 	snapshotter *snapshot.Snapshotter
 	groups      *groupsnapshot.Snapshotter
+	orphans     *orphan.Watcher
 }
 
 // newControllers returns nil where there are no credentials for the Kubernetes API.
@@ -72,6 +74,14 @@ func newControllers(log *slog.Logger, o options, volumes *volume.Store) (*contro
 	}
 
 	volumes.OnTrouble(c.recordTrouble(o.nodeName))
+	c.orphans = orphan.New(orphan.Config{
+		Node:    o.nodeName,
+		Volumes: volumes,
+		Objects: c.objects,
+		Handles: c.snapshotter.Handles,
+		Events:  c.events,
+		Log:     log,
+	})
 	return c, nil
 }
 
@@ -209,6 +219,7 @@ func (c *controllers) run(ctx context.Context) error {
 		group.Go(func() { c.capacities.Run(ctx) })
 		group.Go(func() { c.snapshotter.Run(ctx) })
 		group.Go(func() { c.groups.Run(ctx) })
+		group.Go(func() { c.orphans.Run(ctx) })
 	}
 
 	group.Wait()

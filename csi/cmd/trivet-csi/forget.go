@@ -15,12 +15,13 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-const aboutForget = `trivet-csi forget-node deletes the PersistentVolumes of nodes that do not exist any more.
-With the name of a node it does so at once. With --after it does so for every node that has been gone for so
-long, until it is ended; several may run, of which one works.
+const aboutForget = `trivet-csi forget-node deletes the PersistentVolumes of nodes that do not exist any more,
+and the VolumeSnapshotContents and VolumeGroupSnapshotContents of snapshots there. With the name of a node it
+does so at once. With --after it does so for every node that has been gone for so long, until it is ended;
+several may run, of which one works.
 
-Claims that are bound to such volumes are lost, and have to be deleted and made again. On a node that comes
-back the volumes are still there, without objects.`
+Claims and VolumeSnapshots that are bound to them are lost, and have to be deleted and made again. On a node
+that comes back volumes and snapshots are still there, without objects: trivet-csi doctor names them.`
 
 // forgetOptions are the flags of forget-node.
 type forgetOptions struct {
@@ -122,12 +123,8 @@ func forgetClient(o forgetOptions) (*kube.Client, error) {
 // forgetNow forgets one node, and prints what of it.
 func forgetNow(ctx context.Context, env *program.Env, f *forget.Forgetter, node string) error {
 	dropped, err := f.Node(ctx, node)
-	for _, pv := range dropped {
-		claim := "no claim"
-		if ref := pv.Spec.ClaimRef; ref != nil {
-			claim = "claim " + ref.Namespace + "/" + ref.Name
-		}
-		fmt.Fprintf(env.Stdout, "%s (%s)\n", pv.Name, claim)
+	for _, one := range dropped {
+		fmt.Fprintln(env.Stdout, one)
 	}
 	return err
 }

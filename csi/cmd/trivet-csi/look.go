@@ -75,7 +75,11 @@ func (l *looking) parse(env *program.Env, about string) error {
 }
 
 func (l *looking) survey(ctx context.Context) (survey.Survey, error) {
-	s, err := survey.Take(ctx, survey.Config{DataDir: l.dataDir, StateDir: l.stateDir})
+	s, err := survey.Take(ctx, survey.Config{
+		DataDir:    l.dataDir,
+		StateDir:   l.stateDir,
+		KubeletDir: l.kubeletDir,
+	})
 	if err != nil {
 		return s, fmt.Errorf("look at the volumes in %s: %w", l.dataDir, err)
 	}
@@ -174,6 +178,11 @@ func (l *looking) ask(ctx context.Context, client *kube.Client) (*doctor.API, er
 	api.Contents, _, err = objects.SnapshotContents(client).List(ctx, "", metav1.ListOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("list VolumeSnapshotContents: %w", err)
+	}
+
+	api.Groups, _, err = objects.GroupSnapshotContents(client).List(ctx, "", metav1.ListOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("list VolumeGroupSnapshotContents: %w", err)
 	}
 
 	node, err := kubestorage.CSINodes(client).Get(ctx, "", l.nodeName)

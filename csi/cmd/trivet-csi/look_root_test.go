@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,10 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/listing"
 	"github.com/trivet-node/trivet/csi/loop"
+	"github.com/trivet-node/trivet/csi/publish"
+	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/mount"
 )
 
@@ -238,4 +242,88 @@ func (p *process) decode(into any, verb string) {
 	if err != nil {
 		p.t.Fatalf("%s: %v: %s", verb, err, out)
 	}
+}
+
+// Objects are printed by which a person uses a volume and a snapshot again, and what nobody wants is deleted,
+// group snapshots too.
+func TestObjectsOfWhatWasForgottenArePrinted(t *testing.T) {
+	p := newProcess(t)
+	l := p.life("v")
+	p.do(l.create, l.stage, l.publish, l.snapshot)
+	made, err := csi.NewGroupControllerClient(p.conn).CreateVolumeGroupSnapshot(t.Context(),
+		&csi.CreateVolumeGroupSnapshotRequest{Name: "g", SourceVolumeIds: []string{l.id}})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for id, want := range map[string]string{
+		l.id:         "volumeHandle: " + l.id + "\n",
+		l.snapshotID: "source: {snapshotHandle: " + l.snapshotID + "}\n",
+	} {
+		if out, err := output(p.verb("object", id)); err != nil || !strings.Contains(out, want) {
+			t.Errorf("object %s: %s, %v", id, out, err)
+		}
+	}
+	for _, id := range []string{"pvc-none", "../x", made.GetGroupSnapshot().GetGroupSnapshotId()} {
+		if out, err := output(p.verb("object", id)); err == nil || !strings.Contains(err.Error(), id) {
+			t.Errorf("object %s: %s, %v", id, out, err)
+		}
+	}
+
+	member := made.GetGroupSnapshot().GetSnapshots()[0].GetSnapshotId()
+	if out, err := output(p.verb("delete", "--unchecked", member)); err == nil {
+		t.Errorf("a snapshot of a group was deleted: %s", out)
+	}
+	p.do(l.unpublish, l.unstage)
+	for _, id := range []string{made.GetGroupSnapshot().GetGroupSnapshotId(), l.id, l.snapshotID} {
+		p.deleteByHand(id)
+	}
+	p.end(syscall.SIGTERM)
+	p.nothingLeft()
+}
+
+// The limits of a volume are lifted behind the back of a driver that was killed.
+func TestDoctorComparesLimitsWithThoseInForce(t *testing.T) {
+	host, err := cgroup.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if host.V2 {
+		t.Skip("with cgroup v2 limits are those of the group of all pods, and there is none here")
+	}
+
+	p := newProcess(t)
+	l := p.life("v")
+	l.block = true
+	p.do(l.create, func(ctx context.Context) error {
+		_, err := l.controller.ControllerModifyVolume(ctx, &csi.ControllerModifyVolumeRequest{
+			VolumeId:          l.id,
+			MutableParameters: map[string]string{"writeBytesPerSecond": "4Mi"},
+		})
+		return err
+	}, l.stage)
+	const inForce = "ok     limits: those of input and output of 1 volumes in use are in force"
+	if out, code := p.doctor(); code != 0 || !strings.Contains(out, inForce) {
+		t.Errorf("%d\n%s", code, out)
+	}
+
+	p.end(syscall.SIGKILL)
+	staged, _, err := publish.Read(p.dir + "/run/staged")
+	if err == nil {
+		err = host.LimitIO("/", staged[l.id].Limited, cgroup.IOLimits{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "wrong  volume " + l.id +
+		": its limits of input and output are not in force for /; start the driver\n"
+	if out, code := p.doctor(); code != 1 || !strings.Contains(out, want) {
+		t.Errorf("%d, want %s in\n%s", code, want, out)
+	}
+
+	p.start()
+	p.ready()
+	p.do(l.unstage, l.delete)
+	p.end(syscall.SIGTERM)
+	p.nothingLeft()
 }

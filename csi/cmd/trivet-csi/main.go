@@ -15,6 +15,7 @@ var verbs = map[string]func(context.Context, *program.Env) error{
 	"doctor":    diagnose,
 	"export":    exportVolume,
 	"import":    importVolume,
+	"object":    printObject,
 	"pool":      showPool,
 	"snapshots": listSnapshots,
 	"volumes":   listVolumes,

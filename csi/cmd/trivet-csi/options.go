@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -24,7 +25,7 @@ It needs no sidecars: it registers itself with kubelet, and with access to the K
 grows and deletes the volumes of the claims that were scheduled to its node.
 
 On a node where it runs, or has run, a person has: trivet-csi doctor, volumes, snapshots, pool, export,
-import and delete; each has --help.`
+import, object and delete; each has --help.`
 
 // options are the flags, checked and completed.
 type options struct {
@@ -40,6 +41,7 @@ type options struct {
 	reserve         int64  // bytes; 0: likewise
 	inlineMost      int64  // bytes of all inline volumes; 0: they are refused
 	attachMost      int64  // volumes that are attached at a time; 0: they are used without
+	volumesMost     int64  // volumes that pods use at a time, where they are not attached; 0: no bound
 	tracing         string // where spans go; "": none are made
 	metrics         string // where metrics are served; "": nowhere
 	probe           bool   // ask a running driver, and end
@@ -63,6 +65,9 @@ func parse(env *program.Env) (options, error) {
 	fs.Int64Var(&o.attachMost, "attach-most", 0,
 		"how many volumes may be attached at a time, for orchestrators that attach them before they use them"+
 			" (ControllerPublishVolume); 0: volumes are used without being attached")
+	fs.Int64Var(&o.volumesMost, "volumes-most", 0,
+		"how many volumes pods of the node may use at a time: the scheduler sends no pods with more; 0: no"+
+			" bound")
 	fs.StringVar(&o.tracing, "tracing-endpoint", "",
 		"host:port or unix:///path of an OTLP receiver (gRPC) of spans of calls that are traced; \"\": none")
 	fs.StringVar(&o.metrics, metric.Flag, "", metric.Usage)
@@ -72,8 +77,8 @@ func parse(env *program.Env) (options, error) {
 		return o, err
 	}
 
-	if o.attachMost < 0 {
-		return o, &program.UsageError{Err: fmt.Errorf("--attach-most is %d", o.attachMost)}
+	if err := o.checkCounts(); err != nil {
+		return o, &program.UsageError{Err: err}
 	}
 	if fs.NArg() > 0 {
 		return o, &program.UsageError{Err: fmt.Errorf("unexpected argument %q", fs.Arg(0))}
@@ -83,6 +88,19 @@ func parse(env *program.Env) (options, error) {
 	}
 
 	return o, nil
+}
+
+// checkCounts checks the numbers of volumes.
+func (o *options) checkCounts() error {
+	switch {
+	case o.attachMost < 0:
+		return fmt.Errorf("--attach-most is %d", o.attachMost)
+	case o.volumesMost < 0:
+		return fmt.Errorf("--volumes-most is %d", o.volumesMost)
+	case o.attachMost > 0 && o.volumesMost > 0:
+		return errors.New("--volumes-most is not for volumes that are attached: --attach-most bounds those")
+	}
+	return nil
 }
 
 // defineWhere defines the flags that say where the driver and its volumes are.

@@ -30,6 +30,9 @@ func TestFlagsAreChecked(t *testing.T) {
 		{"--data-dir=relative"},
 		{"--state-dir=relative"},
 		{"--kubelet-dir="},
+		{"--attach-most=-1"},
+		{"--volumes-most=-1"},
+		{"--volumes-most=2", "--attach-most=2"},
 		{"--no-such-flag"},
 		{"extra"},
 	} {

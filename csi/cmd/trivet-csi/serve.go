@@ -95,7 +95,8 @@ func newDriver(
 		Calls:     metrics.Calls.Observe,
 		Log:       log,
 
-		InlineMost: o.inlineMost,
+		InlineMost:  o.inlineMost,
+		VolumesMost: o.volumesMost,
 	}
 	if store.attached != nil {
 		config.Attached = store.attached

@@ -16,6 +16,7 @@ import (
 	"github.com/trivet-node/trivet/csi/archive"
 	"github.com/trivet-node/trivet/csi/doctor"
 	"github.com/trivet-node/trivet/csi/driver"
+	"github.com/trivet-node/trivet/csi/group"
 	"github.com/trivet-node/trivet/csi/loan"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/program"
@@ -201,11 +202,6 @@ func (f importFlags) request(h archive.Header) (volume.Request, error) {
 
 // manifest is the PersistentVolume of a volume. Its content is retained: it was not made for a claim.
 func manifest(s volume.Spec, name, class, node string) string {
-	mode := "Filesystem"
-	if s.Access == volume.Block {
-		mode = "Block"
-	}
-
 	return fmt.Sprintf(`apiVersion: v1
 kind: PersistentVolume
 metadata:
@@ -225,13 +221,93 @@ spec:
       nodeSelectorTerms:
         - matchExpressions:
             - {key: %s, operator: In, values: [%q]}
-`, name, s.Size, mode, class, driver.Name, s.ID, s.FSType, driver.TopologyKey, node)
+`, name, s.Size, modeOf(s), class, driver.Name, s.ID, s.FSType, driver.TopologyKey, node)
+}
+
+const aboutObject = `
+trivet-csi object VOLUME_OR_SNAPSHOT prints the object by which something on this node is used again that no
+object of the Kubernetes API stands for, such as what was forgotten with its node: a PersistentVolume, or a
+VolumeSnapshotContent with its VolumeSnapshot. trivet-csi object ID | kubectl apply -f -`
+
+// printObject prints the object of a volume or a snapshot.
+func printObject(ctx context.Context, env *program.Env) error {
+	var l looking
+	fs := env.Flags(aboutObject)
+	l.defineWhere(fs)
+	class := fs.String("storage-class", "", "storageClassName of the PersistentVolume")
+	namespace := fs.String("namespace", "default", "namespace of the VolumeSnapshot")
+	if err := l.parseVerb(env, fs); err != nil {
+		return err
+	}
+	id := fs.Arg(0)
+	if fs.NArg() != 1 || volume.CheckID(id) != nil {
+		err := fmt.Errorf("object: want the ID of one volume or snapshot, not %q", id)
+		return &program.UsageError{Err: err}
+	}
+
+	s, err := l.survey(ctx)
+	if err != nil {
+		return err
+	}
+	r, known := s.Records[id]
+	if !known || r.Err != nil || !r.IsReady() {
+		return fmt.Errorf("object: there is no volume or snapshot %s on this node", id)
+	}
+
+	api, err := l.api(ctx)
+	if err != nil {
+		return err
+	}
+	if api != nil {
+		if object := doctor.ObjectOf(api, id); object != "" {
+			return fmt.Errorf("object: %s stands for %s already", object, id)
+		}
+	}
+
+	text := manifest(r.Spec, id, *class, l.nodeName)
+	if r.Snapshot {
+		text = snapshotManifest(r.Spec, *namespace)
+	}
+	_, err = io.WriteString(env.Stdout, text)
+	return err
+}
+
+// snapshotManifest is the content of a snapshot, and the VolumeSnapshot that has it. It is retained when they
+// are deleted.
+func snapshotManifest(s volume.Spec, namespace string) string {
+	return fmt.Sprintf(`apiVersion: snapshot.storage.k8s.io/v1
+kind: VolumeSnapshotContent
+metadata:
+  name: %[1]s
+spec:
+  driver: %[2]s
+  deletionPolicy: Retain
+  source: {snapshotHandle: %[1]s}
+  sourceVolumeMode: %[3]s
+  volumeSnapshotRef: {namespace: %[4]q, name: %[1]s}
+---
+apiVersion: snapshot.storage.k8s.io/v1
+kind: VolumeSnapshot
+metadata:
+  namespace: %[4]q
+  name: %[1]s
+spec:
+  source: {volumeSnapshotContentName: %[1]s}
+`, s.ID, driver.Name, modeOf(s), namespace)
+}
+
+// modeOf is the volumeMode of a volume in the Kubernetes API.
+func modeOf(s volume.Spec) string {
+	if s.Access == volume.Block {
+		return "Block"
+	}
+	return "Filesystem"
 }
 
 const aboutDelete = `
-trivet-csi delete VOLUME_OR_SNAPSHOT discards what no object of the Kubernetes API stands for, by its ID: a
-volume whose PersistentVolume is gone, data without a record. What an object stands for is refused: delete
-that. trivet-csi has to run.`
+trivet-csi delete ID discards what no object of the Kubernetes API stands for: a volume whose PersistentVolume
+is gone, a snapshot or a group snapshot without its content, data without a record. What an object stands for
+is refused: delete that. trivet-csi has to run.`
 
 var errUnknown = errors.New("delete: nobody says whether an object stands for it:" +
 	" give --kubeconfig, or --unchecked")
@@ -246,8 +322,8 @@ func deleteVolume(ctx context.Context, env *program.Env) error {
 		return err
 	}
 	id := fs.Arg(0)
-	if fs.NArg() != 1 || volume.CheckID(id) != nil {
-		err := fmt.Errorf("delete: want the ID of one volume or snapshot, not %q", id)
+	if fs.NArg() != 1 || volume.CheckID(id) != nil && !group.IsID(id) {
+		err := fmt.Errorf("delete: want the ID of one volume, snapshot or group snapshot, not %q", id)
 		return &program.UsageError{Err: err}
 	}
 
@@ -278,9 +354,13 @@ func (l *looking) callDelete(ctx context.Context, id string) error {
 	defer cancel()
 
 	controller := csi.NewControllerClient(conn)
-	if volume.IsSnapshotID(id) {
+	switch {
+	case group.IsID(id):
+		request := &csi.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: id}
+		_, err = csi.NewGroupControllerClient(conn).DeleteVolumeGroupSnapshot(ctx, request)
+	case volume.IsSnapshotID(id):
 		_, err = controller.DeleteSnapshot(ctx, &csi.DeleteSnapshotRequest{SnapshotId: id})
-	} else {
+	default:
 		_, err = controller.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: id})
 	}
 	if err != nil {

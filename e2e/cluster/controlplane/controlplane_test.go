@@ -29,7 +29,7 @@ func TestEveryFileOnACommandLineIsOneThatIsMade(t *testing.T) {
 		Corefile: "/corefile",
 	}
 
-	for _, daemon := range append(p.Base(), p.Controllers()...) {
+	for _, daemon := range append(p.Base(), append(p.Controllers(), p.SnapshotController())...) {
 		for _, arg := range daemon.Argv {
 			_, value, _ := strings.Cut(arg, "=")
 			if !strings.HasPrefix(value, string(d)) {

@@ -109,6 +109,14 @@ func seatFlags(fs *flag.FlagSet) *seat.Seats {
 	return &seats
 }
 
+// addOnFlags are the flags that say what a cluster has beside its nodes.
+func addOnFlags(fs *flag.FlagSet) (metrics, snapshots *bool) {
+	metrics = fs.Bool("metrics-server", false, "up: install metrics-server, too")
+	snapshots = fs.Bool("snapshots", false, "up: run the snapshot controller, with trivet-csi's classes of "+
+		"snapshots, group snapshots and attributes")
+	return metrics, snapshots
+}
+
 func configure(env *program.Env) (*session, error) {
 	s := &session{Env: env}
 	fs := env.Flags(about)
@@ -121,7 +129,7 @@ func configure(env *program.Env) (*session, error) {
 	reference := fs.Int("reference-nodes",
 		0, "number of nodes beside them with kubelet, containerd, runc and the upstream plugins: ref1, ...")
 	systemd := fs.Int("systemd-nodes", 0, "how many of the nodes, the last ones, have systemd as PID 1")
-	metrics := fs.Bool("metrics-server", false, "up: install metrics-server, too")
+	metrics, snapshots := addOnFlags(fs)
 	dual := fs.Bool("dual-stack", false, "up: pods, Services and machines have IPv6 addresses, too")
 	zones := fs.Int("zones", 0, "up: in how many zones the nodes are, one after the other; 0: in none")
 	seats := seatFlags(fs)
@@ -159,6 +167,7 @@ func configure(env *program.Env) (*session, error) {
 		Deploy:        *deploy,
 		Out:           env.Stdout,
 		MetricsServer: *metrics,
+		Snapshots:     *snapshots,
 		Stack:         address.Stack{Dual: *dual},
 		Zones:         *zones,
 	}

@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/trivet-node/trivet/e2e/cluster"
 	"github.com/trivet-node/trivet/e2e/specs"
+	"github.com/trivet-node/trivet/e2e/specs/external"
 	"github.com/trivet-node/trivet/e2e/specs/results"
 	"github.com/trivet-node/trivet/e2e/specs/subject"
 	"github.com/trivet-node/trivet/e2e/specs/suite"
@@ -55,7 +57,7 @@ func configure(env *program.Env) (*options, error) {
 		&o.set,
 		"set",
 		"smoke",
-		"what to run: conformance, node, storage, network, policy, smoke, all, or a "+
+		"what to run: conformance, node, storage, external, network, policy, smoke, all, or a "+
 			"file with one exact name a line",
 	)
 
@@ -111,6 +113,15 @@ func (o *options) complete(bin string) error {
 		o.suite.ReportDir = filepath.Join(o.dir, "specs")
 	}
 
+	// The sets that the suite has by itself are those of what it knows.
+	if o.set == "external" || !slices.Contains(specs.Sets, o.set) {
+		drivers, err := external.Write(filepath.Join(o.dir, "drivers"))
+		if err != nil {
+			return err
+		}
+		o.suite.Drivers = drivers
+	}
+
 	paths := []*string{
 		&o.dir,
 		&o.programs,
@@ -119,6 +130,9 @@ func (o *options) complete(bin string) error {
 		&o.suite.Kubectl,
 		&o.suite.Kubeconfig,
 		&o.suite.ReportDir,
+	}
+	for i := range o.suite.Drivers {
+		paths = append(paths, &o.suite.Drivers[i])
 	}
 
 	for _, p := range paths {

@@ -15,7 +15,8 @@ const outsideIntro = `# Specs outside of the conformance set
 
 The specs of [sig-network], [sig-storage] and [sig-node] that are neither in
 [the conformance set](conformance.md) nor made for a feature that a cluster may not have, and those
-of NetworkPolicy (policy), as they ran last on two trivet nodes. No test holds them to it: they are
+of NetworkPolicy (policy) and trivet-csi (external), as they ran last on two trivet nodes. No test
+holds them to it: they are
 run by hand, ` + "`make conformance SET=network RESULTS=docs/data/conformance`" + `, and tell what to do next.
 Specs that start a server of NFS are left out: its images cannot be made ([images](images.md)).
 

@@ -37,7 +37,7 @@ type Data struct {
 }
 
 // outside are the sets of specs that are not in the conformance set.
-var outside = []string{"network", "policy", "storage", "node"}
+var outside = []string{"network", "policy", "storage", "external", "node"}
 
 // Load reads the data in a directory: conformance-trivet.jsonl, conformance-kubelet.jsonl, and
 // SET-trivet.jsonl of other sets. A file that is not there is a run that was not made.

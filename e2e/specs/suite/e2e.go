@@ -26,6 +26,9 @@ type E2E struct {
 	// two of them.
 	Nodes int
 
+	// Drivers are files that define drivers of volumes that the suite does not know.
+	Drivers []string
+
 	// ReportDir receives junit_01.xml, e2e.log, and what specs say about their failures, of each batch in a
 	// directory of its own if it has a name.
 	ReportDir string
@@ -47,7 +50,8 @@ type Batch struct {
 
 // Names returns the names of all specs that the suite has.
 func (e E2E) Names(ctx context.Context) ([]string, error) {
-	out, err := exec.CommandContext(ctx, e.Program, "--list-tests").Output()
+	args := append([]string{"--list-tests"}, e.defined()...)
+	out, err := exec.CommandContext(ctx, e.Program, args...).Output()
 	if err != nil {
 		return nil, fmt.Errorf("list the specs of %s: %w", e.Program, err)
 	}
@@ -134,6 +138,7 @@ func (e E2E) line(b Batch) (program string, args []string) {
 		"--dns-domain=cluster.local",
 		fmt.Sprintf("--num-nodes=%d", e.Nodes),
 	}
+	own = append(own, e.defined()...)
 	if b.Procs <= 1 {
 		own = append(own, "--ginkgo.no-color", "--ginkgo.v")
 		return e.Program, append(own, focusOn("--ginkgo.focus=", b.Specs)...)
@@ -152,6 +157,14 @@ func (e E2E) line(b Batch) (program string, args []string) {
 	args = append(args, e.Program, "--")
 
 	return e.Ginkgo, append(args, own...)
+}
+
+// defined are the flags that name the files of drivers.
+func (e E2E) defined() (flags []string) {
+	for _, file := range e.Drivers {
+		flags = append(flags, "--storage.testdriver="+file)
+	}
+	return flags
 }
 
 // focusEach is how many specs one flag names: the kernel takes no argument of more than 128 KiB, and no name

@@ -247,6 +247,18 @@ func TestSuiteIsToldHowManyNodesThereAre(t *testing.T) {
 	}
 }
 
+func TestSuiteIsToldOfDrivers(t *testing.T) {
+	e2e := E2E{Program: "e2e.test", Ginkgo: "ginkgo", Drivers: []string{"/a.yaml", "/b.yaml"}}
+	for _, procs := range []int{1, 4} {
+		_, args := e2e.line(Batch{Specs: []string{"A"}, Procs: procs})
+		for _, want := range []string{"--storage.testdriver=/a.yaml", "--storage.testdriver=/b.yaml"} {
+			if !slices.Contains(args, want) {
+				t.Errorf("%d processes: %q, want %s", procs, args, want)
+			}
+		}
+	}
+}
+
 func FuzzOutput(f *testing.F) {
 	f.Add(output)
 	f.Fuzz(func(t *testing.T, text string) {

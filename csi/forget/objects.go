@@ -1,0 +1,95 @@
+package forget
+
+import (
+	"cmp"
+
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/csi/objects"
+	"github.com/trivet-node/trivet/internal/kube"
+)
+
+// protection is the finalizer by which the controller-manager keeps a volume as long as a claim is bound to
+// it.
+const protection = "kubernetes.io/pv-protection"
+
+// volumes are the PersistentVolumes. Their node is that of their affinity.
+func volumes(g *guard) *kind[corev1.PersistentVolume] {
+	nodeOf := func(pv *corev1.PersistentVolume) (string, bool) {
+		return objects.NodeOf(pv, g.cfg.Driver, g.cfg.TopologyKey)
+	}
+	return newKind(kind[corev1.PersistentVolume]{
+		guard:   g,
+		name:    "PersistentVolume",
+		version: corev1.SchemeGroupVersion.String(),
+		objects: kube.Volumes(g.cfg.Client),
+		own:     []string{objects.Finalizer, protection},
+		lost:    "volume",
+		of: func(pv *corev1.PersistentVolume) (kept, bool) {
+			node, ok := nodeOf(pv)
+			return kept{&pv.ObjectMeta, node, userOf(pv.Spec.ClaimRef, "PersistentVolumeClaim", "v1")}, ok
+		},
+	}, func(pv *corev1.PersistentVolume) {
+		if _, ok := nodeOf(pv); !ok {
+			pv.Spec = corev1.PersistentVolumeSpec{}
+		}
+		pv.ManagedFields, pv.Labels = nil, nil
+	})
+}
+
+// snapshots are the VolumeSnapshotContents. Their node is that of the annotation by which its driver has
+// taken them, or of their volume: nobody takes those that were made when the node was gone already.
+func snapshots(g *guard) keeper {
+	version := snapshotv1.SchemeGroupVersion.String()
+	return newKind(kind[snapshotv1.VolumeSnapshotContent]{
+		guard:   g,
+		name:    "VolumeSnapshotContent",
+		version: version,
+		objects: objects.SnapshotContents(g.cfg.Client),
+		own:     []string{objects.SnapshotFinalizer},
+		lost:    "snapshot",
+		of: func(c *snapshotv1.VolumeSnapshotContent) (kept, bool) {
+			var source string
+			if handle := c.Spec.Source.VolumeHandle; handle != nil {
+				source = *handle
+			}
+			node := cmp.Or(c.Annotations[g.cfg.TopologyKey], g.homes[source])
+			user := userOf(&c.Spec.VolumeSnapshotRef, "VolumeSnapshot", version)
+			return kept{&c.ObjectMeta, node, user}, node != "" && c.Spec.Driver == g.cfg.Driver
+		},
+	}, func(c *snapshotv1.VolumeSnapshotContent) { c.ManagedFields, c.Labels, c.Status = nil, nil, nil })
+}
+
+// groups are the VolumeGroupSnapshotContents, as snapshots.
+func groups(g *guard) keeper {
+	version := groupv1.SchemeGroupVersion.String()
+	return newKind(kind[groupv1.VolumeGroupSnapshotContent]{
+		guard:   g,
+		name:    "VolumeGroupSnapshotContent",
+		version: version,
+		objects: objects.GroupSnapshotContents(g.cfg.Client),
+		own:     []string{objects.GroupSnapshotFinalizer},
+		lost:    "group snapshot",
+		of: func(c *groupv1.VolumeGroupSnapshotContent) (kept, bool) {
+			var source string
+			if handles := c.Spec.Source.VolumeHandles; len(handles) > 0 {
+				source = handles[0]
+			}
+			node := cmp.Or(c.Annotations[g.cfg.TopologyKey], g.homes[source])
+			user := userOf(&c.Spec.VolumeGroupSnapshotRef, "VolumeGroupSnapshot", version)
+			return kept{&c.ObjectMeta, node, user}, node != "" && c.Spec.Driver == g.cfg.Driver
+		},
+	}, func(c *groupv1.VolumeGroupSnapshotContent) { c.ManagedFields, c.Labels, c.Status = nil, nil, nil })
+}
+
+// userOf completes a reference, whose kind need not be said; nil if it refers to nothing.
+func userOf(ref *corev1.ObjectReference, kind, version string) *corev1.ObjectReference {
+	if ref == nil || ref.Name == "" {
+		return nil
+	}
+	user := *ref
+	user.Kind, user.APIVersion = cmp.Or(user.Kind, kind), cmp.Or(user.APIVersion, version)
+	return &user
+}

@@ -1,0 +1,66 @@
+// Package external tells the suite about trivet-csi, for its specs of drivers that it does not know (External
+// Storage): a definition for each kind of class that has specs of its own, by the format of k8s.io/kubernetes
+// (test/e2e/storage/external). The classes are those of a cluster with trivet-cluster up --snapshots.
+package external
+
+import (
+	"embed"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+//go:embed *.yaml
+var definitions embed.FS
+
+// Write writes the definitions to files in a directory, which is made, and returns their paths.
+func Write(dir string) ([]string, error) {
+	names, err := fs.Glob(definitions, "*.yaml")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+
+	var paths []string
+	for _, name := range names {
+		text, err := definitions.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			return nil, fmt.Errorf("definition of a driver: %w", err)
+		}
+		paths = append(paths, path)
+	}
+	return paths, nil
+}
+
+// drivers are the names in the definitions, each with words of which its specs have one; none: all specs are
+// wanted.
+var drivers = map[string][]string{
+	"csi.trivet.dev":          nil,
+	"csi.trivet.dev-images":   nil,
+	"csi.trivet.dev-one-node": {" volumegroupsnapshot"},
+}
+
+// unwanted are words of specs that take long, disturb others, or are of what the machines do not have:
+// another system, SELinux, and an image of a populator of volumes.
+var unwanted = []string{
+	"[Slow]", "[Disruptive]", "[Feature:Windows]", "[Feature:SELinux", "any volume data source",
+}
+
+// Has reports whether a spec is one of a driver that is defined here, and wanted.
+func Has(name string) bool {
+	after, found := strings.CutPrefix(name, "External Storage [Driver: ")
+	driver, rest, closed := strings.Cut(after, "]")
+	words, known := drivers[driver]
+	in := func(word string) bool { return strings.Contains(rest, word) }
+	return found && closed && known && !slices.ContainsFunc(unwanted, in) &&
+		(len(words) == 0 || slices.ContainsFunc(words, in))
+}
