@@ -26,13 +26,17 @@ type Request struct {
 	Stdin []byte
 }
 
-// required are the variables that an operation cannot do without.
-var required = map[string][]string{
-	"ADD":    {"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"},
-	"CHECK":  {"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"},
-	"DEL":    {"CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"},
-	"GC":     {"CNI_PATH"},
-	"STATUS": {"CNI_PATH"},
+// required returns the variables that an operation cannot do without.
+func required(verb string) []string {
+	switch verb {
+	case "ADD", "CHECK":
+		return []string{"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"}
+	case "DEL":
+		return []string{"CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"}
+	case "GC", "STATUS":
+		return []string{"CNI_PATH"}
+	}
+	return nil
 }
 
 // ReadRequest reads what a runtime says. Its errors are CNI errors, in the words of CNI's own library, which
@@ -48,7 +52,7 @@ func ReadRequest(getenv func(string) string, stdin io.Reader) (r Request, err er
 	}
 
 	var missing []string
-	for _, name := range required[r.Verb] {
+	for _, name := range required(r.Verb) {
 		if getenv(name) == "" {
 			missing = append(missing, name)
 		}

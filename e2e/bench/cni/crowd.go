@@ -24,7 +24,7 @@ const (
 
 // crowd measures ADD with few and with many pods present, and many at once.
 func (o options) crowd(ctx context.Context, out io.Writer) error {
-	dir, err := os.MkdirTemp("", "cni-bench-")
+	dir, err := os.MkdirTemp(o.dir, "cni-bench-")
 	if err != nil {
 		return err
 	}
