@@ -114,7 +114,7 @@ func isNumbered(name string) bool {
 // textOf returns the key of an element for people.
 func textOf(kind setKind, key string) string {
 	var words []string
-	for _, part := range strings.Fields(kind.key) {
+	for part := range strings.FieldsSeq(kind.key) {
 		size := map[string]int{"ip": 4, "ip6": 16, "ifname": interfaceSize}[part]
 		if len(key) < size {
 			break
