@@ -140,13 +140,13 @@ var adrParts = []struct {
 	prefixes []string
 }{
 	{"The whole", []string{"00"}},
-	{"trivet-cni and trivet-netd", []string{"01", "080", "087", "092"}},
+	{"trivet-cni and trivet-netd", []string{"01", "080", "087", "092", "0945"}},
 	{"trivet-csi", []string{"02", "085", "090", "091", "0935", "0936", "0940", "0941"}},
 	{"trivet-cri and trivet-monitor", []string{"03"}},
 	{"trivet-node", []string{"04", "086", "088"}},
 	{"The test cluster", []string{"05"}},
 	{"Conformance", []string{"06"}},
-	{"Delivery, kind and kubeadm", []string{"07", "093"}},
+	{"Delivery, kind and kubeadm", []string{"07", "0930", "0931", "0932"}},
 }
 
 func TestIndexOfDecisionsIsComplete(t *testing.T) {

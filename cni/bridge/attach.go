@@ -9,6 +9,7 @@ import (
 
 	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/internal/blocking"
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
@@ -20,7 +21,7 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 	}
 
 	// The kernel takes the peer's namespace as a file descriptor.
-	pod, err := os.Open(a.Netns)
+	pod, err := blocking.Open(a.Netns, os.O_RDONLY, 0)
 	if err != nil {
 		return ends, fmt.Errorf("open network namespace: %w", err)
 	}
@@ -34,8 +35,8 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 		v.MTU = ends.Bridge.MTU
 	}
 
-	alias := rtnl.SetAlias(v.Name, Alias(c.Network, a.Owner))
-	if err := Connect(host, a, v, alias, rtnl.SetPort(v.Name, c.Port)); err != nil {
+	port := rtnl.SetPort(v.Name, Alias(c.Network, a.Owner), c.Port)
+	if err := Connect(host, a, v, port); err != nil {
 		return ends, explain(err, c.Name)
 	}
 

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"github.com/trivet-node/trivet/cni/conf/document"
 )
 
 // What can be wrong with a configuration. Every error of this package is one of these.
@@ -21,40 +23,55 @@ var (
 
 // Head is what says which plugin and which network a configuration is for.
 type Head struct {
-	CNIVersion string `json:"cniVersion"`
-	Name       string `json:"name"`
+	CNIVersion string
+	Name       string
 	// Type is that of the main plugin, in a call of the IPAM plugin too.
-	Type string `json:"type"`
-	IPAM struct {
-		Type string `json:"type"`
-	} `json:"ipam"`
+	Type string
+	// IPAMType is that of the plugin that gives addresses.
+	IPAMType string
 	// PrevResult is nil when the runtime sent none.
-	PrevResult json.RawMessage `json:"prevResult"`
+	PrevResult json.RawMessage
 }
 
 // ReadHead reads the head of any configuration, whatever else is in it: the rest may be another plugin's, or
-// of an operation that can do without. A value of a wrong type counts as absent.
-func ReadHead(stdin []byte) (Head, error) {
-	var h Head
-	err := DecodeLeniently(stdin, &h)
-	if string(h.PrevResult) == "null" {
-		h.PrevResult = nil
+// of an operation that can do without. Types that are not text count as absent.
+func ReadHead(stdin []byte) (h Head, err error) {
+	o, err := DecodeLeniently(stdin)
+	if err != nil {
+		return h, err
 	}
-	return h, err
+
+	o.Read("cniVersion", &h.CNIVersion)
+	o.Read("name", &h.Name)
+	if err := o.Err(); err != nil {
+		return h, decodeError(err)
+	}
+
+	o.Read("type", &h.Type)
+	o.Object("ipam").Read("type", &h.IPAMType)
+	h.PrevResult = o.Raw("prevResult")
+	return h, nil
 }
 
-// Decode reads the JSON of a configuration. A value of a wrong type is an error.
-func Decode(stdin []byte, keys any) error {
-	if err := json.Unmarshal(stdin, keys); err != nil {
-		return fmt.Errorf("%w: %w", ErrDecode, err)
+// Decode reads the JSON of a configuration; read reads its keys. A value of a wrong type is an error.
+func Decode(stdin []byte, read func(document.Object)) error {
+	o, err := document.Parse(stdin)
+	if err == nil {
+		read(o)
+		err = o.Err()
 	}
-	return nil
+	return decodeError(err)
 }
 
-// DecodeLeniently is Decode where a value of a wrong type counts as absent.
-func DecodeLeniently(stdin []byte, keys any) error {
-	err := json.Unmarshal(stdin, keys)
-	if _, ok := errors.AsType[*json.UnmarshalTypeError](err); ok || err == nil {
+// DecodeLeniently returns the JSON of a configuration for a caller to whom a value of a wrong type is as good
+// as none.
+func DecodeLeniently(stdin []byte) (document.Object, error) {
+	o, err := document.Parse(stdin)
+	return o, decodeError(err)
+}
+
+func decodeError(err error) error {
+	if err == nil {
 		return nil
 	}
 	return fmt.Errorf("%w: %w", ErrDecode, err)

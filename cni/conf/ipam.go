@@ -8,6 +8,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/trivet-node/trivet/cni/conf/document"
 	"github.com/trivet-node/trivet/cni/conf/limit"
 	"github.com/trivet-node/trivet/cni/ipam"
 )
@@ -53,59 +54,114 @@ const defaultDataDir = "/var/lib/cni/networks"
 
 // ipamKeys are what an IPAM plugin reads of the configuration of any main plugin.
 type ipamKeys struct {
-	CNIVersion    string        `json:"cniVersion"`
-	Name          string        `json:"name"`
-	IPAM          ipamSection   `json:"ipam"`
-	RuntimeConfig runtimeConfig `json:"runtimeConfig"`
-	Args          argsSection   `json:"args"`
+	CNIVersion    string
+	Name          string
+	IPAM          ipamSection
+	RuntimeConfig runtimeConfig
+	Args          argsSection
+}
+
+func (k *ipamKeys) read(o document.Object) {
+	o.Read("cniVersion", &k.CNIVersion)
+	o.Read("name", &k.Name)
+	k.IPAM.read(o.Object("ipam"))
+	k.RuntimeConfig.read(o.Object("runtimeConfig"))
+	k.Args.read(o)
 }
 
 type ipamSection struct {
-	Type       string        `json:"type"`
-	ResolvConf string        `json:"resolvConf"`
-	Routes     []types.Route `json:"routes"`
-	Ranges     [][]rangeKeys `json:"ranges"`
+	Type       string
+	ResolvConf string
+	Routes     []types.Route
+	Ranges     [][]rangeKeys
 	// StatusReserve is a key of ours.
-	StatusReserve int `json:"statusReserve"`
+	StatusReserve int
 	poolKeys
 	// rangeKeys are the old form, with one range.
 	rangeKeys
 }
 
+func (k *ipamSection) read(o document.Object) {
+	o.Read("type", &k.Type)
+	o.Read("resolvConf", &k.ResolvConf)
+	o.Read("routes", &k.Routes)
+	k.Ranges = readRangeKeys(o, "ranges")
+	o.Read("statusReserve", &k.StatusReserve)
+	k.poolKeys.read(o)
+	k.rangeKeys.read(o)
+}
+
 // poolKeys say where the reservations are.
 type poolKeys struct {
-	DataDir    string `json:"dataDir"`
-	BootScoped bool   `json:"bootScoped"`
+	DataDir    string
+	BootScoped bool
+}
+
+func (k *poolKeys) read(o document.Object) {
+	o.Read("dataDir", &k.DataDir)
+	o.Read("bootScoped", &k.BootScoped)
 }
 
 type rangeKeys struct {
-	Subnet     string `json:"subnet"`
-	RangeStart string `json:"rangeStart"`
-	RangeEnd   string `json:"rangeEnd"`
-	Gateway    string `json:"gateway"`
+	Subnet     string
+	RangeStart string
+	RangeEnd   string
+	Gateway    string
+}
+
+func (k *rangeKeys) read(o document.Object) {
+	o.Read("subnet", &k.Subnet)
+	o.Read("rangeStart", &k.RangeStart)
+	o.Read("rangeEnd", &k.RangeEnd)
+	o.Read("gateway", &k.Gateway)
+}
+
+// readRangeKeys reads the range sets of a key.
+func readRangeKeys(o document.Object, key string) (sets [][]rangeKeys) {
+	for _, list := range o.ObjectLists(key) {
+		set := make([]rangeKeys, len(list))
+		for i := range list {
+			set[i].read(list[i])
+		}
+		sets = append(sets, set)
+	}
+	return sets
 }
 
 // runtimeConfig are the capability arguments.
 type runtimeConfig struct {
-	PortMappings []PortMapping `json:"portMappings"`
-	IPRanges     [][]rangeKeys `json:"ipRanges"`
-	IPs          []string      `json:"ips"`
-	MAC          string        `json:"mac"`
-	Bandwidth    limit.Keys    `json:"bandwidth"`
+	PortMappings []PortMapping
+	IPRanges     [][]rangeKeys
+	IPs          []string
+	MAC          string
+	Bandwidth    limit.Keys
 }
 
+func (k *runtimeConfig) read(o document.Object) {
+	k.PortMappings = ReadPortMappings(o)
+	k.IPRanges = readRangeKeys(o, "ipRanges")
+	o.Read("ips", &k.IPs)
+	o.Read("mac", &k.MAC)
+	k.Bandwidth.Read(o.Object("bandwidth"))
+}
+
+// argsSection are the arguments of args.cni.
 type argsSection struct {
-	CNI struct {
-		IPs []string `json:"ips"`
-		MAC string   `json:"mac"`
-	} `json:"cni"`
+	IPs []string
+	MAC string
+}
+
+func (k *argsSection) read(o document.Object) {
+	cni := o.Object("args").Object("cni")
+	cni.Read("ips", &k.IPs)
+	cni.Read("mac", &k.MAC)
 }
 
 // ReadIPAM reads what host-local needs of the configuration of any main plugin, whose other keys mean nothing
 // here. args is CNI_ARGS. It returns nil when the configuration has no ipam.
 func ReadIPAM(stdin []byte, args string) (*IPAM, error) {
 	var k ipamKeys
-	if err := Decode(stdin, &k); err != nil {
+	if err := Decode(stdin, k.read); err != nil {
 		return nil, err
 	}
 	if k.IPAM.Type == "" && k.IPAM.Subnet == "" && len(k.IPAM.Ranges) == 0 {
@@ -117,10 +173,10 @@ func ReadIPAM(stdin []byte, args string) (*IPAM, error) {
 		return nil, err
 	}
 
-	return k.read(parsed)
+	return k.config(parsed)
 }
 
-func (k ipamKeys) read(args Args) (*IPAM, error) {
+func (k ipamKeys) config(args Args) (*IPAM, error) {
 	c := &IPAM{
 		Pool:       k.IPAM.poolKeys.location(k.Name),
 		Routes:     k.IPAM.Routes,
@@ -138,7 +194,7 @@ func (k ipamKeys) read(args Args) (*IPAM, error) {
 		return nil, Invalid("ipam: %w", err)
 	}
 
-	for _, text := range slices.Concat(args.ips(), k.Args.CNI.IPs, k.RuntimeConfig.IPs) {
+	for _, text := range slices.Concat(args.ips(), k.Args.IPs, k.RuntimeConfig.IPs) {
 		// Addresses may carry a prefix length (CNI conventions, "ips").
 		host, _, _ := strings.Cut(text, "/")
 		a, err := netip.ParseAddr(host)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/bridge"
+	"github.com/trivet-node/trivet/cni/conf/document"
 	"github.com/trivet-node/trivet/cni/conf/limit"
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/ipam"
@@ -63,56 +64,103 @@ type Options struct {
 	HostPorts bool
 }
 
-// keys is the JSON of a network on a bridge.
+// keys are those of a network on a bridge.
 type keys struct {
 	bridgeKeys
 	natKeys
 	refusedKeys
 	ipamKeys
-	DNS     types.DNS `json:"dns"`
-	Policy  bool      `json:"networkPolicy"`
-	Ingress string    `json:"ingressPolicy"`
+	DNS     types.DNS
+	Policy  bool
+	Ingress string
+}
+
+func (k *keys) read(o document.Object) {
+	k.bridgeKeys.read(o)
+	k.natKeys.read(o)
+	k.refusedKeys.read(o)
+	k.ipamKeys.read(o)
+	k.DNS = readDNS(o)
+	o.Read("networkPolicy", &k.Policy)
+	o.Read("ingressPolicy", &k.Ingress)
 }
 
 // bridgeKeys are upstream's keys of the bridge, and hostRouted, which is ours.
 type bridgeKeys struct {
-	Bridge           string `json:"bridge"`
-	IsGateway        bool   `json:"isGateway"`
-	IsDefaultGateway bool   `json:"isDefaultGateway"`
-	ForceAddress     bool   `json:"forceAddress"`
-	HairpinMode      bool   `json:"hairpinMode"`
-	PromiscMode      bool   `json:"promiscMode"`
-	PortIsolation    bool   `json:"portIsolation"`
-	EnableDAD        bool   `json:"enabledad"`
-	MTU              int    `json:"mtu"`
-	HostRouted       bool   `json:"hostRouted"`
+	Bridge           string
+	IsGateway        bool
+	IsDefaultGateway bool
+	ForceAddress     bool
+	HairpinMode      bool
+	PromiscMode      bool
+	PortIsolation    bool
+	EnableDAD        bool
+	MTU              int
+	HostRouted       bool
 
-	VLAN             int         `json:"vlan"`
-	VLANTrunk        []trunkKeys `json:"vlanTrunk"`
-	PreserveDefault  bool        `json:"preserveDefaultVlan"`
-	MACSpoofCheck    bool        `json:"macspoofchk"`
-	DisableInterface bool        `json:"disableContainerInterface"`
+	VLAN             int
+	VLANTrunk        []trunkKeys
+	PreserveDefault  bool
+	MACSpoofCheck    bool
+	DisableInterface bool
+}
+
+func (k *bridgeKeys) read(o document.Object) {
+	o.Read("bridge", &k.Bridge)
+	o.Read("isGateway", &k.IsGateway)
+	o.Read("isDefaultGateway", &k.IsDefaultGateway)
+	o.Read("forceAddress", &k.ForceAddress)
+	o.Read("hairpinMode", &k.HairpinMode)
+	o.Read("promiscMode", &k.PromiscMode)
+	o.Read("portIsolation", &k.PortIsolation)
+	o.Read("enabledad", &k.EnableDAD)
+	o.Read("mtu", &k.MTU)
+	o.Read("hostRouted", &k.HostRouted)
+
+	o.Read("vlan", &k.VLAN)
+	k.VLANTrunk = readTrunk(o)
+	o.Read("preserveDefaultVlan", &k.PreserveDefault)
+	o.Read("macspoofchk", &k.MACSpoofCheck)
+	o.Read("disableContainerInterface", &k.DisableInterface)
 }
 
 // refusedKeys are upstream's keys of portmap and firewall that trivet-cni does not have.
 type refusedKeys struct {
-	Backend      string   `json:"backend"`
-	ConditionsV4 []string `json:"conditionsV4"`
-	ConditionsV6 []string `json:"conditionsV6"`
-	MasqAll      bool     `json:"masqAll"`
-	MarkMasqBit  *int     `json:"markMasqBit"`
-	SetMarkChain *string  `json:"externalSetMarkChain"`
-	AdminChain   string   `json:"iptablesAdminChainName"`
-	Zone         string   `json:"firewalldZone"`
+	Backend      string
+	ConditionsV4 []string
+	ConditionsV6 []string
+	MasqAll      bool
+	MarkMasqBit  *int
+	SetMarkChain *string
+	AdminChain   string
+	Zone         string
+}
+
+func (k *refusedKeys) read(o document.Object) {
+	o.Read("backend", &k.Backend)
+	o.Read("conditionsV4", &k.ConditionsV4)
+	o.Read("conditionsV6", &k.ConditionsV6)
+	o.Read("masqAll", &k.MasqAll)
+	o.Read("markMasqBit", &k.MarkMasqBit)
+	o.Read("externalSetMarkChain", &k.SetMarkChain)
+	o.Read("iptablesAdminChainName", &k.AdminChain)
+	o.Read("firewalldZone", &k.Zone)
 }
 
 // natKeys are those of masquerading and host ports: upstream's of bridge and portmap, and noMasq, which is
 // ours.
 type natKeys struct {
-	IPMasq        bool     `json:"ipMasq"`
-	IPMasqBackend string   `json:"ipMasqBackend"`
-	NoMasq        []string `json:"noMasq"`
-	SNAT          *bool    `json:"snat"`
+	IPMasq        bool
+	IPMasqBackend string
+	NoMasq        []string
+	SNAT          *bool
+}
+
+func (k *natKeys) read(o document.Object) {
+	o.Read("ipMasq", &k.IPMasq)
+	o.Read("ipMasqBackend", &k.IPMasqBackend)
+	o.Read("noMasq", &k.NoMasq)
+	o.Read("snat", &k.SNAT)
 }
 
 // MaxMTU is the most that an interface can have.
@@ -125,7 +173,7 @@ const defaultBridge = "cni0"
 // looks at it. DEL and GC use ReadTeardown.
 func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 	var k keys
-	if err := Decode(stdin, &k); err != nil {
+	if err := Decode(stdin, k.read); err != nil {
 		return nil, err
 	}
 
@@ -168,7 +216,7 @@ func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 	}
 
 	if k.IPAM.Type == HostLocal || k.IPAM.Type == Own {
-		if n.IPAM, err = k.ipamKeys.read(args); err != nil {
+		if n.IPAM, err = k.ipamKeys.config(args); err != nil {
 			return nil, err
 		}
 	}
@@ -326,7 +374,7 @@ func (k *keys) runtime(args Args, hostPorts bool) (r Runtime, err error) {
 
 // mac returns the MAC address that is asked for: by runtimeConfig, else by args.cni, else by CNI_ARGS.
 func (k *keys) mac(args Args) (net.HardwareAddr, error) {
-	for _, text := range []string{k.RuntimeConfig.MAC, k.Args.CNI.MAC, args.MAC} {
+	for _, text := range []string{k.RuntimeConfig.MAC, k.Args.MAC, args.MAC} {
 		if text == "" {
 			continue
 		}

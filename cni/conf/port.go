@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"github.com/trivet-node/trivet/cni/conf/document"
 )
 
 // Port is a host port that the runtime asks for.
@@ -37,12 +39,25 @@ func (p Port) conflicts(q Port) bool {
 
 func (p Port) onAllAddresses() bool { return !p.HostIP.IsValid() || p.HostIP.IsUnspecified() }
 
-// PortMapping is the JSON of a host port.
+// PortMapping is a host port as the runtime writes it.
 type PortMapping struct {
-	HostPort      int    `json:"hostPort"`
-	ContainerPort int    `json:"containerPort"`
-	Protocol      string `json:"protocol"`
-	HostIP        string `json:"hostIP"`
+	HostPort      int
+	ContainerPort int
+	Protocol      string
+	HostIP        string
+}
+
+// ReadPortMappings reads the host ports of a runtimeConfig.
+func ReadPortMappings(runtimeConfig document.Object) (all []PortMapping) {
+	for _, o := range runtimeConfig.Objects("portMappings") {
+		var m PortMapping
+		o.Read("hostPort", &m.HostPort)
+		o.Read("containerPort", &m.ContainerPort)
+		o.Read("protocol", &m.Protocol)
+		o.Read("hostIP", &m.HostIP)
+		all = append(all, m)
+	}
+	return all
 }
 
 // ReadPorts reads the host ports. One that is named twice for the same container port counts once.

@@ -3,6 +3,7 @@ package conf
 import (
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/trivet-node/trivet/cni/conf/document"
 	"github.com/trivet-node/trivet/cni/masquerade"
 )
 
@@ -17,16 +18,27 @@ type PointToPoint struct {
 	DNS  types.DNS
 }
 
+// ptpKeys are those of ptp.
+type ptpKeys struct {
+	MTU           int
+	IPMasq        bool
+	IPMasqBackend string
+	ipamKeys
+	DNS types.DNS
+}
+
+func (k *ptpKeys) read(o document.Object) {
+	o.Read("mtu", &k.MTU)
+	o.Read("ipMasq", &k.IPMasq)
+	o.Read("ipMasqBackend", &k.IPMasqBackend)
+	k.ipamKeys.read(o)
+	k.DNS = readDNS(o)
+}
+
 // ReadPointToPoint reads the configuration of ptp. args is CNI_ARGS.
 func ReadPointToPoint(stdin []byte, args string) (*PointToPoint, error) {
-	var k struct {
-		MTU           int    `json:"mtu"`
-		IPMasq        bool   `json:"ipMasq"`
-		IPMasqBackend string `json:"ipMasqBackend"`
-		ipamKeys
-		DNS types.DNS `json:"dns"`
-	}
-	if err := Decode(stdin, &k); err != nil {
+	var k ptpKeys
+	if err := Decode(stdin, k.read); err != nil {
 		return nil, err
 	}
 
@@ -61,7 +73,7 @@ func ReadPointToPoint(stdin []byte, args string) (*PointToPoint, error) {
 	}
 
 	if p.IPAMType == HostLocal || p.IPAMType == Own {
-		p.IPAM, err = k.ipamKeys.read(parsed)
+		p.IPAM, err = k.ipamKeys.config(parsed)
 	}
 
 	return p, err

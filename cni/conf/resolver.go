@@ -5,7 +5,19 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/trivet-node/trivet/cni/conf/document"
 )
+
+// readDNS reads the key dns of a configuration.
+func readDNS(o document.Object) (dns types.DNS) {
+	o = o.Object("dns")
+	o.Read("nameservers", &dns.Nameservers)
+	o.Read("domain", &dns.Domain)
+	o.Read("search", &dns.Search)
+	o.Read("options", &dns.Options)
+	return dns
+}
 
 // ReadResolvConf reads a resolv.conf(5) as the dns of a result.
 func ReadResolvConf(path string) (dns types.DNS, err error) {

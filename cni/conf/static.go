@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/trivet-node/trivet/cni/conf/document"
 )
 
 // StaticAddress is an address with its prefix length. Gateway is zero when none is named.
@@ -23,29 +25,43 @@ type StaticConfig struct {
 }
 
 type staticKeys struct {
-	CNIVersion string `json:"cniVersion"`
-	IPAM       *struct {
-		Routes    []types.Route `json:"routes"`
-		DNS       types.DNS     `json:"dns"`
-		Addresses []struct {
-			Address string `json:"address"`
-			Gateway string `json:"gateway"`
-		} `json:"addresses"`
-	} `json:"ipam"`
-	RuntimeConfig struct {
-		IPs []string `json:"ips"`
-	} `json:"runtimeConfig"`
-	Args argsSection `json:"args"`
+	CNIVersion string
+	HasIPAM    bool
+	Routes     []types.Route
+	DNS        types.DNS
+	Addresses  []staticAddress
+	RuntimeIPs []string
+	Args       argsSection
+}
+
+// staticAddress is an address of the configuration.
+type staticAddress struct{ Address, Gateway string }
+
+func (k *staticKeys) read(o document.Object) {
+	o.Read("cniVersion", &k.CNIVersion)
+	o.Object("runtimeConfig").Read("ips", &k.RuntimeIPs)
+	k.Args.read(o)
+
+	ipam := o.Object("ipam")
+	k.HasIPAM = o.Raw("ipam") != nil
+	ipam.Read("routes", &k.Routes)
+	k.DNS = readDNS(ipam)
+	for _, part := range ipam.Objects("addresses") {
+		var a staticAddress
+		part.Read("address", &a.Address)
+		part.Read("gateway", &a.Gateway)
+		k.Addresses = append(k.Addresses, a)
+	}
 }
 
 // ReadStatic reads what static needs of the configuration of any main plugin. Addresses of CNI_ARGS, args,
 // come beside those of the configuration; those of args.cni and of runtimeConfig come instead of both.
 func ReadStatic(stdin []byte, args string) (*StaticConfig, error) {
 	var k staticKeys
-	if err := Decode(stdin, &k); err != nil {
+	if err := Decode(stdin, k.read); err != nil {
 		return nil, err
 	}
-	if k.IPAM == nil {
+	if !k.HasIPAM {
 		return nil, Invalid("ipam is missing")
 	}
 
@@ -54,7 +70,7 @@ func ReadStatic(stdin []byte, args string) (*StaticConfig, error) {
 		return nil, err
 	}
 
-	c := &StaticConfig{Routes: k.IPAM.Routes, DNS: k.IPAM.DNS}
+	c := &StaticConfig{Routes: k.Routes, DNS: k.DNS}
 	if c.Addresses, err = k.addresses(parsed); err != nil {
 		return nil, err
 	}
@@ -66,7 +82,7 @@ func ReadStatic(stdin []byte, args string) (*StaticConfig, error) {
 }
 
 func (k staticKeys) addresses(args Args) (all []StaticAddress, err error) {
-	for _, configured := range k.IPAM.Addresses {
+	for _, configured := range k.Addresses {
 		a, err := parseStatic(configured.Address)
 		if err != nil {
 			return nil, err
@@ -89,7 +105,7 @@ func (k staticKeys) addresses(args Args) (all []StaticAddress, err error) {
 	}
 
 	// What the runtime names comes instead of all that was named before.
-	for _, named := range [][]string{k.Args.CNI.IPs, k.RuntimeConfig.IPs} {
+	for _, named := range [][]string{k.Args.IPs, k.RuntimeIPs} {
 		if len(named) == 0 {
 			continue
 		}

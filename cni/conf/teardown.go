@@ -1,11 +1,7 @@
 package conf
 
 import (
-	"encoding/json"
-	"fmt"
-
-	"github.com/containernetworking/cni/pkg/types"
-
+	"github.com/trivet-node/trivet/cni/conf/document"
 	"github.com/trivet-node/trivet/cni/ipam"
 )
 
@@ -29,45 +25,55 @@ type Teardown struct {
 // the list of valid attachments: GC would take one that cannot be read for an empty one, and collect
 // everything.
 func ReadTeardown(stdin []byte) (*Teardown, error) {
-	var k struct {
-		Name       string `json:"name"`
-		Bridge     string `json:"bridge"`
-		LazyUnlink bool   `json:"lazyUnlink"`
-		IPAM       struct {
-			Type string `json:"type"`
-			poolKeys
-		} `json:"ipam"`
-		ValidAttachments json.RawMessage `json:"cni.dev/valid-attachments"`
-	}
-	if err := DecodeLeniently(stdin, &k); err != nil {
+	o, err := DecodeLeniently(stdin)
+	if err != nil {
 		return nil, err
 	}
 
-	t := &Teardown{
-		Network:    k.Name,
-		Bridge:     k.Bridge,
-		LazyUnlink: k.LazyUnlink,
-		Pool:       k.IPAM.location(k.Name),
-		IPAMType:   k.IPAM.Type,
+	// First, while nothing else can have a wrong type.
+	t := &Teardown{}
+	if t.Valid, err = readAttachments(o); err != nil {
+		return nil, err
 	}
+
+	o.Read("name", &t.Network)
+	o.Read("bridge", &t.Bridge)
+	o.Read("lazyUnlink", &t.LazyUnlink)
 	if t.Bridge == "" {
 		t.Bridge = defaultBridge
 	}
+
+	section := o.Object("ipam")
+	section.Read("type", &t.IPAMType)
 	if checkIPAMType(t.IPAMType) != nil {
 		t.IPAMType = ""
 	}
-	if len(k.ValidAttachments) == 0 || string(k.ValidAttachments) == "null" {
-		return t, nil
-	}
 
-	// Here a value of a wrong type is an error.
-	var list []types.GCAttachment
-	if err := json.Unmarshal(k.ValidAttachments, &list); err != nil {
-		return nil, fmt.Errorf("%w: cni.dev/valid-attachments: %w", ErrDecode, err)
-	}
-
-	t.Valid = newAttachments(list)
+	var pool poolKeys
+	pool.read(section)
+	t.Pool = pool.location(t.Network)
 	return t, nil
+}
+
+// readAttachments reads the list of those that the runtime has; nil when it sent none.
+func readAttachments(o document.Object) (*Attachments, error) {
+	const key = "cni.dev/valid-attachments"
+	if o.Raw(key) == nil {
+		return nil, nil
+	}
+
+	var all []ipam.Owner
+	for _, part := range o.Objects(key) {
+		var owner ipam.Owner
+		part.Read("containerID", &owner.ContainerID)
+		part.Read("ifname", &owner.IfName)
+		all = append(all, owner)
+	}
+	if err := o.Err(); err != nil {
+		return nil, decodeError(err)
+	}
+
+	return newAttachments(all), nil
 }
 
 // Attachments are those that the runtime has.
@@ -76,14 +82,13 @@ type Attachments struct {
 	labels map[string]bool
 }
 
-func newAttachments(list []types.GCAttachment) *Attachments {
+func newAttachments(list []ipam.Owner) *Attachments {
 	a := &Attachments{owners: map[ipam.Owner]bool{}, labels: map[string]bool{}}
-	for _, v := range list {
-		owner := ipam.Owner{ContainerID: v.ContainerID, IfName: v.IfName}
+	for _, owner := range list {
 		a.owners[owner] = true
 		a.labels[owner.Label()] = true
 		// A reservation in host-local's old format names no interface.
-		a.owners[ipam.Owner{ContainerID: v.ContainerID}] = true
+		a.owners[ipam.Owner{ContainerID: owner.ContainerID}] = true
 	}
 	return a
 }

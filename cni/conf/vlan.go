@@ -4,14 +4,26 @@ import (
 	"slices"
 
 	"github.com/trivet-node/trivet/cni/bridge"
+	"github.com/trivet-node/trivet/cni/conf/document"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
 // trunkKeys are one VLAN, a range of them, or both.
 type trunkKeys struct {
-	MinID *int `json:"minID"`
-	MaxID *int `json:"maxID"`
-	ID    *int `json:"id"`
+	MinID *int
+	MaxID *int
+	ID    *int
+}
+
+func readTrunk(o document.Object) (all []trunkKeys) {
+	for _, part := range o.Objects("vlanTrunk") {
+		var t trunkKeys
+		part.Read("minID", &t.MinID)
+		part.Read("maxID", &t.MaxID)
+		part.Read("id", &t.ID)
+		all = append(all, t)
+	}
+	return all
 }
 
 // maxVLAN is the highest number of a VLAN (IEEE 802.1Q).

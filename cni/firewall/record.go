@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/internal/blocking"
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
@@ -71,7 +72,7 @@ func write(p Pod) error {
 
 // read reads a record. What cannot be read says nothing.
 func read(file string) (p Pod, ok bool) {
-	data, err := os.ReadFile(file)
+	data, err := blocking.ReadFile(file)
 	if err != nil || json.Unmarshal(data, &p) != nil {
 		return Pod{}, false
 	}

@@ -34,19 +34,11 @@ func (p Port) String() string {
 // AddPorts publishes the host ports of owner, all or none. A port that another owner has is an error that
 // names that owner.
 func (t *Table) AddPorts(owner string, ports []Port) error {
-	for _, p := range ports {
-		f := t.want.familyOf(p.Pod.Addr())
-		port := f.portElement(p)
-		hairpin := f.hairpinElement(p.Pod.Addr())
-		port.Comment = owner
-		hairpin.Comment = owner
-
-		err := errors.Join(
-			t.changes.SetAddElements(f.mapOf(p), []nftables.SetElement{port}),
-			t.changes.SetAddElements(f.hairpin, []nftables.SetElement{hairpin}),
-		)
-		if err != nil {
-			return fmt.Errorf("%s: %w", p, err)
+	for set, elements := range t.elementsOf(owner, ports) {
+		for part := range slices.Chunk(elements, maxElements) {
+			if err := t.changes.SetAddElements(set, part); err != nil {
+				return fmt.Errorf("publish host ports of %s: %w", owner, err)
+			}
 		}
 	}
 
@@ -60,6 +52,32 @@ func (t *Table) AddPorts(owner string, ports []Port) error {
 	}
 
 	return t.forgetUDP(ports)
+}
+
+// maxElements is how many elements with their comments a message has room for: their list is an attribute of
+// at most 64 KB.
+const maxElements = 200
+
+// elementsOf returns what publishes ports of owner, by set: the kernel acknowledges each message, so that one
+// for each port would take ten times as long.
+func (t *Table) elementsOf(owner string, ports []Port) map[*nftables.Set][]nftables.SetElement {
+	all := map[*nftables.Set][]nftables.SetElement{}
+	pods := map[netip.Addr]bool{}
+	add := func(s *nftables.Set, e nftables.SetElement) {
+		e.Comment = owner
+		all[s] = append(all[s], e)
+	}
+
+	for _, p := range ports {
+		pod := p.Pod.Addr()
+		f := t.want.familyOf(pod)
+		add(f.mapOf(p), f.portElement(p))
+		if !pods[pod] {
+			pods[pod] = true
+			add(f.hairpin, f.hairpinElement(pod))
+		}
+	}
+	return all
 }
 
 // nameOwner returns an error that says who has the port that the kernel refused.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+
+	"github.com/trivet-node/trivet/internal/blocking"
 )
 
 var (
@@ -169,7 +171,7 @@ func (a *allocation) reserveNext(number int, set Set) (err error) {
 // overwrite writes a file in place. ext4 writes a file that was truncated to nothing to the disk when it is
 // closed, and this one is written for each container.
 func overwrite(path, content string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
+	f, err := blocking.Open(path, os.O_WRONLY|os.O_CREATE, 0o644)
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/internal/blocking"
 	"github.com/trivet-node/trivet/internal/bootid"
 	"github.com/trivet-node/trivet/internal/durable"
 )
@@ -122,7 +123,7 @@ const PodsDir = "pods"
 
 // Locked calls f with host-local's lock held.
 func (p *Pool) Locked(f func() error) error {
-	file, err := os.OpenFile(filepath.Join(p.dir, lockFile), os.O_RDONLY|os.O_CREATE, 0o600)
+	file, err := blocking.Open(filepath.Join(p.dir, lockFile), os.O_RDONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("open lock: %w", err)
 	}
@@ -158,7 +159,7 @@ func (p *Pool) holds(a netip.Addr, owner Owner) bool { return matches(read(p.fil
 
 // read returns the content of a file, or "" if there is none that can be read.
 func read(path string) string {
-	data, _ := os.ReadFile(path)
+	data, _ := blocking.ReadFile(path)
 	return string(data)
 }
 

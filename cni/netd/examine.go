@@ -17,6 +17,7 @@ import (
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/netd/cluster"
 	"github.com/trivet-node/trivet/cni/netd/doctor"
+	"github.com/trivet-node/trivet/cni/netd/enforcer"
 	"github.com/trivet-node/trivet/cni/netd/overlay"
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
 	"github.com/trivet-node/trivet/cni/netd/routing"
@@ -177,7 +178,25 @@ func (x *examination) compare(ctx context.Context, api kube.Config) error {
 		x.add(doctor.Wrong, "node "+x.cfg.NodeName, "it is not in the cluster", "is --node-name right?")
 		return nil
 	}
-	return x.ways(own, all, slices.Concat(x.cfg.ServiceCIDRs, c.Services()))
+	if err := x.ways(own, all, slices.Concat(x.cfg.ServiceCIDRs, c.Services())); err != nil {
+		return err
+	}
+	return x.policies(ctx, c.Client(), own)
+}
+
+// policies looks at the rules of network policies, unless another program has them.
+func (x *examination) policies(ctx context.Context, client *kube.Client, own podcidr.Node) error {
+	cfg, err := x.cfg.enforcer()
+	if err != nil || !x.cfg.Policies {
+		return err
+	}
+
+	differences, err := enforcer.Compare(ctx, client, cfg, own.PodCIDRs)
+	for _, what := range differences {
+		x.add(doctor.Wrong, "network policies", what, restarted)
+	}
+	x.wrong("network policies", err, "the rules of policies are not compared without it")
+	return nil
 }
 
 // settling is how long the networks of Services may take.

@@ -17,19 +17,23 @@ func (d *Daemon) newEnforcer() (*enforcer.Enforcer, error) {
 		return nil, nil
 	}
 
-	pool, err := poolOf(d.cfg.Network, d.cfg.Bridge)
+	cfg, err := d.cfg.enforcer()
 	if err != nil {
 		return nil, err
 	}
-
-	cfg := enforcer.Config{
-		NodeName: d.cfg.NodeName,
-		Network:  d.cfg.Network,
-		Bridge:   d.cfg.Bridge,
-		Pool:     pool,
-		Passed:   d.cfg.Enforced,
-	}
 	return enforcer.New(d.cluster.Client(), cfg, d.requestPass, d.log), nil
+}
+
+// enforcer is what network policies are kept in force by.
+func (c Config) enforcer() (enforcer.Config, error) {
+	pool, err := poolOf(c.Network, c.Bridge)
+	return enforcer.Config{
+		NodeName: c.NodeName,
+		Network:  c.Network,
+		Bridge:   c.Bridge,
+		Pool:     pool,
+		Passed:   c.Enforced,
+	}, err
 }
 
 // removePolicies removes what an earlier run with network policies has left, or this one.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/netlink"
@@ -150,7 +151,7 @@ func Attributes(body []byte, visit func(kind uint16, value []byte)) {
 	}
 }
 
-// ParseElements reads a part of a list: key, value and comment of each element.
+// ParseElements reads a part of a list: key, end, value or verdict, and comment of each element.
 func ParseElements(body []byte) (all []nftables.SetElement) {
 	Attributes(body, func(kind uint16, list []byte) {
 		if kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
@@ -168,8 +169,14 @@ func parseElement(element []byte) (e nftables.SetElement) {
 		switch kind {
 		case unix.NFTA_SET_ELEM_KEY:
 			e.Key = dataValue(value)
+		case nftables.NFTA_SET_ELEM_KEY_END:
+			e.KeyEnd = dataValue(value)
+		case unix.NFTA_SET_ELEM_FLAGS:
+			isLong := len(value) == 4
+			e.IntervalEnd = isLong && binary.BigEndian.Uint32(value)&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		case unix.NFTA_SET_ELEM_DATA:
 			e.Val = dataValue(value)
+			e.VerdictData = parseVerdict(value)
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.Comment = parseComment(value)
 		}
@@ -185,6 +192,25 @@ func dataValue(nest []byte) (data []byte) {
 		}
 	})
 	return data
+}
+
+// parseVerdict returns the verdict in a nested NFTA_DATA_VERDICT, nil for data of another kind.
+func parseVerdict(nest []byte) (v *expr.Verdict) {
+	netlink.Attributes(nest, func(kind uint16, value []byte) {
+		if kind != unix.NFTA_DATA_VERDICT {
+			return
+		}
+		v = &expr.Verdict{}
+		netlink.Attributes(value, func(kind uint16, value []byte) {
+			switch {
+			case kind == unix.NFTA_VERDICT_CHAIN:
+				v.Chain = netlink.Text(value)
+			case kind == unix.NFTA_VERDICT_CODE && len(value) == 4:
+				v.Kind = expr.VerdictKind(int32(binary.BigEndian.Uint32(value)))
+			}
+		})
+	})
+	return v
 }
 
 // parseComment finds the comment in user data: a byte for the type (0), one for the length, and the text with
@@ -214,6 +240,8 @@ type Rule struct {
 	Comment string
 	// Interface is the name that the rule's first statement compares with, if it is one of interfaces.
 	Interface string
+	// Verdict is what the rule begins with, if that is a verdict.
+	Verdict *expr.Verdict
 }
 
 // Rules lists the rules of some chains, of which there may be none.
@@ -248,6 +276,7 @@ func parseRule(body []byte) (table string, r Rule) {
 			r.Comment = parseComment(value)
 		case kind == unix.NFTA_RULE_EXPRESSIONS:
 			r.Interface = comparedInterface(value)
+			r.Verdict = firstVerdict(value)
 		}
 	})
 	return table, r
@@ -274,6 +303,23 @@ func comparedInterface(expressions []byte) (name string) {
 		at++
 	})
 	return name
+}
+
+// firstVerdict returns the verdict that a rule begins with, nil for none.
+func firstVerdict(expressions []byte) (v *expr.Verdict) {
+	at := 0
+	netlink.Attributes(expressions, func(_ uint16, expression []byte) {
+		kind, data := parseExpression(expression)
+		if at++; at > 1 || kind != "immediate" {
+			return
+		}
+		netlink.Attributes(data, func(kind uint16, value []byte) {
+			if kind == unix.NFTA_IMMEDIATE_DATA {
+				v = parseVerdict(value)
+			}
+		})
+	})
+	return v
 }
 
 // parseExpression returns the kind of an expression and its attributes.

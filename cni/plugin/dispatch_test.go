@@ -30,7 +30,7 @@ func TestTheNameThatTheProgramIsCalledByIsThePlugin(t *testing.T) {
 	} {
 		var h conf.Head
 		h.Type = c.kind
-		h.IPAM.Type = c.ipam
+		h.IPAMType = c.ipam
 		got, err := roleOf(c.program, h)
 		if _, known := plugins[got]; got != c.want || !known || err != nil {
 			t.Errorf("%+v: %q, %v", c, got, err)

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/trivet-node/trivet/cni/plugin"
@@ -26,8 +25,7 @@ import (
 // The test binary is the plugin when it is called as one: a runtime's call is a process.
 func TestMain(m *testing.M) {
 	if os.Getenv("CNI_COMMAND") != "" {
-		skel.PluginMainFuncs(plugin.Functions(), plugin.Versions(), "test")
-		return
+		os.Exit(plugin.Main("test"))
 	}
 	os.Exit(m.Run())
 }

@@ -6,14 +6,11 @@
 package plugin
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/trivet-node/trivet/cni/conf"
@@ -21,7 +18,6 @@ import (
 	"github.com/trivet-node/trivet/cni/plugin/call"
 	"github.com/trivet-node/trivet/cni/plugin/chained"
 	"github.com/trivet-node/trivet/cni/plugin/interfaces"
-	"github.com/trivet-node/trivet/cni/tally"
 )
 
 // Versions returns the versions of CNI that the plugin speaks which the program is called as: chained
@@ -83,7 +79,7 @@ func programName() string { return filepath.Base(os.Args[0]) }
 // says. An IPAM plugin gets that of the main plugin, whose type is then another one (CNI specification,
 // section 4): by its own name, the program is host-local there.
 func roleOf(program string, h conf.Head) (string, error) {
-	if program == own && h.Type != own && h.IPAM.Type == own {
+	if program == own && h.Type != own && h.IPAMType == own {
 		return conf.HostLocal, nil
 	}
 	if _, ok := plugins[program]; !ok {
@@ -91,101 +87,4 @@ func roleOf(program string, h conf.Head) (string, error) {
 		return program, fmt.Errorf(format, conf.ErrInvalid, program, own, Names())
 	}
 	return program, nil
-}
-
-// Functions returns the operations, for the CNI library.
-func Functions() skel.CNIFuncs {
-	return skel.CNIFuncs{
-		Add:    operation{verb: "ADD", do: network.Add, inPod: true}.run,
-		Check:  operation{verb: "CHECK", do: network.Check, inPod: true}.run,
-		Del:    operation{verb: "DEL", do: network.Del}.run,
-		GC:     operation{verb: "GC", do: network.GC}.run,
-		Status: operation{verb: "STATUS", do: status}.run,
-	}
-}
-
-// operation is one verb of the protocol.
-type operation struct {
-	verb string
-	do   func(network, *call.Call) error
-	// inPod is set for those that need the container's namespace and read prevResult.
-	inPod bool
-}
-
-// run serves a call, and counts it if it is for our own plugin. Its errors are CNI errors.
-func (o operation) run(args *skel.CmdArgs) error {
-	began := time.Now()
-	program := programName()
-	err := o.serve(program, args)
-	if program == own {
-		tally.Add(tally.Path, o.verb, codeOf(err), time.Since(began))
-	}
-	return err
-}
-
-func (o operation) serve(program string, args *skel.CmdArgs) error {
-	h, err := conf.ReadHead(args.StdinData)
-	if err != nil {
-		return cniError(o.verb, err)
-	}
-
-	role, err := roleOf(program, h)
-	what := o.describe(args, h, role)
-	if err != nil {
-		return cniError(what, err)
-	}
-
-	p := plugins[role]
-
-	c := call.New(h, args)
-	if o.inPod {
-		err = prepare(c)
-	}
-	if err == nil {
-		err = o.do(p, c)
-	}
-
-	return cniError(what, err)
-}
-
-// describe names the call in errors.
-func (o operation) describe(args *skel.CmdArgs, h conf.Head, role string) string {
-	what := fmt.Sprintf("%s of network %s (%s)", o.verb, h.Name, role)
-	if args.ContainerID != "" {
-		what += ", container " + args.ContainerID
-	}
-	return what
-}
-
-// prepare reads prevResult, and refuses the namespace that the plugin itself runs in before anything is made
-// there: the CNI library refuses it when all is done and the result is out.
-func prepare(c *call.Call) error {
-	if err := c.ReadPrevious(); err != nil {
-		return err
-	}
-	if c.AnyNetns {
-		return nil
-	}
-
-	own, err := c.InOwnNamespace()
-	switch {
-	case err != nil:
-		return fmt.Errorf("%w: CNI_NETNS: %w", errNetns, err)
-	case own:
-		return fmt.Errorf("%w: CNI_NETNS %s is that of the plugin itself", errNetns, c.Netns)
-	}
-
-	return nil
-}
-
-// status marks what keeps ADD from working, so that it has the code that says so.
-func status(p network, c *call.Call) error {
-	err := p.Status(c)
-	if err == nil {
-		return nil
-	}
-	if slices.ContainsFunc(shortages, func(s error) bool { return errors.Is(err, s) }) {
-		return fmt.Errorf("%w: %w", errLimited, err)
-	}
-	return fmt.Errorf("%w: %w", errUnavailable, err)
 }

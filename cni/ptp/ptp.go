@@ -14,6 +14,7 @@ import (
 	"github.com/trivet-node/trivet/cni/prefix"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/cni/sysctl"
+	"github.com/trivet-node/trivet/internal/blocking"
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
@@ -26,7 +27,7 @@ type Config struct {
 
 // Attach connects the pod. After an error the veth is gone.
 func Attach(host *rtnl.Conn, c Config, a bridge.Attachment) (ends bridge.Ends, err error) {
-	pod, err := os.Open(a.Netns)
+	pod, err := blocking.Open(a.Netns, os.O_RDONLY, 0)
 	if err != nil {
 		return ends, fmt.Errorf("open network namespace: %w", err)
 	}

@@ -77,8 +77,7 @@ func veth(c *rtnl.Conn) (bridge int, err error) {
 			PeerMAC:       peerMAC,
 			PeerNamespace: int(own.Fd()),
 		}),
-		rtnl.SetAlias("port0", "an alias"),
-		rtnl.SetPort("port0", rtnl.Port{Hairpin: true, Isolated: true}),
+		rtnl.SetPort("port0", "an alias", rtnl.Port{Hairpin: true, Isolated: true}),
 	)
 }
 

@@ -7,13 +7,15 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/trivet-node/trivet/internal/blocking"
 )
 
 const root = "/proc/sys/"
 
 // Get returns the value of a setting, such as net/ipv4/ip_forward; "" when the kernel does not have it.
 func Get(name string) string {
-	data, err := os.ReadFile(root + name)
+	data, err := blocking.ReadFile(root + name)
 	if err != nil {
 		return ""
 	}
@@ -22,7 +24,7 @@ func Get(name string) string {
 
 // Set writes a setting.
 func Set(name, value string) error {
-	f, err := os.OpenFile(root+name, os.O_WRONLY, 0)
+	f, err := blocking.Open(root+name, os.O_WRONLY, 0)
 	if err == nil {
 		_, err = f.WriteString(value)
 		err = errors.Join(err, f.Close())

@@ -15,6 +15,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/blocking"
 )
 
 // Path is where the file is.
@@ -119,7 +121,7 @@ func Add(path, verb string, code uint, took time.Duration) (counted bool) {
 		return false
 	}
 
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := blocking.Open(path, os.O_RDWR, 0)
 	if err != nil {
 		return false
 	}

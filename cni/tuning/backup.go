@@ -12,6 +12,7 @@ import (
 
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/internal/blocking"
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
@@ -110,7 +111,7 @@ func (b Backups) Restore(pod *rtnl.Conn, o ipam.Owner) error {
 
 // read reads what is kept. What cannot be read says nothing.
 func read(file string) (b backup, ok bool) {
-	data, err := os.ReadFile(file)
+	data, err := blocking.ReadFile(file)
 	if err != nil || json.Unmarshal(data, &b) != nil {
 		return backup{}, false
 	}

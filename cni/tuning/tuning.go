@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/cni/sysctl"
+	"github.com/trivet-node/trivet/internal/blocking"
 )
 
 // Settings are those that are changed. What is nil or zero stays as it is.
@@ -54,7 +54,7 @@ const allowList = "/etc/cni/tuning/allowlist.conf"
 
 // Allowed returns an error that names the first sysctl which the administrator does not allow.
 func (s Settings) Allowed() error {
-	data, err := os.ReadFile(allowList)
+	data, err := blocking.ReadFile(allowList)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -11,7 +11,8 @@ VM = .trivet/vm
 KEEP ?=
 # What is tested by packages. e2e/machine and cri/container run tests of others.
 VM_PACKAGES := internal/cgroup internal/mount internal/projectquota internal/diskusage node/memoryalarm \
-	node/podcgroup node/usage csi/throttle cri/cgroupdriver cri/container cri/stats e2e/machine e2e/scenario
+	node/podcgroup node/usage csi/throttle cni/bridge cni/plugin cri/cgroupdriver cri/container cri/stats \
+	e2e/machine e2e/scenario
 vm_references = $(references) bin/trivet-specs \
 	$(if $(findstring specs,$(VM_SHARDS)),$(ref)/e2e.test $(suite_images)) \
 	$(if $(findstring critest,$(VM_SHARDS)),$(ref)/critest.test $(critest_images))

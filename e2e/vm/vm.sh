@@ -22,7 +22,7 @@ fail() { echo "vm.sh: $*" >&2; exit 3; }
 needs='qemu-system-x86_64:qemu-system-x86 cpio:cpio depmod:kmod busybox:busybox-static
 	mkfs.ext4:e2fsprogs xz:xz-utils'
 # What the nodes call, beside what busybox is.
-tools='bash nsenter mount umount crun runc nft ip iptables conntrack mkfs.btrfs btrfs mkfs.xfs xfs_growfs
+tools='bash nsenter mount umount crun runc nft ip bridge iptables conntrack mkfs.btrfs btrfs mkfs.xfs xfs_growfs
 	mkfs.ext4 resize2fs e2fsck chattr du flock losetup mkswap swapon swapoff sysctl modprobe systemctl
 	systemd-run dbus-daemon /lib/systemd/systemd'
 # The virtual machines' modules that must be there before its disk is.

@@ -4,8 +4,9 @@ package bootid
 
 import (
 	"fmt"
-	"os"
 	"strings"
+
+	"github.com/trivet-node/trivet/internal/blocking"
 )
 
 const path = "/proc/sys/kernel/random/boot_id"
@@ -13,7 +14,7 @@ const path = "/proc/sys/kernel/random/boot_id"
 // Read returns the ID of the present boot, a UUID in lower case without a newline (random(4)). It differs
 // from that of every earlier boot.
 func Read() (string, error) {
-	data, err := os.ReadFile(path)
+	data, err := blocking.ReadFile(path)
 	if err != nil {
 		return "", fmt.Errorf("boot ID: %w", err)
 	}

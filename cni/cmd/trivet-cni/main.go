@@ -14,8 +14,6 @@ import (
 	"runtime/debug"
 	"syscall"
 
-	"github.com/containernetworking/cni/pkg/skel"
-
 	"github.com/trivet-node/trivet/cni/install"
 	"github.com/trivet-node/trivet/cni/plugin"
 	"github.com/trivet-node/trivet/internal/program"
@@ -56,7 +54,7 @@ func main() {
 	}
 
 	about := "trivet-cni " + program.Version + ": a CNI plugin, see trivet-cni --help"
-	skel.PluginMainFuncs(plugin.Functions(), plugin.Versions(), about)
+	os.Exit(plugin.Main(about))
 }
 
 // answer serves a person and returns the exit code.

@@ -104,6 +104,31 @@ func (w *world) state() string {
 		"nft list ruleset; cat /proc/sys/net/ipv4/ip_forward; find /var/lib/cni -type f | sort")
 }
 
+func TestDoctorComparesTheRulesOfPolicies(t *testing.T) {
+	w := newPolicyWorld(t)
+	w.deny()
+	w.start()
+	w.awaitPolicies()
+	w.putPod("closed", "server")
+	server := w.add("closed", "server")
+	w.await("nothing is wrong", func() bool {
+		said, _ := w.doctor()
+		return !strings.Contains(said, "network policies")
+	})
+
+	// Nobody repairs any more.
+	w.kill()
+	w.in(w.node, "nft", "delete", "element", "inet", "policy_trivet", "ingress4", "{ "+server.address+" }")
+	w.in(w.node, "nft", "flush", "chain", "bridge", "policy_trivet", "forward")
+	w.expectFindings(
+		"element "+server.address+" of set ingress4 is missing",
+		"nftables table bridge policy_trivet: chain forward is not as it should be",
+	)
+
+	w.api.Remove("networkpolicies", "closed", "deny")
+	w.expectFindings("nftables table inet policy_trivet is there, and there are no policies")
+}
+
 func TestDoctorWithoutAConfigurationOrAnAPIServer(t *testing.T) {
 	w := newWorld(t)
 	if err := w.server.Close(); err != nil {

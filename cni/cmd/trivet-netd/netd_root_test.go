@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/skel"
-
 	"github.com/trivet-node/trivet/cni/plugin"
 	"github.com/trivet-node/trivet/internal/namespace"
 	"github.com/trivet-node/trivet/internal/program"
@@ -27,8 +25,7 @@ func TestMain(m *testing.M) {
 		program.Main("trivet-netd", run)
 	}
 	if os.Getenv("CNI_COMMAND") != "" {
-		skel.PluginMainFuncs(plugin.Functions(), plugin.Versions(), "test")
-		return
+		os.Exit(plugin.Main("test"))
 	}
 	os.Exit(testenv.OwnMounts(m))
 }

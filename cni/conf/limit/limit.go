@@ -6,15 +6,24 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/trivet-node/trivet/cni/conf/document"
 	"github.com/trivet-node/trivet/cni/shaping"
 )
 
-// Keys is the JSON.
+// Keys are the limits as they are written.
 type Keys struct {
-	IngressRate  uint64 `json:"ingressRate"`
-	IngressBurst uint64 `json:"ingressBurst"`
-	EgressRate   uint64 `json:"egressRate"`
-	EgressBurst  uint64 `json:"egressBurst"`
+	IngressRate  uint64
+	IngressBurst uint64
+	EgressRate   uint64
+	EgressBurst  uint64
+}
+
+// Read reads the keys.
+func (k *Keys) Read(o document.Object) {
+	o.Read("ingressRate", &k.IngressRate)
+	o.Read("ingressBurst", &k.IngressBurst)
+	o.Read("egressRate", &k.EgressRate)
+	o.Read("egressBurst", &k.EgressBurst)
 }
 
 // Limits are those for what a container receives and sends.

@@ -4,25 +4,24 @@ package meta
 
 import (
 	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/conf/document"
 	"github.com/trivet-node/trivet/cni/conf/limit"
 )
 
 // ReadBandwidth reads the configuration of bandwidth: what the configuration names, or else what the runtime
 // asks for.
 func ReadBandwidth(stdin []byte) (l limit.Limits, err error) {
-	var k struct {
-		limit.Keys
-		RuntimeConfig struct {
-			Bandwidth *limit.Keys `json:"bandwidth"`
-		} `json:"runtimeConfig"`
-	}
-	if err := conf.Decode(stdin, &k); err != nil {
+	var keys, asked limit.Keys
+	err = conf.Decode(stdin, func(o document.Object) {
+		keys.Read(o)
+		asked.Read(o.Object("runtimeConfig").Object("bandwidth"))
+	})
+	if err != nil {
 		return l, err
 	}
 
-	keys := k.Keys
-	if keys == (limit.Keys{}) && k.RuntimeConfig.Bandwidth != nil {
-		keys = *k.RuntimeConfig.Bandwidth
+	if keys == (limit.Keys{}) {
+		keys = asked
 	}
 	if l, err = keys.Limits(); err != nil {
 		return l, conf.Invalid("%w", err)

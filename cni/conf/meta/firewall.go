@@ -2,22 +2,30 @@ package meta
 
 import (
 	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/conf/document"
 	"github.com/trivet-node/trivet/cni/firewall"
 	"github.com/trivet-node/trivet/cni/iptables"
 	"github.com/trivet-node/trivet/cni/isolation"
 )
 
 type firewallKeys struct {
-	Backend       string `json:"backend"`
-	AdminChain    string `json:"iptablesAdminChainName"`
-	FirewalldZone string `json:"firewalldZone"`
-	IngressPolicy string `json:"ingressPolicy"`
+	Backend       string
+	AdminChain    string
+	FirewalldZone string
+	IngressPolicy string
+}
+
+func (k *firewallKeys) read(o document.Object) {
+	o.Read("backend", &k.Backend)
+	o.Read("iptablesAdminChainName", &k.AdminChain)
+	o.Read("firewalldZone", &k.FirewalldZone)
+	o.Read("ingressPolicy", &k.IngressPolicy)
 }
 
 // ReadFirewall reads the configuration of firewall. Backend is "" when it names none.
 func ReadFirewall(stdin []byte) (c firewall.Config, err error) {
 	var k firewallKeys
-	if err := conf.Decode(stdin, &k); err != nil {
+	if err := conf.Decode(stdin, k.read); err != nil {
 		return c, err
 	}
 
@@ -46,8 +54,9 @@ func checkChain(key, name string) error {
 
 // ReadFirewallLeniently reads what DEL and GC need of it.
 func ReadFirewallLeniently(stdin []byte) (firewall.Config, error) {
+	o, err := conf.DecodeLeniently(stdin)
 	var k firewallKeys
-	err := conf.DecodeLeniently(stdin, &k)
+	k.read(o)
 	return k.config(), err
 }
 

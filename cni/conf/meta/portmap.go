@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/conf/document"
 	"github.com/trivet-node/trivet/cni/portmap"
 )
 
@@ -18,23 +19,33 @@ type PortMap struct {
 }
 
 type portMapKeys struct {
-	Name          string   `json:"name"`
-	Backend       string   `json:"backend"`
-	SNAT          *bool    `json:"snat"`
-	ConditionsV4  []string `json:"conditionsV4"`
-	ConditionsV6  []string `json:"conditionsV6"`
-	MasqAll       bool     `json:"masqAll"`
-	MarkMasqBit   *int     `json:"markMasqBit"`
-	SetMarkChain  *string  `json:"externalSetMarkChain"`
-	RuntimeConfig struct {
-		PortMappings []conf.PortMapping `json:"portMappings"`
-	} `json:"runtimeConfig"`
+	Name         string
+	Backend      string
+	SNAT         *bool
+	ConditionsV4 []string
+	ConditionsV6 []string
+	MasqAll      bool
+	MarkMasqBit  *int
+	SetMarkChain *string
+	PortMappings []conf.PortMapping
+}
+
+func (k *portMapKeys) read(o document.Object) {
+	o.Read("name", &k.Name)
+	o.Read("backend", &k.Backend)
+	o.Read("snat", &k.SNAT)
+	o.Read("conditionsV4", &k.ConditionsV4)
+	o.Read("conditionsV6", &k.ConditionsV6)
+	o.Read("masqAll", &k.MasqAll)
+	o.Read("markMasqBit", &k.MarkMasqBit)
+	o.Read("externalSetMarkChain", &k.SetMarkChain)
+	k.PortMappings = conf.ReadPortMappings(o.Object("runtimeConfig"))
 }
 
 // ReadPortMap reads the configuration of portmap.
 func ReadPortMap(stdin []byte) (*PortMap, error) {
 	var k portMapKeys
-	if err := conf.Decode(stdin, &k); err != nil {
+	if err := conf.Decode(stdin, k.read); err != nil {
 		return nil, err
 	}
 
@@ -67,17 +78,17 @@ func ReadPortMap(stdin []byte) (*PortMap, error) {
 		return nil, err
 	}
 
-	p.Ports, err = conf.ReadPorts(k.RuntimeConfig.PortMappings)
+	p.Ports, err = conf.ReadPorts(k.PortMappings)
 	return p, err
 }
 
 // ReadPortsLeniently reads the host ports for DEL, which can do without: nil when they make no sense.
 func ReadPortsLeniently(stdin []byte) []conf.Port {
-	var k portMapKeys
-	if conf.DecodeLeniently(stdin, &k) != nil {
+	o, err := conf.DecodeLeniently(stdin)
+	if err != nil {
 		return nil
 	}
-	ports, err := conf.ReadPorts(k.RuntimeConfig.PortMappings)
+	ports, err := conf.ReadPorts(conf.ReadPortMappings(o.Object("runtimeConfig")))
 	if err != nil {
 		return nil
 	}

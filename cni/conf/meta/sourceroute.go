@@ -4,29 +4,31 @@ import (
 	"net/netip"
 
 	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/conf/document"
 	"github.com/trivet-node/trivet/cni/prefix"
 	"github.com/trivet-node/trivet/cni/sourceroute"
 )
 
 // ReadSourceRoutes reads the configuration of sbr.
 func ReadSourceRoutes(stdin []byte) (c sourceroute.Config, err error) {
-	var k struct {
-		Table          *int     `json:"table"`
-		Gateways       []string `json:"gateways"`
-		AddSourceHints bool     `json:"addSourceHints"`
-	}
-	if err := conf.Decode(stdin, &k); err != nil {
+	var table *int
+	var gateways []string
+	err = conf.Decode(stdin, func(o document.Object) {
+		o.Read("table", &table)
+		o.Read("gateways", &gateways)
+		o.Read("addSourceHints", &c.SourceHints)
+	})
+	if err != nil {
 		return c, err
 	}
 
-	c.SourceHints = k.AddSourceHints
-	if k.Table != nil {
-		if c.Table = *k.Table; c.Table < 1 {
+	if table != nil {
+		if c.Table = *table; c.Table < 1 {
 			return c, conf.Invalid("table %d is not the number of a routing table", c.Table)
 		}
 	}
 
-	for _, text := range k.Gateways {
+	for _, text := range gateways {
 		g, err := netip.ParseAddr(text)
 		if err != nil {
 			return c, conf.Invalid("gateways: %w", err)
@@ -48,9 +50,7 @@ func ReadSourceRoutes(stdin []byte) (c sourceroute.Config, err error) {
 
 // ReadSourceTable reads the table that DEL needs; 0 when the configuration names none.
 func ReadSourceTable(stdin []byte) (table int, err error) {
-	var k struct {
-		Table int `json:"table"`
-	}
-	err = conf.DecodeLeniently(stdin, &k)
-	return k.Table, err
+	o, err := conf.DecodeLeniently(stdin)
+	o.Read("table", &table)
+	return table, err
 }

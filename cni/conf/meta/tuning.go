@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/conf/document"
 	"github.com/trivet-node/trivet/cni/tuning"
 )
 
@@ -17,12 +18,37 @@ const defaultTuningDir = "/run/cni/tuning"
 
 // interfaceKeys are what tuning changes, in the configuration and in args.cni.
 type interfaceKeys struct {
-	Sysctl   sysctls `json:"sysctl"`
-	MAC      *string `json:"mac"`
-	Promisc  *bool   `json:"promisc"`
-	MTU      *int    `json:"mtu"`
-	AllMulti *bool   `json:"allmulti"`
-	TxQLen   *int    `json:"txQLen"`
+	Sysctl   sysctls
+	MAC      *string
+	Promisc  *bool
+	MTU      *int
+	AllMulti *bool
+	TxQLen   *int
+}
+
+func (k *interfaceKeys) read(o document.Object) {
+	o.Read("sysctl", &k.Sysctl)
+	o.Read("mac", &k.MAC)
+	o.Read("promisc", &k.Promisc)
+	o.Read("mtu", &k.MTU)
+	o.Read("allmulti", &k.AllMulti)
+	o.Read("txQLen", &k.TxQLen)
+}
+
+// tuningKeys are those of tuning.
+type tuningKeys struct {
+	interfaceKeys
+	DataDir    string
+	RuntimeMAC string
+	// Args are args.cni.
+	Args interfaceKeys
+}
+
+func (k *tuningKeys) read(o document.Object) {
+	k.interfaceKeys.read(o)
+	o.Read("dataDir", &k.DataDir)
+	o.Object("runtimeConfig").Read("mac", &k.RuntimeMAC)
+	k.Args.read(o.Object("args").Object("cni"))
 }
 
 // Tuning is the configuration of tuning.
@@ -33,17 +59,8 @@ type Tuning struct {
 
 // ReadTuning reads the configuration of tuning. args is CNI_ARGS.
 func ReadTuning(stdin []byte, args string) (*Tuning, error) {
-	var k struct {
-		interfaceKeys
-		DataDir       string `json:"dataDir"`
-		RuntimeConfig struct {
-			MAC string `json:"mac"`
-		} `json:"runtimeConfig"`
-		Args struct {
-			CNI interfaceKeys `json:"cni"`
-		} `json:"args"`
-	}
-	if err := conf.Decode(stdin, &k); err != nil {
+	var k tuningKeys
+	if err := conf.Decode(stdin, k.read); err != nil {
 		return nil, err
 	}
 
@@ -53,13 +70,13 @@ func ReadTuning(stdin []byte, args string) (*Tuning, error) {
 	}
 
 	// The last that names one counts.
-	for _, mac := range []string{parsed.MAC, k.RuntimeConfig.MAC} {
+	for _, mac := range []string{parsed.MAC, k.RuntimeMAC} {
 		if mac != "" {
 			k.MAC = &mac
 		}
 	}
 
-	k.interfaceKeys.override(k.Args.CNI)
+	k.interfaceKeys.override(k.Args)
 	settings, err := k.interfaceKeys.settings()
 	if err != nil {
 		return nil, err
@@ -70,11 +87,10 @@ func ReadTuning(stdin []byte, args string) (*Tuning, error) {
 
 // ReadTuningBackups returns where DEL and GC find what interfaces had before.
 func ReadTuningBackups(stdin []byte) (tuning.Backups, error) {
-	var k struct {
-		DataDir string `json:"dataDir"`
-	}
-	err := conf.DecodeLeniently(stdin, &k)
-	return tuningBackups(k.DataDir), err
+	o, err := conf.DecodeLeniently(stdin)
+	var dir string
+	o.Read("dataDir", &dir)
+	return tuningBackups(dir), err
 }
 
 func tuningBackups(dir string) tuning.Backups {

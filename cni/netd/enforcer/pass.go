@@ -52,22 +52,11 @@ func (p pass) enforce(r *Report) error {
 	}
 
 	began := time.Now()
-	// Nothing is changed on half a list: what is in the kernel stays in force.
-	if err := p.source.Waiting(); err != nil {
-		return fmt.Errorf("network policies: %w", err)
-	}
-
-	local, err := p.findLocal()
+	v, err := p.look()
 	if err != nil {
 		return err
 	}
-
-	cluster := policy.Cluster{
-		Policies:   p.source.Policies(),
-		Pods:       join(p.source.Pods(), local.records, p.cfg.NodeName),
-		Namespaces: p.source.Namespaces(),
-	}
-	state := p.compiler.Compile(cluster)
+	local, cluster, state := v.local, v.cluster, v.state
 	r.Policies = len(cluster.Policies)
 	r.Problems = state.Problems
 	r.Isolated = countIsolated(cluster.Pods, state)
@@ -100,6 +89,32 @@ func (p pass) enforce(r *Report) error {
 		return err
 	}
 	return errors.Join(p.network.Tidy(), p.clear())
+}
+
+// view is what there is at the beginning of a pass, and what the kernel is to have for it.
+type view struct {
+	local   local
+	cluster policy.Cluster
+	state   *policy.State
+}
+
+// look reads the node and the cluster, and compiles. Half a list is an error: what is in the kernel stays in
+// force.
+func (p pass) look() (v view, err error) {
+	if err := p.source.Waiting(); err != nil {
+		return v, fmt.Errorf("network policies: %w", err)
+	}
+	if v.local, err = p.findLocal(); err != nil {
+		return v, err
+	}
+
+	v.cluster = policy.Cluster{
+		Policies:   p.source.Policies(),
+		Pods:       join(p.source.Pods(), v.local.records, p.cfg.NodeName),
+		Namespaces: p.source.Namespaces(),
+	}
+	v.state = p.compiler.Compile(v.cluster)
+	return v, nil
 }
 
 // clear forgets the connections of pods that have ended, of many at once.

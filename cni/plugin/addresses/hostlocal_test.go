@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containernetworking/cni/pkg/skel"
-
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/plugin/addresses"
@@ -43,7 +41,7 @@ func (p *plugin) call(id string) *call.Call {
 		p.t.Fatal(err)
 	}
 
-	c := call.New(h, &skel.CmdArgs{ContainerID: id, IfName: "eth0", StdinData: []byte(stdin)})
+	c := call.New(h, call.Request{ContainerID: id, IfName: "eth0", Stdin: []byte(stdin)})
 	if err := c.ReadPrevious(); err != nil {
 		p.t.Fatal(err)
 	}
@@ -162,7 +160,7 @@ func TestAConfigurationWithoutIPAMIsInvalid(t *testing.T) {
 		"CHECK":  p.Check,
 		"STATUS": p.Status,
 	} {
-		err := do(call.New(conf.Head{}, &skel.CmdArgs{ContainerID: "a", IfName: "eth0", StdinData: stdin}))
+		err := do(call.New(conf.Head{}, call.Request{ContainerID: "a", IfName: "eth0", Stdin: stdin}))
 		if !errors.Is(err, conf.ErrInvalid) || !strings.Contains(err.Error(), "ipam is missing") {
 			t.Errorf("%s: %v", verb, err)
 		}

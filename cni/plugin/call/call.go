@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
 
@@ -40,19 +38,17 @@ type Call struct {
 	Steps *steplog.Log
 }
 
-// New returns the call that a runtime makes by environment and standard input, whose head is h.
-func New(h conf.Head, args *skel.CmdArgs) *Call {
+// New returns the call that a request asks for, whose head is h.
+func New(h conf.Head, r Request) *Call {
 	return &Call{
-		Head:  h,
-		Owner: ipam.Owner{ContainerID: args.ContainerID, IfName: args.IfName},
-		Netns: args.Netns,
-
-		AnyNetns: isTrue(args.NetnsOverride),
-
-		Args:  args.Args,
-		Stdin: args.StdinData,
-		Out:   os.Stdout,
-		Steps: steplog.FromEnvironment(),
+		Head:     h,
+		Owner:    ipam.Owner{ContainerID: r.ContainerID, IfName: r.IfName},
+		Netns:    r.Netns,
+		AnyNetns: r.AnyNetns,
+		Args:     r.Args,
+		Stdin:    r.Stdin,
+		Out:      os.Stdout,
+		Steps:    steplog.FromEnvironment(),
 	}
 }
 
@@ -100,11 +96,6 @@ func (c *Call) versionedPrevious() ([]byte, error) {
 	return json.Marshal(keys)
 }
 
-func isTrue(text string) bool {
-	upper := strings.ToUpper(text)
-	return upper == "TRUE" || upper == "1"
-}
-
 // HasNetns reports whether the container's namespace is still there for DEL: one that does not exist any
 // more has no interface, and ADD refuses that of the plugin itself.
 func (c *Call) HasNetns() bool {
@@ -123,13 +114,4 @@ func (c *Call) InOwnNamespace() (bool, error) {
 		return false, err
 	}
 	return os.SameFile(own, wanted), nil
-}
-
-// Print answers the call with a result, in the CNI version of the configuration.
-func (c *Call) Print(r *types100.Result) error {
-	versioned, err := r.GetAsVersion(c.CNIVersion)
-	if err != nil {
-		return err
-	}
-	return versioned.PrintTo(c.Out)
 }

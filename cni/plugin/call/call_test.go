@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
@@ -22,7 +21,7 @@ func newCall(t *testing.T, stdin string) *call.Call {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return call.New(h, &skel.CmdArgs{ContainerID: "a", IfName: "eth0", StdinData: []byte(stdin)})
+	return call.New(h, call.Request{ContainerID: "a", IfName: "eth0", Stdin: []byte(stdin)})
 }
 
 func TestPrevResultIsReadInItsVersion(t *testing.T) {

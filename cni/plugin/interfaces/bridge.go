@@ -232,7 +232,7 @@ func (b Bridge) Del(c *call.Call) error {
 		return err
 	}
 
-	return release(c, t)
+	return release(c, t, pool)
 }
 
 // detach removes the interface that this plugin made, or else the one that upstream's bridge made under the
@@ -283,7 +283,7 @@ func (b Bridge) GC(c *call.Call) error {
 	}
 
 	limits := shaping.Keep(host, t.Network, t.Valid.HasLabel)
-	return errors.Join(ports, limits, keepOwnRules(host, t), keepPods(t, pool), keep(c, t))
+	return errors.Join(ports, limits, keepOwnRules(host, t), keepPods(t, pool), keep(c, t, pool))
 }
 
 // hostPorts returns the host ports of a network for DEL and GC, which only need the name of the table.

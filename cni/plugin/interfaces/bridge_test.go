@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
 
@@ -26,11 +25,11 @@ func read(t *testing.T, stdin string) (*call.Call, *conf.Network) {
 		t.Fatal(err)
 	}
 
-	c := call.New(h, &skel.CmdArgs{
+	c := call.New(h, call.Request{
 		ContainerID: "pod",
 		IfName:      "eth0",
 		Netns:       "/pod",
-		StdinData:   []byte(stdin),
+		Stdin:       []byte(stdin),
 	})
 	if err := c.ReadPrevious(); err != nil {
 		t.Fatal(err)

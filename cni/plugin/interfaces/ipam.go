@@ -6,6 +6,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/plugin/addresses"
 	"github.com/trivet-node/trivet/cni/plugin/call"
 	"github.com/trivet-node/trivet/internal/undo"
@@ -30,10 +31,12 @@ func dnsOf(configured, fromIPAM types.DNS) types.DNS {
 	return fromIPAM
 }
 
-// release releases what is recorded for the attachment, and has another IPAM plugin release what it has
-// given.
-func release(c *call.Call, t *conf.Teardown) error {
-	err := addresses.HostLocal{}.Del(c)
+// release releases what is recorded for the attachment in the network's pool, nil for none, and has another
+// IPAM plugin release what it has given.
+func release(c *call.Call, t *conf.Teardown, pool *ipam.Pool) (err error) {
+	if pool != nil {
+		err = pool.Release(c.Owner)
+	}
 	if other, ok := addresses.For(t.IPAMType, nil).(addresses.Delegate); ok {
 		err = errors.Join(err, other.Del(c))
 	}
@@ -41,8 +44,10 @@ func release(c *call.Call, t *conf.Teardown) error {
 }
 
 // keep releases the addresses of attachments that the runtime does not have.
-func keep(c *call.Call, t *conf.Teardown) error {
-	err := addresses.HostLocal{}.GC(c)
+func keep(c *call.Call, t *conf.Teardown, pool *ipam.Pool) (err error) {
+	if pool != nil {
+		err = pool.Keep(t.Valid.Has)
+	}
 	if other, ok := addresses.For(t.IPAMType, nil).(addresses.Delegate); ok {
 		err = errors.Join(err, other.GC(c))
 	}

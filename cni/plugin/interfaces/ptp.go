@@ -157,7 +157,11 @@ func (PointToPoint) Del(c *call.Call) error {
 		return err
 	}
 
-	return release(c, t)
+	pool, err := t.Pool.Open()
+	if err != nil {
+		return err
+	}
+	return release(c, t, pool)
 }
 
 // GC deletes what belongs to attachments that the runtime does not have, addresses last.
@@ -178,7 +182,11 @@ func (PointToPoint) GC(c *call.Call) error {
 		return errors.Join(rules, err)
 	}
 
-	return errors.Join(rules, keep(c, t))
+	pool, err := t.Pool.Open()
+	if err != nil {
+		return errors.Join(rules, err)
+	}
+	return errors.Join(rules, keep(c, t, pool))
 }
 
 // Status returns an error when the next Add would fail.

@@ -22,6 +22,9 @@ func TestPacketsPassAsThePoliciesSay(t *testing.T) {
 		}
 		c.Pods = n.place(c.Pods)
 		n.apply(compiler, c)
+		if found := n.differences(c, n.bridge); found != "" {
+			t.Errorf("seed %d: what was written differs from itself: %s", seed, found)
+		}
 
 		var flows sync.WaitGroup
 		limit := make(chan struct{}, 16)

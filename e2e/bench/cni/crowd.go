@@ -11,7 +11,7 @@ import (
 	"github.com/trivet-node/trivet/e2e/bench/figure"
 )
 
-// crowd is the name of the case with many pods, of trivet-cni alone.
+// crowd is the name of the case with many pods, without upstream's plugins.
 const crowd = "many pods"
 
 const (
@@ -22,52 +22,85 @@ const (
 	burst  = 320
 )
 
-// crowd measures ADD with few and with many pods present, and many at once.
+// crowd measures ADD with few and with many pods present, beside the bare messages of netlink, and many at
+// once.
 func (o options) crowd(ctx context.Context, out io.Writer) error {
-	dir, err := os.MkdirTemp("", "cni-bench-")
+	dir, err := os.MkdirTemp(o.dir, "cni-bench-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 
-	s, err := o.ours(dir, cases[0])
+	alone := cases[0]
+	alone.upstream = ""
+	sides, err := o.sides(dir, alone)
+	for _, s := range sides {
+		defer s.close()
+	}
 	if err != nil {
 		return err
 	}
-	defer s.close()
 
 	fmt.Fprintf(out, "\n%s, bridge + addresses\n", crowd)
-	if err := o.parallel(ctx, out, s); err != nil {
+	if err := o.parallel(ctx, out, sides[0]); err != nil {
 		return err
 	}
 
 	present := 0
 	for _, wanted := range []int{few, many} {
-		for ; present < wanted; present++ {
-			if _, err := s.add(ctx, present); err != nil {
-				return err
-			}
+		if err := o.fill(ctx, sides, present, wanted); err != nil {
+			return err
 		}
-
-		s.forget()
-		for i := range o.rounds {
-			if err := s.measure(ctx, wanted+i%50); err != nil {
-				return err
-			}
-		}
-		for n, what := range []string{"ADD", "DEL"} {
-			what = fmt.Sprintf("%s with %d pods present", what, present)
-			o.figures.Add(figure.Of("cni", what, figure.Ours, s.took[n]))
-			fmt.Fprintf(out, "  %-27s %s   processor %5.1f\n", what, spread(s.took[n]), s.processor(n))
-		}
-	}
-
-	for i := range present {
-		if _, err := s.del(ctx, i); err != nil {
+		present = wanted
+		if err := o.among(ctx, out, sides, present); err != nil {
 			return err
 		}
 	}
 
+	for i := range present {
+		for _, s := range sides {
+			if _, err := s.del(ctx, i); err != nil {
+				return err
+			}
+		}
+	}
+
+	return nil
+}
+
+// fill adds pods until there are so many.
+func (o options) fill(ctx context.Context, sides []*side, present, wanted int) error {
+	for ; present < wanted; present++ {
+		for _, s := range sides {
+			if _, err := s.add(ctx, present); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// among measures both sides in turns with some pods present.
+func (o options) among(ctx context.Context, out io.Writer, sides []*side, present int) error {
+	for _, s := range sides {
+		s.forget()
+	}
+	for i := range o.rounds {
+		for _, s := range sides {
+			if err := s.measure(ctx, present+i%50); err != nil {
+				return err
+			}
+		}
+	}
+
+	for n, what := range []string{"ADD", "DEL"} {
+		what = fmt.Sprintf("%s with %d pods present", what, present)
+		for _, s := range sides {
+			o.figures.Add(figure.Of("cni", what, s.name, s.took[n]))
+			const format = "  %-27s %-13s %s   processor %5.1f\n"
+			fmt.Fprintf(out, format, what, s.name, spread(s.took[n]), s.processor(n))
+		}
+	}
 	return nil
 }
 

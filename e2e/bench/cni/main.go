@@ -26,6 +26,7 @@ type options struct {
 	plugin, upstream, floor string
 	rounds, present         int
 	only                    string
+	dir                     string
 	figures                 *figure.Writer
 }
 
@@ -36,6 +37,7 @@ func run(ctx context.Context, env *program.Env) error {
 	fs.StringVar(&o.upstream, "upstream", ".trivet/bin/cni", "directory of upstream's plugins")
 	fs.StringVar(&o.floor, "floor", "bin/cni-floor", "what sends a plugin's messages and does nothing else")
 	fs.StringVar(&o.only, "only", "", "what the cases that are measured have in their names; empty: all")
+	fs.StringVar(&o.dir, "dir", "/dev/shm", "where the plugins keep what they record")
 	fs.IntVar(&o.rounds, "rounds", 60, "ADD and DEL of each, in turns")
 	fs.IntVar(&o.present, "present", 10, "pods that are there meanwhile")
 	file := fs.String("json", "", figure.FlagUsage)
@@ -52,6 +54,15 @@ func run(ctx context.Context, env *program.Env) error {
 		return err
 	}
 	fmt.Fprintf(env.Stdout, "%s has %.1f MB\n", o.plugin, float64(size.Size())/1e6)
+
+	dir, err := os.MkdirTemp("", "cni-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if err := o.install(dir); err != nil {
+		return err
+	}
 
 	const about = "%d rounds with %d pods present: p50 / p95 in ms, mean of the processor time\n"
 	fmt.Fprintf(env.Stdout, about, o.rounds, o.present)
@@ -75,7 +86,7 @@ func run(ctx context.Context, env *program.Env) error {
 
 // compare runs one case on both sides, in turns.
 func (o options) compare(ctx context.Context, out io.Writer, c testCase) error {
-	dir, err := os.MkdirTemp("", "cni-bench-")
+	dir, err := os.MkdirTemp(o.dir, "cni-bench-")
 	if err != nil {
 		return err
 	}

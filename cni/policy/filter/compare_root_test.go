@@ -1,0 +1,101 @@
+package filter_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/trivet-node/trivet/cni/policy"
+	"github.com/trivet-node/trivet/cni/policy/filter"
+	"github.com/trivet-node/trivet/internal/namespace"
+)
+
+// differences returns what Compare says in the node's namespace, in a process that has not written the tables
+// and knows none of their numbers.
+func (n *node) differences(in policy.Cluster, b filter.Bridge) (found string) {
+	n.t.Helper()
+	err := namespace.Do(func() error {
+		all, err := filter.New("test").Compare(policy.NewCompiler().Compile(in), b)
+		found = strings.Join(all, "\n")
+		return err
+	}, n.netns)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return found
+}
+
+// blocksAndPods isolates a pod, which allows some others and all but one address, and another pod.
+func (n *node) blocksAndPods() policy.Cluster {
+	block := policy.Peer{Block: netip.MustParsePrefix("0.0.0.0/0")}
+	block.Except = []netip.Prefix{netip.MustParsePrefix("10.1.0.11/32")}
+	return n.cluster(
+		isolate(0, policy.Ingress, policy.Rule{
+			Peers: []policy.Peer{{Pods: only(1)}, block},
+			Ports: []policy.Port{{Protocol: tcp, First: 80, Last: 90}, {Protocol: udp, First: 53, Last: 53}},
+		}),
+		isolate(1, policy.Egress, policy.Rule{}),
+	)
+}
+
+func TestCompareSaysWhatIsNotAsThePoliciesWant(t *testing.T) {
+	n := newNode(t, 3)
+	compiler := policy.NewCompiler()
+	if found := n.differences(n.cluster(), filter.Bridge{}); found != "" {
+		t.Errorf("nothing is wanted and nothing there: %s", found)
+	}
+
+	// The first ones take the first numbers.
+	allow := policy.Rule{Peers: []policy.Peer{{Pods: only(0)}}, Ports: []policy.Port{policy.AnyPort(tcp)}}
+	n.apply(compiler, n.cluster(isolate(2, policy.Ingress, allow), isolate(2, policy.Egress, allow)))
+	n.apply(compiler, n.blocksAndPods())
+	if found := n.differences(n.blocksAndPods(), n.bridge); found != "" {
+		t.Errorf("what was written differs from itself: %s", found)
+	}
+
+	found := n.differences(n.cluster(isolate(0, policy.Ingress), isolate(2, policy.Egress)), n.bridge)
+	for _, want := range []string{
+		"element 10.1.0.10 of set ingress4 is not as it should be",
+		"element 10.1.0.12 of set egress4 is missing",
+		"element 10.1.0.11 of set egress4 is not wanted",
+	} {
+		if !strings.Contains(found, want) {
+			t.Errorf("it does not say that %s: %s", want, found)
+		}
+	}
+
+	found = n.differences(n.cluster(), filter.Bridge{})
+	if !strings.Contains(found, "there are no policies") {
+		t.Errorf("tables without policies: %q", found)
+	}
+}
+
+func TestCompareSeesWhatSomebodyHasChanged(t *testing.T) {
+	n := newNode(t, 2)
+	n.bridge.Ports = map[string][]netip.Addr{"veth0": {n.pods[0].v4, n.pods[0].v6}}
+	compiler := policy.NewCompiler()
+
+	for _, c := range []struct{ change, want string }{
+		{"flush chain inet policy_test ingress", "chain ingress is not as it should be"},
+		{"add rule inet policy_test egress accept", "chain egress is not as it should be"},
+		{
+			"flush map inet policy_test ingress4; flush map inet policy_test ingress6",
+			"element fd00:1::a of set ingress6 is missing",
+		},
+		{"flush set inet policy_test self6", "element fd00:1::a fd00:1::a of set self6 is missing"},
+		{"delete table inet policy_test", "nftables table policy_test is missing"},
+		{"flush set bridge policy_test ports", "element veth0 of set ports is missing"},
+		{
+			"add element bridge policy_test owned4 { veth0 . 10.1.0.200 }",
+			"element veth0 10.1.0.200 of set owned4 is not wanted",
+		},
+		{"delete chain bridge policy_test forward", "chain forward is missing"},
+	} {
+		n.filter.Forget()
+		n.apply(compiler, n.blocksAndPods())
+		n.in(n.netns, "nft '"+c.change+"'")
+		if found := n.differences(n.blocksAndPods(), n.bridge); !strings.Contains(found, c.want) {
+			t.Errorf("after %s it says %q, want %q", c.change, found, c.want)
+		}
+	}
+}
