@@ -286,9 +286,9 @@ func SetUp(index int) *netlink.Message {
 	return netlink.NewMessage(op, unix.RTM_NEWLINK, 0, ifinfo(index, unix.IFF_UP, unix.IFF_UP))
 }
 
-// IgnoreRedirects has an interface ignore ICMP redirects of IPv4, where those of "all" are ignored, too (sysctl
-// accept_redirects). A file below /proc/sys is found the slower the more network namespaces have one of its
-// name: the kernel looks at all of them.
+// IgnoreRedirects has an interface ignore ICMP redirects of IPv4, if "all" does, too (sysctl
+// accept_redirects). A file below /proc/sys/net is found the slower the more network namespaces there are:
+// the kernel compares the entries of all of them.
 func IgnoreRedirects(index int) *netlink.Message {
 	// IPV4_DEVCONF_ACCEPT_REDIRECTS of <linux/ip.h>.
 	const acceptRedirects = 4
