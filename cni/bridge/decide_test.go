@@ -146,10 +146,7 @@ func TestSettingsOfAPod(t *testing.T) {
 		"net/ipv6/conf/lo/disable_ipv6=0",
 	}
 
-	noRedirects := []string{
-		"net/ipv4/conf/all/accept_redirects=0",
-		"net/ipv4/conf/eth0/accept_redirects=0",
-	}
+	noRedirects := []string{"net/ipv4/conf/all/accept_redirects=0"}
 
 	for name, c := range map[string]struct {
 		config    Config

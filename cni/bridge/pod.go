@@ -35,8 +35,8 @@ func setUp(c Config, a Attachment) (index int, err error) {
 // loopbackIndex is the index of lo in every network namespace.
 const loopbackIndex = 1
 
-// podMessages returns what configures the pod's interface with an index: lo up, addresses, interface up,
-// routes.
+// podMessages returns what configures the pod's interface with an index: lo up, addresses, no redirects,
+// interface up, routes.
 func podMessages(c Config, a Attachment, index int) []*netlink.Message {
 	flags := uint32(0)
 	if !c.DAD {
@@ -51,6 +51,9 @@ func podMessages(c Config, a Attachment, index int) []*netlink.Message {
 		messages = append(messages, rtnl.NewAddress(index, address.Prefix, flags))
 	}
 
+	if c.HostRouted {
+		messages = append(messages, rtnl.IgnoreRedirects(index))
+	}
 	messages = append(messages, rtnl.SetUp(index))
 
 	// The routes of another network to the same destinations stay: a container's second interface does not
@@ -97,12 +100,10 @@ func podSettings(c Config, a Attachment) []setting {
 	var all []setting
 
 	// The host sees packets that come in and go out by the same bridge, and says so by ICMP redirects. A pod
-	// that believed them would bypass the host. Both "all" and the interface count (IN_DEV_ORCONF).
+	// that believed them would bypass the host. Both "all" and the interface count (IN_DEV_ORCONF), of which
+	// the latter's is a message (IgnoreRedirects).
 	if c.HostRouted {
-		all = append(all,
-			setting{"net/ipv4/conf/all/accept_redirects", "0"},
-			setting{"net/ipv4/conf/" + ifname + "/accept_redirects", "0"},
-		)
+		all = append(all, setting{"net/ipv4/conf/all/accept_redirects", "0"})
 	}
 
 	if slices.ContainsFunc(a.Addresses, func(x Address) bool { return x.Prefix.Addr().Is6() }) {

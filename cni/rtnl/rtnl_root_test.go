@@ -12,6 +12,7 @@ import (
 
 	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/sysctl"
 	"github.com/trivet-node/trivet/internal/namespace"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
@@ -117,6 +118,26 @@ func TestWhatIsMadeIsWhatAnotherReaderSees(t *testing.T) {
 		}
 
 		return nil
+	})
+}
+
+func TestAnInterfaceIgnoresRedirects(t *testing.T) {
+	in(t, func(c *rtnl.Conn) error {
+		if _, err := veth(c); err != nil {
+			return err
+		}
+		link, err := c.LinkByName("peer0")
+		if err != nil {
+			return err
+		}
+
+		const name = "net/ipv4/conf/peer0/accept_redirects"
+		before := sysctl.Get(name)
+		err = c.Must(rtnl.IgnoreRedirects(link.Index))
+		if now := sysctl.Get(name); before != "1" || now != "0" {
+			t.Errorf("%s was %q and is %q", name, before, now)
+		}
+		return err
 	})
 }
 
