@@ -192,11 +192,16 @@ func decisionIndex(t *testing.T) string {
 	return index.String()
 }
 
-// numberRanges are the numbers of four digits that begin with the prefixes: "0100 to 0199, 0800 to 0809".
+// numberRanges are the numbers of four digits that begin with the prefixes: "0100 to 0199, 0800 to 0809, 0935".
 func numberRanges(prefixes []string) string {
 	var ranges []string
 	for _, prefix := range prefixes {
 		free := 4 - len(prefix)
+		if free == 0 {
+			ranges = append(ranges, prefix)
+			continue
+		}
+
 		ranges = append(ranges, prefix+strings.Repeat("0", free)+" to "+prefix+strings.Repeat("9", free))
 	}
 	return strings.Join(ranges, ", ")

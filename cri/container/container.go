@@ -50,12 +50,9 @@ type Processes interface {
 
 	Start(ctx context.Context, id string) error
 
-	// Kill sends a signal to the first process. One that has ended is success.
+	// Kill sends a signal to the first process. One that has ended is success. ErrUnnoticed of the monitor
+	// says that it was not sent, because the program does not catch it yet.
 	Kill(id string, signal unix.Signal) error
-
-	// Notices reports whether a signal reaches the first process' program now. Before that program catches
-	// signals it may not.
-	Notices(id string, signal unix.Signal) bool
 
 	// Delete kills what is left of a container and forgets it. One that does not exist is success.
 	Delete(ctx context.Context, id string) error

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cri/life"
+	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/record"
 	"github.com/trivet-node/trivet/cri/spec"
 	"github.com/trivet-node/trivet/internal/retry"
@@ -35,7 +36,9 @@ func (c *Service) Stop(ctx context.Context, id string, grace time.Duration) erro
 	case life.StopNothing:
 		return nil
 	case life.StopAsks:
-		stopped, err := c.ask(ctx, r, end, grace)
+		signal := r.stopSignal(c.cfg.Images)
+		kill := func() error { return c.cfg.Processes.Kill(r.ID, signal) }
+		stopped, err := ask(ctx, kill, end, grace)
 		if err != nil || stopped {
 			return err
 		}
@@ -54,18 +57,26 @@ func (c *Service) Stop(ctx context.Context, id string, grace time.Duration) erro
 	return nil
 }
 
-// hearing is how often a program that has just been started is looked at, until it notices signals.
+// hearing is how often a program that has just been started is asked, until it notices the signal.
 var hearing = retry.Backoff{First: 5 * time.Millisecond, Max: time.Second}
 
 // ask sends a container the signal that asks it to end, and reports whether it ended within the grace period.
-// The signal would be lost on a program that does not catch it yet, and sent twice it would make many programs
-// end without order: so it waits until the program notices it.
-func (c *Service) ask(ctx context.Context, r Record, end <-chan struct{}, grace time.Duration) (bool, error) {
-	signal := r.stopSignal(c.cfg.Images)
+// The signal waits until the program notices it: sent before, it would be lost, and sent twice it would make
+// many programs end without order.
+func ask(ctx context.Context, kill func() error, end <-chan struct{}, grace time.Duration) (bool, error) {
 	deadline := time.Now().Add(grace)
 	left := func() time.Duration { return time.Until(deadline) }
 
-	for pause := hearing; !c.cfg.Processes.Notices(r.ID, signal); {
+	pause := hearing
+	for {
+		err := kill()
+		if err == nil {
+			return ended(ctx, end, left()), nil
+		}
+		if !errors.Is(err, monitor.ErrUnnoticed) {
+			return false, err
+		}
+
 		if ended(ctx, end, min(pause.Next(), left())) {
 			return true, nil
 		}
@@ -73,12 +84,6 @@ func (c *Service) ask(ctx context.Context, r Record, end <-chan struct{}, grace 
 			return false, nil
 		}
 	}
-
-	if err := c.cfg.Processes.Kill(r.ID, signal); err != nil {
-		return false, err
-	}
-
-	return ended(ctx, end, left()), nil
 }
 
 // stopSignal returns the signal that asks a container to end.

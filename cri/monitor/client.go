@@ -181,7 +181,11 @@ func await(ctx context.Context, verb, id string) error {
 	return fmt.Errorf("processes %v of OCI %s of container %s do not end", working, verb, id)
 }
 
-// Kill sends a signal to the container's first process. It is not an error if the container has exited.
+// ErrUnnoticed is returned for a signal that was not sent, because the program would not notice it yet.
+var ErrUnnoticed = errors.New("its process does not notice this signal yet")
+
+// Kill sends a signal to the container's first process. It is not an error if the container has exited. A
+// signal that would be lost now (see pidfd.Notices) is ErrUnnoticed.
 func (c *Client) Kill(id string, signal unix.Signal) error {
 	return c.containers.with(id, func(h *container) error {
 		if h.exited() {
@@ -191,6 +195,11 @@ func (c *Client) Kill(id string, signal unix.Signal) error {
 			return fmt.Errorf("signal container %s: its process is not held", id)
 		}
 
+		// What cannot be looked at has ended, or is about to.
+		if notices, err := pidfd.Notices(h.status.Pid, signal); err == nil && !notices {
+			return fmt.Errorf("signal container %s: %w", id, ErrUnnoticed)
+		}
+
 		err := unix.PidfdSendSignal(h.pidfd, signal, nil, 0)
 		if err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("signal container %s: %w", id, err)
@@ -198,17 +207,6 @@ func (c *Client) Kill(id string, signal unix.Signal) error {
 
 		return nil
 	})
-}
-
-// Notices reports whether a signal reaches the program of the container's first process now (pidfd.Notices). What
-// cannot be looked at counts as if it did.
-func (c *Client) Notices(id string, signal unix.Signal) bool {
-	h, err := c.containers.find(id)
-	if err != nil || h.exited() {
-		return true
-	}
-	notices, err := pidfd.Notices(h.status.Pid, signal)
-	return notices || err != nil
 }
 
 // Delete kills what is left of the container and removes the runtime's and the monitor's state of it. The CRI

@@ -96,9 +96,9 @@ func boot(dir string) error {
 	return unix.Exec("/proc/self/exe", []string{os.Args[0], runVerb, dir}, os.Environ())
 }
 
-// unpin takes the machine's copies of mounts away that keep namespaces of the host's (nsfs). They would live as
-// long as the machine, whatever the host does with them, and look like networks of pods that the machine has
-// left.
+// unpin takes the machine's copies of mounts away that keep namespaces of the host's (nsfs). They would live
+// as long as the machine, whatever the host does with them, and look like networks of pods that the machine
+// has left.
 func unpin() error {
 	mounts, err := mountinfo.Self()
 	if err != nil {

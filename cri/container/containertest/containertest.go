@@ -31,7 +31,7 @@ type Node struct {
 	// Image is the image that Get finds under any name.
 	Image image.Image
 
-	// Deaf is how often a process is asked whether it notices signals until it does.
+	// Deaf is how many signals but SIGKILL go unnoticed.
 	Deaf int
 
 	mu        sync.Mutex // guards all below
@@ -43,7 +43,6 @@ type Node struct {
 	bundles   map[string]bool
 	updated   map[string][]*specs.LinuxResources
 	ignored   unix.Signal
-	asked     int
 }
 
 // NewNode returns a node that has nothing yet.
@@ -178,6 +177,11 @@ func (n *Node) Started(_ context.Context, id string) (bool, error) {
 func (n *Node) Kill(id string, signal unix.Signal) error {
 	n.mu.Lock()
 	err := n.do("Kill")
+	if signal != unix.SIGKILL && n.Deaf > 0 {
+		n.Deaf--
+		err = monitor.ErrUnnoticed
+	}
+
 	status, ok := n.processes[id]
 	ends := err == nil && ok && status.Exit == nil && signal != n.ignored
 	exit := monitor.Exit{ID: id, Code: 128 + int(signal), Signal: signal}
@@ -193,14 +197,6 @@ func (n *Node) Kill(id string, signal unix.Signal) error {
 	}
 
 	return err
-}
-
-// Notices reports whether the process' program runs; see Deaf.
-func (n *Node) Notices(id string, _ unix.Signal) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.asked++
-	return n.asked > n.Deaf
 }
 
 // Delete kills a process and forgets it.

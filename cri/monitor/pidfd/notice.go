@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// notExecuted is PF_FORKNOEXEC of the kernel's task flags: the process was forked and has executed nothing yet.
+// notExecuted is PF_FORKNOEXEC of the kernel's task flags: the process was forked, and has executed nothing.
 const notExecuted = 0x40
 
-// Notices reports whether a signal that is sent to a process now reaches its program. It does not while an OCI
-// runtime has still to execute the program; and process 1 of a PID namespace, for which there is no default
-// action, gets only what it catches or blocks (pid_namespaces(7)). SIGKILL always reaches it.
+// Notices reports whether a signal that is sent to a process now reaches its program. It does not while an
+// OCI runtime has still to execute the program; and process 1 of a PID namespace, for which there is no
+// default action, gets only what it catches or blocks (pid_namespaces(7)). SIGKILL always reaches it.
 func Notices(pid int, signal unix.Signal) (bool, error) {
 	fields, err := stat(pid)
 	if err != nil {
