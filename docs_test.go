@@ -192,7 +192,7 @@ func decisionIndex(t *testing.T) string {
 	return index.String()
 }
 
-// numberRanges are the numbers of four digits that begin with the prefixes: "0100 to 0199, 0800 to 0809, 0935".
+// numberRanges are the numbers of four digits that begin with the prefixes: "0100 to 0199, 0935".
 func numberRanges(prefixes []string) string {
 	var ranges []string
 	for _, prefix := range prefixes {
