@@ -24,6 +24,10 @@ type Groups interface {
 	Of(snapshot string) string
 }
 
+// deletionPolicy is a field of a VolumeGroupSnapshotClass, which Kubernetes keeps to. The specs of its suite
+// have it among the parameters, too, where it means nothing.
+const deletionPolicy = "deletionPolicy"
+
 // groupService is the GroupController service.
 type groupService struct {
 	csi.UnimplementedGroupControllerServer
@@ -52,7 +56,7 @@ func (s *groupService) CreateVolumeGroupSnapshot(
 		return nil, invalid("group snapshot name or source volume ids are missing")
 	}
 	for key := range req.GetParameters() {
-		if !strings.HasPrefix(key, "csi.storage.k8s.io/") {
+		if !strings.HasPrefix(key, "csi.storage.k8s.io/") && key != deletionPolicy {
 			return nil, invalid("unknown parameter %q; a VolumeGroupSnapshotClass has none here", key)
 		}
 	}

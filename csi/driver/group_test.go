@@ -41,7 +41,17 @@ func TestCreateVolumeGroupSnapshot(t *testing.T) {
 			},
 			codes.InvalidArgument,
 		},
-		{&csi.CreateVolumeGroupSnapshotRequest{Name: "g", SourceVolumeIds: all}, codes.OK},
+		{
+			&csi.CreateVolumeGroupSnapshotRequest{
+				Name:            "g",
+				SourceVolumeIds: all,
+				Parameters: map[string]string{
+					"csi.storage.k8s.io/volumegroupsnapshot/name": "g",
+					"deletionPolicy": "Delete",
+				},
+			},
+			codes.OK,
+		},
 	} {
 		_, err := f.group.CreateVolumeGroupSnapshot(t.Context(), c.request)
 		checkCode(t, c.request.String(), err, c.want)

@@ -41,12 +41,14 @@ func Write(dir string) ([]string, error) {
 	return paths, nil
 }
 
-// drivers are the names in the definitions, each with words of which its specs have one; none: all specs are
-// wanted.
-var drivers = map[string][]string{
-	"csi.trivet.dev":          nil,
-	"csi.trivet.dev-images":   nil,
-	"csi.trivet.dev-one-node": {" volumegroupsnapshot"},
+// spreading is in the names of specs that make a group snapshot of the volumes of pods on any nodes.
+const spreading = " volumegroupsnapshottable "
+
+// drivers are the names in the definitions, and which of their specs are wanted, by their names.
+var drivers = map[string]func(name string) bool{
+	"csi.trivet.dev":          func(name string) bool { return !strings.Contains(name, spreading) },
+	"csi.trivet.dev-images":   func(string) bool { return true },
+	"csi.trivet.dev-one-node": func(name string) bool { return strings.Contains(name, spreading) },
 }
 
 // unwanted are words of specs that take long, disturb others, or are of what the machines do not have:
@@ -59,8 +61,7 @@ var unwanted = []string{
 func Has(name string) bool {
 	after, found := strings.CutPrefix(name, "External Storage [Driver: ")
 	driver, rest, closed := strings.Cut(after, "]")
-	words, known := drivers[driver]
+	isWanted, known := drivers[driver]
 	in := func(word string) bool { return strings.Contains(rest, word) }
-	return found && closed && known && !slices.ContainsFunc(unwanted, in) &&
-		(len(words) == 0 || slices.ContainsFunc(words, in))
+	return found && closed && known && isWanted(rest) && !slices.ContainsFunc(unwanted, in)
 }

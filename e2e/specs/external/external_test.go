@@ -71,6 +71,8 @@ func TestSpecsOfTheDriversAreWanted(t *testing.T) {
 		"] [Testpattern: Dynamic PV (default fs)] volumes should store data":       true,
 		"-images] [Testpattern: Dynamic PV] volume-modify should modify [Beta]":    true,
 		"-one-node] [Testpattern:  (delete policy)] volumegroupsnapshottable x":    true,
+		"] [Testpattern:  (delete policy)] volumegroupsnapshottable x":             false,
+		"] [Testpattern:  (delete policy)] volumegroupsnapshotclass x":             true,
 		"-one-node] [Testpattern: Dynamic PV] volumes should store data":           false,
 		"] [Testpattern: Dynamic PV] subPath should unmount [Disruptive] [Slow]":   false,
 		"] [Testpattern: Dynamic PV (ntfs)] [Feature:Windows] volumes should work": false,
