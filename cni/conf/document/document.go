@@ -71,7 +71,8 @@ func (o *Object) parseMember(d *json.Decoder, data []byte) error {
 
 	// In an object, this is always text.
 	key, _ := token.(string)
-	value := bytes.TrimLeft(data[begin:d.InputOffset()], ": \t\r\n")
+	end := d.InputOffset()
+	value := bytes.TrimLeft(data[begin:end:end], ": \t\r\n")
 	o.members = append(o.members, member{key: fold(key), value: value})
 	return nil
 }

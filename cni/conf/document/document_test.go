@@ -151,12 +151,13 @@ func TestListsOfObjectsMayBeThereOnce(t *testing.T) {
 }
 
 // typical is a configuration as runtimes send it.
-const typical = `{"cniVersion":"1.1.0","name":"cbr0","type":"trivet-cni","bridge":"cni0","isDefaultGateway":true,
-	"ipMasq":true,"hairpinMode":true,"mtu":1450,"capabilities":{"portMappings":true},
+const typical = `{"cniVersion":"1.1.0","name":"cbr0","type":"trivet-cni","bridge":"cni0",
+	"isDefaultGateway":true,"ipMasq":true,"hairpinMode":true,"mtu":1450,"capabilities":{"portMappings":true},
 	"ipam":{"type":"host-local","dataDir":"/run/ipam","ranges":[[{"subnet":"10.244.1.0/24"}],
 	[{"subnet":"fd00:244:1::/64"}]],"routes":[{"dst":"0.0.0.0/0"},{"dst":"::/0"}]},
 	"runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]},
-	"prevResult":{"cniVersion":"1.1.0","interfaces":[{"name":"cni0"},{"name":"eth0","sandbox":"/run/netns/a"}],
+	"prevResult":{"cniVersion":"1.1.0",
+	"interfaces":[{"name":"cni0"},{"name":"eth0","sandbox":"/run/netns/a"}],
 	"ips":[{"address":"10.244.1.7/24","gateway":"10.244.1.1","interface":1}]}}`
 
 func BenchmarkRead(b *testing.B) {
@@ -178,18 +179,21 @@ func BenchmarkRead(b *testing.B) {
 	}
 }
 
+// seeds have keys of wrong types, twice, and in other letters; and errors.
+var seeds = []string{
+	`{"name":"a","mtu":1,"list":["x"],"inner":{"set":true},"items":[{"id":3}]}`,
+	`{"NAME":"a","mtu":null,"inner":null}`,
+	`{"mtu":"1"}`,
+	`{"items":[{"id":"x"},{"id":2}]}`,
+	`{"mtu":1,"Mtu":2,"MTU":null,"name":"a","NAME":"b","li\u017ft":["x","y"],"list":["z"],"LIST":null}`,
+	`{"inner":{"set":true},"Inner":{"SET":null},"INNER":null,"inner":5}`,
+	`{"items":[{"id":1,"ID":null},{"id":2,"\u0130d":3}]}`,
+	`{"mtu":1,}`, `{"mtu" 1}`, `{"mtu":1`, `{"mtu":1} 2`, `{"mtu":1}}`, `null`, `null 1`, ``, `{"mtu"}`,
+}
+
 // FuzzRead compares what is read with what encoding/json reads into a struct.
 func FuzzRead(f *testing.F) {
-	for _, text := range []string{
-		`{"name":"a","mtu":1,"list":["x"],"inner":{"set":true},"items":[{"id":3}]}`,
-		`{"NAME":"a","mtu":null,"inner":null}`,
-		`{"mtu":"1"}`,
-		`{"items":[{"id":"x"},{"id":2}]}`,
-		`{"mtu":1,"Mtu":2,"MTU":null,"name":"a","NAME":"b","li\u017ft":["x","y"],"list":["z"],"LIST":null}`,
-		`{"inner":{"set":true},"Inner":{"SET":null},"INNER":null,"inner":5}`,
-		`{"items":[{"id":1,"ID":null},{"id":2,"\u0130d":3}]}`,
-		`{"mtu":1,}`, `{"mtu" 1}`, `{"mtu":1`, `{"mtu":1} 2`, `{"mtu":1}}`, `null`, `null 1`, ``, `{"mtu"}`,
-	} {
+	for _, text := range seeds {
 		f.Add([]byte(text))
 	}
 

@@ -166,7 +166,8 @@ func TestFramesAreNotComparedWithoutSubnets(t *testing.T) {
 		})
 		return differences
 	}
-	if found := compare(subnets); len(found) != 1 || !strings.Contains(found[0].What, "chain forward is not") {
+	found := compare(subnets)
+	if len(found) != 1 || !strings.Contains(found[0].What, "chain forward is not") {
 		t.Errorf("with subnets: %v", found)
 	}
 	if found := compare(nil); len(found) != 0 {

@@ -89,7 +89,7 @@ func ParseResult(version string, data []byte) (*types100.Result, error) {
 }
 
 // refuseNulls returns an error that names the first null in the lists of a result. Until version 0.2, routes
-// are in ip4 and ip6.
+// are in ip4 and ip6. What has another type is for CNI's library to refuse.
 func refuseNulls(o document.Object) error {
 	for _, list := range []struct {
 		of        document.Object
@@ -109,7 +109,7 @@ func refuseNulls(o document.Object) error {
 			}
 		}
 	}
-	return o.Err()
+	return nil
 }
 
 // versionedPrevious returns prevResult with a version: results before 1.0 may have none, and are of that of

@@ -71,6 +71,7 @@ func TestPrevResultWithNullInAListIsRefusedByName(t *testing.T) {
 		{"0.2.0", `{"ip4":{"ip":"10.1.0.2/24","routes":[null]}}`, "ip4.routes[0] is null"},
 		{"0.1.0", `{"ip6":{"ip":"fd00::2/64","routes":[{"dst":"::/0"},null]}}`, "ip6.routes[1] is null"},
 		{"1.1.0", `{"ips":[{"address":null}]}`, "prevResult: "},
+		{"1.1.0", `{"ips":[5]}`, "prevResult: "},
 	} {
 		stdin := `{"cniVersion":"` + c.version + `","name":"n","prevResult":` + c.previous + `}`
 		err := newCall(t, stdin).ReadPrevious()

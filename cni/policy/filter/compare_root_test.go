@@ -81,7 +81,8 @@ func TestCompareSeesWhatSomebodyHasChanged(t *testing.T) {
 		{"flush chain inet policy_test ingress", "chain ingress is not as it should be"},
 		{"add rule inet policy_test egress accept", "chain egress is not as it should be"},
 		{
-			"flush chain inet policy_test ingress" + strings.Repeat("; add rule inet policy_test ingress accept", 5),
+			"flush chain inet policy_test ingress" +
+				strings.Repeat("; add rule inet policy_test ingress accept", 5),
 			"chain ingress is not as it should be",
 		},
 		{"chain inet policy_test egress { policy drop; }", "chain egress is not as it should be"},
