@@ -21,6 +21,7 @@ import (
 	"github.com/trivet-node/trivet/cni/netd/overlay"
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
 	"github.com/trivet-node/trivet/cni/netd/routing"
+	"github.com/trivet-node/trivet/cni/policy/filter"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/retry"
@@ -181,22 +182,37 @@ func (x *examination) compare(ctx context.Context, api kube.Config) error {
 	if err := x.ways(own, all, slices.Concat(x.cfg.ServiceCIDRs, c.Services())); err != nil {
 		return err
 	}
-	return x.policies(ctx, c.Client(), own)
+	x.policies(ctx, c.Client(), own)
+	return nil
 }
 
-// policies looks at the rules of network policies, unless another program has them.
-func (x *examination) policies(ctx context.Context, client *kube.Client, own podcidr.Node) error {
-	cfg, err := x.cfg.enforcer()
-	if err != nil || !x.cfg.Policies {
-		return err
-	}
-
-	differences, err := enforcer.Compare(ctx, client, cfg, own.PodCIDRs)
-	for _, what := range differences {
-		x.add(doctor.Wrong, "network policies", what, restarted)
+// policies looks at the rules of network policies, of which there are none where another program has them.
+func (x *examination) policies(ctx context.Context, client *kube.Client, own podcidr.Node) {
+	differences, err := x.differences(ctx, client, own)
+	for _, d := range differences {
+		x.found = append(x.found, doctor.Finding{
+			Level:  doctor.Wrong,
+			Object: "network policies",
+			What:   d.What,
+			Seen:   d.Have,
+			Do:     restarted,
+		})
 	}
 	x.wrong("network policies", err, "the rules of policies are not compared without it")
-	return nil
+}
+
+func (x *examination) differences(
+	ctx context.Context, client *kube.Client, own podcidr.Node,
+) ([]filter.Difference, error) {
+	if !x.cfg.Policies {
+		return enforcer.Leftovers(x.cfg.Network)
+	}
+
+	cfg, err := x.cfg.enforcer()
+	if err != nil {
+		return nil, err
+	}
+	return enforcer.Compare(ctx, client, cfg, own.PodCIDRs)
 }
 
 // settling is how long the networks of Services may take.

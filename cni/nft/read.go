@@ -66,6 +66,39 @@ func (t Reader) CountOf(chain string) (int, error) {
 	return found.rules, err
 }
 
+// Base returns the hook of a chain; of one that others lead to, and of one that is not there, nil.
+func (t Reader) Base(chain string) (*Base, error) {
+	m := t.request("look up nftables chain "+chain, unix.NFT_MSG_GETCHAIN).
+		String(unix.NFTA_CHAIN_NAME, chain)
+	var found chainInfo
+	err := t.Conn.Get(m, func(_ uint16, body []byte) { found = parseChain(body) })
+	if netlink.IsNotExist(err) {
+		return nil, nil
+	}
+	return found.base, err
+}
+
+// Base is where the kernel calls a chain, and what becomes of a packet that no rule decides about.
+type Base struct {
+	Hook     nftables.ChainHook
+	Priority nftables.ChainPriority
+	Policy   nftables.ChainPolicy
+}
+
+func parseHook(nest []byte) *Base {
+	b := &Base{}
+	netlink.Attributes(nest, func(kind uint16, value []byte) {
+		switch {
+		case len(value) != 4:
+		case kind == unix.NFTA_HOOK_HOOKNUM:
+			b.Hook = nftables.ChainHook(binary.BigEndian.Uint32(value))
+		case kind == unix.NFTA_HOOK_PRIORITY:
+			b.Priority = nftables.ChainPriority(int32(binary.BigEndian.Uint32(value)))
+		}
+	})
+	return b
+}
+
 // CountRules returns how many rules each chain of the table has.
 func (t Reader) CountRules() (map[string]int, error) {
 	count := map[string]int{}
@@ -85,9 +118,11 @@ type chainInfo struct {
 	name  string
 	// rules counts the chain's own, and those that jump to it.
 	rules int
+	base  *Base
 }
 
 func parseChain(body []byte) (c chainInfo) {
+	policy := nftables.ChainPolicyAccept
 	Attributes(body, func(kind uint16, value []byte) {
 		switch {
 		case kind == unix.NFTA_CHAIN_TABLE:
@@ -96,8 +131,15 @@ func parseChain(body []byte) (c chainInfo) {
 			c.name = netlink.Text(value)
 		case kind == unix.NFTA_CHAIN_USE && len(value) == 4:
 			c.rules = int(binary.BigEndian.Uint32(value))
+		case kind == unix.NFTA_CHAIN_HOOK:
+			c.base = parseHook(value)
+		case kind == unix.NFTA_CHAIN_POLICY && len(value) == 4:
+			policy = nftables.ChainPolicy(binary.BigEndian.Uint32(value))
 		}
 	})
+	if c.base != nil {
+		c.base.Policy = policy
+	}
 	return c
 }
 
@@ -232,118 +274,3 @@ func parseComment(userdata []byte) string {
 
 	return ""
 }
-
-// Rule is a rule of a chain, by what it can be found and deleted by.
-type Rule struct {
-	Chain   string
-	Handle  uint64
-	Comment string
-	// Interface is the name that the rule's first statement compares with, if it is one of interfaces.
-	Interface string
-	// Verdict is what the rule begins with, if that is a verdict.
-	Verdict *expr.Verdict
-}
-
-// Rules lists the rules of some chains, of which there may be none.
-func (t Reader) Rules(chains ...string) (all []Rule, err error) {
-	for _, chain := range chains {
-		m := t.request("list nftables rules of "+chain, unix.NFT_MSG_GETRULE).
-			String(unix.NFTA_RULE_CHAIN, chain)
-		err := t.Conn.Dump(m, func(_ uint16, body []byte) {
-			// Older kernels list those of all tables.
-			if table, r := parseRule(body); table == t.Table && r.Chain == chain {
-				all = append(all, r)
-			}
-		})
-		if err != nil && !netlink.IsNotExist(err) {
-			return nil, err
-		}
-	}
-
-	return all, nil
-}
-
-func parseRule(body []byte) (table string, r Rule) {
-	Attributes(body, func(kind uint16, value []byte) {
-		switch {
-		case kind == unix.NFTA_RULE_TABLE:
-			table = netlink.Text(value)
-		case kind == unix.NFTA_RULE_CHAIN:
-			r.Chain = netlink.Text(value)
-		case kind == unix.NFTA_RULE_HANDLE && len(value) == 8:
-			r.Handle = binary.BigEndian.Uint64(value)
-		case kind == unix.NFTA_RULE_USERDATA:
-			r.Comment = parseComment(value)
-		case kind == unix.NFTA_RULE_EXPRESSIONS:
-			r.Interface = comparedInterface(value)
-			r.Verdict = firstVerdict(value)
-		}
-	})
-	return table, r
-}
-
-// comparedInterface returns the name in the comparison that follows a meta expression at the beginning of a
-// rule. An interface's name is compared with all its 16 bytes.
-func comparedInterface(expressions []byte) (name string) {
-	at := 0
-	isMeta := false
-	netlink.Attributes(expressions, func(_ uint16, expression []byte) {
-		kind, data := parseExpression(expression)
-		switch {
-		case at == 0:
-			isMeta = kind == "meta"
-		case at == 1 && isMeta && kind == "cmp":
-			netlink.Attributes(data, func(kind uint16, value []byte) {
-				if kind == unix.NFTA_CMP_DATA && len(dataValue(value)) == unix.IFNAMSIZ {
-					name = netlink.Text(dataValue(value))
-				}
-			})
-		}
-
-		at++
-	})
-	return name
-}
-
-// firstVerdict returns the verdict that a rule begins with, nil for none.
-func firstVerdict(expressions []byte) (v *expr.Verdict) {
-	at := 0
-	netlink.Attributes(expressions, func(_ uint16, expression []byte) {
-		kind, data := parseExpression(expression)
-		if at++; at > 1 || kind != "immediate" {
-			return
-		}
-		netlink.Attributes(data, func(kind uint16, value []byte) {
-			if kind == unix.NFTA_IMMEDIATE_DATA {
-				v = parseVerdict(value)
-			}
-		})
-	})
-	return v
-}
-
-// parseExpression returns the kind of an expression and its attributes.
-func parseExpression(expression []byte) (kind string, data []byte) {
-	netlink.Attributes(expression, func(attribute uint16, value []byte) {
-		switch attribute {
-		case unix.NFTA_EXPR_NAME:
-			kind = netlink.Text(value)
-		case unix.NFTA_EXPR_DATA:
-			data = value
-		}
-	})
-	return kind, data
-}
-
-// Comment returns the user data of a rule with a comment.
-func Comment(text string) []byte {
-	text = Cut(text)
-	data := []byte{0, byte(len(text) + 1)}
-	return append(append(data, text...), 0)
-}
-
-// Cut shortens a comment to what a rule can have.
-func Cut(text string) string { return text[:min(len(text), maxComment)] }
-
-// maxComment is what nft(8) reads at most, without the zero.
-const maxComment = 127

@@ -1,6 +1,10 @@
 package nft
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/google/nftables"
+)
 
 // rule is one of a chain PREROUTING of the table nat, which compares iifname with veth0 and has a comment,
 // as the kernel sends it.
@@ -23,15 +27,39 @@ func TestParseRule(t *testing.T) {
 		Handle:    5,
 		Comment:   "hello",
 		Interface: "veth0",
+		End:       "cmp",
 	}
 	if table != "nat" || r != want {
 		t.Errorf("%s: %+v", table, r)
 	}
 }
 
+// baseChain is the chain ingress of the table t at the hook forward (2), with a priority of -5 and the policy
+// to drop, as the kernel sends it.
+const baseChain = "\x01\x00\x00\x00" +
+	"\x06\x00\x01\x00t\x00\x00\x00" +
+	"\x0c\x00\x03\x00ingress\x00" +
+	"\x14\x00\x04\x80" + "\x08\x00\x01\x00\x00\x00\x00\x02" + "\x08\x00\x02\x00\xff\xff\xff\xfb" +
+	"\x08\x00\x05\x00\x00\x00\x00\x00" +
+	"\x08\x00\x06\x00\x00\x00\x00\x03"
+
+func TestParseChain(t *testing.T) {
+	c := parseChain([]byte(baseChain))
+	want := Base{Hook: 2, Priority: -5, Policy: nftables.ChainPolicyDrop}
+	if c.table != "t" || c.name != "ingress" || c.rules != 3 || c.base == nil || *c.base != want {
+		t.Errorf("%+v, %+v", c, c.base)
+	}
+
+	withoutHook := baseChain[:24] + baseChain[44:]
+	if c := parseChain([]byte(withoutHook)); c.base != nil || c.rules != 3 {
+		t.Errorf("without a hook: %+v", c)
+	}
+}
+
 // What is in the kernel is not only ours: another program may have put it there.
 func FuzzParseRule(f *testing.F) {
 	f.Add([]byte(rule))
+	f.Add([]byte(baseChain))
 	f.Fuzz(func(_ *testing.T, body []byte) {
 		parseRule(body)
 		parseChain(body)

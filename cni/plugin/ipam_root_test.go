@@ -75,6 +75,37 @@ func TestAnotherIPAMPluginIsCalledByExec(t *testing.T) {
 	}
 }
 
+// A pool that cannot be read, of an earlier configuration, does not keep addresses with the plugin that is
+// named now.
+func TestAnotherIPAMPluginIsCalledThoughThePoolCannotBeRead(t *testing.T) {
+	for _, kind := range []string{"ptp", "bridge", "trivet-cni"} {
+		h := newHost(t, "")
+		dir := t.TempDir()
+		notes, loop := filepath.Join(dir, "notes"), filepath.Join(dir, "loop")
+		script := fmt.Sprintf(otherIPAM, notes)
+		if err := os.WriteFile(filepath.Join(dir, "elsewhere"), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(loop, loop); err != nil {
+			t.Fatal(err)
+		}
+
+		for _, verb := range []string{"DEL", "GC"} {
+			c := h.command(verb, "a", "", `{"cniVersion":"1.1.0","name":"test","type":"`+kind+`",
+				"ipam":{"type":"elsewhere","dataDir":"`+loop+`"},"cni.dev/valid-attachments":[]}`)
+			c.Env = append(c.Env, "CNI_PATH="+dir)
+			if out, err := h.run(c); err == nil || !strings.Contains(out, "symbolic links") {
+				t.Errorf("%s of %s: %s, %v", verb, kind, out, err)
+			}
+		}
+
+		got, err := os.ReadFile(notes)
+		if want := "DEL a\nGC a\n"; string(got) != want {
+			t.Errorf("%s: %q, %v", kind, got, err)
+		}
+	}
+}
+
 func TestStaticAddressesWithAllMainPlugins(t *testing.T) {
 	const ipam = `"ipam":{"type":"static","addresses":[{"address":"10.66.0.5/24","gateway":"10.66.0.1"}],
 		"routes":[{"dst":"0.0.0.0/0"}],"dns":{"nameservers":["10.66.0.1"]}}`

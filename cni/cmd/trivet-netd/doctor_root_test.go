@@ -125,8 +125,12 @@ func TestDoctorComparesTheRulesOfPolicies(t *testing.T) {
 		"nftables table bridge policy_trivet: chain forward is not as it should be",
 	)
 
+	const left = "nftables table inet policy_trivet is there, and there are no policies"
+	w.policies = false
+	w.expectFindings(left)
+	w.policies = true
 	w.api.Remove("networkpolicies", "closed", "deny")
-	w.expectFindings("nftables table inet policy_trivet is there, and there are no policies")
+	w.expectFindings(left)
 }
 
 func TestDoctorWithoutAConfigurationOrAnAPIServer(t *testing.T) {

@@ -101,14 +101,99 @@ func TestWhatIsNotAnObjectIsRefused(t *testing.T) {
 	}
 }
 
+func TestOfKeysThatAreTheSameTheLastCounts(t *testing.T) {
+	for _, c := range []struct {
+		text, name, kind string
+		list             []string
+	}{
+		{text: `{"name":"a","NAME":"b"}`, name: "b"},
+		{text: `{"NAME":"b","name":"a"}`, name: "a"},
+		{text: `{"name":"a","name":null}`, name: "a"},
+		{text: `{"name":null,"Name":"a"}`, name: "a"},
+		{text: `{"lists":["x","y"],"li\u017fts":["z"]}`, list: []string{"z"}},
+		{text: `{"ipam":{"type":"a","x":1},"IPAM":{"y":1}}`, kind: "a"},
+		{text: `{"ipam":{"type":"a"},"IPAM":{"Type":"b"},"ipam":null}`, kind: "b"},
+	} {
+		// The order of a map would be another one each time.
+		for range 20 {
+			o := parse(t, c.text)
+			var name, kind string
+			var list []string
+			o.Read("name", &name)
+			o.Read("lists", &list)
+			o.Object("ipam").Read("type", &kind)
+			diff := cmp.Diff([]any{c.name, c.kind, c.list}, []any{name, kind, list})
+			if diff != "" || o.Err() != nil {
+				t.Fatalf("%s: %s, %v", c.text, diff, o.Err())
+			}
+		}
+	}
+}
+
+func TestListsOfObjectsMayBeThereOnce(t *testing.T) {
+	for _, text := range []string{
+		`{"ranges":[[{"subnet":"1"}]],"Ranges":[[{"subnet":"2"}]]}`,
+		`{"ranges":[[]],"ranges":null}`,
+	} {
+		o := parse(t, text)
+		if all := o.ObjectLists("ranges"); all != nil || o.Err() == nil {
+			t.Errorf("%s: %v, %v", text, all, o.Err())
+		}
+		o = parse(t, text)
+		if all := o.Objects("ranges"); all != nil || o.Err() == nil {
+			t.Errorf("%s: %v, %v", text, all, o.Err())
+		}
+	}
+
+	if o := parse(t, `{"ranges":null,"ranges":[[{}]]}`); len(o.ObjectLists("ranges")) != 1 || o.Err() != nil {
+		t.Error("a null before the list counts as one")
+	}
+}
+
+// typical is a configuration as runtimes send it.
+const typical = `{"cniVersion":"1.1.0","name":"cbr0","type":"trivet-cni","bridge":"cni0",
+	"isDefaultGateway":true,"ipMasq":true,"hairpinMode":true,"mtu":1450,"capabilities":{"portMappings":true},
+	"ipam":{"type":"host-local","dataDir":"/run/ipam","ranges":[[{"subnet":"10.244.1.0/24"}],
+	[{"subnet":"fd00:244:1::/64"}]],"routes":[{"dst":"0.0.0.0/0"},{"dst":"::/0"}]},
+	"runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]},
+	"prevResult":{"cniVersion":"1.1.0",
+	"interfaces":[{"name":"cni0"},{"name":"eth0","sandbox":"/run/netns/a"}],
+	"ips":[{"address":"10.244.1.7/24","gateway":"10.244.1.1","interface":1}]}}`
+
+func BenchmarkRead(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		o, err := document.Parse([]byte(typical))
+		if err != nil {
+			b.Fatal(err)
+		}
+		var name, dir string
+		o.Read("name", &name)
+		i := o.Object("ipam")
+		i.Read("dataDir", &dir)
+		for _, set := range i.ObjectLists("ranges") {
+			for _, r := range set {
+				r.Read("subnet", &name)
+			}
+		}
+	}
+}
+
+// seeds have keys of wrong types, twice, and in other letters; and errors.
+var seeds = []string{
+	`{"name":"a","mtu":1,"list":["x"],"inner":{"set":true},"items":[{"id":3}]}`,
+	`{"NAME":"a","mtu":null,"inner":null}`,
+	`{"mtu":"1"}`,
+	`{"items":[{"id":"x"},{"id":2}]}`,
+	`{"mtu":1,"Mtu":2,"MTU":null,"name":"a","NAME":"b","li\u017ft":["x","y"],"list":["z"],"LIST":null}`,
+	`{"inner":{"set":true},"Inner":{"SET":null},"INNER":null,"inner":5}`,
+	`{"items":[{"id":1,"ID":null},{"id":2,"\u0130d":3}]}`,
+	`{"mtu":1,}`, `{"mtu" 1}`, `{"mtu":1`, `{"mtu":1} 2`, `{"mtu":1}}`, `null`, `null 1`, ``, `{"mtu"}`,
+}
+
 // FuzzRead compares what is read with what encoding/json reads into a struct.
 func FuzzRead(f *testing.F) {
-	for _, text := range []string{
-		`{"name":"a","mtu":1,"list":["x"],"inner":{"set":true},"items":[{"id":3}]}`,
-		`{"NAME":"a","mtu":null,"inner":null}`,
-		`{"mtu":"1"}`,
-		`{"items":[{"id":"x"},{"id":2}]}`,
-	} {
+	for _, text := range seeds {
 		f.Add([]byte(text))
 	}
 
@@ -144,27 +229,18 @@ func FuzzRead(f *testing.F) {
 			err = o.Err()
 		}
 
-		// Keys that differ in case alone are one key here, whose last value the order of a map decides.
-		if (err == nil) != (wantErr == nil) && !hasTwins(data) {
+		// Of lists of objects, there may be one.
+		if err != nil && strings.HasSuffix(err.Error(), "lists of objects") {
+			return
+		}
+		if (err == nil) != (wantErr == nil) {
 			t.Errorf("%q: %v, encoding/json says %v", data, err, wantErr)
 		}
 		if len(want.Items) == 0 {
 			want.Items = nil
 		}
-		if diff := cmp.Diff(want, got); err == nil && wantErr == nil && diff != "" && !hasTwins(data) {
+		if diff := cmp.Diff(want, got); err == nil && wantErr == nil && diff != "" {
 			t.Errorf("%q: %s", data, diff)
 		}
 	})
-}
-
-// hasTwins reports whether an object may have keys that differ in case alone, or one of them twice: what
-// encoding/json makes of those depends on their order.
-func hasTwins(data []byte) bool {
-	lower := strings.ToLower(string(data))
-	for _, key := range []string{"name", "mtu", "list", "inner", "set", "items", "id"} {
-		if strings.Count(lower, key) > 1 {
-			return true
-		}
-	}
-	return strings.ContainsAny(lower, "\\\u017f\u212a") || strings.Contains(lower, "\ufffd")
 }

@@ -25,6 +25,9 @@ type Finding struct {
 	What   string
 	// Varies says that What has numbers or causes that may differ from one look to the next.
 	Varies bool
+	// Seen is what there was, where What does not tell it. A look that sees something else has seen somebody
+	// at work.
+	Seen string
 	// Do is what a person should do; "" for nothing.
 	Do string
 }
@@ -40,7 +43,7 @@ func (f Finding) String() string {
 
 // isSame reports whether two looks found the same thing.
 func (f Finding) isSame(other Finding) bool {
-	return f.Level == other.Level && f.Object == other.Object &&
+	return f.Level == other.Level && f.Object == other.Object && f.Seen == other.Seen &&
 		(f.What == other.What || f.Varies && other.Varies)
 }
 

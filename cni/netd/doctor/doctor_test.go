@@ -18,3 +18,18 @@ func TestWhatIsWrongLastsThoughItsNumbersChange(t *testing.T) {
 		t.Errorf("%v", lasting)
 	}
 }
+
+// What netd writes in both looks is not what nobody repairs.
+func TestWhatChangesBetweenTwoLooksDoesNotLast(t *testing.T) {
+	before := []Finding{
+		{Level: Wrong, Object: "policies", What: "a is not as it should be", Seen: "1"},
+		{Level: Wrong, Object: "policies", What: "b is not as it should be", Seen: "1"},
+	}
+	lasting := Lasting(before, []Finding{
+		{Level: Wrong, Object: "policies", What: "a is not as it should be", Seen: "2"},
+		{Level: Wrong, Object: "policies", What: "b is not as it should be", Seen: "1"},
+	})
+	if len(lasting) != 1 || lasting[0].What != before[1].What {
+		t.Errorf("%v", lasting)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"github.com/trivet-node/trivet/cni/policy"
 	"github.com/trivet-node/trivet/cni/policy/filter"
 	"github.com/trivet-node/trivet/cni/policy/hold"
 	"github.com/trivet-node/trivet/cni/rtnl"
@@ -17,7 +18,7 @@ import (
 // long as ctx allows.
 func Compare(
 	ctx context.Context, client *kube.Client, cfg Config, subnets []netip.Prefix,
-) (differences []string, err error) {
+) (differences []filter.Difference, err error) {
 	e := New(client, cfg, func() {}, slog.New(slog.DiscardHandler))
 	pool, err := e.cfg.Pool.Open()
 	if err != nil || pool == nil {
@@ -54,7 +55,12 @@ func Compare(
 	return p.compare(ctx, subnets)
 }
 
-func (p pass) compare(ctx context.Context, subnets []netip.Prefix) ([]string, error) {
+// Leftovers says what an enforcer of a network has left in the kernel, where there is to be none.
+func Leftovers(network string) ([]filter.Difference, error) {
+	return filter.New(network).Compare(&policy.State{}, filter.Bridge{})
+}
+
+func (p pass) compare(ctx context.Context, subnets []netip.Prefix) ([]filter.Difference, error) {
 	for waiting := p.source.Waiting(); waiting != nil; waiting = p.source.Waiting() {
 		select {
 		case <-ctx.Done():
@@ -67,8 +73,9 @@ func (p pass) compare(ctx context.Context, subnets []netip.Prefix) ([]string, er
 	if err != nil {
 		return nil, err
 	}
+	// Without subnets, a daemon that runs leaves the rules for frames as they are.
 	var link filter.Bridge
-	if !v.state.IsEmpty() {
+	if !v.state.IsEmpty() && len(subnets) > 0 {
 		if link, err = p.bridge(subnets, v.local.records); err != nil {
 			return nil, err
 		}

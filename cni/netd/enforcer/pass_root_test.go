@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/policy/filter"
 	"github.com/trivet-node/trivet/cni/policy/hold"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/bootid"
@@ -144,6 +145,33 @@ func TestRulesForFramesStayUntilSubnetsAreKnown(t *testing.T) {
 	p = n.start()
 	if err := n.enforce(p); !errors.Is(err, ErrNoSubnets) || n.ruleset() != before {
 		t.Errorf("after a restart: %v, and there is %s", err, n.ruleset())
+	}
+}
+
+func TestFramesAreNotComparedWithoutSubnets(t *testing.T) {
+	n := newNode(t)
+	p := n.start()
+	n.add(p)
+	subnets := []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24")}
+	p.SetSubnets(subnets)
+	if err := n.enforce(p); err != nil {
+		t.Fatal(err)
+	}
+	n.in("nft flush chain bridge policy_test forward")
+
+	compare := func(subnets []netip.Prefix) (differences []filter.Difference) {
+		n.do(func() (err error) {
+			differences, err = p.compare(t.Context(), subnets)
+			return err
+		})
+		return differences
+	}
+	found := compare(subnets)
+	if len(found) != 1 || !strings.Contains(found[0].What, "chain forward is not") {
+		t.Errorf("with subnets: %v", found)
+	}
+	if found := compare(nil); len(found) != 0 {
+		t.Errorf("without subnets: %v", found)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
 
 	"github.com/trivet-node/trivet/cni/conf"
@@ -37,7 +38,11 @@ func (d Delegate) Reserve(c *call.Call, back *undo.Stack) (a Allocation, err err
 		return a, err
 	}
 
-	answer, err := create.CreateFromBytes(out)
+	var answer *types100.Result
+	version, err := create.DecodeVersion(out)
+	if err == nil {
+		answer, err = call.ParseResult(version, out)
+	}
 	if err == nil {
 		a, err = fromResult(answer)
 	}

@@ -72,11 +72,7 @@ func (a Allocation) result() *types100.Result {
 }
 
 // fromResult reads the answer of another IPAM plugin.
-func fromResult(answer types.Result) (a Allocation, err error) {
-	r, err := types100.NewResultFromResult(answer)
-	if err != nil {
-		return a, err
-	}
+func fromResult(r *types100.Result) (a Allocation, err error) {
 	if len(r.IPs) == 0 {
 		return a, errors.New("it answers without an address")
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 
 	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/conf/document"
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/internal/steplog"
 )
@@ -63,16 +64,51 @@ func (c *Call) ReadPrevious() error {
 		return fmt.Errorf("%w: prevResult: %w", conf.ErrDecode, err)
 	}
 
-	result, err := create.Create(c.CNIVersion, previous)
-	if err != nil {
+	if c.Previous, err = ParseResult(c.CNIVersion, previous); err != nil {
 		return fmt.Errorf("%w: prevResult: %w", conf.ErrDecode, err)
 	}
+	return nil
+}
 
-	c.Previous, err = types100.NewResultFromResult(result)
+// ParseResult reads a result of a version. One that has null in a list is an error: CNI's library, and who
+// uses what it returns, takes it for an interface, an address or a route.
+func ParseResult(version string, data []byte) (*types100.Result, error) {
+	o, err := document.Parse(data)
 	if err != nil {
-		return fmt.Errorf("%w: prevResult: %w", conf.ErrDecode, err)
+		return nil, err
+	}
+	if err := refuseNulls(o); err != nil {
+		return nil, err
 	}
 
+	result, err := create.Create(version, data)
+	if err != nil {
+		return nil, err
+	}
+	return types100.NewResultFromResult(result)
+}
+
+// refuseNulls returns an error that names the first null in the lists of a result. Until version 0.2, routes
+// are in ip4 and ip6. What has another type is for CNI's library to refuse.
+func refuseNulls(o document.Object) error {
+	for _, list := range []struct {
+		of        document.Object
+		path, key string
+	}{
+		{of: o, key: "interfaces"},
+		{of: o, key: "ips"},
+		{of: o, key: "routes"},
+		{of: o.Object("ip4"), path: "ip4.", key: "routes"},
+		{of: o.Object("ip6"), path: "ip6.", key: "routes"},
+	} {
+		var elements []json.RawMessage
+		list.of.Read(list.key, &elements)
+		for i, raw := range elements {
+			if string(raw) == "null" {
+				return fmt.Errorf("%s%s[%d] is null", list.path, list.key, i)
+			}
+		}
+	}
 	return nil
 }
 

@@ -59,6 +59,52 @@ func TestPrevResultIsReadInItsVersion(t *testing.T) {
 	}
 }
 
+func TestPrevResultWithNullInAListIsRefusedByName(t *testing.T) {
+	for _, c := range []struct{ version, previous, want string }{
+		{"1.1.0", `{"interfaces":[null]}`, "interfaces[0] is null"},
+		{"1.1.0", `{"interfaces":[{"name":"a"},null]}`, "interfaces[1] is null"},
+		{"1.0.0", `{"ips":[null]}`, "ips[0] is null"},
+		{"0.4.0", `{"ips":[null]}`, "ips[0] is null"},
+		{"0.3.1", `{"interfaces":[null]}`, "interfaces[0] is null"},
+		{"1.1.0", `{"Routes":[null]}`, "routes[0] is null"},
+		{"0.4.0", `{"routes":[null]}`, "routes[0] is null"},
+		{"0.2.0", `{"ip4":{"ip":"10.1.0.2/24","routes":[null]}}`, "ip4.routes[0] is null"},
+		{"0.1.0", `{"ip6":{"ip":"fd00::2/64","routes":[{"dst":"::/0"},null]}}`, "ip6.routes[1] is null"},
+		{"1.1.0", `{"ips":[{"address":null}]}`, "prevResult: "},
+		{"1.1.0", `{"ips":[5]}`, "prevResult: "},
+	} {
+		stdin := `{"cniVersion":"` + c.version + `","name":"n","prevResult":` + c.previous + `}`
+		err := newCall(t, stdin).ReadPrevious()
+		if !errors.Is(err, conf.ErrDecode) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %s", stdin, err, c.want)
+		}
+	}
+}
+
+// What is null elsewhere is as if it was absent.
+func TestPrevResultMayHaveNullOutsideOfLists(t *testing.T) {
+	for _, version := range []string{"0.2.0", "0.4.0", "1.1.0"} {
+		c := newCall(t, `{"cniVersion":"`+version+`","prevResult":{"dns":null,"ips":null,"routes":null,
+			"ip4":null,"interfaces":[{"name":"eth0","sandbox":null,"mac":null,"mtu":null}]}}`)
+		if version != "0.2.0" {
+			c.PrevResult = []byte(`{"dns":null,"interfaces":[{"name":"eth0","sandbox":null,"mac":null}],
+				"ips":[{"version":"4","address":"10.1.0.2/24","gateway":null,"interface":null}],
+				"routes":[{"dst":"10.0.0.0/8","gw":null}]}`)
+		}
+
+		var out bytes.Buffer
+		c.Out = &out
+		err := c.ReadPrevious()
+		if err == nil {
+			err = c.Print(c.Previous)
+		}
+		// Without an address, the library prints no result of version 0.2.
+		if err != nil && version != "0.2.0" || c.PreviousInterface() != nil || c.PreviousMTU("eth0") != 0 {
+			t.Errorf("version %s: %+v, %v", version, c.Previous, err)
+		}
+	}
+}
+
 func TestOnlyTheOwnInterfaceOfPrevResultCounts(t *testing.T) {
 	c := newCall(t, `{"cniVersion":"1.1.0","prevResult":{"cniVersion":"1.1.0",
 		"interfaces":[{"name":"eth0"},{"name":"eth1","sandbox":"/x"},

@@ -199,10 +199,8 @@ func (b Bridge) Del(c *call.Call) error {
 		return err
 	}
 
-	pool, err := t.Pool.Open()
-	if err != nil {
-		return err
-	}
+	// A pool that cannot be read does not keep the rest, which another IPAM plugin may be about.
+	pool, opened := t.Pool.Open()
 
 	var held []netip.Addr
 	if pool != nil {
@@ -232,7 +230,7 @@ func (b Bridge) Del(c *call.Call) error {
 		return err
 	}
 
-	return release(c, t, pool)
+	return errors.Join(opened, release(c, t, pool))
 }
 
 // detach removes the interface that this plugin made, or else the one that upstream's bridge made under the
@@ -265,12 +263,8 @@ func (b Bridge) GC(c *call.Call) error {
 		return err
 	}
 
-	pool, err := t.Pool.Open()
-	if err != nil {
-		return err
-	}
-
-	ports := hostPorts(t, pool).Keep(t.Valid)
+	pool, opened := t.Pool.Open()
+	ports := errors.Join(opened, hostPorts(t, pool).Keep(t.Valid))
 
 	host, err := rtnl.Open()
 	if err != nil {

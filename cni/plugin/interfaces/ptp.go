@@ -158,10 +158,7 @@ func (PointToPoint) Del(c *call.Call) error {
 	}
 
 	pool, err := t.Pool.Open()
-	if err != nil {
-		return err
-	}
-	return release(c, t, pool)
+	return errors.Join(err, release(c, t, pool))
 }
 
 // GC deletes what belongs to attachments that the runtime does not have, addresses last.
@@ -183,10 +180,7 @@ func (PointToPoint) GC(c *call.Call) error {
 	}
 
 	pool, err := t.Pool.Open()
-	if err != nil {
-		return errors.Join(rules, err)
-	}
-	return errors.Join(rules, keep(c, t, pool))
+	return errors.Join(rules, err, keep(c, t, pool))
 }
 
 // Status returns an error when the next Add would fail.

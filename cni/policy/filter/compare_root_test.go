@@ -16,7 +16,9 @@ func (n *node) differences(in policy.Cluster, b filter.Bridge) (found string) {
 	n.t.Helper()
 	err := namespace.Do(func() error {
 		all, err := filter.New("test").Compare(policy.NewCompiler().Compile(in), b)
-		found = strings.Join(all, "\n")
+		for _, d := range all {
+			found += d.What + "\n"
+		}
 		return err
 	}, n.netns)
 	if err != nil {
@@ -79,6 +81,12 @@ func TestCompareSeesWhatSomebodyHasChanged(t *testing.T) {
 		{"flush chain inet policy_test ingress", "chain ingress is not as it should be"},
 		{"add rule inet policy_test egress accept", "chain egress is not as it should be"},
 		{
+			"flush chain inet policy_test ingress" +
+				strings.Repeat("; add rule inet policy_test ingress accept", 5),
+			"chain ingress is not as it should be",
+		},
+		{"chain inet policy_test egress { policy drop; }", "chain egress is not as it should be"},
+		{
 			"flush map inet policy_test ingress4; flush map inet policy_test ingress6",
 			"element fd00:1::a of set ingress6 is missing",
 		},
@@ -96,6 +104,25 @@ func TestCompareSeesWhatSomebodyHasChanged(t *testing.T) {
 		n.in(n.netns, "nft '"+c.change+"'")
 		if found := n.differences(n.blocksAndPods(), n.bridge); !strings.Contains(found, c.want) {
 			t.Errorf("after %s it says %q, want %q", c.change, found, c.want)
+		}
+	}
+}
+
+func TestCompareSeesAChainThatIsCalledElsewhere(t *testing.T) {
+	n := newNode(t, 2)
+	compiler := policy.NewCompiler()
+	for _, change := range []string{
+		"s/priority filter/priority 7/",
+		"s/hook forward/hook input/",
+		"/type filter/d",
+	} {
+		n.filter.Forget()
+		n.apply(compiler, n.blocksAndPods())
+		n.in(n.netns, "chain=$(nft list chain inet policy_test egress | sed '"+change+"'); "+
+			"nft delete chain inet policy_test egress; printf %s \"$chain\" | nft -f -")
+		found := n.differences(n.blocksAndPods(), n.bridge)
+		if !strings.Contains(found, "chain egress is not as it should be") {
+			t.Errorf("after %s it says %q", change, found)
 		}
 	}
 }

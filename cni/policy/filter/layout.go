@@ -20,6 +20,8 @@ type layout struct {
 	table  *nftables.Table
 	sets   map[string]*set
 	chains map[string]*chain
+	// effects are what effect has returned for chains, by their names.
+	effects map[string]string
 }
 
 // set is a set or map with its elements, by their keys.
@@ -48,8 +50,21 @@ type chain struct {
 	// hook is nil for a chain that others lead to.
 	hook     *nftables.ChainHook
 	priority nftables.ChainPriority
-	text     string
-	rules    []rule
+	// drops says of a chain at a hook that it drops what no rule decides about: ours do not.
+	drops bool
+	text  string
+	rules []rule
+	// ends are what the rules of a chain of the kernel end with: the rules themselves are not read.
+	ends []string
+}
+
+// endings returns what the rules end with.
+func (c *chain) endings() []string {
+	ends := slices.Clone(c.ends)
+	for i := len(ends); i < len(c.rules); i++ {
+		ends = append(ends, nft.Ending(c.rules[i][len(c.rules[i])-1]))
+	}
+	return ends
 }
 
 // keyTypes are the types of keys by name.
@@ -65,7 +80,12 @@ var keyTypes = map[string]nftables.SetDatatype{
 }
 
 func newLayout(table *nftables.Table) *layout {
-	return &layout{table: table, sets: map[string]*set{}, chains: map[string]*chain{}}
+	return &layout{
+		table:   table,
+		sets:    map[string]*set{},
+		chains:  map[string]*chain{},
+		effects: map[string]string{},
+	}
 }
 
 // set returns a set of the layout, which begins without elements.

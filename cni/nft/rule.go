@@ -1,0 +1,164 @@
+package nft
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cni/netlink"
+)
+
+// Rule is a rule of a chain, by what it can be found and deleted by.
+type Rule struct {
+	Chain   string
+	Handle  uint64
+	Comment string
+	// Interface is the name that the rule's first statement compares with, if it is one of interfaces.
+	Interface string
+	// Verdict is what the rule begins with, if that is a verdict.
+	Verdict *expr.Verdict
+	// End is what the rule ends with, as Ending has it.
+	End string
+}
+
+// Rules lists the rules of some chains, of which there may be none.
+func (t Reader) Rules(chains ...string) (all []Rule, err error) {
+	for _, chain := range chains {
+		m := t.request("list nftables rules of "+chain, unix.NFT_MSG_GETRULE).
+			String(unix.NFTA_RULE_CHAIN, chain)
+		err := t.Conn.Dump(m, func(_ uint16, body []byte) {
+			// Older kernels list those of all tables.
+			if table, r := parseRule(body); table == t.Table && r.Chain == chain {
+				all = append(all, r)
+			}
+		})
+		if err != nil && !netlink.IsNotExist(err) {
+			return nil, err
+		}
+	}
+
+	return all, nil
+}
+
+func parseRule(body []byte) (table string, r Rule) {
+	Attributes(body, func(kind uint16, value []byte) {
+		switch {
+		case kind == unix.NFTA_RULE_TABLE:
+			table = netlink.Text(value)
+		case kind == unix.NFTA_RULE_CHAIN:
+			r.Chain = netlink.Text(value)
+		case kind == unix.NFTA_RULE_HANDLE && len(value) == 8:
+			r.Handle = binary.BigEndian.Uint64(value)
+		case kind == unix.NFTA_RULE_USERDATA:
+			r.Comment = parseComment(value)
+		case kind == unix.NFTA_RULE_EXPRESSIONS:
+			r.Interface = comparedInterface(value)
+			r.Verdict = firstVerdict(value)
+			r.End = ending(value)
+		}
+	})
+	return table, r
+}
+
+// comparedInterface returns the name in the comparison that follows a meta expression at the beginning of a
+// rule. An interface's name is compared with all its 16 bytes.
+func comparedInterface(expressions []byte) (name string) {
+	at := 0
+	isMeta := false
+	netlink.Attributes(expressions, func(_ uint16, expression []byte) {
+		kind, data := parseExpression(expression)
+		switch {
+		case at == 0:
+			isMeta = kind == "meta"
+		case at == 1 && isMeta && kind == "cmp":
+			netlink.Attributes(data, func(kind uint16, value []byte) {
+				if kind == unix.NFTA_CMP_DATA && len(dataValue(value)) == unix.IFNAMSIZ {
+					name = netlink.Text(dataValue(value))
+				}
+			})
+		}
+
+		at++
+	})
+	return name
+}
+
+// firstVerdict returns the verdict that a rule begins with, nil for none.
+func firstVerdict(expressions []byte) (v *expr.Verdict) {
+	at := 0
+	netlink.Attributes(expressions, func(_ uint16, expression []byte) {
+		kind, data := parseExpression(expression)
+		if at++; at > 1 || kind != "immediate" {
+			return
+		}
+		netlink.Attributes(data, func(kind uint16, value []byte) {
+			if kind == unix.NFTA_IMMEDIATE_DATA {
+				v = parseVerdict(value)
+			}
+		})
+	})
+	return v
+}
+
+// ending returns what Ending returns of a rule's last expression.
+func ending(expressions []byte) (end string) {
+	netlink.Attributes(expressions, func(_ uint16, expression []byte) {
+		kind, data := parseExpression(expression)
+		end = kind
+		netlink.Attributes(data, func(attribute uint16, value []byte) {
+			switch {
+			case kind == "immediate" && attribute == unix.NFTA_IMMEDIATE_DATA:
+				if v := parseVerdict(value); v != nil {
+					end = Ending(v)
+				}
+			case kind == "lookup" && attribute == unix.NFTA_LOOKUP_SET:
+				end = endOfLookup(netlink.Text(value))
+			}
+		})
+	})
+	return end
+}
+
+// Ending is what a rule does whose last expression is e, in a word or two: its verdict, or the set that it
+// looks its verdict up in. What it looks at before is not told.
+func Ending(e expr.Any) string {
+	switch e := e.(type) {
+	case *expr.Verdict:
+		return fmt.Sprint(e.Kind, " ", e.Chain)
+	case *expr.Lookup:
+		return endOfLookup(e.SetName)
+	case *expr.Payload:
+		return "payload"
+	}
+	return fmt.Sprintf("%T", e)
+}
+
+func endOfLookup(set string) string { return "lookup " + set }
+
+// parseExpression returns the kind of an expression and its attributes.
+func parseExpression(expression []byte) (kind string, data []byte) {
+	netlink.Attributes(expression, func(attribute uint16, value []byte) {
+		switch attribute {
+		case unix.NFTA_EXPR_NAME:
+			kind = netlink.Text(value)
+		case unix.NFTA_EXPR_DATA:
+			data = value
+		}
+	})
+	return kind, data
+}
+
+// Comment returns the user data of a rule with a comment.
+func Comment(text string) []byte {
+	text = Cut(text)
+	data := []byte{0, byte(len(text) + 1)}
+	return append(append(data, text...), 0)
+}
+
+// Cut shortens a comment to what a rule can have.
+func Cut(text string) string { return text[:min(len(text), maxComment)] }
+
+// maxComment is what nft(8) reads at most, without the zero.
+const maxComment = 127
