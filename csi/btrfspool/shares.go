@@ -87,6 +87,14 @@ func (h *shares) set(s volume.Spec) (before volume.Spec, known bool) {
 	return before, known
 }
 
+// dismiss has nobody change the limit of a volume any more that is about to be destroyed: a limit that is set
+// meanwhile would leave a quota group behind.
+func (h *shares) dismiss(id string) {
+	h.limiting.Lock()
+	defer h.limiting.Unlock()
+	h.forget(id)
+}
+
 func (h *shares) forget(id string) {
 	defer h.recount()
 	h.mu.Lock()
