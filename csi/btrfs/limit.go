@@ -227,8 +227,8 @@ func Leftover(f *os.File, fs Info) ([]string, error) {
 	return left, err
 }
 
-// RemoveLeftover removes those groups. Where there are none it only reads. A group that a subvolume counts for
-// which is not freed stays until that is.
+// RemoveLeftover removes those groups. Where there are none it only reads. A group stays while a subvolume
+// that is not freed counts for it.
 func RemoveLeftover(f *os.File, fs Info) error {
 	ids, err := leftover(f, fs)
 	errs := []error{err}

@@ -37,8 +37,8 @@ func (b *busy) Lock(ctx context.Context, id string) (unlock func(), err error) {
 	return nil, context.Cause(ctx)
 }
 
-// Those who wait for a snapshot that somebody holds, as many as are served at a time, keep nobody from looking
-// at another one.
+// Those who wait for a snapshot that somebody holds, as many as are served at a time, keep nobody from
+// looking at another one.
 func TestWhoWaitsForASnapshotStopsNobody(t *testing.T) {
 	n := newNode(t)
 	v, path := n.raw(64 << 20)

@@ -33,6 +33,7 @@ func volumes(g *guard) *kind[corev1.PersistentVolume] {
 			if !ok {
 				return kept{}, false
 			}
+
 			user := userOf(pv.Spec.ClaimRef, "PersistentVolumeClaim", "v1")
 			return kept{&pv.ObjectMeta, node, user, []string{pv.Spec.CSI.VolumeHandle}}, true
 		},

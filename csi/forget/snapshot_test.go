@@ -140,7 +140,7 @@ func TestSnapshotsOfAMissingNodeAreForgottenAfterItsTime(t *testing.T) {
 func TestAVolumeIsForgottenAfterTheSnapshotsThatItSaysTheNodeOf(t *testing.T) {
 	f := withSnapshots(t)
 	f.ChangeVolume("there", since(time.Now().Add(-2*time.Hour)))
-	conflict := apierrors.NewConflict(schema.GroupResource{}, "untaken-there", errors.New("changed meanwhile"))
+	conflict := apierrors.NewConflict(schema.GroupResource{}, "content", errors.New("it has changed"))
 	f.FailOn("delete volumesnapshotcontents", 3, conflict)
 	f.FailOn("delete volumegroupsnapshotcontents", 5, conflict)
 

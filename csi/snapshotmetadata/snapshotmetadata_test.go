@@ -223,7 +223,7 @@ func TestStreamsAreBounded(t *testing.T) {
 	}
 }
 
-// A client that does not read what it asked for is waited for, but not for ever.
+// A client that does not read what it asked for is waited for, but not forever.
 func TestAClientThatReadsNothingIsLetGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &blocks{size: 8 << 20, ended: make(chan error, 1)}

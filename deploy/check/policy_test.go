@@ -220,8 +220,8 @@ func document(t *testing.T, text string) (object map[string]any) {
 	return object
 }
 
-// Roles know no versions: a policy that names some lets an account do anything to objects of others, as where a
-// cluster serves only an earlier one.
+// Roles know no versions: a policy that names some lets an account do anything to objects of others, as where
+// a cluster serves only an earlier one.
 func TestPoliciesHoldInAllVersionsThatAClusterMayServe(t *testing.T) {
 	found := 0
 	for _, file := range []string{"../csi/forget/forget.yaml", "../csi/policy.yaml"} {
@@ -235,7 +235,7 @@ func TestPoliciesHoldInAllVersionsThatAClusterMayServe(t *testing.T) {
 				continue
 			}
 			for _, rule := range policy.Spec.MatchConstraints.ResourceRules {
-				// What has no group of its own has had one version for ever.
+				// What has no group of its own has only had one version.
 				if slices.Equal(rule.APIGroups, []string{""}) {
 					continue
 				}

@@ -256,7 +256,7 @@ func printObject(ctx context.Context, env *program.Env) error {
 		return fmt.Errorf("object: there is no volume or snapshot %s on this node", id)
 	}
 	if driver.IsInline(r.Name) {
-		return fmt.Errorf("object: volume %s was made as part of a pod, and goes with it: no object has it", id)
+		return fmt.Errorf("object: volume %s is part of a pod, and goes with it: no object has it", id)
 	}
 
 	if !*unchecked {
