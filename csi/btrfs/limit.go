@@ -219,12 +219,43 @@ func IsFreed(f *os.File, sub Subvolume) (bool, error) {
 // Leftover returns the groups of limited subvolumes, "LEVEL/ID", that are there although their subvolumes are
 // not.
 func Leftover(f *os.File, fs Info) ([]string, error) {
+	ids, err := leftover(f, fs)
+	var left []string
+	for _, id := range ids {
+		left = append(left, fmt.Sprintf("%d/%d", level, id))
+	}
+	return left, err
+}
+
+// RemoveLeftover removes those groups. Where there are none it only reads. A group stays while a subvolume
+// that is not freed counts for it.
+func RemoveLeftover(f *os.File, fs Info) error {
+	ids, err := leftover(f, fs)
+	errs := []error{err}
+	for _, id := range ids {
+		members, err := search(f, quotaTree, groupOf(id), qgroupRelation)
+		if err != nil {
+			return err
+		}
+		alive := slices.ContainsFunc(members, func(member uint64) bool {
+			freed, err := IsFreed(f, Subvolume{ID: member})
+			return member>>48 == 0 && (!freed || err != nil)
+		})
+		if !alive {
+			errs = append(errs, dissolve(f, Subvolume{ID: id}))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// leftover returns the subvolumes of those groups.
+func leftover(f *os.File, fs Info) ([]uint64, error) {
 	groups, err := os.ReadDir(groupsPath(fs))
 	if err != nil {
 		return nil, err
 	}
 
-	var left []string
+	var left []uint64
 	for _, g := range groups {
 		number, is := strings.CutPrefix(g.Name(), fmt.Sprintf("%d_", level))
 		id, err := strconv.ParseUint(number, 10, 64)
@@ -237,7 +268,7 @@ func Leftover(f *os.File, fs Info) ([]string, error) {
 			return nil, err
 		}
 		if freed {
-			left = append(left, fmt.Sprintf("%d/%d", level, id))
+			left = append(left, id)
 		}
 	}
 

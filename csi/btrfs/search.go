@@ -213,13 +213,19 @@ func (e Extent) End() int64 { return e.Offset + e.Size }
 // Between them the file reads as zeroes. What was written to a file and is not yet in its place on the disk
 // is not seen; in a read-only subvolume there is no such thing.
 func Extents(f *os.File, from int64) (extents []Extent, until int64, err error) {
+	const ownTree = 0
+	return extentsIn(ownTree, f, from)
+}
+
+// extentsIn is Extents of the file with the number of f in a tree. A tree that is not there is an error: it
+// would read as a file without extents, and be saved as zeroes.
+func extentsIn(tree uint64, f *os.File, from int64) (extents []Extent, until int64, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return nil, 0, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
 	}
 
-	const ownTree = 0
-	s := scanner{tree: ownTree, from: itemKey{st.Ino, uint64(from), extentData}}
+	s := scanner{tree: tree, from: itemKey{st.Ino, uint64(from), extentData}}
 	until = from
 	var broken error
 	err = s.step(f, func(key itemKey, item []byte) {
@@ -239,6 +245,9 @@ func Extents(f *os.File, from int64) (extents []Extent, until int64, err error) 
 		}
 	})
 
+	if s.missing {
+		err = fmt.Errorf("the tree of its subvolume: %w", os.ErrNotExist)
+	}
 	if err = errors.Join(err, broken); err != nil {
 		return nil, 0, fmt.Errorf("extents of %s from byte %d on: %w", f.Name(), from, err)
 	}

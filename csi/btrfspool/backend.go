@@ -137,6 +137,7 @@ func (p *Pool) Destroy(id string) error {
 		return err
 	}
 
+	p.shares.forget(id)
 	was, _ := fs.inspect(id)
 	if err := btrfs.Destroy(fs.dir, id); err != nil {
 		return err

@@ -139,3 +139,8 @@ func (h *shares) oldTransactions(
 	}
 	return first, last, nil
 }
+
+func isFreed(fs *subvolumes, sub btrfs.Subvolume) bool {
+	freed, err := btrfs.IsFreed(fs.dir, sub)
+	return freed && err == nil
+}

@@ -88,6 +88,7 @@ func (p *Pool) Keep(ctx context.Context) {
 	var group sync.WaitGroup
 	defer group.Wait()
 	group.Go(func() { (&counter{p.mountpoint, p.shares}).run(ctx) })
+	group.Go(func() { p.sweep(ctx) })
 
 	for p.file != nil && ctx.Err() == nil {
 		if p.isDue() {

@@ -1,6 +1,7 @@
 package btrfspool
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,12 +10,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/durable"
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // Survey looks at all volumes at once, see volume.Surveyor. Where that fails Recover looks at each.
@@ -101,6 +104,22 @@ func (h *shares) recover(fs *subvolumes, s volume.Spec, was btrfs.State) error {
 		return h.restrain(fs, s, was.Subvolume)
 	}
 	return nil
+}
+
+// sweepPeriod is how often quota groups are looked for whose subvolumes are gone.
+const sweepPeriod = time.Minute
+
+// sweep removes quota groups whose subvolumes are gone, at once and then now and then until ctx ends: what a
+// killed process left, and what the kernel had not freed yet. What cannot be removed the doctor names.
+func (m *mountpoint) sweep(ctx context.Context) {
+	for range retry.Every(ctx, sweepPeriod) {
+		fs, leave, err := m.enterToWrite()
+		if err != nil {
+			continue
+		}
+		_ = btrfs.RemoveLeftover(fs.dir, fs.info)
+		leave()
+	}
 }
 
 // baseline is the number of the last transaction that was on disk before the pool was mounted: what was made

@@ -87,8 +87,12 @@ func (h *shares) set(s volume.Spec) (before volume.Spec, known bool) {
 	return before, known
 }
 
+// forget returns when nobody changes the limit of the volume any more: one that is set while it is destroyed
+// would leave a quota group behind.
 func (h *shares) forget(id string) {
 	defer h.recount()
+	h.limiting.Lock()
+	defer h.limiting.Unlock()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.volumes, id)
@@ -332,11 +336,6 @@ func (h *shares) allowed(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume, hav
 		limit = used + slack
 	}
 	return max(needed, min(have, limit)), nil
-}
-
-func isFreed(fs *subvolumes, sub btrfs.Subvolume) bool {
-	freed, err := btrfs.IsFreed(fs.dir, sub)
-	return freed && err == nil
 }
 
 // exceeding returns how many bytes volumes may hold, or do, beyond what was promised for them.

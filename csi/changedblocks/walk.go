@@ -44,6 +44,17 @@ func (w *walk) page(ctx context.Context) (changed []Range, err error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+
+	err = w.tracker.openBoth(ctx, w.base, w.target, func(base, target *os.File) error {
+		changed, err = w.inTurn(ctx, base, target)
+		return err
+	})
+	return changed, err
+}
+
+// inTurn looks up the next page when it is its turn. That is asked for when the snapshots are locked: who
+// waits for a snapshot keeps nobody from looking at others.
+func (w *walk) inTurn(ctx context.Context, base, target *os.File) ([]Range, error) {
 	select {
 	case w.tracker.pages <- struct{}{}:
 		defer func() { <-w.tracker.pages }()
@@ -51,21 +62,17 @@ func (w *walk) page(ctx context.Context) (changed []Range, err error) {
 		return nil, context.Cause(ctx)
 	}
 
-	err = w.tracker.openBoth(ctx, w.base, w.target, func(base, target *os.File) error {
-		for range attempts {
-			was, is, isOfOneMoment, err := w.read(base, target)
-			if err != nil {
-				return err
-			}
-			if isOfOneMoment {
-				changed = w.take(was, is)
-				return nil
-			}
+	for range attempts {
+		was, is, isOfOneMoment, err := w.read(base, target)
+		if err != nil {
+			return nil, err
 		}
-		return fmt.Errorf("%w: too much is being made in the pool to see the blocks of snapshot %s and of"+
-			" its base at one moment", volume.ErrUnavailable, w.target.id)
-	})
-	return changed, err
+		if isOfOneMoment {
+			return w.take(was, is), nil
+		}
+	}
+	return nil, fmt.Errorf("%w: too much is being made in the pool to see the blocks of snapshot %s and of"+
+		" its base at one moment", volume.ErrUnavailable, w.target.id)
 }
 
 // read reads the next extents of both images, and reports whether they are of one moment: no transaction

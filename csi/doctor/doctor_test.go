@@ -163,6 +163,10 @@ var wrongs = map[string]func(*Facts){
 	"wrong  volume pvc-1: no PersistentVolume":  func(f *Facts) { f.API.Volumes = nil },
 	"wrong  snapshot snapshot-1: no Volume":     func(f *Facts) { f.API.Contents = nil },
 
+	"wrong  volume vol-2: it was part of a pod that has ended": func(f *Facts) {
+		f.set("vol-2", "ready", func(r *volume.Recorded) { r.Name = "inline/csi-1" })
+		f.Pool.Volumes["vol-2"] = survey.Subvolume{Limit: gib + gib/128}
+	},
 	"wrong  group snapshot group-1: no VolumeGroup": func(f *Facts) {
 		f.Groups = map[string]group.Recorded{"group-1": {Snapshots: []string{"snapshot-1"}, Ready: true}}
 	},

@@ -78,7 +78,11 @@ func (d *diagnosis) persistentVolumes() (count int) {
 		}
 
 		_, staged := d.Staged[id]
-		if driver.IsInline(r.Name) && staged {
+		if driver.IsInline(r.Name) {
+			if !staged {
+				d.wrong("volume "+id, "discard it: trivet-csi delete "+id,
+					"it was part of a pod that has ended, and %s are promised to it", units.Bytes(r.Size))
+			}
 			continue
 		}
 		d.wrong("volume "+id, again+id+" | kubectl apply -f -, or discard it: trivet-csi delete "+id,

@@ -74,10 +74,25 @@ func (f Forgotten) String() string {
 // New returns a Forgetter.
 func New(cfg Config) *Forgetter {
 	g := &guard{cfg: cfg, nodes: kube.Nodes(cfg.Client)}
+	contents := []keeper{groups(g), snapshots(g)}
 	all := volumes(g)
 
-	// Volumes are last: which node a snapshot is on may follow from its volume.
-	return &Forgetter{guard: g, volumes: all, kinds: []keeper{groups(g), snapshots(g), all}}
+	// Which node a snapshot is on may follow from its volume: that goes when no such snapshot is left. Those
+	// may be younger than the volume's mark, or of a kind that was installed when it was marked already.
+	all.first = func(ctx context.Context) (dependents, error) {
+		d := dependents{}
+		for _, k := range contents {
+			some, err := k.dependents(ctx)
+			if err != nil {
+				return nil, err
+			}
+			for handle, drops := range some {
+				d[handle] = append(d[handle], drops...)
+			}
+		}
+		return d, nil
+	}
+	return &Forgetter{guard: g, volumes: all, kinds: append(contents, all)}
 }
 
 // Node deletes the objects of one node at once and returns what it deleted; ErrExists if there is that node.
@@ -160,6 +175,16 @@ func (g *guard) namesOf(nodes []*corev1.Node) map[string]bool {
 		}
 	}
 	return names
+}
+
+// homeOf returns the node of the first of the volumes that is known.
+func (g *guard) homeOf(handles []string) string {
+	for _, handle := range handles {
+		if node := g.homes[handle]; node != "" {
+			return node
+		}
+	}
+	return ""
 }
 
 // checkMissing asks the API server itself, not a cache. A driver may have another name for its node than its

@@ -28,6 +28,22 @@ type keeper interface {
 
 	// dropOf deletes the objects of a node, and returns them.
 	dropOf(ctx context.Context, node string) ([]Forgotten, error)
+
+	// dependents asks the API server for the objects whose node only their volumes say.
+	dependents(ctx context.Context) (dependents, error)
+}
+
+// dependents delete, by the handle of a volume, the objects that are on its node because of that alone.
+type dependents map[string][]func(ctx context.Context, node string) error
+
+// drop deletes those of a volume that is on a node.
+func (d dependents) drop(ctx context.Context, handle, node string) error {
+	for _, one := range d[handle] {
+		if err := one(ctx, node); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // kind are the objects of one kind that drivers keep for their nodes.
@@ -45,6 +61,9 @@ type kind[T any] struct {
 	// of says what there is to know of an object; ok is false if it is not the driver's, or of no one node.
 	of func(*T) (k kept, ok bool)
 
+	// first asks, once in each look that drops something, for what goes before; nil: nothing does.
+	first func(ctx context.Context) (dependents, error)
+
 	// lost is what has become of what the object stands for, in words that follow "the".
 	lost string
 }
@@ -54,6 +73,10 @@ type kept struct {
 	*metav1.ObjectMeta
 	node string
 	user *corev1.ObjectReference // what is bound to it; nil: nothing
+
+	// handles are those of the volumes that node follows from, or that of the volume itself; nil: it has its
+	// node of its own.
+	handles []string
 }
 
 // absent are the pauses between looks for kinds that nobody has installed.
@@ -83,13 +106,9 @@ func (k *kind[T]) run(ctx context.Context) { k.watch.Run(ctx) }
 func (k *kind[T]) Listed() <-chan struct{} { return k.listed }
 
 func (k *kind[T]) dropOf(ctx context.Context, node string) ([]Forgotten, error) {
-	all, _, err := k.objects.List(ctx, "", metav1.ListOptions{})
-	if apierrors.IsNotFound(err) {
-		// Nobody has installed the kind.
-		return nil, nil
-	}
+	all, err := k.list(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list %ss: %w", k.name, err)
+		return nil, err
 	}
 
 	var dropped []Forgotten
@@ -106,28 +125,83 @@ func (k *kind[T]) dropOf(ctx context.Context, node string) ([]Forgotten, error) 
 	return dropped, nil
 }
 
+func (k *kind[T]) dependents(ctx context.Context) (dependents, error) {
+	all, err := k.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+
+	d := dependents{}
+	for _, object := range all {
+		o, ok := k.of(object)
+		if !ok {
+			continue
+		}
+		for _, handle := range o.handles {
+			d[handle] = append(d[handle], func(ctx context.Context, node string) error {
+				if o.node != node {
+					return nil
+				}
+				return k.drop(ctx, o)
+			})
+		}
+	}
+	return d, nil
+}
+
+// list asks the API server itself. There are none of a kind that nobody has installed.
+func (k *kind[T]) list(ctx context.Context) ([]*T, error) {
+	all, _, err := k.objects.List(ctx, "", metav1.ListOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list %ss: %w", k.name, err)
+	}
+	return all, nil
+}
+
 // look does what is due for each object. What fails is due again the next time.
 func (k *kind[T]) look(ctx context.Context, there map[string]bool, watched, after time.Duration) {
+	first := sync.OnceValues(func() (dependents, error) {
+		if k.first == nil {
+			return nil, nil
+		}
+		return k.first(ctx)
+	})
+
 	for _, object := range k.watch.All() {
 		o, ok := k.of(object)
 		if !ok {
 			continue
 		}
 
-		err := k.do(ctx, o, decide(o.Annotations, there[o.node], time.Now(), watched, after), after)
+		due := decide(o.Annotations, there[o.node], time.Now(), watched, after)
+		err := k.do(ctx, o, due, after, first)
 		if err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
 			k.cfg.Log.Warn("try again later", "kind", k.name, "object", o.Name, "node", o.node, "err", err)
 		}
 	}
 }
 
-func (k *kind[T]) do(ctx context.Context, o kept, due fate, after time.Duration) error {
+func (k *kind[T]) do(
+	ctx context.Context, o kept, due fate, after time.Duration, first func() (dependents, error),
+) error {
 	switch due {
 	case mark:
 		return k.mark(ctx, o, after)
 	case unmark:
 		return k.annotate(ctx, o, nil)
 	case drop:
+		before, err := first()
+		if err != nil {
+			return err
+		}
+		for _, handle := range o.handles {
+			if err := before.drop(ctx, handle, o.node); err != nil {
+				return fmt.Errorf("what is on volume %s goes first: %w", handle, err)
+			}
+		}
 		return k.drop(ctx, o)
 	case keep:
 	}

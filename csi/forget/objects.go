@@ -6,6 +6,7 @@ import (
 	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/csi/objects"
 	"github.com/trivet-node/trivet/internal/kube"
@@ -29,7 +30,12 @@ func volumes(g *guard) *kind[corev1.PersistentVolume] {
 		lost:    "volume",
 		of: func(pv *corev1.PersistentVolume) (kept, bool) {
 			node, ok := nodeOf(pv)
-			return kept{&pv.ObjectMeta, node, userOf(pv.Spec.ClaimRef, "PersistentVolumeClaim", "v1")}, ok
+			if !ok {
+				return kept{}, false
+			}
+
+			user := userOf(pv.Spec.ClaimRef, "PersistentVolumeClaim", "v1")
+			return kept{&pv.ObjectMeta, node, user, []string{pv.Spec.CSI.VolumeHandle}}, true
 		},
 	}, func(pv *corev1.PersistentVolume) {
 		if _, ok := nodeOf(pv); !ok {
@@ -51,13 +57,12 @@ func snapshots(g *guard) keeper {
 		own:     []string{objects.SnapshotFinalizer},
 		lost:    "snapshot",
 		of: func(c *snapshotv1.VolumeSnapshotContent) (kept, bool) {
-			var source string
+			var sources []string
 			if handle := c.Spec.Source.VolumeHandle; handle != nil {
-				source = *handle
+				sources = []string{*handle}
 			}
-			node := cmp.Or(c.Annotations[g.cfg.TopologyKey], g.homes[source])
 			user := userOf(&c.Spec.VolumeSnapshotRef, "VolumeSnapshot", version)
-			return kept{&c.ObjectMeta, node, user}, node != "" && c.Spec.Driver == g.cfg.Driver
+			return g.taken(&c.ObjectMeta, c.Spec.Driver, user, sources)
 		},
 	}, func(c *snapshotv1.VolumeSnapshotContent) { c.ManagedFields, c.Labels, c.Status = nil, nil, nil })
 }
@@ -73,15 +78,21 @@ func groups(g *guard) keeper {
 		own:     []string{objects.GroupSnapshotFinalizer},
 		lost:    "group snapshot",
 		of: func(c *groupv1.VolumeGroupSnapshotContent) (kept, bool) {
-			var source string
-			if handles := c.Spec.Source.VolumeHandles; len(handles) > 0 {
-				source = handles[0]
-			}
-			node := cmp.Or(c.Annotations[g.cfg.TopologyKey], g.homes[source])
 			user := userOf(&c.Spec.VolumeGroupSnapshotRef, "VolumeGroupSnapshot", version)
-			return kept{&c.ObjectMeta, node, user}, node != "" && c.Spec.Driver == g.cfg.Driver
+			return g.taken(&c.ObjectMeta, c.Spec.Driver, user, c.Spec.Source.VolumeHandles)
 		},
 	}, func(c *groupv1.VolumeGroupSnapshotContent) { c.ManagedFields, c.Labels, c.Status = nil, nil, nil })
+}
+
+// taken is what there is to know of the content of a snapshot of volumes.
+func (g *guard) taken(
+	meta *metav1.ObjectMeta, driver string, user *corev1.ObjectReference, sources []string,
+) (kept, bool) {
+	k := kept{ObjectMeta: meta, node: meta.Annotations[g.cfg.TopologyKey], user: user}
+	if k.node == "" {
+		k.node, k.handles = g.homeOf(sources), sources
+	}
+	return k, k.node != "" && driver == g.cfg.Driver
 }
 
 // userOf completes a reference, whose kind need not be said; nil if it refers to nothing.

@@ -1,6 +1,7 @@
 package forget_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -8,7 +9,9 @@ import (
 	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/csi/csitest"
@@ -131,4 +134,35 @@ func TestSnapshotsOfAMissingNodeAreForgottenAfterItsTime(t *testing.T) {
 	f.Eventually("no contents but those of the node that is there", func() bool {
 		return slices.Equal(f.contents(), stayed)
 	})
+}
+
+// Which node a snapshot is on that no driver has taken only its volume says: that does not go before it.
+func TestAVolumeIsForgottenAfterTheSnapshotsThatItSaysTheNodeOf(t *testing.T) {
+	f := withSnapshots(t)
+	f.ChangeVolume("there", since(time.Now().Add(-2*time.Hour)))
+	conflict := apierrors.NewConflict(schema.GroupResource{}, "content", errors.New("it has changed"))
+	f.FailOn("delete volumesnapshotcontents", 3, conflict)
+	f.FailOn("delete volumegroupsnapshotcontents", 5, conflict)
+
+	defer f.run(time.Millisecond)()
+	f.Eventually("the end of the volume", func() bool { return f.VolumeNamed("there") == nil })
+	left := f.contents()
+	if slices.Contains(left, "snapshot untaken-there") || slices.Contains(left, "group untaken-there") {
+		t.Errorf("left are %q", left)
+	}
+	f.Eventually("the end of all others", func() bool { return slices.Equal(f.contents(), stayed) })
+}
+
+// The watch of a kind that is not there yet looks again after a while; a volume is not forgotten meanwhile
+// with snapshots that nobody has seen.
+func TestSnapshotsOfAKindThatWasNotThereAtFirstAreForgotten(t *testing.T) {
+	f := withSnapshots(t)
+	f.ChangeVolume("there", since(time.Now().Add(-2*time.Hour)))
+	f.FailOn("watch volumesnapshotcontents", 1, apierrors.NewNotFound(schema.GroupResource{}, "kind"))
+
+	defer f.run(time.Millisecond)()
+	f.Eventually("the end of the volume", func() bool { return f.VolumeNamed("there") == nil })
+	if slices.Contains(f.contents(), "snapshot untaken-there") {
+		t.Error("a snapshot is left that nobody will know the node of")
+	}
 }

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -18,6 +20,12 @@ import (
 const (
 	// maxStreams is how many calls are served at a time. They take turns.
 	maxStreams = 128
+
+	// maxOfOne is how many of them are for one snapshot: who reads nothing keeps others from that one alone.
+	maxOfOne = 8
+
+	// sendTimeout is how long a client may read nothing of an answer.
+	sendTimeout = time.Minute
 
 	// maxRanges is how many parts of a volume an answer has at most.
 	maxRanges = 1024
@@ -32,13 +40,17 @@ type Blocks interface {
 // Service is the SnapshotMetadata service.
 type Service struct {
 	csi.UnimplementedSnapshotMetadataServer
-	blocks  Blocks
-	streams chan struct{} // has a value for each call that is being served
+	blocks Blocks
+
+	// mu guards streams: how many calls are being served, by their target snapshots, and all together.
+	mu      sync.Mutex
+	streams map[string]int
+	all     int
 }
 
 // New returns a Service.
 func New(blocks Blocks) *Service {
-	return &Service{blocks: blocks, streams: make(chan struct{}, maxStreams)}
+	return &Service{blocks: blocks, streams: map[string]int{}}
 }
 
 // GetMetadataAllocated streams the parts of a snapshot that were written.
@@ -46,28 +58,30 @@ func (s *Service) GetMetadataAllocated(
 	req *csi.GetMetadataAllocatedRequest,
 	stream csi.SnapshotMetadata_GetMetadataAllocatedServer,
 ) error {
-	leave, err := s.enter()
-	if err != nil {
-		return err
-	}
-	defer leave()
-
-	if req.GetSnapshotId() == "" {
+	target := req.GetSnapshotId()
+	if target == "" {
 		return fmt.Errorf("%w: snapshot id is missing", volume.ErrInvalid)
 	}
 	most, err := mostOf(req.GetMaxResults())
 	if err != nil {
 		return err
 	}
+	leave, err := s.enter(target)
+	if err != nil {
+		return err
+	}
+	defer leave()
 
 	send := func(size int64, blocks []*csi.BlockMetadata) error {
-		return stream.Send(&csi.GetMetadataAllocatedResponse{
-			BlockMetadataType:   csi.BlockMetadataType_VARIABLE_LENGTH,
-			VolumeCapacityBytes: size,
-			BlockMetadata:       blocks,
+		return inTime(target, func() error {
+			return stream.Send(&csi.GetMetadataAllocatedResponse{
+				BlockMetadataType:   csi.BlockMetadataType_VARIABLE_LENGTH,
+				VolumeCapacityBytes: size,
+				BlockMetadata:       blocks,
+			})
 		})
 	}
-	err = s.blocks.Allocated(stream.Context(), req.GetSnapshotId(), req.GetStartingOffset(), cut(most, send))
+	err = s.blocks.Allocated(stream.Context(), target, req.GetStartingOffset(), cut(most, send))
 
 	// The spec has FAILED_PRECONDITION for the other call only: there, it asks for a backup of everything.
 	if errors.Is(err, changedblocks.ErrNoBlocks) {
@@ -82,12 +96,6 @@ func (s *Service) GetMetadataDelta(
 	req *csi.GetMetadataDeltaRequest,
 	stream csi.SnapshotMetadata_GetMetadataDeltaServer,
 ) error {
-	leave, err := s.enter()
-	if err != nil {
-		return err
-	}
-	defer leave()
-
 	base, target := req.GetBaseSnapshotId(), req.GetTargetSnapshotId()
 	if base == "" || target == "" {
 		return fmt.Errorf("%w: base or target snapshot id is missing", volume.ErrInvalid)
@@ -97,24 +105,64 @@ func (s *Service) GetMetadataDelta(
 		return err
 	}
 
+	leave, err := s.enter(target)
+	if err != nil {
+		return err
+	}
+	defer leave()
+
 	send := func(size int64, blocks []*csi.BlockMetadata) error {
-		return stream.Send(&csi.GetMetadataDeltaResponse{
-			BlockMetadataType:   csi.BlockMetadataType_VARIABLE_LENGTH,
-			VolumeCapacityBytes: size,
-			BlockMetadata:       blocks,
+		return inTime(target, func() error {
+			return stream.Send(&csi.GetMetadataDeltaResponse{
+				BlockMetadataType:   csi.BlockMetadataType_VARIABLE_LENGTH,
+				VolumeCapacityBytes: size,
+				BlockMetadata:       blocks,
+			})
 		})
 	}
 	return s.blocks.Changed(stream.Context(), base, target, req.GetStartingOffset(), cut(most, send))
 }
 
-// enter bounds how many calls are served at a time: clients that do not read what they asked for stay.
-func (s *Service) enter() (leave func(), err error) {
-	select {
-	case s.streams <- struct{}{}:
-		return func() { <-s.streams }, nil
-	default:
+// enter bounds how many calls are served at a time: clients that are slow to read what they asked for stay.
+func (s *Service) enter(target string) (leave func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.all >= maxStreams:
 		return nil, fmt.Errorf("%w: metadata of snapshots is being sent to %d clients already",
-			volume.ErrUnavailable, maxStreams)
+			volume.ErrUnavailable, s.all)
+	case s.streams[target] >= maxOfOne:
+		return nil, fmt.Errorf("%w: metadata of snapshot %s is being sent to %d clients already",
+			volume.ErrUnavailable, target, s.streams[target])
+	}
+	s.all++
+	s.streams[target]++
+	return func() { s.leave(target) }, nil
+}
+
+func (s *Service) leave(target string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all--
+	s.streams[target]--
+	if s.streams[target] == 0 {
+		delete(s.streams, target)
+	}
+}
+
+// inTime sends an answer about a snapshot. Who waits for a client that reads nothing is let go by the end of
+// the call, which is what follows.
+func inTime(target string, send func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- send() }()
+	timer := time.NewTimer(sendTimeout)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("%w: the client that asked for the metadata of snapshot %s has read nothing for %s",
+			context.DeadlineExceeded, target, sendTimeout)
 	}
 }
 

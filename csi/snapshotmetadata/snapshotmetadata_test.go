@@ -7,8 +7,11 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
@@ -190,20 +193,25 @@ func TestStreamsAreBounded(t *testing.T) {
 	client := serve(t, b)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	request := &csi.GetMetadataAllocatedRequest{SnapshotId: "a"}
-	begin := func() error {
-		stream, err := client.GetMetadataAllocated(ctx, request)
+	begin := func(id string) error {
+		stream, err := client.GetMetadataAllocated(ctx, &csi.GetMetadataAllocatedRequest{SnapshotId: id})
 		if err == nil {
 			_, err = stream.Recv()
 		}
 		return err
 	}
 	for i := range 128 {
-		if err := begin(); err != nil {
+		id := fmt.Sprint("snap-", i/8)
+		if err := begin(id); err != nil {
 			t.Fatalf("stream %d: %v", i, err)
 		}
+		if i == 7 {
+			if err := begin(id); err == nil || !strings.Contains(err.Error(), id) {
+				t.Errorf("there is no bound of one snapshot: %v", err)
+			}
+		}
 	}
-	if err := begin(); err == nil {
+	if err := begin("another"); err == nil {
 		t.Error("there is no bound")
 	}
 
@@ -213,4 +221,31 @@ func TestStreamsAreBounded(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// A client that does not read what it asked for is waited for, but not forever.
+func TestAClientThatReadsNothingIsLetGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &blocks{size: 8 << 20, ended: make(chan error, 1)}
+		client := serve(t, b)
+		began := time.Now()
+		request := &csi.GetMetadataAllocatedRequest{SnapshotId: "snap-a"}
+		stream, err := client.GetMetadataAllocated(t.Context(), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		err = <-b.ended
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "snap-a") {
+			t.Errorf("the call ended with %v", err)
+		}
+		if took := time.Since(began); took != time.Minute {
+			t.Errorf("after %s", took)
+		}
+
+		// What was sent is there, and then the error.
+		if _, err := collect(stream, nil); err == nil || !strings.Contains(err.Error(), "snap-a") {
+			t.Errorf("the client sees %v", err)
+		}
+	})
 }

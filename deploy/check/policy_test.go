@@ -2,6 +2,7 @@ package check
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -217,4 +218,36 @@ func document(t *testing.T, text string) (object map[string]any) {
 		t.Fatal(err)
 	}
 	return object
+}
+
+// Roles know no versions: a policy that names some lets an account do anything to objects of others, as where
+// a cluster serves only an earlier one.
+func TestPoliciesHoldInAllVersionsThatAClusterMayServe(t *testing.T) {
+	found := 0
+	for _, file := range []string{"../csi/forget/forget.yaml", "../csi/policy.yaml"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, object := range decode(t, text) {
+			policy, ok := object.(*admissionregistrationv1.ValidatingAdmissionPolicy)
+			if !ok {
+				continue
+			}
+			for _, rule := range policy.Spec.MatchConstraints.ResourceRules {
+				// What has no group of its own has only had one version.
+				if slices.Equal(rule.APIGroups, []string{""}) {
+					continue
+				}
+				found++
+				if !slices.Equal(rule.APIVersions, []string{"*"}) {
+					t.Errorf("%s: policy %s: versions %q of %q",
+						file, policy.Name, rule.APIVersions, rule.APIGroups)
+				}
+			}
+		}
+	}
+	if found < 6 {
+		t.Errorf("only %d rules are of groups", found)
+	}
 }

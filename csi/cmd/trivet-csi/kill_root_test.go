@@ -55,6 +55,7 @@ func (p *process) start() {
 		"--registration-dir="+p.dir+"/reg",
 		"--pool-size=2Gi",
 		"--reserve=1Mi",
+		"--inline-most=64Mi",
 	)
 
 	cmd.Env = append(os.Environ(), "BE_TRIVET_CSI=1")

@@ -20,6 +20,7 @@ import (
 	"github.com/trivet-node/trivet/csi/listing"
 	"github.com/trivet-node/trivet/csi/loop"
 	"github.com/trivet-node/trivet/csi/publish"
+	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/mount"
 )
@@ -260,8 +261,13 @@ func TestObjectsOfWhatWasForgottenArePrinted(t *testing.T) {
 		l.id:         "volumeHandle: " + l.id + "\n",
 		l.snapshotID: "source: {snapshotHandle: " + l.snapshotID + "}\n",
 	} {
-		if out, err := output(p.verb("object", id)); err != nil || !strings.Contains(out, want) {
+		out, err := output(p.verb("object", "--unchecked", id))
+		if err != nil || !strings.Contains(out, want) {
 			t.Errorf("object %s: %s, %v", id, out, err)
+		}
+		out, err = output(p.verb("object", id))
+		if err == nil || out != "" || !strings.Contains(err.Error(), "--unchecked") {
+			t.Errorf("object %s without an API: %s, %v", id, out, err)
 		}
 	}
 	for _, id := range []string{"pvc-none", "../x", made.GetGroupSnapshot().GetGroupSnapshotId()} {
@@ -277,6 +283,35 @@ func TestObjectsOfWhatWasForgottenArePrinted(t *testing.T) {
 	p.do(l.unpublish, l.unstage)
 	for _, id := range []string{made.GetGroupSnapshot().GetGroupSnapshotId(), l.id, l.snapshotID} {
 		p.deleteByHand(id)
+	}
+	p.end(syscall.SIGTERM)
+	p.nothingLeft()
+}
+
+// Nobody is told to use a volume again that was made as part of a pod, and that the driver deletes.
+func TestNoObjectHasAVolumeThatIsPartOfAPod(t *testing.T) {
+	p := newProcess(t)
+	node := csi.NewNodeClient(p.conn)
+	target := filepath.Join(p.dir, "kubelet/pods/p/mount")
+	_, err := node.NodePublishVolume(t.Context(), &csi.NodePublishVolumeRequest{
+		VolumeId:         "csi-1",
+		TargetPath:       target,
+		VolumeCapability: p.life("csi-1").capability(),
+		VolumeContext:    map[string]string{"csi.storage.k8s.io/ephemeral": "true", "size": "16Mi"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	id := volume.ID("inline/csi-1")
+	out, err := output(p.verb("object", "--unchecked", id))
+	if err == nil || out != "" || !strings.Contains(err.Error(), id) {
+		t.Errorf("object %s: %s, %v", id, out, err)
+	}
+
+	request := &csi.NodeUnpublishVolumeRequest{VolumeId: "csi-1", TargetPath: target}
+	if _, err := node.NodeUnpublishVolume(t.Context(), request); err != nil {
+		t.Error(err)
 	}
 	p.end(syscall.SIGTERM)
 	p.nothingLeft()

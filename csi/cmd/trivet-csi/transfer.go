@@ -227,7 +227,8 @@ spec:
 const aboutObject = `
 trivet-csi object VOLUME_OR_SNAPSHOT prints the object by which something on this node is used again that no
 object of the Kubernetes API stands for, such as what was forgotten with its node: a PersistentVolume, or a
-VolumeSnapshotContent with its VolumeSnapshot. trivet-csi object ID | kubectl apply -f -`
+VolumeSnapshotContent with its VolumeSnapshot. trivet-csi object ID | kubectl apply -f -
+What an object stands for is refused, and so is a volume that was part of a pod.`
 
 // printObject prints the object of a volume or a snapshot.
 func printObject(ctx context.Context, env *program.Env) error {
@@ -236,6 +237,7 @@ func printObject(ctx context.Context, env *program.Env) error {
 	l.defineWhere(fs)
 	class := fs.String("storage-class", "", "storageClassName of the PersistentVolume")
 	namespace := fs.String("namespace", "default", "namespace of the VolumeSnapshot")
+	unchecked := fs.Bool("unchecked", false, aboutUnchecked)
 	if err := l.parseVerb(env, fs); err != nil {
 		return err
 	}
@@ -253,14 +255,13 @@ func printObject(ctx context.Context, env *program.Env) error {
 	if !known || r.Err != nil || !r.IsReady() {
 		return fmt.Errorf("object: there is no volume or snapshot %s on this node", id)
 	}
-
-	api, err := l.api(ctx)
-	if err != nil {
-		return err
+	if driver.IsInline(r.Name) {
+		return fmt.Errorf("object: volume %s is part of a pod, and goes with it: no object has it", id)
 	}
-	if api != nil {
-		if object := doctor.ObjectOf(api, id); object != "" {
-			return fmt.Errorf("object: %s stands for %s already", object, id)
+
+	if !*unchecked {
+		if err := l.checkUnused(ctx, id); err != nil {
+			return fmt.Errorf("object: %w", err)
 		}
 	}
 
@@ -309,15 +310,31 @@ trivet-csi delete ID discards what no object of the Kubernetes API stands for: a
 is gone, a snapshot or a group snapshot without its content, data without a record. What an object stands for
 is refused: delete that. trivet-csi has to run.`
 
-var errUnknown = errors.New("delete: nobody says whether an object stands for it:" +
-	" give --kubeconfig, or --unchecked")
+const aboutUnchecked = "do not ask the Kubernetes API whether an object stands for it"
+
+var errUnknown = errors.New("nobody says whether an object stands for it: give --kubeconfig, or --unchecked")
+
+// checkUnused asks the Kubernetes API whether an object stands for a volume or a snapshot, which is an error.
+func (l *looking) checkUnused(ctx context.Context, id string) error {
+	api, err := l.api(ctx)
+	if err != nil {
+		return err
+	}
+	if api == nil {
+		return &program.UsageError{Err: fmt.Errorf("%s: %w", id, errUnknown)}
+	}
+	if object := doctor.ObjectOf(api, id); object != "" {
+		return fmt.Errorf("%s stands for %s already", object, id)
+	}
+	return nil
+}
 
 // deleteVolume deletes a volume or a snapshot by its ID.
 func deleteVolume(ctx context.Context, env *program.Env) error {
 	var l looking
 	fs := env.Flags(aboutDelete)
 	l.defineWhere(fs)
-	unchecked := fs.Bool("unchecked", false, "do not ask the Kubernetes API whether an object stands for it")
+	unchecked := fs.Bool("unchecked", false, aboutUnchecked)
 	if err := l.parseVerb(env, fs); err != nil {
 		return err
 	}
@@ -328,15 +345,8 @@ func deleteVolume(ctx context.Context, env *program.Env) error {
 	}
 
 	if !*unchecked {
-		api, err := l.api(ctx)
-		if err != nil {
-			return err
-		}
-		if api == nil {
-			return &program.UsageError{Err: errUnknown}
-		}
-		if object := doctor.ObjectOf(api, id); object != "" {
-			return fmt.Errorf("delete %s: %s stands for it: delete that", id, object)
+		if err := l.checkUnused(ctx, id); err != nil {
+			return fmt.Errorf("delete: %w", err)
 		}
 	}
 

@@ -1,0 +1,4 @@
+package btrfs
+
+// ExtentsIn is Extents in a tree that need not exist.
+var ExtentsIn = extentsIn
