@@ -179,7 +179,9 @@ func TestPodsThatStayAreAwaited(t *testing.T) {
 	}{
 		"as before":           {running("a", theirs, corev1.ConditionTrue), 0, "has not been made again"},
 		"as before, long ago": {running("a", theirs, corev1.ConditionTrue), long, "has not been made again"},
-		"in vain":             {waiting("ErrImagePull"), long, "has not been made again: ErrImagePull"},
+		"in vain":             {waiting("RunContainerError"), long, "has not been made again: RunContainerError"},
+		"without an image":    {waiting("ImagePullBackOff"), 0, "default/a is not Ready"},
+		"in vain by itself":   {waiting("CreateContainerConfigError"), long, ""},
 		"about to be":         {waiting("ContainerCreating"), 0, "default/a is not Ready"},
 		"being pulled":        {waiting("ContainerCreating"), long, ""},
 		"not Ready":           {running("a", made, corev1.ConditionFalse), 0, "default/a is not Ready"},
@@ -203,6 +205,30 @@ func TestPodsThatStayAreAwaited(t *testing.T) {
 				t.Errorf("word %+v, %v", word, err)
 			}
 		})
+	}
+}
+
+// TestOnlyTheRuntimeVetoes is of containers that are not there, on the way in and on the way out.
+func TestOnlyTheRuntimeVetoes(t *testing.T) {
+	for reason, vetoes := range map[string]bool{
+		"CreateContainerError":       true,
+		"RunContainerError":          true,
+		"CreateContainerConfigError": false,
+		"ErrImagePull":               false,
+		"ImagePullBackOff":           false,
+		"InvalidImageName":           false,
+		"ErrImageNeverPull":          false,
+		"CrashLoopBackOff":           false,
+		"PodInitializing":            false,
+	} {
+		for _, to := range []swap.State{ours, swap.Out} {
+			a := &inspector{cfg: Config{RuntimePrefix: "trivet-cri://"}}
+			current := func(id string) bool { return a.isRuntime(id, to) }
+			unmade, unready := compare([]string{"x"}, []*corev1.Pod{waiting(reason)}, current)
+			if (unmade != "") != vetoes || unready == "" {
+				t.Errorf("%s, to %s: unmade %q, unready %q", reason, to, unmade, unready)
+			}
+		}
 	}
 }
 
