@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -217,6 +218,49 @@ func TestWhatIsFromBeforeConfirmsNothing(t *testing.T) {
 			order, err := c.host.folder.Order()
 			if word := c.host.folder.Word(order.ID); err != nil || word.Works || word.Doubt == "" {
 				t.Errorf("word %+v, %v", word, err)
+			}
+		})
+	}
+}
+
+// TestUpgradeThatWasCutOffIsConfirmedByTheLease is of a machine that does not know any more whether it has
+// stopped the agent: where one version of the runtime follows another one, nobody has.
+func TestUpgradeThatWasCutOffIsConfirmedByTheLease(t *testing.T) {
+	switched := time.Now().Truncate(time.Second)
+	for name, c := range map[string]struct {
+		from    swap.State
+		renewed time.Time
+		works   bool
+	}{
+		"upgrade":         {"v0-abc", switched.Add(time.Second), true},
+		"upgrade, silent": {"v0-abc", switched.Add(-time.Second), false},
+		"another runtime": {swap.Out, switched.Add(time.Second), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cluster := start(t)
+			cluster.Put(&coordinationv1.Lease{
+				ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceNodeLease, Name: "n1"},
+				Spec:       coordinationv1.LeaseSpec{RenewTime: new(metav1.NewMicroTime(c.renewed))},
+			})
+			node := cluster.node()
+			node.Status = status("trivet-cri://v1")
+			node.Status.Conditions[0].LastHeartbeatTime = metav1.NewTime(switched.Add(-time.Minute))
+			cluster.a.started = switched.Add(-time.Hour)
+
+			v := view{
+				node:  node,
+				order: swap.Order{ID: "x", To: ours},
+				record: swap.Record{
+					From:     c.from,
+					Stopped:  switched.Add(-time.Second),
+					Switched: switched,
+				},
+			}
+			if err := (*inspector)(cluster.a).judge(t.Context(), v); err != nil {
+				t.Fatal(err)
+			}
+			if word := cluster.host.folder.Word("x"); word.Works != c.works || !word.Ready.IsZero() {
+				t.Errorf("word %+v", word)
 			}
 		})
 	}

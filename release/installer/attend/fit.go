@@ -27,7 +27,7 @@ func (a *inspector) judge(ctx context.Context, v view) error {
 	if doubt == "" {
 		var err error
 		if doubt, pending, err = a.unsettled(ctx, v); err != nil {
-			return err
+			doubt = err.Error()
 		}
 	}
 	if doubt != "" {
@@ -43,7 +43,7 @@ func (a *inspector) judge(ctx context.Context, v view) error {
 		(*Attendant)(a).say(corev1.EventTypeWarning, "NotReadyYet", text)
 	}
 	word := swap.Word{ID: v.order.ID, Works: true}
-	if !v.record.Stopped.IsZero() {
+	if !a.ranOn(v) {
 		word.Ready = heartbeat(v.node)
 	}
 	return a.folder.Say(word)
@@ -62,8 +62,8 @@ func (a *inspector) unfit(ctx context.Context, v view) string {
 	}
 
 	record := v.record
-	if record.Stopped.IsZero() {
-		// The agent has run on. It may not write its status for minutes, but its Lease.
+	if a.ranOn(v) {
+		// It may not write its status for minutes, but its Lease.
 		return a.silent(ctx, record.Switched)
 	}
 	if heartbeat(v.node).Before(record.Switched.Truncate(time.Second)) {
@@ -73,6 +73,13 @@ func (a *inspector) unfit(ctx context.Context, v view) string {
 		return "this pod is from before"
 	}
 	return ""
+}
+
+// ranOn reports whether the agent has run on. So it does while one version of the runtime follows another one,
+// also when the machine was cut off meanwhile, which then says that the agent may have been stopped.
+func (a *inspector) ranOn(v view) bool {
+	isUpgrade := a.cfg.Drains && !(*Attendant)(a).replaces(v.record.From, v.order.To)
+	return v.record.Stopped.IsZero() || isUpgrade
 }
 
 // isRuntime reports whether a runtime, or the ID of a container of one, is what a state has brought.

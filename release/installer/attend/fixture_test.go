@@ -90,6 +90,7 @@ func (h *host) does(phase swap.Phase, failure string) {
 		Phase:    phase,
 		Stopped:  time.Now().Add(-3*time.Second - h.ago),
 		Switched: time.Now().Add(-time.Second - h.ago),
+		Ready:    time.Now(),
 		Failure:  failure,
 		Left:     h.left,
 		Taken:    h.taken,

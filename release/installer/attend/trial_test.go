@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/release/installer/drain"
@@ -229,6 +230,23 @@ func TestOnlyTheRuntimeVetoes(t *testing.T) {
 				t.Errorf("%s, to %s: unmade %q, unready %q", reason, to, unmade, unready)
 			}
 		}
+	}
+}
+
+// TestPodsThatCannotBeListedAreADoubt is what the machine goes back with, if it stays so.
+func TestPodsThatCannotBeListedAreADoubt(t *testing.T) {
+	c := start(t)
+	c.Put(running("a", "containerd://1", corev1.ConditionTrue))
+	c.look(1)
+	c.host.does(swap.Trying, "")
+	c.again()
+	c.change(func(n *corev1.Node) { n.Status = status("trivet-cri://v1") })
+	c.FailOn("list pods", -1, apierrors.NewServiceUnavailable("overloaded"))
+	c.look(1)
+
+	order, err := c.host.folder.Order()
+	if word := c.host.folder.Word(order.ID); err != nil || word.Works || !strings.Contains(word.Doubt, "overloaded") {
+		t.Errorf("word %+v, %v", word, err)
 	}
 }
 
