@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/trivet-node/trivet/release/installer/drain"
 	"github.com/trivet-node/trivet/release/installer/swap"
@@ -66,7 +67,7 @@ func TestNodeIsDrainedChangedAndTakenIntoUse(t *testing.T) {
 func in(t *testing.T) *cluster {
 	t.Helper()
 	c := start(t)
-	c.look(1)
+	c.look(2)
 	c.host.does(swap.Done, "")
 	c.look(2)
 	return c
@@ -75,7 +76,7 @@ func in(t *testing.T) *cluster {
 func TestLabelThatIsTakenAwayTakesAllWithIt(t *testing.T) {
 	c := in(t)
 	c.change(func(n *corev1.Node) { delete(n.Labels, label) })
-	c.look(1)
+	c.look(2)
 	order, err := c.host.folder.Order()
 	if err != nil || order.To != swap.Out {
 		t.Fatalf("order %+v, %v", order, err)
@@ -107,7 +108,7 @@ func TestLabelThatIsTakenAwayTakesAllWithIt(t *testing.T) {
 func TestNodeThatWasCordonedBeforeStaysSo(t *testing.T) {
 	c := start(t)
 	c.change(func(n *corev1.Node) { n.Spec.Unschedulable = true })
-	c.look(1)
+	c.look(2)
 	c.host.does(swap.Done, "")
 	c.look(1)
 	if !c.node().Spec.Unschedulable {
@@ -117,7 +118,7 @@ func TestNodeThatWasCordonedBeforeStaysSo(t *testing.T) {
 
 func TestExchangeThatWasTakenBackIsNotTriedAgain(t *testing.T) {
 	c := start(t)
-	c.look(1)
+	c.look(2)
 	c.host.does(swap.Done, "nobody confirmed")
 	c.again()
 	c.look(3)
@@ -136,7 +137,7 @@ func TestExchangeThatWasTakenBackIsNotTriedAgain(t *testing.T) {
 		t.Errorf("labels %q, annotations %q", node.Labels, node.Annotations)
 	}
 	c.change(func(n *corev1.Node) { n.Labels = map[string]string{label: ""} })
-	c.look(1)
+	c.look(2)
 	if len(c.host.launched) != 2 {
 		t.Errorf("orders %q", c.host.launched)
 	}
@@ -161,7 +162,7 @@ func TestDrainThatABudgetForbidsIsGivenUp(t *testing.T) {
 func TestLabelThatIsTakenAwayEndsTheDrain(t *testing.T) {
 	c := start(t)
 	c.pod("web", "ReplicaSet", corev1.RestartPolicyAlways)
-	c.look(1)
+	c.look(2)
 	c.change(func(n *corev1.Node) { delete(n.Labels, label) })
 	c.look(1)
 	if node := c.node(); node.Spec.Unschedulable || len(node.Labels) > 0 || c.holder() != "" {
@@ -209,7 +210,7 @@ func TestWhatIsFromBeforeConfirmsNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := start(t)
-			c.look(1)
+			c.look(2)
 			c.host.does(swap.Trying, "")
 			c.a.started = time.Now()
 
@@ -269,7 +270,7 @@ func TestUpgradeThatWasCutOffIsConfirmedByTheLease(t *testing.T) {
 // TestReadyIsWhenTheNodeFirstWas is of a status that is renewed while the machine waits for its proof.
 func TestReadyIsWhenTheNodeFirstWas(t *testing.T) {
 	c := start(t)
-	c.look(1)
+	c.look(2)
 	c.host.does(swap.Trying, "")
 	c.again()
 	record, err := c.host.folder.Record()
@@ -300,7 +301,7 @@ func TestReadyIsWhenTheNodeFirstWas(t *testing.T) {
 func TestWhatIsLeftKeepsTheLabelUntilItIsGone(t *testing.T) {
 	c := in(t)
 	c.change(func(n *corev1.Node) { delete(n.Labels, label) })
-	c.look(1)
+	c.look(2)
 	c.host.left = "give /etc/crictl.yaml back: busy"
 	c.host.does(swap.Done, "")
 	c.look(4)
@@ -334,6 +335,7 @@ func TestAnythingThatFailsAfterTheCordonEndsInTime(t *testing.T) {
 	if err := os.Mkdir(images, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	c.look(1)
 	for range 2 {
 		if _, err := c.a.look(t.Context()); err == nil {
 			t.Fatal("no error")
@@ -350,14 +352,46 @@ func TestAnythingThatFailsAfterTheCordonEndsInTime(t *testing.T) {
 	}
 }
 
-func TestFilesThatCannotBeStagedLeaveTheNodeInUse(t *testing.T) {
-	c := start(t)
-	c.host.full = errors.New("no space")
-	if _, err := c.a.look(t.Context()); err == nil {
-		t.Error("no error")
+// TestWhatFailsBeforeTheCordonLetsOtherNodesGoOn is of faults that may last.
+func TestWhatFailsBeforeTheCordonLetsOtherNodesGoOn(t *testing.T) {
+	for why, fault := range map[string]func(c *cluster){
+		"no space": func(c *cluster) { c.host.full = errors.New("no space") },
+		"may not":  func(c *cluster) { c.FailOn("list pods", -1, forbidden("pods")) },
+		"not see":  func(c *cluster) { c.FailOn("list nodes", -1, forbidden("nodes")) },
+	} {
+		t.Run(why, func(t *testing.T) {
+			c := start(t)
+			fault(c)
+			pause, err := c.a.look(t.Context())
+			if err != nil || pause != refusedPause || c.node().Spec.Unschedulable || c.holder() != "" {
+				t.Errorf("%v, %v; spec %+v, turn %q", pause, err, c.node().Spec, c.holder())
+			}
+
+			c.a.flush(t.Context())
+			said := func(call string) bool { return strings.HasPrefix(call, "create events") }
+			if !slices.ContainsFunc(c.Calls(), said) {
+				t.Errorf("no event says it: %q", c.Calls())
+			}
+		})
 	}
-	if c.node().Spec.Unschedulable {
-		t.Error("the node is cordoned")
+}
+
+func forbidden(what string) *apierrors.StatusError {
+	return apierrors.NewForbidden(schema.GroupResource{Resource: what}, "", errors.New("no role"))
+}
+
+// TestPodThatComesBeforeTheCordonIsSeen is of one that was not there when the pods were listed.
+func TestPodThatComesBeforeTheCordonIsSeen(t *testing.T) {
+	c := start(t)
+	c.look(1)
+	if len(c.host.launched) > 0 || !c.node().Spec.Unschedulable {
+		t.Fatalf("orders %q, spec %+v", c.host.launched, c.node().Spec)
+	}
+
+	c.pod("late", "ReplicaSet", corev1.RestartPolicyAlways)
+	c.look(1)
+	if len(c.host.launched) > 0 || !slices.Contains(c.evictions(), "default/late") {
+		t.Errorf("orders %q, evictions %q", c.host.launched, c.evictions())
 	}
 }
 
@@ -365,7 +399,7 @@ func TestFilesThatCannotBeStagedLeaveTheNodeInUse(t *testing.T) {
 func TestPodThatComesAfterTheCheckStopsTheExchange(t *testing.T) {
 	c := start(t)
 	c.pod("web", "ReplicaSet", corev1.RestartPolicyAlways)
-	c.look(1)
+	c.look(2)
 	c.Remove("pods", "default", "web")
 	c.pod("once", "", corev1.RestartPolicyNever)
 	c.look(2)
@@ -387,7 +421,7 @@ func TestPodsOfAnAgentsExchangeStay(t *testing.T) {
 	c.again()
 	c.pod("web", "ReplicaSet", corev1.RestartPolicyAlways)
 	c.pod("once", "", corev1.RestartPolicyNever)
-	c.look(1)
+	c.look(2)
 	if len(c.host.launched) != 1 || len(c.evictions()) > 0 {
 		t.Errorf("orders %q, evictions %q", c.host.launched, c.evictions())
 	}

@@ -18,7 +18,7 @@ import (
 func onTrialHere(t *testing.T) *cluster {
 	t.Helper()
 	c := start(t)
-	c.look(1)
+	c.look(2)
 	c.host.does(swap.Proving, "")
 	c.again()
 	c.look(1)
@@ -108,7 +108,7 @@ func TestCordonOfAnAdministratorStays(t *testing.T) {
 			if before {
 				c.change(cordon)
 			}
-			c.look(1)
+			c.look(2)
 			c.host.does(swap.Proving, "")
 			c.look(1)
 			c.change(cordon)
@@ -134,7 +134,7 @@ func TestAgentsTrialThatFailsOnlyCordons(t *testing.T) {
 	c.cfg.Drains = false
 	c.again()
 	c.pod("web", "ReplicaSet", corev1.RestartPolicyAlways)
-	c.look(1)
+	c.look(2)
 	c.host.does(swap.Proving, "")
 	c.look(1)
 	c.host.does(swap.Retreating, "it ended")
@@ -192,7 +192,7 @@ func TestPodsThatStayAreAwaited(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cluster := start(t)
 			cluster.Put(running("a", theirs, corev1.ConditionTrue))
-			cluster.look(1)
+			cluster.look(2)
 			cluster.host.ago = c.since
 			cluster.host.does(swap.Trying, "")
 			cluster.again()
@@ -237,7 +237,7 @@ func TestOnlyTheRuntimeVetoes(t *testing.T) {
 func TestPodsThatCannotBeListedAreADoubt(t *testing.T) {
 	c := start(t)
 	c.Put(running("a", "containerd://1", corev1.ConditionTrue))
-	c.look(1)
+	c.look(2)
 	c.host.does(swap.Trying, "")
 	c.again()
 	c.change(func(n *corev1.Node) { n.Status = status("trivet-cri://v1") })

@@ -43,7 +43,7 @@ func TestOneNodeIsOutOfUseAtATime(t *testing.T) {
 				Name:        "n2",
 				Annotations: map[string]string{failedMark("cri"): "v0-older"},
 			}})
-			c.look(1)
+			c.look(2)
 			if len(c.host.launched) != 1 {
 				t.Errorf("orders %q", c.host.launched)
 			}
@@ -53,7 +53,7 @@ func TestOneNodeIsOutOfUseAtATime(t *testing.T) {
 
 func TestVersionThatWasTakenBackIsMarkedUntilItIsForgiven(t *testing.T) {
 	c := start(t)
-	c.look(1)
+	c.look(2)
 	c.host.does(swap.Done, "nobody confirmed")
 	c.look(1)
 	if got := c.node().Annotations[failedMark("cri")]; got != string(ours) {
@@ -85,7 +85,7 @@ func TestNodeOfTheOtherInstallerIsLeftAlone(t *testing.T) {
 func TestTurnIsGivenBeforeTheLabelGoes(t *testing.T) {
 	c := in(t)
 	c.change(func(n *corev1.Node) { delete(n.Labels, label) })
-	c.look(1)
+	c.look(2)
 	c.host.does(swap.Done, "")
 	c.FailOn("patch nodes", -1, apierrors.NewServiceUnavailable("down"))
 	if _, err := c.a.look(t.Context()); err == nil {
