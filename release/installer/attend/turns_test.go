@@ -1,6 +1,7 @@
 package attend
 
 import (
+	"strings"
 	"testing"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -93,5 +94,38 @@ func TestTurnIsGivenBeforeTheLabelGoes(t *testing.T) {
 	}
 	if c.holder() != "" {
 		t.Errorf("turn %q", c.holder())
+	}
+}
+
+// TestTurnOfOneThatWasKilledIsGiven is of a kill between the end of an exchange and the turn, and of an error.
+func TestTurnOfOneThatWasKilledIsGiven(t *testing.T) {
+	c := in(t)
+	if _, err := c.a.turn.Take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.again()
+	c.look(1)
+	if c.holder() != "" {
+		t.Errorf("turn %q", c.holder())
+	}
+
+	calls := len(c.Calls())
+	c.look(1)
+	for _, call := range c.Calls()[calls:] {
+		if strings.Contains(call, "leases") {
+			t.Errorf("in peace: %s", call)
+		}
+	}
+
+	if _, err := c.a.turn.Take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.FailOn("get nodes", 1, apierrors.NewServiceUnavailable("down"))
+	if _, err := c.a.look(t.Context()); err == nil {
+		t.Error("no error")
+	}
+	c.look(1)
+	if c.holder() != "" {
+		t.Errorf("turn %q after an error", c.holder())
 	}
 }
