@@ -84,8 +84,8 @@ type Attendant struct {
 	// started is when this process was: one that was there before the exchange proves nothing.
 	started time.Time
 
-	// mayHold says that the turn may be held for nothing: by a process that was killed before it gave it, or after
-	// an error.
+	// mayHold says that the turn may be held for nothing: by a process that was killed before it gave it, or
+	// after an error.
 	mayHold bool
 
 	// notBefore is when a drain that was given up is tried again.

@@ -75,8 +75,8 @@ func (a *inspector) unfit(ctx context.Context, v view) string {
 	return ""
 }
 
-// ranOn reports whether the agent has run on. So it does while one version of the runtime follows another one,
-// also when the machine was cut off meanwhile, which then says that the agent may have been stopped.
+// ranOn reports whether the agent has run on. So it does while one version of the runtime follows another
+// one, also when the machine was cut off meanwhile, which then says that the agent may have been stopped.
 func (a *inspector) ranOn(v view) bool {
 	isUpgrade := a.cfg.Drains && !(*Attendant)(a).replaces(v.record.From, v.order.To)
 	return v.record.Stopped.IsZero() || isUpgrade
@@ -116,14 +116,26 @@ const settleLimit = 30 * time.Second
 
 // silent is why the agent is not known to live.
 func (a *inspector) silent(ctx context.Context, since time.Time) string {
-	lease, err := a.leases.Get(ctx, corev1.NamespaceNodeLease, a.cfg.Node)
+	renewed, err := a.renewed(ctx)
 	if err != nil {
-		return fmt.Sprintf("its lease: %v", err)
+		return err.Error()
 	}
-	if lease.Spec.RenewTime == nil || lease.Spec.RenewTime.Time.Before(since) {
+	if renewed.Before(since) {
 		return "its lease is from before"
 	}
 	return ""
+}
+
+// renewed is when the agent last renewed the node's Lease; zero: never.
+func (a *inspector) renewed(ctx context.Context) (at time.Time, err error) {
+	lease, err := a.leases.Get(ctx, corev1.NamespaceNodeLease, a.cfg.Node)
+	if err != nil {
+		return at, fmt.Errorf("its lease: %w", err)
+	}
+	if lease.Spec.RenewTime != nil {
+		at = lease.Spec.RenewTime.Time
+	}
+	return at, nil
 }
 
 // ready is the node's condition, the zero value if it has none.

@@ -144,6 +144,9 @@ func start(t *testing.T) *cluster {
 		ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{label: ""}},
 		Status:     status("containerd://2"),
 	})
+	c.Put(&coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceNodeLease, Name: "n1"},
+	})
 	c.AnswerOn("create pods/eviction", func(runtime.Object) runtime.Object {
 		return &metav1.Status{Status: metav1.StatusSuccess}
 	})

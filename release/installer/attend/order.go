@@ -47,7 +47,7 @@ func (a *Attendant) begin(ctx context.Context, v view) (time.Duration, error) {
 	return 0, why
 }
 
-// isFailure reports whether an error is one that may stay: no reason to wait, and no write that came in between.
+// isFailure reports whether an error is one that may stay: no reason to wait, and no write that came between.
 func isFailure(ctx context.Context, err error) bool {
 	_, isWait := errors.AsType[wait](err)
 	return !isWait && !apierrors.IsConflict(err) && ctx.Err() == nil
@@ -121,8 +121,8 @@ func (a *Attendant) advance(ctx context.Context, v view) error {
 	return a.host.Launch(ctx, state)
 }
 
-// cordon has the node out of use, if nothing stands in the way. The next look lists the pods again: some may have
-// come to the node since it did.
+// cordon has the node out of use, if nothing stands in the way. The next look lists the pods again: some may
+// have come to the node since.
 func (a *Attendant) cordon(ctx context.Context, v view, pods []*corev1.Pod) error {
 	if err := a.check(ctx, v, pods); err != nil {
 		return err
@@ -262,8 +262,10 @@ func (a *Attendant) accompany(ctx context.Context, v view) (time.Duration, error
 	}
 
 	switch v.record.Phase {
+	case swap.Switching:
+		return soon, a.recall(ctx, v)
 	case swap.Trying:
-		return soon, (*inspector)(a).judge(ctx, v)
+		return soon, errors.Join(a.recall(ctx, v), (*inspector)(a).judge(ctx, v))
 	case swap.Proving:
 		return lookAgain, a.lend(ctx, v)
 	case swap.Retreating:

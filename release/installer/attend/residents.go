@@ -20,8 +20,8 @@ func residents(pods []*corev1.Pod) (uids []string) {
 	return uids
 }
 
-// compare finds a resident whose containers are not made again, and one that needs more time, because it waits
-// or is not Ready; empty: none. One that has gone or ended is none any more.
+// compare finds a resident whose containers are not made again, and one that needs more time, because it is
+// not Ready; empty: none. One that has gone or ended is none any more.
 func compare(
 	residents []string, pods []*corev1.Pod, isCurrent func(containerID string) bool,
 ) (unmade, unready string) {
@@ -44,9 +44,9 @@ func compare(
 	return unmade, unready
 }
 
-// isUnmade reports whether a container is still that of before, or one that the runtime fails to make. What it
-// waits for otherwise is the business of its pod: an image that its registry refuses, or a ConfigMap that is
-// gone, says nothing of what was exchanged.
+// isUnmade reports whether a container is still that of before, or one that the runtime fails to make. What
+// it waits for otherwise is the business of its pod: an image that its registry refuses, or a ConfigMap that
+// is gone, says nothing of what was exchanged.
 func isUnmade(c corev1.ContainerStatus, isCurrent func(containerID string) bool) bool {
 	if waiting := c.State.Waiting; waiting != nil {
 		return waiting.Reason == "CreateContainerError" || waiting.Reason == "RunContainerError"

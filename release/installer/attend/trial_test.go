@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -47,6 +48,60 @@ func TestNodeIsInUseWhileItIsOnTrial(t *testing.T) {
 	}
 	if got := node.Annotations[mark("cri")]; !strings.Contains(got, "out of use for") {
 		t.Errorf("result %q", got)
+	}
+}
+
+// TestNodeOnTrialIsVouchedForWhileItLives is of the Lease of its agent.
+func TestNodeOnTrialIsVouchedForWhileItLives(t *testing.T) {
+	c := onTrialHere(t)
+	order, err := c.host.folder.Order()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.host.folder.Say(swap.Word{ID: order.ID, Works: true, Ready: time.Unix(7, 0)}); err != nil {
+		t.Fatal(err)
+	}
+
+	since := trialOf(c.node(), "cri").Since
+	alive := func(renewed time.Time) time.Time {
+		c.Put(&coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceNodeLease, Name: "n1"},
+			Spec:       coordinationv1.LeaseSpec{RenewTime: new(metav1.NewMicroTime(renewed))},
+		})
+		c.look(1)
+		word := c.host.folder.Word(order.ID)
+		if !word.Works || word.Ready.Unix() != 7 {
+			t.Errorf("word %+v", word)
+		}
+		return word.Alive
+	}
+	for renewed, want := range map[time.Duration]bool{-time.Second: false, time.Second: true} {
+		if got := alive(since.Add(renewed)); got.Equal(since.Add(renewed)) != want {
+			t.Errorf("renewed %s after: alive at %s", renewed, got)
+		}
+	}
+
+	first := alive(since.Add(time.Second))
+	c.change(func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown })
+	if got := alive(since.Add(2 * time.Second)); !got.Equal(first) {
+		t.Errorf("not Ready: alive at %s", got)
+	}
+}
+
+// TestNodeThatSomebodyTookIntoUseIsCordonedAgain is of marks that are gone before the node works.
+func TestNodeThatSomebodyTookIntoUseIsCordonedAgain(t *testing.T) {
+	for _, phase := range []swap.Phase{swap.Switching, swap.Trying} {
+		c := start(t)
+		c.look(2)
+		c.host.does(phase, "")
+		c.change(func(n *corev1.Node) {
+			n.Spec.Unschedulable = false
+			delete(n.Annotations, drain.Cordoned)
+		})
+		c.look(1)
+		if node := c.node(); !node.Spec.Unschedulable || drain.Owner(node) != "cri" {
+			t.Errorf("%s: spec %+v, annotations %q", phase, node.Spec, node.Annotations)
+		}
 	}
 }
 
@@ -245,7 +300,8 @@ func TestPodsThatCannotBeListedAreADoubt(t *testing.T) {
 	c.look(1)
 
 	order, err := c.host.folder.Order()
-	if word := c.host.folder.Word(order.ID); err != nil || word.Works || !strings.Contains(word.Doubt, "overloaded") {
+	word := c.host.folder.Word(order.ID)
+	if err != nil || word.Works || !strings.Contains(word.Doubt, "overloaded") {
 		t.Errorf("word %+v, %v", word, err)
 	}
 }

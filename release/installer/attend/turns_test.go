@@ -97,7 +97,7 @@ func TestTurnIsGivenBeforeTheLabelGoes(t *testing.T) {
 	}
 }
 
-// TestTurnOfOneThatWasKilledIsGiven is of a kill between the end of an exchange and the turn, and of an error.
+// TestTurnOfOneThatWasKilledIsGiven is of a kill after the end of an exchange, and of an error.
 func TestTurnOfOneThatWasKilledIsGiven(t *testing.T) {
 	c := in(t)
 	if _, err := c.a.turn.Take(t.Context()); err != nil {

@@ -94,7 +94,7 @@ func run(t *testing.T, folder Folder, s *seat) Record {
 	return Record{}
 }
 
-// pod says that the node works, and that it is drained, once the machine waits for it.
+// pod says that the node works, lives and is drained, once the machine waits for that.
 func pod(ctx context.Context, t *testing.T, folder Folder) {
 	for ctx.Err() == nil {
 		r, err := folder.Record()
@@ -103,8 +103,19 @@ func pod(ctx context.Context, t *testing.T, folder Folder) {
 			return
 		}
 
-		word := Word{ID: r.Order.ID, Works: r.Phase == Trying, Drained: r.Phase == Retreating}
-		if word.Works || word.Drained {
+		said := folder.Word(r.Order.ID)
+		word := said
+		switch r.Phase {
+		case Trying:
+			word = Word{ID: r.Order.ID, Works: true}
+		case Proving:
+			if time.Since(said.Alive) > aliveLimit/4 {
+				word.ID, word.Alive = r.Order.ID, time.Now()
+			}
+		case Retreating:
+			word = Word{ID: r.Order.ID, Drained: true}
+		}
+		if word != said {
 			if err := folder.Say(word); err != nil {
 				t.Error(err)
 			}

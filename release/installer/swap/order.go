@@ -73,7 +73,7 @@ func (o Order) proof() time.Duration {
 type Phase string
 
 // The phases. An order ends well by Switching, Trying, Proving, Settling; it is taken back by Reverting, from
-// Proving by Retreating. The machine waits for the pod in Trying and Retreating.
+// Proving by Retreating. The machine waits for the pod in Trying, Proving and Retreating.
 const (
 	// Switching arranges what is ordered.
 	Switching Phase = "switching"
@@ -81,7 +81,8 @@ const (
 	// Trying waits for the pod's word that the node works. The node is out of use.
 	Trying Phase = "trying"
 
-	// Proving waits until one process has lived for long enough. The node is in use.
+	// Proving waits until one process has lived for long enough, and for the pod's word that the node lives.
+	// The node is in use.
 	Proving Phase = "proving"
 
 	// Settling takes away what is not needed any more.
@@ -171,6 +172,10 @@ type Word struct {
 	Works bool      `json:"works"`
 	Ready time.Time `json:"ready"`
 	Doubt string    `json:"doubt,omitempty"`
+
+	// Alive is the last sign of life of the node's agent while the node was Ready and in use: by the node's own
+	// clock, as all times here.
+	Alive time.Time `json:"alive,omitzero"`
 
 	// Drained says that the node is out of use again.
 	Drained bool `json:"drained,omitempty"`
