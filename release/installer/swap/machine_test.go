@@ -297,6 +297,31 @@ func TestImagesAreBounded(t *testing.T) {
 	}
 }
 
+// TestMachineOfTheVersionBeforeHearsThatTheNodeWorks has the file that it reads, and only then.
+func TestMachineOfTheVersionBeforeHearsThatTheNodeWorks(t *testing.T) {
+	folder := Folder(t.TempDir())
+	if err := folder.Say(Word{ID: "a", Doubt: "not yet"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(folder.Path("confirmed.json")); err == nil {
+		t.Error("a doubt is a confirmation")
+	}
+
+	if err := folder.Say(Word{ID: "a", Works: true, Ready: time.Unix(0, 0).UTC()}); err != nil {
+		t.Fatal(err)
+	}
+	const want = "{\n  \"id\": \"a\",\n  \"ready\": \"1970-01-01T00:00:00Z\"\n}\n"
+	if got, err := os.ReadFile(folder.Path("confirmed.json")); err != nil || string(got) != want {
+		t.Errorf("confirmation %q, %v", got, err)
+	}
+	if err := folder.Forget(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(string(folder)); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
 func TestTornFilesAreNamed(t *testing.T) {
 	folder := Folder(t.TempDir())
 	if err := os.WriteFile(folder.Path("record.json"), []byte(`{"phase": "try`), 0o600); err != nil {

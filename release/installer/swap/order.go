@@ -150,6 +150,10 @@ const (
 	orderFile  = "order.json"
 	recordFile = "record.json"
 	wordFile   = "word.json"
+
+	// confirmedFile is for a program of the version before (see confirmation).
+	confirmedFile = "confirmed.json"
+
 	imagesFile = "images.json"
 )
 
@@ -182,7 +186,21 @@ type Word struct {
 }
 
 // Say says something of an order, in place of what was said before.
-func (f Folder) Say(w Word) error { return f.write(wordFile, w) }
+func (f Folder) Say(w Word) error {
+	if w.Works && w.Alive.IsZero() {
+		if err := f.write(confirmedFile, confirmation{w.ID, w.Ready}); err != nil {
+			return err
+		}
+	}
+	return f.write(wordFile, w)
+}
+
+// confirmation is the word that a node works as the machine's program of the version before reads it, which
+// may wait for that while the pod is of this version already. The next version need not write it.
+type confirmation struct {
+	ID    string    `json:"id"`
+	Ready time.Time `json:"ready"`
+}
 
 // Word is what was said last of an order; the zero value: nothing.
 func (f Folder) Word(id string) (w Word) {
@@ -239,7 +257,7 @@ func (f Folder) remove(name string) error {
 // Forget removes all that is known of orders, while none is under way.
 func (f Folder) Forget() error {
 	// The record last: an order without one would be carried out.
-	for _, name := range []string{imagesFile, wordFile, orderFile, recordFile} {
+	for _, name := range []string{imagesFile, confirmedFile, wordFile, orderFile, recordFile} {
 		if err := f.remove(name); err != nil {
 			return err
 		}
