@@ -8,8 +8,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/trivet-node/trivet/release/installer/swap"
 )
 
 // cluster answers calls from a table, and keeps them.
@@ -124,11 +122,11 @@ func TestTrialOfTheInstallIsNotThatOfTheRemoval(t *testing.T) {
 			t.Error("the node is in use with the part")
 		}
 
-		c.answers["annotations"] = `|{"state": "` + swap.Out.String() + `"}|old`
+		c.answers["annotations"] = `|{"state": "what was there before"}|old`
 		if err := i.remove(t.Context()); err != nil {
 			t.Error(err)
 		}
-		c.answers["annotations"] = `|{"state": "` + swap.Out.String() + `"}|`
+		c.answers["annotations"] = `|{"state": "what was there before"}|`
 		if err := i.awaitUse(t.Context()); err == nil {
 			t.Error("the node is in use without the part")
 		}

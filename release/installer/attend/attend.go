@@ -84,10 +84,6 @@ type Attendant struct {
 	// started is when this process was: one that was there before the exchange proves nothing.
 	started time.Time
 
-	// mayHold says that the turn may be held for nothing: by a process that was killed before it gave it, or
-	// after an error.
-	mayHold bool
-
 	// notBefore is when a drain that was given up is tried again.
 	notBefore time.Time
 }
@@ -117,7 +113,6 @@ func New(client *kube.Client, host Host, folder swap.Folder, cfg Config) *Attend
 			Log:       cfg.Log,
 		}),
 		started: time.Now(),
-		mayHold: true,
 	}
 }
 
@@ -196,12 +191,6 @@ func (a *Attendant) follow(ctx context.Context, changed chan<- struct{}) {
 
 // look does the next step, and returns after how long there may be another one.
 func (a *Attendant) look(ctx context.Context) (time.Duration, error) {
-	pause, err := a.step(ctx)
-	a.mayHold = a.mayHold || err != nil
-	return pause, err
-}
-
-func (a *Attendant) step(ctx context.Context) (time.Duration, error) {
 	v, err := a.view(ctx)
 	if err != nil {
 		return 0, err
@@ -222,19 +211,9 @@ func (a *Attendant) step(ctx context.Context) (time.Duration, error) {
 	case finish:
 		return a.finish(ctx, v)
 	}
-	return inPeace, a.rest(ctx)
-}
 
-// rest holds no turn.
-func (a *Attendant) rest(ctx context.Context) error {
-	if !a.mayHold {
-		return nil
-	}
-	if err := a.turn.Give(ctx); err != nil {
-		return err
-	}
-	a.mayHold = false
-	return nil
+	// A process before this one may have been killed before it did.
+	return inPeace, a.turn.Give(ctx)
 }
 
 func (a *Attendant) view(ctx context.Context) (v view, err error) {

@@ -78,7 +78,7 @@ func (a *inspector) unfit(ctx context.Context, v view) string {
 // ranOn reports whether the agent has run on. So it does while one version of the runtime follows another
 // one, also when the machine was cut off meanwhile, which then says that the agent may have been stopped.
 func (a *inspector) ranOn(v view) bool {
-	isUpgrade := a.cfg.Drains && !(*Attendant)(a).replaces(v.record.From, v.order.To)
+	isUpgrade := a.cfg.Drains && !a.cfg.replaces(v.record.From, v.order.To)
 	return v.record.Stopped.IsZero() || isUpgrade
 }
 
@@ -136,6 +136,25 @@ func (a *inspector) renewed(ctx context.Context) (at time.Time, err error) {
 		at = lease.Spec.RenewTime.Time
 	}
 	return at, nil
+}
+
+// vouch says that the node lives, as long as it does: it is Ready, and its agent has renewed its Lease since
+// the node is in use.
+func (a *inspector) vouch(ctx context.Context, v view) error {
+	if !isReady(v.node) {
+		return nil
+	}
+	renewed, err := a.renewed(ctx)
+	if err != nil {
+		return err
+	}
+
+	word := a.folder.Word(v.order.ID)
+	if renewed.Before(trialOf(v.node, a.cfg.Part).Since) || !renewed.After(word.Alive) {
+		return nil
+	}
+	word.ID, word.Works, word.Alive = v.order.ID, true, renewed
+	return a.folder.Say(word)
 }
 
 // ready is the node's condition, the zero value if it has none.

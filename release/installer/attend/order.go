@@ -104,7 +104,7 @@ func (a *Attendant) advance(ctx context.Context, v view) error {
 	if drain.Owner(v.node) == "" {
 		return a.cordon(ctx, v, pods)
 	}
-	if a.replaces(v.record.State(), v.wanted) {
+	if a.cfg.replaces(v.record.State(), v.wanted) {
 		if err := a.empty(ctx, pods); err != nil {
 			return err
 		}
@@ -168,7 +168,7 @@ func (a *Attendant) obstacle(ctx context.Context, v view, pods []*corev1.Pod) (w
 		// It could not be confirmed that it works afterwards.
 		return fmt.Sprintf("node %s is not Ready: nothing is changed until it is", a.cfg.Node), nil
 	}
-	if a.replaces(v.record.State(), v.wanted) {
+	if a.cfg.replaces(v.record.State(), v.wanted) {
 		if err := drain.Check(pods); err != nil {
 			return err.Error(), nil
 		}
@@ -194,8 +194,8 @@ func (a *Attendant) obstacle(ctx context.Context, v view, pods []*corev1.Pod) (w
 }
 
 // replaces reports whether no container of the node survives the exchange of two states.
-func (a *Attendant) replaces(from, to swap.State) bool {
-	return a.cfg.Drains && (from == swap.Out || to == swap.Out)
+func (c Config) replaces(from, to swap.State) bool {
+	return c.Drains && (from == swap.Out || to == swap.Out)
 }
 
 // give gives the order. What is Ready of the pods has to be so again.

@@ -44,30 +44,11 @@ func onTrial(node *corev1.Node, but string) string {
 	return ""
 }
 
-// vouch says that the node lives, as long as it does: it is Ready, and its agent has renewed its Lease since
-// the node is in use.
-func (a *Attendant) vouch(ctx context.Context, v view) error {
-	if !isReady(v.node) {
-		return nil
-	}
-	renewed, err := (*inspector)(a).renewed(ctx)
-	if err != nil {
-		return err
-	}
-
-	word := a.folder.Word(v.order.ID)
-	if renewed.Before(trialOf(v.node, a.cfg.Part).Since) || !renewed.After(word.Alive) {
-		return nil
-	}
-	word.ID, word.Works, word.Alive = v.order.ID, true, renewed
-	return a.folder.Say(word)
-}
-
 // lend has the node in use while it is on trial. The turn is kept: what is on trial comes to no other node.
 func (a *Attendant) lend(ctx context.Context, v view) error {
 	since := drain.Since(v.node, a.cfg.Part)
 	if since.IsZero() {
-		return a.vouch(ctx, v)
+		return (*inspector)(a).vouch(ctx, v)
 	}
 
 	t := trial{
@@ -111,7 +92,7 @@ func (a *Attendant) retreat(ctx context.Context, v view) error {
 		return err
 	}
 
-	if a.replaces(v.record.From, v.order.To) {
+	if a.cfg.replaces(v.record.From, v.order.To) {
 		pods, err := a.drain.List(ctx)
 		if err != nil {
 			return err

@@ -235,7 +235,7 @@ func TestPodsThatStayAreAwaited(t *testing.T) {
 	}{
 		"as before":           {running("a", theirs, corev1.ConditionTrue), 0, "has not been made again"},
 		"as before, long ago": {running("a", theirs, corev1.ConditionTrue), long, "has not been made again"},
-		"in vain":             {waiting("RunContainerError"), long, "has not been made again: RunContainerError"},
+		"in vain":             {waiting("RunContainerError"), long, "made again: RunContainerError"},
 		"without an image":    {waiting("ImagePullBackOff"), 0, "default/a is not Ready"},
 		"in vain by itself":   {waiting("CreateContainerConfigError"), long, ""},
 		"about to be":         {waiting("ContainerCreating"), 0, "default/a is not Ready"},

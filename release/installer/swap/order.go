@@ -177,8 +177,8 @@ type Word struct {
 	Ready time.Time `json:"ready"`
 	Doubt string    `json:"doubt,omitempty"`
 
-	// Alive is the last sign of life of the node's agent while the node was Ready and in use: by the node's own
-	// clock, as all times here.
+	// Alive is the last sign of life of the node's agent while the node was Ready and in use: by the node's
+	// own clock, as all times here.
 	Alive time.Time `json:"alive,omitzero"`
 
 	// Drained says that the node is out of use again.

@@ -21,8 +21,8 @@ const (
 	downLimit  = 30 * time.Second
 	proveLimit = 75 * time.Second
 
-	// aliveLimit is how old the last sign of life of the node may be: that after which Kubernetes takes a node
-	// for lost.
+	// aliveLimit is how old the last sign of life of the node may be: that after which Kubernetes takes a
+	// node for lost.
 	aliveLimit = 40 * time.Second
 
 	// retreatLimit is how long the pods that have come to the node meanwhile may take to go elsewhere.
