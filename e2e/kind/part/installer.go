@@ -2,6 +2,7 @@ package part
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -53,7 +54,7 @@ func (i installer) label(ctx context.Context) error {
 func (i installer) awaitUse(ctx context.Context) error {
 	return settleWithin(ctx, exchange, i.String(), func(ctx context.Context) error {
 		now, err := i.look(ctx)
-		if err == nil && (now.cordoned || !now.trial && now.said == "") {
+		if err == nil && (now.cordoned || !now.tries() && now.said == "") {
 			err = errors.New("the node is not in use with it yet")
 		}
 		return err
@@ -64,7 +65,7 @@ func (i installer) awaitUse(ctx context.Context) error {
 func (i installer) await(ctx context.Context) (said string, err error) {
 	err = settleWithin(ctx, exchange, i.String(), func(ctx context.Context) error {
 		now, err := i.look(ctx)
-		if err == nil && (now.cordoned || now.trial || now.said == "") {
+		if err == nil && (now.cordoned || now.trial != "" || now.said == "") {
 			err = errors.New("it is not done")
 		}
 		said = now.said
@@ -106,20 +107,40 @@ var partFlag = regexp.MustCompile(`(?m)^( *)- --part=.*$`)
 
 // state is what the node's annotations say.
 type state struct {
-	// cordoned says that an installer has the node out of use, trial that the part may be taken back.
-	cordoned, trial bool
+	// cordoned says that an installer has the node out of use.
+	cordoned bool
+
+	// trial is what may be taken back; empty: nothing.
+	trial string
 
 	// said is how the last exchange of the part ended; empty: none has.
 	said string
 }
 
+// out is what an installer calls the state in which a node has nothing of the part.
+const out = "what was there before"
+
+// tries reports whether the part is on trial, leaves whether the node is without it, for as long.
+func (s state) tries() bool  { return s.trial != "" && s.trial != out }
+func (s state) leaves() bool { return s.trial == out }
+
 func (i installer) look(ctx context.Context) (state, error) {
 	path := fmt.Sprintf(`jsonpath={.metadata.annotations.installer\.trivet\.dev/cordoned}|`+
 		`{.metadata.annotations.installer\.trivet\.dev/%[1]s-trial}|`+
 		`{.metadata.annotations.installer\.trivet\.dev/%[1]s}`, i.name)
-	out, err := i.cluster.Kubectl(ctx, "", "get", "node", i.node, "-o", path)
-	fields := append(strings.SplitN(out, "|", 3), "", "")
-	return state{cordoned: fields[0] != "", trial: fields[1] != "", said: fields[2]}, err
+	seen, err := i.cluster.Kubectl(ctx, "", "get", "node", i.node, "-o", path)
+	fields := append(strings.SplitN(seen, "|", 3), "", "")
+	now := state{cordoned: fields[0] != "", said: fields[2]}
+	if err != nil || fields[1] == "" {
+		return now, err
+	}
+
+	var trial struct{ State string }
+	if err := json.Unmarshal([]byte(fields[1]), &trial); err != nil || trial.State == "" {
+		return now, fmt.Errorf("%s: its trial is %q", i, fields[1])
+	}
+	now.trial = trial.State
+	return now, nil
 }
 
 // remove returns when the node is in use without the part. That may be taken back for a while (removed).
@@ -129,7 +150,7 @@ func (i installer) remove(ctx context.Context) error {
 	}
 	return settleWithin(ctx, exchange, i.String(), func(ctx context.Context) error {
 		now, err := i.look(ctx)
-		if err == nil && (now.cordoned || !now.trial && now.said != "") {
+		if err == nil && (now.cordoned || !now.leaves() && (now.tries() || now.said != "")) {
 			err = fmt.Errorf("the node is not in use without it yet: %s", now.said)
 		}
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -69,7 +70,7 @@ var files = Files{Deploy: "../../../deploy"}
 
 func TestNodeIsLabelledAndItsInstallerHeard(t *testing.T) {
 	c := &cluster{answers: map[string]string{
-		"annotations": `|{"order": "abc"}|`,
+		"annotations": `|{"state": "v1"}|`,
 		"get node n1": "True trivet-cri://v1",
 		"get pods":    "kube-system/kube-proxy=True\n",
 	}}
@@ -102,7 +103,7 @@ func TestPartIsInUseWhenTheNodeIs(t *testing.T) {
 		"":                    {},
 		"||":                  {},
 		`{"by": "cri"}||`:     {cordoned: true},
-		`|{"order": "x"}|old`: {trial: true, said: "old"},
+		`|{"state": "x"}|old`: {trial: "x", said: "old"},
 		"||x has | the seat":  {said: "x has | the seat"},
 	} {
 		c.answers["annotations"] = seen
@@ -110,6 +111,26 @@ func TestPartIsInUseWhenTheNodeIs(t *testing.T) {
 			t.Errorf("%q: %+v, %v, want %+v", seen, got, err, want)
 		}
 	}
+}
+
+// TestTrialOfTheInstallIsNotThatOfTheRemoval is of a label that is taken away while the part is on trial.
+func TestTrialOfTheInstallIsNotThatOfTheRemoval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{answers: map[string]string{"annotations": `|{"state": "v1"}|`}}
+		i := installer{cluster: c, node: "n1", name: "cri"}
+		if err := i.remove(t.Context()); err == nil {
+			t.Error("the node is in use with the part")
+		}
+
+		c.answers["annotations"] = `|{"state": "what was there before"}|old`
+		if err := i.remove(t.Context()); err != nil {
+			t.Error(err)
+		}
+		c.answers["annotations"] = `|{"state": "what was there before"}|`
+		if err := i.awaitUse(t.Context()); err == nil {
+			t.Error("the node is in use without the part")
+		}
+	})
 }
 
 func TestInstallerStaysWhileAnotherNodeHasThePart(t *testing.T) {

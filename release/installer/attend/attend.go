@@ -211,7 +211,9 @@ func (a *Attendant) look(ctx context.Context) (time.Duration, error) {
 	case finish:
 		return a.finish(ctx, v)
 	}
-	return inPeace, nil
+
+	// A process before this one may have been killed before it did.
+	return inPeace, a.turn.Give(ctx)
 }
 
 func (a *Attendant) view(ctx context.Context) (v view, err error) {

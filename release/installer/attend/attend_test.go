@@ -10,7 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/trivet-node/trivet/release/installer/drain"
 	"github.com/trivet-node/trivet/release/installer/swap"
@@ -65,7 +65,7 @@ func TestNodeIsDrainedChangedAndTakenIntoUse(t *testing.T) {
 func in(t *testing.T) *cluster {
 	t.Helper()
 	c := start(t)
-	c.look(1)
+	c.look(2)
 	c.host.does(swap.Done, "")
 	c.look(2)
 	return c
@@ -74,7 +74,7 @@ func in(t *testing.T) *cluster {
 func TestLabelThatIsTakenAwayTakesAllWithIt(t *testing.T) {
 	c := in(t)
 	c.change(func(n *corev1.Node) { delete(n.Labels, label) })
-	c.look(1)
+	c.look(2)
 	order, err := c.host.folder.Order()
 	if err != nil || order.To != swap.Out {
 		t.Fatalf("order %+v, %v", order, err)
@@ -106,7 +106,7 @@ func TestLabelThatIsTakenAwayTakesAllWithIt(t *testing.T) {
 func TestNodeThatWasCordonedBeforeStaysSo(t *testing.T) {
 	c := start(t)
 	c.change(func(n *corev1.Node) { n.Spec.Unschedulable = true })
-	c.look(1)
+	c.look(2)
 	c.host.does(swap.Done, "")
 	c.look(1)
 	if !c.node().Spec.Unschedulable {
@@ -116,7 +116,7 @@ func TestNodeThatWasCordonedBeforeStaysSo(t *testing.T) {
 
 func TestExchangeThatWasTakenBackIsNotTriedAgain(t *testing.T) {
 	c := start(t)
-	c.look(1)
+	c.look(2)
 	c.host.does(swap.Done, "nobody confirmed")
 	c.again()
 	c.look(3)
@@ -135,7 +135,7 @@ func TestExchangeThatWasTakenBackIsNotTriedAgain(t *testing.T) {
 		t.Errorf("labels %q, annotations %q", node.Labels, node.Annotations)
 	}
 	c.change(func(n *corev1.Node) { n.Labels = map[string]string{label: ""} })
-	c.look(1)
+	c.look(2)
 	if len(c.host.launched) != 2 {
 		t.Errorf("orders %q", c.host.launched)
 	}
@@ -160,7 +160,7 @@ func TestDrainThatABudgetForbidsIsGivenUp(t *testing.T) {
 func TestLabelThatIsTakenAwayEndsTheDrain(t *testing.T) {
 	c := start(t)
 	c.pod("web", "ReplicaSet", corev1.RestartPolicyAlways)
-	c.look(1)
+	c.look(2)
 	c.change(func(n *corev1.Node) { delete(n.Labels, label) })
 	c.look(1)
 	if node := c.node(); node.Spec.Unschedulable || len(node.Labels) > 0 || c.holder() != "" {
@@ -186,77 +186,11 @@ func TestNodeThatIsNotReadyIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestWhatIsFromBeforeConfirmsNothing(t *testing.T) {
-	for name, change := range map[string]func(c *cluster){
-		"runtime": func(c *cluster) {},
-		"not ready": func(c *cluster) {
-			c.change(func(n *corev1.Node) {
-				n.Status = status("trivet-cri://v1")
-				n.Status.Conditions[0].Status = corev1.ConditionFalse
-			})
-		},
-		"status": func(c *cluster) {
-			c.change(func(n *corev1.Node) {
-				n.Status = status("trivet-cri://v1")
-				n.Status.Conditions[0].LastHeartbeatTime = metav1.NewTime(time.Now().Add(-time.Minute))
-			})
-		},
-		"pod": func(c *cluster) {
-			c.change(func(n *corev1.Node) { n.Status = status("trivet-cri://v1") })
-			c.a.started = time.Now().Add(-time.Minute)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := start(t)
-			c.look(1)
-			c.host.does(swap.Trying, "")
-			c.a.started = time.Now()
-
-			change(c)
-			c.look(1)
-			order, err := c.host.folder.Order()
-			if word := c.host.folder.Word(order.ID); err != nil || word.Works || word.Doubt == "" {
-				t.Errorf("word %+v, %v", word, err)
-			}
-		})
-	}
-}
-
-// TestReadyIsWhenTheNodeFirstWas is of a status that is renewed while the machine waits for its proof.
-func TestReadyIsWhenTheNodeFirstWas(t *testing.T) {
-	c := start(t)
-	c.look(1)
-	c.host.does(swap.Trying, "")
-	c.again()
-	record, err := c.host.folder.Record()
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	first := record.Switched.Truncate(time.Second).Add(2 * time.Second)
-	for _, heartbeat := range []time.Time{first, first.Add(40 * time.Second)} {
-		c.change(func(n *corev1.Node) {
-			n.Status = status("trivet-cri://v1")
-			n.Status.Conditions[0].LastHeartbeatTime = metav1.NewTime(heartbeat)
-		})
-		c.look(1)
-	}
-
-	if word := c.host.folder.Word(record.Order.ID); !word.Works || !word.Ready.Equal(first) {
-		t.Errorf("word %+v, want Ready at %s", word, first)
-	}
-
-	record.Ready, record.Stopped = first, first.Add(250*time.Millisecond)
-	if text := summary(view{node: c.node(), record: record}); !strings.Contains(text, "Ready within 1 s") {
-		t.Errorf("result %q", text)
-	}
-}
-
 // TestWhatIsLeftKeepsTheLabelUntilItIsGone is of a way out that could not give all back.
 func TestWhatIsLeftKeepsTheLabelUntilItIsGone(t *testing.T) {
 	c := in(t)
 	c.change(func(n *corev1.Node) { delete(n.Labels, label) })
-	c.look(1)
+	c.look(2)
 	c.host.left = "give /etc/crictl.yaml back: busy"
 	c.host.does(swap.Done, "")
 	c.look(4)
@@ -290,6 +224,7 @@ func TestAnythingThatFailsAfterTheCordonEndsInTime(t *testing.T) {
 	if err := os.Mkdir(images, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	c.look(1)
 	for range 2 {
 		if _, err := c.a.look(t.Context()); err == nil {
 			t.Fatal("no error")
@@ -306,14 +241,46 @@ func TestAnythingThatFailsAfterTheCordonEndsInTime(t *testing.T) {
 	}
 }
 
-func TestFilesThatCannotBeStagedLeaveTheNodeInUse(t *testing.T) {
-	c := start(t)
-	c.host.full = errors.New("no space")
-	if _, err := c.a.look(t.Context()); err == nil {
-		t.Error("no error")
+// TestWhatFailsBeforeTheCordonLetsOtherNodesGoOn is of faults that may last.
+func TestWhatFailsBeforeTheCordonLetsOtherNodesGoOn(t *testing.T) {
+	for why, fault := range map[string]func(c *cluster){
+		"no space": func(c *cluster) { c.host.full = errors.New("no space") },
+		"may not":  func(c *cluster) { c.FailOn("list pods", -1, forbidden("pods")) },
+		"not see":  func(c *cluster) { c.FailOn("list nodes", -1, forbidden("nodes")) },
+	} {
+		t.Run(why, func(t *testing.T) {
+			c := start(t)
+			fault(c)
+			pause, err := c.a.look(t.Context())
+			if err != nil || pause != refusedPause || c.node().Spec.Unschedulable || c.holder() != "" {
+				t.Errorf("%v, %v; spec %+v, turn %q", pause, err, c.node().Spec, c.holder())
+			}
+
+			c.a.flush(t.Context())
+			said := func(call string) bool { return strings.HasPrefix(call, "create events") }
+			if !slices.ContainsFunc(c.Calls(), said) {
+				t.Errorf("no event says it: %q", c.Calls())
+			}
+		})
 	}
-	if c.node().Spec.Unschedulable {
-		t.Error("the node is cordoned")
+}
+
+func forbidden(what string) *apierrors.StatusError {
+	return apierrors.NewForbidden(schema.GroupResource{Resource: what}, "", errors.New("no role"))
+}
+
+// TestPodThatComesBeforeTheCordonIsSeen is of one that was not there when the pods were listed.
+func TestPodThatComesBeforeTheCordonIsSeen(t *testing.T) {
+	c := start(t)
+	c.look(1)
+	if len(c.host.launched) > 0 || !c.node().Spec.Unschedulable {
+		t.Fatalf("orders %q, spec %+v", c.host.launched, c.node().Spec)
+	}
+
+	c.pod("late", "ReplicaSet", corev1.RestartPolicyAlways)
+	c.look(1)
+	if len(c.host.launched) > 0 || !slices.Contains(c.evictions(), "default/late") {
+		t.Errorf("orders %q, evictions %q", c.host.launched, c.evictions())
 	}
 }
 
@@ -321,7 +288,7 @@ func TestFilesThatCannotBeStagedLeaveTheNodeInUse(t *testing.T) {
 func TestPodThatComesAfterTheCheckStopsTheExchange(t *testing.T) {
 	c := start(t)
 	c.pod("web", "ReplicaSet", corev1.RestartPolicyAlways)
-	c.look(1)
+	c.look(2)
 	c.Remove("pods", "default", "web")
 	c.pod("once", "", corev1.RestartPolicyNever)
 	c.look(2)
@@ -343,7 +310,7 @@ func TestPodsOfAnAgentsExchangeStay(t *testing.T) {
 	c.again()
 	c.pod("web", "ReplicaSet", corev1.RestartPolicyAlways)
 	c.pod("once", "", corev1.RestartPolicyNever)
-	c.look(1)
+	c.look(2)
 	if len(c.host.launched) != 1 || len(c.evictions()) > 0 {
 		t.Errorf("orders %q, evictions %q", c.host.launched, c.evictions())
 	}

@@ -27,7 +27,7 @@ func (a *inspector) judge(ctx context.Context, v view) error {
 	if doubt == "" {
 		var err error
 		if doubt, pending, err = a.unsettled(ctx, v); err != nil {
-			return err
+			doubt = err.Error()
 		}
 	}
 	if doubt != "" {
@@ -43,7 +43,7 @@ func (a *inspector) judge(ctx context.Context, v view) error {
 		(*Attendant)(a).say(corev1.EventTypeWarning, "NotReadyYet", text)
 	}
 	word := swap.Word{ID: v.order.ID, Works: true}
-	if !v.record.Stopped.IsZero() {
+	if !a.ranOn(v) {
 		word.Ready = heartbeat(v.node)
 	}
 	return a.folder.Say(word)
@@ -62,8 +62,8 @@ func (a *inspector) unfit(ctx context.Context, v view) string {
 	}
 
 	record := v.record
-	if record.Stopped.IsZero() {
-		// The agent has run on. It may not write its status for minutes, but its Lease.
+	if a.ranOn(v) {
+		// It may not write its status for minutes, but its Lease.
 		return a.silent(ctx, record.Switched)
 	}
 	if heartbeat(v.node).Before(record.Switched.Truncate(time.Second)) {
@@ -73,6 +73,13 @@ func (a *inspector) unfit(ctx context.Context, v view) string {
 		return "this pod is from before"
 	}
 	return ""
+}
+
+// ranOn reports whether the agent has run on. So it does while one version of the runtime follows another
+// one, also when the machine was cut off meanwhile, which then says that the agent may have been stopped.
+func (a *inspector) ranOn(v view) bool {
+	isUpgrade := a.cfg.Drains && !a.cfg.replaces(v.record.From, v.order.To)
+	return v.record.Stopped.IsZero() || isUpgrade
 }
 
 // isRuntime reports whether a runtime, or the ID of a container of one, is what a state has brought.
@@ -109,14 +116,45 @@ const settleLimit = 30 * time.Second
 
 // silent is why the agent is not known to live.
 func (a *inspector) silent(ctx context.Context, since time.Time) string {
-	lease, err := a.leases.Get(ctx, corev1.NamespaceNodeLease, a.cfg.Node)
+	renewed, err := a.renewed(ctx)
 	if err != nil {
-		return fmt.Sprintf("its lease: %v", err)
+		return err.Error()
 	}
-	if lease.Spec.RenewTime == nil || lease.Spec.RenewTime.Time.Before(since) {
+	if renewed.Before(since) {
 		return "its lease is from before"
 	}
 	return ""
+}
+
+// renewed is when the agent last renewed the node's Lease; zero: never.
+func (a *inspector) renewed(ctx context.Context) (at time.Time, err error) {
+	lease, err := a.leases.Get(ctx, corev1.NamespaceNodeLease, a.cfg.Node)
+	if err != nil {
+		return at, fmt.Errorf("its lease: %w", err)
+	}
+	if lease.Spec.RenewTime != nil {
+		at = lease.Spec.RenewTime.Time
+	}
+	return at, nil
+}
+
+// vouch says that the node lives, as long as it does: it is Ready, and its agent has renewed its Lease since
+// the node is in use.
+func (a *inspector) vouch(ctx context.Context, v view) error {
+	if !isReady(v.node) {
+		return nil
+	}
+	renewed, err := a.renewed(ctx)
+	if err != nil {
+		return err
+	}
+
+	word := a.folder.Word(v.order.ID)
+	if renewed.Before(trialOf(v.node, a.cfg.Part).Since) || !renewed.After(word.Alive) {
+		return nil
+	}
+	word.ID, word.Works, word.Alive = v.order.ID, true, renewed
+	return a.folder.Say(word)
 }
 
 // ready is the node's condition, the zero value if it has none.

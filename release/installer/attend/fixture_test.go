@@ -90,6 +90,7 @@ func (h *host) does(phase swap.Phase, failure string) {
 		Phase:    phase,
 		Stopped:  time.Now().Add(-3*time.Second - h.ago),
 		Switched: time.Now().Add(-time.Second - h.ago),
+		Ready:    time.Now(),
 		Failure:  failure,
 		Left:     h.left,
 		Taken:    h.taken,
@@ -142,6 +143,9 @@ func start(t *testing.T) *cluster {
 	c.Put(&corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{label: ""}},
 		Status:     status("containerd://2"),
+	})
+	c.Put(&coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceNodeLease, Name: "n1"},
 	})
 	c.AnswerOn("create pods/eviction", func(runtime.Object) runtime.Object {
 		return &metav1.Status{Status: metav1.StatusSuccess}

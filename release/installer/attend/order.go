@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/internal/kube/event"
@@ -35,6 +36,9 @@ func (a *Attendant) begin(ctx context.Context, v view) (time.Duration, error) {
 	if !since.IsZero() && time.Since(since) >= a.cfg.DrainLimit {
 		return soon, a.abandon(ctx, v, why)
 	}
+	if since.IsZero() && isFailure(ctx, why) {
+		why = a.refuse(ctx, why.Error())
+	}
 
 	if w, isWait := errors.AsType[wait](why); isWait {
 		a.cfg.Log.Info("waits", "node", a.cfg.Node, "why", w.why)
@@ -42,6 +46,24 @@ func (a *Attendant) begin(ctx context.Context, v view) (time.Duration, error) {
 	}
 	return 0, why
 }
+
+// isFailure reports whether an error is one that may stay: no reason to wait, and no write that came between.
+func isFailure(ctx context.Context, err error) bool {
+	_, isWait := errors.AsType[wait](err)
+	return !isWait && !apierrors.IsConflict(err) && ctx.Err() == nil
+}
+
+// refuse begins nothing, and gives the turn to the next.
+func (a *Attendant) refuse(ctx context.Context, why string) error {
+	a.say(corev1.EventTypeWarning, "NotBegun", clip(why))
+	if err := a.turn.Give(ctx); err != nil {
+		return err
+	}
+	return wait{why, refusedPause}
+}
+
+// refusedPause is after how long it is looked again at a node whose exchange was not begun.
+const refusedPause = 30 * time.Second
 
 // abandon gives a drain up.
 func (a *Attendant) abandon(ctx context.Context, v view, why error) error {
@@ -79,17 +101,10 @@ func (a *Attendant) advance(ctx context.Context, v view) error {
 		return err
 	}
 
-	if drain.Since(v.node, a.cfg.Part).IsZero() {
-		if err := a.check(ctx, v, pods); err != nil {
-			return err
-		}
+	if drain.Owner(v.node) == "" {
+		return a.cordon(ctx, v, pods)
 	}
-
-	labels := map[string]any{mark(a.cfg.Part): present}
-	if err := a.drain.Cordon(ctx, v.node, drain.Change{Labels: labels}); err != nil {
-		return err
-	}
-	if a.replaces(v.record.State(), v.wanted) {
+	if a.cfg.replaces(v.record.State(), v.wanted) {
 		if err := a.empty(ctx, pods); err != nil {
 			return err
 		}
@@ -106,6 +121,19 @@ func (a *Attendant) advance(ctx context.Context, v view) error {
 	return a.host.Launch(ctx, state)
 }
 
+// cordon has the node out of use, if nothing stands in the way. The next look lists the pods again: some may
+// have come to the node since.
+func (a *Attendant) cordon(ctx context.Context, v view, pods []*corev1.Pod) error {
+	if err := a.check(ctx, v, pods); err != nil {
+		return err
+	}
+	labels := map[string]any{mark(a.cfg.Part): present}
+	if err := a.drain.Cordon(ctx, v.node, drain.Change{Labels: labels}); err != nil {
+		return err
+	}
+	return wait{"node " + a.cfg.Node + " was cordoned just now", soon}
+}
+
 // check finds what stands in the way, while nothing is changed.
 func (a *Attendant) check(ctx context.Context, v view, pods []*corev1.Pod) error {
 	why, err := a.obstacle(ctx, v, pods)
@@ -113,11 +141,7 @@ func (a *Attendant) check(ctx context.Context, v view, pods []*corev1.Pod) error
 		return err
 	}
 	if why != "" {
-		a.say(corev1.EventTypeWarning, "NotBegun", clip(why))
-		if err := a.turn.Give(ctx); err != nil {
-			return err
-		}
-		return wait{why, refusedPause}
+		return a.refuse(ctx, why)
 	}
 
 	// Without room for the files there is nothing to drain the node for.
@@ -138,16 +162,13 @@ func (a *Attendant) empty(ctx context.Context, pods []*corev1.Pod) error {
 	return err
 }
 
-// refusedPause is after how long it is looked again at a node whose exchange was not begun.
-const refusedPause = 30 * time.Second
-
 // obstacle is why an exchange is not begun; empty: nothing.
 func (a *Attendant) obstacle(ctx context.Context, v view, pods []*corev1.Pod) (why string, err error) {
 	if !isReady(v.node) {
 		// It could not be confirmed that it works afterwards.
 		return fmt.Sprintf("node %s is not Ready: nothing is changed until it is", a.cfg.Node), nil
 	}
-	if a.replaces(v.record.State(), v.wanted) {
+	if a.cfg.replaces(v.record.State(), v.wanted) {
 		if err := drain.Check(pods); err != nil {
 			return err.Error(), nil
 		}
@@ -173,8 +194,8 @@ func (a *Attendant) obstacle(ctx context.Context, v view, pods []*corev1.Pod) (w
 }
 
 // replaces reports whether no container of the node survives the exchange of two states.
-func (a *Attendant) replaces(from, to swap.State) bool {
-	return a.cfg.Drains && (from == swap.Out || to == swap.Out)
+func (c Config) replaces(from, to swap.State) bool {
+	return c.Drains && (from == swap.Out || to == swap.Out)
 }
 
 // give gives the order. What is Ready of the pods has to be so again.
@@ -241,8 +262,10 @@ func (a *Attendant) accompany(ctx context.Context, v view) (time.Duration, error
 	}
 
 	switch v.record.Phase {
+	case swap.Switching:
+		return soon, a.recall(ctx, v)
 	case swap.Trying:
-		return soon, (*inspector)(a).judge(ctx, v)
+		return soon, errors.Join(a.recall(ctx, v), (*inspector)(a).judge(ctx, v))
 	case swap.Proving:
 		return lookAgain, a.lend(ctx, v)
 	case swap.Retreating:

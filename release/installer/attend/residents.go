@@ -21,7 +21,7 @@ func residents(pods []*corev1.Pod) (uids []string) {
 }
 
 // compare finds a resident whose containers are not made again, and one that needs more time, because it is
-// about to be made or is not Ready; empty: none. One that has gone or ended is none any more.
+// not Ready; empty: none. One that has gone or ended is none any more.
 func compare(
 	residents []string, pods []*corev1.Pod, isCurrent func(containerID string) bool,
 ) (unmade, unready string) {
@@ -32,7 +32,7 @@ func compare(
 		}
 
 		for _, c := range pod.Status.ContainerStatuses {
-			if unmade == "" && !isCurrent(c.ContainerID) && !isAwaited(c.State.Waiting) {
+			if unmade == "" && isUnmade(c, isCurrent) {
 				unmade = fmt.Sprintf("container %s of pod %s/%s has not been made again%s",
 					c.Name, pod.Namespace, pod.Name, reason(c.State.Waiting))
 			}
@@ -44,10 +44,14 @@ func compare(
 	return unmade, unready
 }
 
-// isAwaited reports whether a container is about to be made, for which its image may have to be pulled.
-func isAwaited(waiting *corev1.ContainerStateWaiting) bool {
-	reasons := []string{"", "ContainerCreating", "PodInitializing"}
-	return waiting != nil && slices.Contains(reasons, waiting.Reason)
+// isUnmade reports whether a container is still that of before, or one that the runtime fails to make. What
+// it waits for otherwise is the business of its pod: an image that its registry refuses, or a ConfigMap that
+// is gone, says nothing of what was exchanged.
+func isUnmade(c corev1.ContainerStatus, isCurrent func(containerID string) bool) bool {
+	if waiting := c.State.Waiting; waiting != nil {
+		return waiting.Reason == "CreateContainerError" || waiting.Reason == "RunContainerError"
+	}
+	return c.ContainerID != "" && !isCurrent(c.ContainerID)
 }
 
 func reason(waiting *corev1.ContainerStateWaiting) string {

@@ -32,7 +32,7 @@ func outage(v view) string {
 	if cordoned := cordonedFor(v); cordoned != "" {
 		was = append(was, "out of use for "+cordoned)
 	}
-	if record := v.record; !record.Stopped.IsZero() {
+	if record := v.record; !record.Stopped.IsZero() && !record.Ready.IsZero() {
 		// The status of a node has whole seconds: it is from before the next one.
 		ready := math.Ceil(record.Ready.Add(time.Second).Sub(record.Stopped).Seconds())
 		was = append(was, "without its agent for "+seconds(record.Switched.Sub(record.Stopped)),

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,10 +22,8 @@ type trial struct {
 	Cordoned string    `json:"cordoned"`
 }
 
-const trialSuffix = "-trial"
-
 // trialMark is the annotation's name.
-func trialMark(part string) string { return mark(part) + trialSuffix }
+func trialMark(part string) string { return mark(part) + "-trial" }
 
 // trialOf is the annotation of a node, the zero value if there is none.
 func trialOf(node *corev1.Node, part string) (t trial) {
@@ -36,22 +33,22 @@ func trialOf(node *corev1.Node, part string) (t trial) {
 	return t
 }
 
-// onTrial is a part that a node has on trial, but the one that is left out; empty: none.
-func onTrial(node *corev1.Node, but string) (part string) {
-	for name := range node.Annotations {
-		found, is := strings.CutSuffix(strings.TrimPrefix(name, mark("")), trialSuffix)
-		if is && strings.HasPrefix(name, mark("")) && found != but {
-			part = max(part, found)
+// onTrial is a part that a node has on trial, but the one that is left out; empty: none. What looks like the
+// annotation of one, and is none, holds nobody up.
+func onTrial(node *corev1.Node, but string) string {
+	for _, part := range []string{"cri", "node"} {
+		if part != but && trialOf(node, part).Order != "" {
+			return part
 		}
 	}
-	return part
+	return ""
 }
 
 // lend has the node in use while it is on trial. The turn is kept: what is on trial comes to no other node.
 func (a *Attendant) lend(ctx context.Context, v view) error {
 	since := drain.Since(v.node, a.cfg.Part)
 	if since.IsZero() {
-		return nil
+		return (*inspector)(a).vouch(ctx, v)
 	}
 
 	t := trial{
@@ -74,7 +71,7 @@ func (a *Attendant) lend(ctx context.Context, v view) error {
 	return nil
 }
 
-// recall has the node out of use again: the machine goes back.
+// recall has the node out of use, if it is not: the machine goes back, or somebody has taken the mark away.
 func (a *Attendant) recall(ctx context.Context, v view) error {
 	if !drain.Since(v.node, a.cfg.Part).IsZero() {
 		return nil
@@ -95,7 +92,7 @@ func (a *Attendant) retreat(ctx context.Context, v view) error {
 		return err
 	}
 
-	if a.replaces(v.record.From, v.order.To) {
+	if a.cfg.replaces(v.record.From, v.order.To) {
 		pods, err := a.drain.List(ctx)
 		if err != nil {
 			return err

@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/release/installer/drain"
@@ -17,7 +19,7 @@ import (
 func onTrialHere(t *testing.T) *cluster {
 	t.Helper()
 	c := start(t)
-	c.look(1)
+	c.look(2)
 	c.host.does(swap.Proving, "")
 	c.again()
 	c.look(1)
@@ -46,6 +48,60 @@ func TestNodeIsInUseWhileItIsOnTrial(t *testing.T) {
 	}
 	if got := node.Annotations[mark("cri")]; !strings.Contains(got, "out of use for") {
 		t.Errorf("result %q", got)
+	}
+}
+
+// TestNodeOnTrialIsVouchedForWhileItLives is of the Lease of its agent.
+func TestNodeOnTrialIsVouchedForWhileItLives(t *testing.T) {
+	c := onTrialHere(t)
+	order, err := c.host.folder.Order()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.host.folder.Say(swap.Word{ID: order.ID, Works: true, Ready: time.Unix(7, 0)}); err != nil {
+		t.Fatal(err)
+	}
+
+	since := trialOf(c.node(), "cri").Since
+	alive := func(renewed time.Time) time.Time {
+		c.Put(&coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceNodeLease, Name: "n1"},
+			Spec:       coordinationv1.LeaseSpec{RenewTime: new(metav1.NewMicroTime(renewed))},
+		})
+		c.look(1)
+		word := c.host.folder.Word(order.ID)
+		if !word.Works || word.Ready.Unix() != 7 {
+			t.Errorf("word %+v", word)
+		}
+		return word.Alive
+	}
+	for renewed, want := range map[time.Duration]bool{-time.Second: false, time.Second: true} {
+		if got := alive(since.Add(renewed)); got.Equal(since.Add(renewed)) != want {
+			t.Errorf("renewed %s after: alive at %s", renewed, got)
+		}
+	}
+
+	first := alive(since.Add(time.Second))
+	c.change(func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown })
+	if got := alive(since.Add(2 * time.Second)); !got.Equal(first) {
+		t.Errorf("not Ready: alive at %s", got)
+	}
+}
+
+// TestNodeThatSomebodyTookIntoUseIsCordonedAgain is of marks that are gone before the node works.
+func TestNodeThatSomebodyTookIntoUseIsCordonedAgain(t *testing.T) {
+	for _, phase := range []swap.Phase{swap.Switching, swap.Trying} {
+		c := start(t)
+		c.look(2)
+		c.host.does(phase, "")
+		c.change(func(n *corev1.Node) {
+			n.Spec.Unschedulable = false
+			delete(n.Annotations, drain.Cordoned)
+		})
+		c.look(1)
+		if node := c.node(); !node.Spec.Unschedulable || drain.Owner(node) != "cri" {
+			t.Errorf("%s: spec %+v, annotations %q", phase, node.Spec, node.Annotations)
+		}
 	}
 }
 
@@ -107,7 +163,7 @@ func TestCordonOfAnAdministratorStays(t *testing.T) {
 			if before {
 				c.change(cordon)
 			}
-			c.look(1)
+			c.look(2)
 			c.host.does(swap.Proving, "")
 			c.look(1)
 			c.change(cordon)
@@ -133,7 +189,7 @@ func TestAgentsTrialThatFailsOnlyCordons(t *testing.T) {
 	c.cfg.Drains = false
 	c.again()
 	c.pod("web", "ReplicaSet", corev1.RestartPolicyAlways)
-	c.look(1)
+	c.look(2)
 	c.host.does(swap.Proving, "")
 	c.look(1)
 	c.host.does(swap.Retreating, "it ended")
@@ -179,7 +235,9 @@ func TestPodsThatStayAreAwaited(t *testing.T) {
 	}{
 		"as before":           {running("a", theirs, corev1.ConditionTrue), 0, "has not been made again"},
 		"as before, long ago": {running("a", theirs, corev1.ConditionTrue), long, "has not been made again"},
-		"in vain":             {waiting("ErrImagePull"), long, "has not been made again: ErrImagePull"},
+		"in vain":             {waiting("RunContainerError"), long, "made again: RunContainerError"},
+		"without an image":    {waiting("ImagePullBackOff"), 0, "default/a is not Ready"},
+		"in vain by itself":   {waiting("CreateContainerConfigError"), long, ""},
 		"about to be":         {waiting("ContainerCreating"), 0, "default/a is not Ready"},
 		"being pulled":        {waiting("ContainerCreating"), long, ""},
 		"not Ready":           {running("a", made, corev1.ConditionFalse), 0, "default/a is not Ready"},
@@ -189,7 +247,7 @@ func TestPodsThatStayAreAwaited(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cluster := start(t)
 			cluster.Put(running("a", theirs, corev1.ConditionTrue))
-			cluster.look(1)
+			cluster.look(2)
 			cluster.host.ago = c.since
 			cluster.host.does(swap.Trying, "")
 			cluster.again()
@@ -203,6 +261,48 @@ func TestPodsThatStayAreAwaited(t *testing.T) {
 				t.Errorf("word %+v, %v", word, err)
 			}
 		})
+	}
+}
+
+// TestOnlyTheRuntimeVetoes is of containers that are not there, on the way in and on the way out.
+func TestOnlyTheRuntimeVetoes(t *testing.T) {
+	for reason, vetoes := range map[string]bool{
+		"CreateContainerError":       true,
+		"RunContainerError":          true,
+		"CreateContainerConfigError": false,
+		"ErrImagePull":               false,
+		"ImagePullBackOff":           false,
+		"InvalidImageName":           false,
+		"ErrImageNeverPull":          false,
+		"CrashLoopBackOff":           false,
+		"PodInitializing":            false,
+	} {
+		for _, to := range []swap.State{ours, swap.Out} {
+			a := &inspector{cfg: Config{RuntimePrefix: "trivet-cri://"}}
+			current := func(id string) bool { return a.isRuntime(id, to) }
+			unmade, unready := compare([]string{"x"}, []*corev1.Pod{waiting(reason)}, current)
+			if (unmade != "") != vetoes || unready == "" {
+				t.Errorf("%s, to %s: unmade %q, unready %q", reason, to, unmade, unready)
+			}
+		}
+	}
+}
+
+// TestPodsThatCannotBeListedAreADoubt is what the machine goes back with, if it stays so.
+func TestPodsThatCannotBeListedAreADoubt(t *testing.T) {
+	c := start(t)
+	c.Put(running("a", "containerd://1", corev1.ConditionTrue))
+	c.look(2)
+	c.host.does(swap.Trying, "")
+	c.again()
+	c.change(func(n *corev1.Node) { n.Status = status("trivet-cri://v1") })
+	c.FailOn("list pods", -1, apierrors.NewServiceUnavailable("overloaded"))
+	c.look(1)
+
+	order, err := c.host.folder.Order()
+	word := c.host.folder.Word(order.ID)
+	if err != nil || word.Works || !strings.Contains(word.Doubt, "overloaded") {
+		t.Errorf("word %+v, %v", word, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package attend
 
 import (
+	"strings"
 	"testing"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -43,7 +44,7 @@ func TestOneNodeIsOutOfUseAtATime(t *testing.T) {
 				Name:        "n2",
 				Annotations: map[string]string{failedMark("cri"): "v0-older"},
 			}})
-			c.look(1)
+			c.look(2)
 			if len(c.host.launched) != 1 {
 				t.Errorf("orders %q", c.host.launched)
 			}
@@ -53,7 +54,7 @@ func TestOneNodeIsOutOfUseAtATime(t *testing.T) {
 
 func TestVersionThatWasTakenBackIsMarkedUntilItIsForgiven(t *testing.T) {
 	c := start(t)
-	c.look(1)
+	c.look(2)
 	c.host.does(swap.Done, "nobody confirmed")
 	c.look(1)
 	if got := c.node().Annotations[failedMark("cri")]; got != string(ours) {
@@ -85,7 +86,7 @@ func TestNodeOfTheOtherInstallerIsLeftAlone(t *testing.T) {
 func TestTurnIsGivenBeforeTheLabelGoes(t *testing.T) {
 	c := in(t)
 	c.change(func(n *corev1.Node) { delete(n.Labels, label) })
-	c.look(1)
+	c.look(2)
 	c.host.does(swap.Done, "")
 	c.FailOn("patch nodes", -1, apierrors.NewServiceUnavailable("down"))
 	if _, err := c.a.look(t.Context()); err == nil {
@@ -93,5 +94,38 @@ func TestTurnIsGivenBeforeTheLabelGoes(t *testing.T) {
 	}
 	if c.holder() != "" {
 		t.Errorf("turn %q", c.holder())
+	}
+}
+
+// TestTurnOfOneThatWasKilledIsGiven is of a kill after the end of an exchange, and of an error.
+func TestTurnOfOneThatWasKilledIsGiven(t *testing.T) {
+	c := in(t)
+	if _, err := c.a.turn.Take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.again()
+	c.look(1)
+	if c.holder() != "" {
+		t.Errorf("turn %q", c.holder())
+	}
+
+	calls := len(c.Calls())
+	c.look(1)
+	for _, call := range c.Calls()[calls:] {
+		if strings.Contains(call, "leases") {
+			t.Errorf("in peace: %s", call)
+		}
+	}
+
+	if _, err := c.a.turn.Take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.FailOn("get nodes", 1, apierrors.NewServiceUnavailable("down"))
+	if _, err := c.a.look(t.Context()); err == nil {
+		t.Error("no error")
+	}
+	c.look(1)
+	if c.holder() != "" {
+		t.Errorf("turn %q after an error", c.holder())
 	}
 }

@@ -6,6 +6,7 @@ package drain
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -150,8 +151,8 @@ func Check(pods []*corev1.Pod) error {
 	return nil
 }
 
-// Evict asks for the eviction of the pods that have to go, and returns those that are still there. It is
-// called until there are none.
+// Evict asks for the eviction of the pods that have to go, and returns those that are still there, also when
+// some could not be asked for. It is called until there are none.
 func (d Drain) Evict(ctx context.Context, pods []*corev1.Pod) (left []string, err error) {
 	for _, pod := range pods {
 		what := pod.Namespace + "/" + pod.Name
@@ -165,17 +166,20 @@ func (d Drain) Evict(ctx context.Context, pods []*corev1.Pod) (left []string, er
 		}
 
 		if pod.DeletionTimestamp == nil {
-			allowed, err := d.Evictions.Evict(ctx, pod)
-			if err != nil {
-				return nil, err
+			allowed, failure := d.Evictions.Evict(ctx, pod)
+			if ctx.Err() != nil {
+				return left, context.Cause(ctx)
 			}
-			if !allowed {
+			switch {
+			case failure != nil:
+				err = errors.Join(err, failure)
+			case !allowed:
 				what += " (its PodDisruptionBudget does not allow it yet)"
 			}
 		}
 		left = append(left, what)
 	}
-	return left, nil
+	return left, err
 }
 
 // What becomes of a pod.

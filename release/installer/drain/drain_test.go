@@ -1,13 +1,19 @@
 package drain
 
 import (
+	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/trivet-node/trivet/internal/kube"
+	"github.com/trivet-node/trivet/internal/kube/eviction"
 	"github.com/trivet-node/trivet/internal/kube/kubetest"
 )
 
@@ -95,6 +101,35 @@ func TestChangeOfANodeThatWasSeenOtherwiseIsRefused(t *testing.T) {
 	d := Drain{Nodes: kube.Nodes(s.Client()), Node: "n1", By: "cri"}
 	if err := d.Cordon(t.Context(), old, Change{}); err == nil {
 		t.Error("somebody else's cordon is taken for one's own")
+	}
+}
+
+// TestEvictionThatFailsStopsNoOther is of a webhook that refuses one pod.
+func TestEvictionThatFailsStopsNoOther(t *testing.T) {
+	s := kubetest.Start(t)
+	s.AnswerOn("create pods/eviction", func(runtime.Object) runtime.Object {
+		return &metav1.Status{Status: metav1.StatusSuccess}
+	})
+	s.FailOn("create pods/eviction", 1, apierrors.NewInternalError(errors.New("webhook")))
+
+	var pods []*corev1.Pod
+	for _, name := range []string{"a", "b"} {
+		owner := metav1.OwnerReference{Kind: "ReplicaSet", Controller: new(true)}
+		pods = append(pods, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+			Namespace:       "default",
+			Name:            name,
+			OwnerReferences: []metav1.OwnerReference{owner},
+		}})
+	}
+	left, err := Drain{Evictions: eviction.Of(s.Client())}.Evict(t.Context(), pods)
+	if text := fmt.Sprint(err); !strings.Contains(text, "default/a") || strings.Contains(text, "default/b") {
+		t.Errorf("error %v", err)
+	}
+	if !slices.Equal(left, []string{"default/a", "default/b"}) {
+		t.Errorf("left %q", left)
+	}
+	if !slices.Contains(s.Calls(), "create pods/eviction default/b") {
+		t.Errorf("calls %q", s.Calls())
 	}
 }
 

@@ -94,7 +94,7 @@ func run(t *testing.T, folder Folder, s *seat) Record {
 	return Record{}
 }
 
-// pod says that the node works, and that it is drained, once the machine waits for it.
+// pod says that the node works, lives and is drained, once the machine waits for that.
 func pod(ctx context.Context, t *testing.T, folder Folder) {
 	for ctx.Err() == nil {
 		r, err := folder.Record()
@@ -103,8 +103,19 @@ func pod(ctx context.Context, t *testing.T, folder Folder) {
 			return
 		}
 
-		word := Word{ID: r.Order.ID, Works: r.Phase == Trying, Drained: r.Phase == Retreating}
-		if word.Works || word.Drained {
+		said := folder.Word(r.Order.ID)
+		word := said
+		switch r.Phase {
+		case Trying:
+			word = Word{ID: r.Order.ID, Works: true}
+		case Proving:
+			if time.Since(said.Alive) > aliveLimit/4 {
+				word.ID, word.Alive = r.Order.ID, time.Now()
+			}
+		case Retreating:
+			word = Word{ID: r.Order.ID, Drained: true}
+		}
+		if word != said {
 			if err := folder.Say(word); err != nil {
 				t.Error(err)
 			}
@@ -283,6 +294,31 @@ func TestImagesAreBounded(t *testing.T) {
 	}
 	if err := folder.Give(Order{ID: "b", Version: strings.Repeat("x", maxFile)}); err == nil {
 		t.Error("a file that could not be read was written")
+	}
+}
+
+// TestMachineOfTheVersionBeforeHearsThatTheNodeWorks has the file that it reads, and only then.
+func TestMachineOfTheVersionBeforeHearsThatTheNodeWorks(t *testing.T) {
+	folder := Folder(t.TempDir())
+	if err := folder.Say(Word{ID: "a", Doubt: "not yet"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(folder.Path("confirmed.json")); err == nil {
+		t.Error("a doubt is a confirmation")
+	}
+
+	if err := folder.Say(Word{ID: "a", Works: true, Ready: time.Unix(0, 0).UTC()}); err != nil {
+		t.Fatal(err)
+	}
+	const want = "{\n  \"id\": \"a\",\n  \"ready\": \"1970-01-01T00:00:00Z\"\n}\n"
+	if got, err := os.ReadFile(folder.Path("confirmed.json")); err != nil || string(got) != want {
+		t.Errorf("confirmation %q, %v", got, err)
+	}
+	if err := folder.Forget(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(string(folder)); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
 	}
 }
 

@@ -73,7 +73,7 @@ func (o Order) proof() time.Duration {
 type Phase string
 
 // The phases. An order ends well by Switching, Trying, Proving, Settling; it is taken back by Reverting, from
-// Proving by Retreating. The machine waits for the pod in Trying and Retreating.
+// Proving by Retreating. The machine waits for the pod in Trying, Proving and Retreating.
 const (
 	// Switching arranges what is ordered.
 	Switching Phase = "switching"
@@ -81,7 +81,8 @@ const (
 	// Trying waits for the pod's word that the node works. The node is out of use.
 	Trying Phase = "trying"
 
-	// Proving waits until one process has lived for long enough. The node is in use.
+	// Proving waits until one process has lived for long enough, and for the pod's word that the node lives.
+	// The node is in use.
 	Proving Phase = "proving"
 
 	// Settling takes away what is not needed any more.
@@ -149,6 +150,10 @@ const (
 	orderFile  = "order.json"
 	recordFile = "record.json"
 	wordFile   = "word.json"
+
+	// confirmedFile is for a program of the version before (see confirmation).
+	confirmedFile = "confirmed.json"
+
 	imagesFile = "images.json"
 )
 
@@ -172,12 +177,30 @@ type Word struct {
 	Ready time.Time `json:"ready"`
 	Doubt string    `json:"doubt,omitempty"`
 
+	// Alive is the last sign of life of the node's agent while the node was Ready and in use: by the node's
+	// own clock, as all times here.
+	Alive time.Time `json:"alive,omitzero"`
+
 	// Drained says that the node is out of use again.
 	Drained bool `json:"drained,omitempty"`
 }
 
 // Say says something of an order, in place of what was said before.
-func (f Folder) Say(w Word) error { return f.write(wordFile, w) }
+func (f Folder) Say(w Word) error {
+	if w.Works && w.Alive.IsZero() {
+		if err := f.write(confirmedFile, confirmation{w.ID, w.Ready}); err != nil {
+			return err
+		}
+	}
+	return f.write(wordFile, w)
+}
+
+// confirmation is the word that a node works as the machine's program of the version before reads it, which
+// may wait for that while the pod is of this version already. The next version need not write it.
+type confirmation struct {
+	ID    string    `json:"id"`
+	Ready time.Time `json:"ready"`
+}
 
 // Word is what was said last of an order; the zero value: nothing.
 func (f Folder) Word(id string) (w Word) {
@@ -234,7 +257,7 @@ func (f Folder) remove(name string) error {
 // Forget removes all that is known of orders, while none is under way.
 func (f Folder) Forget() error {
 	// The record last: an order without one would be carried out.
-	for _, name := range []string{imagesFile, wordFile, orderFile, recordFile} {
+	for _, name := range []string{imagesFile, confirmedFile, wordFile, orderFile, recordFile} {
 		if err := f.remove(name); err != nil {
 			return err
 		}

@@ -21,6 +21,10 @@ const (
 	downLimit  = 30 * time.Second
 	proveLimit = 75 * time.Second
 
+	// aliveLimit is how old the last sign of life of the node may be: that after which Kubernetes takes a
+	// node for lost.
+	aliveLimit = 40 * time.Second
+
 	// retreatLimit is how long the pods that have come to the node meanwhile may take to go elsewhere.
 	retreatLimit = 30 * time.Second
 )
@@ -30,6 +34,9 @@ type sight struct {
 	// confirmed is the pod's word that the node works, doubt why it does not give that.
 	confirmed bool
 	doubt     string
+
+	// alive is the last sign of life of the node since it is in use; zero: none.
+	alive time.Time
 
 	// process has the seat; zero: none has. err is why that is not known. It has been so since then.
 	process int
@@ -41,6 +48,9 @@ type sight struct {
 }
 
 func (s sight) runs() bool { return s.process != 0 && s.err == nil }
+
+// lives reports whether the node does, and not only a process that may hang.
+func (s sight) lives(now time.Time) bool { return now.Sub(s.alive) < aliveLimit }
 
 // judge decides which phase a trial is in now. The error is why it has failed.
 func judge(r Record, s sight, now time.Time) (Phase, error) {
@@ -54,12 +64,14 @@ func judge(r Record, s sight, now time.Time) (Phase, error) {
 	case r.Phase != Proving:
 		return r.Phase, nil
 
-	case s.runs() && unchanged >= r.Order.proof():
+	case s.runs() && unchanged >= r.Order.proof() && s.lives(now):
 		return Settling, nil
 	case s.ends >= maxEnds:
 		return Retreating, fmt.Errorf("its process ended %d times while the node was in use", s.ends)
 	case !s.runs() && unchanged >= downLimit:
 		return Retreating, fmt.Errorf("no process has run for %s: %w", downLimit, s.last())
+	case late && s.runs() && unchanged >= r.Order.proof():
+		return Retreating, fmt.Errorf("nobody said that the node is Ready while it was in use: %w", s.last())
 	case late:
 		return Retreating, fmt.Errorf("no process has run for %s: %w", r.Order.proof(), s.last())
 	}
@@ -92,7 +104,10 @@ func (s sight) last() error {
 
 // try waits for the pod's word, and then for the proof, while the node is in use.
 func (m Machine) try(ctx context.Context, r Record) (Record, error) {
-	if r.Phase == Proving {
+	switch r.Phase {
+	case Trying:
+		r.Deadline = within(r.Order.Trial, r.Deadline)
+	case Proving:
 		// It was cut off, may be by a reboot: the next process has its time, too.
 		var err error
 		if r, err = m.prove(r); err != nil || r.Phase != Proving {
@@ -104,7 +119,7 @@ func (m Machine) try(ctx context.Context, r Record) (Record, error) {
 	for range retry.Every(ctx, confirmPoll) {
 		s := w.look(ctx, time.Now())
 		word := m.Folder.Word(r.Order.ID)
-		s.confirmed, s.doubt = word.Works, word.Doubt
+		s.confirmed, s.doubt, s.alive = word.Works, word.Doubt, word.Alive
 
 		phase, why := judge(r, s, time.Now())
 		switch {
@@ -129,6 +144,15 @@ func (m Machine) try(ctx context.Context, r Record) (Record, error) {
 	return r, context.Cause(ctx)
 }
 
+// within is a deadline that is no later than the limit from now on: a clock that was set back meanwhile makes
+// none longer.
+func within(limit time.Duration, deadline time.Time) time.Time {
+	if latest := time.Now().Add(limit); deadline.After(latest) {
+		return latest
+	}
+	return deadline
+}
+
 // prove begins the phase Proving, or begins it again.
 func (m Machine) prove(r Record) (Record, error) {
 	if r.Attempts++; r.Attempts > maxAttempts {
@@ -141,6 +165,7 @@ func (m Machine) prove(r Record) (Record, error) {
 
 // retreat waits until the pod has the node out of use again: its pods would be ended by the way back.
 func (m Machine) retreat(ctx context.Context, r Record) (Record, error) {
+	r.Deadline = within(retreatLimit, r.Deadline)
 	for range retry.Every(ctx, confirmPoll) {
 		drained := m.Folder.Word(r.Order.ID).Drained
 		if drained || time.Now().After(r.Deadline) {

@@ -25,13 +25,19 @@ func TestJudgements(t *testing.T) {
 		want     Phase
 		why      string
 	}{
-		"waits":       {Trying, soon, sight{process: 1, since: now}, Trying, ""},
-		"works":       {Trying, soon, sight{process: 1, since: now, confirmed: true}, Proving, ""},
-		"word alone":  {Trying, soon, sight{confirmed: true}, Trying, ""},
-		"no word":     {Trying, over, sight{process: 1, since: now, doubt: "no pod"}, Reverting, "no pod"},
-		"no process":  {Trying, over, sight{confirmed: true, err: down}, Reverting, "is down"},
-		"lives":       {Proving, soon, sight{process: 1, since: ago(time.Second)}, Proving, ""},
-		"lives on":    {Proving, over, sight{process: 1, since: ago(usualProof)}, Settling, ""},
+		"waits":      {Trying, soon, sight{process: 1, since: now}, Trying, ""},
+		"works":      {Trying, soon, sight{process: 1, since: now, confirmed: true}, Proving, ""},
+		"word alone": {Trying, soon, sight{confirmed: true}, Trying, ""},
+		"no word":    {Trying, over, sight{process: 1, since: now, doubt: "no pod"}, Reverting, "no pod"},
+		"no process": {Trying, over, sight{confirmed: true, err: down}, Reverting, "is down"},
+		"lives":      {Proving, soon, sight{process: 1, since: ago(time.Second), alive: now}, Proving, ""},
+		"lives on":   {Proving, over, sight{process: 1, since: ago(usualProof), alive: now}, Settling, ""},
+		"is silent":  {Proving, soon, sight{process: 1, since: ago(usualProof)}, Proving, ""},
+		"hangs":      {Proving, over, sight{process: 1, since: ago(usualProof)}, Retreating, "nobody said"},
+		"hangs by now": {
+			Proving, over, sight{process: 1, since: ago(usualProof), alive: ago(aliveLimit)},
+			Retreating, "nobody said",
+		},
 		"is not seen": {Proving, soon, sight{since: ago(usualProof), err: down}, Retreating, "is down"},
 		"ended twice": {Proving, soon, sight{process: 3, since: now, ends: 2}, Proving, ""},
 		"ends":        {Proving, soon, sight{process: 4, since: now, ends: 3}, Retreating, "ended 3 times"},
@@ -51,7 +57,7 @@ func TestJudgements(t *testing.T) {
 	}
 }
 
-// phases are those that the record stays in, until the order is done.
+// phases are those that the record stays in, until the order is done; not those that take no time.
 func phases(t *testing.T, folder Folder) func() string {
 	var seen []string
 	done := make(chan struct{})
@@ -65,7 +71,8 @@ func phases(t *testing.T, folder Folder) func() string {
 				return
 			}
 
-			if len(seen) == 0 || seen[len(seen)-1] != string(r.Phase) {
+			isMoment := r.Phase == Settling || r.Phase == Reverting
+			if !isMoment && (len(seen) == 0 || seen[len(seen)-1] != string(r.Phase)) {
 				seen = append(seen, string(r.Phase))
 			}
 			if r.Phase == Done {
@@ -132,6 +139,48 @@ func TestNodeThatNobodyDrainsGoesBackInTime(t *testing.T) {
 	})
 }
 
+// TestDeadlinesOutliveNoClock is of a clock that was set back while the machine was cut off.
+func TestDeadlinesOutliveNoClock(t *testing.T) {
+	for phase, limit := range map[Phase]time.Duration{Trying: time.Minute, Retreating: retreatLimit} {
+		s, folder := &seat{state: next}, Folder(t.TempDir())
+		synctest.Test(t, func(t *testing.T) {
+			order := Order{ID: "a", To: next, Trial: time.Minute}
+			record := Record{Order: order, Phase: phase, Deadline: time.Now().Add(24 * time.Hour)}
+			if phase == Retreating {
+				record.Failure = "x"
+			}
+			if err := errors.Join(folder.Give(order), folder.write(recordFile, record)); err != nil {
+				t.Fatal(err)
+			}
+
+			began := time.Now()
+			record = run(t, folder, s)
+			if took := time.Since(began); s.state != Out || took < limit || took > 2*limit {
+				t.Errorf("%s: record %+v, seat %+v after %s", phase, record, s, took)
+			}
+		})
+	}
+}
+
+// TestNodeThatHangsIsTakenBack is of one whose process lives, and which nobody says to be alive.
+func TestNodeThatHangsIsTakenBack(t *testing.T) {
+	s, folder := &seat{state: next}, Folder(t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		order := Order{ID: "a", To: next}
+		record := Record{Order: order, Phase: Proving}
+		word := Word{ID: "a", Works: true, Alive: time.Now()}
+		err := errors.Join(folder.Give(order), folder.write(recordFile, record), folder.Say(word))
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		record = run(t, folder, s)
+		if record.State() != Out || s.state != Out || !strings.Contains(record.Failure, "nobody said") {
+			t.Errorf("record %+v, seat %+v", record, s)
+		}
+	})
+}
+
 // TestTrialGoesOnAfterACut is of a machine that is cut off while the node is on trial: its next process has
 // its time, but not more often than a node that works needs.
 func TestTrialGoesOnAfterACut(t *testing.T) {
@@ -150,6 +199,9 @@ func TestTrialGoesOnAfterACut(t *testing.T) {
 					t.Fatal(err)
 				}
 
+				podCtx, end := context.WithCancel(t.Context())
+				defer end()
+				go pod(podCtx, t, folder)
 				for range cuts - 1 {
 					ctx, cut := context.WithTimeout(t.Context(), usualProof/2)
 					if err := machine(t, folder, s).Run(ctx); err == nil {
@@ -160,6 +212,8 @@ func TestTrialGoesOnAfterACut(t *testing.T) {
 				if record = run(t, folder, s); record.State() != want || s.state != want {
 					t.Errorf("record %+v, seat %+v", record, s)
 				}
+				end()
+				synctest.Wait()
 			})
 		})
 	}

@@ -34,6 +34,9 @@ type Turn struct {
 	// seen is the Lease of somebody else, and since when it has been so: clocks of nodes differ.
 	seen  string
 	since time.Time
+
+	// given says that this process has given the turn, and has not tried to take it since.
+	given bool
 }
 
 // New returns the turn of a holder.
@@ -43,6 +46,7 @@ func New(leases kube.Objects[coordinationv1.Lease], holder string) *Turn {
 
 // Take takes the turn, or renews it, and reports whose it is: empty when it is one's own.
 func (t *Turn) Take(ctx context.Context) (other string, err error) {
+	t.given = false
 	lease, err := t.leases.Get(ctx, Namespace, name)
 	if apierrors.IsNotFound(err) {
 		lease = &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: name}}
@@ -103,22 +107,22 @@ func held(lease *coordinationv1.Lease) string {
 	return *lease.Spec.HolderIdentity
 }
 
-// Give gives one's turn to the next. To have none is a success.
+// Give gives one's turn to the next. To have none is a success, and costs no call once that is known.
 func (t *Turn) Give(ctx context.Context) error {
-	lease, err := t.leases.Get(ctx, Namespace, name)
-	if apierrors.IsNotFound(err) || (err == nil && held(lease) != t.holder) {
+	if t.given {
 		return nil
 	}
-	if err == nil {
+
+	lease, err := t.leases.Get(ctx, Namespace, name)
+	if err == nil && held(lease) == t.holder {
 		lease.Spec.HolderIdentity = new("")
 		_, err = t.leases.Update(ctx, lease)
 	}
-	if apierrors.IsConflict(err) {
-		// It was taken over meanwhile.
-		return nil
-	}
-	if err != nil {
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return fmt.Errorf("lease %s/%s: %w", Namespace, name, err)
 	}
+
+	// There is none, or it was taken over meanwhile, or given.
+	t.given = true
 	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -44,7 +45,17 @@ func parseAttend(env *program.Env) (f attendFlags, err error) {
 	if f.node == "" {
 		return f, &program.UsageError{Err: errors.New("--node-name: no node is named")}
 	}
-	return f, nil
+	return f, f.check()
+}
+
+// check refuses times in which nothing could be tried.
+func (f attendFlags) check() error {
+	for flag, value := range map[string]time.Duration{"--ready-timeout": f.trial, "--prove": f.prove} {
+		if value <= 0 {
+			return &program.UsageError{Err: fmt.Errorf("%s=%s: it is not more than zero", flag, value)}
+		}
+	}
+	return nil
 }
 
 // runAttend attends to the node until it is ended.
