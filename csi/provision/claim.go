@@ -33,6 +33,8 @@ func (p *Provisioner) lookAtClaim(ctx context.Context, key string) error {
 		return p.create(ctx, f)
 	case selectHere:
 		return p.selectHere(ctx, f)
+	case bringHere:
+		return p.bringHere(ctx, f)
 	case reschedule:
 		return p.reschedule(ctx, f.claim)
 	case wait:
@@ -103,7 +105,7 @@ func (p *Provisioner) create(ctx context.Context, f facts) error {
 	if err != nil {
 		return p.notCreated(ctx, f, err)
 	}
-	if err := p.createObject(ctx, persistentVolume(f, resp.GetVolume())); err != nil {
+	if err := createObject(ctx, p.volumes, persistentVolume(f, resp.GetVolume())); err != nil {
 		return err
 	}
 
@@ -114,21 +116,25 @@ func (p *Provisioner) create(ctx context.Context, f facts) error {
 }
 
 // noSource records why the content that a claim wants cannot be had. If it is on another node, the claim is
-// left to the scheduler again.
+// for the driver there to take (bringHere).
 func (p *Provisioner) noSource(ctx context.Context, f facts, err error) error {
 	p.fail(f.claim, "failed to provision volume with StorageClass %q: %v", f.class.Name, err)
-	if !errors.Is(err, errElsewhere) {
-		return err
+	if errors.Is(err, errElsewhere) {
+		p.claimQueue.AddAfter(kube.Key(f.claim), lookAgain)
+		return nil
 	}
-	p.full.set(f.claim.UID, f.now, lookAgain)
-	return p.patchSelectedNode(ctx, f.claim, "null")
+	return err
 }
 
 // createObject creates a PersistentVolume, or finds that an earlier attempt has.
-func (p *Provisioner) createObject(ctx context.Context, pv *corev1.PersistentVolume) error {
-	_, err := p.volumes.Create(ctx, pv)
+func createObject(
+	ctx context.Context,
+	volumes kube.Objects[corev1.PersistentVolume],
+	pv *corev1.PersistentVolume,
+) error {
+	_, err := volumes.Create(ctx, pv)
 	if apierrors.IsAlreadyExists(err) {
-		have, err := p.volumes.Get(ctx, "", pv.Name)
+		have, err := volumes.Get(ctx, "", pv.Name)
 		if err != nil {
 			return err
 		}
@@ -228,6 +234,33 @@ func (p *Provisioner) selectHere(ctx context.Context, f facts) error {
 	err = p.patchSelectedNode(ctx, f.claim, fmt.Sprintf("%q", f.local.Node))
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		// Another node was faster; the change comes as an event.
+		return nil
+	}
+
+	return err
+}
+
+// bringHere selects this node for a claim whose content is here, in place of the one that the scheduler has
+// selected: that knows nothing of contents, and would select the same node each time. It puts the pod on the
+// node that is selected.
+func (p *Provisioner) bringHere(ctx context.Context, f facts) error {
+	key := kube.Key(f.claim)
+	if after := f.full.Sub(f.now); after > 0 {
+		p.claimQueue.AddAfter(key, after)
+		return nil
+	}
+
+	// What is wrong with the source is said by the node that was selected.
+	if _, err := p.sources.of(ctx, f.claim); err != nil {
+		if !errors.Is(err, errElsewhere) {
+			p.claimQueue.AddAfter(key, lookAgain)
+		}
+		return nil
+	}
+
+	err := p.patchSelectedNode(ctx, f.claim, fmt.Sprintf("%q", f.local.Node))
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		// The change comes as an event.
 		return nil
 	}
 

@@ -29,6 +29,7 @@ const (
 	ignore     action = "ignore"      // not ours, not yet or not any more
 	create     action = "create"      // make its volume here
 	selectHere action = "select here" // take it for this node by writing selected-node, if there is room
+	bringHere  action = "bring here"  // take it from the selected node, if its content is here
 	wait       action = "wait"        // another node has the first turn; look again after a while
 	reschedule action = "reschedule"  // leave it to the scheduler again, if its selected node does not exist
 	refuse     action = "refuse"      // it can never be served as it is
@@ -91,6 +92,10 @@ func decide(f facts) decision {
 		// One node looks whether the selected one exists, not all.
 		if !slices.Contains(f.nodes, selected) && f.first() {
 			return decision{action: reschedule, reason: "node " + selected + " does not run the driver"}
+		}
+
+		if sourceKindOf(c) != noSource && unservable(c) == "" && f.local.Allows(f.class) {
+			return decision{action: bringHere}
 		}
 
 		return decision{action: ignore, reason: "claim is for node " + selected}

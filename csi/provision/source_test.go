@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/csi/csitest"
@@ -108,7 +109,7 @@ func TestVolumeBeginsWithTheContentOfItsSource(t *testing.T) {
 	}
 }
 
-// A claim whose content is on another node is left to the scheduler again.
+// A claim whose content is on another node is for the driver there.
 func TestSourceOnAnotherNode(t *testing.T) {
 	for _, claim := range []*corev1.PersistentVolumeClaim{
 		from("", "PersistentVolumeClaim", "source"),
@@ -118,11 +119,38 @@ func TestSourceOnAnotherNode(t *testing.T) {
 		c.putSource("b")
 		c.putSnapshot("b", true)
 		stop := c.run()
-		c.Eventually("selected-node is removed", func() bool { return c.selected(csitest.Claim) == "" })
 		c.Eventually("the event", func() bool { return c.HasEvent("ProvisioningFailed") })
 		if c.volumes() != 0 {
 			t.Error("a volume was made")
 		}
+		if got := c.selected(csitest.Claim); got != csitest.Node {
+			t.Errorf("selected node %q, want the one that the scheduler selected", got)
+		}
+		stop()
+	}
+}
+
+// The scheduler does not know where contents are, so that it would select the wrong node each time.
+func TestClaimComesToTheNodeOfItsSource(t *testing.T) {
+	for _, claim := range []*corev1.PersistentVolumeClaim{
+		from("", "PersistentVolumeClaim", "source"),
+		from(snapshotv1.GroupName, "VolumeSnapshot", "snap"),
+	} {
+		claim.Annotations[annSelectedNode] = "b"
+		c := newCluster(t, claim)
+		c.Put(&storagev1.CSINode{
+			ObjectMeta: metav1.ObjectMeta{Name: "b"},
+			Spec: storagev1.CSINodeSpec{
+				Drivers: []storagev1.CSINodeDriver{{Name: csitest.Here.Driver}},
+			},
+		})
+		c.putSource(csitest.Node)
+		c.putSnapshot(csitest.Node, true)
+		stop := c.run()
+		c.Eventually("this node is selected", func() bool {
+			return c.selected(csitest.Claim) == csitest.Node
+		})
+		c.Eventually("the volume object", c.isCreated)
 		stop()
 	}
 }

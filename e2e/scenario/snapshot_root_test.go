@@ -38,11 +38,12 @@ func TestSnapshotsBecomeVolumes(t *testing.T) {
 		"name": "snap"},`)
 	c.claim("cloned", `"dataSource": {"kind": "PersistentVolumeClaim", "name": "data"},`)
 
-	// A node that does not have the snapshot leaves the claim to the scheduler again.
+	// From a node that does not have the snapshot the claim comes to the one that has it.
 	if second := c.second(); second != "" {
 		c.kubectl("annotate", "pvc", "restored", selectedNode+"="+second)
 		c.awaitEvent("restored", "ProvisioningFailed", "on another node")
-		c.awaitField("pvc/restored", selected, "")
+		home := c.kubectl("get", "pod", "writer", "-o", "jsonpath={.spec.nodeName}")
+		c.awaitField("pvc/restored", selected, home)
 	}
 	for claim, want := range map[string]string{"restored": "before", "cloned": "after"} {
 		c.podWithClaim("reader-of-"+claim, claim, "sleep 3600 & wait")
