@@ -87,7 +87,7 @@ func (p *Provisioner) create(ctx context.Context, f facts) error {
 
 	req.VolumeContentSource, err = p.sourceOnce(ctx, name, f.claim)
 	if err != nil {
-		return p.noSource(ctx, f, err)
+		return p.noSource(f, err)
 	}
 
 	// The intent has the request itself: repeated, it returns the volume that it may have made.
@@ -117,7 +117,7 @@ func (p *Provisioner) create(ctx context.Context, f facts) error {
 
 // noSource records why the content that a claim wants cannot be had. If it is on another node, the claim is
 // for the driver there to take (bringHere).
-func (p *Provisioner) noSource(ctx context.Context, f facts, err error) error {
+func (p *Provisioner) noSource(f facts, err error) error {
 	p.fail(f.claim, "failed to provision volume with StorageClass %q: %v", f.class.Name, err)
 	if errors.Is(err, errElsewhere) {
 		p.claimQueue.AddAfter(kube.Key(f.claim), lookAgain)
