@@ -33,6 +33,33 @@ func on(node string) objects.Local {
 	return local
 }
 
+// A claim for another node is looked at if it begins with a content, which may be here.
+func TestDecideWhetherTheContentOfAClaimMayBeHere(t *testing.T) {
+	allowed := newClass(storagev1.VolumeBindingWaitForFirstConsumer)
+	elsewhere := newClass(storagev1.VolumeBindingWaitForFirstConsumer)
+	elsewhere.AllowedTopologies = []corev1.TopologySelectorTerm{{
+		MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{
+			{Key: csitest.Here.TopologyKey, Values: []string{"b"}},
+		},
+	}}
+
+	for _, c := range []struct {
+		name  string
+		claim *corev1.PersistentVolumeClaim
+		class *storagev1.StorageClass
+		want  action
+	}{
+		{"a claim", from("", "PersistentVolumeClaim", "source"), allowed, bringHere},
+		{"a populator's", from("example.org", "Backup", "source"), allowed, ignore},
+		{"class does not allow this node", from("", "PersistentVolumeClaim", "source"), elsewhere, ignore},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.claim.Annotations[annSelectedNode] = "b"
+			checkAction(t, facts{claim: c.claim, class: c.class, nodes: []string{"a", "b"}}, c.want)
+		})
+	}
+}
+
 func TestDecideWhetherTheClaimIsForThisNode(t *testing.T) {
 	waits := newClass(storagev1.VolumeBindingWaitForFirstConsumer)
 	immediate := newClass(storagev1.VolumeBindingImmediate)
