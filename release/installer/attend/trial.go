@@ -88,11 +88,17 @@ func (a *Attendant) retreat(ctx context.Context, v view) error {
 	if a.folder.Word(v.order.ID).Drained {
 		return nil
 	}
+	wasInUse := drain.Since(v.node, a.cfg.Part).IsZero()
 	if err := a.recall(ctx, v); err != nil {
 		return err
 	}
 
 	if a.cfg.replaces(v.record.From, v.order.To) {
+		if wasInUse {
+			// A pod may have come until now: the next look lists them.
+			return nil
+		}
+
 		pods, err := a.drain.List(ctx)
 		if err != nil {
 			return err
