@@ -244,7 +244,7 @@ define scenarios
 @set -o pipefail; trap : INT TERM; verdict=0; rm -rf .trivet/failed .trivet/scenario.log; \
 	{ $(CLUSTER) down --dir=$(E2E) && $(CLUSTER) up --dir=$(E2E) $(SEATS) && \
 		TRIVET_E2E=$(CURDIR)/$(E2E) TRIVET_MUST_RUN=1 go test -count=1 -timeout=40m -v $(1) ./e2e/scenario | tee .trivet/scenario.log; } || verdict=$$?; \
-	if [ $$verdict != 0 ]; then grep -sE -B4 '^ *--- FAIL' .trivet/scenario.log | tail -n 60 | cut -c1-600; \
+	if [ $$verdict != 0 ]; then awk -f e2e/failures.awk .trivet/scenario.log | tail -n 120; \
 		for m in $(E2E)/machines/*/; do mkdir -p .trivet/failed/$$(basename $$m) && cp $$m/log/* .trivet/failed/$$(basename $$m)/; done; \
 		echo 'the logs of all daemons are in .trivet/failed'; fi; \
 	$(CLUSTER) down --dir=$(E2E) && $(CLUSTER) leaks --dir=$(E2E) $(WAIT) && exit $$verdict
