@@ -197,17 +197,20 @@ func Visit(f func() error, path string) error {
 
 // onThrowawayThread runs f on a goroutine that keeps its thread locked when it ends, which makes Go's runtime
 // end the thread. A mount namespace can only be entered by a thread that shares no fs attributes (setns(2)),
-// so that sharing them is always ended first.
+// so that sharing them is always ended first. Where f ends its goroutine, as FailNow and SkipNow of a test do,
+// the caller's ends, too, which would wait for ever.
 func onThrowawayThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
+		defer close(done)
+
 		runtime.LockOSThread()
 		if unix.Gettid() == unix.Getpid() {
 			// Go's runtime never ends the first thread of the process: a locked goroutine that ends on it
 			// leaves it asleep in the namespace that it has entered, which would live as long as the process.
 			// While this goroutine waits here, locked to that thread, no other gets it.
+			defer runtime.UnlockOSThread()
 			done <- onThrowawayThread(f)
-			runtime.UnlockOSThread()
 			return
 		}
 
@@ -219,5 +222,9 @@ func onThrowawayThread(f func() error) error {
 		done <- f()
 	}()
 
-	return <-done
+	err, returned := <-done
+	if !returned {
+		runtime.Goexit()
+	}
+	return err
 }

@@ -97,6 +97,25 @@ func link(t *testing.T, path string) string {
 	return to
 }
 
+// TestAFailureInsideEndsTheTest has a function that ends its goroutine, as t.FailNow does: whoever called Do
+// ends likewise, deferred calls included, instead of waiting for ever.
+func TestAFailureInsideEndsTheTest(t *testing.T) {
+	testenv.Root(t)
+	var reached bool
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+
+		_ = namespace.Do(func() error { runtime.Goexit(); return nil }, "/proc/self/ns/net")
+		reached = true
+	}()
+
+	<-ended
+	if reached {
+		t.Error("Do came back from a function that did not")
+	}
+}
+
 func TestVisitReturnsHome(t *testing.T) {
 	testenv.Root(t)
 	pin := filepath.Join(testenv.ShortDir(t), "net")
