@@ -29,6 +29,7 @@ import (
 type fleet struct {
 	*cluster
 	names []string
+	ready time.Time // when all of them were, at first
 
 	// before is what each of them looked like, as the node and the API show it.
 	before map[string]string
@@ -84,7 +85,8 @@ func (c *cluster) startFleet(size int) *fleet {
 	began := time.Now()
 	c.apply(yaml.String())
 	c.awaitReady(4*time.Minute, f.names...)
-	c.t.Logf("%d pods are Ready after %v", size, time.Since(began).Round(100*time.Millisecond))
+	f.ready = time.Now()
+	c.t.Logf("%d pods are Ready after %v", size, f.ready.Sub(began).Round(100*time.Millisecond))
 
 	for name, processes := range f.processes() {
 		for _, pid := range processes {

@@ -46,6 +46,7 @@ func TestPartsAreExchangedUnderThirtyPods(t *testing.T) {
 	c := open(t)
 	c.keepSeats("agent", "cni", "csi")
 	f := c.startFleet(30)
+	f.awaitAgeForKubelet()
 
 	for _, seat := range []string{"agent", "cni", "csi"} {
 		own, other := c.seats()[seat], c.other(seat)
@@ -70,6 +71,20 @@ func TestPartsAreExchangedUnderThirtyPods(t *testing.T) {
 	}
 }
 
+// awaitAgeForKubelet waits until no container is one that kubelet would take for new: it shows those that began
+// less than ten seconds before itself as not ready until their first probe (kubeletRestartGracePeriod of its
+// package prober). trivet-node has no such time.
+func (f *fleet) awaitAgeForKubelet() {
+	f.t.Helper()
+	const grace = 11 * time.Second
+	f.eventually(2*grace, "pods older than what kubelet takes for new", func() error {
+		if age := time.Since(f.ready); age < grace {
+			return fmt.Errorf("they are Ready for %v", age)
+		}
+		return nil
+	})
+}
+
 // exchange puts a program into a seat, and says how long it took.
 func (f *fleet) exchange(seat, program string) {
 	f.t.Helper()
@@ -91,6 +106,10 @@ func TestDaemonsAreUpgradedUnderThirtyPods(t *testing.T) {
 	}
 
 	f := c.startFleet(30)
+	if c.agent == "kubelet" {
+		f.awaitAgeForKubelet()
+	}
+
 	for _, daemon := range daemons {
 		c.do("stop", c.node, daemon)
 		c.do("start", c.node, daemon)
