@@ -240,8 +240,8 @@ func (r *Reporter) keepStatus(ctx context.Context) {
 		case !ready:
 			pause = notReadyCheck
 
-		case r.own.isDoubted():
-			pause = min(pause, doubtedCheck)
+		default:
+			pause = r.own.pause(pause)
 		}
 
 		// A Node that was deleted, or has been given other pod CIDRs, is looked at at once.

@@ -20,13 +20,18 @@ type ownNode struct {
 	changed chan struct{}
 
 	// mu guards the Node, gone: somebody has deleted it, lag: whether the API gives earlier versions, and
-	// doubted: it has given one, and none since that counts.
+	// doubted: from when on the status is in doubt, since it has given one, and none that counts after it; zero
+	// if it has not.
 	mu      sync.Mutex
 	node    *v1.Node
 	gone    bool
 	lag     history.Lag
-	doubted bool
+	doubted time.Time
 }
+
+// settling is how long an earlier version than what a report was answered with may be one that was on its way
+// when the answer came.
+const settling = time.Second
 
 func (o *ownNode) get() *v1.Node {
 	o.mu.Lock()
@@ -45,21 +50,33 @@ func (o *ownNode) isGone() bool {
 func (o *ownNode) isDoubted() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.doubted
+	return !o.doubted.IsZero() && !time.Now().Before(o.doubted)
 }
 
-// doubt says that the API has given an earlier version.
+// pause is how long the next look may wait: no longer than usual.
+func (o *ownNode) pause(usual time.Duration) time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.doubted.IsZero() {
+		return usual
+	}
+	if left := time.Until(o.doubted); left > 0 {
+		return min(usual, left)
+	}
+	return min(usual, doubtedCheck)
+}
+
+// doubt says that the API has nothing but earlier versions.
 func (o *ownNode) doubt() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.doubtLocked()
+	o.doubtLocked(time.Now())
 }
 
-// doubtLocked is doubt for callers that hold the lock. The first time has the status sent at once, later ones
-// with the next look.
-func (o *ownNode) doubtLocked() {
-	if !o.doubted {
-		o.doubted = true
+// doubtLocked has the status sent from a time on, for callers that hold the lock. An earlier doubt stays.
+func (o *ownNode) doubtLocked(from time.Time) {
+	if o.doubted.IsZero() || from.Before(o.doubted) {
+		o.doubted = from
 		o.wake()
 	}
 }
@@ -74,10 +91,10 @@ func (o *ownNode) sawAt(n *v1.Node, now time.Time) {
 
 	same := o.node != nil && o.node.UID == n.UID
 	if o.lag.Behind(same && history.IsEarlier(n.ResourceVersion, o.node.ResourceVersion), now) {
-		o.doubtLocked()
+		o.doubtLocked(now.Add(settling))
 		return
 	}
-	o.doubted = false
+	o.doubted = time.Time{}
 	if same && n.ResourceVersion == o.node.ResourceVersion {
 		return
 	}

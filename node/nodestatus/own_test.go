@@ -42,27 +42,45 @@ func TestTheNodeOfARestoredServerCountsAfterAMinute(t *testing.T) {
 
 func TestTheStatusIsSentAsLongAsTheServerGivesEarlierVersions(t *testing.T) {
 	own := ownNode{changed: make(chan struct{}, 1)}
-	saw := func(version string) {
-		own.saw(&v1.Node{ObjectMeta: metav1.ObjectMeta{UID: "a", ResourceVersion: version}})
+	sawAt := func(version string, at time.Time) {
+		own.sawAt(&v1.Node{ObjectMeta: metav1.ObjectMeta{UID: "a", ResourceVersion: version}}, at)
 	}
 
-	saw("100")
+	sawAt("100", time.Now())
 	if own.isDoubted() {
 		t.Error("the first version is doubted")
 	}
-	for _, earlier := range []func(){func() { saw("90") }, own.doubt} {
+
+	long := func() { sawAt("90", time.Now().Add(-settling)) }
+	for _, earlier := range []func(){long, own.doubt} {
 		earlier()
 		select {
 		case <-own.changed:
 		default:
 			t.Error("the node is not looked at")
 		}
-		if !own.isDoubted() {
+		if !own.isDoubted() || own.pause(time.Hour) != doubtedCheck {
 			t.Error("an earlier version is not doubted")
 		}
-		saw("100")
-		if own.isDoubted() {
+		sawAt("100", time.Now())
+		if own.isDoubted() || own.pause(time.Hour) != time.Hour {
 			t.Error("the known version is doubted")
 		}
+	}
+}
+
+// TestAVersionThatWasOnItsWayIsNotDoubted has the watch show what was before an answer, as it does when reports
+// follow each other closely: nothing is sent for it unless it stays the last word.
+func TestAVersionThatWasOnItsWayIsNotDoubted(t *testing.T) {
+	own := ownNode{changed: make(chan struct{}, 1)}
+	for _, version := range []string{"100", "90"} {
+		own.saw(&v1.Node{ObjectMeta: metav1.ObjectMeta{UID: "a", ResourceVersion: version}})
+	}
+
+	if own.isDoubted() {
+		t.Error("it is doubted at once")
+	}
+	if pause := own.pause(time.Hour); pause <= 0 || pause > settling {
+		t.Errorf("the next look is after %v", pause)
 	}
 }

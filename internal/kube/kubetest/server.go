@@ -120,6 +120,11 @@ func (s *Server) Calls() []string {
 func (s *Server) EndWatches() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.endWatches()
+}
+
+// endWatches is EndWatches for callers that hold the lock.
+func (s *Server) endWatches() {
 	for w := range s.watches {
 		w.end()
 		delete(s.watches, w)
@@ -133,10 +138,12 @@ func Backup(s *Server) (restore func()) {
 	defer s.mu.Unlock()
 	version, objects := s.version, maps.Clone(s.objects)
 	return func() {
-		s.EndWatches()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.version, s.objects, s.gone = version, maps.Clone(objects), nil
+
+		// A watch that began between these two would show neither what was there nor what is.
+		s.endWatches()
 	}
 }
 
