@@ -19,7 +19,11 @@ func TestARestoredServerHasTheStatusAgainAtOnce(t *testing.T) {
 	restore := kubetest.Backup(server)
 
 	n.runtime.set(false)
-	n.await("ready", func() bool { return readyOf(n.Node()) == v1.ConditionTrue })
+	n.await("ready", func() bool { return readyOf(n.stored()) == v1.ConditionTrue })
+	marked := n.stored()
+	marked.Labels["seen"] = "by the watch"
+	server.Put(marked)
+	n.await("the watch has seen it", func() bool { return n.Known().Labels["seen"] != "" })
 	restore()
 	n.await("ready again", func() bool { return readyOf(n.stored()) == v1.ConditionTrue })
 }
