@@ -155,7 +155,9 @@ bin/trivet-seats: $(cluster_sources) $(wildcard e2e/bench/*.go e2e/seats/*.go) g
 
 .PHONY: seats
 seats: install build $(seats_need) ## pods measured, scenarios and the demo with every mix of trivet and reference programs in a node's seats, one cluster after the other
-	@bin/trivet-seats --cells=$(CELLS) --pods=$(SEAT_PODS) --metrics-server $(if $(RESULTS),--data=$(RESULTS)/seats.jsonl)
+	@rm -f .trivet/seats/*.log; \
+	bin/trivet-seats --cells=$(CELLS) --pods=$(SEAT_PODS) --metrics-server $(if $(RESULTS),--data=$(RESULTS)/seats.jsonl) || \
+		{ verdict=$$?; for log in .trivet/seats/*.log; do awk -f e2e/failures.awk $$log; done; exit $$verdict; }
 
 .PHONY: seats-page
 seats-page: bin/trivet-seats ## write docs/seats.md from docs/data/seats.jsonl

@@ -12,7 +12,7 @@ const intro = `# Who sits in a node's seats
 Each part of trivet stands in for a program that people run today, and works with those that stay.
 ` + "`make seats RESULTS=docs/data`" + ` brings up a cluster for each row, measures pods one by one, runs
 the tests below and the [demo](cluster.md), and writes this page from what came out.
-` + "`make test-long`" + ` does it with one row, which is another one for each commit;
+` + "`make test`" + ` does it with one row, which is another one for each commit;
 ` + "`make seats CELLS=kubelet,upstream`" + ` with those that have both programs.
 
 The others are kubelet 1.37.2, containerd 2.4, the upstream plugins (bridge, host-local, portmap)
