@@ -79,6 +79,12 @@ endpoints: [{addresses: ["%[2]s"], conditions: {ready: true}}]
 // kubeletClient is the API server's user name at the nodes.
 const kubeletClient = "kube-apiserver-kubelet-client"
 
+// The driver of the test cluster makes inline volumes of pods, too, which a CSIDriver cannot be told later.
+const (
+	lifecycles    = "volumeLifecycleModes: [Persistent]"
+	allLifecycles = "volumeLifecycleModes: [Persistent, Ephemeral]"
+)
+
 // Manifests are what a cluster starts with, as YAML documents: the rights of the API server at the nodes,
 // CoreDNS's Service, the bootstrap token, and the manifests of trivet's own parts below deploy, without their
 // DaemonSets: on these nodes the parts run as daemons of the machine.
@@ -111,7 +117,7 @@ func Manifests(d pki.Dir, deploy string) (string, error) {
 				return "", err
 			}
 
-			all = append(all, string(text))
+			all = append(all, strings.Replace(string(text), lifecycles, allLifecycles, 1))
 		}
 	}
 

@@ -41,14 +41,34 @@ func Write(dir string) ([]string, error) {
 	return paths, nil
 }
 
-// spreading is in the names of specs that make a group snapshot of the volumes of pods on any nodes.
-const spreading = " volumegroupsnapshottable "
+// Words in the names of suites that one of the definitions is for.
+const (
+	// spreading makes a group snapshot of the volumes of pods on any nodes.
+	spreading = " volumegroupsnapshottable "
+
+	// modifying limits the input and output of volumes, which only those with a device of their own have.
+	modifying = " volume-modify "
+
+	// filling has as many volumes on a node as there may be.
+	filling = " volumeLimits "
+)
 
 // drivers are the names in the definitions, and which of their specs are wanted, by their names.
 var drivers = map[string]func(name string) bool{
-	"csi.trivet.dev":          func(name string) bool { return !strings.Contains(name, spreading) },
-	"csi.trivet.dev-images":   func(string) bool { return true },
-	"csi.trivet.dev-one-node": func(name string) bool { return strings.Contains(name, spreading) },
+	"csi.trivet.dev":          hasNone(spreading, modifying),
+	"csi.trivet.dev-images":   hasNone(),
+	"csi.trivet.dev-one-node": has(spreading),
+	"csi.trivet.dev-small":    has(filling),
+}
+
+func has(word string) func(string) bool {
+	return func(name string) bool { return strings.Contains(name, word) }
+}
+
+func hasNone(words ...string) func(string) bool {
+	return func(name string) bool {
+		return !slices.ContainsFunc(words, func(word string) bool { return strings.Contains(name, word) })
+	}
 }
 
 // unwanted are words of specs that take long, disturb others, or are of what the machines do not have:
