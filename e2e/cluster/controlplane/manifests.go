@@ -79,10 +79,11 @@ endpoints: [{addresses: ["%[2]s"], conditions: {ready: true}}]
 // kubeletClient is the API server's user name at the nodes.
 const kubeletClient = "kube-apiserver-kubelet-client"
 
-// The driver of the test cluster makes inline volumes of pods, too, which a CSIDriver cannot be told later.
-const (
-	lifecycles    = "volumeLifecycleModes: [Persistent]"
-	allLifecycles = "volumeLifecycleModes: [Persistent, Ephemeral]"
+// inline has the driver of the test cluster make inline volumes of pods, too, which a CSIDriver cannot be
+// told later.
+var inline = strings.NewReplacer(
+	"volumeLifecycleModes: [Persistent]", "volumeLifecycleModes: [Persistent, Ephemeral]",
+	"podInfoOnMount: false", "podInfoOnMount: true",
 )
 
 // Manifests are what a cluster starts with, as YAML documents: the rights of the API server at the nodes,
@@ -117,7 +118,7 @@ func Manifests(d pki.Dir, deploy string) (string, error) {
 				return "", err
 			}
 
-			all = append(all, strings.Replace(string(text), lifecycles, allLifecycles, 1))
+			all = append(all, inline.Replace(string(text)))
 		}
 	}
 
