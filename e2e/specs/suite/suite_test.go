@@ -144,6 +144,10 @@ S [SKIPPED] [0.1 seconds]
 • [INTERRUPTED] [3 seconds]
 [sig-node] D works [sig-node]
 ------------------------------
+S [SKIPPED] [0.2 seconds]
+External Storage [Driver: a.example] [Testpattern: Dynamic PV] volumes [It] works [Slow] [Driver: a.example]
+  [SKIPPED] Only for driver Y
+------------------------------
 • [PANICKED] [3 seconds]
 [sig-node] E [DeferCleanup (Each)] works [sig-node]
   [PANICKED] Test Panicked`
@@ -165,6 +169,12 @@ func TestSpecsThatEndAreSeenInTheOutput(t *testing.T) {
 			Outcome: Skipped,
 			Took:    100 * time.Millisecond,
 			Message: "Only for driver X",
+		},
+		{
+			Name:    "External Storage [Driver: a.example] [Testpattern: Dynamic PV] volumes works [Slow]",
+			Outcome: Skipped,
+			Took:    200 * time.Millisecond,
+			Message: "Only for driver Y",
 		},
 		{
 			Name:    "[sig-node] E works",
