@@ -74,6 +74,8 @@ func TestSpecsOfTheDriversAreWanted(t *testing.T) {
 		"] [Testpattern:  (delete policy)] volumegroupsnapshottable x":             false,
 		"] [Testpattern:  (delete policy)] volumegroupsnapshotclass x":             true,
 		"] [Testpattern: Dynamic PV] volume-modify should modify [Beta]":           false,
+		"] [Testpattern: Generic (immediate-binding)] ephemeral x":                 false,
+		"-one-node] [Testpattern: Generic (immediate-binding)] ephemeral x":        true,
 		"-small] [Testpattern: Dynamic PV] volumeLimits should verify":             true,
 		"-small] [Testpattern: Dynamic PV] volumes should store data":              false,
 		"-one-node] [Testpattern: Dynamic PV] volumes should store data":           false,
@@ -85,6 +87,7 @@ func TestSpecsOfTheDriversAreWanted(t *testing.T) {
 			t.Errorf("%s: wanted is %t", name, !want)
 		}
 	}
+
 	if name := "[sig-storage] CSI Volumes [Driver: csi-hostpath] volumes should store data"; Has(name) {
 		t.Errorf("%s is wanted", name)
 	}
