@@ -188,6 +188,18 @@ func TestSpecsThatEndAreSeenInTheOutput(t *testing.T) {
 	}
 }
 
+func TestResultsHaveTheNamesOfTheListing(t *testing.T) {
+	names := []string{"A [Testpattern:  (retain policy)] should work", "B works"}
+	var got []string
+	ended := asListed(names, func(r Result) { got = append(got, r.Name) })
+	for _, printed := range []string{"A [Testpattern:  (retain policy)]  should work", "B works", "C"} {
+		ended(Result{Name: printed})
+	}
+	if want := append(names, "C"); !slices.Equal(got, want) {
+		t.Errorf("names %q, want %q", got, want)
+	}
+}
+
 func TestLinesOfPassedSpecsHaveNoMessage(t *testing.T) {
 	if m := messageOf("  [FAILED] in [It] - b.go:5", "before"); m != "before" {
 		t.Errorf("message %q, want what was found before", m)
