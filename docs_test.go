@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -141,7 +142,9 @@ var adrParts = []struct {
 }{
 	{"The whole", []string{"00"}},
 	{"trivet-cni and trivet-netd", []string{"01", "080", "087", "092", "0945"}},
-	{"trivet-csi", []string{"02", "085", "090", "091", "0935", "0936", "0940", "0941", "0942"}},
+	{"trivet-csi", []string{
+		"02", "085", "090", "091", "0935", "0936", "0940", "0941", "0942", "0943", "0944",
+	}},
 	{"trivet-cri and trivet-monitor", []string{"03"}},
 	{"trivet-node", []string{"04", "086", "088"}},
 	{"The test cluster", []string{"05"}},
@@ -192,19 +195,34 @@ func decisionIndex(t *testing.T) string {
 	return index.String()
 }
 
-// numberRanges are the numbers of four digits that begin with the prefixes: "0100 to 0199, 0935".
+// numberRanges are the numbers of four digits that begin with the prefixes, which are in order: "0100 to
+// 0199, 0935". What adjoins is one range.
 func numberRanges(prefixes []string) string {
 	var ranges []string
+	first, last := "", ""
 	for _, prefix := range prefixes {
 		free := 4 - len(prefix)
-		if free == 0 {
-			ranges = append(ranges, prefix)
-			continue
+		if adjoins(last, prefix+strings.Repeat("0", free)) {
+			ranges = ranges[:len(ranges)-1]
+		} else {
+			first = prefix + strings.Repeat("0", free)
 		}
 
-		ranges = append(ranges, prefix+strings.Repeat("0", free)+" to "+prefix+strings.Repeat("9", free))
+		last = prefix + strings.Repeat("9", free)
+		if first == last {
+			ranges = append(ranges, first)
+		} else {
+			ranges = append(ranges, first+" to "+last)
+		}
 	}
 	return strings.Join(ranges, ", ")
+}
+
+// adjoins reports whether a number is the next one after another.
+func adjoins(last, next string) bool {
+	before, err := strconv.Atoi(last)
+	after, nextErr := strconv.Atoi(next)
+	return err == nil && nextErr == nil && after == before+1
 }
 
 // compareSection compares what is between <!-- NAME --> and <!-- end of NAME --> with the text, or writes it.

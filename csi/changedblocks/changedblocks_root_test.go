@@ -78,11 +78,7 @@ func TestGrownVolume(t *testing.T) {
 func TestChangesFromAnOffsetOn(t *testing.T) {
 	n := newNode(t)
 	const size = 256 << 20
-	v, path := n.raw(size)
-	n.scribble(path, size, 3000)
-	before := n.snapshot(v)
-	n.scribble(path, size, 3000)
-	after := n.snapshot(v)
+	v, before, after := n.two(size, 3000)
 
 	n.checkSnapshots([]volume.Volume{before, after}, 4000)
 	_, all := n.changed(before, after, 0)

@@ -19,12 +19,7 @@ import (
 func TestNothingIsMissedWhileBlocksAreMoved(t *testing.T) {
 	n := newNode(t)
 	btrfs, pool := testenv.Program(t, "btrfs", "btrfs-progs"), filepath.Join(n.Dir, "pool")
-	const size = 256 << 20
-	v, path := n.raw(size)
-	n.scribble(path, size, 2000)
-	base := n.snapshot(v)
-	n.scribble(path, size, 2000)
-	target := n.snapshot(v)
+	v, base, target := n.two(256<<20, 2000)
 	differ := differing(t, n.file(base), n.file(target))
 	_, reported := n.changed(base, target, 0)
 	needless := check(t, differ, reported)
@@ -34,7 +29,7 @@ func TestNothingIsMissedWhileBlocksAreMoved(t *testing.T) {
 	moves.Go(func() {
 		defer cancel()
 		for range 3 {
-			cmd := exec.CommandContext(ctx, btrfs, "balance", "start", "--full-balance", pool)
+			cmd := exec.CommandContext(ctx, btrfs, "balance", "start", "--enqueue", "--full-balance", pool)
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("balance: %v: %s", err, out)
 			}
@@ -58,12 +53,7 @@ func TestNothingIsMissedWhileBlocksAreMoved(t *testing.T) {
 // Where transactions end all the time, both snapshots are still seen at one moment.
 func TestABusyPoolIsLookedAtNevertheless(t *testing.T) {
 	n := newNode(t)
-	const size = 256 << 20
-	v, path := n.raw(size)
-	n.scribble(path, size, 1000)
-	base := n.snapshot(v)
-	n.scribble(path, size, 1000)
-	target := n.snapshot(v)
+	v, base, target := n.two(256<<20, 1000)
 	_, want := n.changed(base, target, 0)
 
 	file := filepath.Join(n.Dir, "pool", "busy")
@@ -143,11 +133,7 @@ func writeUntil(ctx context.Context, path string, synced bool) error {
 // All get their answers, in turns.
 func TestAHundredAtOnce(t *testing.T) {
 	n := newNode(t)
-	const size = 256 << 20
-	v, path := n.raw(size)
-	base := n.snapshot(v)
-	n.scribble(path, size, 3000)
-	target := n.snapshot(v)
+	v, base, target := n.two(256<<20, 3000)
 	_, want := n.changed(base, target, 0)
 
 	var all sync.WaitGroup

@@ -66,6 +66,16 @@ func (n *node) raw(size int64) (v volume.Volume, path string) {
 	return v, n.Use(v, "pod")
 }
 
+// two makes a raw block volume with a snapshot of what was written first, and one of what was written since.
+func (n *node) two(size int64, writes int) (v, base, target volume.Volume) {
+	n.t.Helper()
+	v, path := n.raw(size)
+	n.scribble(path, size, writes)
+	base = n.snapshot(v)
+	n.scribble(path, size, writes)
+	return v, base, n.snapshot(v)
+}
+
 func (n *node) snapshot(v volume.Volume) volume.Volume {
 	n.t.Helper()
 	n.names++

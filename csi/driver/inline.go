@@ -85,6 +85,15 @@ func (n *nodeService) publishInline(ctx context.Context, req *csi.NodePublishVol
 	return n.publisher.Publish(ctx, v.ID, req.GetTargetPath(), use)
 }
 
+// explainInline says why a volume is not found that was not staged, as inline volumes are not: that it is one
+// is said where the CSIDriver has it so.
+func explainInline(req *csi.NodePublishVolumeRequest, err error) error {
+	if !errors.Is(err, volume.ErrNotFound) || req.GetStagingTargetPath() != "" {
+		return err
+	}
+	return fmt.Errorf("%w; inline volumes of pods need podInfoOnMount: true in the CSIDriver", err)
+}
+
 // checkUnreserved refuses inline volumes whose bytes are taken from the disk before they are written.
 func checkUnreserved(w wanted, p parameters) error {
 	switch {

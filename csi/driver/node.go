@@ -124,7 +124,7 @@ func (n *nodeService) NodePublishVolume(
 		return nil, err
 	}
 	if _, err := n.get(req.GetVolumeId()); err != nil {
-		return nil, err
+		return nil, explainInline(req, err)
 	}
 
 	how, err := n.howAttached(req.GetVolumeId())

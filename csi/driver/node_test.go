@@ -91,6 +91,21 @@ func inlineRequest(attributes map[string]string) *csi.NodePublishVolumeRequest {
 	}
 }
 
+// Without podInfoOnMount nothing tells an inline volume from one that is gone.
+func TestInlineVolumeThatIsNotSaidToBeOne(t *testing.T) {
+	f := serve(t)
+	request := inlineRequest(map[string]string{})
+	delete(request.VolumeContext, "csi.storage.k8s.io/ephemeral")
+	for path, want := range map[string]bool{"": true, "/stage": false} {
+		request.StagingTargetPath = path
+		_, err := f.node.NodePublishVolume(t.Context(), request)
+		checkCode(t, "publish", err, codes.NotFound)
+		if said := strings.Contains(fmt.Sprint(err), "podInfoOnMount: true"); said != want {
+			t.Errorf("staged at %q: %v", path, err)
+		}
+	}
+}
+
 func TestInlineVolumeIsMadeAndDeletedWithItsPod(t *testing.T) {
 	f := serve(t)
 	request := inlineRequest(map[string]string{

@@ -17,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/trivet-node/trivet/csi/objects"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/internal/retry"
@@ -105,6 +106,9 @@ func (f *Forgetter) Node(ctx context.Context, node string) ([]Forgotten, error) 
 		return nil, fmt.Errorf("list PersistentVolumes: %w", err)
 	}
 	f.homes = homesOf(all, f.volumes.of)
+	for _, version := range installed {
+		objects.SayUnserved(ctx, f.cfg.Client, f.cfg.Log, version)
+	}
 
 	var dropped []Forgotten
 	for _, k := range f.kinds {
@@ -125,6 +129,9 @@ func (f *Forgetter) Run(ctx context.Context, turn *Turn, after time.Duration) {
 	var group sync.WaitGroup
 	defer group.Wait()
 	group.Go(func() { nodes.Run(ctx) })
+	for _, version := range installed {
+		group.Go(func() { objects.AwaitServed(ctx, f.cfg.Client, f.cfg.Log, version) })
+	}
 	for _, k := range f.kinds {
 		group.Go(func() { k.run(ctx) })
 	}

@@ -7,6 +7,7 @@ import (
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/trivet-node/trivet/csi/objects"
 	"github.com/trivet-node/trivet/internal/kube"
@@ -15,6 +16,9 @@ import (
 // protection is the finalizer by which the controller-manager keeps a volume as long as a claim is bound to
 // it.
 const protection = "kubernetes.io/pv-protection"
+
+// installed are the groups that are not Kubernetes' own, in the versions that are known here.
+var installed = []schema.GroupVersion{groupv1.SchemeGroupVersion, snapshotv1.SchemeGroupVersion}
 
 // volumes are the PersistentVolumes. Their node is that of their affinity.
 func volumes(g *guard) *kind[corev1.PersistentVolume] {

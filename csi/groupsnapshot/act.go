@@ -217,7 +217,11 @@ func (s *Snapshotter) destroy(ctx context.Context, cached *groupv1.VolumeGroupSn
 		return fmt.Errorf("read VolumeGroupSnapshotContent %s: %w", cached.Name, err)
 	}
 
-	if c.UID != cached.UID || decide(s.facts(c)) != destroy {
+	d, err := s.decide(ctx, c)
+	if err != nil {
+		return err
+	}
+	if c.UID != cached.UID || d != destroy {
 		// The change comes as an event.
 		return nil
 	}

@@ -29,6 +29,7 @@ const (
 	claim   action = "claim"   // write down that the group is on this node
 	create  action = "create"  // make the group
 	find    action = "find"    // it was made by somebody: look whether it is here
+	ask     action = "ask"     // it was deleted: whether its VolumeGroupSnapshot is there is to be asked
 	destroy action = "destroy" // delete the group
 	release action = "release" // let the object go; the group is retained
 )
@@ -38,6 +39,7 @@ type facts struct {
 	local     objects.Local
 	content   *groupv1.VolumeGroupSnapshotContent
 	firstHere bool // the first of the volumes that it is of is on this node
+	orphan    bool // the API server says that its VolumeGroupSnapshot is gone
 }
 
 // decide says what one node does about a content. It is pure.
@@ -64,7 +66,7 @@ func decide(f facts) action {
 	_, unfinished := c.Annotations[annCreating]
 	switch {
 	case c.DeletionTimestamp != nil:
-		return decideDeleted(c)
+		return decideDeleted(c, f.orphan)
 	case unfinished || !isReady(c):
 		if c.Spec.Source.GroupSnapshotHandles != nil {
 			return find
@@ -76,15 +78,16 @@ func decide(f facts) action {
 }
 
 // decideDeleted is decide for a content that somebody has deleted. A VolumeGroupSnapshot that is still there
-// keeps the group.
-func decideDeleted(c *groupv1.VolumeGroupSnapshotContent) action {
+// keeps the group. The snapshot controller says that it is not by an annotation; of one that was deleted
+// before the controller had put its finalizer on it, it says nothing (ADR 0943).
+func decideDeleted(c *groupv1.VolumeGroupSnapshotContent, orphan bool) action {
 	unbound := c.Spec.Source.GroupSnapshotHandles != nil && c.Spec.VolumeGroupSnapshotRef.UID == ""
 	_, deleting := c.Annotations[annDeleting]
 	switch {
 	case !slices.Contains(c.Finalizers, finalizer):
 		return ignore
-	case !unbound && !deleting:
-		return ignore
+	case !unbound && !deleting && !orphan:
+		return ask
 	case c.Spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentDelete:
 		return destroy
 	}

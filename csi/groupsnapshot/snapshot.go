@@ -7,8 +7,10 @@ package groupsnapshot
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -58,9 +60,14 @@ type Snapshotter struct {
 	cfg      Config
 	contents kube.Objects[groupv1.VolumeGroupSnapshotContent]
 	classes  kube.Objects[groupv1.VolumeGroupSnapshotClass]
+	owners   kube.Objects[groupv1.VolumeGroupSnapshot]
 	watched  *kube.Watch[groupv1.VolumeGroupSnapshotContent]
 	queue    *queue.Queue
 }
+
+// askAgain is how long a content that was deleted waits until it is asked again whether its
+// VolumeGroupSnapshot is there. In general the snapshot controller says earlier that it is not.
+const askAgain = time.Minute
 
 // absent are the pauses between looks for kinds that nobody has installed.
 var absent = retry.Backoff{First: time.Second, Max: time.Minute}
@@ -71,6 +78,7 @@ func New(cfg Config) *Snapshotter {
 		cfg:      cfg,
 		contents: objects.GroupSnapshotContents(cfg.Client),
 		classes:  objects.GroupSnapshotClasses(cfg.Client),
+		owners:   objects.GroupSnapshots(cfg.Client),
 		queue:    objects.NewQueue(),
 	}
 
@@ -111,14 +119,14 @@ func (s *Snapshotter) failed(err error) {
 
 // Run works until ctx ends, and returns when that work is done.
 func (s *Snapshotter) Run(ctx context.Context) {
-	done := make(chan struct{})
-	go func() {
-		s.watched.Run(ctx)
-		close(done)
-	}()
+	var group sync.WaitGroup
+	group.Go(func() { s.watched.Run(ctx) })
+	group.Go(func() {
+		objects.AwaitServed(ctx, s.cfg.Client, s.cfg.Log, groupv1.SchemeGroupVersion)
+	})
 
 	objects.Work(ctx, s.queue, s.cfg.Log, s.look)
-	<-done
+	group.Wait()
 }
 
 // look brings one content a step further.
@@ -128,7 +136,10 @@ func (s *Snapshotter) look(ctx context.Context, name string) error {
 		return nil
 	}
 
-	d := decide(s.facts(c))
+	d, err := s.decide(ctx, c)
+	if err != nil {
+		return err
+	}
 	s.cfg.Log.Debug("group snapshot", "content", name, "action", string(d))
 	switch d {
 	case claim:
@@ -141,6 +152,8 @@ func (s *Snapshotter) look(ctx context.Context, name string) error {
 		return s.destroy(ctx, c)
 	case release:
 		return s.removeFinalizer(ctx, c)
+	case ask:
+		s.queue.AddAfter(name, askAgain)
 	case ignore:
 	}
 
@@ -153,6 +166,31 @@ func (s *Snapshotter) facts(c *groupv1.VolumeGroupSnapshotContent) facts {
 		f.firstHere = s.isHere(handles[0])
 	}
 	return f
+}
+
+// decide asks the API server for what cannot be known from a content, where that is needed.
+func (s *Snapshotter) decide(ctx context.Context, c *groupv1.VolumeGroupSnapshotContent) (action, error) {
+	f := s.facts(c)
+	if decide(f) == ask {
+		var err error
+		if f.orphan, err = s.isOrphan(ctx, c); err != nil {
+			return ignore, err
+		}
+	}
+	return decide(f), nil
+}
+
+// isOrphan reports whether the VolumeGroupSnapshot of a content is gone.
+func (s *Snapshotter) isOrphan(ctx context.Context, c *groupv1.VolumeGroupSnapshotContent) (bool, error) {
+	ref := c.Spec.VolumeGroupSnapshotRef
+	owner, err := s.owners.Metadata(ctx, ref.Namespace, ref.Name)
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read VolumeGroupSnapshot %s/%s: %w", ref.Namespace, ref.Name, err)
+	}
+	return owner.UID != ref.UID, nil
 }
 
 // isHere reports whether a volume is on this node.

@@ -2,6 +2,7 @@ package groupsnapshot
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -11,7 +12,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/csi/csitest"
 	"github.com/trivet-node/trivet/csi/objects"
@@ -36,10 +39,14 @@ func newContent(changes ...func(*groupv1.VolumeGroupSnapshotContent)) *groupv1.V
 			Finalizers:  []string{finalizer},
 		},
 		Spec: groupv1.VolumeGroupSnapshotContentSpec{
-			Driver:                 csitest.Here.Driver,
-			DeletionPolicy:         snapshotv1.VolumeSnapshotContentDelete,
-			VolumeGroupSnapshotRef: corev1.ObjectReference{UID: "uid-1"},
-			Source:                 groupv1.VolumeGroupSnapshotContentSource{VolumeHandles: sources},
+			Driver:         csitest.Here.Driver,
+			DeletionPolicy: snapshotv1.VolumeSnapshotContentDelete,
+			VolumeGroupSnapshotRef: corev1.ObjectReference{
+				Namespace: csitest.Namespace,
+				Name:      "backup",
+				UID:       "uid-1",
+			},
+			Source: groupv1.VolumeGroupSnapshotContentSource{VolumeHandles: sources},
 		},
 	}
 	for _, change := range changes {
@@ -191,6 +198,63 @@ func TestGroupThatNeverBecameKnownIsDeleted(t *testing.T) {
 		func() bool { return c.content() == nil && len(c.CSI.Groups()) == 0 })
 }
 
+// deleteUnmarked deletes the content as somebody does who knows nothing of its VolumeGroupSnapshot.
+func (c *cluster) deleteUnmarked() {
+	c.T.Helper()
+	now := c.content()
+	now.DeletionTimestamp = &metav1.Time{Time: csitest.Born}
+	c.Put(now)
+}
+
+func (c *cluster) putOwner(uid types.UID) {
+	c.T.Helper()
+	c.Put(&groupv1.VolumeGroupSnapshot{
+		ObjectMeta: metav1.ObjectMeta{Namespace: csitest.Namespace, Name: "backup", UID: uid},
+	})
+}
+
+// The snapshot controller marks nothing when a VolumeGroupSnapshot was deleted before it had its finalizer.
+func TestGroupGoesWithItsContentWhenNobodyIsThereToMarkIt(t *testing.T) {
+	for name, owner := range map[string]types.UID{"gone": "", "another of that name": "uid-2"} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t)
+			c.Put(newContent())
+			if owner != "" {
+				c.putOwner(owner)
+			}
+			defer c.run()()
+			c.Eventually("the group is ready", c.isReady)
+			c.deleteUnmarked()
+			c.Eventually("group and object are gone",
+				func() bool { return c.content() == nil && len(c.CSI.Groups()) == 0 })
+		})
+	}
+}
+
+func TestVolumeGroupSnapshotThatIsThereKeepsItsGroup(t *testing.T) {
+	c := newCluster(t)
+	c.Put(newContent())
+	c.putOwner("uid-1")
+	defer c.run()()
+	c.Eventually("the group is ready", c.isReady)
+	c.deleteUnmarked()
+	c.Eventually("it is asked for", func() bool {
+		return slices.Contains(c.Calls(), "get volumegroupsnapshots "+csitest.Namespace+"/backup")
+	})
+
+	// It looks again when the owner, or the content, has changed.
+	if c.content() == nil || len(c.CSI.Groups()) != 1 {
+		t.Error("the group or its content is gone")
+	}
+	c.FailOn("get volumegroupsnapshots", 1, apierrors.NewInternalError(errors.New("no leader")))
+	c.Remove("volumegroupsnapshots", csitest.Namespace, "backup")
+	now := c.content()
+	now.Annotations["example.org/touched"] = "yes"
+	c.Put(now)
+	c.Eventually("group and object are gone",
+		func() bool { return c.content() == nil && len(c.CSI.Groups()) == 0 })
+}
+
 // What somebody else has made is taken over by the node that has it, and retained if that is wanted.
 func TestGroupThatIsHereIsFoundAndRetained(t *testing.T) {
 	c := newCluster(t)
@@ -227,7 +291,9 @@ func TestDecide(t *testing.T) {
 		c.DeletionTimestamp = &metav1.Time{Time: csitest.Born}
 		c.Annotations[annDeleting] = "yes"
 	}
-	inUse := func(c *groupv1.VolumeGroupSnapshotContent) { delete(c.Annotations, annDeleting) }
+	retained := func(c *groupv1.VolumeGroupSnapshotContent) {
+		c.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentRetain
+	}
 	ready := func(c *groupv1.VolumeGroupSnapshotContent) {
 		c.Status = &groupv1.VolumeGroupSnapshotContentStatus{
 			VolumeGroupSnapshotHandle: new(group),
@@ -255,10 +321,7 @@ func TestDecide(t *testing.T) {
 		}), false, ignore},
 		{"deleted", newContent(deleted, ready), false, destroy},
 		{"deleted before it was made", newContent(deleted), false, destroy},
-		{"deleted, retained", newContent(deleted, func(c *groupv1.VolumeGroupSnapshotContent) {
-			c.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentRetain
-		}), false, release},
-		{"deleted, but its VolumeGroupSnapshot is there", newContent(deleted, inUse), false, ignore},
+		{"deleted, retained", newContent(deleted, retained), false, release},
 		{"deleted, and done with", newContent(deleted, func(c *groupv1.VolumeGroupSnapshotContent) {
 			c.Finalizers = nil
 		}), false, ignore},
@@ -269,5 +332,30 @@ func TestDecide(t *testing.T) {
 				t.Errorf("%s, want %s", got, c.want)
 			}
 		})
+	}
+}
+
+// unmarkedContent was deleted, on this node, and the snapshot controller has not marked it.
+func unmarkedContent(policy snapshotv1.DeletionPolicy) *groupv1.VolumeGroupSnapshotContent {
+	return newContent(func(c *groupv1.VolumeGroupSnapshotContent) {
+		c.Annotations[csitest.Here.TopologyKey] = csitest.Node
+		c.DeletionTimestamp = &metav1.Time{Time: csitest.Born}
+		c.Spec.DeletionPolicy = policy
+	})
+}
+
+func TestDecideOnAnOrphan(t *testing.T) {
+	for want, policy := range map[action]snapshotv1.DeletionPolicy{
+		destroy: snapshotv1.VolumeSnapshotContentDelete,
+		release: snapshotv1.VolumeSnapshotContentRetain,
+	} {
+		f := facts{local: csitest.Here, content: unmarkedContent(policy)}
+		if got := decide(f); got != ask {
+			t.Errorf("policy %s: %s, want %s", policy, got, ask)
+		}
+		f.orphan = true
+		if got := decide(f); got != want {
+			t.Errorf("policy %s, and its VolumeGroupSnapshot is gone: %s, want %s", policy, got, want)
+		}
 	}
 }

@@ -33,6 +33,12 @@ func SnapshotClasses(c *kube.Client) kube.Objects[snapshotv1.VolumeSnapshotClass
 		c, snapshotv1.SchemeGroupVersion, "volumesnapshotclasses")
 }
 
+// GroupSnapshots are the VolumeGroupSnapshots; see Snapshots.
+func GroupSnapshots(c *kube.Client) kube.Objects[groupv1.VolumeGroupSnapshot] {
+	return kube.Of[groupv1.VolumeGroupSnapshot, groupv1.VolumeGroupSnapshotList](
+		c, groupv1.SchemeGroupVersion, "volumegroupsnapshots")
+}
+
 // GroupSnapshotContents are the VolumeGroupSnapshotContents; see Snapshots.
 func GroupSnapshotContents(c *kube.Client) kube.Objects[groupv1.VolumeGroupSnapshotContent] {
 	return kube.Of[groupv1.VolumeGroupSnapshotContent, groupv1.VolumeGroupSnapshotContentList](

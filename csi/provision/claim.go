@@ -250,15 +250,19 @@ func (p *Provisioner) bringHere(ctx context.Context, f facts) error {
 		return nil
 	}
 
-	// What is wrong with the source is said by the node that was selected.
-	if _, err := p.sources.of(ctx, f.claim); err != nil {
-		if !errors.Is(err, errElsewhere) {
-			p.claimQueue.AddAfter(key, lookAgain)
-		}
+	// What is wrong with the source is said by the node that was selected; what this node cannot read, here.
+	_, err := p.sources.of(ctx, f.claim)
+	switch {
+	case errors.Is(err, errElsewhere):
+		return nil
+	case errors.Is(err, errUnread):
+		return fmt.Errorf("whether the content is here: %w", err)
+	case err != nil:
+		p.claimQueue.AddAfter(key, lookAgain)
 		return nil
 	}
 
-	err := p.patchSelectedNode(ctx, f.claim, fmt.Sprintf("%q", f.local.Node))
+	err = p.patchSelectedNode(ctx, f.claim, fmt.Sprintf("%q", f.local.Node))
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		// The change comes as an event.
 		return nil

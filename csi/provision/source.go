@@ -17,6 +17,17 @@ import (
 // errElsewhere is that of a claim whose source is on another node: it can be served there alone.
 var errElsewhere = errors.New("the content is on another node")
 
+// errUnread is that of a source of which is not known what it is: the API server did not say.
+var errUnread = errors.New("cannot be read")
+
+// unread is what reading an object of a source has failed with. One that is not there is known to be wrong.
+func unread(object string, err error) error {
+	if apierrors.IsNotFound(err) {
+		return fmt.Errorf("read %s: %w", object, err)
+	}
+	return fmt.Errorf("%s %w: %w", object, errUnread, err)
+}
+
 // sourceRef is the object that a claim wants the content of; nil for an empty volume. Of the two fields the
 // API server keeps the first in step with the second.
 func sourceRef(c *corev1.PersistentVolumeClaim) *corev1.TypedObjectReference {
@@ -102,7 +113,7 @@ func newSources(local objects.Local, client *kube.Client) *sources {
 }
 
 // of returns what the volume of a claim is to begin with the content of, nil for nothing. It is
-// errElsewhere if that is not on this node.
+// errElsewhere if that is not on this node, and errUnread if it could not be read.
 func (s *sources) of(
 	ctx context.Context,
 	c *corev1.PersistentVolumeClaim,
@@ -131,7 +142,7 @@ func (s *sources) ofClaim(
 ) (*csi.VolumeContentSource, error) {
 	source, err := s.claims.Get(ctx, c.Namespace, name)
 	if err != nil {
-		return nil, fmt.Errorf("read the source, claim %s: %w", name, err)
+		return nil, unread("the source, claim "+name, err)
 	}
 	if source.DeletionTimestamp != nil || source.Status.Phase != corev1.ClaimBound {
 		return nil, fmt.Errorf("the source, claim %s, is %s and not bound, or is being deleted",
@@ -144,7 +155,7 @@ func (s *sources) ofClaim(
 	pv, err := s.volumes.Get(ctx, "", source.Spec.VolumeName)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("read the volume of the source, claim %s: %w", name, err)
+		return nil, unread("the volume of the source, claim "+name, err)
 	case pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID != source.UID:
 		return nil, fmt.Errorf("the source, claim %s, is not what volume %s is bound to", name, pv.Name)
 	case pv.Spec.CSI == nil || pv.Spec.CSI.Driver != s.local.Driver:
@@ -164,7 +175,7 @@ func (s *sources) ofSnapshot(
 ) (*csi.VolumeContentSource, error) {
 	snapshot, err := s.snapshots.Get(ctx, c.Namespace, name)
 	if err != nil {
-		return nil, fmt.Errorf("read the source, snapshot %s: %w", name, err)
+		return nil, unread("the source, snapshot "+name, err)
 	}
 
 	state := snapshot.Status
@@ -179,7 +190,7 @@ func (s *sources) ofSnapshot(
 	case apierrors.IsNotFound(err):
 		return nil, fmt.Errorf("the source, snapshot %s, has lost its content", name)
 	case err != nil:
-		return nil, fmt.Errorf("read the content of the source, snapshot %s: %w", name, err)
+		return nil, unread("the content of the source, snapshot "+name, err)
 	case content.Spec.VolumeSnapshotRef.UID != snapshot.UID:
 		return nil, fmt.Errorf("the source, snapshot %s, is not what content %s is bound to",
 			name, content.Name)

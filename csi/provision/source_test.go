@@ -1,6 +1,9 @@
 package provision
 
 import (
+	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -8,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/csi/csitest"
@@ -130,27 +134,88 @@ func TestSourceOnAnotherNode(t *testing.T) {
 	}
 }
 
+// newClusterOfTwo has a claim for node b, and what it begins with on this one.
+func newClusterOfTwo(t *testing.T, claim *corev1.PersistentVolumeClaim) *cluster {
+	claim.Annotations[annSelectedNode] = "b"
+	c := newCluster(t, claim)
+	c.Put(&storagev1.CSINode{
+		ObjectMeta: metav1.ObjectMeta{Name: "b"},
+		Spec: storagev1.CSINodeSpec{
+			Drivers: []storagev1.CSINodeDriver{{Name: csitest.Here.Driver}},
+		},
+	})
+	c.putSource(csitest.Node)
+	c.putSnapshot(csitest.Node, true)
+	return c
+}
+
 // The scheduler does not know where contents are, so that it would select the wrong node each time.
 func TestClaimComesToTheNodeOfItsSource(t *testing.T) {
 	for _, claim := range []*corev1.PersistentVolumeClaim{
 		from("", "PersistentVolumeClaim", "source"),
 		from(snapshotv1.GroupName, "VolumeSnapshot", "snap"),
 	} {
-		claim.Annotations[annSelectedNode] = "b"
-		c := newCluster(t, claim)
-		c.Put(&storagev1.CSINode{
-			ObjectMeta: metav1.ObjectMeta{Name: "b"},
-			Spec: storagev1.CSINodeSpec{
-				Drivers: []storagev1.CSINodeDriver{{Name: csitest.Here.Driver}},
-			},
-		})
-		c.putSource(csitest.Node)
-		c.putSnapshot(csitest.Node, true)
+		c := newClusterOfTwo(t, claim)
 		stop := c.run()
 		c.Eventually("this node is selected", func() bool {
 			return c.selected(csitest.Claim) == csitest.Node
 		})
 		c.Eventually("the volume object", c.isCreated)
+		stop()
+	}
+}
+
+// logged has the lines that were logged. Those of debugging are not among them.
+type logged chan string
+
+func (l logged) Write(line []byte) (int, error) {
+	l <- string(line)
+	return len(line), nil
+}
+
+// has reports whether a text is in the lines since it was called last.
+func (l logged) has(text string) bool {
+	for {
+		select {
+		case line := <-l:
+			if strings.Contains(line, text) {
+				return true
+			}
+		default:
+			return false
+		}
+	}
+}
+
+// No other node says why a claim does not come to this one.
+func TestSourceThatCannotBeReadIsLogged(t *testing.T) {
+	for resource, test := range map[string]struct {
+		claim *corev1.PersistentVolumeClaim
+		want  string
+	}{
+		"persistentvolumes": {
+			from("", "PersistentVolumeClaim", "source"),
+			"the volume of the source, claim source cannot be read: ",
+		},
+		"volumesnapshots": {
+			from(snapshotv1.GroupName, "VolumeSnapshot", "snap"),
+			"the source, snapshot snap cannot be read: ",
+		},
+		"volumesnapshotcontents": {
+			from(snapshotv1.GroupName, "VolumeSnapshot", "snap"),
+			"the content of the source, snapshot snap cannot be read: ",
+		},
+	} {
+		c := newClusterOfTwo(t, test.claim)
+		lines := make(logged, 1000)
+		c.Log = slog.New(slog.NewTextHandler(lines, nil))
+		c.FailOn("get "+resource, 1, apierrors.NewInternalError(errors.New("no leader")))
+		stop := c.run()
+
+		c.Eventually("the line", func() bool { return lines.has(test.want) })
+		c.Eventually("this node is selected", func() bool {
+			return c.selected(csitest.Claim) == csitest.Node
+		})
 		stop()
 	}
 }

@@ -7,6 +7,7 @@ package snapshot
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -127,14 +128,14 @@ func (s *Snapshotter) failed(err error) {
 
 // Run works until ctx ends, and returns when that work is done.
 func (s *Snapshotter) Run(ctx context.Context) {
-	done := make(chan struct{})
-	go func() {
-		s.watched.Run(ctx)
-		close(done)
-	}()
+	var group sync.WaitGroup
+	group.Go(func() { s.watched.Run(ctx) })
+	group.Go(func() {
+		objects.AwaitServed(ctx, s.cfg.Client, s.cfg.Log, snapshotv1.SchemeGroupVersion)
+	})
 
 	objects.Work(ctx, s.queue, s.cfg.Log, s.look)
-	<-done
+	group.Wait()
 }
 
 // look brings one content a step further.

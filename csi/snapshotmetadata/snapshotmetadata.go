@@ -62,26 +62,17 @@ func (s *Service) GetMetadataAllocated(
 	if target == "" {
 		return fmt.Errorf("%w: snapshot id is missing", volume.ErrInvalid)
 	}
-	most, err := mostOf(req.GetMaxResults())
-	if err != nil {
-		return err
-	}
-	leave, err := s.enter(target)
-	if err != nil {
-		return err
-	}
-	defer leave()
 
 	send := func(size int64, blocks []*csi.BlockMetadata) error {
-		return inTime(target, func() error {
-			return stream.Send(&csi.GetMetadataAllocatedResponse{
-				BlockMetadataType:   csi.BlockMetadataType_VARIABLE_LENGTH,
-				VolumeCapacityBytes: size,
-				BlockMetadata:       blocks,
-			})
+		return stream.Send(&csi.GetMetadataAllocatedResponse{
+			BlockMetadataType:   csi.BlockMetadataType_VARIABLE_LENGTH,
+			VolumeCapacityBytes: size,
+			BlockMetadata:       blocks,
 		})
 	}
-	err = s.blocks.Allocated(stream.Context(), target, req.GetStartingOffset(), cut(most, send))
+	err := s.answer(target, req.GetMaxResults(), send, func(each changedblocks.Each) error {
+		return s.blocks.Allocated(stream.Context(), target, req.GetStartingOffset(), each)
+	})
 
 	// The spec has FAILED_PRECONDITION for the other call only: there, it asks for a backup of everything.
 	if errors.Is(err, changedblocks.ErrNoBlocks) {
@@ -100,27 +91,39 @@ func (s *Service) GetMetadataDelta(
 	if base == "" || target == "" {
 		return fmt.Errorf("%w: base or target snapshot id is missing", volume.ErrInvalid)
 	}
-	most, err := mostOf(req.GetMaxResults())
+
+	send := func(size int64, blocks []*csi.BlockMetadata) error {
+		return stream.Send(&csi.GetMetadataDeltaResponse{
+			BlockMetadataType:   csi.BlockMetadataType_VARIABLE_LENGTH,
+			VolumeCapacityBytes: size,
+			BlockMetadata:       blocks,
+		})
+	}
+	return s.answer(target, req.GetMaxResults(), send, func(each changedblocks.Each) error {
+		return s.blocks.Changed(stream.Context(), base, target, req.GetStartingOffset(), each)
+	})
+}
+
+// send sends a part of the answer to a call.
+type send func(size int64, blocks []*csi.BlockMetadata) error
+
+// answer sends what find finds of a snapshot, in parts that are not larger than the caller wants.
+func (s *Service) answer(
+	target string, maxResults int32, send send, find func(changedblocks.Each) error,
+) error {
+	most, err := mostOf(maxResults)
 	if err != nil {
 		return err
 	}
-
 	leave, err := s.enter(target)
 	if err != nil {
 		return err
 	}
 	defer leave()
 
-	send := func(size int64, blocks []*csi.BlockMetadata) error {
-		return inTime(target, func() error {
-			return stream.Send(&csi.GetMetadataDeltaResponse{
-				BlockMetadataType:   csi.BlockMetadataType_VARIABLE_LENGTH,
-				VolumeCapacityBytes: size,
-				BlockMetadata:       blocks,
-			})
-		})
-	}
-	return s.blocks.Changed(stream.Context(), base, target, req.GetStartingOffset(), cut(most, send))
+	return find(cut(most, func(size int64, blocks []*csi.BlockMetadata) error {
+		return inTime(target, func() error { return send(size, blocks) })
+	}))
 }
 
 // enter bounds how many calls are served at a time: clients that are slow to read what they asked for stay.
@@ -179,7 +182,7 @@ func mostOf(maxResults int32) (int, error) {
 
 // cut sends parts of a volume in answers of so many. Where there are none that is an empty answer: it says
 // how large the volume is.
-func cut(most int, send func(size int64, blocks []*csi.BlockMetadata) error) changedblocks.Each {
+func cut(most int, send send) changedblocks.Each {
 	return func(size int64, ranges []changedblocks.Range) error {
 		if len(ranges) == 0 {
 			return send(size, nil)

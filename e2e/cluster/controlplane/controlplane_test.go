@@ -122,6 +122,8 @@ func TestManifestsAreThoseOfTheRepositoryWithoutDaemonSets(t *testing.T) {
 		`token-secret: "0123456789abcdef"`,
 		"clusterIP: 10.96.0.10",
 		"kind: CSIDriver",
+		"volumeLifecycleModes: [Persistent, Ephemeral]",
+		"podInfoOnMount: true",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in the manifests", want)

@@ -79,6 +79,13 @@ endpoints: [{addresses: ["%[2]s"], conditions: {ready: true}}]
 // kubeletClient is the API server's user name at the nodes.
 const kubeletClient = "kube-apiserver-kubelet-client"
 
+// inline has the driver of the test cluster make inline volumes of pods, too, which a CSIDriver cannot be
+// told later.
+var inline = strings.NewReplacer(
+	"volumeLifecycleModes: [Persistent]", "volumeLifecycleModes: [Persistent, Ephemeral]",
+	"podInfoOnMount: false", "podInfoOnMount: true",
+)
+
 // Manifests are what a cluster starts with, as YAML documents: the rights of the API server at the nodes,
 // CoreDNS's Service, the bootstrap token, and the manifests of trivet's own parts below deploy, without their
 // DaemonSets: on these nodes the parts run as daemons of the machine.
@@ -111,7 +118,7 @@ func Manifests(d pki.Dir, deploy string) (string, error) {
 				return "", err
 			}
 
-			all = append(all, string(text))
+			all = append(all, inline.Replace(string(text)))
 		}
 	}
 

@@ -117,6 +117,13 @@ func metricsOf(daemon string) string {
 // one host, so none may take it all.
 const poolSize = 5 << 30
 
+// What the driver of a node is kept to, for what the specs of drivers ask of it: all inline volumes of pods
+// together, in bytes, and volumes that pods use at a time, of which a node without them has no such bounds.
+const (
+	inlineMost  = 1 << 30
+	volumesMost = 128
+)
+
 // CSI is the volume driver of a node, for volumes of so many bytes in all; 0: 5 GiB.
 func (p Programs) CSI(s Seats, node string, volumes int64) machine.Daemon {
 	return machine.Daemon{
@@ -126,6 +133,8 @@ func (p Programs) CSI(s Seats, node string, volumes int64) machine.Daemon {
 			"--kubeconfig=/etc/kubernetes/trivet-csi.conf",
 			"--node-name="+node,
 			fmt.Sprint("--pool-size=", cmp.Or(volumes, poolSize)),
+			fmt.Sprint("--inline-most=", inlineMost),
+			fmt.Sprint("--volumes-most=", volumesMost),
 			metricsOf("trivet-csi"),
 		),
 	}

@@ -102,7 +102,8 @@ func TestCommandLinesFollowTheSeats(t *testing.T) {
 		}},
 		{p.Netd("node1", Reference.Network()), "trivet-netd", []string{"--network=pods", "--bridge=cni0"}},
 		{p.CSI(Ours, "node1", 0), "trivet-csi", []string{
-			"/ours/trivet-csi", "--node-name=node1", "--pool-size=5368709120",
+			"/ours/trivet-csi", "--node-name=node1", "--pool-size=5368709120", "--inline-most=1073741824",
+			"--volumes-most=128",
 		}},
 		{p.KubeProxy("node1", "/k"), "kube-proxy", []string{"/ref/kube-proxy", "--kubeconfig=/k"}},
 		{zones.Agent(Ours, "node5", 4), "trivet-node", []string{

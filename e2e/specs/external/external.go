@@ -41,14 +41,39 @@ func Write(dir string) ([]string, error) {
 	return paths, nil
 }
 
-// spreading is in the names of specs that make a group snapshot of the volumes of pods on any nodes.
-const spreading = " volumegroupsnapshottable "
+// Words in the names of suites that one of the definitions is for.
+const (
+	// spreading makes a group snapshot of the volumes of pods on any nodes.
+	spreading = " volumegroupsnapshottable "
+
+	// modifying limits the input and output of volumes, which only those with a device of their own have.
+	modifying = " volume-modify "
+
+	// immediate has volumes that are made before their pod has a node: the suite does not ask for it where
+	// there are several nodes for them.
+	immediate = " (immediate-binding)] "
+
+	// filling has as many volumes on a node as there may be.
+	filling = " volumeLimits "
+)
 
 // drivers are the names in the definitions, and which of their specs are wanted, by their names.
 var drivers = map[string]func(name string) bool{
-	"csi.trivet.dev":          func(name string) bool { return !strings.Contains(name, spreading) },
-	"csi.trivet.dev-images":   func(string) bool { return true },
-	"csi.trivet.dev-one-node": func(name string) bool { return strings.Contains(name, spreading) },
+	"csi.trivet.dev":          hasNone(spreading, immediate, modifying),
+	"csi.trivet.dev-images":   hasNone(immediate),
+	"csi.trivet.dev-one-node": has(spreading, immediate),
+	"csi.trivet.dev-small":    has(filling),
+}
+
+// has chooses names with one of the words, hasNone those without them.
+func has(words ...string) func(string) bool {
+	return func(name string) bool {
+		return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(name, word) })
+	}
+}
+
+func hasNone(words ...string) func(string) bool {
+	return func(name string) bool { return !has(words...)(name) }
 }
 
 // unwanted are words of specs that take long, disturb others, or are of what the machines do not have:

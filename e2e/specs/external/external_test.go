@@ -73,6 +73,11 @@ func TestSpecsOfTheDriversAreWanted(t *testing.T) {
 		"-one-node] [Testpattern:  (delete policy)] volumegroupsnapshottable x":    true,
 		"] [Testpattern:  (delete policy)] volumegroupsnapshottable x":             false,
 		"] [Testpattern:  (delete policy)] volumegroupsnapshotclass x":             true,
+		"] [Testpattern: Dynamic PV] volume-modify should modify [Beta]":           false,
+		"] [Testpattern: Generic (immediate-binding)] ephemeral x":                 false,
+		"-one-node] [Testpattern: Generic (immediate-binding)] ephemeral x":        true,
+		"-small] [Testpattern: Dynamic PV] volumeLimits should verify":             true,
+		"-small] [Testpattern: Dynamic PV] volumes should store data":              false,
 		"-one-node] [Testpattern: Dynamic PV] volumes should store data":           false,
 		"] [Testpattern: Dynamic PV] subPath should unmount [Disruptive] [Slow]":   false,
 		"] [Testpattern: Dynamic PV (ntfs)] [Feature:Windows] volumes should work": false,
@@ -82,6 +87,7 @@ func TestSpecsOfTheDriversAreWanted(t *testing.T) {
 			t.Errorf("%s: wanted is %t", name, !want)
 		}
 	}
+
 	if name := "[sig-storage] CSI Volumes [Driver: csi-hostpath] volumes should store data"; Has(name) {
 		t.Errorf("%s is wanted", name)
 	}

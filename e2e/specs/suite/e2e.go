@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -94,7 +95,7 @@ func (e E2E) Version(ctx context.Context) (string, error) {
 // results. The end of ctx ends the suite.
 func (e E2E) Run(ctx context.Context, b Batch, ended func(Result)) ([]Result, error) {
 	e.ReportDir = filepath.Join(e.ReportDir, b.Name)
-	found, err := Execute(e.command(ctx, b), e.ReportDir, ended)
+	found, err := Execute(e.command(ctx, b), e.ReportDir, asListed(b.Specs, ended))
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -108,6 +109,20 @@ func (e E2E) Run(ctx context.Context, b Batch, ended func(Result)) ([]Result, er
 	}
 
 	return results, nil
+}
+
+// asListed has ended called with the names of the listing: what ginkgo prints as a spec ends has one more
+// space for each container without a text.
+func asListed(names []string, ended func(Result)) func(Result) {
+	words := func(name string) string { return strings.Join(strings.Fields(name), " ") }
+	byWords := map[string]string{}
+	for _, name := range names {
+		byWords[words(name)] = name
+	}
+	return func(r Result) {
+		r.Name = cmp.Or(byWords[words(r.Name)], r.Name)
+		ended(r)
+	}
 }
 
 // command is that of the suite. It and all that it starts end with this process, even one that is killed:

@@ -101,9 +101,12 @@ func messageOf(line, before string) string {
 	return match[1]
 }
 
+// external begins the name of a spec of a driver that was defined for the suite, where others have their SIG.
+const external = "External Storage "
+
 // nameOf returns the name of the spec on a line; "" if there is none.
 func nameOf(line string) string {
-	if !strings.HasPrefix(line, "[") {
+	if !strings.HasPrefix(strings.TrimPrefix(line, external), "[") {
 		return ""
 	}
 	return withoutLabels(failedNode.ReplaceAllString(line, ""))
@@ -114,7 +117,7 @@ func nameOf(line string) string {
 var versions = regexp.MustCompile(`( \[([\w.-]+: \[[^][]*](, )?)+])$`)
 
 // withoutLabels drops what ginkgo appends to a name: the labels, in brackets and separated by commas, and
-// versions. A spec of e2e.test has one label at least, that of its SIG, which begins its name, too.
+// versions. A spec of e2e.test has one label at least, that of its SIG or driver, which begins its name, too.
 func withoutLabels(name string) string {
 	name = versions.ReplaceAllString(name, "")
 	i := strings.LastIndex(name, " [")
@@ -123,7 +126,7 @@ func withoutLabels(name string) string {
 	}
 
 	labels := name[i+1:]
-	if strings.Contains(labels, ", ") || strings.HasPrefix(name, labels+" ") {
+	if strings.Contains(labels, ", ") || strings.HasPrefix(strings.TrimPrefix(name, external), labels+" ") {
 		return name[:i]
 	}
 

@@ -144,6 +144,10 @@ S [SKIPPED] [0.1 seconds]
 • [INTERRUPTED] [3 seconds]
 [sig-node] D works [sig-node]
 ------------------------------
+S [SKIPPED] [0.2 seconds]
+External Storage [Driver: a.example] [Testpattern: Dynamic PV] volumes [It] works [Slow] [Driver: a.example]
+  [SKIPPED] Only for driver Y
+------------------------------
 • [PANICKED] [3 seconds]
 [sig-node] E [DeferCleanup (Each)] works [sig-node]
   [PANICKED] Test Panicked`
@@ -167,6 +171,12 @@ func TestSpecsThatEndAreSeenInTheOutput(t *testing.T) {
 			Message: "Only for driver X",
 		},
 		{
+			Name:    "External Storage [Driver: a.example] [Testpattern: Dynamic PV] volumes works [Slow]",
+			Outcome: Skipped,
+			Took:    200 * time.Millisecond,
+			Message: "Only for driver Y",
+		},
+		{
 			Name:    "[sig-node] E works",
 			Outcome: Failed,
 			Took:    3 * time.Second,
@@ -175,6 +185,18 @@ func TestSpecsThatEndAreSeenInTheOutput(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestResultsHaveTheNamesOfTheListing(t *testing.T) {
+	names := []string{"A [Testpattern:  (retain policy)] should work", "B works"}
+	var got []string
+	ended := asListed(names, func(r Result) { got = append(got, r.Name) })
+	for _, printed := range []string{"A [Testpattern:  (retain policy)]  should work", "B works", "C"} {
+		ended(Result{Name: printed})
+	}
+	if want := append(names, "C"); !slices.Equal(got, want) {
+		t.Errorf("names %q, want %q", got, want)
 	}
 }
 

@@ -28,8 +28,9 @@ import (
 
 // Server is the API server. Make it with Start.
 type Server struct {
-	t    *testing.T
-	http *httptest.Server
+	t      *testing.T
+	http   *httptest.Server
+	groups groups
 
 	// mu guards the rest.
 	mu      sync.Mutex
@@ -64,6 +65,7 @@ func Start(t *testing.T) *Server {
 		watches: map[*stream]bool{},
 		fail:    map[string]*failure{},
 		answers: map[string]Answer{},
+		groups:  groups{versions: map[string][]string{}},
 	}
 
 	s.http = httptest.NewServer(s)
@@ -149,6 +151,11 @@ func Backup(s *Server) (restore func()) {
 
 // ServeHTTP serves the API.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.groups.isFor(r) {
+		s.groups.serve(w, r)
+		return
+	}
+
 	q, err := parse(r)
 	if err != nil {
 		refuse(w, err)
