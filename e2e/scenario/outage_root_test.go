@@ -31,7 +31,9 @@ func TestPodsLiveOnWhileTheAPIServerIsDead(t *testing.T) {
 	c.do("start", "control-plane", "kube-apiserver")
 	c.awaitAPI()
 	c.pod("late", counter)
-	c.awaitReady(time.Minute, "late", "counter")
+
+	// The scheduler asks again after up to a minute, when it was refused for long.
+	c.awaitReady(3*time.Minute, "late", "counter")
 	c.neverRestarted("counter")
 	c.counted("counter")
 	c.eventually(time.Minute, "restart of the crashed container", func() error {
