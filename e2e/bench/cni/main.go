@@ -144,8 +144,8 @@ func (o options) sides(dir string, c testCase) (sides []*side, err error) {
 		sides = append(sides, theirs)
 	}
 
-	if c.floor {
-		const list = `{"cniVersion":"1.0.0","name":"bench","plugins":[{"type":"cni-floor","dataDir":%q%s}]}`
+	if c.floor != "" {
+		list := `{"cniVersion":"1.0.0","name":"bench","plugins":[{"type":"` + c.floor + `","dataDir":%q%s}]}`
 		dir := filepath.Join(dir, "floor")
 		floor, err := newSide("bare netlink", dir, list, "", filepath.Dir(o.floor), 0)
 		if err != nil {
