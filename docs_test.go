@@ -140,9 +140,7 @@ var adrParts = []struct {
 	prefixes []string
 }{
 	{"The whole", []string{"00"}},
-	{"trivet-cni and trivet-netd", []string{
-		"01", "080", "087", "092", "0945", "0946", "0947", "0948", "0949",
-	}},
+	{"trivet-cni and trivet-netd", []string{"01", "080", "087", "092", "0945", "0946", "0947"}},
 	{"trivet-csi", []string{"02", "085", "090", "091", "0935", "0936", "0940", "0941", "0942"}},
 	{"trivet-cri and trivet-monitor", []string{"03"}},
 	{"trivet-node", []string{"04", "086", "088"}},
@@ -194,7 +192,7 @@ func decisionIndex(t *testing.T) string {
 	return index.String()
 }
 
-// numberRanges are the numbers of four digits that begin with the prefixes: "0100 to 0199, 0935".
+// numberRanges are the numbers of four digits that begin with the prefixes: "0100-0199, 0935".
 func numberRanges(prefixes []string) string {
 	var ranges []string
 	for _, prefix := range prefixes {
@@ -204,7 +202,7 @@ func numberRanges(prefixes []string) string {
 			continue
 		}
 
-		ranges = append(ranges, prefix+strings.Repeat("0", free)+" to "+prefix+strings.Repeat("9", free))
+		ranges = append(ranges, prefix+strings.Repeat("0", free)+"-"+prefix+strings.Repeat("9", free))
 	}
 	return strings.Join(ranges, ", ")
 }

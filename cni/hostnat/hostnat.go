@@ -53,8 +53,8 @@ type Table struct {
 	kernel nft.Reader
 	// changes collects the changes of a transaction, and opens a socket for each one.
 	changes *nftables.Conn
-	// deletions is the same for those that delete, by one socket that stays open: to close it is to wait until
-	// the kernel has freed what was deleted. It is nil while nothing was deleted.
+	// deletions is the same for those that delete, by one socket that stays open: to close it is to wait
+	// until the kernel has freed what was deleted. It is nil while nothing was deleted.
 	deletions *nftables.Conn
 }
 

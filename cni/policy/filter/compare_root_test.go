@@ -147,14 +147,16 @@ func TestCompareNamesTheRuleThatSomebodyHasChanged(t *testing.T) {
 		profile := "$(nft list map inet policy_test ingress4 | grep -o 'profile[0-9]*' | head -1)"
 		script := "profile=" + profile + "; n=${profile#profile}; chain=$profile; "
 		if c.chain == "ports" {
-			script += "chain=$(nft list map inet policy_test blocks${n}_4 | grep -o 'ports[0-9]*' | head -1); "
+			script += "chain=$(nft list map inet policy_test blocks${n}_4 | " +
+				"grep -o 'ports[0-9]*' | head -1); "
 		}
 		script += "now=$(nft list chain inet policy_test $chain | sed '" + c.change + "'); " +
 			"(echo flush chain inet policy_test $chain; echo \"$now\") | nft -f -"
 		n.in(n.netns, script)
 
 		found := n.differences(n.blocksAndPods(), n.bridge)
-		if strings.Count(found, "\n") != 1 || !strings.Contains(found, c.want) || !strings.Contains(found, pods) {
+		isOne := strings.Count(found, "\n") == 1
+		if !isOne || !strings.Contains(found, c.want) || !strings.Contains(found, pods) {
 			t.Errorf("after %s of %s it says %q, want %q of %s", c.change, c.chain, found, c.want, pods)
 		}
 	}

@@ -1,8 +1,8 @@
 // Command cni-floor is what a CNI plugin that is a Go program cannot be faster than: it sends the messages of
 // rtnetlink that connect a pod to a bridge, or cut it off, and does nothing else. It reads no configuration,
 // allocates no address, and checks and undoes nothing. cni-bench measures it beside real plugins. Called as
-// cni-floor-delete it waits until the interface is deleted, and as cni-floor-ports it sends the transactions of
-// nftables for two host ports, too.
+// cni-floor-delete it waits until the interface is deleted, and as cni-floor-ports it sends the transactions
+// of nftables for two host ports, too.
 package main
 
 import (
