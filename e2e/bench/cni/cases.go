@@ -70,7 +70,7 @@ var cases = []testCase{
 		ours:  list(ours(masqueradeOurs + hostPortsOurs)),
 		ports: 100,
 	},
-	bare(unchanged("bridge", bridge(""))),
+	withFloor(unchanged("bridge", bridge(""))),
 	unchanged("ptp", ptp("")),
 	unchanged("bridge, masquerade, 2 host ports (nftables)", bridge(masqueradeNFTables), hostPortsNFTables),
 	unchanged("bridge, masquerade, 2 host ports (iptables)", bridge(masqueradeIPTables), hostPortsIPTables),
@@ -99,8 +99,8 @@ func unchanged(name string, plugins ...string) testCase {
 	}
 }
 
-// bare has the bare messages measured beside a case, which wait until the interface is deleted.
-func bare(c testCase) testCase {
+// withFloor has the bare messages measured beside a case, which wait until the interface is deleted.
+func withFloor(c testCase) testCase {
 	c.floor = floorDelete
 	return c
 }
