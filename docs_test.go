@@ -141,9 +141,9 @@ var adrParts = []struct {
 	prefixes []string
 }{
 	{"The whole", []string{"00"}},
-	{"trivet-cni and trivet-netd", []string{"01", "080", "087", "092", "0945"}},
+	{"trivet-cni and trivet-netd", []string{"01", "080", "087", "092", "0945", "0946", "0947"}},
 	{"trivet-csi", []string{
-		"02", "085", "090", "091", "0935", "0936", "0940", "0941", "0942", "0943", "0944",
+		"02", "085", "090", "091", "0935", "0936", "0940", "0941", "0942", "0943", "0944", "095",
 	}},
 	{"trivet-cri and trivet-monitor", []string{"03"}},
 	{"trivet-node", []string{"04", "086", "088"}},
@@ -195,34 +195,31 @@ func decisionIndex(t *testing.T) string {
 	return index.String()
 }
 
-// numberRanges are the numbers of four digits that begin with the prefixes, which are in order: "0100 to
-// 0199, 0935". What adjoins is one range.
+// numberRanges are the numbers of four digits that begin with the prefixes, which are in order: "0100-0199,
+// 0935".
 func numberRanges(prefixes []string) string {
-	var ranges []string
-	first, last := "", ""
+	type span struct{ first, last int }
+	var spans []span
 	for _, prefix := range prefixes {
 		free := 4 - len(prefix)
-		if adjoins(last, prefix+strings.Repeat("0", free)) {
-			ranges = ranges[:len(ranges)-1]
-		} else {
-			first = prefix + strings.Repeat("0", free)
+		first, _ := strconv.Atoi(prefix + strings.Repeat("0", free))
+		last, _ := strconv.Atoi(prefix + strings.Repeat("9", free))
+		if n := len(spans); n > 0 && spans[n-1].last+1 == first {
+			spans[n-1].last = last
+			continue
 		}
+		spans = append(spans, span{first, last})
+	}
 
-		last = prefix + strings.Repeat("9", free)
-		if first == last {
-			ranges = append(ranges, first)
-		} else {
-			ranges = append(ranges, first+" to "+last)
+	var ranges []string
+	for _, s := range spans {
+		text := fmt.Sprintf("%04d", s.first)
+		if s.last > s.first {
+			text += fmt.Sprintf("-%04d", s.last)
 		}
+		ranges = append(ranges, text)
 	}
 	return strings.Join(ranges, ", ")
-}
-
-// adjoins reports whether a number is the next one after another.
-func adjoins(last, next string) bool {
-	before, err := strconv.Atoi(last)
-	after, nextErr := strconv.Atoi(next)
-	return err == nil && nextErr == nil && after == before+1
 }
 
 // compareSection compares what is between <!-- NAME --> and <!-- end of NAME --> with the text, or writes it.

@@ -84,8 +84,13 @@ func Connect(host *rtnl.Conn, a Attachment, v rtnl.Veth, changes ...*netlink.Mes
 	old, lookErr := host.LinkByName(v.Name)
 	switch {
 	case netlink.IsNotExist(lookErr):
-		const format = "interface %s is there already in network namespace %s"
-		return fmt.Errorf(format, a.Owner.IfName, a.Netns)
+		// In the pod, unless it was one that DEL has cut off and that has gone meanwhile, with its namespace.
+		err := createVeth(host, v, changes)
+		if netlink.IsExist(err) {
+			const format = "interface %s is there already in network namespace %s"
+			err = fmt.Errorf(format, a.Owner.IfName, a.Netns)
+		}
+		return err
 	case lookErr != nil:
 		return lookErr
 	case !isCutOff(old):

@@ -170,7 +170,7 @@ func TestSettingsOfAPod(t *testing.T) {
 	} {
 		var got []string
 		for _, s := range podSettings(c.config, Attachment{Owner: pod, Addresses: c.addresses}) {
-			got = append(got, s.name+"="+s.value)
+			got = append(got, s.Name+"="+s.Value)
 		}
 
 		if d := cmp.Diff(c.want, got); d != "" {

@@ -109,16 +109,27 @@ func ensureGateways(host *rtnl.Conn, c Config, bridge rtnl.Link, addresses []Add
 
 	// Only for families that pods have: forwarding changes how the host treats router advertisements.
 	if forward4 {
-		if err := sysctl.EnsureIfPresent("net/ipv4/ip_forward", "1"); err != nil {
+		if err := EnsureForwarding(host, false); err != nil {
 			return err
 		}
 	}
 
 	if forward6 {
-		return sysctl.EnsureIfPresent("net/ipv6/conf/all/forwarding", "1")
+		return EnsureForwarding(host, true)
 	}
 
 	return nil
+}
+
+// EnsureForwarding lets the host forward packets of IPv4 or IPv6. A kernel without the setting is success.
+func EnsureForwarding(host *rtnl.Conn, is6 bool) error {
+	if forwards, err := host.Forwards(is6); forwards && err == nil {
+		return nil
+	}
+	if is6 {
+		return sysctl.SetIfPresent("net/ipv6/conf/all/forwarding", "1")
+	}
+	return sysctl.SetIfPresent("net/ipv4/ip_forward", "1")
 }
 
 func ensureGateway(host *rtnl.Conn, c Config, bridge rtnl.Link, want netip.Prefix) error {

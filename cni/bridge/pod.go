@@ -23,10 +23,8 @@ func setUp(c Config, a Attachment) (index int, err error) {
 	}
 
 	// Before the interface is up: a router advertisement may come at once.
-	for _, s := range podSettings(c, a) {
-		if err := sysctl.SetIfPresent(s.name, s.value); err != nil {
-			return 0, err
-		}
+	if err := sysctl.SetIPIfPresent(podSettings(c, a)); err != nil {
+		return 0, err
 	}
 
 	return link.Index, pod.Must(podMessages(c, a, link.Index)...)
@@ -91,31 +89,28 @@ func podRoutes(c Config, a Attachment) []rtnl.Route {
 	return routes
 }
 
-// setting is one of package sysctl.
-type setting struct{ name, value string }
-
 // podSettings returns the settings of the pod's network namespace.
-func podSettings(c Config, a Attachment) []setting {
+func podSettings(c Config, a Attachment) []sysctl.Setting {
 	ifname := a.Owner.IfName
-	var all []setting
+	var all []sysctl.Setting
 
 	// The host sees packets that come in and go out by the same bridge, and says so by ICMP redirects. A pod
 	// that believed them would bypass the host. Both "all" and the interface count (IN_DEV_ORCONF), of which
 	// the latter's is a message (IgnoreRedirects).
 	if c.HostRouted {
-		all = append(all, setting{"net/ipv4/conf/all/accept_redirects", "0"})
+		all = append(all, sysctl.Setting{Name: "net/ipv4/conf/all/accept_redirects", Value: "0"})
 	}
 
 	if slices.ContainsFunc(a.Addresses, func(x Address) bool { return x.Prefix.Addr().Is6() }) {
 		all = append(all,
-			setting{"net/ipv6/conf/" + ifname + "/disable_ipv6", "0"},
-			setting{"net/ipv6/conf/" + ifname + "/accept_redirects", "0"},
-			setting{"net/ipv6/conf/lo/disable_ipv6", "0"},
+			sysctl.Setting{Name: "net/ipv6/conf/" + ifname + "/disable_ipv6", Value: "0"},
+			sysctl.Setting{Name: "net/ipv6/conf/" + ifname + "/accept_redirects", Value: "0"},
+			sysctl.Setting{Name: "net/ipv6/conf/lo/disable_ipv6", Value: "0"},
 		)
 
 		// The kernel announces that the address has moved when it knows that nobody else has it.
 		if c.DAD {
-			all = append(all, setting{"net/ipv6/conf/" + ifname + "/ndisc_notify", "1"})
+			all = append(all, sysctl.Setting{Name: "net/ipv6/conf/" + ifname + "/ndisc_notify", Value: "1"})
 		}
 	}
 
@@ -123,7 +118,7 @@ func podSettings(c Config, a Attachment) []setting {
 	// prefer it for whatever has an IPv6 address. What the pod has comes from IPAM. On a network without IPAM
 	// advertisements are the only way to an address, and stay.
 	if len(a.Addresses) > 0 {
-		all = append(all, setting{"net/ipv6/conf/" + ifname + "/accept_ra", "0"})
+		all = append(all, sysctl.Setting{Name: "net/ipv6/conf/" + ifname + "/accept_ra", Value: "0"})
 	}
 
 	return all

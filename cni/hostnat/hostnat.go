@@ -53,6 +53,9 @@ type Table struct {
 	kernel nft.Reader
 	// changes collects the changes of a transaction, and opens a socket for each one.
 	changes *nftables.Conn
+	// deletions is the same for those that delete, by one socket that stays open: to close it is to wait
+	// until the kernel has freed what was deleted. It is nil while nothing was deleted.
+	deletions *nftables.Conn
 }
 
 // Open returns the table of a network. It changes nothing yet. The caller closes the table.
@@ -79,8 +82,14 @@ func Open(config Config) (*Table, error) {
 	}, nil
 }
 
-// Close closes the connections.
-func (t *Table) Close() error { return t.kernel.Conn.Close() }
+// Close closes the connections. When elements were deleted, it waits some 10 ms for the kernel.
+func (t *Table) Close() error {
+	err := t.kernel.Conn.Close()
+	if t.deletions != nil {
+		err = errors.Join(err, t.deletions.CloseLasting())
+	}
+	return err
+}
 
 // tableName is the name of a network's table.
 func tableName(network string) string { return nft.TableName("cni_", network) }

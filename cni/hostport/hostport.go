@@ -123,14 +123,25 @@ func unspecified(a netip.Addr) netip.Addr {
 }
 
 // Withdraw removes the host ports of owner, and those that lead to addresses that it holds. None is success.
-func (n Network) Withdraw(owner ipam.Owner, held []netip.Addr) error {
+// The ports are free when it returns; the table that it returns is to be closed later, for that waits until
+// the kernel has freed their elements. It is nil after an error.
+func (n Network) Withdraw(owner ipam.Owner, held []netip.Addr) (*hostnat.Table, error) {
 	if n.Pool != nil {
 		err := n.Pool.Locked(func() error { return storeOf(n.Pool).remove(owner) })
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return n.withTable(func(t *hostnat.Table) error { return t.Remove(owner.Label(), held) })
+
+	t, err := hostnat.Open(n.NAT)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.Remove(owner.Label(), held); err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+
+	return t, nil
 }
 
 // Keep removes the host ports of all but valid attachments: CNI's GC. It continues after an error.

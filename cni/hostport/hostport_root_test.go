@@ -54,7 +54,7 @@ func TestHostPortsArePublishedUntilTheyAreWithdrawn(t *testing.T) {
 
 		// After an error, too, everything of the owner goes.
 		for _, id := range []string{"b", "a", "a"} {
-			if err := n.Withdraw(owner(id), nil); err != nil {
+			if err := withdraw(n, owner(id)); err != nil {
 				t.Error(err)
 			}
 		}
@@ -85,7 +85,7 @@ func TestHostPortsOfRunningAttachmentsAreRestored(t *testing.T) {
 		// As nft flush ruleset does.
 		gone := Network{NAT: n.NAT}
 		for _, id := range []string{"runs", "ended"} {
-			if err := gone.Withdraw(owner(id), nil); err != nil {
+			if err := withdraw(gone, owner(id)); err != nil {
 				return err
 			}
 		}
@@ -128,4 +128,12 @@ func TestHostPortsOfAttachmentsThatTheRuntimeHasAreKept(t *testing.T) {
 
 		return n.Check(kept)
 	})
+}
+
+func withdraw(n Network, o ipam.Owner) error {
+	table, err := n.Withdraw(o, nil)
+	if err != nil {
+		return err
+	}
+	return table.Close()
 }

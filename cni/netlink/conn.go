@@ -67,7 +67,7 @@ func newConn(fd int) *Conn { return &Conn{fd: fd, buf: make([]byte, readBuffer)}
 // Close closes the socket.
 func (c *Conn) Close() error { return unix.Close(c.fd) }
 
-// Do sends the messages in one write and waits for all answers. The kernel continues after a message that it
+// Do sends the messages in one write and waits for the answers. The kernel continues after a message that it
 // refuses, so each has its own result: errs[i] is nil or an *Error. err is a failure of the socket itself.
 func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 	if len(messages) == 0 {
@@ -76,9 +76,15 @@ func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 
 	first := c.seq + 1
 	var batch []byte
-	for _, m := range messages {
+	for i, m := range messages {
+		// What the kernel refuses it answers in any case, in order. So only the last one has to be answered.
+		flags := uint16(0)
+		if i == len(messages)-1 {
+			flags = unix.NLM_F_ACK
+		}
+
 		c.seq++
-		batch = append(batch, m.seal(c.seq, unix.NLM_F_ACK)...)
+		batch = append(batch, m.seal(c.seq, flags)...)
 	}
 
 	if err := c.send(batch); err != nil {
@@ -87,7 +93,7 @@ func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 
 	// Answers come in any number of datagrams; the sequence number says which message each belongs to.
 	errs = make([]error, len(messages))
-	for left := len(messages); left > 0; {
+	for done := false; !done; {
 		err := c.receive(func(h header, body []byte) error {
 			i := int(h.seq - first)
 			if h.kind != unix.NLMSG_ERROR || i < 0 || i >= len(errs) {
@@ -95,7 +101,7 @@ func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 			}
 
 			errs[i] = parseAnswer(messages[i].op, h, body)
-			left--
+			done = i == len(errs)-1
 			return nil
 		})
 		if err != nil {

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/nftables"
@@ -27,7 +28,7 @@ func TestParseRule(t *testing.T) {
 		Handle:    5,
 		Comment:   "hello",
 		Interface: "veth0",
-		End:       "cmp",
+		Text:      "meta | cmp 1:8 3:7665746830" + strings.Repeat("00", 11),
 	}
 	if table != "nat" || r != want {
 		t.Errorf("%s: %+v", table, r)

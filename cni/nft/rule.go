@@ -2,7 +2,6 @@ package nft
 
 import (
 	"encoding/binary"
-	"fmt"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -19,8 +18,8 @@ type Rule struct {
 	Interface string
 	// Verdict is what the rule begins with, if that is a verdict.
 	Verdict *expr.Verdict
-	// End is what the rule ends with, as Ending has it.
-	End string
+	// Text is what Text returns of the rule.
+	Text string
 }
 
 // Rules lists the rules of some chains, of which there may be none.
@@ -56,7 +55,7 @@ func parseRule(body []byte) (table string, r Rule) {
 		case kind == unix.NFTA_RULE_EXPRESSIONS:
 			r.Interface = comparedInterface(value)
 			r.Verdict = firstVerdict(value)
-			r.End = ending(value)
+			r.Text = textOfAll(value)
 		}
 	})
 	return table, r
@@ -101,41 +100,6 @@ func firstVerdict(expressions []byte) (v *expr.Verdict) {
 	})
 	return v
 }
-
-// ending returns what Ending returns of a rule's last expression.
-func ending(expressions []byte) (end string) {
-	netlink.Attributes(expressions, func(_ uint16, expression []byte) {
-		kind, data := parseExpression(expression)
-		end = kind
-		netlink.Attributes(data, func(attribute uint16, value []byte) {
-			switch {
-			case kind == "immediate" && attribute == unix.NFTA_IMMEDIATE_DATA:
-				if v := parseVerdict(value); v != nil {
-					end = Ending(v)
-				}
-			case kind == "lookup" && attribute == unix.NFTA_LOOKUP_SET:
-				end = endOfLookup(netlink.Text(value))
-			}
-		})
-	})
-	return end
-}
-
-// Ending is what a rule does whose last expression is e, in a word or two: its verdict, or the set that it
-// looks its verdict up in. What it looks at before is not told.
-func Ending(e expr.Any) string {
-	switch e := e.(type) {
-	case *expr.Verdict:
-		return fmt.Sprint(e.Kind, " ", e.Chain)
-	case *expr.Lookup:
-		return endOfLookup(e.SetName)
-	case *expr.Payload:
-		return "payload"
-	}
-	return fmt.Sprintf("%T", e)
-}
-
-func endOfLookup(set string) string { return "lookup " + set }
 
 // parseExpression returns the kind of an expression and its attributes.
 func parseExpression(expression []byte) (kind string, data []byte) {

@@ -65,15 +65,13 @@ func setUpHost(host *rtnl.Conn, a bridge.Attachment, name string) (rtnl.Link, er
 
 	messages := hostMessages(a, link.Index)
 	for _, ip := range addressesOf(a) {
-		setting := "net/ipv4/ip_forward"
 		if ip.Is6() {
-			setting = "net/ipv6/conf/all/forwarding"
 			off := sysctl.EnsureIfPresent("net/ipv6/conf/"+name+"/disable_ipv6", "0")
 			if off != nil {
 				return link, off
 			}
 		}
-		if err := sysctl.EnsureIfPresent(setting, "1"); err != nil {
+		if err := bridge.EnsureForwarding(host, ip.Is6()); err != nil {
 			return link, err
 		}
 	}
@@ -118,15 +116,12 @@ func setUp(a bridge.Attachment) (rtnl.Link, error) {
 
 	// Before the interface is up: a router advertisement may come at once.
 	conf := "net/ipv6/conf/" + a.Owner.IfName
-	settings := [][2]string{{conf + "/accept_ra", "0"}}
+	settings := []sysctl.Setting{{Name: conf + "/accept_ra", Value: "0"}}
 	if slices.ContainsFunc(addressesOf(a), netip.Addr.Is6) {
-		settings = append(settings, [2]string{conf + "/disable_ipv6", "0"})
+		settings = append(settings, sysctl.Setting{Name: conf + "/disable_ipv6", Value: "0"})
 	}
-
-	for _, s := range settings {
-		if err := sysctl.SetIfPresent(s[0], s[1]); err != nil {
-			return link, err
-		}
+	if err := sysctl.SetIPIfPresent(settings); err != nil {
+		return link, err
 	}
 
 	return link, pod.Must(podMessages(a, link.Index)...)

@@ -40,6 +40,35 @@ func Watch(ctx context.Context, changed func()) error {
 	return netlink.Watch(ctx, netlink.Route, groups, func(uint16, []byte) { changed() })
 }
 
+// Attributes of RTM_GETNETCONF (linux/netconf.h), and the index that stands for all interfaces.
+const (
+	netconfIndex      = 1
+	netconfForwarding = 2
+	allInterfaces     = 0xffffffff
+)
+
+// Forwards reports whether the host forwards packets of IPv4 or IPv6 (net/ipv4/ip_forward,
+// net/ipv6/conf/all/forwarding). It is the setting's value without a path to look up.
+func (c *Conn) Forwards(is6 bool) (forwards bool, err error) {
+	header := []byte{unix.AF_INET, 0, 0, 0}
+	if is6 {
+		header[0] = unix.AF_INET6
+	}
+
+	m := netlink.NewMessage("look up forwarding", unix.RTM_GETNETCONF, 0, header)
+	err = c.Get(m.Uint32(netconfIndex, allInterfaces), func(_ uint16, body []byte) {
+		if len(body) < len(header) {
+			return
+		}
+		netlink.Attributes(body[len(header):], func(kind uint16, value []byte) {
+			if kind == netconfForwarding && len(value) == 4 {
+				forwards = native.Uint32(value) != 0
+			}
+		})
+	})
+	return forwards, err
+}
+
 // family returns the address family of an address, AF_INET or AF_INET6.
 func family(a netip.Addr) byte {
 	if a.Is4() {

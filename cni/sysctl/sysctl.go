@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/trivet-node/trivet/internal/blocking"
 )
 
@@ -42,6 +44,45 @@ func SetIfPresent(name, value string) error {
 		return nil
 	}
 	return err
+}
+
+// Setting is one with the value that it is to have.
+type Setting struct{ Name, Value string }
+
+// SetIPIfPresent is SetIfPresent for settings of IPv4 and IPv6 (net/ipv4, net/ipv6), in order. Each network
+// namespace has such directories of its own, and the kernel finds one by comparing those of all namespaces: a
+// third of a millisecond with a thousand pods. So those of a family are written with one look.
+func SetIPIfPresent(settings []Setting) (err error) {
+	family, dir := "", -1
+	defer func() { _ = unix.Close(dir) }()
+
+	for _, s := range settings {
+		prefix := s.Name[:min(len(s.Name), len("net/ipv4/"))]
+		if prefix != family {
+			_ = unix.Close(dir)
+			family = prefix
+			dir, err = unix.Open(root+family, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		}
+
+		if dir >= 0 {
+			err = write(dir, strings.TrimPrefix(s.Name, family), s.Value)
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("set sysctl %s to %s: %w", s.Name, s.Value, err)
+		}
+	}
+
+	return nil
+}
+
+// write writes a value to a file below a directory.
+func write(dir int, path, value string) error {
+	fd, err := unix.Openat(dir, path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = unix.Write(fd, []byte(value))
+	return errors.Join(err, unix.Close(fd))
 }
 
 // EnsureIfPresent is SetIfPresent for a setting that most likely has the value already.

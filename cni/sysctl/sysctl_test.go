@@ -38,3 +38,20 @@ func TestASettingThatHasTheValueIsNotWritten(t *testing.T) {
 		t.Error("a setting that cannot be written was written")
 	}
 }
+
+func TestSettingsOfBothFamiliesAreWritten(t *testing.T) {
+	err := sysctl.SetIPIfPresent([]sysctl.Setting{
+		{Name: "net/ipv4/no-such-setting", Value: "1"},
+		{Name: "net/ipv9/no-such-family", Value: "1"},
+		{Name: "net/ipv6/no-such-setting", Value: "1"},
+	})
+	if err != nil {
+		t.Error(err)
+	}
+
+	// A directory is there and cannot be written.
+	err = sysctl.SetIPIfPresent([]sysctl.Setting{{Name: "net/ipv4/conf", Value: "1"}})
+	if err == nil || !strings.Contains(err.Error(), "net/ipv4/conf") {
+		t.Errorf("%v", err)
+	}
+}

@@ -118,6 +118,12 @@ func TestDoctorComparesTheRulesOfPolicies(t *testing.T) {
 
 	// Nobody repairs any more.
 	w.kill()
+	const passing = `profile=$(nft list map inet policy_trivet ingress4 | grep -o 'profile[0-9]*')
+		now=$(nft list chain inet policy_trivet $profile | sed 's/drop$/accept/')
+		(echo flush chain inet policy_trivet $profile; echo "$now") | nft -f -`
+	w.in(w.node, "sh", "-ec", passing)
+	w.expectFindings(" (ingress of " + server.address + ", ingress of ")
+
 	w.in(w.node, "nft", "delete", "element", "inet", "policy_trivet", "ingress4", "{ "+server.address+" }")
 	w.in(w.node, "nft", "flush", "chain", "bridge", "policy_trivet", "forward")
 	w.expectFindings(

@@ -148,8 +148,13 @@ func publish(c *call.Call, n *conf.Network, pod []netip.Addr, back *undo.Stack) 
 		}
 
 		network.Pool = pool
-		back.Push("withdraw host ports",
-			func(context.Context) error { return network.Withdraw(c.Owner, nil) })
+		back.Push("withdraw host ports", func(context.Context) error {
+			table, err := network.Withdraw(c.Owner, nil)
+			if err != nil {
+				return err
+			}
+			return table.Close()
+		})
 	}
 
 	defer c.Steps.Begin("write nftables rules")()
@@ -209,16 +214,21 @@ func (b Bridge) Del(c *call.Call) error {
 		}
 	}
 
-	if b.HostPorts {
-		if err := hostPorts(t, pool).Withdraw(c.Owner, held); err != nil {
-			return err
-		}
-	} else if err := masquerade.Remove(t.Network, c.Owner); err != nil {
+	// Either type has these.
+	if err := macspoof.Remove(c.Owner); err != nil {
 		return err
 	}
 
-	// Either type has these.
-	if err := macspoof.Remove(c.Owner); err != nil {
+	if b.HostPorts {
+		table, err := hostPorts(t, pool).Withdraw(c.Owner, held)
+		if err != nil {
+			return err
+		}
+
+		// Closing it waits for the kernel, which works while the rest goes on. To close another socket of
+		// nftables is to wait as well, so that they come before.
+		defer func() { _ = table.Close() }()
+	} else if err := masquerade.Remove(t.Network, c.Owner); err != nil {
 		return err
 	}
 

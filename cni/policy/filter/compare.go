@@ -27,8 +27,7 @@ type Difference struct {
 
 // Compare says what of a state is not in the kernel, and what is there beside it, set by set. It changes
 // nothing. Profiles and ports have other numbers in each process, so that what addresses lead to is compared.
-// What rules look at is not compared, but where the kernel calls them and what each leads to. The zero Bridge
-// leaves its table out.
+// Rules are compared, and where the kernel calls them. The zero Bridge leaves its table out.
 func (f *Filter) Compare(s *policy.State, b Bridge) (differences []Difference, err error) {
 	wanted := [2]*layout{newLayout(f.tables[0]), newLayout(f.tables[1])}
 	if !s.IsEmpty() {
@@ -54,6 +53,7 @@ func (f *Filter) Compare(s *policy.State, b Bridge) (differences []Difference, e
 			continue
 		}
 		differences = append(differences, compareMeanings(f.describe(i), w.meaning(), have.meaning())...)
+		differences = append(differences, compareBodies(f.describe(i), w, have)...)
 	}
 
 	if more := len(differences) - maxDifferences; more > 0 {
@@ -102,7 +102,7 @@ func (l *layout) meaning() meaning {
 	for name, c := range l.chains {
 		if c.hook != nil {
 			m["chain "+name] = fmt.Sprintf("hook %d, priority %d, drops %v: %s",
-				*c.hook, c.priority, c.drops, strings.Join(c.endings(), "; "))
+				*c.hook, c.priority, c.drops, strings.Join(c.bodies(l.table), "; "))
 		}
 	}
 	for name, s := range l.sets {

@@ -126,3 +126,38 @@ func TestCompareSeesAChainThatIsCalledElsewhere(t *testing.T) {
 		}
 	}
 }
+
+func TestCompareNamesTheRuleThatSomebodyHasChanged(t *testing.T) {
+	n := newNode(t, 2)
+	compiler := policy.NewCompiler()
+	pods := "(ingress of " + n.pods[0].v4.String() + ", ingress of " + n.pods[0].v6.String() + ")"
+	for _, c := range []struct{ chain, change, want string }{
+		{"profile", "s/ip saddr vmap @blocks/ip daddr vmap @blocks/", "rule 1 of chain profile"},
+		{"profile", "s/ip6 saddr vmap/ip6 daddr vmap/", "rule 3 of chain profile"},
+		{"profile", "s/@blocks/@peers/", "rule 1 of chain profile"},
+		{"profile", "s/drop$/accept/", "of chain profile"},
+		{"ports", "s/accept$/drop/", "rule 1 of chain ports"},
+		{"ports", "s/th dport/th sport/", "rule 1 of chain ports"},
+		{"ports", "s/@ports/!= @ports/", "rule 1 of chain ports"},
+	} {
+		n.filter.Forget()
+		n.apply(compiler, n.blocksAndPods())
+
+		// The chains of the first pod: its profile, and what that allows.
+		profile := "$(nft list map inet policy_test ingress4 | grep -o 'profile[0-9]*' | head -1)"
+		script := "profile=" + profile + "; n=${profile#profile}; chain=$profile; "
+		if c.chain == "ports" {
+			script += "chain=$(nft list map inet policy_test blocks${n}_4 | " +
+				"grep -o 'ports[0-9]*' | head -1); "
+		}
+		script += "now=$(nft list chain inet policy_test $chain | sed '" + c.change + "'); " +
+			"(echo flush chain inet policy_test $chain; echo \"$now\") | nft -f -"
+		n.in(n.netns, script)
+
+		found := n.differences(n.blocksAndPods(), n.bridge)
+		isOne := strings.Count(found, "\n") == 1
+		if !isOne || !strings.Contains(found, c.want) || !strings.Contains(found, pods) {
+			t.Errorf("after %s of %s it says %q, want %q of %s", c.change, c.chain, found, c.want, pods)
+		}
+	}
+}

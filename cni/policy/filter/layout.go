@@ -54,17 +54,24 @@ type chain struct {
 	drops bool
 	text  string
 	rules []rule
-	// ends are what the rules of a chain of the kernel end with: the rules themselves are not read.
-	ends []string
+	// texts are the rules of a chain of the kernel, of which no more than what they begin with is in rules.
+	texts []string
 }
 
-// endings returns what the rules end with.
-func (c *chain) endings() []string {
-	ends := slices.Clone(c.ends)
-	for i := len(ends); i < len(c.rules); i++ {
-		ends = append(ends, nft.Ending(c.rules[i][len(c.rules[i])-1]))
+// bodies returns the rules of a chain as the kernel has them, as text.
+func (c *chain) bodies(table *nftables.Table) []string {
+	if c.texts != nil {
+		return c.texts
 	}
-	return ends
+	var all []string
+	for _, r := range c.rules {
+		text, err := nft.Text(byte(table.Family), r)
+		if err != nil {
+			text = err.Error()
+		}
+		all = append(all, text)
+	}
+	return all
 }
 
 // keyTypes are the types of keys by name.

@@ -77,7 +77,7 @@ func (r tableReader) base(name string, c *chain) error {
 // notCalled is the hook of a chain that has none.
 const notCalled nftables.ChainHook = math.MaxUint32
 
-// chain reads the rules of a chain, of which only the verdicts that they begin and end with are told.
+// chain reads the rules of a chain: the verdicts that they begin with, and their text.
 func (r tableReader) chain(name string, isBase bool) error {
 	count, err := r.CountOf(name)
 	if err != nil || count < 0 {
@@ -95,7 +95,7 @@ func (r tableReader) chain(name string, isBase bool) error {
 		}
 	}
 	for _, one := range rules {
-		c.ends = append(c.ends, one.End)
+		c.texts = append(c.texts, one.Text)
 		begin := rule{nil}
 		if one.Verdict != nil {
 			begin[0] = one.Verdict

@@ -10,8 +10,8 @@ type testCase struct {
 	ours, upstream string
 	// ports is how many host ports a pod has.
 	ports int
-	// floor has the bare messages of netlink measured, too.
-	floor bool
+	// floor is the name by which cni-floor sends the bare messages of netlink, "" for a case without it.
+	floor string
 	// byName has ours called by the names of upstream's plugins, with upstream's configuration.
 	byName bool
 }
@@ -33,12 +33,19 @@ const (
 	hostPortsIPTables = `{"type":"portmap","backend":"iptables","capabilities":{"portMappings":true}}`
 )
 
+// What cni-floor is called as.
+const (
+	floorLazy   = "cni-floor"
+	floorPorts  = "cni-floor-ports"
+	floorDelete = "cni-floor-delete"
+)
+
 var cases = []testCase{
 	{
 		name:     "bridge + addresses",
 		ours:     list(ours("")),
 		upstream: list(bridge("")),
-		floor:    true,
+		floor:    floorLazy,
 	},
 	{
 		name:     "with masquerade (upstream: nftables)",
@@ -50,6 +57,7 @@ var cases = []testCase{
 		ours:     list(ours(masqueradeOurs + hostPortsOurs)),
 		upstream: list(bridge(masqueradeNFTables), hostPortsNFTables),
 		ports:    2,
+		floor:    floorPorts,
 	},
 	{
 		name:     "with masquerade and 2 host ports (upstream: iptables)",
@@ -62,7 +70,7 @@ var cases = []testCase{
 		ours:  list(ours(masqueradeOurs + hostPortsOurs)),
 		ports: 100,
 	},
-	unchanged("bridge", bridge("")),
+	withFloor(unchanged("bridge", bridge(""))),
 	unchanged("ptp", ptp("")),
 	unchanged("bridge, masquerade, 2 host ports (nftables)", bridge(masqueradeNFTables), hostPortsNFTables),
 	unchanged("bridge, masquerade, 2 host ports (iptables)", bridge(masqueradeIPTables), hostPortsIPTables),
@@ -89,6 +97,12 @@ func unchanged(name string, plugins ...string) testCase {
 		ports:    ports,
 		byName:   true,
 	}
+}
+
+// withFloor has the bare messages measured beside a case, which wait until the interface is deleted.
+func withFloor(c testCase) testCase {
+	c.floor = floorDelete
+	return c
 }
 
 // lazy is upstream's configuration with trivet-cni's key lazyUnlink in the main plugin, and without it on

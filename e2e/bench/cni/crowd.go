@@ -42,8 +42,10 @@ func (o options) crowd(ctx context.Context, out io.Writer) error {
 	}
 
 	fmt.Fprintf(out, "\n%s, bridge + addresses\n", crowd)
-	if err := o.parallel(ctx, out, sides[0]); err != nil {
-		return err
+	for _, s := range sides {
+		if err := o.parallel(ctx, out, s); err != nil {
+			return err
+		}
 	}
 
 	present := 0
@@ -123,11 +125,11 @@ func (o options) parallel(ctx context.Context, out io.Writer, s *side) error {
 		o.figures.Add(figure.Figure{
 			Bench:  "cni",
 			What:   what,
-			Side:   figure.Ours,
+			Side:   s.name,
 			Unit:   "1/s",
 			Median: rate,
 		})
-		fmt.Fprintf(out, "  %-27s %6.0f /s\n", what, rate)
+		fmt.Fprintf(out, "  %-27s %-13s %6.0f /s\n", what, s.name, rate)
 	}
 	return nil
 }

@@ -30,8 +30,15 @@ func (o *options) install(dir string) error {
 	if o.plugin, err = copyTo(filepath.Join(dir, "ours"), o.plugin); err != nil {
 		return err
 	}
-	o.floor, err = copyTo(filepath.Join(dir, "floor"), o.floor)
-	return err
+	if o.floor, err = copyTo(filepath.Join(dir, "floor"), o.floor); err != nil {
+		return err
+	}
+	for _, name := range []string{floorPorts, floorDelete} {
+		if err := os.Symlink(o.floor, filepath.Join(filepath.Dir(o.floor), name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // copyTo copies a program into a directory and returns where it is.

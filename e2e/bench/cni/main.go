@@ -144,10 +144,10 @@ func (o options) sides(dir string, c testCase) (sides []*side, err error) {
 		sides = append(sides, theirs)
 	}
 
-	if c.floor {
-		const list = `{"cniVersion":"1.0.0","name":"bench","plugins":[{"type":"cni-floor","dataDir":%q%s}]}`
+	if c.floor != "" {
+		list := `{"cniVersion":"1.0.0","name":"bench","plugins":[{"type":"` + c.floor + `","dataDir":%q%s}]}`
 		dir := filepath.Join(dir, "floor")
-		floor, err := newSide("bare netlink", dir, list, "", filepath.Dir(o.floor), 0)
+		floor, err := newSide(bare, dir, list, "", filepath.Dir(o.floor), 0)
 		if err != nil {
 			return sides, err
 		}
@@ -157,13 +157,21 @@ func (o options) sides(dir string, c testCase) (sides []*side, err error) {
 	return sides, nil
 }
 
+// bare is the side of cni-floor.
+const bare = "bare netlink"
+
 // report prints the figures of a case, and writes them.
 func report(out io.Writer, figures *figure.Writer, name string, sides []*side) {
 	fmt.Fprintf(out, "\n%s\n", name)
 	for n, what := range []string{"ADD", "DEL"} {
 		ours := sides[0].took[n]
 		for _, s := range sides {
-			figures.Add(figure.Of("cni", name+": "+what, s.name, s.took[n]))
+			object := name + ": " + what
+			if s.name == bare {
+				// A picture compares trivet with one other side.
+				object = bare + ", " + object
+			}
+			figures.Add(figure.Of("cni", object, s.name, s.took[n]))
 			const format = "  %s  %-16s %s   processor %5.1f"
 			fmt.Fprintf(out, format, what, s.name, spread(s.took[n]), s.processor(n))
 			if s != sides[0] {

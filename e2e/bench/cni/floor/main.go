@@ -1,12 +1,15 @@
 // Command cni-floor is what a CNI plugin that is a Go program cannot be faster than: it sends the messages of
 // rtnetlink that connect a pod to a bridge, or cut it off, and does nothing else. It reads no configuration,
-// allocates no address, and checks and undoes nothing. cni-bench measures it beside real plugins.
+// allocates no address, and checks and undoes nothing. cni-bench measures it beside real plugins. Called as
+// cni-floor-delete it waits until the interface is deleted, and as cni-floor-ports it sends the transactions
+// of nftables for two host ports, too.
 package main
 
 import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -21,14 +24,7 @@ func main() {
 		address: [4]byte{10, 99, byte(number >> 8), byte(number)},
 	}
 
-	var err error
-	switch os.Getenv("CNI_COMMAND") {
-	case "ADD":
-		err = p.add(os.Getenv("CNI_NETNS"))
-	case "DEL":
-		err = p.del()
-	}
-	if err != nil {
+	if err := p.serve(filepath.Base(os.Args[0]), os.Getenv("CNI_COMMAND")); err != nil {
 		fmt.Fprintln(os.Stderr, "cni-floor:", err)
 		os.Exit(1)
 	}
@@ -42,6 +38,24 @@ type pod struct {
 	address [4]byte
 }
 
+func (p pod) serve(name, verb string) error {
+	hasPorts := name == "cni-floor-ports"
+	switch {
+	case verb == "ADD" && hasPorts:
+		// Before it, since the thread stays in the pod's namespace.
+		return errors.Join(p.publish(), p.add(os.Getenv("CNI_NETNS")))
+	case verb == "ADD":
+		return p.add(os.Getenv("CNI_NETNS"))
+	case verb == "DEL" && hasPorts:
+		return errors.Join(p.withdraw(), p.del(discard))
+	case verb == "DEL" && name == "cni-floor-delete":
+		return p.del(deleteLink)
+	case verb == "DEL":
+		return p.del(discard)
+	}
+	return nil
+}
+
 // The bridge, and its address.
 const bridge = "bench0"
 
@@ -51,7 +65,7 @@ const prefixLength = 16
 
 // add connects the pod, by the same messages in the same batches as trivet-cni.
 func (p pod) add(netns string) error {
-	host, err := open()
+	host, err := open(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
@@ -82,7 +96,9 @@ func (p pod) add(netns string) error {
 func ensureBridge(host *conn) (uint32, error) {
 	master, err := host.index(bridge)
 	if errors.Is(err, unix.ENODEV) {
-		if err = host.do(newBridge(bridge)); err == nil {
+		// Another pod may be faster.
+		err = host.do(newBridge(bridge))
+		if err == nil || errors.Is(err, unix.EEXIST) {
 			master, err = host.index(bridge)
 		}
 		if err == nil {
@@ -103,7 +119,7 @@ func ensureBridge(host *conn) (uint32, error) {
 
 // setUp configures the pod's end, in whose namespace the calling thread is.
 func (p pod) setUp() error {
-	inside, err := open()
+	inside, err := open(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
@@ -116,11 +132,11 @@ func (p pod) setUp() error {
 	return inside.do(setUp(1), newAddress(eth0, p.address), setUp(eth0), newDefaultRoute(eth0))
 }
 
-// del cuts the host's end off, as trivet-cni does with lazyUnlink.
-func (p pod) del() error {
-	host, err := open()
+// del deletes the host's end, or cuts it off, as trivet-cni does with lazyUnlink.
+func (p pod) del(how func(name string) []byte) error {
+	host, err := open(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
-	return host.do(discard(p.veth))
+	return host.do(how(p.veth))
 }

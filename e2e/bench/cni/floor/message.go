@@ -9,7 +9,7 @@ import (
 
 var native = binary.NativeEndian
 
-// conn is a socket of rtnetlink.
+// conn is a socket of netlink.
 type conn struct {
 	fd     int
 	buffer [4096]byte
@@ -17,19 +17,30 @@ type conn struct {
 	link uint32
 }
 
-func open() (*conn, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+func open(protocol int) (*conn, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	return &conn{fd: fd}, err
 }
 
-// do sends messages in one write and returns the last error among the kernel's answers to them.
-func (c *conn) do(messages ...[]byte) (failure error) {
+// do sends messages in one write and returns the last error among the kernel's answers to them, of which it
+// asks for that to the last message.
+func (c *conn) do(messages ...[]byte) error {
+	for i, m := range messages {
+		native.PutUint32(m[8:], uint32(i))
+	}
+	last := messages[len(messages)-1]
+	native.PutUint16(last[6:], native.Uint16(last[6:])|unix.NLM_F_ACK)
+	return c.exchange(slices.Concat(messages...), uint32(len(messages)-1))
+}
+
+// exchange sends messages and reads until the one with a number is answered.
+func (c *conn) exchange(messages []byte, last uint32) (failure error) {
 	to := &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
-	if err := unix.Sendto(c.fd, slices.Concat(messages...), 0, to); err != nil {
+	if err := unix.Sendto(c.fd, messages, 0, to); err != nil {
 		return err
 	}
 
-	for left := len(messages); left > 0; {
+	for done := false; !done; {
 		n, _, err := unix.Recvfrom(c.fd, c.buffer[:], 0)
 		if err != nil {
 			return err
@@ -40,7 +51,7 @@ func (c *conn) do(messages ...[]byte) (failure error) {
 			case unix.RTM_NEWLINK:
 				c.link = native.Uint32(body[4:])
 			case unix.NLMSG_ERROR:
-				left--
+				done = native.Uint32(data[8:]) == last
 				if errno := -int32(native.Uint32(body)); errno != 0 {
 					failure = unix.Errno(errno)
 				}
@@ -64,12 +75,12 @@ const (
 	exclusive = unix.NLM_F_CREATE | unix.NLM_F_EXCL
 )
 
-// message is a request that is to be acknowledged: the header of its family, then attributes.
+// message is a request: the header of its family, then attributes.
 func message(kind, flags uint16, parts ...[]byte) []byte {
 	body := slices.Concat(parts...)
 	m := native.AppendUint32(nil, uint32(unix.NLMSG_HDRLEN+len(body)))
 	m = native.AppendUint16(m, kind)
-	m = native.AppendUint16(m, flags|unix.NLM_F_REQUEST|unix.NLM_F_ACK)
+	m = native.AppendUint16(m, flags|unix.NLM_F_REQUEST)
 	m = append(m, 0, 0, 0, 0, 0, 0, 0, 0)
 	return append(m, body...)
 }
@@ -134,6 +145,10 @@ func setHairpin(name string) []byte {
 	port := attribute(unix.IFLA_LINKINFO, text(unix.IFLA_INFO_SLAVE_KIND, "bridge"),
 		attribute(unix.IFLA_INFO_SLAVE_DATA, attribute(unix.IFLA_BRPORT_MODE, []byte{1})))
 	return message(unix.RTM_NEWLINK, 0, ifinfo(0, 0), ifname(name), port)
+}
+
+func deleteLink(name string) []byte {
+	return message(unix.RTM_DELLINK, 0, ifinfo(0, 0), ifname(name))
 }
 
 // discard takes an interface down, out of its bridge, and marks it.
