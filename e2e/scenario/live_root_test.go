@@ -71,9 +71,9 @@ func TestPartsAreExchangedUnderThirtyPods(t *testing.T) {
 	}
 }
 
-// awaitAgeForKubelet waits until no container is one that kubelet would take for new: it shows those that began
-// less than ten seconds before itself as not ready until their first probe (kubeletRestartGracePeriod of its
-// package prober). trivet-node has no such time.
+// awaitAgeForKubelet waits until no container is one that kubelet would take for new: it shows those that
+// began less than ten seconds before itself as not ready until their first probe (kubeletRestartGracePeriod
+// of its package prober). trivet-node has no such time.
 func (f *fleet) awaitAgeForKubelet() {
 	f.t.Helper()
 	const grace = 11 * time.Second

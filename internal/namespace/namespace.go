@@ -197,8 +197,8 @@ func Visit(f func() error, path string) error {
 
 // onThrowawayThread runs f on a goroutine that keeps its thread locked when it ends, which makes Go's runtime
 // end the thread. A mount namespace can only be entered by a thread that shares no fs attributes (setns(2)),
-// so that sharing them is always ended first. Where f ends its goroutine, as FailNow and SkipNow of a test do,
-// the caller's ends, too, which would wait for ever.
+// so that sharing them is always ended first. Where f ends its goroutine, as FailNow and SkipNow of a test
+// do, the caller's ends, too, which would wait forever.
 func onThrowawayThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {

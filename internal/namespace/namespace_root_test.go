@@ -97,8 +97,8 @@ func link(t *testing.T, path string) string {
 	return to
 }
 
-// TestAFailureInsideEndsTheTest has a function that ends its goroutine, as t.FailNow does: whoever called Do
-// ends likewise, deferred calls included, instead of waiting for ever.
+// TestAFailureInsideEndsTheTest has a function that ends its goroutine, as t.FailNow does: the caller of Do
+// ends likewise, deferred calls included, instead of waiting forever.
 func TestAFailureInsideEndsTheTest(t *testing.T) {
 	testenv.Root(t)
 	var reached bool

@@ -20,8 +20,8 @@ type ownNode struct {
 	changed chan struct{}
 
 	// mu guards the Node, gone: somebody has deleted it, lag: whether the API gives earlier versions, and
-	// doubted: from when on the status is in doubt, since it has given one, and none that counts after it; zero
-	// if it has not.
+	// doubted: from when on the status is in doubt, since it has given one, and none that counts after it;
+	// zero if it has not.
 	mu      sync.Mutex
 	node    *v1.Node
 	gone    bool

@@ -69,8 +69,8 @@ func TestTheStatusIsSentAsLongAsTheServerGivesEarlierVersions(t *testing.T) {
 	}
 }
 
-// TestAVersionThatWasOnItsWayIsNotDoubted has the watch show what was before an answer, as it does when reports
-// follow each other closely: nothing is sent for it unless it stays the last word.
+// TestAVersionThatWasOnItsWayIsNotDoubted has the watch show what was before an answer, as it does when
+// reports follow each other closely: nothing is sent for it unless it stays the last word.
 func TestAVersionThatWasOnItsWayIsNotDoubted(t *testing.T) {
 	own := ownNode{changed: make(chan struct{}, 1)}
 	for _, version := range []string{"100", "90"} {

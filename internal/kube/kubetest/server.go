@@ -122,11 +122,11 @@ func (s *Server) Calls() []string {
 func (s *Server) EndWatches() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.endWatches()
+	endWatches(s)
 }
 
 // endWatches is EndWatches for callers that hold the lock.
-func (s *Server) endWatches() {
+func endWatches(s *Server) {
 	for w := range s.watches {
 		w.end()
 		delete(s.watches, w)
@@ -145,7 +145,7 @@ func Backup(s *Server) (restore func()) {
 		s.version, s.objects, s.gone = version, maps.Clone(objects), nil
 
 		// A watch that began between these two would show neither what was there nor what is.
-		s.endWatches()
+		endWatches(s)
 	}
 }
 
