@@ -37,7 +37,13 @@ func (p *Publisher) Stage(ctx context.Context, id, path string, u Use) error {
 		return err
 	}
 	if staged && state.Mounted && v.Access == volume.Filesystem {
-		return p.Limits.apply(v, st)
+		whole, err := p.unlockStaged(v, point, state, u)
+		if err != nil {
+			return fmt.Errorf("stage volume %s: %w", id, err)
+		}
+		if whole {
+			return p.Limits.apply(v, st)
+		}
 	}
 
 	// The record comes before the mount or the device, so that none is left that no record leads to.
@@ -114,6 +120,9 @@ func (p *Publisher) attach(v volume.Volume, point *target.Point, state target.St
 	if err := point.MakeDir(); err != nil {
 		return err
 	}
+	if v.Encryption != "" {
+		return p.attachEncrypted(v, tree, point, u)
+	}
 
 	return tree.Attach(point)
 }
@@ -139,6 +148,14 @@ func (p *Publisher) Unstage(ctx context.Context, id, path string) error {
 		return nil
 	}
 
+	v, err := p.volumes.Get(id)
+	known := err == nil
+	if known && v.Encryption != "" {
+		if err := p.lock(v, path, st); err != nil {
+			return fmt.Errorf("unstage volume %s: %w", id, err)
+		}
+	}
+
 	if err := p.Limits.lift(st); err != nil {
 		return fmt.Errorf("unstage volume %s: %w", id, err)
 	}
@@ -149,7 +166,7 @@ func (p *Publisher) Unstage(ctx context.Context, id, path string) error {
 		return fmt.Errorf("unstage volume %s: %w", id, err)
 	}
 
-	if v, err := p.volumes.Get(id); err == nil && v.Access == volume.Block {
+	if known && v.Access == volume.Block {
 		if err := p.detach(v); err != nil {
 			return fmt.Errorf("unstage volume %s: %w", id, err)
 		}
