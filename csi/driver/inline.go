@@ -89,8 +89,8 @@ func (n *nodeService) publishInline(ctx context.Context, req *csi.NodePublishVol
 func checkUnreserved(w wanted, p parameters) error {
 	switch {
 	case p.encryption != "":
-		return invalid("encryption %q: an inline volume is a subvolume of the pool (btrfs), which is not encrypted",
-			p.encryption)
+		return invalid("encryption %q: an inline volume is a subvolume of the pool (btrfs), which is not"+
+			" encrypted", p.encryption)
 	case p.reserve != nil && *p.reserve:
 		return invalid("reserve: nothing is reserved for inline volumes")
 	case p.backend != "" && p.backend != "btrfs", w.fsType != "" && w.fsType != "btrfs":

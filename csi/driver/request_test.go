@@ -25,6 +25,10 @@ func TestParameters(t *testing.T) {
 		{"all", map[string]string{"backend": "image", "nocow": "true"},
 			parameters{backend: "image", noCOW: new(true)}, true},
 		{"of a provisioner", map[string]string{"csi.storage.k8s.io/pvc/name": "x"}, parameters{}, true},
+		{"encrypted", map[string]string{"encryption": "fscrypt"},
+			parameters{encryption: volume.Fscrypt}, true},
+		{"not encrypted", map[string]string{"encryption": "none"}, parameters{}, true},
+		{"encrypted in an unknown way", map[string]string{"encryption": "true"}, parameters{}, false},
 		{"misspelt", map[string]string{"bakend": "image"}, parameters{}, false},
 		{"not a truth", map[string]string{"nocow": "maybe"}, parameters{}, false},
 	} {

@@ -75,8 +75,8 @@ func Add(root *os.File, k *Key) error {
 	return nil
 }
 
-// Remove takes a key from the file system that root is in, whoever has given it; what is encrypted with it
-// cannot be read any more. One that is not there is a success. It returns whether there are files that are
+// Remove takes a key from the file system that root is in, also one that others gave. What is encrypted with
+// it cannot be read any more. One that is not there is a success. It returns whether there are files that are
 // still open, and can be read until they are closed.
 func Remove(root *os.File, id Identifier) (busy bool, err error) {
 	arg := unix.FscryptRemoveKeyArg{Key_spec: specifier(id)}
@@ -136,7 +136,8 @@ func KeyOf(dir *os.File) (id Identifier, ok bool, err error) {
 
 	policy = *(*unix.FscryptPolicyV2)(unsafe.Pointer(&arg.Policy))
 	if policy.Version != unix.FSCRYPT_POLICY_V2 {
-		return Identifier{}, false, fmt.Errorf("encryption policy of %s has version %d", dir.Name(), policy.Version)
+		err := fmt.Errorf("encryption policy of %s has version %d", dir.Name(), policy.Version)
+		return Identifier{}, false, err
 	}
 	return policy.Master_key_identifier, true, nil
 }

@@ -21,10 +21,11 @@ func (*Images) CheckEncryption(s volume.Spec) error {
 	case s.Encryption != volume.Fscrypt:
 		return fmt.Errorf("%w: encryption %q", volume.ErrInvalid, s.Encryption)
 	case s.Access == volume.Block:
-		return fmt.Errorf("%w: a raw block volume has no directory to encrypt (encryption fscrypt): who has the"+
-			" device can encrypt what is on it", volume.ErrInvalid)
+		return fmt.Errorf("%w: a raw block volume has no directory to encrypt (encryption fscrypt): the pod"+
+			" can encrypt what is on its device", volume.ErrInvalid)
 	case s.FSType != "ext4":
-		return fmt.Errorf("%w: encryption fscrypt is for file system ext4, not %s", volume.ErrInvalid, s.FSType)
+		return fmt.Errorf("%w: encryption fscrypt is for file system ext4, not %s",
+			volume.ErrInvalid, s.FSType)
 	}
 	if err := fscrypt.Supported(); err != nil {
 		return fmt.Errorf("%w: encryption fscrypt: %w", volume.ErrInvalid, err)

@@ -40,7 +40,12 @@ var (
 // New looks for the mkfs programs. It fails where there are no loop devices. The instance marks loop devices
 // as those of these images; keys has the key files of those that are encrypted.
 func New(instance string, keys keyfile.Dir, path func(id string) string) (*Images, error) {
-	x := &Images{Path: path, instance: instance, keys: keys, mkfs: map[string]string{}}
+	x := &Images{
+		Path:     path,
+		instance: instance,
+		keys:     keys,
+		mkfs:     map[string]string{},
+	}
 	if _, err := os.Stat("/dev/loop-control"); err != nil {
 		return nil, fmt.Errorf("no loop devices: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/fscrypt"
+	"github.com/trivet-node/trivet/csi/loop"
 	"github.com/trivet-node/trivet/csi/nodetest"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
@@ -74,12 +75,22 @@ func keyFileOf(n *nodetest.Node, v volume.Volume) string {
 	return filepath.Join(n.Dir, "keys", v.Backend, v.ID)
 }
 
+// deviceOf opens the loop device that a volume is on; nil if there is none.
+func deviceOf(n *nodetest.Node, v volume.Volume) *os.File {
+	n.T.Helper()
+	found, err := loop.Find(loop.TagOf(n.Instance, v.ID))
+	if err != nil {
+		n.T.Fatal(err)
+	}
+	return found[loop.TagOf(n.Instance, v.ID)]
+}
+
 // awaitNoDevice waits until the kernel has detached what an unstaged volume was on.
 func awaitNoDevice(n *nodetest.Node, v volume.Volume) {
 	n.T.Helper()
 	n.Eventually("the device is gone", func() error {
-		if name, err := n.DeviceOf(v.ID); err == nil {
-			return errors.New(name)
+		if dev := deviceOf(n, v); dev != nil {
+			return errors.Join(errors.New(dev.Name()), dev.Close())
 		}
 		return nil
 	})
@@ -121,6 +132,21 @@ func checkHasNot(t *testing.T, path string, what ...string) {
 	}
 }
 
+func filesBelow(t *testing.T, dir string) []string {
+	t.Helper()
+	var files []string
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return files
+}
+
 func TestDiskHasNothingOfAnEncryptedVolume(t *testing.T) {
 	n := newEncrypted(t)
 	for _, kind := range kinds {
@@ -137,14 +163,8 @@ func TestDiskHasNothingOfAnEncryptedVolume(t *testing.T) {
 
 		// What the driver knows of the volume says nothing of the key either.
 		for _, dir := range []string{"volumes", "run", "keys"} {
-			err := filepath.WalkDir(filepath.Join(n.Dir, dir), func(path string, d os.DirEntry, err error) error {
-				if err == nil && d.Type().IsRegular() {
-					checkHasNot(t, path, secret)
-				}
-				return err
-			})
-			if err != nil {
-				t.Error(err)
+			for _, path := range filesBelow(t, filepath.Join(n.Dir, dir)) {
+				checkHasNot(t, path, secret)
 			}
 		}
 
@@ -278,18 +298,15 @@ func TestStagingOfAnEncryptedVolumeThatWasCutShort(t *testing.T) {
 func showFileSystem(t *testing.T, n *nodetest.Node, v volume.Volume) {
 	t.Helper()
 	path := n.StagePath(v.ID)
-	name, err := n.DeviceOf(v.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
 
-	// The kernel would detach it in between.
-	dev, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
+	// Open, or the kernel detaches it in between.
+	dev := deviceOf(n, v)
+	if dev == nil {
+		t.Fatal("there is no device")
 	}
 	defer dev.Close()
-	if err := errors.Join(unix.Unmount(path, 0), unix.Mount(name, path, "ext4", 0, "")); err != nil {
+	err := errors.Join(unix.Unmount(path, 0), unix.Mount(dev.Name(), path, "ext4", 0, ""))
+	if err != nil {
 		t.Fatal(err)
 	}
 }
@@ -306,7 +323,11 @@ func TestKeyGoesWhenAnEncryptedVolumeIsUnstaged(t *testing.T) {
 
 	// Somebody else has the file system mounted, as a program that was started meanwhile has.
 	other := filepath.Join(n.Dir, "other")
-	if err := errors.Join(os.Mkdir(other, 0o700), unix.Mount(n.StagePath(v.ID), other, "", unix.MS_BIND, "")); err != nil {
+	err := errors.Join(
+		os.Mkdir(other, 0o700),
+		unix.Mount(n.StagePath(v.ID), other, "", unix.MS_BIND, ""),
+	)
+	if err != nil {
 		t.Fatal(err)
 	}
 	n.Leave(v.ID, "a")
@@ -331,133 +352,4 @@ func TestKeyGoesWhenAnEncryptedVolumeIsUnstaged(t *testing.T) {
 	}
 	awaitNoDevice(n, v)
 	n.Remove(v.ID)
-}
-
-func TestCopiesOfAnEncryptedVolumeHaveItsKey(t *testing.T) {
-	n := newEncrypted(t)
-	v := n.MustCreate(encrypted("v", "btrfs"))
-	write(t, filepath.Join(use(n, v, "a"), "f"))
-	snapshot, err := n.Create(t.Context(), volume.Request{Name: "s", Source: v.ID, Snapshot: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	clone := encrypted("clone", "")
-	clone.Source = v.ID
-	c := n.MustCreate(clone)
-	n.Remove(v.ID, "a")
-	n.Kill()
-	n.Start()
-
-	restored := encrypted("restored", "")
-	restored.Source = snapshot.ID
-	for _, copied := range []volume.Volume{c, n.MustCreate(restored)} {
-		u := publish.Use{Access: copied.Access, Secret: otherSecret}
-		if err := n.Stage(t.Context(), copied.ID, n.StagePath(copied.ID), u); !errors.Is(err, volume.ErrKey) {
-			t.Errorf("%s with another key: %v", copied.Name, err)
-		}
-		checkReads(t, filepath.Join(use(n, copied, "a"), "f"))
-		n.Remove(copied.ID, "a")
-	}
-
-	if err := n.Delete(t.Context(), snapshot.ID); err != nil {
-		t.Fatal(err)
-	}
-	if left, err := os.ReadDir(filepath.Join(n.Dir, "keys/btrfs")); len(left) > 0 || err != nil {
-		t.Errorf("key files are left: %v, %v", left, err)
-	}
-}
-
-func TestWhatCannotBeEncryptedIsRefused(t *testing.T) {
-	n := newEncrypted(t)
-	v := n.MustCreate(encrypted("v", "btrfs"))
-	plain := n.MustCreate(volume.Request{Name: "plain", Required: 64 << 20, Backend: "btrfs", FSType: "ext4"})
-	for name, change := range map[string]func(*volume.Request){
-		"raw block":                     func(r *volume.Request) { r.Access = volume.Block },
-		"xfs":                           func(r *volume.Request) { r.FSType = "xfs" },
-		"btrfs":                         func(r *volume.Request) { r.FSType = "btrfs" },
-		"an unknown way":                func(r *volume.Request) { r.Encryption = "rot13" },
-		"a plain volume's content":      func(r *volume.Request) { r.Source, r.Backend = plain.ID, "" },
-		"its content, not encrypted":    func(r *volume.Request) { r.Source, r.Backend, r.Encryption = v.ID, "", "" },
-		"its content as a block volume": func(r *volume.Request) { r.Source, r.Access, r.Encryption = v.ID, volume.Block, "" },
-	} {
-		for _, kind := range kinds {
-			r := encrypted("refused", kind)
-			change(&r)
-			if _, err := n.Create(t.Context(), r); !errors.Is(err, volume.ErrInvalid) {
-				t.Errorf("%s, %s: %v", kind, name, err)
-			}
-		}
-	}
-
-	// Whoever exports it has no key.
-	err := n.Lend(t.Context(), v.ID, func(volume.Spec) error { return errors.New("lent") })
-	if !errors.Is(err, volume.ErrInvalid) {
-		t.Errorf("it is lent: %v", err)
-	}
-}
-
-func TestEncryptedVolumeWithoutItsKeyFileIsDamaged(t *testing.T) {
-	n := newEncrypted(t)
-	for _, kind := range kinds {
-		v := n.MustCreate(encrypted("v-"+kind, kind))
-		n.Kill()
-		kept := keyFileOf(n, v) + ".kept"
-		if err := os.Rename(keyFileOf(n, v), kept); err != nil {
-			t.Fatal(err)
-		}
-		if report := n.Start(); !errors.Is(report.Damaged[v.ID], volume.ErrDamaged) {
-			t.Errorf("%s: %v", kind, report.Damaged)
-		}
-
-		n.Kill()
-		if err := os.Rename(kept, keyFileOf(n, v)); err != nil {
-			t.Fatal(err)
-		}
-		n.Start()
-		use(n, v, "a")
-		n.Remove(v.ID, "a")
-	}
-}
-
-func TestEncryptedVolumeIsUsedLikeAnyOther(t *testing.T) {
-	n := newEncrypted(t)
-	for _, kind := range kinds {
-		v := n.MustCreate(encrypted("v-"+kind, kind))
-		write(t, filepath.Join(use(n, v, "a"), "f"))
-
-		// A group, and read-only.
-		group := publish.Use{Access: v.Access, Group: new(int64(4711))}
-		readOnly := publish.Use{Access: v.Access, ReadOnly: true}
-		err := errors.Join(
-			n.Publish(t.Context(), v.ID, n.Target(v.ID, "group"), group),
-			n.Publish(t.Context(), v.ID, n.Target(v.ID, "ro"), readOnly),
-		)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var st unix.Stat_t
-		if err := unix.Stat(filepath.Join(n.Target(v.ID, "ro"), "f"), &st); err != nil || st.Gid != 4711 {
-			t.Errorf("%s: group %d, %v", kind, st.Gid, err)
-		}
-		if err := os.WriteFile(filepath.Join(n.Target(v.ID, "ro"), "g"), nil, 0o600); !errors.Is(err, unix.EROFS) {
-			t.Errorf("%s: written through the read-only mount: %v", kind, err)
-		}
-		n.Leave(v.ID, "a", "group", "ro")
-
-		// It is as large as asked for, filled up to that, and grows.
-		if _, err := n.Grow(t.Context(), v.ID, 128<<20, 0); err != nil {
-			t.Fatal(err)
-		}
-		path := use(n, v, "a")
-		_, usage, err := n.Stats(v.ID, path)
-		if err != nil || usage.Total < 100<<20 || usage.Total > 128<<20 {
-			t.Errorf("%s: df says %d bytes, %v", kind, usage.Total, err)
-		}
-		if wrote := n.Fill(path, 256<<20); wrote < 80<<20 || wrote > 128<<20 {
-			t.Errorf("%s: %d bytes were written", kind, wrote)
-		}
-		checkReads(t, filepath.Join(path, "f"))
-		n.Remove(v.ID, "a")
-	}
 }

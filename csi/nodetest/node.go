@@ -5,7 +5,6 @@ package nodetest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -266,21 +265,6 @@ func (n *Node) devices() map[string]*os.File {
 	found, err := loop.Find(loop.TagOf(n.Instance, ""))
 	n.must(err)
 	return found
-}
-
-// DeviceOf returns the path of the loop device of a volume that is an image.
-func (n *Node) DeviceOf(id string) (string, error) {
-	name := ""
-	for tag, dev := range n.devices() {
-		if tag == loop.TagOf(n.Instance, id) {
-			name = dev.Name()
-		}
-		n.must(dev.Close())
-	}
-	if name == "" {
-		return "", fmt.Errorf("volume %s has no device", id)
-	}
-	return name, nil
 }
 
 // Eventually waits for what the driver does by itself.

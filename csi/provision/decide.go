@@ -46,7 +46,7 @@ type facts struct {
 	// attributes are those of the claim's VolumeAttributesClass, read when its volume is made.
 	attributes map[string]string
 
-	// secret is what the class names for those who stage the volume, resolved when that is made; nil: nothing.
+	// secret is what the class names for staging the volume, resolved when that is made; nil: nothing.
 	secret *corev1.SecretReference
 
 	// full is until when this node, which had no room for the claim, does not take it.

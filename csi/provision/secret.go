@@ -15,8 +15,8 @@ import (
 	"github.com/trivet-node/trivet/csi/objects"
 )
 
-// Parameters of a class that name the Secret of whoever stages its volumes, as external-provisioner has them;
-// the latter two are for all calls that no other parameters are for.
+// Parameters of a class that name the Secret with which its volumes are staged, as external-provisioner has
+// them; the latter two are for all calls that no other parameters are for.
 const (
 	stageSecretName      = objects.ParameterPrefix + "node-stage-secret-name"
 	stageSecretNamespace = objects.ParameterPrefix + "node-stage-secret-namespace"
@@ -26,7 +26,10 @@ const (
 
 // stageSecret returns the Secret that a class names for a claim's volume; nil if it names none. The Secret
 // need not be there yet, and its content is no business of the provisioner.
-func stageSecret(c *corev1.PersistentVolumeClaim, class *storagev1.StorageClass) (*corev1.SecretReference, error) {
+func stageSecret(
+	c *corev1.PersistentVolumeClaim,
+	class *storagev1.StorageClass,
+) (*corev1.SecretReference, error) {
 	name, namespace := class.Parameters[stageSecretName], class.Parameters[stageSecretNamespace]
 	if name == "" && namespace == "" {
 		name, namespace = class.Parameters[secretName], class.Parameters[secretNamespace]

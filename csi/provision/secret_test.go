@@ -32,9 +32,9 @@ func TestSecretOfAClassIsNamedAsExternalProvisionerDoes(t *testing.T) {
 		"unknown":            {"${pvc.uid}", "vault", "", `"pvc.uid"`},
 		"no such annotation": {"${pvc.annotations['other']}", "vault", "", "other"},
 
-		// Whoever writes the claim would choose among all Secrets.
+		// The author of the claim would choose among all Secrets.
 		"the claim's name as a namespace": {"key", "${pvc.name}", "", `"pvc.name"`},
-		"an annotation as a namespace":    {"key", "${pvc.annotations['team.example/key']}", "", "annotations"},
+		"an annotation as a namespace":    {"key", "${pvc.annotations['evil']}", "", "annotations"},
 		"a value that is a template":      {"${pvc.annotations['evil']}", "vault", "", "subdomain"},
 		"a path":                          {"../key", "vault", "", "subdomain"},
 	} {

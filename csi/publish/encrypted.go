@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 
 	"github.com/trivet-node/trivet/csi/fscrypt"
 	"github.com/trivet-node/trivet/csi/target"
@@ -18,18 +17,26 @@ type Unlocker interface {
 	Unlock(s volume.Spec, root *os.File, secret string) (*os.File, error)
 }
 
-func (p *Publisher) unlocker(v volume.Volume) (Unlocker, error) {
-	unlocker, ok := p.backends[v.Backend].(Unlocker)
-	if !ok {
-		return nil, fmt.Errorf("%w: backend %s has no encrypted volumes", volume.ErrInvalid, v.Backend)
-	}
-	return unlocker, nil
+// unlocking is how an encrypted volume gets onto its staging path: pods see no more of its file system than
+// the directory that is encrypted.
+type unlocking struct {
+	unlocker Unlocker
+	volume   volume.Volume
+	use      Use
 }
 
-// attachEncrypted is the end of attach for an encrypted volume: pods see no more of its file system than the
-// directory that is encrypted. It closes the mount of the file system.
-func (p *Publisher) attachEncrypted(v volume.Volume, fs *target.Tree, point *target.Point, u Use) error {
-	content, err := p.contentOf(v, fs, point, u)
+func newUnlocking(b Backend, v volume.Volume, u Use) (unlocking, error) {
+	unlocker, ok := b.(Unlocker)
+	if !ok {
+		err := fmt.Errorf("%w: backend %s has no encrypted volumes", volume.ErrInvalid, v.Backend)
+		return unlocking{}, err
+	}
+	return unlocking{unlocker, v, u}, nil
+}
+
+// attach puts the volume on a point. It closes the mount of the file system that the volume is in.
+func (n unlocking) attach(fs *target.Tree, point *target.Point) error {
+	content, err := n.contentOf(fs, point)
 	if err != nil {
 		return err
 	}
@@ -41,27 +48,17 @@ func (p *Publisher) attachEncrypted(v volume.Volume, fs *target.Tree, point *tar
 	return content.Attach(point)
 }
 
-// contentOf unlocks a volume and returns a mount of its root directory. Before Linux 6.15 a directory can
+// contentOf unlocks the volume and returns a mount of its root directory. Before Linux 6.15 a directory can
 // only be mounted by itself where its file system is mounted on some path: it is on the staging path for a
 // moment, which stays so when the process is killed.
-func (p *Publisher) contentOf(
-	v volume.Volume,
-	fs *target.Tree,
-	point *target.Point,
-	u Use,
-) (*target.Tree, error) {
-	unlocker, err := p.unlocker(v)
-	if err != nil {
-		return nil, err
-	}
-
+func (n unlocking) contentOf(fs *target.Tree, point *target.Point) (*target.Tree, error) {
 	root, err := fs.Open()
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
 
-	dir, err := unlocker.Unlock(v.Spec, root, u.Secret)
+	dir, err := n.unlocker.Unlock(n.volume.Spec, root, n.use.Secret)
 	if err != nil {
 		return nil, err
 	}
@@ -70,16 +67,16 @@ func (p *Publisher) contentOf(
 	if err := fs.Attach(point); err != nil {
 		return nil, err
 	}
-	return target.Clone(dir, target.ParseOptions(u.Options))
+	return target.Clone(dir, target.ParseOptions(n.use.Options))
 }
 
-// unlockStaged reports whether a volume is staged as a whole that has something on its staging path. One that
-// is encrypted has its key then; what a killed process has left there may be the file system that it is in.
-func (p *Publisher) unlockStaged(v volume.Volume, point *target.Point, s target.State, u Use) (bool, error) {
+// isWhole reports whether what is on a staging path is the volume. One that is encrypted has its key then;
+// what a killed process has left there may be the file system that it is in.
+func isWhole(b Backend, v volume.Volume, point *target.Point, state target.State, u Use) (bool, error) {
 	if v.Encryption == "" {
 		return true, nil
 	}
-	unlocker, err := p.unlocker(v)
+	n, err := newUnlocking(b, v, u)
 	if err != nil {
 		return false, err
 	}
@@ -90,12 +87,12 @@ func (p *Publisher) unlockStaged(v volume.Volume, point *target.Point, s target.
 	}
 	defer root.Close()
 
-	dir, err := unlocker.Unlock(v.Spec, root, u.Secret)
+	dir, err := n.unlocker.Unlock(v.Spec, root, u.Secret)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("stage volume %s: %w", v.ID, err)
 	}
 	defer dir.Close()
-	return shows(s, dir, v.Access)
+	return shows(state, dir, v.Access)
 }
 
 // checkEncrypted returns the root directory of an encrypted volume if it is that; else it closes it.
@@ -110,17 +107,21 @@ func checkEncrypted(v volume.Volume, root *os.File) (*os.File, error) {
 	return root, nil
 }
 
-// lock takes the key away from an encrypted volume that is about to be unstaged, also for those who have it
-// mounted elsewhere. A pod that uses it would lose what it has not opened: that is volume.ErrInUse.
-func (p *Publisher) lock(v volume.Volume, path string, st staging) error {
-	if i := slices.IndexFunc(st.Targets, p.isMounted); i >= 0 {
-		return fmt.Errorf("%w: %s is published on %s", volume.ErrInUse, v.ID, st.Targets[i])
+// lockAndClear takes the key away from the encrypted volume on a point, also for programs that have it
+// mounted elsewhere, and clears the point.
+func lockAndClear(point *target.Point) error {
+	state, err := point.State()
+	if err != nil || !state.Mounted {
+		return err
 	}
+	if err := lock(point); err != nil {
+		return err
+	}
+	return point.Clear()
+}
 
-	root, err := p.openMounted(path)
-	if errors.Is(err, errNotMounted) || errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
+func lock(point *target.Point) error {
+	root, err := point.Open()
 	if err != nil {
 		return err
 	}

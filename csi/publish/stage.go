@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
@@ -37,9 +38,9 @@ func (p *Publisher) Stage(ctx context.Context, id, path string, u Use) error {
 		return err
 	}
 	if staged && state.Mounted && v.Access == volume.Filesystem {
-		whole, err := p.unlockStaged(v, point, state, u)
+		whole, err := isWhole(p.backends[v.Backend], v, point, state, u)
 		if err != nil {
-			return fmt.Errorf("stage volume %s: %w", id, err)
+			return err
 		}
 		if whole {
 			return p.Limits.apply(v, st)
@@ -69,12 +70,7 @@ func (p *Publisher) Stage(ctx context.Context, id, path string, u Use) error {
 		return err
 	}
 
-	// The next volume that has the device must not have the limits.
-	st, _ = p.stagings.get(id)
-	if e := p.Limits.lift(st); e != nil {
-		return errors.Join(err, e)
-	}
-	return errors.Join(err, p.undoAttach(v, point), p.end(id))
+	return errors.Join(err, p.undo(v, point))
 }
 
 // begin records that a volume is in use, and end that it is not any more.
@@ -120,19 +116,29 @@ func (p *Publisher) attach(v volume.Volume, point *target.Point, state target.St
 	if err := point.MakeDir(); err != nil {
 		return err
 	}
-	if v.Encryption != "" {
-		return p.attachEncrypted(v, tree, point, u)
+	if v.Encryption == "" {
+		return tree.Attach(point)
 	}
 
-	return tree.Attach(point)
+	encrypted, err := newUnlocking(p.backends[v.Backend], v, u)
+	if err != nil {
+		return err
+	}
+	return encrypted.attach(tree, point)
 }
 
-// undoAttach undoes attach as far as it got.
-func (p *Publisher) undoAttach(v volume.Volume, point *target.Point) error {
-	if v.Access == volume.Block {
-		return p.detach(v)
+// undo undoes a Stage as far as it got.
+func (p *Publisher) undo(v volume.Volume, point *target.Point) error {
+	// The next volume that has the device must not have the limits.
+	st, _ := p.stagings.get(v.ID)
+	if err := p.Limits.lift(st); err != nil {
+		return err
 	}
-	return point.Clear()
+
+	if v.Access == volume.Block {
+		return errors.Join(p.detach(v), p.end(v.ID))
+	}
+	return errors.Join(point.Clear(), p.end(v.ID))
 }
 
 // Unstage undoes Stage. A volume that is not staged, or not on this path, is success.
@@ -148,11 +154,13 @@ func (p *Publisher) Unstage(ctx context.Context, id, path string) error {
 		return nil
 	}
 
-	v, err := p.volumes.Get(id)
-	known := err == nil
-	if known && v.Encryption != "" {
-		if err := p.lock(v, path, st); err != nil {
-			return fmt.Errorf("unstage volume %s: %w", id, err)
+	// A pod that uses an encrypted volume would lose what it has not opened.
+	remove := (*target.Point).Clear
+	v, unknown := p.volumes.Get(id)
+	if v.Encryption != "" {
+		remove = lockAndClear
+		if i := slices.IndexFunc(st.Targets, p.isMounted); i >= 0 {
+			return fmt.Errorf("%w: %s is published on %s", volume.ErrInUse, id, st.Targets[i])
 		}
 	}
 
@@ -162,11 +170,11 @@ func (p *Publisher) Unstage(ctx context.Context, id, path string) error {
 
 	// Even of a volume that is not known any more no mount may be left; of a raw block volume nothing is
 	// mounted, and its device may be attached all the same.
-	if err := p.clear(path, (*target.Point).Clear); err != nil {
+	if err := p.clear(path, remove); err != nil {
 		return fmt.Errorf("unstage volume %s: %w", id, err)
 	}
 
-	if known && v.Access == volume.Block {
+	if unknown == nil && v.Access == volume.Block {
 		if err := p.detach(v); err != nil {
 			return fmt.Errorf("unstage volume %s: %w", id, err)
 		}

@@ -112,7 +112,7 @@ func (r Request) of(source Spec) (Request, error) {
 	case r.Access != source.Access && !asDevice:
 		return refuse("access", source.Access, r.Access)
 	case r.Encryption != source.Encryption:
-		// A copy has the key of its source: whoever asks for one has to say where the Secret is.
+		// A copy has the key of its source: the class that it is asked for by has to say where the Secret is.
 		return refuse("encryption", encryptionName(source.Encryption), encryptionName(r.Encryption))
 	case r.Backend != "" && r.Backend != source.Backend:
 		return refuse("backend", source.Backend, r.Backend)

@@ -71,8 +71,7 @@ type Spec struct {
 	FSType  string `json:"fsType,omitempty"`
 	NoCOW   bool   `json:"noCow,omitempty"` // blocks are overwritten in place
 
-	// Encryption is with a key that whoever stages the volume has; a part of it is kept here, see package
-	// keyfile.
+	// Encryption is with a key of which one half comes whenever the volume is staged; see package keyfile.
 	Encryption Encryption `json:"encryption,omitempty"`
 
 	// Reserve has all bytes of the volume taken from the disk before they are written.
