@@ -144,6 +144,7 @@ func TestCodes(t *testing.T) {
 		volume.ErrFull:          codes.ResourceExhausted,
 		volume.ErrSize:          codes.OutOfRange,
 		volume.ErrDamaged:       codes.DataLoss,
+		volume.ErrKey:           codes.Unauthenticated,
 		errors.New("something"): codes.Internal,
 	} {
 		if got := status.Code(toStatus(errors.Join(errors.New("context"), err))); got != want {
