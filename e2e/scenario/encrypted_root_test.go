@@ -53,9 +53,12 @@ func TestEncryptedVolumeIsReadWithItsSecretAlone(t *testing.T) {
 
 	c.kubectl("delete", "pvc", "data", "--timeout=60s")
 	c.awaitGone("pv/" + pv)
-	if left := c.onNode("", "find /var/lib/trivet/csi -name '%s*'", pv); left != "" {
-		t.Errorf("left of the volume: %s", left)
-	}
+	c.eventually(time.Minute, "the end of its files", func() error {
+		if left := c.onNode("", "find /var/lib/trivet/csi -name '%s*'", pv); left != "" {
+			return fmt.Errorf("left is %s", left)
+		}
+		return nil
+	})
 }
 
 // keySecret makes the Secret with the key of the claim "data", or changes it.
