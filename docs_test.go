@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -141,7 +142,10 @@ var adrParts = []struct {
 }{
 	{"The whole", []string{"00"}},
 	{"trivet-cni and trivet-netd", []string{"01", "080", "087", "092", "0945"}},
-	{"trivet-csi", []string{"02", "085", "090", "091", "0935", "0936", "0940", "0941", "0942"}},
+	{"trivet-csi", []string{
+		"02", "085", "090", "091", "0935", "0936", "0940", "0941", "0942",
+		"0955", "0956", "0957", "0958", "0959",
+	}},
 	{"trivet-cri and trivet-monitor", []string{"03"}},
 	{"trivet-node", []string{"04", "086", "088"}},
 	{"The test cluster", []string{"05"}},
@@ -192,17 +196,29 @@ func decisionIndex(t *testing.T) string {
 	return index.String()
 }
 
-// numberRanges are the numbers of four digits that begin with the prefixes: "0100 to 0199, 0935".
+// numberRanges are the numbers of four digits that begin with the prefixes, which are in order: "0100-0199,
+// 0935".
 func numberRanges(prefixes []string) string {
-	var ranges []string
+	type span struct{ first, last int }
+	var spans []span
 	for _, prefix := range prefixes {
 		free := 4 - len(prefix)
-		if free == 0 {
-			ranges = append(ranges, prefix)
+		first, _ := strconv.Atoi(prefix + strings.Repeat("0", free))
+		last, _ := strconv.Atoi(prefix + strings.Repeat("9", free))
+		if n := len(spans); n > 0 && spans[n-1].last+1 == first {
+			spans[n-1].last = last
 			continue
 		}
+		spans = append(spans, span{first, last})
+	}
 
-		ranges = append(ranges, prefix+strings.Repeat("0", free)+" to "+prefix+strings.Repeat("9", free))
+	var ranges []string
+	for _, s := range spans {
+		text := fmt.Sprintf("%04d", s.first)
+		if s.last > s.first {
+			text += fmt.Sprintf("-%04d", s.last)
+		}
+		ranges = append(ranges, text)
 	}
 	return strings.Join(ranges, ", ")
 }

@@ -85,7 +85,8 @@ func TestDirectoryIsReadWithItsKeyAlone(t *testing.T) {
 	}
 
 	// The kernel names the key as we do, or Add fails.
-	if err := errors.Join(fscrypt.Add(dir, key), fscrypt.Add(dir, key), fscrypt.Encrypt(dir, id)); err != nil {
+	err := errors.Join(fscrypt.Add(dir, key), fscrypt.Add(dir, key), fscrypt.Encrypt(dir, id))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if got, encrypted, err := fscrypt.KeyOf(dir); !encrypted || got != id || err != nil {

@@ -86,10 +86,14 @@ func (d Dir) put(id string, half []byte) error {
 		}
 	}
 
-	if _, err := f.Write(half); err != nil {
-		return err
+	_, err = f.Write(half)
+	if err == nil {
+		err = f.Sync()
 	}
-	return errors.Join(f.Sync(), durable.SyncDir(string(d)))
+	if errors.Is(err, unix.ENOSPC) {
+		return fmt.Errorf("%w: %w", volume.ErrFull, err)
+	}
+	return errors.Join(err, durable.SyncDir(string(d)))
 }
 
 // Check returns volume.ErrDamaged if the key file of a volume is not there as a whole.

@@ -52,7 +52,8 @@ func TestKeyFollowsFromBothHalves(t *testing.T) {
 // What is derived must never change: volumes could not be read any more.
 func TestKeyIsDerivedAsEver(t *testing.T) {
 	d := keyfile.In(t.TempDir(), "image")
-	must(t, d.Make("a"), os.WriteFile(filepath.Join(string(d), "a"), bytes.Repeat([]byte("half"), 1024), 0o600))
+	half := bytes.Repeat([]byte("half"), 1024)
+	must(t, d.Make("a"), os.WriteFile(filepath.Join(string(d), "a"), half, 0o600))
 	k := key(t, d, "a", secret)
 	id, err := k.Identifier()
 	if err != nil {
@@ -79,8 +80,9 @@ func TestSecretThatCanHaveNoKeyIsRefused(t *testing.T) {
 			t.Errorf("the error has the Secret: %v", err)
 		}
 	}
-	for _, given := range []string{strings.Repeat("x", 32), strings.Repeat("\x00", 32), strings.Repeat("x", 4096)} {
-		key(t, d, "pvc-1", given)
+	for _, given := range []string{"x", "\x00", "ä", "\n"} {
+		key(t, d, "pvc-1", strings.Repeat(given, 32))
+		key(t, d, "pvc-1", strings.Repeat(given, 4096/len(given)))
 	}
 }
 
@@ -123,7 +125,11 @@ func TestKeyFilesAreRootsAlone(t *testing.T) {
 	dir := t.TempDir()
 	d := keyfile.In(dir, "image")
 	must(t, d.Make("a"))
-	for path, want := range map[string]os.FileMode{"keys": 0o700, "keys/image": 0o700, "keys/image/a": 0o600} {
+	for path, want := range map[string]os.FileMode{
+		"keys":         0o700,
+		"keys/image":   0o700,
+		"keys/image/a": 0o600,
+	} {
 		if st, err := os.Stat(filepath.Join(dir, path)); err != nil || st.Mode().Perm() != want {
 			t.Errorf("%s: %v, %v", path, st.Mode(), err)
 		}

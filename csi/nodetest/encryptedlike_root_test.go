@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/nodetest"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
 )
@@ -145,5 +146,25 @@ func TestEncryptedVolumeIsUsedLikeAnyOther(t *testing.T) {
 		}
 		checkReads(t, filepath.Join(path, "f"))
 		n.Remove(v.ID, "a")
+	}
+}
+
+func TestEncryptedVolumeIsDeletedOnAFullDisk(t *testing.T) {
+	newEncrypted(t)
+	n := nodetest.NewOnDisk(t, 768<<20, 512<<20)
+	for _, kind := range kinds {
+		r := encrypted("v-"+kind, kind)
+		r.Required = 16 << 20
+		v := n.MustCreate(r)
+		write(t, filepath.Join(use(n, v, "a"), "f"))
+		n.Leave(v.ID, "a")
+		makeRoom := n.FillDisk()
+		if err := n.Delete(t.Context(), v.ID); err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+		if _, err := os.Lstat(keyFileOf(n, v)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: the key file is left: %v", kind, err)
+		}
+		makeRoom()
 	}
 }

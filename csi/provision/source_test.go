@@ -155,8 +155,8 @@ func TestClaimComesToTheNodeOfItsSource(t *testing.T) {
 	}
 }
 
-// An object that names another one is not enough (CVE-2019-11255): that has to name it, too, or everybody could
-// have a copy of everybody's volume.
+// An object that names another one is not enough (CVE-2019-11255): that has to name it, too, or everybody
+// could have a copy of everybody's volume.
 func TestContentOfSomebodyElseIsNotCopied(t *testing.T) {
 	content := contentOn(csitest.Node)
 	content.Spec.VolumeSnapshotRef.UID = "uid-of-another-snapshot"

@@ -28,8 +28,8 @@ const (
 var phases = []phase{making, ready, deleting}
 
 // recordVersion is what this version writes of volumes that versions without snapshots know, too. Those leave
-// volumes with copyVersion alone. They would hand out a snapshot as a volume, the subvolume that an image is in
-// as what is in the image, and neither raise a limit for a copy nor reserve.
+// volumes with copyVersion alone: they would hand out a snapshot as a volume, the subvolume that an image is
+// in as what is in the image, and neither raise a limit for a copy nor reserve.
 const (
 	recordVersion = 1
 	copyVersion   = 2

@@ -45,7 +45,8 @@ func TestEncryptedVolumeIsReadWithItsSecretAlone(t *testing.T) {
 	c.awaitEvent("second", "FailedMount", "another key")
 	c.keySecret(firstSecret)
 	c.awaitReady(2*time.Minute, "second")
-	if got := c.kubectl("exec", "second", "--", "cat", "/data/name-of-a-file"); got != "what-a-pod-has-written\n" {
+	got := c.kubectl("exec", "second", "--", "cat", "/data/name-of-a-file")
+	if got != "what-a-pod-has-written\n" {
 		t.Errorf("the second pod reads %q", got)
 	}
 	c.endPod("second", pv)
