@@ -2,6 +2,7 @@ package nodetest_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"io"
 	"os"
@@ -343,6 +344,7 @@ func TestKeyGoesWhenAnEncryptedVolumeIsUnstaged(t *testing.T) {
 		t.Errorf("the key is there: %t, %v", there, err)
 	}
 	dir.Close()
+	checkHasNot(t, "/proc/keys", hex.EncodeToString(id[:]))
 	if _, err := os.ReadFile(filepath.Join(other, "f")); err == nil {
 		t.Error("it is read after it was unstaged")
 	}

@@ -48,6 +48,34 @@ func TestCopiesOfAnEncryptedVolumeHaveItsKey(t *testing.T) {
 	}
 }
 
+func TestGroupOfEncryptedVolumesHasTheirKeys(t *testing.T) {
+	n := newEncrypted(t)
+	var requests []volume.Request
+	for _, name := range []string{"a", "b"} {
+		v := n.MustCreate(encrypted(name, "btrfs"))
+		write(t, filepath.Join(use(n, v, "pod"), "f"))
+		requests = append(requests, volume.Request{Name: "of-" + name, Source: v.ID, Snapshot: true})
+	}
+	snapshots, err := n.Together(t.Context(), requests)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for _, r := range requests {
+		n.Remove(r.Source, "pod")
+	}
+	for _, s := range snapshots {
+		r := encrypted("from-"+s.ID, "")
+		r.Source = s.ID
+		v := n.MustCreate(r)
+		checkReads(t, filepath.Join(use(n, v, "pod"), "f"))
+		n.Remove(v.ID, "pod")
+		if err := n.Delete(t.Context(), s.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestWhatCannotBeEncryptedIsRefused(t *testing.T) {
 	n := newEncrypted(t)
 	v := n.MustCreate(encrypted("v", "btrfs"))
