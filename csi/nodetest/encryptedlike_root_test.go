@@ -165,6 +165,9 @@ func TestEncryptedVolumeIsUsedLikeAnyOther(t *testing.T) {
 			t.Fatal(err)
 		}
 		path := use(n, v, "a")
+		if _, err := n.GrowStaged(t.Context(), v.ID); err != nil {
+			t.Errorf("%s: grow in use: %v", kind, err)
+		}
 		_, usage, err := n.Stats(v.ID, path)
 		if err != nil || usage.Total < 100<<20 || usage.Total > 128<<20 {
 			t.Errorf("%s: df says %d bytes, %v", kind, usage.Total, err)
