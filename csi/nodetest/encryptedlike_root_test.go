@@ -1,6 +1,8 @@
 package nodetest_test
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"os"
 	"path/filepath"
@@ -197,5 +199,31 @@ func TestEncryptedVolumeIsDeletedOnAFullDisk(t *testing.T) {
 			t.Errorf("%s: the key file is left: %v", kind, err)
 		}
 		makeRoom()
+	}
+}
+
+// BenchmarkWrite writes 64 MiB to a file of a volume with ext4, and syncs it.
+func BenchmarkWrite(b *testing.B) {
+	for _, encryption := range []volume.Encryption{"", volume.Fscrypt} {
+		n := nodetest.New(b, 1<<30)
+		r := encrypted("v", "image")
+		r.Required, r.FSType, r.Encryption = 256<<20, "ext4", encryption
+		path := filepath.Join(use(n, n.MustCreate(r), "a"), "f")
+		b.Run(cmp.Or(string(encryption), "plain"), func(b *testing.B) {
+			data := bytes.Repeat([]byte("0123456789abcdef"), 4<<20)
+			b.SetBytes(int64(len(data)))
+			for b.Loop() {
+				f, err := os.Create(path)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := f.Write(data); err != nil {
+					b.Fatal(err)
+				}
+				if err := errors.Join(f.Sync(), f.Close()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
