@@ -48,6 +48,14 @@ func TestNodeDriverWritesOnlyWhatIsOnItsNode(t *testing.T) {
 			[]string{"create", "-f-"}, true},
 		{"name a Secret of another namespace", mine, secretOn(c.namespace, c.node, "kube-system"),
 			[]string{"create", "-f-"}, false},
+		{"give a volume with a Secret to another claim", mine, "", []string{
+			"patch", "persistentvolume", c.namespace + "-secret", "--type=merge",
+			`-p={"spec":{"claimRef":{"namespace":"kube-system"}}}`,
+		}, false},
+		{"grow that volume", mine, "", []string{
+			"patch", "persistentvolume", c.namespace + "-secret", "--type=merge",
+			`-p={"spec":{"capacity":{"storage":"2Gi"}}}`,
+		}, true},
 		{"tell the capacity of another node", mine, capacityOf(c.namespace, "elsewhere"),
 			[]string{"create", "-f-"}, false},
 	} {
