@@ -34,9 +34,10 @@ func (*Images) CheckEncryption(s volume.Spec) error {
 }
 
 // MakeKey makes the key file of a new volume, if that is encrypted. It is the last thing that is made: where
-// there is a key file after a power loss, there is a file that it is the key file of.
+// there is a key file after a power loss, the volume was there. One that is made again keeps it, so that it
+// is never without; that of another volume was erased when the creation began.
 func (x *Images) MakeKey(s volume.Spec) error {
-	if s.Encryption == "" {
+	if s.Encryption == "" || x.keys.Check(s.ID) == nil {
 		return nil
 	}
 	return x.keys.Make(s.ID)

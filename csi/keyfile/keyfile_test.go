@@ -121,6 +121,23 @@ func TestPartOfAKeyFileIsNone(t *testing.T) {
 	must(t, d.Make("a"), d.Check("a"), d.Copy("b", "a"), d.Check("b"))
 }
 
+// A process that is killed while it erases a key file leaves one of zeroes.
+func TestErasedHalfIsNone(t *testing.T) {
+	d := keyfile.In(t.TempDir(), "image")
+	must(t, d.Make("a"), os.WriteFile(filepath.Join(string(d), "a"), make([]byte, 4096), 0o600))
+	_, err := d.Key("a", secret)
+	for what, err := range map[string]error{
+		"there":   d.Check("a"),
+		"copied":  d.Copy("b", "a"),
+		"derived": err,
+	} {
+		if !errors.Is(err, volume.ErrDamaged) {
+			t.Errorf("it is %s: %v", what, err)
+		}
+	}
+	must(t, d.Erase("a"), d.Make("a"), d.Check("a"))
+}
+
 func TestKeyFilesAreRootsAlone(t *testing.T) {
 	dir := t.TempDir()
 	d := keyfile.In(dir, "image")
