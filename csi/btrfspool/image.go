@@ -201,6 +201,15 @@ func (x *images) Unlock(s volume.Spec, root *os.File, secret string) (*os.File, 
 	return files.Unlock(s, root, secret)
 }
 
+// Lock takes the key of an encrypted volume away, see publish.Unlocker.
+func (x *images) Lock(root *os.File) error {
+	files, err := x.attachable()
+	if err != nil {
+		return err
+	}
+	return files.Lock(root)
+}
+
 // CheckLimits refuses limits of what is not an image, see volume.Limitable.
 func (*images) CheckLimits(s volume.Spec) error {
 	if isImage(s) {

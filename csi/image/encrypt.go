@@ -103,9 +103,42 @@ func unlock(s volume.Spec, dir *os.File, key *fscrypt.Key, id fscrypt.Identifier
 	return nil
 }
 
-// contentOf opens the root directory of an encrypted volume, and makes it where it was never there. root is
-// the root of the volume's file system, or that directory.
+// Lock takes the key of an encrypted volume away, see publish.Unlocker.
+func (*Images) Lock(root *os.File) error {
+	dir, err := openContent(root)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+
+	id, encrypted, err := fscrypt.KeyOf(dir)
+	if err != nil || !encrypted {
+		return err
+	}
+
+	// What is still open can be read until it is closed: unmounting says that.
+	_, err = fscrypt.Remove(dir, id)
+	return err
+}
+
+// contentOf is openContent that makes the directory where it was never there.
 func contentOf(root *os.File) (*os.File, error) {
+	dir, err := openContent(root)
+	if !errors.Is(err, os.ErrNotExist) {
+		return dir, err
+	}
+	if err := unix.Mkdirat(int(root.Fd()), contentDir, 0o755); err != nil {
+		return nil, &os.PathError{Op: "make the encrypted directory", Path: contentDir, Err: err}
+	}
+	return openContent(root)
+}
+
+// openContent opens the root directory of an encrypted volume. root is the root of its file system, or that
+// directory.
+func openContent(root *os.File) (*os.File, error) {
 	name := contentDir
 	_, is, err := fscrypt.KeyOf(root)
 	if err != nil {
@@ -117,11 +150,6 @@ func contentOf(root *os.File) (*os.File, error) {
 
 	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Openat(int(root.Fd()), name, flags, 0)
-	if errors.Is(err, unix.ENOENT) {
-		if err = unix.Mkdirat(int(root.Fd()), name, 0o755); err == nil {
-			fd, err = unix.Openat(int(root.Fd()), name, flags, 0)
-		}
-	}
 	if err != nil {
 		return nil, &os.PathError{Op: "open the encrypted directory", Path: name, Err: err}
 	}

@@ -315,52 +315,37 @@ func showFileSystem(t *testing.T, n *nodetest.Node, v volume.Volume) {
 
 func TestKeyGoesWhenAnEncryptedVolumeIsUnstaged(t *testing.T) {
 	n := newEncrypted(t)
-	v := n.MustCreate(encrypted("v", "image"))
-	write(t, filepath.Join(use(n, v, "a"), "f"))
+	for _, kind := range kinds {
+		v := n.MustCreate(encrypted("v-"+kind, kind))
+		write(t, filepath.Join(use(n, v, "a"), "f"))
 
-	if err := n.Unstage(t.Context(), v.ID, n.StagePath(v.ID)); !errors.Is(err, volume.ErrInUse) {
-		t.Errorf("a pod has it: %v", err)
-	}
-	checkReads(t, filepath.Join(n.Target(v.ID, "a"), "f"))
-
-	// Somebody else has the file system mounted, as a program that was started meanwhile has.
-	other := filepath.Join(n.Dir, "other")
-	err := errors.Join(
-		os.Mkdir(other, 0o700),
-		unix.Mount(n.StagePath(v.ID), other, "", unix.MS_BIND, ""),
-	)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.Leave(v.ID, "a")
-	dir, err := os.Open(other)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, is, err := fscrypt.KeyOf(dir)
-	if err != nil || !is {
-		t.Fatal(is, err)
-	}
-	if there, err := fscrypt.Present(dir, id); there || err != nil {
-		t.Errorf("the key is there: %t, %v", there, err)
-	}
-	dir.Close()
-	if _, err := os.ReadFile(filepath.Join(other, "f")); err == nil {
-		t.Error("it is read after it was unstaged")
-	}
-
-	if err := unix.Unmount(other, 0); err != nil {
-		t.Fatal(err)
-	}
-	awaitNoDevice(n, v)
-
-	// Before Linux 6.2 the name of the key is there for as long as the file system is, without the key.
-	n.Eventually("the name of the key is gone", func() error {
-		keys, err := os.ReadFile("/proc/keys")
-		if err == nil && bytes.Contains(keys, []byte(hex.EncodeToString(id[:]))) {
-			err = fmt.Errorf("keys are %s", keys)
+		if err := n.Unstage(t.Context(), v.ID, n.StagePath(v.ID)); !errors.Is(err, volume.ErrInUse) {
+			t.Errorf("%s: a pod has it: %v", kind, err)
 		}
-		return err
-	})
-	n.Remove(v.ID)
+		checkReads(t, filepath.Join(n.Target(v.ID, "a"), "f"))
+
+		other := elsewhere(n, v)
+		n.Leave(v.ID, "a")
+		if keyIn(t, other) {
+			t.Errorf("%s: the key is there", kind)
+		}
+		if _, err := os.ReadFile(filepath.Join(other, "f")); err == nil {
+			t.Errorf("%s: it is read after it was unstaged", kind)
+		}
+		id := keyOf(t, other)
+		if err := unix.Unmount(other, 0); err != nil {
+			t.Fatal(err)
+		}
+		awaitNoDevice(n, v)
+
+		// Before Linux 6.2 the name of the key is there for as long as the file system is, without the key.
+		n.Eventually("the name of the key is gone", func() error {
+			keys, err := os.ReadFile("/proc/keys")
+			if err == nil && bytes.Contains(keys, []byte(hex.EncodeToString(id[:]))) {
+				err = fmt.Errorf("keys are %s", keys)
+			}
+			return err
+		})
+		n.Remove(v.ID)
+	}
 }

@@ -15,6 +15,10 @@ type Unlocker interface {
 	// Unlock gives a volume its key and returns the directory which is its root, open. root is the root of
 	// its file system, or that directory. A wrong key is volume.ErrKey, and changes nothing.
 	Unlock(s volume.Spec, root *os.File, secret string) (*os.File, error)
+
+	// Lock takes the key away from the volume that root is of, as with Unlock; what is open can be read until
+	// it is closed. Where there is no key is success.
+	Lock(root *os.File) error
 }
 
 // unlocking is how an encrypted volume gets onto its staging path: pods see no more of its file system than
@@ -95,44 +99,51 @@ func isWhole(b Backend, v volume.Volume, point *target.Point, state target.State
 	return shows(state, dir, v.Access)
 }
 
-// checkEncrypted returns the root directory of an encrypted volume if it is that; else it closes it.
+// checkEncrypted returns the root directory of an encrypted volume if it is that, and its key is there; else
+// it closes it. An Unstage that did not get to its end has taken the key, and so may a program on the node.
 func checkEncrypted(v volume.Volume, root *os.File) (*os.File, error) {
-	_, encrypted, err := fscrypt.KeyOf(root)
+	id, encrypted, err := fscrypt.KeyOf(root)
 	if err == nil && !encrypted {
 		err = fmt.Errorf("%w: what is there of %s is not encrypted", volume.ErrNotStaged, v.ID)
 	}
+
+	there := false
+	if err == nil {
+		there, err = fscrypt.Present(root, id)
+	}
+	if err == nil && !there {
+		err = fmt.Errorf("%w: the key of %s is not there any more", volume.ErrNotStaged, v.ID)
+	}
+
 	if err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
 	return root, nil
 }
 
-// lockAndClear takes the key away from the encrypted volume on a point, also for programs that have it
-// mounted elsewhere, and clears the point.
-func lockAndClear(point *target.Point) error {
+// clearing returns how the point is cleared on which a volume is staged. If it is encrypted its key is taken
+// away before, also for programs that have it mounted elsewhere. Where that fails, as on a disk that does not
+// answer, it is cleared all the same: a repeated call finds nothing there.
+func clearing(b Backend, v volume.Volume) func(*target.Point) error {
+	unlocker, ok := b.(Unlocker)
+	if v.Encryption == "" || !ok {
+		return (*target.Point).Clear
+	}
+	return func(point *target.Point) error {
+		return errors.Join(lock(unlocker, point), point.Clear())
+	}
+}
+
+func lock(u Unlocker, point *target.Point) error {
 	state, err := point.State()
 	if err != nil || !state.Mounted {
 		return err
 	}
-	if err := lock(point); err != nil {
-		return err
-	}
-	return point.Clear()
-}
 
-func lock(point *target.Point) error {
 	root, err := point.Open()
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-
-	id, encrypted, err := fscrypt.KeyOf(root)
-	if err != nil || !encrypted {
-		return err
-	}
-
-	// What is still open can be read until it is closed: unmounting says that.
-	_, err = fscrypt.Remove(root, id)
-	return err
+	return u.Lock(root)
 }

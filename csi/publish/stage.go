@@ -138,7 +138,7 @@ func (p *Publisher) undo(v volume.Volume, point *target.Point) error {
 	if v.Access == volume.Block {
 		return errors.Join(p.detach(v), p.end(v.ID))
 	}
-	return errors.Join(point.Clear(), p.end(v.ID))
+	return errors.Join(clearing(p.backends[v.Backend], v)(point), p.end(v.ID))
 }
 
 // Unstage undoes Stage. A volume that is not staged, or not on this path, is success.
@@ -155,10 +155,8 @@ func (p *Publisher) Unstage(ctx context.Context, id, path string) error {
 	}
 
 	// A pod that uses an encrypted volume would lose what it has not opened.
-	remove := (*target.Point).Clear
 	v, unknown := p.volumes.Get(id)
 	if v.Encryption != "" {
-		remove = lockAndClear
 		if i := slices.IndexFunc(st.Targets, p.isMounted); i >= 0 {
 			return fmt.Errorf("%w: %s is published on %s", volume.ErrInUse, id, st.Targets[i])
 		}
@@ -170,7 +168,7 @@ func (p *Publisher) Unstage(ctx context.Context, id, path string) error {
 
 	// Even of a volume that is not known any more no mount may be left; of a raw block volume nothing is
 	// mounted, and its device may be attached all the same.
-	if err := p.clear(path, remove); err != nil {
+	if err := p.clear(path, clearing(p.backends[v.Backend], v)); err != nil {
 		return fmt.Errorf("unstage volume %s: %w", id, err)
 	}
 
