@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sigs.k8s.io/yaml"
 )
 
 // deployHeadings are the sections of the page of each part, in order.
@@ -85,6 +87,29 @@ func TestUnitsSurviveWhatTheyAreFor(t *testing.T) {
 		for _, want := range wanted {
 			if !strings.Contains(text, "\n"+want) {
 				t.Errorf("%s does not have %s", unit, strings.TrimSpace(want))
+			}
+		}
+	}
+}
+
+// TestDriverHasNoRightsToSecretsAndNodes keeps what root on one node has by the driver's account from being
+// what all nodes have (CVE-2023-30512, CVE-2023-30840).
+func TestDriverHasNoRightsToSecretsAndNodes(t *testing.T) {
+	type rule struct{ Resources, Verbs []string }
+	for document := range strings.SplitSeq(readText(t, "deploy/csi/rbac.yaml"), "\n---\n") {
+		var role struct {
+			Kind  string
+			Rules []rule
+		}
+		if err := yaml.Unmarshal([]byte(document), &role); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range role.Rules {
+			if slices.Contains(r.Resources, "secrets") || slices.Contains(r.Resources, "*") {
+				t.Errorf("%s: %q of %q", role.Kind, r.Verbs, r.Resources)
+			}
+			if slices.Contains(r.Resources, "nodes") && !slices.Equal(r.Verbs, []string{"get"}) {
+				t.Errorf("%s: %q of nodes", role.Kind, r.Verbs)
 			}
 		}
 	}

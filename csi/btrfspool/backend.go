@@ -24,7 +24,9 @@ var (
 	_ volume.Traceless = (*Pool)(nil)
 
 	_ volume.Limitable  = (*Pool)(nil)
+	_ volume.Encrypting = (*Pool)(nil)
 	_ publish.OwnDevice = (*Pool)(nil)
+	_ publish.Unlocker  = (*Pool)(nil)
 
 	_ publish.Backend     = (*Pool)(nil)
 	_ publish.BlockDevice = (*Pool)(nil)
@@ -75,7 +77,7 @@ func (p *Pool) Create(s volume.Spec) (volume.Origin, error) {
 	defer leave()
 
 	// Who uses the image of an interrupted Create would get the device of the new one.
-	if err := p.images.free(s.ID); err != nil {
+	if err := p.images.erase(s.ID); err != nil {
 		return volume.Origin{}, err
 	}
 	if _, err := p.shares.reserve(fs, s); err != nil {
@@ -133,7 +135,7 @@ func (p *Pool) Destroy(id string) error {
 		return err
 	}
 	defer leave()
-	if err := p.images.free(id); err != nil {
+	if err := p.images.erase(id); err != nil {
 		return err
 	}
 
@@ -193,6 +195,9 @@ func (p *Pool) Copy(s, source volume.Spec) (volume.Spec, volume.Origin, error) {
 	}
 
 	if err := p.shares.keep(fs, s, source); err != nil {
+		return s, volume.Origin{}, err
+	}
+	if err := p.copyKey(s, source); err != nil {
 		return s, volume.Origin{}, err
 	}
 

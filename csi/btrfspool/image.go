@@ -10,6 +10,7 @@ import (
 
 	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/image"
+	"github.com/trivet-node/trivet/csi/keyfile"
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
 )
@@ -24,14 +25,15 @@ const imageName = "image"
 type images struct {
 	dir      string // of volumes
 	files    *image.Images
+	keys     keyfile.Dir
 	reserved bool // all bytes of an image are
 }
 
-func newImages(instance, root string) *images {
-	x := &images{dir: filepath.Join(root, "volumes")}
+func newImages(instance, root string, keys keyfile.Dir) *images {
+	x := &images{dir: filepath.Join(root, "volumes"), keys: keys}
 
 	// On a btrfs disk there may be no loop devices, and volumes nevertheless.
-	x.files, _ = image.New(instance, x.path)
+	x.files, _ = image.New(instance, keys, x.path)
 	return x
 }
 
@@ -46,7 +48,7 @@ func (x *images) attachable() (*image.Images, error) {
 func (x *images) path(id string) string { return filepath.Join(x.dir, id, imageName) }
 
 func isImage(s volume.Spec) bool {
-	return s.Access == volume.Block || s.FSType != "" && s.FSType != "btrfs"
+	return s.Access == volume.Block || s.Encryption != "" || s.FSType != "" && s.FSType != "btrfs"
 }
 
 // complete is Complete for an image. It is reserved for: a file system in it, or who uses the device,
@@ -86,7 +88,10 @@ func (x *images) make(s volume.Spec) error {
 		return f.Sync()
 	}
 
-	return x.files.Format(s)
+	if err := x.files.Format(s); err != nil {
+		return err
+	}
+	return x.files.MakeKey(s)
 }
 
 // mount mounts the file system in an image, that of a snapshot included.
@@ -145,17 +150,64 @@ func (x *images) stretch(s volume.Spec) error {
 	return os.Truncate(path, s.Size)
 }
 
-// free detaches what may be attached of a volume; volume.ErrInUse if that is in use.
-func (x *images) free(id string) error {
+// erase detaches what may be attached of a volume, and erases the key file; volume.ErrInUse if the volume is
+// in use.
+func (x *images) erase(id string) error {
 	var st unix.Stat_t
 	err := unix.Lstat(x.path(id), &st)
-	if x.files == nil || errors.Is(err, unix.ENOENT) {
+	switch {
+	case x.files == nil, errors.Is(err, unix.ENOENT):
+	case err != nil:
+		return &os.PathError{Op: "stat", Path: x.path(id), Err: err}
+	default:
+		if err := x.files.Free(id); err != nil {
+			return err
+		}
+	}
+	return x.keys.Erase(id)
+}
+
+// copyKey has a copy of an encrypted volume have the key of that.
+func (x *images) copyKey(s, source volume.Spec) error {
+	if s.Encryption == "" {
 		return nil
 	}
-	if err != nil {
-		return &os.PathError{Op: "stat", Path: x.path(id), Err: err}
+	return x.keys.Copy(s.ID, source.ID)
+}
+
+// checkKey returns volume.ErrDamaged for an encrypted volume whose key file is gone.
+func (x *images) checkKey(s volume.Spec) error {
+	if s.Encryption == "" {
+		return nil
 	}
-	return x.files.Free(id)
+	return x.keys.Check(s.ID)
+}
+
+// CheckEncryption refuses what an image cannot encrypt, see volume.Encrypting.
+func (x *images) CheckEncryption(s volume.Spec) error {
+	files, err := x.attachable()
+	if err != nil {
+		return err
+	}
+	return files.CheckEncryption(s)
+}
+
+// Unlock gives an encrypted volume its key, see publish.Unlocker.
+func (x *images) Unlock(s volume.Spec, root *os.File, secret string) (*os.File, error) {
+	files, err := x.attachable()
+	if err != nil {
+		return nil, err
+	}
+	return files.Unlock(s, root, secret)
+}
+
+// Lock takes the key of an encrypted volume away, see publish.Unlocker.
+func (x *images) Lock(root *os.File) error {
+	files, err := x.attachable()
+	if err != nil {
+		return err
+	}
+	return files.Lock(root)
 }
 
 // CheckLimits refuses limits of what is not an image, see volume.Limitable.

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/keyfile"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/loopcontrol"
 	"github.com/trivet-node/trivet/internal/retry"
@@ -60,7 +61,7 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 
 	p := &Pool{
 		mountpoint: m,
-		images:     newImages(cfg.Instance, m.root),
+		images:     newImages(cfg.Instance, m.root, keyfile.In(cfg.Dir, Name)),
 		most:       cfg.Most,
 	}
 	if !btrfs.On(cfg.Dir) {

@@ -59,6 +59,9 @@ func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 	switch {
 	case err == nil:
 		origin.Pool = fs.info.UUID
+		if err := p.checkKey(s); err != nil {
+			return origin, err
+		}
 		if s.Snapshot {
 			return origin, nil
 		}

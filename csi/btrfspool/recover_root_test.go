@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
@@ -83,6 +84,62 @@ func TestMissingVolumeIsMadeAgainOnlyIfItCannotHaveBeenOnDisk(t *testing.T) {
 	}
 	if got, err := p.Recover(spec, made); got.Pool != made.Pool || err != nil {
 		t.Errorf("made since then: %+v, %v", got, err)
+	}
+}
+
+// Its key file is on the disk, and is the only one that it may have: were it made again, too, a process that
+// is killed meanwhile would leave the volume without one.
+func TestEncryptedVolumeThatIsMadeAgainKeepsItsKeyFile(t *testing.T) {
+	d := dir(t)
+	testenv.Program(t, "mkfs.ext4", "e2fsprogs")
+	p := open(t, d, "key-"+filepath.Base(d), 1<<30)
+	defer closePool(t, p, true)
+
+	spec := volume.Spec{
+		ID:         "vol-1",
+		Size:       32 << 20,
+		Backend:    btrfspool.Name,
+		Access:     volume.Filesystem,
+		FSType:     "ext4",
+		NoCOW:      true,
+		Encryption: volume.Fscrypt,
+	}
+	made, err := p.Create(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyFile := filepath.Join(d, "keys", btrfspool.Name, spec.ID)
+	before, err := os.Stat(keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	root, err := os.Open(filepath.Join(d, "pool", "volumes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := btrfs.Destroy(root, spec.ID); err != nil {
+		t.Fatal(err)
+	}
+	if made, err = p.Recover(spec, made); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := os.Stat(keyFile); err != nil || !os.SameFile(before, after) ||
+		!after.ModTime().Equal(before.ModTime()) {
+		t.Errorf("it was written again: %v", err)
+	}
+
+	// A volume of that name that is created is another one.
+	if _, err := p.Create(spec); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.Stat(keyFile)
+	if err != nil || after.ModTime().Equal(before.ModTime()) {
+		t.Errorf("it is the key file of an earlier volume: %v", err)
+	}
+	if err := p.Destroy(spec.ID); err != nil {
+		t.Error(err)
 	}
 }
 

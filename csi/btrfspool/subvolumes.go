@@ -213,6 +213,9 @@ func (p *Pool) CopyAll(
 		if err := p.shares.keep(fs, specs[i], source); err != nil {
 			return nil, nil, err
 		}
+		if err := p.copyKey(specs[i], source); err != nil {
+			return nil, nil, err
+		}
 	}
 	if err := fs.snapshots(ctx, specs, sources); err != nil {
 		return nil, nil, err

@@ -23,6 +23,7 @@ var errorCodes = []struct {
 	{errAborted, codes.Aborted},
 	{volume.ErrInvalid, codes.InvalidArgument},
 	{target.ErrOutside, codes.InvalidArgument},
+	{volume.ErrKey, codes.Unauthenticated},
 	{volume.ErrNotFound, codes.NotFound},
 	{volume.ErrConflict, codes.AlreadyExists},
 	{volume.ErrFull, codes.ResourceExhausted},

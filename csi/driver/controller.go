@@ -100,6 +100,8 @@ func (c *controllerService) CreateVolume(
 		Options:  w.options,
 		Limits:   limits,
 		Source:   source,
+
+		Encryption: p.encryption,
 	})
 	if err != nil {
 		return nil, err
@@ -302,6 +304,8 @@ func (c *controllerService) GetCapacity(
 		NoCOW:   p.noCOW,
 		Reserve: p.reserve,
 		Options: w.options,
+
+		Encryption: p.encryption,
 	})
 	if err != nil {
 		return nil, err

@@ -97,6 +97,9 @@ func explainInline(req *csi.NodePublishVolumeRequest, err error) error {
 // checkUnreserved refuses inline volumes whose bytes are taken from the disk before they are written.
 func checkUnreserved(w wanted, p parameters) error {
 	switch {
+	case p.encryption != "":
+		return invalid("encryption %q: an inline volume is a subvolume of the pool (btrfs), which is not"+
+			" encrypted", p.encryption)
 	case p.reserve != nil && *p.reserve:
 		return invalid("reserve: nothing is reserved for inline volumes")
 	case p.backend != "" && p.backend != "btrfs", w.fsType != "" && w.fsType != "btrfs":

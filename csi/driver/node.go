@@ -81,7 +81,9 @@ func (n *nodeService) NodeStageVolume(
 		return nil, err
 	}
 
-	err = n.publisher.Stage(ctx, req.GetVolumeId(), req.GetStagingTargetPath(), w.use(false))
+	use := w.use(false)
+	use.Secret = req.GetSecrets()[volume.SecretKey]
+	err = n.publisher.Stage(ctx, req.GetVolumeId(), req.GetStagingTargetPath(), use)
 	if err != nil {
 		return nil, err
 	}

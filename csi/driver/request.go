@@ -20,6 +20,8 @@ type parameters struct {
 	backend string // "": the node's choice
 	noCOW   *bool  // nil: blocks are overwritten in place, where the backend has the choice
 	reserve *bool  // nil: nothing is reserved that a backend does not reserve by itself
+
+	encryption volume.Encryption
 }
 
 // parseParameters reads the parameters of a StorageClass. Those of csi.storage.k8s.io were added by a
@@ -33,12 +35,14 @@ func parseParameters(in map[string]string) (parameters, error) {
 		case strings.HasPrefix(key, "csi.storage.k8s.io/"):
 		case key == "backend":
 			p.backend, err = parseBackend(value)
+		case key == "encryption":
+			p.encryption, err = parseEncryption(value)
 		case key == "nocow":
 			p.noCOW, err = parseBool(key, value)
 		case key == "reserve":
 			p.reserve, err = parseBool(key, value)
 		default:
-			err = invalid("unknown parameter %q; known are backend, nocow and reserve", key)
+			err = invalid("unknown parameter %q; known are backend, encryption, nocow and reserve", key)
 		}
 
 		if err != nil {
@@ -57,6 +61,16 @@ func parseBackend(value string) (string, error) {
 		return "", nil
 	}
 	return "", invalid("parameter backend is %q; known are auto, btrfs and image", value)
+}
+
+func parseEncryption(value string) (volume.Encryption, error) {
+	switch value {
+	case string(volume.Fscrypt):
+		return volume.Fscrypt, nil
+	case "none":
+		return "", nil
+	}
+	return "", invalid("parameter encryption is %q; known are none and fscrypt", value)
 }
 
 func parseBool(key, value string) (*bool, error) {

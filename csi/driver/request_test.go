@@ -25,11 +25,16 @@ func TestParameters(t *testing.T) {
 		{"all", map[string]string{"backend": "image", "nocow": "true"},
 			parameters{backend: "image", noCOW: new(true)}, true},
 		{"of a provisioner", map[string]string{"csi.storage.k8s.io/pvc/name": "x"}, parameters{}, true},
+		{"encrypted", map[string]string{"encryption": "fscrypt"},
+			parameters{encryption: volume.Fscrypt}, true},
+		{"not encrypted", map[string]string{"encryption": "none"}, parameters{}, true},
+		{"encrypted in an unknown way", map[string]string{"encryption": "true"}, parameters{}, false},
 		{"misspelt", map[string]string{"bakend": "image"}, parameters{}, false},
 		{"not a truth", map[string]string{"nocow": "maybe"}, parameters{}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := parseParameters(c.in)
+
 			if !reflect.DeepEqual(got, c.want) || (err == nil) != c.ok ||
 				err != nil && !errors.Is(err, volume.ErrInvalid) {
 				t.Errorf("got %+v, %v", got, err)
@@ -140,6 +145,7 @@ func TestCodes(t *testing.T) {
 		volume.ErrFull:          codes.ResourceExhausted,
 		volume.ErrSize:          codes.OutOfRange,
 		volume.ErrDamaged:       codes.DataLoss,
+		volume.ErrKey:           codes.Unauthenticated,
 		errors.New("something"): codes.Internal,
 	} {
 		if got := status.Code(toStatus(errors.Join(errors.New("context"), err))); got != want {

@@ -36,12 +36,14 @@ var fileSystems = map[string]fileSystem{
 	},
 }
 
-// candidates are the file systems that a volume may get, the best first. wanted may be empty.
-func candidates(wanted string, size int64) []string {
+// candidates are the file systems that a volume may get, the best first.
+func candidates(s volume.Spec) []string {
 	switch {
-	case wanted != "":
-		return []string{wanted}
-	case size >= fileSystems["xfs"].smallest:
+	case s.FSType != "":
+		return []string{s.FSType}
+	case s.Encryption != "":
+		return []string{"ext4"}
+	case s.Size >= fileSystems["xfs"].smallest:
 		return []string{"xfs", "ext4"}
 	}
 	return []string{"ext4", "xfs"}
@@ -50,12 +52,16 @@ func candidates(wanted string, size int64) []string {
 // mkfsTimeout bounds a mkfs, which takes some 10 ms on an idle disk.
 const mkfsTimeout = 2 * time.Minute
 
-func format(mkfs, fs, path string) error {
+func format(mkfs string, s volume.Spec, path string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), mkfsTimeout)
 	defer cancel()
-	args := slices.Concat(fileSystems[fs].mkfsArgs, []string{path})
+	args := slices.Clone(fileSystems[s.FSType].mkfsArgs)
+	if s.Encryption != "" {
+		args = append(args, "-O", "encrypt")
+	}
+	args = append(args, path)
 	if out, err := exec.CommandContext(ctx, mkfs, args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("mkfs.%s: %w: %s", fs, err, out)
+		return fmt.Errorf("mkfs.%s: %w: %s", s.FSType, err, out)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/keyfile"
 	"github.com/trivet-node/trivet/csi/loop"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/target"
@@ -22,6 +23,7 @@ type Images struct {
 	Path func(id string) string
 
 	instance string
+	keys     keyfile.Dir
 	mkfs     map[string]string // by file system: path of the program; those that are installed
 }
 
@@ -31,12 +33,19 @@ var (
 	_ publish.BlockDevice = (*Images)(nil)
 	_ publish.Grower      = (*Images)(nil)
 	_ publish.OwnDevice   = (*Images)(nil)
+	_ publish.Unlocker    = (*Images)(nil)
+	_ volume.Encrypting   = (*Images)(nil)
 )
 
 // New looks for the mkfs programs. It fails where there are no loop devices. The instance marks loop devices
-// as those of these images.
-func New(instance string, path func(id string) string) (*Images, error) {
-	x := &Images{Path: path, instance: instance, mkfs: map[string]string{}}
+// as those of these images; keys has the key files of those that are encrypted.
+func New(instance string, keys keyfile.Dir, path func(id string) string) (*Images, error) {
+	x := &Images{
+		Path:     path,
+		instance: instance,
+		keys:     keys,
+		mkfs:     map[string]string{},
+	}
 	if _, err := os.Stat("/dev/loop-control"); err != nil {
 		return nil, fmt.Errorf("no loop devices: %w", err)
 	}
@@ -65,7 +74,7 @@ func (x *Images) Complete(s *volume.Spec, options []string) error {
 	}
 
 	var errs []error
-	for _, fs := range candidates(s.FSType, s.Size) {
+	for _, fs := range candidates(*s) {
 		if err := x.check(fs, options); err != nil {
 			errs = append(errs, err)
 			continue
@@ -96,7 +105,7 @@ func (x *Images) Format(s volume.Spec) error {
 	if s.FSType == "" {
 		return nil
 	}
-	return format(x.mkfs[s.FSType], s.FSType, x.Path(s.ID))
+	return format(x.mkfs[s.FSType], s, x.Path(s.ID))
 }
 
 // unusedMark is an attribute of files that were made and never attached: there is certainly no data in them.

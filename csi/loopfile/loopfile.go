@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/image"
+	"github.com/trivet-node/trivet/csi/keyfile"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/csi/volume"
@@ -31,7 +32,8 @@ type Config struct {
 // Files are the volumes of a directory.
 type Files struct {
 	*image.Images
-	dir string
+	dir  string
+	keys keyfile.Dir
 }
 
 // What the files are to others. A file cannot fail but by itself, and its size cannot be exceeded.
@@ -55,7 +57,8 @@ func Open(cfg Config) (*Files, error) {
 	}
 
 	var err error
-	files.Images, err = image.New(cfg.Instance, files.path)
+	files.keys = keyfile.In(cfg.Dir, Name)
+	files.Images, err = image.New(cfg.Instance, files.keys, files.path)
 	return files, err
 }
 
@@ -97,7 +100,10 @@ func (files *Files) Create(s volume.Spec) (volume.Origin, error) {
 		return volume.Origin{}, err
 	}
 
-	return volume.Origin{}, durable.SyncDir(files.dir)
+	if err := durable.SyncDir(files.dir); err != nil {
+		return volume.Origin{}, err
+	}
+	return volume.Origin{}, files.MakeKey(s)
 }
 
 // Recover finishes a growth that was cut short, see volume.Backend.
@@ -109,9 +115,9 @@ func (files *Files) Recover(s volume.Spec, origin volume.Origin) (volume.Origin,
 	case !st.Mode().IsRegular():
 		return origin, fmt.Errorf("%w: %s is not a regular file", volume.ErrDamaged, files.path(s.ID))
 	case st.Size() < s.Size:
-		return origin, os.Truncate(files.path(s.ID), s.Size)
+		err = os.Truncate(files.path(s.ID), s.Size)
 	}
-	return origin, nil
+	return origin, errors.Join(err, files.CheckKey(s))
 }
 
 // List returns the IDs of all volumes.
@@ -133,13 +139,17 @@ func (files *Files) Empty(id string) (bool, error) {
 	return st.Blocks == 0 || image.IsUnused(files.path(id)), nil
 }
 
-// Destroy deletes the file of a volume. One whose device is in use is ErrInUse, whatever mount namespace it
-// is mounted in.
+// Destroy deletes the file of a volume, the key file first. One whose device is in use is ErrInUse, whatever
+// mount namespace it is mounted in.
 func (files *Files) Destroy(id string) error {
-	if _, err := os.Lstat(files.path(id)); errors.Is(err, os.ErrNotExist) {
-		return nil
+	_, err := os.Lstat(files.path(id))
+	if errors.Is(err, os.ErrNotExist) {
+		return files.keys.Erase(id)
 	}
 	if err := files.Free(id); err != nil {
+		return err
+	}
+	if err := files.keys.Erase(id); err != nil {
 		return err
 	}
 	return os.Remove(files.path(id))

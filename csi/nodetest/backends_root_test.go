@@ -1,6 +1,7 @@
 package nodetest_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -152,6 +153,41 @@ func TestDeleteNeedsNoRoom(t *testing.T) {
 }
 
 // All backends take from the same bytes, of which two drivers on one disk are each given a part.
+// On a disk on which both have to have the same blocks.
+func TestDeletedDataIsNotInTheNextVolume(t *testing.T) {
+	n := nodetest.NewOnDisk(t, 768<<20, 512<<20)
+	for _, backend := range []string{"image", "btrfs"} {
+		r := volume.Request{
+			Name:     "first",
+			Required: 144 << 20,
+			Backend:  backend,
+			Access:   volume.Block,
+		}
+		first := n.MustCreate(r)
+		device, err := os.OpenFile(n.Use(first, "a"), os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range r.Required >> 20 {
+			if _, err := device.Write(bytes.Repeat([]byte("somebody's data "), 1<<16)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(device.Sync(), device.Close()); err != nil {
+			t.Fatal(err)
+		}
+		n.Remove(first.ID, "a")
+
+		r.Name = "next"
+		next := n.MustCreate(r)
+		data, err := os.ReadFile(n.Use(next, "a"))
+		if err != nil || len(data) != int(r.Required) || !bytes.Equal(data, make([]byte, len(data))) {
+			t.Errorf("%s: the next volume of %d bytes is not empty: %v", backend, len(data), err)
+		}
+		n.Remove(next.ID, "a")
+	}
+}
+
 func TestBackendsTogetherPromiseNoMoreThanTheirPart(t *testing.T) {
 	n := nodetest.New(t, 1<<30)
 	n.RestartWithMost(1 << 30)

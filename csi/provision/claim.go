@@ -77,6 +77,11 @@ func (p *Provisioner) create(ctx context.Context, f facts) error {
 		return err
 	}
 
+	if f.secret, err = stageSecret(f.claim, f.class); err != nil {
+		p.fail(f.claim, "failed to provision volume with StorageClass %q: %v", f.class.Name, err)
+		return err
+	}
+
 	req, err := createRequest(f)
 	if err != nil {
 		p.fail(f.claim, "%v", err)

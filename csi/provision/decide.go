@@ -46,6 +46,9 @@ type facts struct {
 	// attributes are those of the claim's VolumeAttributesClass, read when its volume is made.
 	attributes map[string]string
 
+	// secret is what the class names for staging the volume, resolved when that is made; nil: nothing.
+	secret *corev1.SecretReference
+
 	// full is until when this node, which had no room for the claim, does not take it.
 	full time.Time
 }

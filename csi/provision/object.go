@@ -82,9 +82,10 @@ func persistentVolume(f facts, v *csi.Volume) *corev1.PersistentVolume {
 	}
 
 	pv.Spec.CSI = &corev1.CSIPersistentVolumeSource{
-		Driver:           f.local.Driver,
-		VolumeHandle:     v.GetVolumeId(),
-		VolumeAttributes: v.GetVolumeContext(),
+		Driver:             f.local.Driver,
+		VolumeHandle:       v.GetVolumeId(),
+		VolumeAttributes:   v.GetVolumeContext(),
+		NodeStageSecretRef: f.secret,
 	}
 	if c.Spec.VolumeMode == nil || *c.Spec.VolumeMode == corev1.PersistentVolumeFilesystem {
 		pv.Spec.CSI.FSType = class.Parameters[objects.FSType]

@@ -121,6 +121,23 @@ func TestVolumeIsMadeWithTheAttributesOfTheClaimsClass(t *testing.T) {
 	}
 }
 
+func TestVolumeNamesTheSecretThatItsClassNames(t *testing.T) {
+	c := newCluster(t, waiting(csitest.Waiting, csitest.Node))
+	c.ChangeClass(csitest.Waiting, document{"parameters": document{stageSecretName: "key-of-${pvc.name}"}})
+	defer c.run()()
+	c.Eventually("the claim is told what is missing", func() bool { return c.HasEvent("ProvisioningFailed") })
+	if c.volumes() > 0 {
+		t.Error("a volume was made that nobody can stage")
+	}
+
+	c.ChangeClass(csitest.Waiting, document{"parameters": document{stageSecretNamespace: "${pvc.namespace}"}})
+	c.Eventually("the volume", c.isCreated)
+	got := c.VolumeNamed(csitest.Volume).Spec.CSI.NodeStageSecretRef
+	if got == nil || got.Name != "key-of-"+csitest.Claim || got.Namespace != csitest.Namespace {
+		t.Errorf("the volume object names %+v", got)
+	}
+}
+
 func TestClaimThatCanNeverBeServedIsToldWhy(t *testing.T) {
 	claim := waiting(csitest.Waiting, csitest.Node)
 	claim.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}

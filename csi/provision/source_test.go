@@ -220,6 +220,31 @@ func TestSourceThatCannotBeReadIsLogged(t *testing.T) {
 	}
 }
 
+// An object that names another one is not enough (CVE-2019-11255): that has to name it, too, or everybody
+// could have a copy of everybody's volume.
+func TestContentOfSomebodyElseIsNotCopied(t *testing.T) {
+	content := contentOn(csitest.Node)
+	content.Spec.VolumeSnapshotRef.UID = "uid-of-another-snapshot"
+	claims := csitest.NewClaim("1Gi", csitest.Waiting)
+	claims.Name, claims.UID, claims.Spec.VolumeName = "thief", "uid-thief", "pvc-source"
+	claims.Status.Phase = corev1.ClaimBound
+	for _, claim := range []*corev1.PersistentVolumeClaim{
+		from(snapshotv1.GroupName, "VolumeSnapshot", "snap"),
+		from("", "PersistentVolumeClaim", "thief"),
+	} {
+		c := newCluster(t, claim)
+		c.putSource(csitest.Node)
+		c.Put(claims)
+		c.putBoundSnapshot(true, content)
+		stop := c.run()
+		c.Eventually("the event", func() bool { return c.HasEvent("ProvisioningFailed") })
+		if c.volumes() != 0 {
+			t.Errorf("a volume was made with the content of %s", claim.Spec.DataSourceRef.Name)
+		}
+		stop()
+	}
+}
+
 func TestSourceThatIsNotReadyIsWaitedFor(t *testing.T) {
 	c := newCluster(t, from(snapshotv1.GroupName, "VolumeSnapshot", "snap"))
 	c.putSnapshot(csitest.Node, false)

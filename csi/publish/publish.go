@@ -28,7 +28,7 @@ type Volumes interface {
 }
 
 // Backend is what every backend can do with a volume in use. What it can do beside that it says by the
-// interfaces BlockDevice, Grower and OwnDevice.
+// interfaces BlockDevice, Grower, OwnDevice and Unlocker.
 type Backend interface {
 	// Mount returns a mount of the volume's root directory that is not attached to any path yet.
 	Mount(volume.Spec, target.Options) (*target.Tree, error)
@@ -166,6 +166,7 @@ type Use struct {
 	Access       volume.Access
 	FSType       string   // "": whatever the volume has
 	Options      []string // mount options
+	Secret       string   // what the key of an encrypted volume follows from
 	ReadOnly     bool
 	SingleWriter bool // one target at most
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
@@ -37,7 +38,13 @@ func (p *Publisher) Stage(ctx context.Context, id, path string, u Use) error {
 		return err
 	}
 	if staged && state.Mounted && v.Access == volume.Filesystem {
-		return p.Limits.apply(v, st)
+		whole, err := isWhole(p.backends[v.Backend], v, point, state, u)
+		if err != nil {
+			return err
+		}
+		if whole {
+			return p.Limits.apply(v, st)
+		}
 	}
 
 	// The record comes before the mount or the device, so that none is left that no record leads to.
@@ -63,12 +70,7 @@ func (p *Publisher) Stage(ctx context.Context, id, path string, u Use) error {
 		return err
 	}
 
-	// The next volume that has the device must not have the limits.
-	st, _ = p.stagings.get(id)
-	if e := p.Limits.lift(st); e != nil {
-		return errors.Join(err, e)
-	}
-	return errors.Join(err, p.undoAttach(v, point), p.end(id))
+	return errors.Join(err, p.undo(v, point))
 }
 
 // begin records that a volume is in use, and end that it is not any more.
@@ -114,16 +116,29 @@ func (p *Publisher) attach(v volume.Volume, point *target.Point, state target.St
 	if err := point.MakeDir(); err != nil {
 		return err
 	}
+	if v.Encryption == "" {
+		return tree.Attach(point)
+	}
 
-	return tree.Attach(point)
+	encrypted, err := newUnlocking(p.backends[v.Backend], v, u)
+	if err != nil {
+		return err
+	}
+	return encrypted.attach(tree, point)
 }
 
-// undoAttach undoes attach as far as it got.
-func (p *Publisher) undoAttach(v volume.Volume, point *target.Point) error {
-	if v.Access == volume.Block {
-		return p.detach(v)
+// undo undoes a Stage as far as it got.
+func (p *Publisher) undo(v volume.Volume, point *target.Point) error {
+	// The next volume that has the device must not have the limits.
+	st, _ := p.stagings.get(v.ID)
+	if err := p.Limits.lift(st); err != nil {
+		return err
 	}
-	return point.Clear()
+
+	if v.Access == volume.Block {
+		return errors.Join(p.detach(v), p.end(v.ID))
+	}
+	return errors.Join(clearing(p.backends[v.Backend], v)(point), p.end(v.ID))
 }
 
 // Unstage undoes Stage. A volume that is not staged, or not on this path, is success.
@@ -139,17 +154,25 @@ func (p *Publisher) Unstage(ctx context.Context, id, path string) error {
 		return nil
 	}
 
+	// A pod that uses an encrypted volume would lose what it has not opened.
+	v, unknown := p.volumes.Get(id)
+	if v.Encryption != "" {
+		if i := slices.IndexFunc(st.Targets, p.isMounted); i >= 0 {
+			return fmt.Errorf("%w: %s is published on %s", volume.ErrInUse, id, st.Targets[i])
+		}
+	}
+
 	if err := p.Limits.lift(st); err != nil {
 		return fmt.Errorf("unstage volume %s: %w", id, err)
 	}
 
 	// Even of a volume that is not known any more no mount may be left; of a raw block volume nothing is
 	// mounted, and its device may be attached all the same.
-	if err := p.clear(path, (*target.Point).Clear); err != nil {
+	if err := p.clear(path, clearing(p.backends[v.Backend], v)); err != nil {
 		return fmt.Errorf("unstage volume %s: %w", id, err)
 	}
 
-	if v, err := p.volumes.Get(id); err == nil && v.Access == volume.Block {
+	if unknown == nil && v.Access == volume.Block {
 		if err := p.detach(v); err != nil {
 			return fmt.Errorf("unstage volume %s: %w", id, err)
 		}

@@ -128,7 +128,10 @@ func (p *Publisher) source(v volume.Volume, stagingPath string) (*os.File, error
 	if errors.Is(err, errNotMounted) {
 		return nil, fmt.Errorf("%w: %w", volume.ErrNotStaged, err)
 	}
-	return root, err
+	if err != nil || v.Encryption == "" {
+		return root, err
+	}
+	return checkEncrypted(v, root)
 }
 
 var errNotMounted = errors.New("nothing is mounted there")

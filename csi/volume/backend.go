@@ -93,6 +93,12 @@ type Limitable interface {
 	CheckLimits(Spec) error
 }
 
+// Encrypting is a Backend that has encrypted volumes. Complete of any other need not look at that.
+type Encrypting interface {
+	// CheckEncryption returns ErrInvalid for a volume that cannot be encrypted as its Spec says.
+	CheckEncryption(Spec) error
+}
+
 // Enforcer is a Backend that a pod can lead past the size of its volume for a moment.
 type Enforcer interface {
 	// Enforce makes the size hold for what was done to a volume in use since the last call. It is called
@@ -146,7 +152,7 @@ func (b backends) complete(r Request) (Spec, error) {
 		spec := r.spec(name, size)
 		refused = backend.Complete(&spec, r.Options)
 		if refused == nil {
-			refused = b.checkLimits(spec)
+			refused = errors.Join(b.checkLimits(spec), b.checkEncryption(spec))
 		}
 		if refused != nil {
 			continue
@@ -175,6 +181,18 @@ func (b backends) checkLimits(s Spec) error {
 	return backend.CheckLimits(s)
 }
 
+// checkEncryption returns ErrInvalid for a volume that its backend would not encrypt.
+func (b backends) checkEncryption(s Spec) error {
+	if s.Encryption == "" {
+		return nil
+	}
+	backend, ok := b.byName[s.Backend].(Encrypting)
+	if !ok {
+		return fmt.Errorf("%w: backend %s does not encrypt", ErrInvalid, s.Backend)
+	}
+	return backend.CheckEncryption(s)
+}
+
 // smallest makes the spec of the smallest volume that a request allows; ok is false when no backend can serve
 // it. That all refuse its mount options is an error: no other node will take them either.
 func (b backends) smallest(r Request) (spec Spec, ok bool, err error) {
@@ -187,6 +205,9 @@ func (b backends) smallest(r Request) (spec Spec, ok bool, err error) {
 
 		spec := r.spec(name, granularity)
 		err := backend.Complete(&spec, r.Options)
+		if err == nil && b.checkEncryption(spec) != nil {
+			continue
+		}
 		if err == nil {
 			return spec, true, nil
 		}

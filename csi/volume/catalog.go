@@ -27,15 +27,22 @@ const (
 
 var phases = []phase{making, ready, deleting}
 
-// recordVersion is what this version writes of volumes that versions without snapshots know, too. All others
-// have copyVersion: those versions leave them alone. They would hand out a snapshot as a volume, the
-// subvolume that an image is in as what is in the image, and neither raise a limit for a copy nor reserve.
+// recordVersion is what this version writes of volumes that versions without snapshots know, too. Those leave
+// volumes with copyVersion alone: they would hand out a snapshot as a volume, the subvolume that an image is
+// in as what is in the image, and neither raise a limit for a copy nor reserve.
 const (
 	recordVersion = 1
 	copyVersion   = 2
+
+	// encryptedVersion is of encrypted volumes: earlier versions would hand out the file system that the
+	// encrypted directory is in.
+	encryptedVersion = 3
 )
 
 func versionOf(s Spec) int {
+	if s.Encryption != "" {
+		return encryptedVersion
+	}
 	if s.Snapshot || s.Source != "" || s.Reserve || s.Pooled {
 		return copyVersion
 	}

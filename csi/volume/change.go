@@ -216,6 +216,10 @@ func (s *Store) Lend(ctx context.Context, id string, use func(Spec) error) error
 	if err != nil {
 		return err
 	}
+	if r.Spec.Encryption != "" {
+		return fmt.Errorf("%w: %s is encrypted, and only pods that use it can read it: copy what it holds"+
+			" in one", ErrInvalid, id)
+	}
 	if _, ok := s.backends.byName[r.Spec.Backend].(Copier); ok {
 		return s.creation.lendCopy(ctx, id, use)
 	}

@@ -42,6 +42,28 @@ func TestCreateRefusesWhatTheVolumeIsNot(t *testing.T) {
 	}
 }
 
+// A backend that knows nothing of encryption would make a plain volume.
+func TestNoBackendEncryptsThatDoesNotSaySo(t *testing.T) {
+	f := newFixture(t)
+	for _, backend := range []string{"", "pool", "files"} {
+		r := Request{
+			Name:       "v",
+			Backend:    backend,
+			Access:     Filesystem,
+			Encryption: Fscrypt,
+		}
+		if v, err := f.Create(t.Context(), r); !errors.Is(err, ErrInvalid) {
+			t.Errorf("backend %q made %+v, %v", backend, v, err)
+		}
+		if free, err := f.Available(r); free != 0 || err != nil {
+			t.Errorf("backend %q has %d bytes for it, %v", backend, free, err)
+		}
+	}
+	if got := f.pool.String() + f.files.String(); got != "" {
+		t.Errorf("made were %q", got)
+	}
+}
+
 func TestBackendIsTheFirstThatServes(t *testing.T) {
 	f := newFixture(t)
 	f.files.least = 8 * mib

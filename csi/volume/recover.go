@@ -116,6 +116,7 @@ func slim(id string, r record) record {
 	r.Spec.Backend = shared(r.Spec.Backend)
 	r.Spec.Access = shared(r.Spec.Access)
 	r.Spec.FSType = shared(r.Spec.FSType)
+	r.Spec.Encryption = shared(r.Spec.Encryption)
 	if r.Spec.ID == id {
 		r.Spec.ID = id
 	}

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strconv"
@@ -18,6 +19,8 @@ type Request struct {
 	Reserve  *bool    // likewise
 	Options  []string // mount options that it is going to be used with
 	Limits   Limits
+
+	Encryption Encryption
 
 	// Source is the ID of a volume or snapshot to begin with the content of; "": the volume begins empty.
 	// With Snapshot set nobody can use or change what is made, and nothing else is asked for.
@@ -77,8 +80,9 @@ func (r Request) spec(backend string, size int64) Spec {
 		Limits:  r.Limits,
 		Source:  r.Source,
 
-		Snapshot: r.Snapshot,
-		Imported: r.Imported,
+		Encryption: r.Encryption,
+		Snapshot:   r.Snapshot,
+		Imported:   r.Imported,
 	}
 }
 
@@ -97,7 +101,7 @@ func (r Request) of(source Spec) (Request, error) {
 			ErrInvalid, source.ID, what, have, want)
 	}
 	if r.Snapshot {
-		r.Access = source.Access
+		r.Access, r.Encryption = source.Access, source.Encryption
 	}
 
 	// The image of a file system is as good a device as any, for who reads its blocks. The other way round
@@ -107,6 +111,9 @@ func (r Request) of(source Spec) (Request, error) {
 	switch {
 	case r.Access != source.Access && !asDevice:
 		return refuse("access", source.Access, r.Access)
+	case r.Encryption != source.Encryption:
+		// A copy has the key of its source: the class that it is asked for by has to say where the Secret is.
+		return refuse("encryption", encryptionName(source.Encryption), encryptionName(r.Encryption))
 	case r.Backend != "" && r.Backend != source.Backend:
 		return refuse("backend", source.Backend, r.Backend)
 	case r.FSType != "" && r.FSType != source.FSType:
@@ -153,6 +160,8 @@ func (r Request) checkSatisfied(by Spec) error {
 	case r.Reserve != nil && *r.Reserve && !by.Reserve:
 		// A backend may reserve what was not asked for.
 		return conflict("reserve", by.Reserve, *r.Reserve)
+	case r.Encryption != by.Encryption:
+		return conflict("encryption", encryptionName(by.Encryption), encryptionName(r.Encryption))
 	case r.Limits != by.Limits:
 		return conflict("limits", by.Limits, r.Limits)
 	case r.Source != by.Source:
@@ -163,3 +172,6 @@ func (r Request) checkSatisfied(by Spec) error {
 
 	return nil
 }
+
+// encryptionName is what the parameter of a class is for that.
+func encryptionName(e Encryption) string { return cmp.Or(string(e), "none") }

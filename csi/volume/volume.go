@@ -31,6 +31,9 @@ var (
 	ErrNotStaged = errors.New("volume is not staged")
 	ErrDamaged   = errors.New("volume is damaged")
 
+	// ErrKey is an encrypted volume without its key.
+	ErrKey = errors.New("wrong key")
+
 	// ErrNotAttached is for orchestrators that attach volumes before they use them.
 	ErrNotAttached = errors.New("volume is not attached")
 
@@ -49,6 +52,15 @@ const (
 	Block Access = "block"
 )
 
+// Encryption is how the content of a volume is encrypted; "": it is not.
+type Encryption string
+
+// Fscrypt encrypts the directory that is the volume's root, see package fscrypt.
+const Fscrypt Encryption = "fscrypt"
+
+// SecretKey is the entry of a Secret that keys of volumes follow from.
+const SecretKey = "encryptionKey"
+
 // Spec is what a volume is. It is part of the volume's record.
 type Spec struct {
 	ID      string `json:"id"`
@@ -58,6 +70,9 @@ type Spec struct {
 	Access  Access `json:"access"`
 	FSType  string `json:"fsType,omitempty"`
 	NoCOW   bool   `json:"noCow,omitempty"` // blocks are overwritten in place
+
+	// Encryption is with a key of which one half comes whenever the volume is staged; see package keyfile.
+	Encryption Encryption `json:"encryption,omitempty"`
 
 	// Reserve has all bytes of the volume taken from the disk before they are written.
 	Reserve bool `json:"reserve,omitempty"`

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/cel-go/cel"
+	"github.com/google/cel-go/ext"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	"sigs.k8s.io/yaml"
 )
@@ -16,7 +17,7 @@ import (
 func admit(t *testing.T, p *admissionregistrationv1.ValidatingAdmissionPolicy, input map[string]any) string {
 	t.Helper()
 
-	options := []cel.EnvOption{cel.OptionalTypes()}
+	options := []cel.EnvOption{cel.OptionalTypes(), ext.Strings()}
 	for _, name := range []string{"object", "oldObject", "request", "params", "variables"} {
 		options = append(options, cel.Variable(name, cel.DynType))
 	}
@@ -106,7 +107,13 @@ spec: {podCIDR: 10.0.0.0/24, taints: [{key: a, effect: NoSchedule}]}`
 // forgetPolicy is one of those that hold trivet-csi forget-node.
 func forgetPolicy(t *testing.T, name string) *admissionregistrationv1.ValidatingAdmissionPolicy {
 	t.Helper()
-	text, err := os.ReadFile("../csi/forget/forget.yaml")
+	return policyIn(t, "../csi/forget/forget.yaml", name)
+}
+
+// policyIn is the policy of that name in a file.
+func policyIn(t *testing.T, file, name string) *admissionregistrationv1.ValidatingAdmissionPolicy {
+	t.Helper()
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,6 +155,55 @@ func TestWhatIsOnNodesThatExistIsNotForgotten(t *testing.T) {
 			if (why != "") != refused {
 				t.Errorf("%s, node %s: refused because %q, want refused: %t", name, node, why, refused)
 			}
+		}
+	}
+}
+
+// The Node authorizer lets a node read the Secrets of the volumes whose claims its pods have.
+func TestVolumesOfADriverLeadToNoOtherSecrets(t *testing.T) {
+	policy := policyIn(t, "../csi/policy.yaml", "trivet-csi-volumes")
+	const made = `
+metadata: {name: pv, finalizers: [a]}
+spec:
+  capacity: {storage: 1Gi}
+  claimRef: {namespace: team, name: data}
+  csi: {driver: csi.trivet.dev, volumeHandle: pv, nodeStageSecretRef: {namespace: team, name: key}}
+  nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [
+    {key: topology.csi.trivet.dev/node, operator: In, values: [n1]}]}]}}`
+	const (
+		claim  = "claimRef: {namespace: team, name: data}"
+		stage  = "nodeStageSecretRef: {namespace: team, name: key}"
+		expand = "nodeExpandSecretRef: {namespace: x, name: y}"
+	)
+
+	for name, c := range map[string]struct{ operation, from, to, refused string }{
+		"made":                 {"CREATE", "", "", ""},
+		"made without Secrets": {"CREATE", ", " + stage, "", ""},
+		"Secret of others":     {"CREATE", stage, strings.Replace(stage, "team", "x", 1), "staging only"},
+		"claim of others":      {"CREATE", claim, strings.Replace(claim, "team", "x", 1), "staging only"},
+		"for another call":     {"CREATE", "nodeStage", "nodePublish", "staging only"},
+		"let go":               {"UPDATE", ", finalizers: [a]", "", ""},
+		"grown":                {"UPDATE", "1Gi", "2Gi", ""},
+		"given to others":      {"UPDATE", claim, strings.Replace(claim, "team", "x", 1), "which claim"},
+		"given to a claim":     {"UPDATE", claim, strings.Replace(claim, "data", "x", 1), "which claim"},
+		"taken from its claim": {"UPDATE", "  " + claim + "\n", "", "which claim"},
+		"another Secret":       {"UPDATE", "name: key", "name: x", "which claim"},
+		"one more Secret":      {"UPDATE", stage, stage + ", " + expand, "which claim"},
+	} {
+		written := strings.Replace(made, c.from, c.to, 1)
+		input := map[string]any{
+			"object":    document(t, written),
+			"oldObject": nil,
+			"request": map[string]any{"operation": c.operation, "userInfo": map[string]any{
+				"username": "csi.trivet.dev:node:n1",
+			}},
+		}
+		if c.operation == "UPDATE" {
+			input["oldObject"] = document(t, made)
+		}
+		why := admit(t, policy, input)
+		if (why == "") != (c.refused == "") || !strings.Contains(why, c.refused) {
+			t.Errorf("%s: refused because %q, want %q", name, why, c.refused)
 		}
 	}
 }

@@ -21,7 +21,7 @@ func TestNodeDriverWritesOnlyWhatIsOnItsNode(t *testing.T) {
 	c.apply(volumeOn(c.namespace, "there", "elsewhere"))
 	t.Cleanup(func() {
 		c.kubectl("delete", "persistentvolume", "--ignore-not-found",
-			c.namespace+"-own", c.namespace+"-other", c.namespace+"-there")
+			c.namespace+"-own", c.namespace+"-other", c.namespace+"-there", c.namespace+"-secret")
 	})
 
 	there := c.namespace + "-there"
@@ -44,6 +44,18 @@ func TestNodeDriverWritesOnlyWhatIsOnItsNode(t *testing.T) {
 			`-p={"spec":{"persistentVolumeReclaimPolicy":"Delete"}}`,
 		}, false},
 		{"delete a volume of another node", mine, "", []string{"delete", "persistentvolume", there}, false},
+		{"name a Secret of the claim's namespace", mine, secretOn(c.namespace, c.node, c.namespace),
+			[]string{"create", "-f-"}, true},
+		{"name a Secret of another namespace", mine, secretOn(c.namespace, c.node, "kube-system"),
+			[]string{"create", "-f-"}, false},
+		{"give a volume with a Secret to another claim", mine, "", []string{
+			"patch", "persistentvolume", c.namespace + "-secret", "--type=merge",
+			`-p={"spec":{"claimRef":{"namespace":"kube-system"}}}`,
+		}, false},
+		{"grow that volume", mine, "", []string{
+			"patch", "persistentvolume", c.namespace + "-secret", "--type=merge",
+			`-p={"spec":{"capacity":{"storage":"2Gi"}}}`,
+		}, true},
 		{"tell the capacity of another node", mine, capacityOf(c.namespace, "elsewhere"),
 			[]string{"create", "-f-"}, false},
 	} {
@@ -142,6 +154,14 @@ func volumeOn(namespace, name, node string) string {
 		"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
 			{"key": "topology.csi.trivet.dev/node", "operator": "In", "values": [%[3]q]}]}]}}}}`
 	return fmt.Sprintf(volume, namespace, name, node)
+}
+
+// secretOn is a volume of the driver's on a node, for a claim, with a Secret of a namespace.
+func secretOn(namespace, node, secretNamespace string) string {
+	volume := volumeOn(namespace, "secret", node)
+	spec := fmt.Sprintf(`"claimRef": {"namespace": %q, "name": "none"}, "csi": {`+
+		`"nodeStageSecretRef": {"namespace": %q, "name": "key"},`, namespace, secretNamespace)
+	return strings.Replace(volume, `"csi": {`, spec, 1)
 }
 
 // snapshotOn is the content of a snapshot of the driver's on a node.

@@ -90,6 +90,12 @@ shard_runtime() {
 	tests cri/container -test.run 'Updat|Limit|Memory|Shares|OOM'
 }
 
+# Encrypted volumes, which need what a kernel may have or not.
+shard_encryption() {
+	tests csi/fscrypt
+	tests csi/nodetest -test.run 'Encrypted|DeletedVolume|KeyGoes'
+}
+
 shard_demo() { with_cluster the_demo --systemd-nodes=1; }
 
 the_demo() {

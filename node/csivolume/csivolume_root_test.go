@@ -100,6 +100,24 @@ func TestAMountedVolumeGrowsWithItsClaim(t *testing.T) {
 	n.awaitUnstaged(t)
 }
 
+func TestAVolumeIsStagedWithTheSecretOfItsPersistentVolume(t *testing.T) {
+	n := start(t, &cluster{spec: storagev1.CSIDriverSpec{AttachRequired: new(false)}})
+	r := request("u1")
+	r.PV.Spec.CSI.NodeStageSecretRef = &v1.SecretReference{Namespace: "keys", Name: "s"}
+	_, err := n.mounter.Setup(t.Context(), r)
+	must(t, err)
+	if got := n.driver.staged.Secrets["key"]; got != "hidden" {
+		t.Errorf("it was staged with %q", got)
+	}
+
+	// What nobody asked for no driver gets.
+	if len(n.driver.last.Secrets) > 0 {
+		t.Errorf("it was published with %v", n.driver.last.Secrets)
+	}
+	must(t, n.mounter.Teardown(t.Context(), "u1"))
+	n.awaitUnstaged(t)
+}
+
 func TestFailuresAreRepeatedFromWhereTheyHappened(t *testing.T) {
 	n := start(t, &cluster{spec: storagev1.CSIDriverSpec{AttachRequired: new(false)}})
 	n.driver.fail["publish"] = errors.New("not now")

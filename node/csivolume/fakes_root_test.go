@@ -36,6 +36,7 @@ type driver struct {
 	called chan struct{}
 	status chan *registration.RegistrationStatus
 	last   *csi.NodePublishVolumeRequest
+	staged *csi.NodeStageVolumeRequest // the last one
 
 	// hang is what NodeGetVolumeStats waits for, and stuck what NodeUnstageVolume does, nil for nothing.
 	hang  chan struct{}
@@ -115,6 +116,9 @@ func (d *driver) NodeStageVolume(
 	_ context.Context,
 	r *csi.NodeStageVolumeRequest,
 ) (*csi.NodeStageVolumeResponse, error) {
+	d.mu.Lock()
+	d.staged = r
+	d.mu.Unlock()
 	if err := d.note("stage"); err != nil {
 		return nil, err
 	}

@@ -126,7 +126,7 @@ func killsWanted(t *testing.T) int {
 	return n
 }
 
-// The driver is killed while eight volumes at a time go through their lives. It always comes back, no step
+// The driver is killed while ten volumes at a time go through their lives. It always comes back, no step
 // that was acknowledged is lost, nor what was written, and in the end nothing is left.
 func TestKilledAtAnyMoment(t *testing.T) {
 	p := newProcess(t)
@@ -138,7 +138,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	enough := make(chan struct{})
 	var lived atomic.Int64
 	var lives sync.WaitGroup
-	for worker := range 8 {
+	for worker := range 10 {
 		lives.Go(func() {
 			for i := 0; !isClosed(enough) && !t.Failed(); i++ {
 				if err := p.lifeOf(worker, i).run(ctx); err != nil {
@@ -171,6 +171,12 @@ func (p *process) lifeOf(worker, i int) *life {
 		l.backend, l.block = "image", worker == 1
 	case 2, 3:
 		l.fsType, l.block, l.copies = "ext4", worker == 3, true
+	case 8, 9:
+		l.fsType, l.secret = "ext4", "the key of a life, which is long enough"
+		l.copies = worker == 9
+		if worker == 8 {
+			l.backend = "image"
+		}
 	default:
 		l.copies = true
 	}
@@ -179,7 +185,7 @@ func (p *process) lifeOf(worker, i int) *life {
 	}
 
 	// To grow ext4 in use takes more rights than tests have everywhere.
-	l.grows = l.block || worker > 3
+	l.grows = l.block || l.fsType == "" && worker > 3
 	return l
 }
 
@@ -267,14 +273,22 @@ func groupsOfVolumes(t *testing.T, uuid string) []string {
 	return names
 }
 
+const keysOfImages, keysOfPool = "data/keys/image", "data/keys/btrfs"
+
 func (p *process) nothingLeft() {
 	p.t.Helper()
 	if left, err := mount.Below(p.dir); err != nil || len(left) > 0 {
 		p.t.Errorf("mounts left: %v, %v", left, err)
 	}
 
-	for _, dir := range []string{"data/volumes", "data/images", "data/groups", "run/staged"} {
+	for _, dir := range []string{
+		"data/volumes", "data/images", "data/groups", "run/staged", keysOfImages, keysOfPool,
+	} {
 		entries, err := os.ReadDir(filepath.Join(p.dir, dir))
+		if errors.Is(err, os.ErrNotExist) && (dir == keysOfImages || dir == keysOfPool) {
+			// There was no encrypted volume.
+			continue
+		}
 		if err != nil || len(entries) > 0 {
 			p.t.Errorf("left in %s: %v, %v", dir, entries, err)
 		}

@@ -32,6 +32,7 @@ type life struct {
 	backend string
 	fsType  string
 	block   bool
+	secret  string // its key follows from that; "": it is not encrypted
 	copies  bool   // it has a snapshot, which becomes another volume, and a clone
 	grows   bool   // while it is in use
 	content string // what is in it follows from this
@@ -77,11 +78,18 @@ func (l *life) create(ctx context.Context) error {
 		Name:                l.name,
 		CapacityRange:       &csi.CapacityRange{RequiredBytes: l.size},
 		VolumeCapabilities:  []*csi.VolumeCapability{l.capability()},
-		Parameters:          map[string]string{"backend": l.backend},
+		Parameters:          map[string]string{"backend": l.backend, "encryption": l.encryption()},
 		VolumeContentSource: l.source,
 	}, grpc.WaitForReady(true))
 	l.id = resp.GetVolume().GetVolumeId()
 	return err
+}
+
+func (l *life) encryption() string {
+	if l.secret == "" {
+		return "none"
+	}
+	return "fscrypt"
 }
 
 func (l *life) stage(ctx context.Context) error {
@@ -89,6 +97,7 @@ func (l *life) stage(ctx context.Context) error {
 		VolumeId:          l.id,
 		StagingTargetPath: l.stagePath(),
 		VolumeCapability:  l.capability(),
+		Secrets:           map[string]string{"encryptionKey": l.secret},
 	}, grpc.WaitForReady(true))
 	return err
 }

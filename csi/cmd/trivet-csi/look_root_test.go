@@ -72,7 +72,9 @@ func (p *process) tree() string {
 func TestDoctorFindsNothingWrong(t *testing.T) {
 	p := newProcess(t)
 	var leave []*life
-	for _, l := range p.kinds() {
+	kinds := p.kinds()
+	kinds["encrypted"] = p.encrypted()
+	for _, l := range kinds {
 		p.do(l.create, l.stage, l.publish, l.write)
 		if l.backend == "btrfs" {
 			p.do(l.snapshot)
@@ -81,13 +83,13 @@ func TestDoctorFindsNothingWrong(t *testing.T) {
 	}
 
 	if out, code := p.doctor(); code != 0 || !strings.Contains(out, "driver: answers") ||
-		!strings.Contains(out, "records: 5 volumes and 3 snapshots") || strings.Contains(out, "wrong") {
+		!strings.Contains(out, "records: 6 volumes and 4 snapshots") || strings.Contains(out, "wrong") {
 		t.Errorf("beside a driver: %d\n%s", code, out)
 	}
 
 	p.end(syscall.SIGKILL)
 	before := p.tree()
-	if out, code := p.doctor(); code != 0 || !strings.Contains(out, "records: 5 volumes and 3 snapshots") {
+	if out, code := p.doctor(); code != 0 || !strings.Contains(out, "records: 6 volumes and 4 snapshots") {
 		t.Errorf("without a driver: %d\n%s", code, out)
 	}
 	if now := p.tree(); now != before {
@@ -275,6 +277,18 @@ func TestObjectsOfWhatWasForgottenArePrinted(t *testing.T) {
 			t.Errorf("object %s: %s, %v", id, out, err)
 		}
 	}
+
+	e := p.encrypted()
+	p.do(e.create)
+	out, err := output(p.verb("object", "--unchecked", e.id))
+	if err == nil || out != "" || !strings.Contains(err.Error(), "--secret") {
+		t.Errorf("object of an encrypted volume without its Secret: %s, %v", out, err)
+	}
+	out, err = output(p.verb("object", "--unchecked", "--secret=keys/v", e.id))
+	if err != nil || !strings.Contains(out, `nodeStageSecretRef: {namespace: "keys", name: "v"}`) {
+		t.Errorf("object of an encrypted volume: %s, %v", out, err)
+	}
+	p.do(e.delete)
 
 	member := made.GetGroupSnapshot().GetSnapshots()[0].GetSnapshotId()
 	if out, err := output(p.verb("delete", "--unchecked", member)); err == nil {

@@ -2,8 +2,10 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -56,4 +58,60 @@ func awaitSocket(t *testing.T, what, path string) {
 			t.Fatalf("%s was removed, and nobody answers on %s", what, path)
 		}
 	}
+}
+
+// What can be called is called by root alone: there is no port, and nobody else opens the sockets
+// (CVE-2021-36779 and CVE-2021-36780 are of a service on a port).
+func TestSocketsAreRootsAlone(t *testing.T) {
+	p := newProcess(t)
+	sockets := map[string]bool{}
+	err := filepath.WalkDir(p.dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.Type() != os.ModeSocket {
+			return err
+		}
+		sockets[filepath.Base(path)] = true
+		st, err := os.Stat(path)
+		if err == nil && st.Mode().Perm()&0o007 != 0 {
+			t.Errorf("%s has mode %v", path, st.Mode())
+		}
+		return err
+	})
+	if err != nil || !sockets["csi.sock"] || !sockets["loans.sock"] || len(sockets) != 3 {
+		t.Errorf("sockets %v, %v", sockets, err)
+	}
+
+	ports, err := listening(p.cmd.Process.Pid)
+	if err != nil || len(ports) > 0 {
+		t.Errorf("it listens on %q, %v", ports, err)
+	}
+	p.end(syscall.SIGTERM)
+}
+
+// listening returns the addresses of the TCP sockets that a process listens on.
+func listening(pid int) ([]string, error) {
+	own := map[string]bool{}
+	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil {
+		return nil, err
+	}
+	for _, link := range links {
+		// It may have been closed meanwhile.
+		name, _ := os.Readlink(link)
+		own[strings.TrimSuffix(strings.TrimPrefix(name, "socket:["), "]")] = true
+	}
+
+	var found []string
+	for _, table := range []string{"tcp", "tcp6"} {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, table))
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(data)) {
+			// Fields 1, 3 and 9 are the local address, the state (0A is LISTEN) and the inode, see proc(5).
+			if f := strings.Fields(line); len(f) > 9 && f[3] == "0A" && own[f[9]] {
+				found = append(found, f[1])
+			}
+		}
+	}
+	return found, nil
 }

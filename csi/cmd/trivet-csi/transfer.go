@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -139,7 +140,7 @@ func importVolume(ctx context.Context, env *program.Env) error {
 		env.Log.Info("the volume is there already", "volume", s.ID)
 	}
 
-	_, err = io.WriteString(env.Stdout, manifest(s, f.name, f.class, o.nodeName))
+	_, err = io.WriteString(env.Stdout, manifest(s, f.name, f.class, "", o.nodeName))
 	return err
 }
 
@@ -201,7 +202,7 @@ func (f importFlags) request(h archive.Header) (volume.Request, error) {
 }
 
 // manifest is the PersistentVolume of a volume. Its content is retained: it was not made for a claim.
-func manifest(s volume.Spec, name, class, node string) string {
+func manifest(s volume.Spec, name, class, secret, node string) string {
 	return fmt.Sprintf(`apiVersion: v1
 kind: PersistentVolume
 metadata:
@@ -216,12 +217,25 @@ spec:
     driver: %s
     volumeHandle: %s
     fsType: %q
-  nodeAffinity:
+%s  nodeAffinity:
     required:
       nodeSelectorTerms:
         - matchExpressions:
             - {key: %s, operator: In, values: [%q]}
-`, name, s.Size, modeOf(s), class, driver.Name, s.ID, s.FSType, driver.TopologyKey, node)
+`, name, s.Size, modeOf(s), class, driver.Name, s.ID, s.FSType, secret, driver.TopologyKey, node)
+}
+
+// stageSecret is the line of a PersistentVolume that names the Secret (NAMESPACE/NAME) it is staged with.
+func stageSecret(s volume.Spec, secret string) (string, error) {
+	namespace, name, ok := strings.Cut(secret, "/")
+	switch {
+	case s.Encryption == "" || s.Snapshot:
+		return "", nil
+	case !ok:
+		err := fmt.Errorf("object: volume %s is encrypted: --secret NAMESPACE/NAME says with what", s.ID)
+		return "", &program.UsageError{Err: err}
+	}
+	return fmt.Sprintf("    nodeStageSecretRef: {namespace: %q, name: %q}\n", namespace, name), nil
 }
 
 const aboutObject = `
@@ -237,6 +251,7 @@ func printObject(ctx context.Context, env *program.Env) error {
 	l.defineWhere(fs)
 	class := fs.String("storage-class", "", "storageClassName of the PersistentVolume")
 	namespace := fs.String("namespace", "default", "namespace of the VolumeSnapshot")
+	secret := fs.String("secret", "", "NAMESPACE/NAME of the Secret of an encrypted volume")
 	unchecked := fs.Bool("unchecked", false, aboutUnchecked)
 	if err := l.parseVerb(env, fs); err != nil {
 		return err
@@ -265,7 +280,11 @@ func printObject(ctx context.Context, env *program.Env) error {
 		}
 	}
 
-	text := manifest(r.Spec, id, *class, l.nodeName)
+	line, err := stageSecret(r.Spec, *secret)
+	if err != nil {
+		return err
+	}
+	text := manifest(r.Spec, id, *class, line, l.nodeName)
 	if r.Snapshot {
 		text = snapshotManifest(r.Spec, *namespace)
 	}

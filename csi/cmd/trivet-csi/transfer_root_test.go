@@ -77,6 +77,13 @@ func (p *process) kinds() map[string]*life {
 	return kinds
 }
 
+// encrypted is a volume in the pool that is encrypted.
+func (p *process) encrypted() *life {
+	l := p.life("v-encrypted")
+	l.fsType, l.secret = "ext4", "the key of a life, which is long enough"
+	return l
+}
+
 // A volume of each kind is exported while a pod uses it, if it can be, and imported beside it.
 func TestVolumesAreExportedAndImported(t *testing.T) {
 	p := newProcess(t)

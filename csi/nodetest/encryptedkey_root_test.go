@@ -1,0 +1,173 @@
+package nodetest_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/csi/fscrypt"
+	"github.com/trivet-node/trivet/csi/nodetest"
+	"github.com/trivet-node/trivet/csi/publish"
+	"github.com/trivet-node/trivet/csi/target"
+	"github.com/trivet-node/trivet/csi/volume"
+)
+
+// shutDown has a mounted file system of a disk that does not answer any more (EXT4_IOC_SHUTDOWN).
+func shutDown(t *testing.T, path string) {
+	t.Helper()
+	const shutdown, noLogFlush = 0x8004587d, 2
+	dir, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if err := unix.IoctlSetPointerInt(int(dir.Fd()), shutdown, noLogFlush); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func isMounted(t *testing.T, path string) bool {
+	t.Helper()
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, 0, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+}
+
+// What cannot be asked for a key is unmounted all the same.
+func TestEncryptedVolumeIsUnstagedThoughItsKeyCannotBeTaken(t *testing.T) {
+	n := newEncrypted(t)
+	for name, disturb := range map[string]func(path string) error{
+		"dead disk": func(path string) error {
+			shutDown(t, path)
+			return nil
+		},
+		"other mount": func(path string) error { return unix.Mount("other", path, "tmpfs", 0, "") },
+	} {
+		for _, kind := range kinds {
+			v := n.MustCreate(encrypted("v-"+kind, kind))
+			write(t, filepath.Join(use(n, v, "a"), "f"))
+			path := n.StagePath(v.ID)
+			if err := errors.Join(
+				n.Unpublish(t.Context(), v.ID, n.Target(v.ID, "a")),
+				disturb(path),
+			); err != nil {
+				t.Fatal(err)
+			}
+
+			first := n.Unstage(t.Context(), v.ID, path)
+			if isMounted(t, path) {
+				t.Errorf("%s, %s: it is mounted after %v", name, kind, first)
+			}
+			if err := n.Unstage(t.Context(), v.ID, path); err != nil {
+				t.Errorf("%s, %s: it is never unstaged: %v, %v", name, kind, first, err)
+			}
+			n.Remove(v.ID)
+		}
+	}
+}
+
+// An Unstage takes the key before it finds that the file system is in use.
+func TestEncryptedVolumeIsPublishedWithItsKeyOnly(t *testing.T) {
+	n := newEncrypted(t)
+	for _, kind := range kinds {
+		v := n.MustCreate(encrypted("v-"+kind, kind))
+		path := n.StagePath(v.ID)
+		write(t, filepath.Join(use(n, v, "a"), "f"))
+		busy, err := os.Open(filepath.Join(path, "f"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer busy.Close()
+		if err := n.Unpublish(t.Context(), v.ID, n.Target(v.ID, "a")); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Unstage(t.Context(), v.ID, path); !errors.Is(err, target.ErrBusy) {
+			t.Errorf("%s: it is unstaged while it is in use: %v", kind, err)
+		}
+
+		u := publish.Use{Access: v.Access}
+		if err := n.Publish(t.Context(), v.ID, n.Target(v.ID, "b"), u); !errors.Is(err, volume.ErrNotStaged) {
+			t.Errorf("%s: a pod gets what it cannot read: %v", kind, err)
+		}
+		checkReads(t, filepath.Join(use(n, v, "b"), "f"))
+		busy.Close()
+		n.Remove(v.ID, "b")
+	}
+}
+
+// keyOf names the key of an encrypted volume that is mounted on path.
+func keyOf(t *testing.T, path string) fscrypt.Identifier {
+	t.Helper()
+	dir, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	id, is, err := fscrypt.KeyOf(dir)
+	if err != nil || !is {
+		t.Fatal(is, err)
+	}
+	return id
+}
+
+// keyIn reports whether the file system that is mounted on path has the key of the volume in it.
+func keyIn(t *testing.T, path string) bool {
+	t.Helper()
+	dir, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	there, err := fscrypt.Present(dir, keyOf(t, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return there
+}
+
+// The file system in which the volume is may be on the staging path, see showFileSystem.
+func TestKeyGoesWhenWhatIsHalfStagedIsUnstaged(t *testing.T) {
+	n := newEncrypted(t)
+	for _, kind := range kinds {
+		v := n.MustCreate(encrypted("v-"+kind, kind))
+		write(t, filepath.Join(use(n, v, "a"), "f"))
+		other := elsewhere(n, v)
+		if err := n.Unpublish(t.Context(), v.ID, n.Target(v.ID, "a")); err != nil {
+			t.Fatal(err)
+		}
+		showFileSystem(t, n, v)
+		if !keyIn(t, other) {
+			t.Fatalf("%s: there is no key", kind)
+		}
+
+		if err := n.Unstage(t.Context(), v.ID, n.StagePath(v.ID)); err != nil {
+			t.Fatal(err)
+		}
+		if keyIn(t, other) {
+			t.Errorf("%s: the key is there", kind)
+		}
+		if err := unix.Unmount(other, 0); err != nil {
+			t.Fatal(err)
+		}
+		n.Remove(v.ID)
+	}
+}
+
+// elsewhere mounts a staged volume at another place, as a program that was started meanwhile has it.
+func elsewhere(n *nodetest.Node, v volume.Volume) string {
+	n.T.Helper()
+	other := filepath.Join(n.Dir, "other-"+v.ID)
+	err := errors.Join(
+		os.Mkdir(other, 0o700),
+		unix.Mount(n.StagePath(v.ID), other, "", unix.MS_BIND, ""),
+	)
+	if err != nil {
+		n.T.Fatal(err)
+	}
+	return other
+}
