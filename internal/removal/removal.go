@@ -5,8 +5,10 @@
 package removal
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -48,7 +50,26 @@ func At(parent int, name string) error {
 
 	w := walker{levels: []*level{{fd: own, names: []string{name}, whole: true}}}
 	defer w.close()
-	return w.run()
+	return w.run(context.Background())
+}
+
+// Inside deletes what is below the directory path, which stays, as Tree does. When ctx ends before, so does
+// it, with an error: it goes on where it was when it is called again.
+func Inside(ctx context.Context, path string) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove what is in %s: %w", path, err)
+	}
+
+	w := walker{levels: []*level{{fd: fd, dir: os.NewFile(uintptr(fd), path)}}}
+	defer w.close()
+	if err := w.run(ctx); err != nil {
+		return fmt.Errorf("remove in %s: %w", path, err)
+	}
+	return nil
 }
 
 // removeOne deletes a file or an empty directory. It returns full if it is a directory that is not empty.

@@ -1,6 +1,7 @@
 package removal_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -150,4 +151,35 @@ func count(t *testing.T, dir string) (n int) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+func TestInsideKeepsTheDirectoryAndEndsWithItsContext(t *testing.T) {
+	dir := t.TempDir()
+	for _, d := range []string{"a/b/c", "d"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "a/b/file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := removal.Inside(ended, dir); !errors.Is(err, context.Canceled) {
+		t.Errorf("a removal that must not begin: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "a/b/file")); err != nil {
+		t.Error(err)
+	}
+
+	if err := removal.Inside(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if err := removal.Inside(t.Context(), filepath.Join(dir, "none")); err != nil {
+		t.Errorf("what is not there: %v", err)
+	}
 }

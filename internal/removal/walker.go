@@ -1,6 +1,7 @@
 package removal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -54,11 +55,14 @@ type walker struct {
 	failures []error
 }
 
-func (w *walker) run() error {
+// run deletes until nothing is left, too much cannot be deleted, or ctx ends.
+func (w *walker) run(ctx context.Context) error {
 	for len(w.failures) < maxFailures {
 		here := w.levels[len(w.levels)-1]
-		name, ok := w.next(here)
+		name, ok := w.next(ctx, here)
 		switch {
+		case ctx.Err() != nil:
+			return errors.Join(append(w.failures, context.Cause(ctx))...)
 		case ok:
 			w.enter(here, name)
 		case len(w.levels) == 1:
@@ -74,9 +78,9 @@ func (w *walker) run() error {
 }
 
 // next deletes the entries of a directory until one must be entered, and returns that one. It returns false
-// when no entry is left.
-func (w *walker) next(l *level) (string, bool) {
-	for {
+// when no entry is left, or ctx ends.
+func (w *walker) next(ctx context.Context, l *level) (string, bool) {
+	for ctx.Err() == nil {
 		if name, found := w.removeNames(l); found {
 			return name, true
 		}
@@ -95,6 +99,8 @@ func (w *walker) next(l *level) (string, bool) {
 			return "", false
 		}
 	}
+
+	return "", false
 }
 
 // removeNames deletes the names that were read until one is a directory that is not empty, and returns that
