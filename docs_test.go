@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -141,7 +142,8 @@ var adrParts = []struct {
 }{
 	{"The whole", []string{"00"}},
 	{"trivet-cni and trivet-netd", []string{"01", "080", "087", "092", "0945"}},
-	{"trivet-csi", []string{"02", "085", "090", "091", "0935", "0936", "0940", "0941", "0942"}},
+	{"trivet-csi", []string{"02", "085", "090", "091", "0935", "0936", "0940", "0941", "0942",
+		"0950", "0951", "0952", "0953", "0954"}},
 	{"trivet-cri and trivet-monitor", []string{"03"}},
 	{"trivet-node", []string{"04", "086", "088"}},
 	{"The test cluster", []string{"05"}},
@@ -192,19 +194,39 @@ func decisionIndex(t *testing.T) string {
 	return index.String()
 }
 
-// numberRanges are the numbers of four digits that begin with the prefixes: "0100 to 0199, 0935".
+// numberRanges are the numbers of four digits that begin with the prefixes, which ascend, such as "0100 to
+// 0199, 0935".
 func numberRanges(prefixes []string) string {
-	var ranges []string
+	type numbers struct{ first, last string }
+	var ranges []numbers
 	for _, prefix := range prefixes {
 		free := 4 - len(prefix)
-		if free == 0 {
-			ranges = append(ranges, prefix)
+		next := numbers{prefix + strings.Repeat("0", free), prefix + strings.Repeat("9", free)}
+		if n := len(ranges); n > 0 && number(ranges[n-1].last)+1 == number(next.first) {
+			ranges[n-1].last = next.last
 			continue
 		}
-
-		ranges = append(ranges, prefix+strings.Repeat("0", free)+" to "+prefix+strings.Repeat("9", free))
+		ranges = append(ranges, next)
 	}
-	return strings.Join(ranges, ", ")
+
+	var texts []string
+	for _, r := range ranges {
+		text := r.first
+		if r.first != r.last {
+			text += " to " + r.last
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, ", ")
+}
+
+// number is that of digits, -1 of anything else.
+func number(digits string) int {
+	n, err := strconv.Atoi(digits)
+	if err != nil {
+		return -1
+	}
+	return n
 }
 
 // compareSection compares what is between <!-- NAME --> and <!-- end of NAME --> with the text, or writes it.

@@ -8,8 +8,11 @@ import (
 	"github.com/trivet-node/trivet/internal/units"
 )
 
+// directories are what is found about volumes with project quotas.
+type directories struct{ *diagnosis }
+
 // quotas says whether the disk has project quotas. A node that has no volumes with them needs none.
-func (d *diagnosis) quotas() {
+func (d directories) quotas() {
 	object := "project quotas of " + d.DataDir
 	q := d.Quota
 	why, do := q.Disk.Lack()
@@ -27,8 +30,8 @@ func (d *diagnosis) quotas() {
 	}
 }
 
-// inQuota compares a record with the directory.
-func (d *diagnosis) inQuota(r volume.Recorded) {
+// volume compares a record with the directory.
+func (d directories) volume(r volume.Recorded) {
 	v, there := d.Quota.Volumes[r.ID]
 	switch {
 	case !there:
@@ -52,8 +55,8 @@ func (d *diagnosis) inQuota(r volume.Recorded) {
 // tolerance is how much more than its size a volume may take for a moment.
 const tolerance = 1 << 20
 
-// withoutRecord says which directories no record leads to.
-func (d *diagnosis) withoutRecord(do string) {
+// unrecorded says which directories no record leads to.
+func (d directories) unrecorded(do string) {
 	for _, id := range sorted(d.Quota.Volumes) {
 		if r, known := d.Records[id]; !known || r.Err == nil && r.Backend != quotadir.Name {
 			d.wrong("directory of volume "+id+" in "+filepath.Clean(d.Quota.Root), do+id,

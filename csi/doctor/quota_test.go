@@ -17,10 +17,20 @@ func withQuota() Facts {
 	f.API.Volumes = append(f.API.Volumes, pvOf(f.API.Local, "pvc-2"))
 	f.Quota = survey.Quota{
 		Root:    "/data/quota/volumes",
-		Disk:    projectquota.State{FileSystem: "xfs", Kernel: true, Counts: true, Holds: true},
+		Disk:    holding("xfs"),
 		Volumes: map[string]survey.Directory{"pvc-2": {Used: 1 << 20, Limit: gib}},
 	}
 	return f
+}
+
+// holding is the state of a disk on which limits of projects hold.
+func holding(kind string) projectquota.State {
+	return projectquota.State{
+		FileSystem: kind,
+		Kernel:     true,
+		Counts:     true,
+		Holds:      true,
+	}
 }
 
 func TestNothingIsWrongWithProjectQuotas(t *testing.T) {

@@ -80,7 +80,7 @@ func (d *diagnosis) volumes() {
 		case loopfile.Name:
 			d.onDisk(r)
 		case quotadir.Name:
-			d.inQuota(r)
+			directories{d}.volume(r)
 		default:
 			d.wrong(objectOf(r), "use the version of the driver that made it", "its backend is %q", r.Backend)
 		}
@@ -150,7 +150,7 @@ func (d *diagnosis) unrecorded() {
 				"it has no record, and %s on the disk", units.Bytes(d.Images[id].Allocated))
 		}
 	}
-	d.withoutRecord(do)
+	directories{d}.unrecorded(do)
 }
 
 // use compares what is recorded as in use with mounts and devices.

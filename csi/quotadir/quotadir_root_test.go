@@ -266,7 +266,7 @@ func TestNoMoreIsPromisedThanTheDiskHas(t *testing.T) {
 		unix.Sync()
 		after, err := n.Available(r)
 		if err != nil || after < before-8*mib || after > before+8*mib {
-			t.Errorf("%d bytes could be promised before 64 MiB were written, %d after, %v", before, after, err)
+			t.Errorf("%d bytes could be promised before 64 MiB were written, then %d, %v", before, after, err)
 		}
 		n.remove(v)
 	})

@@ -16,7 +16,7 @@ import (
 
 // strays are files that were taken out of the project of their volume. Their owner may do that, unless he is
 // in a user namespace, and they are charged to nobody then, or to another volume. So all files of volumes in
-// use are looked at again and again, and put back.
+// use are looked at periodically, and put back.
 type strays struct {
 	dirs *Dirs
 

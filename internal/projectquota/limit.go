@@ -74,7 +74,8 @@ func Limit(f *os.File, project uint32, l Limits) error {
 		valid:      blockLimits | inodeLimits,
 	}
 	if err := quotactl(f, setQuota, project, unsafe.Pointer(&a)); err != nil {
-		return fmt.Errorf("limit project %d on the file system of %s: %w", project, f.Name(), unsupported(err))
+		return fmt.Errorf("limit project %d on the file system of %s: %w",
+			project, f.Name(), unsupported(err))
 	}
 	return nil
 }

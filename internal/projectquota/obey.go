@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Obey binds this process by quotas for good: ext4 lets who has CAP_SYS_RESOURCE, as root has, go beyond them.
-// It works in programs without cgo only.
+// Obey binds this process by quotas for good: ext4 lets who has CAP_SYS_RESOURCE, as root has, go beyond
+// them. It works in programs without cgo only.
 func Obey() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData

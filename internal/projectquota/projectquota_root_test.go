@@ -134,7 +134,8 @@ func TestLimitsHoldAndAreTheSizeThatIsSeen(t *testing.T) {
 		member, err := projectquota.Project(f)
 		used, limits, lookErr := projectquota.Look(f, 7)
 		must(t, err, lookErr)
-		if member != (projectquota.Membership{Project: 7, Inherited: true}) || limits != want || used.Inodes != 1 {
+		if member != (projectquota.Membership{Project: 7, Inherited: true}) || limits != want ||
+			used.Inodes != 1 {
 			t.Errorf("%+v with %+v has %+v", member, limits, used)
 		}
 		var disk unix.Statfs_t

@@ -13,7 +13,7 @@ func TestWhatADiskLacksIsNamed(t *testing.T) {
 		state   projectquota.State
 		why, do string // parts of what is said
 	}{
-		{projectquota.State{FileSystem: "xfs", Kernel: true, Counts: true, Holds: true}, "", ""},
+		{projectquota.State{FileSystem: "xfs", Kernel: true, Holds: true}, "", ""},
 		{projectquota.State{}, "file system has no project quotas", "ext4 and xfs"},
 		{projectquota.State{FileSystem: "xfs"}, "kernel has no quotas of xfs", "CONFIG_XFS_QUOTA"},
 		{projectquota.State{FileSystem: "xfs", Kernel: true}, "mounted without", "rootflags=prjquota"},
