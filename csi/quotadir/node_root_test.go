@@ -28,7 +28,7 @@ type node struct {
 	*volume.Store
 	*publish.Publisher
 
-	t      *testing.T
+	t      testing.TB
 	disk   string
 	dir    string // of the data
 	dirs   *quotadir.Dirs

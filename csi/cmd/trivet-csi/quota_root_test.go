@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -26,7 +28,10 @@ import (
 func onQuotas(t *testing.T, test func(t *testing.T, p *process)) {
 	for _, kind := range []string{"ext4", "xfs"} {
 		t.Run(kind, func(t *testing.T) {
-			dir := testenv.ProjectQuotas(t, kind)
+			dir := filepath.Join(testenv.ProjectQuotas(t, kind), "node")
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
 			t.Cleanup(func() {
 				if err := mount.UnmountBelow(dir + "/kubelet"); err != nil {
 					t.Error(err)
@@ -76,6 +81,7 @@ func TestKilledAtAnyMomentWithProjectQuotas(t *testing.T) {
 		defer cancel()
 
 		enough := make(chan struct{})
+		var lived atomic.Int64
 		var lives sync.WaitGroup
 		for worker := range 4 {
 			lives.Go(func() {
@@ -84,6 +90,7 @@ func TestKilledAtAnyMomentWithProjectQuotas(t *testing.T) {
 						t.Error(err)
 						return
 					}
+					lived.Add(1)
 				}
 			})
 		}
@@ -92,6 +99,7 @@ func TestKilledAtAnyMomentWithProjectQuotas(t *testing.T) {
 		}
 		close(enough)
 		lives.Wait()
+		t.Logf("killed %d times during the lives of %d volumes", n, lived.Load())
 
 		p.nothingListed(ctx)
 		p.noDirsLeft()
