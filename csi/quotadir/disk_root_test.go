@@ -77,7 +77,7 @@ func TestVolumesWaitForADiskWithQuotas(t *testing.T) {
 	})
 }
 
-// A copy of what the device has is what is left after a power loss.
+// A copy of the file behind the device, which has what was written to that, is what a power loss leaves.
 func TestPowerLossRightAfterCreateAndDelete(t *testing.T) {
 	onEach(t, func(t *testing.T, n *node) {
 		gone := n.create("gone", 8*mib)
@@ -86,8 +86,10 @@ func TestPowerLossRightAfterCreateAndDelete(t *testing.T) {
 		_, project := n.path(v)
 
 		path, kind := n.device()
+		file, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(path), "loop/backing_file"))
+		n.must(err)
 		image := filepath.Join(testenv.ShortDir(t), "image")
-		copyOf(t, path, image)
+		copyOf(t, strings.TrimSpace(string(file)), image)
 		after := &node{t: t, disk: testenv.ShortDir(t)}
 		after.dir = filepath.Join(after.disk, filepath.Base(n.dir))
 		options := "loop,prjquota"
@@ -118,7 +120,7 @@ func TestPowerLossRightAfterCreateAndDelete(t *testing.T) {
 	})
 }
 
-// copyOf copies a device as it is, with holes.
+// copyOf copies a file, with holes.
 func copyOf(t *testing.T, from, to string) {
 	t.Helper()
 	in, err := os.Open(from)
