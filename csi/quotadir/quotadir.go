@@ -130,29 +130,30 @@ func namesIn(dir string) ([]string, error) {
 
 // Check returns why the sizes of volumes do not hold, nil if they do, see volume.Checker.
 func (d *Dirs) Check(bool) error {
+	_, err := d.state()
+	return err
+}
+
+// state is that of the disk; ErrUnavailable if limits do not hold there.
+func (d *Dirs) state() (projectquota.State, error) {
 	state, err := projectquota.StateOf(d.dir)
 	if err != nil {
-		return fmt.Errorf("%w: project quotas of %s: %w", volume.ErrUnavailable, d.dir, err)
+		return state, fmt.Errorf("%w: project quotas of %s: %w", volume.ErrUnavailable, d.dir, err)
 	}
 	if why, do := state.Lack(); why != "" {
-		return fmt.Errorf("%w: no limits of projects on the disk of %s: %s; %s",
+		return state, fmt.Errorf("%w: no limits of projects on the disk of %s: %s; %s",
 			volume.ErrUnavailable, d.dir, why, do)
 	}
-	return nil
+	return state, nil
 }
 
 // String describes what holds the volumes, for logs.
 func (d *Dirs) String() string {
-	if err := d.Check(false); err != nil {
+	state, err := d.state()
+	if err != nil {
 		return err.Error()
 	}
-	return fmt.Sprintf("directories in %s (%s), with project quotas", d.volumes, d.fileSystem())
-}
-
-// fileSystem is the type of the disk's file system.
-func (d *Dirs) fileSystem() string {
-	state, _ := projectquota.StateOf(d.dir)
-	return state.FileSystem
+	return fmt.Sprintf("directories in %s (%s), with project quotas", d.volumes, state.FileSystem)
 }
 
 // Complete fills in the file system, see volume.Backend: it is the disk's.
@@ -161,7 +162,11 @@ func (d *Dirs) Complete(s *volume.Spec, options []string) error {
 		return fmt.Errorf("%w: backend %s "+format, append([]any{volume.ErrInvalid, Name}, args...)...)
 	}
 
-	kind := d.fileSystem()
+	state, err := d.state()
+	if err != nil {
+		return err
+	}
+	kind := state.FileSystem
 	switch {
 	case s.Access != volume.Filesystem:
 		return refuse("has no raw block volumes")
@@ -272,7 +277,7 @@ func (d *Dirs) limitsOf(s volume.Spec) (projectquota.Limits, error) {
 		return projectquota.Limits{}, &os.PathError{Op: "statfs", Path: d.dir, Err: err}
 	}
 	ratio := uint64(inodeRatio)
-	if disk.Files > 0 {
+	if disk.Type == unix.EXT4_SUPER_MAGIC && disk.Files > 0 {
 		ratio = max(ratio, disk.Blocks*uint64(disk.Bsize)/disk.Files)
 	}
 	return projectquota.Limits{Bytes: uint64(s.Size), Inodes: max(64, uint64(s.Size)/ratio)}, nil

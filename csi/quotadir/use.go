@@ -83,12 +83,15 @@ const xfsInode = 512
 
 // Capacity has no limit but that of the disk, see space.Backend.
 func (d *Dirs) Capacity(promised space.Promised) (space.Capacity, error) {
+	state, err := d.state()
+	if err != nil {
+		return space.Capacity{}, err
+	}
 	disk, err := os.Open(d.volumes)
 	if err != nil {
 		return space.Capacity{}, err
 	}
 	defer disk.Close()
-	onXFS := d.fileSystem() == "xfs"
 
 	var unwritten int64
 	for _, p := range promised.Each() {
@@ -100,7 +103,7 @@ func (d *Dirs) Capacity(promised space.Promised) (space.Capacity, error) {
 			}
 		}
 		unwritten += max(0, p.Bytes-int64(used.Bytes))
-		if onXFS {
+		if state.FileSystem == "xfs" {
 			unwritten += xfsInode * max(0, int64(limits.Inodes)-int64(used.Inodes))
 		}
 	}

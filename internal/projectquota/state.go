@@ -18,9 +18,10 @@ type State struct {
 }
 
 const (
-	// The kernel's header linux/dqblk_xfs.h: Q_XGETQSTAT of the type PRJQUOTA, and flags of struct
-	// fs_quota_stat, which has them after a byte and one of padding.
+	// The kernel's header linux/dqblk_xfs.h: Q_XGETQSTAT and Q_XQUOTASYNC of the type PRJQUOTA, and flags of
+	// struct fs_quota_stat, which has them after a byte and one of padding.
 	getState    = ('X'<<8|5)<<8 | 2
+	syncQuota   = ('X'<<8|7)<<8 | 2
 	stateFlags  = 2
 	accounted   = 1 << 4
 	enforced    = 1 << 5
@@ -56,10 +57,10 @@ func StateOf(dir string) (State, error) {
 		return s, nil
 	}
 
-	// Where no quota at all is on, that fails as it does where the kernel has none. This does not.
-	var a amounts
-	err = quotactl(f, getQuota, 0, unsafe.Pointer(&a))
-	s.Kernel = err == nil || errors.Is(err, unix.ESRCH)
+	// Where no quota at all is on, that fails as it does where the kernel has none. This does nothing, and
+	// fails only there, or where nothing may be written.
+	err = quotactl(f, syncQuota, 0, nil)
+	s.Kernel = err == nil || errors.Is(err, unix.EROFS)
 	return s, nil
 }
 
