@@ -95,18 +95,12 @@ func (n *node) start() {
 	}
 }
 
-// kill ends the driver, and restart starts the next one.
+// kill ends the driver.
 func (n *node) kill() {
 	if n.stop != nil {
 		n.stop()
 		n.stop = nil
 	}
-}
-
-func (n *node) restart() {
-	n.t.Helper()
-	n.kill()
-	n.start()
 }
 
 func (n *node) create(name string, size int64) volume.Volume {

@@ -43,7 +43,7 @@ func StateOf(dir string) (State, error) {
 	s := State{FileSystem: map[int64]string{
 		unix.EXT4_SUPER_MAGIC: "ext4",
 		unix.XFS_SUPER_MAGIC:  "xfs",
-	}[int64(disk.Type)]}
+	}[disk.Type]}
 	if s.FileSystem == "" {
 		return s, nil
 	}

@@ -19,7 +19,7 @@ func TestBackendsArePreferred(t *testing.T) {
 		{"image", "btrfs image", "image"},
 	} {
 		work := map[string]volume.Backend{}
-		for _, name := range strings.Fields(c.work) {
+		for name := range strings.FieldsSeq(c.work) {
 			work[name] = struct{ volume.Backend }{}
 		}
 		if got := preferred(c.wanted, work); !slices.Equal(got, strings.Fields(c.want)) {
