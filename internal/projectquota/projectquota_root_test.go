@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 
@@ -175,4 +177,36 @@ func TestDiskThatIsMountedWithoutIsNamed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// chattrInUserNamespace runs chattr(1) as root of a user namespace, whom the file belongs to there.
+func chattrInUserNamespace(t *testing.T, args ...string) error {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), testenv.Program(t, "chattr", "e2fsprogs"), args...)
+	one := []syscall.SysProcIDMap{{Size: 1}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: one,
+		GidMappings: one,
+	}
+	out, err := cmd.CombinedOutput()
+	t.Logf("chattr %v: %s", args, out)
+	return err
+}
+
+// That is why limits hold for pods in user namespaces, whatever they do.
+func TestNothingIsTakenOutInAUserNamespace(t *testing.T) {
+	onEach(t, func(t *testing.T, dir string) {
+		a := newProject(t, dir+"/a")
+		must(t, os.WriteFile(a+"/file", make([]byte, 1<<20), 0o600))
+		for _, args := range [][]string{{"-p", "0", a + "/file"}, {"-p", "0", a}, {"-P", a}} {
+			if err := chattrInUserNamespace(t, args...); err == nil {
+				t.Errorf("chattr %v succeeds", args)
+			}
+		}
+		uses(t, a, 1<<20, 2)
+
+		// What it may change otherwise shows that it is not for lack of rights.
+		must(t, chattrInUserNamespace(t, "+d", a+"/file"))
+	})
 }
