@@ -157,12 +157,17 @@ func TestNumberIsUsedAgainAfterTheLastFileIsGone(t *testing.T) {
 		}
 		n.must(open.Close(), n.Delete(t.Context(), again.ID))
 		n.awaitNothing()
-		if used, limits := n.look(project); used.Inodes != 0 || limits != (projectquota.Limits{}) {
-			t.Errorf("left: %+v, %+v", used, limits)
-		}
-		if _, other := n.path(n.create("next", 8*mib)); other != project {
-			t.Errorf("project %d is not used again, but %d", project, other)
-		}
+		n.eventually("its number is used again", func() error {
+			next := n.create("next", 8*mib)
+			_, other := n.path(next)
+			if other == project {
+				return nil
+			}
+			used, limits := n.look(project)
+			err := fmt.Errorf("project %d has %+v of %+v, and the next volume %d",
+				project, used, limits, other)
+			return errors.Join(err, n.Delete(t.Context(), next.ID))
+		})
 	})
 }
 

@@ -17,10 +17,18 @@ type trash struct {
 	dir     string
 	numbers *numbers
 	filled  chan struct{} // has a value when something was put there
+
+	// leaving are numbers whose directories are gone, and which the kernel may not have let go yet.
+	leaving map[uint32]bool
 }
 
 func newTrash(dir string, n *numbers) *trash {
-	return &trash{dir: dir, numbers: n, filled: make(chan struct{}, 1)}
+	return &trash{
+		dir:     dir,
+		numbers: n,
+		filled:  make(chan struct{}, 1),
+		leaving: map[uint32]bool{},
+	}
 }
 
 func (t *trash) wake() {
@@ -49,7 +57,7 @@ func (t *trash) run(ctx context.Context) {
 	}
 }
 
-// empty deletes what is there, and returns how many volumes are left.
+// empty deletes what is there, and returns of how many volumes something is left.
 func (t *trash) empty(ctx context.Context) (left int, err error) {
 	names, err := namesIn(t.dir)
 	if err != nil {
@@ -64,9 +72,27 @@ func (t *trash) empty(ctx context.Context) (left int, err error) {
 			left++
 			continue
 		}
-		t.numbers.free(project)
+		t.leaving[project] = true
 	}
-	return left, nil
+	return left + t.release(), nil
+}
+
+// release frees numbers that nothing has any more, and returns how many others there are. xfs counts a
+// directory for a moment after it is gone.
+func (t *trash) release() (left int) {
+	disk, err := openDir(t.dir)
+	if err != nil {
+		return len(t.leaving)
+	}
+	defer disk.Close()
+
+	for project := range t.leaving {
+		if used, _, err := projectquota.Look(disk, project); err == nil && used.Inodes == 0 {
+			t.numbers.free(project)
+			delete(t.leaving, project)
+		}
+	}
+	return len(t.leaving)
 }
 
 // remove deletes one. Its directory goes last, after the limits of its project: while it is there the number
