@@ -1,7 +1,7 @@
 // Package removal deletes directory trees that are not trusted. Such a tree may be tens of thousands of
-// directories deep or hold millions of names. So the number of open descriptors does not grow with it, memory
-// grows only by a few words for each directory on the way down, and no error is longer than a few path names.
-// Nothing below a mount point is touched, and no symbolic link is followed.
+// directories deep or hold millions of names. So the number of open descriptors and the memory do not grow
+// with it, and no error is longer than a few path names. What was made immutable or append-only is deleted as
+// everything else is. Nothing below a mount point is touched, and no symbolic link is followed.
 package removal
 
 import (

@@ -77,6 +77,36 @@ func TestTreeRemovesDeepDirectoriesWithFewDescriptors(t *testing.T) {
 	gone(t, tree)
 }
 
+// Deeper than the walk goes, with a name that it would give to what it moves up.
+func TestTreeRemovesWhatIsDeeperThanItGoes(t *testing.T) {
+	for name, remove := range map[string]func(string) error{
+		"Tree":   removal.Tree,
+		"Inside": func(path string) error { return removal.Inside(t.Context(), path) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			tree := filepath.Join(t.TempDir(), "tree")
+			if err := os.MkdirAll(filepath.Join(tree, "moved-up-1"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"a", "b"} {
+				at := descend(t, tree, 5_000, name)
+				for i := range 200 {
+					if err := unix.Mkdirat(at, fmt.Sprint(i), 0o700); err != nil {
+						t.Fatal(err)
+					}
+				}
+				unix.Close(at)
+			}
+			if err := remove(tree); err != nil {
+				t.Fatal(err)
+			}
+			if entries, err := os.ReadDir(tree); err == nil && len(entries) > 0 {
+				t.Errorf("left: %v", entries)
+			}
+		})
+	}
+}
+
 // Every directory on the way has more names than one batch and further directories, so the walk comes back to
 // each of them.
 func TestTreeRemovesWideAndDeepDirectories(t *testing.T) {
