@@ -85,6 +85,7 @@ func Findings(f Facts) []Finding {
 	d.driver()
 	d.disk()
 	d.pool()
+	directories{d}.quotas()
 	d.records()
 	d.volumes()
 	d.use()

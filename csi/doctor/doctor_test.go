@@ -136,7 +136,7 @@ func TestNothingIsWrongWithAHealthyNode(t *testing.T) {
 			t.Error(f)
 		}
 	}
-	if len(found) != 8 {
+	if len(found) != 9 {
 		t.Errorf("%d findings:\n%s", len(found), text(found))
 	}
 }

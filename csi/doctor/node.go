@@ -96,6 +96,9 @@ func (d *diagnosis) disk() {
 	for _, file := range d.Images {
 		there += file.Allocated
 	}
+	for _, v := range d.Quota.Volumes {
+		there += v.Used
+	}
 
 	text := fmt.Sprintf("%s promised to volumes, %s there for them (%s of %s free, %s in reserve)",
 		units.Bytes(sum), units.Bytes(there), units.Bytes(d.Disk.Free), units.Bytes(d.Disk.Size),

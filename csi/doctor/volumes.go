@@ -10,6 +10,7 @@ import (
 	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/loopfile"
+	"github.com/trivet-node/trivet/csi/quotadir"
 	"github.com/trivet-node/trivet/csi/survey"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/units"
@@ -78,6 +79,8 @@ func (d *diagnosis) volumes() {
 			d.inPool(r)
 		case loopfile.Name:
 			d.onDisk(r)
+		case quotadir.Name:
+			directories{d}.volume(r)
 		default:
 			d.wrong(objectOf(r), "use the version of the driver that made it", "its backend is %q", r.Backend)
 		}
@@ -147,6 +150,7 @@ func (d *diagnosis) unrecorded() {
 				"it has no record, and %s on the disk", units.Bytes(d.Images[id].Allocated))
 		}
 	}
+	directories{d}.unrecorded(do)
 }
 
 // use compares what is recorded as in use with mounts and devices.

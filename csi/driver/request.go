@@ -55,12 +55,12 @@ func parseParameters(in map[string]string) (parameters, error) {
 
 func parseBackend(value string) (string, error) {
 	switch value {
-	case "btrfs", "image":
+	case "btrfs", "image", "quota":
 		return value, nil
 	case "auto":
 		return "", nil
 	}
-	return "", invalid("parameter backend is %q; known are auto, btrfs and image", value)
+	return "", invalid("parameter backend is %q; known are auto, btrfs, image and quota", value)
 }
 
 func parseEncryption(value string) (volume.Encryption, error) {

@@ -22,6 +22,7 @@ func TestParameters(t *testing.T) {
 	}{
 		{"none", nil, parameters{}, true},
 		{"auto", map[string]string{"backend": "auto"}, parameters{}, true},
+		{"quota", map[string]string{"backend": "quota"}, parameters{backend: "quota"}, true},
 		{"all", map[string]string{"backend": "image", "nocow": "true"},
 			parameters{backend: "image", noCOW: new(true)}, true},
 		{"of a provisioner", map[string]string{"csi.storage.k8s.io/pvc/name": "x"}, parameters{}, true},

@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/trivet-node/trivet/csi/btrfspool"
+	"github.com/trivet-node/trivet/csi/quotadir"
 	"github.com/trivet-node/trivet/csi/survey"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/units"
@@ -113,8 +114,16 @@ func stateOf(r volume.Recorded) string {
 	return r.Phase
 }
 
-// usedBy returns what a volume is charged for, or what its image takes.
+// usedBy returns what a volume is charged for, or what its image takes; nil if that is not known.
 func usedBy(s survey.Survey, r volume.Recorded) *int64 {
+	if r.Backend == quotadir.Name {
+		v, there := s.Quota.Volumes[r.ID]
+		used := min(v.Used, r.Size)
+		if !there || v.Err != nil {
+			return nil
+		}
+		return &used
+	}
 	if r.Backend != btrfspool.Name {
 		file, there := s.Images[r.ID]
 		if !there {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/loopfile"
+	"github.com/trivet-node/trivet/csi/quotadir"
 	"github.com/trivet-node/trivet/csi/survey"
 	"github.com/trivet-node/trivet/internal/units"
 )
@@ -17,6 +18,7 @@ import (
 type Pool struct {
 	Pool   Holder `json:"pool"`
 	Images Holder `json:"images"`
+	Quota  Holder `json:"quota"`
 	Disk   Disk   `json:"disk"`
 
 	// Promisable is how large the next volume may be, by backend, as a driver that runs says.
@@ -26,7 +28,7 @@ type Pool struct {
 // Holder is what holds the volumes of a backend.
 type Holder struct {
 	Path      string `json:"path"`
-	State     string `json:"state"` // mounted, readOnly, notMounted, missing; of images: ready
+	State     string `json:"state"` // mounted, readOnly, notMounted, missing; others: ready, off
 	Quota     string `json:"quota,omitempty"`
 	Size      int64  `json:"size"` // taken from the disk
 	Used      int64  `json:"used"` // with something in it
@@ -49,6 +51,7 @@ func PoolOf(s survey.Survey, reserve int64, promisable map[string]int64) Pool {
 	p := Pool{
 		Pool:   poolHolder(s),
 		Images: Holder{Path: s.DataDir + "/images", State: "ready"},
+		Quota:  quotaHolder(s),
 		Disk: Disk{
 			Path:    s.DataDir,
 			Size:    s.Disk.Size,
@@ -62,7 +65,11 @@ func PoolOf(s survey.Survey, reserve int64, promisable map[string]int64) Pool {
 		p.Images.Used += file.Allocated
 	}
 
-	holders := map[string]*Holder{btrfspool.Name: &p.Pool, loopfile.Name: &p.Images}
+	holders := map[string]*Holder{
+		btrfspool.Name: &p.Pool,
+		loopfile.Name:  &p.Images,
+		quotadir.Name:  &p.Quota,
+	}
 	for _, r := range s.Records {
 		h := holders[r.Backend]
 		switch {
@@ -104,6 +111,19 @@ func poolHolder(s survey.Survey) Holder {
 	return h
 }
 
+// quotaHolder is the directories with project quotas: off where the disk has none.
+func quotaHolder(s survey.Survey) Holder {
+	h := Holder{Path: s.Quota.Root, State: "off"}
+	if s.Quota.Disk.Holds {
+		h.State, h.Quota = "ready", "project quotas of "+s.Quota.Disk.FileSystem
+	}
+	for _, v := range s.Quota.Volumes {
+		h.Size += v.Used
+		h.Used += v.Used
+	}
+	return h
+}
+
 // PoolTable writes what holds the volumes as tables.
 func PoolTable(to io.Writer, p Pool) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
@@ -111,7 +131,7 @@ func PoolTable(to io.Writer, p Pool) error {
 	for _, row := range []struct {
 		backend string
 		Holder
-	}{{btrfspool.Name, p.Pool}, {loopfile.Name, p.Images}} {
+	}{{btrfspool.Name, p.Pool}, {loopfile.Name, p.Images}, {quotadir.Name, p.Quota}} {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", row.backend, row.Path, row.State,
 			units.Bytes(row.Size), units.Bytes(row.Used), units.Bytes(row.Free), units.Bytes(row.Promised),
 			row.Volumes, row.Snapshots)

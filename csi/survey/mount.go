@@ -4,6 +4,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/trivet-node/trivet/csi/quotadir"
 	"github.com/trivet-node/trivet/internal/mountinfo"
 )
 
@@ -15,7 +16,7 @@ type Mount struct {
 }
 
 // mountsOf returns the mounts of volumes in the mount namespace of the caller.
-func mountsOf(p Pool, devices []Device) ([]Mount, error) {
+func mountsOf(p Pool, q Quota, devices []Device) ([]Mount, error) {
 	table, err := mountinfo.Self()
 	if err != nil {
 		return nil, err
@@ -28,7 +29,10 @@ func mountsOf(p Pool, devices []Device) ([]Mount, error) {
 		}
 	}
 
-	number, dir := p.inTable(table)
+	holders := p.inTable(table)
+	if len(q.Volumes) > 0 {
+		holders = append(holders, placeOf(table, q.Root, quotadir.IDOf))
+	}
 	var mounts []Mount
 	for _, m := range table {
 		if id := byNumber[m.Device]; id != "" {
@@ -36,28 +40,40 @@ func mountsOf(p Pool, devices []Device) ([]Mount, error) {
 			continue
 		}
 
-		below, in := strings.CutPrefix(m.Root, dir+"/")
-		if in && m.Device == number {
-			id, rest, _ := strings.Cut(below, "/")
-			mounts = append(mounts, Mount{ID: id, Point: m.Point, Whole: rest == ""})
+		for _, h := range holders {
+			below, in := strings.CutPrefix(m.Root, h.dir+"/")
+			if in && m.Device == h.number {
+				name, rest, _ := strings.Cut(below, "/")
+				mounts = append(mounts, Mount{ID: h.idOf(name), Point: m.Point, Whole: rest == ""})
+			}
 		}
 	}
 	return mounts, nil
 }
 
-// inTable returns the number of the pool's file system in a table of mounts, and the directory of volumes in
-// that file system; "" if the pool is not open. stat(2) has another number for each subvolume.
-func (p Pool) inTable(table []mountinfo.Mount) (number, dir string) {
-	if !p.Open {
-		return "", ""
-	}
+// place is a directory of volumes, as a table of mounts has it: in the file system of that number.
+type place struct {
+	number string
+	dir    string
+	idOf   func(name string) string // the volume that a directory of that name is of
+}
 
+// inTable returns the place of the pool's volumes, none if it is not open.
+func (p Pool) inTable(table []mountinfo.Mount) []place {
+	if !p.Open {
+		return nil
+	}
+	return []place{placeOf(table, path.Join(p.Root, "volumes"), func(name string) string { return name })}
+}
+
+// placeOf finds a directory in a table of mounts. stat(2) has another number for each subvolume of btrfs.
+func placeOf(table []mountinfo.Mount, dir string, idOf func(string) string) place {
 	var on mountinfo.Mount
 	for _, m := range table {
-		covers := m.Point == p.Root || m.Point == "/" || strings.HasPrefix(p.Root, m.Point+"/")
+		covers := m.Point == dir || m.Point == "/" || strings.HasPrefix(dir, m.Point+"/")
 		if covers && len(m.Point) >= len(on.Point) {
 			on = m
 		}
 	}
-	return on.Device, path.Join(on.Root, strings.TrimPrefix(p.Root, on.Point), "volumes")
+	return place{number: on.Device, dir: path.Join(on.Root, strings.TrimPrefix(dir, on.Point)), idOf: idOf}
 }

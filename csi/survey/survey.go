@@ -44,6 +44,7 @@ type Survey struct {
 
 	Pool    Pool
 	Images  map[string]File // those on the disk, by ID of the volume
+	Quota   Quota
 	Devices []Device
 	Mounts  []Mount
 	Limits  Limits
@@ -80,7 +81,10 @@ func Take(ctx context.Context, cfg Config) (Survey, error) {
 	}
 
 	s.Pool = lookAtPool(cfg.DataDir, s.Devices)
-	if s.Mounts, err = mountsOf(s.Pool, s.Devices); err != nil {
+	if s.Quota, err = lookAtQuota(cfg.DataDir); err != nil {
+		return s, err
+	}
+	if s.Mounts, err = mountsOf(s.Pool, s.Quota, s.Devices); err != nil {
 		return s, err
 	}
 	if s.Images, err = imagesIn(filepath.Join(cfg.DataDir, "images")); err != nil {
@@ -171,7 +175,7 @@ func fileOf(st *unix.Stat_t) File { return File{Size: st.Size, Allocated: st.Blo
 // known are the names in a data directory. lost+found is that of a disk of its own.
 var known = []string{
 	"attached", "claims", "groups", "images", "instance", "lock", "lost+found",
-	"pool", "pool.id", "pool.img", "pool.settled", "volumes",
+	"pool", "pool.id", "pool.img", "pool.settled", "quota", "volumes",
 }
 
 func othersIn(dir string) ([]string, error) {

@@ -83,6 +83,13 @@ shard_kernel() {
 	TRIVET_SYSTEMD=1 tests cri/cgroupdriver
 }
 
+# Volumes with project quotas of ext4 and xfs, which not every kernel has: the backend, and the driver with it.
+shard_quota() {
+	tests internal/projectquota
+	tests csi/quotadir
+	tests csi/cmd/trivet-csi -test.run Quota
+}
+
 shard_runtime() {
 	# On one in a machine made of namespaces, as nodes of the test cluster are.
 	tests e2e/machine -test.run Systemd

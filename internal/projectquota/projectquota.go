@@ -1,9 +1,12 @@
 // Package projectquota counts what is below a directory by the project quota of its file system (ext4 and xfs
-// that are mounted with prjquota; quotactl(2), ioctl_xfs_fsgetxattr(2)). The kernel keeps the figures, so
-// that reading them costs the same for a million files. Nothing is limited by them.
+// that are mounted with prjquota; quotactl(2), ioctl_xfs_fsgetxattr(2)), and limits it. The kernel keeps the
+// figures, so that reading them costs the same for a million files.
 //
 // The owner of a file may take it out of its project, unless he is in a user namespace: the figures are those
 // of programs that do not try.
+//
+// Assign and Of are for directories whose numbers are nobody's business, and that are only counted. Put, Look
+// and Limit are for who chooses the numbers.
 package projectquota
 
 import (
@@ -31,9 +34,6 @@ const (
 	setAttributes = 0x401c5820
 	inherit       = 0x200
 
-	// The kernel's header linux/quota.h: Q_GETQUOTA of the type PRJQUOTA.
-	getQuota = 0x800007<<8 | 2
-
 	// Projects of ours have numbers from firstID on, less than twice that: those of administrators and of
 	// kubelet are small.
 	firstID = 1 << 30
@@ -44,20 +44,10 @@ const (
 
 // attributes is struct fsxattr.
 type attributes struct {
-	flags   uint32
-	_       [2]uint32
-	project uint32
-	_       [3]uint32
-}
-
-// amounts is struct if_dqblk.
-type amounts struct {
-	_      [2]uint64
-	space  uint64
-	_      [2]uint64
-	inodes uint64
-	_      [2]uint64
-	_      uint64
+	flags    uint32
+	extents  [2]uint32
+	project  uint32
+	reserved [3]uint32
 }
 
 // Assign gives an empty directory a project of its own, which everything that is made below inherits. A
@@ -149,17 +139,8 @@ func control(f *os.File, request uintptr, a *attributes) error {
 
 // usageOf asks the file system for a project's use; one that nobody has used takes nothing.
 func usageOf(f *os.File, project uint32) (Usage, error) {
-	var a amounts
-	_, _, errno := unix.Syscall6(unix.SYS_QUOTACTL_FD, f.Fd(), getQuota, uintptr(project),
-		uintptr(unsafe.Pointer(&a)), 0, 0)
-	switch {
-	case errno == unix.ENOENT:
-		return Usage{}, nil
-	case errno != 0:
-		return Usage{}, fmt.Errorf("use of project %d on the file system of %s: %w",
-			project, f.Name(), unsupported(errno))
-	}
-	return Usage{Bytes: a.space, Inodes: a.inodes}, nil
+	used, _, err := Look(f, project)
+	return used, err
 }
 
 // unsupported turns the errors of file systems and kernels that do not count projects into

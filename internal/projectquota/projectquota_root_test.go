@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/internal/mountinfo"
 	"github.com/trivet-node/trivet/internal/projectquota"
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
@@ -114,5 +117,96 @@ func TestOverlayWritesIntoAProject(t *testing.T) {
 
 		// How many inodes the overlay needs for itself is the kernel's.
 		uses(t, p, 2<<20, 0)
+	})
+}
+
+func TestLimitsHoldAndAreTheSizeThatIsSeen(t *testing.T) {
+	onEach(t, func(t *testing.T, dir string) {
+		state, err := projectquota.StateOf(dir)
+		if err != nil || !state.Holds {
+			t.Fatalf("%+v, %v", state, err)
+		}
+		must(t, os.Mkdir(dir+"/a", 0o700))
+		f, err := os.Open(dir + "/a")
+		must(t, err)
+		defer f.Close()
+
+		want := projectquota.Limits{Bytes: 8 << 20, Inodes: 100}
+		must(t, projectquota.Put(f, 7), projectquota.Put(f, 7), projectquota.Limit(f, 7, want))
+		member, err := projectquota.Project(f)
+		used, limits, lookErr := projectquota.Look(f, 7)
+		must(t, err, lookErr)
+		if member != (projectquota.Membership{Project: 7, Inherited: true}) || limits != want ||
+			used.Inodes != 1 {
+			t.Errorf("%+v with %+v has %+v", member, limits, used)
+		}
+		var disk unix.Statfs_t
+		must(t, unix.Statfs(dir+"/a", &disk))
+		if got := disk.Blocks * uint64(disk.Bsize); got != want.Bytes || disk.Files != want.Inodes {
+			t.Errorf("statfs says %d bytes and %d inodes", got, disk.Files)
+		}
+
+		must(t, projectquota.Put(f, 0), projectquota.Limit(f, 7, projectquota.Limits{}))
+		if used, limits, err := projectquota.Look(f, 7); err != nil || used.Inodes != 0 ||
+			limits != (projectquota.Limits{}) {
+			t.Errorf("left: %+v, %+v, %v", used, limits, err)
+		}
+	})
+}
+
+// A disk that has project quotas and is mounted without says so.
+func TestDiskThatIsMountedWithoutIsNamed(t *testing.T) {
+	for _, kind := range []string{"ext4", "xfs"} {
+		t.Run(kind, func(t *testing.T) {
+			dir := testenv.ProjectQuotas(t, kind)
+			table, err := mountinfo.Self()
+			must(t, err)
+			source := ""
+			for _, m := range table {
+				if m.Point == dir {
+					source = m.Source
+				}
+			}
+			f, err := os.Open(source)
+			must(t, err)
+			defer f.Close()
+			must(t, unix.Unmount(dir, 0), unix.Mount(source, dir, kind, 0, ""))
+			state, err := projectquota.StateOf(dir)
+			if why, _ := state.Lack(); err != nil || state.Holds || !state.Kernel || why == "" {
+				t.Errorf("%+v, %q, %v", state, why, err)
+			}
+		})
+	}
+}
+
+// chattrInUserNamespace runs chattr(1) as root of a user namespace, whom the file belongs to there.
+func chattrInUserNamespace(t *testing.T, args ...string) error {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), testenv.Program(t, "chattr", "e2fsprogs"), args...)
+	one := []syscall.SysProcIDMap{{Size: 1}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: one,
+		GidMappings: one,
+	}
+	out, err := cmd.CombinedOutput()
+	t.Logf("chattr %v: %s", args, out)
+	return err
+}
+
+// That is why limits hold for pods in user namespaces, whatever they do.
+func TestNothingIsTakenOutInAUserNamespace(t *testing.T) {
+	onEach(t, func(t *testing.T, dir string) {
+		a := newProject(t, dir+"/a")
+		must(t, os.WriteFile(a+"/file", make([]byte, 1<<20), 0o600))
+		for _, args := range [][]string{{"-p", "0", a + "/file"}, {"-p", "0", a}, {"-P", a}} {
+			if err := chattrInUserNamespace(t, args...); err == nil {
+				t.Errorf("chattr %v succeeds", args)
+			}
+		}
+		uses(t, a, 1<<20, 2)
+
+		// What it may change otherwise shows that it is not for lack of rights.
+		must(t, chattrInUserNamespace(t, "+d", a+"/file"))
 	})
 }

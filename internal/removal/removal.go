@@ -1,12 +1,14 @@
 // Package removal deletes directory trees that are not trusted. Such a tree may be tens of thousands of
-// directories deep or hold millions of names. So the number of open descriptors does not grow with it, memory
-// grows only by a few words for each directory on the way down, and no error is longer than a few path names.
-// Nothing below a mount point is touched, and no symbolic link is followed.
+// directories deep or hold millions of names. So the number of open descriptors and the memory do not grow
+// with it, and no error is longer than a few path names. What was made immutable or append-only is deleted as
+// everything else is. Nothing below a mount point is touched, and no symbolic link is followed.
 package removal
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -48,7 +50,26 @@ func At(parent int, name string) error {
 
 	w := walker{levels: []*level{{fd: own, names: []string{name}, whole: true}}}
 	defer w.close()
-	return w.run()
+	return w.run(context.Background())
+}
+
+// Inside deletes what is below the directory path, which stays, as Tree does. When ctx ends before, so does
+// it, with an error: it goes on where it was when it is called again.
+func Inside(ctx context.Context, path string) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove what is in %s: %w", path, err)
+	}
+
+	w := walker{levels: []*level{{fd: fd, dir: os.NewFile(uintptr(fd), path)}}}
+	defer w.close()
+	if err := w.run(ctx); err != nil {
+		return fmt.Errorf("remove in %s: %w", path, err)
+	}
+	return nil
 }
 
 // removeOne deletes a file or an empty directory. It returns full if it is a directory that is not empty.

@@ -1,6 +1,7 @@
 package removal_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -74,6 +75,36 @@ func TestTreeRemovesDeepDirectoriesWithFewDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone(t, tree)
+}
+
+// Deeper than the walk goes, with a name that it would give to what it moves up.
+func TestTreeRemovesWhatIsDeeperThanItGoes(t *testing.T) {
+	for name, remove := range map[string]func(string) error{
+		"Tree":   removal.Tree,
+		"Inside": func(path string) error { return removal.Inside(t.Context(), path) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			tree := filepath.Join(t.TempDir(), "tree")
+			if err := os.MkdirAll(filepath.Join(tree, "moved-up-1"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"a", "b"} {
+				at := descend(t, tree, 5_000, name)
+				for i := range 200 {
+					if err := unix.Mkdirat(at, fmt.Sprint(i), 0o700); err != nil {
+						t.Fatal(err)
+					}
+				}
+				unix.Close(at)
+			}
+			if err := remove(tree); err != nil {
+				t.Fatal(err)
+			}
+			if entries, err := os.ReadDir(tree); err == nil && len(entries) > 0 {
+				t.Errorf("left: %v", entries)
+			}
+		})
+	}
 }
 
 // Every directory on the way has more names than one batch and further directories, so the walk comes back to
@@ -150,4 +181,35 @@ func count(t *testing.T, dir string) (n int) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+func TestInsideKeepsTheDirectoryAndEndsWithItsContext(t *testing.T) {
+	dir := t.TempDir()
+	for _, d := range []string{"a/b/c", "d"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "a/b/file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := removal.Inside(ended, dir); !errors.Is(err, context.Canceled) {
+		t.Errorf("a removal that must not begin: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "a/b/file")); err != nil {
+		t.Error(err)
+	}
+
+	if err := removal.Inside(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if err := removal.Inside(t.Context(), filepath.Join(dir, "none")); err != nil {
+		t.Errorf("what is not there: %v", err)
+	}
 }

@@ -1,6 +1,7 @@
 package removal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,9 @@ const (
 	// maxReturns is how often a directory may turn out not to be empty after all, because somebody writes
 	// there.
 	maxReturns = 64
+	// maxDepth is how many directories down the walk goes: what is deeper is moved up to where it began, so
+	// that memory is bounded, whatever the tree is.
+	maxDepth = 4096
 	// maxPathText is the longest path in an error, in bytes.
 	maxPathText = 1 << 10
 )
@@ -46,19 +50,25 @@ type level struct {
 	kept map[string]bool
 	// returns counts how often the directory was entered again.
 	returns int
+	// again says that something was moved here: at its end the directory is read once more.
+	again bool
 }
 
 // walker deletes depth first, without recursion.
 type walker struct {
 	levels   []*level // the first is the directory that holds the tree
 	failures []error
+	moved    int // how many directories were moved up
 }
 
-func (w *walker) run() error {
+// run deletes until nothing is left, too much cannot be deleted, or ctx ends.
+func (w *walker) run(ctx context.Context) error {
 	for len(w.failures) < maxFailures {
 		here := w.levels[len(w.levels)-1]
-		name, ok := w.next(here)
+		name, ok := w.next(ctx, here)
 		switch {
+		case ctx.Err() != nil:
+			return errors.Join(append(w.failures, context.Cause(ctx))...)
 		case ok:
 			w.enter(here, name)
 		case len(w.levels) == 1:
@@ -74,9 +84,9 @@ func (w *walker) run() error {
 }
 
 // next deletes the entries of a directory until one must be entered, and returns that one. It returns false
-// when no entry is left.
-func (w *walker) next(l *level) (string, bool) {
-	for {
+// when no entry is left, or ctx ends.
+func (w *walker) next(ctx context.Context, l *level) (string, bool) {
+	for ctx.Err() == nil {
 		if name, found := w.removeNames(l); found {
 			return name, true
 		}
@@ -86,6 +96,10 @@ func (w *walker) next(l *level) (string, bool) {
 
 		var err error
 		l.names, err = l.dir.Readdirnames(batch)
+		if errors.Is(err, io.EOF) && l.again {
+			l.again = false
+			_, err = l.dir.Seek(0, io.SeekStart)
+		}
 		if errors.Is(err, io.EOF) {
 			return "", false
 		}
@@ -95,6 +109,8 @@ func (w *walker) next(l *level) (string, bool) {
 			return "", false
 		}
 	}
+
+	return "", false
 }
 
 // removeNames deletes the names that were read until one is a directory that is not empty, and returns that
@@ -107,7 +123,7 @@ func (w *walker) removeNames(l *level) (string, bool) {
 			continue
 		}
 
-		full, err := removeOne(l.fd, name)
+		full, err := l.remove(name)
 		if full {
 			return name, true
 		}
@@ -121,6 +137,11 @@ func (w *walker) removeNames(l *level) (string, bool) {
 
 // enter opens a directory, and closes the one that is too far above now.
 func (w *walker) enter(above *level, name string) {
+	if len(w.levels) > maxDepth {
+		w.moveUp(above, name)
+		return
+	}
+
 	fd, err := beneath.Open(
 		above.fd,
 		name,
@@ -147,9 +168,49 @@ func (w *walker) enter(above *level, name string) {
 	}
 
 	w.levels = append(w.levels, below)
-	// The first one is never closed, because no ".." leads back to it safely.
-	if far := len(w.levels) - 1 - window; far > 0 {
+	// The first one is never closed, because no ".." leads back to it safely, nor is the tree's root.
+	if far := len(w.levels) - 1 - window; far > 0 && w.levels[far] != w.root() {
 		w.levels[far].close()
+	}
+}
+
+// root is the directory that is the tree, or what is deleted in.
+func (w *walker) root() *level {
+	if w.levels[0].whole {
+		return w.levels[1]
+	}
+	return w.levels[0]
+}
+
+// moveUp moves a directory to the root of the tree, which is read once more at its end.
+func (w *walker) moveUp(above *level, name string) {
+	root := w.root()
+	move := func() error {
+		var err error
+		for range maxReturns {
+			w.moved++
+			to := fmt.Sprintf("moved-up-%d", w.moved)
+			err = unix.Renameat2(above.fd, name, root.fd, to, unix.RENAME_NOREPLACE)
+			if !errors.Is(err, unix.EEXIST) {
+				break
+			}
+		}
+		return err
+	}
+
+	err := move()
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EXDEV) {
+		// The second is that of a directory that takes only what is in its project.
+		_, _, _ = loosen(root.fd), loosen(above.fd), loosenEntry(above.fd, name)
+		err = move()
+	}
+	switch {
+	case err == nil:
+		root.again = true
+	case errors.Is(err, unix.EBUSY):
+		w.fail(above, name, ErrMounted)
+	case !errors.Is(err, unix.ENOENT):
+		w.fail(above, name, err)
 	}
 }
 
@@ -170,7 +231,7 @@ func (w *walker) leave() error {
 		return nil
 	}
 
-	full, err := removeOne(above.fd, left.name)
+	full, err := above.remove(left.name)
 	if full {
 		// A name was not read, or was created since: the directory is entered once more.
 		above.names = append(above.names, left.name)
@@ -212,6 +273,20 @@ func (w *walker) close() {
 	for _, l := range w.levels {
 		l.close()
 	}
+}
+
+// remove deletes a file or an empty directory, also where its owner has forbidden that for all; see removeOne.
+func (l *level) remove(name string) (full bool, err error) {
+	full, err = removeOne(l.fd, name)
+	if !errors.Is(err, unix.EPERM) {
+		return full, err
+	}
+
+	if !l.whole {
+		_ = loosen(l.fd)
+	}
+	_ = loosenEntry(l.fd, name)
+	return removeOne(l.fd, name)
 }
 
 func (l *level) keep(name string) {

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/loan"
 	"github.com/trivet-node/trivet/csi/loopfile"
 	"github.com/trivet-node/trivet/csi/publish"
+	"github.com/trivet-node/trivet/csi/quotadir"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/program"
 )
@@ -19,7 +21,7 @@ type backends struct {
 	forVolumes map[string]volume.Backend
 	forPods    map[string]publish.Backend
 	forLoans   map[string]loan.Backend
-	preferred  []string        // names, the best first
+	preferred  []string        // names of those that requests get that name none, the best first
 	pool       *btrfspool.Pool // nil where it does not work
 }
 
@@ -43,33 +45,60 @@ func openBackends(ctx context.Context, log *slog.Logger, o options) (backends, e
 	}
 	poolErr := b.openPool(ctx, log, o, instance)
 	filesErr := b.openFiles(log, o, instance)
+	dirsErr := b.openDirs(log, o, instance)
 	if poolErr != nil {
 		log.Warn("backend does not work", "backend", btrfspool.Name, "err", poolErr)
 	}
 	if filesErr != nil {
 		log.Warn("backend does not work", "backend", loopfile.Name, "err", filesErr)
 	}
+	if dirsErr != nil {
+		// Most disks are without, and need not have them.
+		log.Info("backend does not work", "backend", quotadir.Name, "err", dirsErr)
+	}
 
+	b.preferred = preferred(o.backend, b.forVolumes)
+	if len(b.preferred) > 0 {
+		return b, nil
+	}
+
+	err = errors.Join(poolErr, filesErr, dirsErr)
 	if o.backend != "auto" {
-		if b.forVolumes[o.backend] == nil {
-			return backends{}, &program.CantRunError{
-				What: fmt.Sprintf("backend %s does not work: %v", o.backend, errors.Join(poolErr, filesErr)),
-				Do:   "choose another one with --backend",
-			}
+		return backends{}, &program.CantRunError{
+			What: fmt.Sprintf("backend %s does not work: %v", o.backend, err),
+			Do:   "choose another one with --backend",
+		}
+	}
+	return backends{}, &program.CantRunError{
+		What: fmt.Sprintf("no backend works: %v", err),
+		Do:   "give it loop devices and mkfs.btrfs, mkfs.xfs or mkfs.ext4, or a disk with project quotas",
+	}
+}
+
+// preferred returns the backends for requests that name none, the best first, of those that work. The pool
+// has snapshots and clones; what an image may hold is there when it is written, and no pod has more than
+// that, whatever it does to its files. So directories with quotas are for who asks for them, and for nodes
+// that have neither.
+func preferred(wanted string, work map[string]volume.Backend) []string {
+	if wanted != "auto" {
+		if work[wanted] == nil {
+			return nil
 		}
 
 		// Raw block volumes are files whatever the preference is.
-		b.preferred = []string{o.backend, loopfile.Name}
+		return slices.Compact([]string{wanted, loopfile.Name})
 	}
 
-	if len(b.preferred) == 0 {
-		return backends{}, &program.CantRunError{
-			What: fmt.Sprintf("no backend works: %v", errors.Join(poolErr, filesErr)),
-			Do:   "give it loop devices and mkfs.btrfs, mkfs.xfs or mkfs.ext4",
+	var names []string
+	for _, name := range []string{btrfspool.Name, loopfile.Name} {
+		if work[name] != nil {
+			names = append(names, name)
 		}
 	}
-
-	return b, nil
+	if len(names) == 0 && work[quotadir.Name] != nil {
+		names = []string{quotadir.Name}
+	}
+	return names
 }
 
 // openPool opens the btrfs pool. One that cannot be used now is a backend nevertheless: it is opened again
@@ -108,9 +137,23 @@ func (b *backends) openFiles(log *slog.Logger, o options, instance string) error
 	return nil
 }
 
+// openDirs opens the directories with project quotas. Where limits do not hold now, and did before, it is a
+// backend nevertheless.
+func (b *backends) openDirs(log *slog.Logger, o options, instance string) error {
+	dirs, err := quotadir.Open(quotadir.Config{Dir: o.dataDir, Instance: instance})
+	if err != nil {
+		return err
+	}
+	b.add(quotadir.Name, dirs)
+	if err := dirs.Check(false); err != nil {
+		return err
+	}
+	log.Info("backend works", "backend", quotadir.Name, "volumes", dirs.String())
+	return nil
+}
+
 func (b *backends) add(name string, one backend) {
 	b.forVolumes[name] = one
 	b.forPods[name] = one
 	b.forLoans[name] = one
-	b.preferred = append(b.preferred, name)
 }

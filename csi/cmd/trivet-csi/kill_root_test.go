@@ -97,7 +97,12 @@ func newProcess(t *testing.T) *process {
 	t.Helper()
 	testenv.Root(t)
 	testenv.Program(t, "mkfs.btrfs", "btrfs-progs")
-	p := &process{t: t, dir: testenv.ShortDir(t)}
+	return newProcessIn(t, testenv.ShortDir(t))
+}
+
+func newProcessIn(t *testing.T, dir string) *process {
+	t.Helper()
+	p := &process{t: t, dir: dir}
 	conn, err := socket.Dial(p.dir + "/csi.sock")
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"github.com/trivet-node/trivet/csi/listing"
 	"github.com/trivet-node/trivet/csi/loopfile"
 	"github.com/trivet-node/trivet/csi/objects"
+	"github.com/trivet-node/trivet/csi/quotadir"
 	"github.com/trivet-node/trivet/csi/survey"
 	"github.com/trivet-node/trivet/internal/kube"
 	kubestorage "github.com/trivet-node/trivet/internal/kube/storage"
@@ -265,7 +266,7 @@ func (l *looking) promisable(ctx context.Context) map[string]int64 {
 
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	for _, backend := range []string{btrfspool.Name, loopfile.Name} {
+	for _, backend := range []string{btrfspool.Name, loopfile.Name, quotadir.Name} {
 		request := &csi.GetCapacityRequest{Parameters: map[string]string{"backend": backend}}
 		resp, err := csi.NewControllerClient(conn).GetCapacity(ctx, request)
 		if err == nil {

@@ -7,19 +7,22 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/loopfile"
+	"github.com/trivet-node/trivet/csi/quotadir"
 	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
 )
 
 const about = `trivet-csi is a CSI driver for volumes on the disk of its node. Sizes are enforced: each volume
-is a btrfs subvolume with a quota in a pool, or a file system of its own in an image file.
+is a btrfs subvolume with a quota in a pool, a file system of its own in an image file, or a directory with a
+project quota of the disk's xfs or ext4.
 
 It needs no sidecars: it registers itself with kubelet, and with access to the Kubernetes API it provisions,
 grows and deletes the volumes of the claims that were scheduled to its node.
@@ -54,7 +57,7 @@ func parse(env *program.Env) (options, error) {
 	fs.StringVar(&o.registrationDir, "registration-dir", "/var/lib/kubelet/plugins_registry",
 		`directory that kubelet watches for plugins; "" registers nowhere`)
 	fs.StringVar(&o.backend, "backend", "auto",
-		"what holds volumes whose class names no backend: auto (the best that works), btrfs or image")
+		"what holds volumes whose class names no backend: auto (the best that works), btrfs, image or quota")
 	poolSize := fs.String("pool-size", "",
 		"how large the btrfs pool may become, e.g. 100Gi; no more is promised to all volumes together"+
 			" (default: what the disk has, less --reserve)")
@@ -139,8 +142,9 @@ func (o *options) complete(poolSize, reserve, inlineMost string) error {
 		return err
 	}
 
-	if !slices.Contains([]string{"auto", btrfspool.Name, loopfile.Name}, o.backend) {
-		return fmt.Errorf("--backend %q is none of auto, %s, %s", o.backend, btrfspool.Name, loopfile.Name)
+	known := []string{"auto", btrfspool.Name, loopfile.Name, quotadir.Name}
+	if !slices.Contains(known, o.backend) {
+		return fmt.Errorf("--backend %q is none of %s", o.backend, strings.Join(known, ", "))
 	}
 	if err := metric.CheckAddress(o.metrics); err != nil {
 		return fmt.Errorf("--%s: %w", metric.Flag, err)

@@ -19,8 +19,10 @@ import (
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/group"
 	"github.com/trivet-node/trivet/csi/loan"
+	"github.com/trivet-node/trivet/csi/quotadir"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/internal/projectquota"
 	"github.com/trivet-node/trivet/internal/socket"
 )
 
@@ -121,7 +123,7 @@ func importVolume(ctx context.Context, env *program.Env) error {
 	fs.StringVar(&f.name, "name", "", "name of the volume and its PersistentVolume (required)")
 	fs.StringVar(&f.class, "storage-class", "", "storageClassName of the PersistentVolume")
 	fs.StringVar(&f.size, "size", "", "size of the volume, such as 20Gi (default: as it was)")
-	fs.StringVar(&f.backend, "backend", "", "btrfs or image (default: the best that works)")
+	fs.StringVar(&f.backend, "backend", "", "btrfs, image or quota (default: the best that works)")
 	fs.StringVar(&f.fsType, "fs-type", "", "file system: btrfs, xfs or ext4 (default: as it was)")
 	fs.BoolVar(&f.reserve, "reserve", false, "take all bytes of the volume from the disk at once")
 	if err := o.parseVerb(env, fs); err != nil {
@@ -130,6 +132,11 @@ func importVolume(ctx context.Context, env *program.Env) error {
 	if fs.NArg() > 0 || !volumeName.MatchString(f.name) {
 		err := fmt.Errorf("import: want --name with letters, digits and '-', 63 at most, not %q", f.name)
 		return &program.UsageError{Err: err}
+	}
+
+	// What does not fit into a volume must fail here, as it does for a pod.
+	if err := projectquota.Obey(); err != nil {
+		return err
 	}
 
 	s, there, err := f.receive(ctx, env.Stdin, loan.Socket(o.stateDir))
@@ -188,7 +195,8 @@ func (f importFlags) request(h archive.Header) (volume.Request, error) {
 		FSType:   f.fsType,
 		Imported: h.ID,
 	}
-	if r.FSType == "" {
+	// Directories with quotas have the file system of their disk.
+	if r.FSType == "" && f.backend != quotadir.Name {
 		r.FSType = h.FSType
 	}
 	if r.FSType == "btrfs" && h.FSType == "btrfs" {

@@ -1,0 +1,66 @@
+package doctor
+
+import (
+	"path/filepath"
+
+	"github.com/trivet-node/trivet/csi/quotadir"
+	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/units"
+)
+
+// directories are what is found about volumes with project quotas.
+type directories struct{ *diagnosis }
+
+// quotas says whether the disk has project quotas. A node that has no volumes with them needs none.
+func (d directories) quotas() {
+	object := "project quotas of " + d.DataDir
+	q := d.Quota
+	why, do := q.Disk.Lack()
+	switch {
+	case why == "":
+		d.ok(object, "%s, %d volumes, %d are being deleted", q.Disk.FileSystem, len(q.Volumes), q.Deleting)
+	case len(q.Volumes) > 0:
+		d.wrong(object, do, "the sizes of %d volumes do not hold: %s", len(q.Volumes), why)
+	default:
+		d.add(OK, object, do, "backend %s does not work: %s", []any{quotadir.Name, why})
+	}
+
+	for _, path := range q.Unknown {
+		d.note("file "+path, "move it elsewhere if it is not needed here", "it is of no volume")
+	}
+}
+
+// volume compares a record with the directory.
+func (d directories) volume(r volume.Recorded) {
+	v, there := d.Quota.Volumes[r.ID]
+	switch {
+	case !there:
+		d.wrong(objectOf(r), restore, "its directory is not in %s", d.Quota.Root)
+	case v.Err != nil:
+		d.wrong(objectOf(r), "look at the kernel's log", "%v", v.Err)
+	case !d.Quota.Disk.Holds:
+		// That is said of the disk.
+	case v.Limit == 0:
+		d.wrong(objectOf(r), restart, "its directory has no limit: its size does not hold")
+	case v.Limit < r.Size:
+		d.wrong(objectOf(r), restart, "its limit is %s, its size %s",
+			units.Bytes(v.Limit), units.Bytes(r.Size))
+	case v.Used > r.Size+tolerance:
+		d.wrong(objectOf(r), "end the pods that use it, and look at what they do",
+			"it takes %s, its size is %s: a pod has taken files out of its project, or has CAP_SYS_RESOURCE",
+			units.Bytes(v.Used), units.Bytes(r.Size))
+	}
+}
+
+// tolerance is how much more than its size a volume may take for a moment.
+const tolerance = 1 << 20
+
+// unrecorded says which directories no record leads to.
+func (d directories) unrecorded(do string) {
+	for _, id := range sorted(d.Quota.Volumes) {
+		if r, known := d.Records[id]; !known || r.Err == nil && r.Backend != quotadir.Name {
+			d.wrong("directory of volume "+id+" in "+filepath.Clean(d.Quota.Root), do+id,
+				"it has no record, and %s in it", units.Bytes(d.Quota.Volumes[id].Used))
+		}
+	}
+}

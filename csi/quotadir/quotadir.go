@@ -1,0 +1,382 @@
+// Package quotadir holds each volume as a directory of the disk, in a project of its own whose quota is the
+// volume's size (ext4 and xfs, see internal/projectquota). Making, growing and deleting one takes a moment,
+// files are the disk's own, and statfs(2) in a volume has the volume's size.
+//
+// The name of a directory says which volume and which project it is of, ID.PROJECT: a pod can change the
+// project of all that is in its volume, and never that name.
+package quotadir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/csi/publish"
+	"github.com/trivet-node/trivet/csi/target"
+	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/durable"
+	"github.com/trivet-node/trivet/internal/projectquota"
+)
+
+// Name of the backend.
+const Name = "quota"
+
+// Config of Dirs.
+type Config struct {
+	Dir      string // volumes are kept in Dir/quota
+	Instance string // unique to Dir
+}
+
+// Dirs are the volumes of a directory.
+type Dirs struct {
+	dir     string // Config.Dir
+	volumes string
+	numbers *numbers
+	trash   *trash
+	strays  *strays
+}
+
+// What the directories are to others. They have no devices: no raw block volumes, and no limits of I/O.
+var (
+	_ volume.Backend   = (*Dirs)(nil)
+	_ volume.Checker   = (*Dirs)(nil)
+	_ volume.Enforcer  = (*Dirs)(nil)
+	_ volume.Keeper    = (*Dirs)(nil)
+	_ volume.Traceless = (*Dirs)(nil)
+	_ publish.Backend  = (*Dirs)(nil)
+)
+
+// Paths of the directories of volumes, and of those that are being deleted, in a data directory.
+func Paths(dataDir string) (volumes, trash string) {
+	return filepath.Join(dataDir, "quota", "volumes"), filepath.Join(dataDir, "quota", "trash")
+}
+
+// Open finds the volumes. Where limits of projects do not hold it fails and makes nothing, unless there are
+// volumes already: they can be used when the limits hold again, see Check.
+func Open(cfg Config) (*Dirs, error) {
+	d := &Dirs{dir: cfg.Dir}
+	volumes, trashDir := Paths(cfg.Dir)
+	d.volumes = volumes
+
+	lack := d.Check(false)
+	if _, err := os.Stat(volumes); lack != nil && err != nil {
+		return nil, lack
+	}
+
+	for _, dir := range []string{volumes, trashDir} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if lack == nil {
+		if err := leaveProjects(volumes, trashDir); err != nil {
+			return nil, err
+		}
+	}
+
+	d.numbers = newNumbers(cfg.Instance)
+	d.trash = newTrash(trashDir, d.numbers)
+	d.strays = newStrays(d)
+	return d, d.find()
+}
+
+// leaveProjects takes directories out of a project that the data directory may be in: nothing could be moved
+// from one that hands its project down into another.
+func leaveProjects(dirs ...string) error {
+	for _, dir := range dirs {
+		f, err := os.Open(dir)
+		if err != nil {
+			return err
+		}
+		err = errors.Join(projectquota.Put(f, 0), f.Close())
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// find finds what is there, by its names.
+func (d *Dirs) find() error {
+	for _, dir := range []string{d.volumes, d.trash.dir} {
+		names, err := namesIn(dir)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if id, project, ok := Parse(name); ok {
+				d.numbers.found(id, project, dir == d.volumes)
+			}
+		}
+	}
+	return nil
+}
+
+func namesIn(dir string) ([]string, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+// Check returns why the sizes of volumes do not hold, nil if they do, see volume.Checker.
+func (d *Dirs) Check(bool) error {
+	_, err := d.state()
+	return err
+}
+
+// state is that of the disk; ErrUnavailable if limits do not hold there.
+func (d *Dirs) state() (projectquota.State, error) {
+	state, err := projectquota.StateOf(d.dir)
+	if err != nil {
+		return state, fmt.Errorf("%w: project quotas of %s: %w", volume.ErrUnavailable, d.dir, err)
+	}
+	if why, do := state.Lack(); why != "" {
+		return state, fmt.Errorf("%w: no limits of projects on the disk of %s: %s; %s",
+			volume.ErrUnavailable, d.dir, why, do)
+	}
+	return state, nil
+}
+
+// String describes what holds the volumes, for logs.
+func (d *Dirs) String() string {
+	state, err := d.state()
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("directories in %s (%s), with project quotas", d.volumes, state.FileSystem)
+}
+
+// Complete fills in the file system, see volume.Backend: it is the disk's.
+func (d *Dirs) Complete(s *volume.Spec, options []string) error {
+	refuse := func(format string, args ...any) error {
+		return fmt.Errorf("%w: backend %s "+format, append([]any{volume.ErrInvalid, Name}, args...)...)
+	}
+
+	state, err := d.state()
+	if err != nil {
+		return err
+	}
+	kind := state.FileSystem
+	switch {
+	case s.Access != volume.Filesystem:
+		return refuse("has no raw block volumes")
+	case s.Reserve:
+		return refuse("reserves nothing on a disk that it shares")
+	case !s.NoCOW:
+		return refuse("has no checksums (nocow false)")
+	case s.FSType != "" && s.FSType != kind:
+		return refuse("has the file system of its disk, which is %s, not %s", kind, s.FSType)
+	}
+	if o := target.ParseOptions(options); len(o.FS) > 0 {
+		return refuse("takes no mount option of a file system: %q", o.FS[0])
+	}
+
+	s.FSType = kind
+	return nil
+}
+
+// Create makes an empty directory in a project that is nobody else's, see volume.Backend.
+func (d *Dirs) Create(s volume.Spec) (volume.Origin, error) {
+	if err := d.Check(false); err != nil {
+		return volume.Origin{}, err
+	}
+	if err := d.Destroy(s.ID); err != nil {
+		return volume.Origin{}, err
+	}
+
+	for range attempts {
+		project, err := d.numbers.take(d.volumes, s.ID)
+		if err != nil {
+			return volume.Origin{}, err
+		}
+		if err := d.make(s, project); !errors.Is(err, errTaken) {
+			return volume.Origin{}, err
+		}
+
+		// Its number stays taken until the next start.
+		if err := os.Remove(d.path(s.ID, project)); err != nil {
+			return volume.Origin{}, err
+		}
+		d.numbers.leave(s.ID)
+	}
+	return volume.Origin{}, fmt.Errorf("%w: all numbers that were tried belong to projects of others",
+		volume.ErrUnavailable)
+}
+
+const attempts = 16
+
+// errTaken says that somebody else has found the same number free at that moment.
+var errTaken = errors.New("the project has files of others")
+
+// make makes the directory of a volume in an unused project. The limit comes last: who has lost the project
+// to somebody else must not change his.
+func (d *Dirs) make(s volume.Spec, project uint32) error {
+	path := d.path(s.ID, project)
+	if err := os.Mkdir(path, 0o700); err != nil {
+		return err
+	}
+	f, err := openDir(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+
+	if err := projectquota.Put(f, project); err != nil {
+		return err
+	}
+	used, _, err := projectquota.Look(f, project)
+	if err != nil {
+		return err
+	}
+	if used.Inodes != 1 {
+		return errTaken
+	}
+
+	if err := d.limit(f, s, project); err != nil {
+		return err
+	}
+	if err := f.Chmod(0o755); err != nil {
+		return err
+	}
+
+	// Both file systems write what was done before in the same order: the name is there, too.
+	return f.Sync()
+}
+
+// limit has the size of a volume hold, and writes nothing where it does.
+func (d *Dirs) limit(f *os.File, s volume.Spec, project uint32) error {
+	wanted, err := d.limitsOf(s)
+	if err != nil {
+		return err
+	}
+	_, is, err := projectquota.Look(f, project)
+	if err != nil || is == wanted {
+		return err
+	}
+	return projectquota.Limit(f, project, wanted)
+}
+
+// inodeRatio is for how many bytes of a volume it has an inode, as an ext4 of its size would.
+const inodeRatio = 16 << 10
+
+// limitsOf are those of a volume. One with nothing but empty files must not take the inodes of all others,
+// which are a fixed number on ext4.
+func (d *Dirs) limitsOf(s volume.Spec) (projectquota.Limits, error) {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(d.dir, &disk); err != nil {
+		return projectquota.Limits{}, &os.PathError{Op: "statfs", Path: d.dir, Err: err}
+	}
+	ratio := uint64(inodeRatio)
+	if disk.Type == unix.EXT4_SUPER_MAGIC && disk.Files > 0 {
+		ratio = max(ratio, disk.Blocks*uint64(disk.Bsize)/disk.Files)
+	}
+	return projectquota.Limits{Bytes: uint64(s.Size), Inodes: max(64, uint64(s.Size)/ratio)}, nil
+}
+
+// IsTraceless reports that a volume that was not finished is an empty directory, see volume.Traceless.
+func (*Dirs) IsTraceless(volume.Spec) bool { return true }
+
+// Recover has the project and the size of a volume be as its name and record say, see volume.Backend.
+func (d *Dirs) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, error) {
+	f, project, err := d.open(s.ID)
+	if errors.Is(err, fs.ErrNotExist) {
+		return origin, fmt.Errorf("%w: %w", volume.ErrDamaged, err)
+	}
+	if err != nil {
+		return origin, err
+	}
+	defer f.Close()
+
+	if err := d.Check(false); err != nil {
+		return origin, err
+	}
+	return origin, errors.Join(projectquota.Put(f, project), d.limit(f, s, project))
+}
+
+// Grow raises the limit of a volume. It is larger at once, in use or not, see volume.Backend.
+func (d *Dirs) Grow(s volume.Spec) error {
+	f, project, err := d.open(s.ID)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return d.limit(f, s, project)
+}
+
+// Destroy moves a volume to where its files are deleted from, see volume.Backend.
+func (d *Dirs) Destroy(id string) error {
+	project, known := d.numbers.of(id)
+	if !known {
+		return nil
+	}
+	err := os.Rename(d.path(id, project), filepath.Join(d.trash.dir, nameOf(id, project)))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		// It was never made. If somebody has removed it, its number has limits still, and is not taken again.
+		d.numbers.free(project)
+	case err != nil:
+		return err
+	}
+	d.numbers.leave(id)
+	d.trash.wake()
+	return nil
+}
+
+// Commit makes deletions survive a power loss, see volume.Backend.
+func (d *Dirs) Commit() error {
+	return errors.Join(durable.SyncDir(d.trash.dir), durable.SyncDir(d.volumes))
+}
+
+// List returns the IDs of all volumes.
+func (d *Dirs) List() ([]string, error) { return d.numbers.ids(), nil }
+
+// Empty reports whether there is nothing in a volume, see volume.Inventory.
+func (d *Dirs) Empty(id string) (bool, error) {
+	f, _, err := d.open(id)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	_, err = f.Readdirnames(1)
+	if errors.Is(err, io.EOF) {
+		return true, nil
+	}
+	return false, err
+}
+
+// Keep deletes what was destroyed, and finds what was taken out of projects, until ctx ends; see
+// volume.Keeper.
+func (d *Dirs) Keep(ctx context.Context) {
+	var group sync.WaitGroup
+	defer group.Wait()
+	group.Go(func() { d.trash.run(ctx) })
+	d.strays.run(ctx)
+}
+
+func (d *Dirs) path(id string, project uint32) string {
+	return filepath.Join(d.volumes, nameOf(id, project))
+}
+
+// open opens the directory of a volume; fs.ErrNotExist if there is none.
+func (d *Dirs) open(id string) (*os.File, uint32, error) {
+	project, known := d.numbers.of(id)
+	if !known {
+		return nil, 0, fmt.Errorf("the directory of volume %s in %s: %w", id, d.volumes, fs.ErrNotExist)
+	}
+	f, err := openDir(d.path(id, project))
+	return f, project, err
+}
+
+func openDir(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+}
