@@ -151,7 +151,7 @@ func (e *exchange) runtime(ctx context.Context) error {
 	if err := e.machine.Start(server); err != nil {
 		return err
 	}
-	if err := awaitSocket(ctx, e.machine, e.next.CRISocket(), server.Name); err != nil {
+	if err := awaitCRI(ctx, e.machine, e.next.CRISocket(), server.Name); err != nil {
 		return err
 	}
 

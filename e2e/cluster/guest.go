@@ -116,7 +116,7 @@ func bootForCritest(
 		return err
 	}
 
-	return awaitSocket(ctx, m, n.CRISocket(), server.Name)
+	return awaitCRI(ctx, m, n.CRISocket(), server.Name)
 }
 
 // guestName is a machine that is not of the plan: it may join the cluster by kubeadm.
@@ -180,7 +180,7 @@ func (g Guest) Boot(ctx context.Context) error {
 	if err := m.Start(server); err != nil {
 		return err
 	}
-	return awaitSocket(ctx, m, n.CRISocket(), server.Name)
+	return awaitCRI(ctx, m, n.CRISocket(), server.Name)
 }
 
 // programsOfGuest is where the guest has kubeadm, kubelet and trivet-node.

@@ -129,7 +129,7 @@ func joiners(p seat.Programs, i int, n Node) []machine.Daemon {
 func (c *Cluster) joinNode(ctx context.Context, client kubernetes.Interface, i int, n Node) error {
 	m := c.Machine(n.Name)
 	server := c.programs().CRIServer(n.Seats)
-	if err := awaitSocket(ctx, m, n.CRISocket(), server.Name); err != nil {
+	if err := awaitCRI(ctx, m, n.CRISocket(), server.Name); err != nil {
 		return err
 	}
 

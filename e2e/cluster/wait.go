@@ -3,15 +3,17 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"net"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/e2e/machine"
 	"github.com/trivet-node/trivet/e2e/patience"
@@ -94,17 +96,25 @@ func awaitAPI(ctx context.Context, client kubernetes.Interface, m *machine.Machi
 	return await(ctx, "the API server", 50*time.Millisecond, m, daemons, ready)
 }
 
-// awaitSocket waits until the CRI server takes connections: a kubelet that comes earlier gives up at once.
-func awaitSocket(ctx context.Context, m *machine.Machine, socket, server string) error {
-	path := fmt.Sprintf("/proc/%d/root%s", m.Pid(), socket)
-	accepts := func(context.Context) (bool, error) {
-		conn, err := net.Dial("unix", path)
-		if err != nil {
-			return false, nil
-		}
-		return true, conn.Close()
+// awaitCRI waits until the CRI server answers: a kubelet that comes earlier gives up at once, also when the
+// server takes connections and is not ready yet, as containerd does for a moment.
+func awaitCRI(ctx context.Context, m *machine.Machine, socket, server string) error {
+	target := fmt.Sprintf("unix:///proc/%d/root%s", m.Pid(), socket)
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
 	}
-	return await(ctx, "its CRI server", 10*time.Millisecond, m, []string{server}, accepts)
+	defer conn.Close()
+
+	client := cri.NewRuntimeServiceClient(conn)
+	answers := func(ctx context.Context) (bool, error) {
+		ctx, cancel := context.WithTimeout(ctx, patience.Of(2*time.Second))
+		defer cancel()
+		conn.ResetConnectBackoff()
+		_, err := client.Version(ctx, &cri.VersionRequest{})
+		return err == nil, nil
+	}
+	return await(ctx, "its CRI server", 10*time.Millisecond, m, []string{server}, answers)
 }
 
 // awaitNode waits until the Node of a machine is Ready. onCIDRs, if it is not nil, is called when the Node
