@@ -145,6 +145,7 @@ func TestNothingIsWrongWithAHealthyNode(t *testing.T) {
 var wrongs = map[string]func(*Facts){
 	"wrong  kernel 6.18: volumes cannot":        func(f *Facts) { f.Kernel.Mounts = errors.New("no") },
 	"note   mkfs.xfs: it is missing":            func(f *Facts) { delete(f.Kernel.Mkfs, "xfs") },
+	"note   kernel 6.18: no encrypted volumes":  func(f *Facts) { f.Kernel.Encryption = errors.New("no") },
 	"wrong  driver: hangs":                      func(f *Facts) { f.Driver.Err = errors.New("hangs") },
 	"note   driver: none answers":               func(f *Facts) { f.Driver.Runs = false },
 	"wrong  disk of /data: less is free":        func(f *Facts) { f.Disk.Free = 1 },
