@@ -211,6 +211,12 @@ var wrongs = map[string]func(*Facts){
 	"wrong  volume pvc-1: its subvolume has no limit": func(f *Facts) {
 		f.Pool.Volumes["pvc-1"] = survey.Subvolume{Limit: -1}
 	},
+	"wrong  key file /data/keys/image/pvc-3: there is no volume pvc-3": func(f *Facts) {
+		f.Keys = []survey.Key{{Path: "/data/keys/image/pvc-3", Backend: "image", ID: "pvc-3"}}
+	},
+	"wrong  key file /data/keys/image/pvc-1: there is no": func(f *Facts) {
+		f.Keys = []survey.Key{{Path: "/data/keys/image/pvc-1", Backend: "image", ID: "pvc-1"}}
+	},
 	"wrong  device /dev/loop2: it is attached to pvc-3, which has no record": func(f *Facts) {
 		f.Devices = append(f.Devices, survey.Device{Path: "/dev/loop2", Thing: "pvc-3"})
 	},

@@ -51,6 +51,9 @@ func (x *Images) CheckKey(s volume.Spec) error {
 	return x.keys.Check(s.ID)
 }
 
+// EraseKey erases the key file of a volume that is not there, see volume.Encrypting.
+func (x *Images) EraseKey(id string) error { return x.keys.Erase(id) }
+
 // Unlock gives an encrypted volume its key, see publish.Unlocker. The key that it is first unlocked with is
 // its key from then on.
 func (x *Images) Unlock(s volume.Spec, root *os.File, secret string) (*os.File, error) {

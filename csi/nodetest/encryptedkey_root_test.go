@@ -1,7 +1,9 @@
 package nodetest_test
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -170,4 +172,45 @@ func elsewhere(n *nodetest.Node, v volume.Volume) string {
 		n.T.Fatal(err)
 	}
 	return other
+}
+
+// An earlier version of the driver, which knows nothing of key files, has deleted the volume.
+func TestKeyFileThatWasLeftBehindIsErasedByItsID(t *testing.T) {
+	n := newEncrypted(t)
+	for _, kind := range kinds {
+		v := n.MustCreate(encrypted("v-"+kind, kind))
+		left, err := os.Open(keyFileOf(n, v))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer left.Close()
+		n.Kill()
+		if err := errors.Join(
+			os.Remove(filepath.Join(n.Dir, "volumes", v.ID+".json")),
+			os.Remove(imageOf(n, v)),
+		); err != nil {
+			t.Fatal(err)
+		}
+		if kind == "btrfs" {
+			if err := os.Remove(filepath.Dir(imageOf(n, v))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.Start()
+
+		// What nobody knows stays until somebody says that it is to go.
+		if _, err := os.Lstat(keyFileOf(n, v)); err != nil {
+			t.Error(err)
+		}
+		if err := n.Delete(t.Context(), v.ID); err != nil {
+			t.Error(err)
+		}
+		data, err := io.ReadAll(left)
+		if err != nil || !bytes.Equal(data, make([]byte, 4096)) {
+			t.Errorf("%s: it has %d bytes, %v", kind, len(data), err)
+		}
+		if _, err := os.Lstat(keyFileOf(n, v)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: it is there: %v", kind, err)
+		}
+	}
 }
