@@ -147,35 +147,20 @@ func (d *diagnosis) unrecorded() {
 				"it has no record, and %s on the disk", units.Bytes(d.Images[id].Allocated))
 		}
 	}
-	d.unrecordedKeys()
-}
 
-// unrecordedKeys says which key files are of no volume. An earlier version of the driver has deleted that, and
-// with the key file and its Secret the blocks that were the volume's could be read.
-func (d *diagnosis) unrecordedKeys() {
+	// An earlier version of the driver has deleted the volume, and not the key file: with the Secret, the
+	// blocks that were the volume's could be read.
 	for _, key := range d.Keys {
-		r, known := d.Records[key.ID]
-		if known && (r.Err != nil || r.Backend == key.Backend) || d.holds(key) {
+		if d.Claims(key) {
 			continue
 		}
-
 		do := "trivet-csi delete " + key.ID
-		if known {
+		if _, known := d.Records[key.ID]; known {
 			do = "shred -u " + key.Path
 		}
 		d.wrong("key file "+key.Path, "erase it, if the volume does not come back: "+do,
 			"there is no volume %s in backend %s", key.ID, key.Backend)
 	}
-}
-
-// holds reports whether the volume of a key file may be there.
-func (d *diagnosis) holds(key survey.Key) bool {
-	_, there := d.Images[key.ID]
-	if key.Backend == btrfspool.Name {
-		_, there = d.Pool.Volumes[key.ID]
-		return there || !d.Pool.Open
-	}
-	return there
 }
 
 // use compares what is recorded as in use with mounts and devices.

@@ -34,6 +34,7 @@ func TestParameters(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := parseParameters(c.in)
+
 			if !reflect.DeepEqual(got, c.want) || (err == nil) != c.ok ||
 				err != nil && !errors.Is(err, volume.ErrInvalid) {
 				t.Errorf("got %+v, %v", got, err)

@@ -83,8 +83,8 @@ func (x *Images) Unlock(s volume.Spec, root *os.File, secret string) (*os.File, 
 // firstUse explains why a volume is not used for the first time.
 func firstUse(s volume.Spec, err error) error {
 	if errors.Is(err, unix.EROFS) {
-		return fmt.Errorf("%w: volume %s is encrypted and was never used: that has to be without mount option ro"+
-			" once: %w", volume.ErrInvalid, s.ID, err)
+		return fmt.Errorf("%w: volume %s is encrypted and was never used: that has to be without mount"+
+			" option ro once: %w", volume.ErrInvalid, s.ID, err)
 	}
 	return err
 }

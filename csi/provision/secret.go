@@ -44,8 +44,8 @@ func stageSecret(
 	}
 	switch {
 	case name == "" && namespace == "" && isEncrypted(class):
-		return nil, fmt.Errorf("parameter %s: volumes that are encrypted cannot be used without the Secret that"+
-			" parameters %s and %s name", encryption, stageSecretName, stageSecretNamespace)
+		return nil, fmt.Errorf("parameter %s: volumes that are encrypted cannot be used without the Secret"+
+			" that parameters %s and %s name", encryption, stageSecretName, stageSecretNamespace)
 	case name == "" && namespace == "":
 		return nil, nil
 	case name == "", namespace == "":

@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/trivet-node/trivet/csi/btrfspool"
 )
 
 // Key is the key file of an encrypted volume. What is in it is not looked at.
@@ -36,4 +38,18 @@ func keysIn(dir string) ([]Key, error) {
 		}
 	}
 	return keys, nil
+}
+
+// Claims reports whether there is a record of the volume of a key file, or may be what is in it.
+func (s Survey) Claims(key Key) bool {
+	if r, known := s.Records[key.ID]; known && (r.Err != nil || r.Backend == key.Backend) {
+		return true
+	}
+
+	_, there := s.Images[key.ID]
+	if key.Backend == btrfspool.Name {
+		_, there = s.Pool.Volumes[key.ID]
+		return there || !s.Pool.Open
+	}
+	return there
 }

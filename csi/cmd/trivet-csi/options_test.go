@@ -99,6 +99,7 @@ func TestSecretOfAVolumeIsNamedAsAWhole(t *testing.T) {
 	encrypted, snapshot := plain, plain
 	encrypted.Encryption, snapshot.Encryption = volume.Fscrypt, volume.Fscrypt
 	snapshot.Snapshot = true
+
 	for _, c := range []struct {
 		spec   volume.Spec
 		secret string
