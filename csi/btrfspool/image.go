@@ -192,6 +192,9 @@ func (x *images) CheckEncryption(s volume.Spec) error {
 	return files.CheckEncryption(s)
 }
 
+// EraseKey erases the key file of a volume that is not there, see volume.Encrypting.
+func (x *images) EraseKey(id string) error { return x.keys.Erase(id) }
+
 // Unlock gives an encrypted volume its key, see publish.Unlocker.
 func (x *images) Unlock(s volume.Spec, root *os.File, secret string) (*os.File, error) {
 	files, err := x.attachable()

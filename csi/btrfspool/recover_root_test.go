@@ -122,7 +122,7 @@ func TestEncryptedVolumeThatIsMadeAgainKeepsItsKeyFile(t *testing.T) {
 	if err := btrfs.Destroy(root, spec.ID); err != nil {
 		t.Fatal(err)
 	}
-	if made, err = p.Recover(spec, made); err != nil {
+	if _, err := p.Recover(spec, made); err != nil {
 		t.Fatal(err)
 	}
 	if after, err := os.Stat(keyFile); err != nil || !os.SameFile(before, after) ||

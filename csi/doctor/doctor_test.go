@@ -145,6 +145,7 @@ func TestNothingIsWrongWithAHealthyNode(t *testing.T) {
 var wrongs = map[string]func(*Facts){
 	"wrong  kernel 6.18: volumes cannot":        func(f *Facts) { f.Kernel.Mounts = errors.New("no") },
 	"note   mkfs.xfs: it is missing":            func(f *Facts) { delete(f.Kernel.Mkfs, "xfs") },
+	"note   kernel 6.18: no encrypted volumes":  func(f *Facts) { f.Kernel.Encryption = errors.New("no") },
 	"wrong  driver: hangs":                      func(f *Facts) { f.Driver.Err = errors.New("hangs") },
 	"note   driver: none answers":               func(f *Facts) { f.Driver.Runs = false },
 	"wrong  disk of /data: less is free":        func(f *Facts) { f.Disk.Free = 1 },
@@ -209,6 +210,12 @@ var wrongs = map[string]func(*Facts){
 	},
 	"wrong  volume pvc-1: its subvolume has no limit": func(f *Facts) {
 		f.Pool.Volumes["pvc-1"] = survey.Subvolume{Limit: -1}
+	},
+	"wrong  key file /data/keys/image/pvc-3: there is no volume pvc-3": func(f *Facts) {
+		f.Keys = []survey.Key{{Path: "/data/keys/image/pvc-3", Backend: "image", ID: "pvc-3"}}
+	},
+	"wrong  key file /data/keys/image/pvc-1: there is no": func(f *Facts) {
+		f.Keys = []survey.Key{{Path: "/data/keys/image/pvc-1", Backend: "image", ID: "pvc-1"}}
 	},
 	"wrong  device /dev/loop2: it is attached to pvc-3, which has no record": func(f *Facts) {
 		f.Devices = append(f.Devices, survey.Device{Path: "/dev/loop2", Thing: "pvc-3"})

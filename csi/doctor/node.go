@@ -55,6 +55,9 @@ func (d *diagnosis) kernel() {
 	if !k.SysResource {
 		d.note("capabilities", "", "CAP_SYS_RESOURCE is missing: ext4 grows only while no pod uses it")
 	}
+	if k.Encryption != nil {
+		d.note(object, "", "no encrypted volumes: %v", k.Encryption)
+	}
 	if k.IOLimits == "" {
 		d.note(object, "", "no control groups with a controller of I/O: the I/O of volumes cannot be limited")
 	}

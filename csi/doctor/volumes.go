@@ -151,6 +151,20 @@ func (d *diagnosis) unrecorded() {
 		}
 	}
 	directories{d}.unrecorded(do)
+
+	// An earlier version of the driver has deleted the volume, and not the key file: with the Secret, the
+	// blocks that were the volume's could be read.
+	for _, key := range d.Keys {
+		if d.Claims(key) {
+			continue
+		}
+		do := "trivet-csi delete " + key.ID
+		if _, known := d.Records[key.ID]; known {
+			do = "shred -u " + key.Path
+		}
+		d.wrong("key file "+key.Path, "erase it, if the volume does not come back: "+do,
+			"there is no volume %s in backend %s", key.ID, key.Backend)
+	}
 }
 
 // use compares what is recorded as in use with mounts and devices.

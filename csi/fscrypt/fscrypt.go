@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -39,15 +40,21 @@ func (k *Key) Identifier() (Identifier, error) {
 	return Identifier(id), nil
 }
 
-// ext4Encryption is there if the kernel's ext4 can encrypt directories.
-const ext4Encryption = "/sys/fs/ext4/features/encryption"
+// ext4InKernel is there if the kernel has ext4, which may be a module that nobody has needed yet.
+const ext4InKernel = "/sys/fs/ext4"
 
 // Supported returns an error if the kernel's ext4 does not encrypt directories.
-func Supported() error {
-	if _, err := os.Stat(ext4Encryption); err != nil {
-		return fmt.Errorf("the kernel's ext4 does not encrypt (CONFIG_FS_ENCRYPTION): %w", err)
+func Supported() error { return supported(ext4InKernel) }
+
+func supported(ext4 string) error {
+	_, err := os.Stat(filepath.Join(ext4, "features/encryption"))
+	if err == nil {
+		return nil
 	}
-	return nil
+	if _, err := os.Stat(ext4); err != nil {
+		return fmt.Errorf("ext4 is not loaded (modprobe ext4): %w", err)
+	}
+	return fmt.Errorf("the kernel's ext4 does not encrypt (CONFIG_FS_ENCRYPTION): %w", err)
 }
 
 // Add gives the file system that root is in a key.

@@ -15,6 +15,9 @@ import (
 // encrypted, for e2fsck has to find lost+found there.
 const contentDir = "encrypted"
 
+// usedMark is an attribute of the root of such a file system, which says that contentDir was there.
+const usedMark = "trusted.trivet.encrypted"
+
 // CheckEncryption refuses what an image cannot encrypt, see volume.Encrypting.
 func (*Images) CheckEncryption(s volume.Spec) error {
 	switch {
@@ -51,6 +54,9 @@ func (x *Images) CheckKey(s volume.Spec) error {
 	return x.keys.Check(s.ID)
 }
 
+// EraseKey erases the key file of a volume that is not there, see volume.Encrypting.
+func (x *Images) EraseKey(id string) error { return x.keys.Erase(id) }
+
 // Unlock gives an encrypted volume its key, see publish.Unlocker. The key that it is first unlocked with is
 // its key from then on.
 func (x *Images) Unlock(s volume.Spec, root *os.File, secret string) (*os.File, error) {
@@ -64,18 +70,27 @@ func (x *Images) Unlock(s volume.Spec, root *os.File, secret string) (*os.File, 
 		return nil, err
 	}
 
-	dir, err := contentOf(root)
+	dir, err := contentOf(s, root)
 	if err != nil {
-		return nil, err
+		return nil, firstUse(s, err)
 	}
-	if err := unlock(s, dir, key, id); err != nil {
-		return nil, errors.Join(err, dir.Close())
+	if err := unlock(s, root, dir, key, id); err != nil {
+		return nil, errors.Join(firstUse(s, err), dir.Close())
 	}
 	return dir, nil
 }
 
+// firstUse explains why a volume is not used for the first time.
+func firstUse(s volume.Spec, err error) error {
+	if errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("%w: volume %s is encrypted and was never used: that has to be without mount"+
+			" option ro once: %w", volume.ErrInvalid, s.ID, err)
+	}
+	return err
+}
+
 // unlock gives the file system of a volume the key of the volume. A wrong one never comes to the kernel.
-func unlock(s volume.Spec, dir *os.File, key *fscrypt.Key, id fscrypt.Identifier) error {
+func unlock(s volume.Spec, root, dir *os.File, key *fscrypt.Key, id fscrypt.Identifier) error {
 	have, encrypted, err := fscrypt.KeyOf(dir)
 	if err != nil {
 		return err
@@ -93,7 +108,11 @@ func unlock(s volume.Spec, dir *os.File, key *fscrypt.Key, id fscrypt.Identifier
 	}
 
 	// Nobody has the directory before. Once a pod has it, it must not be without its policy again.
-	if err := fscrypt.Encrypt(dir, id); err != nil {
+	err = unix.Fsetxattr(int(root.Fd()), usedMark, []byte{'1'}, 0)
+	if err == nil {
+		err = fscrypt.Encrypt(dir, id)
+	}
+	if err != nil {
 		_, removed := fscrypt.Remove(dir, id)
 		return errors.Join(err, removed)
 	}
@@ -124,11 +143,16 @@ func (*Images) Lock(root *os.File) error {
 	return err
 }
 
-// contentOf is openContent that makes the directory where it was never there.
-func contentOf(root *os.File) (*os.File, error) {
+// contentOf is openContent that makes the directory where it was never there. One that is gone is not made
+// again: e2fsck may have put it into lost+found, and pods would find an empty volume.
+func contentOf(s volume.Spec, root *os.File) (*os.File, error) {
 	dir, err := openContent(root)
 	if !errors.Is(err, os.ErrNotExist) {
 		return dir, err
+	}
+	if _, err := unix.Fgetxattr(int(root.Fd()), usedMark, nil); err == nil {
+		return nil, fmt.Errorf("%w: directory %q of volume %s is not in its file system any more; look in"+
+			" lost+found", volume.ErrDamaged, contentDir, s.ID)
 	}
 	if err := unix.Mkdirat(int(root.Fd()), contentDir, 0o755); err != nil {
 		return nil, &os.PathError{Op: "make the encrypted directory", Path: contentDir, Err: err}

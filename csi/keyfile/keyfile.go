@@ -69,6 +69,14 @@ func (d Dir) put(id string, half []byte) error {
 	if err := d.Erase(id); err != nil {
 		return err
 	}
+	err := d.write(id, half)
+	if errors.Is(err, unix.ENOSPC) {
+		return fmt.Errorf("%w: key file of volume %s: %w", volume.ErrFull, id, err)
+	}
+	return err
+}
+
+func (d Dir) write(id string, half []byte) error {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return err
 	}
@@ -86,14 +94,26 @@ func (d Dir) put(id string, half []byte) error {
 		}
 	}
 
-	_, err = f.Write(half)
-	if err == nil {
-		err = f.Sync()
+	if _, err := f.Write(half); err != nil {
+		return err
 	}
-	if errors.Is(err, unix.ENOSPC) {
-		return fmt.Errorf("%w: %w", volume.ErrFull, err)
+	if err := f.Sync(); err != nil {
+		return err
 	}
-	return errors.Join(err, durable.SyncDir(string(d)))
+	return d.sync()
+}
+
+// sync has the names of key files survive a power loss, and those of the two directories that In has added,
+// which may be new.
+func (d Dir) sync() error {
+	dir := string(d)
+	for range 3 {
+		if err := durable.SyncDir(dir); err != nil {
+			return err
+		}
+		dir = filepath.Dir(dir)
+	}
+	return nil
 }
 
 // Check returns volume.ErrDamaged if the key file of a volume is not there as a whole.

@@ -152,8 +152,7 @@ func TestDeleteNeedsNoRoom(t *testing.T) {
 	}
 }
 
-// All backends take from the same bytes, of which two drivers on one disk are each given a part.
-// On a disk on which both have to have the same blocks.
+// The disk is so small that both volumes have to have the same blocks of it.
 func TestDeletedDataIsNotInTheNextVolume(t *testing.T) {
 	n := nodetest.NewOnDisk(t, 768<<20, 512<<20)
 	for _, backend := range []string{"image", "btrfs"} {
@@ -188,6 +187,7 @@ func TestDeletedDataIsNotInTheNextVolume(t *testing.T) {
 	}
 }
 
+// All backends take from the same bytes, of which two drivers on one disk are each given a part.
 func TestBackendsTogetherPromiseNoMoreThanTheirPart(t *testing.T) {
 	n := nodetest.New(t, 1<<30)
 	n.RestartWithMost(1 << 30)

@@ -1,9 +1,12 @@
 package nodetest_test
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -170,4 +173,98 @@ func elsewhere(n *nodetest.Node, v volume.Volume) string {
 		n.T.Fatal(err)
 	}
 	return other
+}
+
+// An earlier version of the driver, which knows nothing of key files, has deleted the volume.
+func TestKeyFileThatWasLeftBehindIsErasedByItsID(t *testing.T) {
+	n := newEncrypted(t)
+	for _, kind := range kinds {
+		v := n.MustCreate(encrypted("v-"+kind, kind))
+		left, err := os.Open(keyFileOf(n, v))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer left.Close()
+		n.Kill()
+		if err := errors.Join(
+			os.Remove(filepath.Join(n.Dir, "volumes", v.ID+".json")),
+			os.Remove(imageOf(n, v)),
+		); err != nil {
+			t.Fatal(err)
+		}
+		if kind == "btrfs" {
+			if err := os.Remove(filepath.Dir(imageOf(n, v))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.Start()
+
+		// What nobody knows stays until somebody says that it is to go.
+		if _, err := os.Lstat(keyFileOf(n, v)); err != nil {
+			t.Error(err)
+		}
+		if err := n.Delete(t.Context(), v.ID); err != nil {
+			t.Error(err)
+		}
+		data, err := io.ReadAll(left)
+		if err != nil || !bytes.Equal(data, make([]byte, 4096)) {
+			t.Errorf("%s: it has %d bytes, %v", kind, len(data), err)
+		}
+		if _, err := os.Lstat(keyFileOf(n, v)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: it is there: %v", kind, err)
+		}
+	}
+}
+
+// e2fsck puts directories into lost+found that no other leads to.
+func TestEncryptedVolumeWithoutItsDirectoryIsNotAnEmptyOne(t *testing.T) {
+	n := newEncrypted(t)
+	for _, kind := range kinds {
+		v := n.MustCreate(encrypted("v-"+kind, kind))
+		write(t, filepath.Join(use(n, v, "a"), "f"))
+		if err := n.Unpublish(t.Context(), v.ID, n.Target(v.ID, "a")); err != nil {
+			t.Fatal(err)
+		}
+		path := n.StagePath(v.ID)
+		showFileSystem(t, n, v)
+		dir, found := filepath.Join(path, "encrypted"), filepath.Join(path, "lost+found", "#12")
+		if err := os.Rename(dir, found); err != nil {
+			t.Fatal(err)
+		}
+
+		// While it is staged, and when it is staged again.
+		u := publish.Use{Access: v.Access, Secret: secret}
+		for range 2 {
+			if err := n.Stage(t.Context(), v.ID, path, u); !errors.Is(err, volume.ErrDamaged) {
+				t.Errorf("%s: %v", kind, err)
+			}
+			if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%s: another one was made: %v", kind, err)
+			}
+			if err := n.Unstage(t.Context(), v.ID, path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.Remove(v.ID)
+	}
+}
+
+func TestEncryptedVolumeIsNotReadOnlyTheFirstTime(t *testing.T) {
+	n := newEncrypted(t)
+	for _, kind := range kinds {
+		v := n.MustCreate(encrypted("v-"+kind, kind))
+		readOnly := publish.Use{Access: v.Access, Secret: secret, Options: []string{"ro"}}
+		err := n.Stage(t.Context(), v.ID, n.StagePath(v.ID), readOnly)
+		if !errors.Is(err, volume.ErrInvalid) || !strings.Contains(err.Error(), v.ID) {
+			t.Errorf("%s: %v", kind, err)
+		}
+
+		write(t, filepath.Join(use(n, v, "a"), "f"))
+		n.Leave(v.ID, "a")
+		if err := n.Stage(t.Context(), v.ID, n.StagePath(v.ID), readOnly); err != nil {
+			t.Error(err)
+		}
+		checkReads(t, filepath.Join(n.StagePath(v.ID), "f"))
+		n.Remove(v.ID)
+	}
 }

@@ -24,6 +24,14 @@ const (
 	secretNamespace      = objects.ParameterPrefix + "secret-namespace"
 )
 
+// encryption is the parameter of a class whose volumes need a Secret.
+const encryption = "encryption"
+
+func isEncrypted(class *storagev1.StorageClass) bool {
+	value, set := class.Parameters[encryption]
+	return set && value != "none"
+}
+
 // stageSecret returns the Secret that a class names for a claim's volume; nil if it names none. The Secret
 // need not be there yet, and its content is no business of the provisioner.
 func stageSecret(
@@ -35,6 +43,9 @@ func stageSecret(
 		name, namespace = class.Parameters[secretName], class.Parameters[secretNamespace]
 	}
 	switch {
+	case name == "" && namespace == "" && isEncrypted(class):
+		return nil, fmt.Errorf("parameter %s: volumes that are encrypted cannot be used without the Secret"+
+			" that parameters %s and %s name", encryption, stageSecretName, stageSecretNamespace)
 	case name == "" && namespace == "":
 		return nil, nil
 	case name == "", namespace == "":

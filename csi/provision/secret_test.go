@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
@@ -66,5 +67,30 @@ func TestSecretForAllCallsIsForStaging(t *testing.T) {
 	ref, err := stageSecret(&corev1.PersistentVolumeClaim{}, class)
 	if err != nil || ref == nil || ref.Name != "key" || ref.Namespace != "vault" {
 		t.Errorf("%v, %v", ref, err)
+	}
+}
+
+// A volume without it could be made, and never staged.
+func TestEncryptedVolumesNeedASecret(t *testing.T) {
+	key := map[string]string{
+		"csi.storage.k8s.io/node-stage-secret-name":      "key",
+		"csi.storage.k8s.io/node-stage-secret-namespace": "vault",
+	}
+	for _, c := range []struct {
+		encryption string
+		secret     map[string]string
+		ok         bool
+	}{
+		{"fscrypt", nil, false},
+		{"fscrypt", key, true},
+		{"none", nil, true},
+		{"none", key, true},
+	} {
+		class := &storagev1.StorageClass{Parameters: map[string]string{"encryption": c.encryption}}
+		maps.Copy(class.Parameters, c.secret)
+		_, err := stageSecret(&corev1.PersistentVolumeClaim{}, class)
+		if (err == nil) != c.ok || err != nil && !strings.Contains(err.Error(), "node-stage-secret-name") {
+			t.Errorf("encryption %s, Secret %t: %v", c.encryption, c.secret != nil, err)
+		}
 	}
 }

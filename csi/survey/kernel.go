@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/fscrypt"
 	"github.com/trivet-node/trivet/csi/target"
 )
 
@@ -18,6 +19,7 @@ type Kernel struct {
 	Btrfs       bool
 	SimpleQuota bool
 	Loop        bool
+	Encryption  error             // why volumes cannot be encrypted; nil if they can
 	IOLimits    string            // where limits of I/O can be set: "cgroup v2", "cgroup v1"; "": nowhere
 	Mkfs        map[string]string // by file system: path of the program; those that are installed
 
@@ -30,7 +32,11 @@ type Kernel struct {
 var FileSystems = []string{"btrfs", "ext4", "xfs"}
 
 func lookAtKernel() Kernel {
-	k := Kernel{Mounts: target.Supported(), Mkfs: map[string]string{}}
+	k := Kernel{
+		Mounts:     target.Supported(),
+		Encryption: fscrypt.Supported(),
+		Mkfs:       map[string]string{},
+	}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
 		k.Release = unix.ByteSliceToString(name.Release[:])

@@ -45,6 +45,7 @@ type Survey struct {
 	Pool    Pool
 	Images  map[string]File // those on the disk, by ID of the volume
 	Quota   Quota
+	Keys    []Key
 	Devices []Device
 	Mounts  []Mount
 	Limits  Limits
@@ -88,6 +89,10 @@ func Take(ctx context.Context, cfg Config) (Survey, error) {
 		return s, err
 	}
 	if s.Images, err = imagesIn(filepath.Join(cfg.DataDir, "images")); err != nil {
+		return s, err
+	}
+
+	if s.Keys, err = keysIn(filepath.Join(cfg.DataDir, "keys")); err != nil {
 		return s, err
 	}
 
@@ -174,7 +179,7 @@ func fileOf(st *unix.Stat_t) File { return File{Size: st.Size, Allocated: st.Blo
 
 // known are the names in a data directory. lost+found is that of a disk of its own.
 var known = []string{
-	"attached", "claims", "groups", "images", "instance", "lock", "lost+found",
+	"attached", "claims", "groups", "images", "instance", "keys", "lock", "lost+found",
 	"pool", "pool.id", "pool.img", "pool.settled", "quota", "volumes",
 }
 

@@ -97,6 +97,10 @@ type Limitable interface {
 type Encrypting interface {
 	// CheckEncryption returns ErrInvalid for a volume that cannot be encrypted as its Spec says.
 	CheckEncryption(Spec) error
+
+	// EraseKey erases what is left of a volume that is not there: its key file, if an earlier version of the
+	// driver has deleted it.
+	EraseKey(id string) error
 }
 
 // Enforcer is a Backend that a pod can lead past the size of its volume for a moment.
@@ -243,11 +247,14 @@ func (b backends) checkUnclaimed(id string) error {
 func (b backends) destroyUnclaimed(id string) error {
 	for name, backend := range b.byName {
 		_, err := backend.Empty(id)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err == nil {
+		switch encrypting, ok := backend.(Encrypting); {
+		case err == nil:
 			err = errors.Join(backend.Destroy(id), backend.Commit())
+		case !errors.Is(err, os.ErrNotExist):
+		case ok:
+			err = encrypting.EraseKey(id)
+		default:
+			err = nil
 		}
 		if err != nil {
 			return fmt.Errorf("delete volume %s of backend %s: %w", id, name, err)

@@ -32,7 +32,7 @@ var (
 	ErrDamaged   = errors.New("volume is damaged")
 
 	// ErrKey is an encrypted volume without its key.
-	ErrKey = errors.New("wrong key")
+	ErrKey = errors.New("volume is locked")
 
 	// ErrNotAttached is for orchestrators that attach volumes before they use them.
 	ErrNotAttached = errors.New("volume is not attached")

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,14 +53,26 @@ func TestEncryptedVolumeIsReadWithItsSecretAlone(t *testing.T) {
 	c.endPod("second", pv)
 	c.checkDiskHasNot(pv, "what-a-pod-has-written", "name-of-a-file", firstSecret, secondSecret)
 
+	files := c.filesOf(pv)
+	for _, file := range []string{"images/" + pv + ".img", "keys/image/" + pv, "volumes/" + pv + ".json"} {
+		if !slices.Contains(files, "/var/lib/trivet/csi/"+file) {
+			t.Errorf("the volume has no %s, but %q", file, files)
+		}
+	}
 	c.kubectl("delete", "pvc", "data", "--timeout=60s")
 	c.awaitGone("pv/" + pv)
 	c.eventually(time.Minute, "the end of its files", func() error {
-		if left := c.onNode("", "find /var/lib/trivet/csi -name '%s*'", pv); left != "" {
-			return fmt.Errorf("left is %s", left)
+		if left := c.filesOf(pv); len(left) > 0 {
+			return fmt.Errorf("left are %q", left)
 		}
 		return nil
 	})
+}
+
+// filesOf are those that the node has of a volume.
+func (c *cluster) filesOf(pv string) []string {
+	c.t.Helper()
+	return strings.Fields(c.onNode("", "find /var/lib/trivet/csi -type f -name '%s*'", pv))
 }
 
 // keySecret makes the Secret with the key of the claim "data", or changes it.
@@ -86,14 +99,27 @@ func (c *cluster) endPod(pod, pv string) {
 }
 
 // checkDiskHasNot looks for texts in the image of a volume, and in all that the node's programs have written
-// about it.
+// about it. What is not encrypted of the volume is found there.
 func (c *cluster) checkDiskHasNot(pv string, texts ...string) {
 	c.t.Helper()
+	image := "/var/lib/trivet/csi/images/" + pv + ".img"
+	if found := c.filesWith("lost+found", pv); !slices.Contains(found, image) {
+		c.t.Errorf("nothing is found in %s", image)
+	}
+	if found := c.filesWith(pv, pv); !slices.Contains(found, "/var/lib/trivet/csi/volumes/"+pv+".json") {
+		c.t.Errorf("the record of the volume is not looked through, but %q", found)
+	}
 	for _, text := range texts {
-		const look = "grep -rlF -e '%s' /var/lib/trivet/csi/images/%s.img /var/lib/trivet/csi/volumes " +
-			"/var/lib/trivet/csi/keys /run/trivet /var/log/trivet* 2>/dev/null || true"
-		if found := c.onNode("", look, text, pv); found != "" {
-			c.t.Errorf("%q is in %s", text, found)
+		if found := c.filesWith(text, pv); len(found) > 0 {
+			c.t.Errorf("%q is in %q", text, found)
 		}
 	}
+}
+
+// filesWith are the files with a text, of those that are about a volume.
+func (c *cluster) filesWith(text, pv string) []string {
+	c.t.Helper()
+	const look = "grep -rlF -e '%s' /var/lib/trivet/csi/images/%s.img /var/lib/trivet/csi/volumes " +
+		"/var/lib/trivet/csi/keys /run/trivet /var/log/trivet* 2>/dev/null || true"
+	return strings.Fields(c.onNode("", look, text, pv))
 }

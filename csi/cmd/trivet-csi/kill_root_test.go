@@ -191,6 +191,7 @@ func (p *process) lifeOf(worker, i int) *life {
 
 	// To grow ext4 in use takes more rights than tests have everywhere.
 	l.grows = l.block || l.fsType == "" && worker > 3
+	l.grown = l.secret != ""
 	return l
 }
 

@@ -35,6 +35,7 @@ type life struct {
 	secret  string // its key follows from that; "": it is not encrypted
 	copies  bool   // it has a snapshot, which becomes another volume, and a clone
 	grows   bool   // while it is in use
+	grown   bool   // before it is used
 	content string // what is in it follows from this
 	size    int64  // bytes that it is made with
 	id      string
@@ -141,22 +142,34 @@ func (l *life) write(context.Context) error {
 	return f.Sync()
 }
 
-// grow makes the volume larger, and checks that it stays so.
-func (l *life) grow(ctx context.Context) error {
-	if !l.grows {
-		return nil
-	}
+var larger = &csi.CapacityRange{RequiredBytes: secondSize}
 
-	larger := &csi.CapacityRange{RequiredBytes: secondSize}
+// expand makes the volume larger, but for what is in it.
+func (l *life) expand(ctx context.Context) error {
 	_, err := l.controller.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{
 		VolumeId:         l.id,
 		CapacityRange:    larger,
 		VolumeCapability: l.capability(),
 	}, grpc.WaitForReady(true))
-	if err != nil {
+	return err
+}
+
+func (l *life) growUnused(ctx context.Context) error {
+	if !l.grown {
+		return nil
+	}
+	return l.expand(ctx)
+}
+
+// grow makes the volume larger, and checks that it stays so.
+func (l *life) grow(ctx context.Context) error {
+	if !l.grows {
+		return nil
+	}
+	if err := l.expand(ctx); err != nil {
 		return err
 	}
-	_, err = l.node.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{
+	_, err := l.node.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{
 		VolumeId:         l.id,
 		VolumePath:       l.target(),
 		CapacityRange:    larger,
@@ -166,7 +179,7 @@ func (l *life) grow(ctx context.Context) error {
 }
 
 func (l *life) checkSize(ctx context.Context) error {
-	if !l.grows {
+	if !l.grows && !l.grown {
 		return nil
 	}
 	stats, err := l.node.NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{
@@ -177,7 +190,9 @@ func (l *life) checkSize(ctx context.Context) error {
 		return err
 	}
 	for _, usage := range stats.GetUsage() {
-		if usage.GetUnit() == csi.VolumeUsage_BYTES && usage.GetTotal() != secondSize {
+		// Of ext4 it is less what that keeps for itself.
+		right := usage.GetTotal() == secondSize || l.grown && usage.GetTotal() > firstSize
+		if usage.GetUnit() == csi.VolumeUsage_BYTES && !right {
 			return fmt.Errorf("volume %s has %d bytes, not the %d that it was given",
 				l.name, usage.GetTotal(), int64(secondSize))
 		}
@@ -234,9 +249,9 @@ func (l *life) cloned() *life {
 
 func (l *life) from(prefix string, source *csi.VolumeContentSource) *life {
 	r := *l
-	r.name, r.copies, r.grows = prefix+l.name, false, false
+	r.name, r.copies, r.grows, r.grown = prefix+l.name, false, false, false
 	r.source = source
-	if l.grows {
+	if l.grows || l.grown {
 		r.size = secondSize
 	}
 	return &r
@@ -276,7 +291,7 @@ func (l *life) copy(ctx context.Context) error {
 
 func (l *life) run(ctx context.Context) error {
 	err := doAll(ctx, []func(context.Context) error{
-		l.create, l.stage, l.publish, l.write, l.grow, l.checkSize,
+		l.create, l.growUnused, l.stage, l.publish, l.write, l.grow, l.checkSize,
 	})
 	if err == nil {
 		err = l.copy(ctx)

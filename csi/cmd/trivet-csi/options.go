@@ -15,6 +15,7 @@ import (
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/loopfile"
 	"github.com/trivet-node/trivet/csi/quotadir"
+	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/metric"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
@@ -196,4 +197,23 @@ func parseSize(flag, text string) (int64, error) {
 		return 0, fmt.Errorf("%s %q is not a size such as 100Gi", flag, text)
 	}
 	return q.Value(), nil
+}
+
+// stageSecret reads --secret (NAMESPACE/NAME), with which a volume is staged, and returns the line of its
+// PersistentVolume that says so.
+func stageSecret(s volume.Spec, secret string) (string, error) {
+	namespace, name, _ := strings.Cut(secret, "/")
+	encrypted := s.Encryption != "" && !s.Snapshot
+	switch {
+	case !encrypted && secret == "":
+		return "", nil
+	case !encrypted:
+		err := fmt.Errorf("object: --secret is for encrypted volumes, and %s is none", s.ID)
+		return "", &program.UsageError{Err: err}
+	case namespace == "", name == "", strings.Contains(name, "/"):
+		err := fmt.Errorf("object: volume %s is encrypted: --secret NAMESPACE/NAME says with what, not %q",
+			s.ID, secret)
+		return "", &program.UsageError{Err: err}
+	}
+	return fmt.Sprintf("    nodeStageSecretRef: {namespace: %q, name: %q}\n", namespace, name), nil
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/program"
 )
 
@@ -90,5 +91,35 @@ func TestReserveIsAPartOfTheDisk(t *testing.T) {
 	chosen, err := reserveOf(options{dataDir: t.TempDir()})
 	if err != nil || chosen <= 0 || chosen > 2<<30 {
 		t.Errorf("the chosen reserve is %d, %v", chosen, err)
+	}
+}
+
+func TestSecretOfAVolumeIsNamedAsAWhole(t *testing.T) {
+	plain := volume.Spec{ID: "v"}
+	encrypted, snapshot := plain, plain
+	encrypted.Encryption, snapshot.Encryption = volume.Fscrypt, volume.Fscrypt
+	snapshot.Snapshot = true
+
+	for _, c := range []struct {
+		spec   volume.Spec
+		secret string
+		ok     bool
+	}{
+		{plain, "", true},
+		{plain, "ns/name", false},
+		{snapshot, "", true},
+		{snapshot, "ns/name", false},
+		{encrypted, "ns/name", true},
+		{encrypted, "", false},
+		{encrypted, "name", false},
+		{encrypted, "/name", false},
+		{encrypted, "ns/", false},
+		{encrypted, "a/b/c", false},
+	} {
+		_, err := stageSecret(c.spec, c.secret)
+		_, usage := errors.AsType[*program.UsageError](err)
+		if usage == c.ok || (err == nil) != c.ok {
+			t.Errorf("--secret %q for %+v: %v", c.secret, c.spec, err)
+		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"regexp"
-	"strings"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -231,19 +230,6 @@ spec:
         - matchExpressions:
             - {key: %s, operator: In, values: [%q]}
 `, name, s.Size, modeOf(s), class, driver.Name, s.ID, s.FSType, secret, driver.TopologyKey, node)
-}
-
-// stageSecret is the line of a PersistentVolume that names the Secret (NAMESPACE/NAME) it is staged with.
-func stageSecret(s volume.Spec, secret string) (string, error) {
-	namespace, name, ok := strings.Cut(secret, "/")
-	switch {
-	case s.Encryption == "" || s.Snapshot:
-		return "", nil
-	case !ok:
-		err := fmt.Errorf("object: volume %s is encrypted: --secret NAMESPACE/NAME says with what", s.ID)
-		return "", &program.UsageError{Err: err}
-	}
-	return fmt.Sprintf("    nodeStageSecretRef: {namespace: %q, name: %q}\n", namespace, name), nil
 }
 
 const aboutObject = `
