@@ -161,3 +161,47 @@ func TestCompareNamesTheRuleThatSomebodyHasChanged(t *testing.T) {
 		}
 	}
 }
+
+// leadAstray has the elements of the first pod's ingress lead to the chain that the second pod's of a map of
+// IPv4 do.
+func (n *node) leadAstray(to string) {
+	n.t.Helper()
+	n.in(n.netns, "chain=$(nft list map inet policy_test "+to+" | grep -o '10.1.0.11 : goto profile[0-9]*' | "+
+		`grep -o 'profile[0-9]*')
+		for e in 4,10.1.0.10 6,fd00:1::a; do
+			element="element inet policy_test ingress${e%%,*} { ${e#*,}"
+			nft "delete $element }; add $element : goto $chain }"
+		done`)
+}
+
+var block = policy.Rule{Peers: []policy.Peer{{Block: netip.MustParsePrefix("192.0.2.0/24")}}}
+
+func TestCompareLeavesTheChainAloneThatAnElementWasLedTo(t *testing.T) {
+	n := newNode(t, 2)
+	wanted := n.cluster(
+		isolate(0, policy.Ingress, policy.Rule{Ports: []policy.Port{exactly(80)}}),
+		isolate(1, policy.Ingress, block),
+	)
+	n.apply(policy.NewCompiler(), wanted)
+	n.leadAstray("ingress4")
+
+	found := n.differences(wanted, n.bridge)
+	if strings.Count(found, "\n") != 2 || strings.Contains(found, "chain") ||
+		!strings.Contains(found, "element 10.1.0.10 of set ingress4 is not as it should be") {
+		t.Errorf("it says %q", found)
+	}
+}
+
+// Profiles of the two directions may have the same maps, and look at other addresses.
+func TestCompareSeesAnElementThatLeadsToTheOtherDirection(t *testing.T) {
+	n := newNode(t, 2)
+	wanted := n.cluster(isolate(0, policy.Ingress, block), isolate(1, policy.Egress, block))
+	n.apply(policy.NewCompiler(), wanted)
+	n.leadAstray("egress4")
+
+	found := n.differences(wanted, n.bridge)
+	if !strings.Contains(found, "(ingress of 10.1.0.10, ingress of fd00:1::a) is not as it should be") ||
+		strings.Contains(found, "egress of") {
+		t.Errorf("it says %q", found)
+	}
+}
