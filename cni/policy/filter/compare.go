@@ -52,8 +52,9 @@ func (f *Filter) Compare(s *policy.State, b Bridge) (differences []Difference, e
 			differences = append(differences, Difference{What: what})
 			continue
 		}
-		differences = append(differences, compareMeanings(f.describe(i), w.meaning(), have.meaning())...)
+		// Rules first: one may be what all elements that lead to its chain are told for, and some are not named.
 		differences = append(differences, compareBodies(f.describe(i), w, have)...)
+		differences = append(differences, compareMeanings(f.describe(i), w.meaning(), have.meaning())...)
 	}
 
 	if more := len(differences) - maxDifferences; more > 0 {
