@@ -50,7 +50,7 @@ func compareBodies(table string, want, have *layout) (differences []Difference) 
 			}
 			const format = "%s: rule %d of chain %s (%s) is not as it should be"
 			differences = append(differences, Difference{
-				What: fmt.Sprintf(format, table, i+1, c.name, describePods(all[c])),
+				What: fmt.Sprintf(format, table, i+1, quoted(c.name), describePods(all[c])),
 				Have: is,
 			})
 		}
