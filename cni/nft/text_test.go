@@ -58,7 +58,10 @@ func TestTextIsThatOfTheRuleWhenTheKernelTellsIt(t *testing.T) {
 			"another register", lookup,
 			told("lookup", set+number(unix.NFTA_LOOKUP_SREG, unix.NFT_REG32_01)), false,
 		},
-		{"another set", lookup, told("lookup", attribute(unix.NFTA_LOOKUP_SET, "ports8\x00")+register), false},
+		{
+			"another set", lookup,
+			told("lookup", attribute(unix.NFTA_LOOKUP_SET, "ports8\x00")+register), false,
+		},
 		{"another kind", lookup, told("dynset", set+register), false},
 		{
 			"a verdict", &expr.Verdict{Kind: expr.VerdictAccept},

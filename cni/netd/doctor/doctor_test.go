@@ -35,8 +35,8 @@ func TestWhatChangesBetweenTwoLooksDoesNotLast(t *testing.T) {
 }
 
 func TestAFindingIsOneLineWhateverIsNamedInIt(t *testing.T) {
-	f := Finding{Level: Wrong, Object: "policies", What: "chain a\nok     b\x1b[2K → 'c'", Do: "repair it"}
-	const want = `wrong  policies: chain a\nok     b\x1b[2K → 'c'; repair it`
+	f := Finding{Level: Wrong, Object: "policies", What: "chain a\nok     b\x1b[2K → 'c'"}
+	const want = `wrong  policies: chain a\nok     b\x1b[2K → 'c'`
 	if got := f.String(); got != want {
 		t.Errorf("%q", got)
 	}

@@ -54,7 +54,7 @@ func (f *Filter) Compare(s *policy.State, b Bridge) (differences []Difference, e
 			differences = append(differences, Difference{What: what})
 			continue
 		}
-		// Rules first: one may be what all elements that lead to its chain are told for, and some are not named.
+		// Rules first: one may be why all elements that lead to its chain differ, and not all are named.
 		differences = append(differences, compareBodies(f.describe(i), w, have)...)
 		differences = append(differences, compareMeanings(f.describe(i), w.meaning(), have.meaning())...)
 	}

@@ -167,8 +167,9 @@ func TestCompareNamesTheRuleThatSomebodyHasChanged(t *testing.T) {
 // changeChain changes the chain of the first pod's ingress by a program of sed(1), with as many rules.
 func (n *node) changeChain(program string) {
 	n.t.Helper()
-	n.in(n.netns, "chain=$(nft list map inet policy_test ingress4 | grep -o '10.1.0.10 : goto profile[0-9]*' | "+
-		"grep -o 'profile[0-9]*'); now=$(nft list chain inet policy_test $chain | sed '"+program+"'); "+
+	n.in(n.netns, "chain=$(nft list map inet policy_test ingress4 | "+
+		"grep -o '10.1.0.10 : goto profile[0-9]*' | grep -o 'profile[0-9]*'); "+
+		"now=$(nft list chain inet policy_test $chain | sed '"+program+"'); "+
 		"(echo flush chain inet policy_test $chain; echo \"$now\") | nft -f -")
 }
 
@@ -196,7 +197,8 @@ func TestCompareNamesARuleBeforeTheElementsThatLeadToItsChain(t *testing.T) {
 // IPv4 do.
 func (n *node) leadAstray(to string) {
 	n.t.Helper()
-	n.in(n.netns, "chain=$(nft list map inet policy_test "+to+" | grep -o '10.1.0.11 : goto profile[0-9]*' | "+
+	n.in(n.netns, "chain=$(nft list map inet policy_test "+to+" | "+
+		"grep -o '10.1.0.11 : goto profile[0-9]*' | "+
 		`grep -o 'profile[0-9]*')
 		for e in 4,10.1.0.10 6,fd00:1::a; do
 			element="element inet policy_test ingress${e%%,*} { ${e#*,}"

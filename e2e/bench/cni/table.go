@@ -41,7 +41,11 @@ func goal(text string, isMet bool) string {
 
 // printRow prints cells as a row of a table.
 func printRow(out io.Writer, cells ...string) {
-	fmt.Fprintln(out, "|", strings.Join(cells, " | "), "|")
+	fmt.Fprint(out, "|")
+	for _, c := range cells {
+		fmt.Fprint(out, " ", strings.TrimLeft(c+" ", " "), "|")
+	}
+	fmt.Fprintln(out)
 }
 
 // report prints a case as a row, and bare netlink as another one, and writes the figures.
@@ -106,13 +110,18 @@ func (c testCase) row(ours, upstream *side) []string {
 
 // floorRow has the figures of bare netlink, and how many times its time trivet-cni takes.
 func (c testCase) floorRow(ours, floor *side) []string {
-	times := [2]float64{rounded(ours.median(0) / floor.median(0)), rounded(ours.median(1) / floor.median(1))}
+	times := [2]float64{}
+	for n := range operations {
+		times[n] = rounded(ours.median(n) / floor.median(n))
+	}
+
 	wanted := ""
 	if most := c.goals.bare; most != 0 {
 		wanted = goal(fmt.Sprintf("ADD %g times", most), times[0] <= most)
 	}
 	return []string{
-		bare, spread(floor.took[0]), "", inDigits(times[0]) + " times", fmt.Sprintf("%.1f", floor.processor(0)),
+		bare,
+		spread(floor.took[0]), "", inDigits(times[0]) + " times", fmt.Sprintf("%.1f", floor.processor(0)),
 		spread(floor.took[1]), "", inDigits(times[1]) + " times", wanted,
 	}
 }

@@ -29,20 +29,21 @@ func TestAGoalThatIsMissedIsMarked(t *testing.T) {
 		{
 			"met", goals{upstream: [2]float64{3, 4}, bare: 1.3},
 			measured("upstream plugins", 30, 41), measured(bare, 8, 5),
-			"| x | 10.0 / 10.0 | 30.0 / 30.0 | 1/3.0 | 5.0, 15.0 | 10.0 / 10.0 | 41.0 / 41.0 | 1/4.1 | 1/3, 1/4 |",
-			"| bare netlink | 8.0 / 8.0 |  | 1.3 times | 4.0 | 5.0 / 5.0 |  | 2.0 times | ADD 1.3 times |",
+			"| x | 10.0 / 10.0 | 30.0 / 30.0 | 1/3.0 | 5.0, 15.0 | 10.0 / 10.0 | 41.0 / 41.0 | 1/4.1 | " +
+				"1/3, 1/4 |",
+			"| bare netlink | 8.0 / 8.0 | | 1.3 times | 4.0 | 5.0 / 5.0 | | 2.0 times | ADD 1.3 times |",
 		},
 		{
 			"missed", goals{upstream: [2]float64{3, 4}, bare: 1.2},
 			measured("upstream plugins", 29, 100), measured(bare, 8, 5),
 			"| x | 10.0 / 10.0 | 29.0 / 29.0 | 1/2.9 | 5.0, 14.5 | 10.0 / 10.0 | 100.0 / 100.0 | 1/10 | " +
 				"1/3 (missed), 1/4 |",
-			"| bare netlink | 8.0 / 8.0 |  | 1.3 times | 4.0 | 5.0 / 5.0 |  | 2.0 times | " +
+			"| bare netlink | 8.0 / 8.0 | | 1.3 times | 4.0 | 5.0 / 5.0 | | 2.0 times | " +
 				"ADD 1.2 times (missed) |",
 		},
 		{
 			"alone", goals{add: 8 * time.Millisecond}, nil, nil,
-			"| x | 10.0 / 10.0 |  |  | 5.0 | 10.0 / 10.0 |  |  | ADD 8 ms (missed) |", "",
+			"| x | 10.0 / 10.0 | | | 5.0 | 10.0 / 10.0 | | | ADD 8 ms (missed) |", "",
 		},
 	} {
 		sides := []*side{measured(figure.Ours, 10, 10)}
