@@ -72,37 +72,44 @@ func NewPair(network string, a Attachment) rtnl.Veth {
 	}
 }
 
+// connectTries is how often a veth is made whose name somebody had. In the way of the second may be one that
+// another ADD of the container has made meanwhile.
+const connectTries = 3
+
 // Connect creates the veth and changes it further, or leaves nothing. An interface that has its name
 // already makes it fail, unless that is one that DEL has cut off.
 func Connect(host *rtnl.Conn, a Attachment, v rtnl.Veth, changes ...*netlink.Message) error {
-	err := createVeth(host, v, changes)
-	if !netlink.IsExist(err) {
-		return err
-	}
+	return connect(host, a, v.Name, func() error { return createVeth(host, v, changes) })
+}
 
-	// Something has the name of one of the two ends, on the host or in the pod.
-	old, lookErr := host.LinkByName(v.Name)
-	switch {
-	case netlink.IsNotExist(lookErr):
-		// In the pod, unless it was one that DEL has cut off and that has gone meanwhile, with its namespace.
-		err := createVeth(host, v, changes)
-		if netlink.IsExist(err) {
+// connect is Connect of a pair whose end on the host has a name.
+func connect(host *rtnl.Conn, a Attachment, name string, create func() error) (err error) {
+	for range connectTries {
+		if err = create(); !netlink.IsExist(err) {
+			return err
+		}
+
+		// Something has the name of one of the two ends, on the host or in the pod.
+		old, lookErr := host.LinkByName(name)
+		switch {
+		case netlink.IsNotExist(lookErr):
+			// In the pod, unless it was one that DEL has cut off and that has gone meanwhile, with its
+			// namespace.
 			const format = "interface %s is there already in network namespace %s"
 			err = fmt.Errorf(format, a.Owner.IfName, a.Netns)
+		case lookErr != nil:
+			return lookErr
+		case !isCutOff(old):
+			const format = "interface %s of container %s is there already (host's end %s)"
+			return fmt.Errorf(format, a.Owner.IfName, a.Owner.ContainerID, name)
+		default:
+			if err := host.EnsureNoLink(name); err != nil {
+				return err
+			}
 		}
-		return err
-	case lookErr != nil:
-		return lookErr
-	case !isCutOff(old):
-		const format = "interface %s of container %s is there already (host's end %s)"
-		return fmt.Errorf(format, a.Owner.IfName, a.Owner.ContainerID, v.Name)
 	}
 
-	if err := host.EnsureNoLink(v.Name); err != nil {
-		return err
-	}
-
-	return createVeth(host, v, changes)
+	return err
 }
 
 // createVeth creates the pair and changes it, or leaves nothing.

@@ -1,6 +1,8 @@
 package bridge
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -113,6 +115,52 @@ func TestAnInterfaceThatIsThereAlreadyIsLeftAlone(t *testing.T) {
 		}
 
 		return Check(host, config, a)
+	})
+}
+
+// What is in the way of a veth may go, and something else may come, while ADD looks what it is.
+func TestWhatIsInTheWayOfAVethMayChangeWhileAddLooks(t *testing.T) {
+	host(t, func(host *rtnl.Conn) error {
+		a := attachment(t, "pod", "10.1.0.9/24", "fd01::9/64")
+		v := NewPair("test", a)
+		there := func() error {
+			v := v
+			v.PeerName = "other"
+			return createVeth(host, v, nil)
+		}
+		gone := func() error { return host.EnsureNoLink(v.Name) }
+		nothing := func() error { return nil }
+
+		for _, c := range []struct {
+			what          string
+			before, after []func() error // of each try
+			want          string
+		}{
+			{"it goes", []func() error{there, nothing}, []func() error{gone, nothing}, ""},
+			{
+				"it goes, and another ADD makes one",
+				[]func() error{there, there}, []func() error{gone, nothing},
+				"interface eth0 of container pod is there already (host's end " + v.Name + ")",
+			},
+		} {
+			try := 0
+			err := connect(host, a, v.Name, func() error {
+				err := c.before[try]()
+				if err == nil {
+					err = createVeth(host, v, nil)
+				}
+				err = errors.Join(err, c.after[try]())
+				try++
+				return err
+			})
+			if got := fmt.Sprint(err); c.want != got && (c.want != "" || err != nil) {
+				t.Errorf("%s: %v", c.what, err)
+			}
+			if err := gone(); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

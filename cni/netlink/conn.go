@@ -36,7 +36,7 @@ func (f Family) String() string {
 	return fmt.Sprintf("family %d", int(f))
 }
 
-// readBuffer holds the answers of a whole batch; the kernel fits the parts of a dump to it.
+// readBuffer holds a datagram of answers; the kernel fits the parts of a dump to it.
 const readBuffer = 64 << 10
 
 // Conn is a netlink socket of one network namespace, that of the thread which opened it. It is not safe for

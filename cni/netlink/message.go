@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Flags of a request that creates something. NLM_F_REQUEST and NLM_F_ACK are in every request.
+// Flags of a request that creates something. NLM_F_REQUEST is in every request, and Conn adds what says how
+// the kernel is to answer.
 const (
 	// Create makes the object when it does not exist.
 	Create = unix.NLM_F_CREATE

@@ -23,15 +23,12 @@ const rule = "\x07\x00\x00\x00" +
 
 func TestParseRule(t *testing.T) {
 	table, r := parseRule([]byte(rule))
-	want := Rule{
-		Chain:     "PREROUTING",
-		Handle:    5,
-		Comment:   "hello",
-		Interface: "veth0",
-		Text:      "meta | cmp 1:8 3:7665746830" + strings.Repeat("00", 11),
-	}
-	if table != "nat" || r != want {
+	if table != "nat" || r.Chain != "PREROUTING" || r.Handle != 5 || r.Comment != "hello" ||
+		r.Interface != "veth0" || r.Verdict != nil {
 		t.Errorf("%s: %+v", table, r)
+	}
+	if want := "meta | cmp 1:8 3:7665746830" + strings.Repeat("00", 11); r.Text() != want {
+		t.Errorf("%q, want %q", r.Text(), want)
 	}
 }
 
@@ -62,7 +59,8 @@ func FuzzParseRule(f *testing.F) {
 	f.Add([]byte(rule))
 	f.Add([]byte(baseChain))
 	f.Fuzz(func(_ *testing.T, body []byte) {
-		parseRule(body)
+		_, r := parseRule(body)
+		_ = r.Text()
 		parseChain(body)
 	})
 }

@@ -17,10 +17,13 @@ type Rule struct {
 	// Interface is the name that the rule's first statement compares with, if it is one of interfaces.
 	Interface string
 	// Verdict is what the rule begins with, if that is a verdict.
-	Verdict *expr.Verdict
-	// Text is what Text returns of the rule.
-	Text string
+	Verdict     *expr.Verdict
+	expressions []byte
 }
+
+// Text returns what the function Text returns of the rule. Few who list rules need it, and each ADD and DEL
+// may list those of all pods.
+func (r Rule) Text() string { return textOfAll(r.expressions) }
 
 // Rules lists the rules of some chains, of which there may be none.
 func (t Reader) Rules(chains ...string) (all []Rule, err error) {
@@ -55,7 +58,7 @@ func parseRule(body []byte) (table string, r Rule) {
 		case kind == unix.NFTA_RULE_EXPRESSIONS:
 			r.Interface = comparedInterface(value)
 			r.Verdict = firstVerdict(value)
-			r.Text = textOfAll(value)
+			r.expressions = value
 		}
 	})
 	return table, r

@@ -102,3 +102,26 @@ func TestStatusFailsOnAFullDisk(t *testing.T) {
 		t.Error(left)
 	}
 }
+
+func TestHostPortsGoWhenTheGuardOfMACAddressesCannot(t *testing.T) {
+	h := newHost(t, `,"macspoofchk":true`)
+	netns, _, _ := h.pod("a", twoPorts)
+
+	// The kernel deletes no chain that another rule jumps to.
+	h.nft("insert rule bridge nat PREROUTING jump cni-br-iface-a-eth0")
+	if _, err := h.call("DEL", "a", netns, h.config(twoPorts)); err == nil {
+		t.Error("DEL is success, with a chain that is left")
+	}
+	if rules := h.rules(); strings.Contains(rules, "8080") {
+		t.Errorf("a host port is left: %s", rules)
+	}
+	if links := h.ip(h.netns, "-o link show type veth"); links != "" {
+		t.Errorf("left: %s", links)
+	}
+
+	h.nft("flush chain bridge nat PREROUTING")
+	h.must("DEL", "a", netns, h.config(twoPorts))
+	if left := h.remains(); left != "" {
+		t.Error(left)
+	}
+}

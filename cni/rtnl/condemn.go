@@ -12,7 +12,7 @@ import (
 // Condemned is the group (ip link show group 29047) of interfaces that somebody is deleting.
 const Condemned = 29047
 
-// batch is how many acknowledgements fit into the buffer of a socket.
+// batch is how many interfaces are deleted at once. The buffer of a socket has room for as many refusals.
 const batch = 100
 
 // DeleteAll deletes interfaces, by their indexes: a name may have been given to another one meanwhile. It

@@ -39,7 +39,7 @@ func TestASettingThatHasTheValueIsNotWritten(t *testing.T) {
 	}
 }
 
-func TestSettingsOfBothFamiliesAreWritten(t *testing.T) {
+func TestSettingsThatTheKernelDoesNotHaveArePassedOver(t *testing.T) {
 	err := sysctl.SetIPIfPresent([]sysctl.Setting{
 		{Name: "net/ipv4/no-such-setting", Value: "1"},
 		{Name: "net/ipv9/no-such-family", Value: "1"},

@@ -6,6 +6,9 @@ package doctor
 import (
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
+	"unicode"
 )
 
 // Level is how much a finding matters.
@@ -32,13 +35,23 @@ type Finding struct {
 	Do string
 }
 
-// String returns the finding as one line.
+// String returns the finding as one line. Names in it may be anybody's: what cannot be printed is escaped, so
+// that none of them makes a line of its own or writes to a terminal.
 func (f Finding) String() string {
 	line := fmt.Sprintf("%-5s  %s: %s", f.Level, f.Object, f.What)
 	if f.Do != "" {
 		line += "; " + f.Do
 	}
-	return line
+
+	var printed strings.Builder
+	for _, r := range line {
+		if unicode.IsPrint(r) {
+			printed.WriteRune(r)
+			continue
+		}
+		printed.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+	}
+	return printed.String()
 }
 
 // isSame reports whether two looks found the same thing.

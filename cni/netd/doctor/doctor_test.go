@@ -33,3 +33,11 @@ func TestWhatChangesBetweenTwoLooksDoesNotLast(t *testing.T) {
 		t.Errorf("%v", lasting)
 	}
 }
+
+func TestAFindingIsOneLineWhateverIsNamedInIt(t *testing.T) {
+	f := Finding{Level: Wrong, Object: "policies", What: "chain a\nok     b\x1b[2K → 'c'"}
+	const want = `wrong  policies: chain a\nok     b\x1b[2K → 'c'`
+	if got := f.String(); got != want {
+		t.Errorf("%q", got)
+	}
+}

@@ -214,11 +214,13 @@ func (b Bridge) Del(c *call.Call) error {
 		}
 	}
 
-	// Either type has these.
-	if err := macspoof.Remove(c.Owner); err != nil {
-		return err
-	}
+	// Either type has these. Without the interface they guard nothing, so that a failure keeps nothing else.
+	guard := macspoof.Remove(c.Owner)
+	return errors.Join(guard, opened, b.end(c, t, pool, held))
+}
 
+// end deletes all of an attachment that others can reach: host ports first, and the reservation last.
+func (b Bridge) end(c *call.Call, t *conf.Teardown, pool *ipam.Pool, held []netip.Addr) error {
 	if b.HostPorts {
 		table, err := hostPorts(t, pool).Withdraw(c.Owner, held)
 		if err != nil {
@@ -240,7 +242,7 @@ func (b Bridge) Del(c *call.Call) error {
 		return err
 	}
 
-	return errors.Join(opened, release(c, t, pool))
+	return release(c, t, pool)
 }
 
 // detach removes the interface that this plugin made, or else the one that upstream's bridge made under the

@@ -12,45 +12,45 @@ import (
 	"github.com/trivet-node/trivet/cni/policy"
 )
 
-// counterpart is the chain that is wanted where a chain of the kernel is, for some pods.
-type counterpart struct {
-	wanted string
-	// pods are directions and addresses.
-	pods []string
-}
+// counterpart is a chain of the kernel with the one that is wanted in its place.
+type counterpart struct{ name, wanted string }
+
+// counterparts are those that are known, each with the pods that it was found by: directions and addresses.
+type counterparts map[counterpart][]string
 
 // compareBodies says which rules of chains that elements lead to are not as they should be. Chains with other
 // numbers of rules are left out: the elements that lead to them are told as different.
 func compareBodies(table string, want, have *layout) (differences []Difference) {
-	counterparts := map[string]*counterpart{}
+	all := counterparts{}
 	for _, d := range policy.Directions {
 		for _, f := range []family{v4, v6} {
-			matchChains(counterparts, want, have, d.String()+f.suffix, f)
+			all.addProfiles(want, have, d.String()+f.suffix, f)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(counterparts)) {
-		have.matchPorts(counterparts, want, name)
+	all.dropStrays(want, have)
+	for _, profile := range all.sorted() {
+		all.addPorts(want, have, profile)
 	}
+	all.dropStrays(want, have)
 
-	for _, name := range slices.Sorted(maps.Keys(counterparts)) {
-		c := counterparts[name]
-		if want.chains[c.wanted] == nil || have.chains[name] == nil {
+	for _, c := range all.sorted() {
+		if want.chains[c.wanted] == nil || have.chains[c.name] == nil {
 			continue
 		}
 		wanted := want.chains[c.wanted].bodies(want.table)
-		got := have.chains[name].bodies(have.table)
+		got := have.chains[c.name].bodies(have.table)
 		if len(wanted) != len(got) {
 			continue
 		}
 
 		for i, text := range got {
-			is := withoutNumbers(name, text)
+			is := withoutNumbers(c.name, text)
 			if is == withoutNumbers(c.wanted, wanted[i]) {
 				continue
 			}
 			const format = "%s: rule %d of chain %s (%s) is not as it should be"
 			differences = append(differences, Difference{
-				What: fmt.Sprintf(format, table, i+1, name, c.describePods()),
+				What: fmt.Sprintf(format, table, i+1, quoted(c.name), describePods(all[c])),
 				Have: is,
 			})
 		}
@@ -58,48 +58,67 @@ func compareBodies(table string, want, have *layout) (differences []Difference) 
 	return differences
 }
 
-// matchChains finds the counterparts of the profiles that a map of pods leads to.
-func matchChains(all map[string]*counterpart, want, have *layout, set string, f family) {
+// sorted returns the counterparts in the order of their names.
+func (all counterparts) sorted() []counterpart {
+	return slices.SortedFunc(maps.Keys(all), func(a, b counterpart) int {
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.wanted, b.wanted))
+	})
+}
+
+// addProfiles adds the profiles that a map of pods leads to.
+func (all counterparts) addProfiles(want, have *layout, set string, f family) {
 	wanted, got := want.sets[set], have.sets[set]
 	if wanted == nil || got == nil {
 		return
 	}
-	for _, key := range slices.Sorted(maps.Keys(got.elements)) {
-		name := got.elements[key].verdict.Chain
+	for key, e := range got.elements {
+		name := e.verdict.Chain
 		if _, is := wanted.elements[key]; !is || name == "" {
 			continue
 		}
-		if all[name] == nil {
-			all[name] = &counterpart{wanted: wanted.elements[key].verdict.Chain}
-		}
-		pod := strings.TrimSuffix(set, f.suffix) + " of " + textOf(got.kind, key)
-		all[name].pods = append(all[name].pods, pod)
+		c := counterpart{name: name, wanted: wanted.elements[key].verdict.Chain}
+		all[c] = append(all[c], strings.TrimSuffix(set, f.suffix)+" of "+textOf(got.kind, key))
 	}
 }
 
-// matchPorts finds the counterparts of the chains of ports that a profile of the kernel leads to.
-func (l *layout) matchPorts(all map[string]*counterpart, want *layout, profile string) {
-	c := all[profile]
+// addPorts adds the chains of ports that a profile leads to, each once for all elements that do.
+func (all counterparts) addPorts(want, have *layout, profile counterpart) {
+	found := map[counterpart]bool{}
 	match := func(got, wanted expr.Verdict) {
-		if !strings.HasPrefix(got.Chain, "ports") || !strings.HasPrefix(wanted.Chain, "ports") {
-			return
+		if strings.HasPrefix(got.Chain, "ports") && strings.HasPrefix(wanted.Chain, "ports") {
+			found[counterpart{name: got.Chain, wanted: wanted.Chain}] = true
 		}
-		if all[got.Chain] == nil {
-			all[got.Chain] = &counterpart{wanted: wanted.Chain}
-		}
-		all[got.Chain].pods = append(all[got.Chain].pods, c.pods...)
 	}
 
-	match(l.others(profile), want.others(c.wanted))
+	match(have.others(profile.name), want.others(profile.wanted))
 	for _, kind := range []string{"peers", "blocks"} {
 		for _, f := range []family{v4, v6} {
-			got, wanted := l.sets[mapOf(profile, kind, f)], want.sets[mapOf(c.wanted, kind, f)]
+			got, wanted := have.sets[mapOf(profile.name, kind, f)], want.sets[mapOf(profile.wanted, kind, f)]
 			if got == nil || wanted == nil {
 				continue
 			}
 			for key, e := range got.elements {
 				match(e.verdict, wanted.elements[key].verdict)
 			}
+		}
+	}
+
+	for c := range found {
+		all[c] = append(all[c], all[profile]...)
+	}
+}
+
+// dropStrays drops, of the counterparts of a chain that has several, those with other content. An element was
+// led astray there, and is told as different; the chain may be as it should be for all others.
+func (all counterparts) dropStrays(want, have *layout) {
+	count := map[string]int{}
+	for c := range all {
+		count[c.name]++
+	}
+	effect := func(l *layout, chain string) string { return l.effect(expr.Verdict{Chain: chain}) }
+	for c := range all {
+		if count[c.name] > 1 && effect(have, c.name) != effect(want, c.wanted) {
+			delete(all, c)
 		}
 	}
 }
@@ -146,8 +165,8 @@ func withoutNumbers(chain, text string) string {
 // mostPods is how many pods of a chain are named.
 const mostPods = 3
 
-func (c *counterpart) describePods() string {
-	pods := slices.Compact(slices.SortedFunc(slices.Values(c.pods), cmp.Compare[string]))
+func describePods(all []string) string {
+	pods := slices.Compact(slices.Sorted(slices.Values(all)))
 	if more := len(pods) - mostPods; more > 0 {
 		pods = append(pods[:mostPods], fmt.Sprintf("%d more", more))
 	}

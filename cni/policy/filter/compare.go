@@ -7,7 +7,9 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/google/nftables/expr"
 
@@ -52,8 +54,9 @@ func (f *Filter) Compare(s *policy.State, b Bridge) (differences []Difference, e
 			differences = append(differences, Difference{What: what})
 			continue
 		}
-		differences = append(differences, compareMeanings(f.describe(i), w.meaning(), have.meaning())...)
+		// Rules first: one may be why all elements that lead to its chain differ, and not all are named.
 		differences = append(differences, compareBodies(f.describe(i), w, have)...)
+		differences = append(differences, compareMeanings(f.describe(i), w.meaning(), have.meaning())...)
 	}
 
 	if more := len(differences) - maxDifferences; more > 0 {
@@ -137,7 +140,7 @@ func textOf(kind setKind, key string) string {
 			break
 		}
 
-		word := netlink.Text([]byte(key[:size]))
+		word := quoted(netlink.Text([]byte(key[:size])))
 		if a, ok := netip.AddrFromSlice([]byte(key[:size])); ok && part != "ifname" {
 			word = a.String()
 		}
@@ -145,6 +148,18 @@ func textOf(kind setKind, key string) string {
 		key = key[size:]
 	}
 	return strings.Join(words, " ")
+}
+
+// quoted returns a name of the kernel for people: root of the node may have given it any characters.
+func quoted(name string) string {
+	isOdd := func(r rune) bool {
+		isPlain := r <= unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r))
+		return !isPlain && !strings.ContainsRune("_-.@", r)
+	}
+	if name == "" || strings.ContainsFunc(name, isOdd) {
+		return strconv.QuoteToASCII(name)
+	}
+	return name
 }
 
 // effect returns what a verdict leads to, without names that are numbers: of a chain that elements lead to, a

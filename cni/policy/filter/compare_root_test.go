@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/labels"
+
 	"github.com/trivet-node/trivet/cni/policy"
 	"github.com/trivet-node/trivet/cni/policy/filter"
 	"github.com/trivet-node/trivet/internal/namespace"
@@ -159,5 +161,79 @@ func TestCompareNamesTheRuleThatSomebodyHasChanged(t *testing.T) {
 		if !isOne || !strings.Contains(found, c.want) || !strings.Contains(found, pods) {
 			t.Errorf("after %s of %s it says %q, want %q of %s", c.change, c.chain, found, c.want, pods)
 		}
+	}
+}
+
+// changeChain changes the chain of the first pod's ingress by a program of sed(1), with as many rules.
+func (n *node) changeChain(program string) {
+	n.t.Helper()
+	n.in(n.netns, "chain=$(nft list map inet policy_test ingress4 | "+
+		"grep -o '10.1.0.10 : goto profile[0-9]*' | grep -o 'profile[0-9]*'); "+
+		"now=$(nft list chain inet policy_test $chain | sed '"+program+"'); "+
+		"(echo flush chain inet policy_test $chain; echo \"$now\") | nft -f -")
+}
+
+// A profile that begins with a verdict is told by each element that leads to it as well.
+func TestCompareNamesARuleBeforeTheElementsThatLeadToItsChain(t *testing.T) {
+	n := newNode(t, 1)
+	for i := range 30 {
+		// It has the addresses of a pod, and nothing else of one.
+		n.pods = append(n.pods, &pod{v4: n.pods[i].v4.Next(), v6: n.pods[i].v6.Next()})
+	}
+	all := isolate(0, policy.Ingress, policy.Rule{Ports: []policy.Port{exactly(80)}})
+	all.Pods = labels.Everything()
+	wanted := n.cluster(all)
+	n.apply(policy.NewCompiler(), wanted)
+	n.changeChain("s/jump ports[0-9]*/accept/")
+
+	found := n.differences(wanted, n.bridge)
+	first, _, _ := strings.Cut(found, "\n")
+	if !strings.Contains(first, "rule 1 of chain profile") || !strings.Contains(found, "more differences") {
+		t.Errorf("it begins with %q: %s", first, found)
+	}
+}
+
+// leadAstray has the elements of the first pod's ingress lead to the chain that the second pod's of a map of
+// IPv4 do.
+func (n *node) leadAstray(to string) {
+	n.t.Helper()
+	n.in(n.netns, "chain=$(nft list map inet policy_test "+to+" | "+
+		"grep -o '10.1.0.11 : goto profile[0-9]*' | "+
+		`grep -o 'profile[0-9]*')
+		for e in 4,10.1.0.10 6,fd00:1::a; do
+			element="element inet policy_test ingress${e%%,*} { ${e#*,}"
+			nft "delete $element }; add $element : goto $chain }"
+		done`)
+}
+
+var block = policy.Rule{Peers: []policy.Peer{{Block: netip.MustParsePrefix("192.0.2.0/24")}}}
+
+func TestCompareLeavesTheChainAloneThatAnElementWasLedTo(t *testing.T) {
+	n := newNode(t, 2)
+	wanted := n.cluster(
+		isolate(0, policy.Ingress, policy.Rule{Ports: []policy.Port{exactly(80)}}),
+		isolate(1, policy.Ingress, block),
+	)
+	n.apply(policy.NewCompiler(), wanted)
+	n.leadAstray("ingress4")
+
+	found := n.differences(wanted, n.bridge)
+	if strings.Count(found, "\n") != 2 || strings.Contains(found, "chain") ||
+		!strings.Contains(found, "element 10.1.0.10 of set ingress4 is not as it should be") {
+		t.Errorf("it says %q", found)
+	}
+}
+
+// Profiles of the two directions may have the same maps, and look at other addresses.
+func TestCompareSeesAnElementThatLeadsToTheOtherDirection(t *testing.T) {
+	n := newNode(t, 2)
+	wanted := n.cluster(isolate(0, policy.Ingress, block), isolate(1, policy.Egress, block))
+	n.apply(policy.NewCompiler(), wanted)
+	n.leadAstray("egress4")
+
+	found := n.differences(wanted, n.bridge)
+	if !strings.Contains(found, "(ingress of 10.1.0.10, ingress of fd00:1::a) is not as it should be") ||
+		strings.Contains(found, "egress of") {
+		t.Errorf("it says %q", found)
 	}
 }

@@ -95,7 +95,7 @@ func (r tableReader) chain(name string, isBase bool) error {
 		}
 	}
 	for _, one := range rules {
-		c.texts = append(c.texts, one.Text)
+		c.texts = append(c.texts, one.Text())
 		begin := rule{nil}
 		if one.Verdict != nil {
 			begin[0] = one.Verdict

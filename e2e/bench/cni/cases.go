@@ -1,6 +1,9 @@
 package main
 
-import "strings"
+import (
+	"strings"
+	"time"
+)
 
 // testCase is one configuration in both dialects. In each, %q is the data directory and %s further keys of
 // the address management.
@@ -14,6 +17,31 @@ type testCase struct {
 	floor string
 	// byName has ours called by the names of upstream's plugins, with upstream's configuration.
 	byName bool
+	goals  goals
+}
+
+// title is that of the table which a case is in.
+func (c testCase) title() string {
+	if c.byName {
+		return "By the names of upstream's plugins"
+	}
+	return "trivet-cni with hostRouted and lazyUnlink"
+}
+
+// byNames is in the names of cases with byName.
+const byNames = ", by upstream's names"
+
+// Goals of several cases.
+var (
+	goalsBridge    = goals{upstream: [2]float64{3, 4}}
+	goalsHostPorts = goals{upstream: [2]float64{15, 15}}
+	goalsChained   = goals{upstream: [2]float64{2, 2}}
+)
+
+// withGoals is a case with goals.
+func withGoals(g goals, c testCase) testCase {
+	c.goals = g
+	return c
 }
 
 // bootScoped is a further key of trivet-cni's: reservations end with the boot.
@@ -46,6 +74,7 @@ var cases = []testCase{
 		ours:     list(ours("")),
 		upstream: list(bridge("")),
 		floor:    floorLazy,
+		goals:    goals{upstream: goalsBridge.upstream, bare: 1.2},
 	},
 	{
 		name:     "with masquerade (upstream: nftables)",
@@ -58,29 +87,32 @@ var cases = []testCase{
 		upstream: list(bridge(masqueradeNFTables), hostPortsNFTables),
 		ports:    2,
 		floor:    floorPorts,
+		goals:    goalsHostPorts,
 	},
 	{
 		name:     "with masquerade and 2 host ports (upstream: iptables)",
 		ours:     list(ours(masqueradeOurs + hostPortsOurs)),
 		upstream: list(bridge(masqueradeIPTables), hostPortsIPTables),
 		ports:    2,
+		goals:    goalsHostPorts,
 	},
 	{
 		name:  "with masquerade and 100 host ports",
 		ours:  list(ours(masqueradeOurs + hostPortsOurs)),
 		ports: 100,
+		goals: goals{add: 8 * time.Millisecond},
 	},
-	withFloor(unchanged("bridge", bridge(""))),
-	unchanged("ptp", ptp("")),
+	withGoals(goalsBridge, withFloor(unchanged("bridge", bridge("")))),
+	withGoals(goalsChained, unchanged("ptp", ptp(""))),
 	unchanged("bridge, masquerade, 2 host ports (nftables)", bridge(masqueradeNFTables), hostPortsNFTables),
 	unchanged("bridge, masquerade, 2 host ports (iptables)", bridge(masqueradeIPTables), hostPortsIPTables),
-	unchanged("bridge, firewall (iptables)", bridge(""), firewall),
-	unchanged("bridge, bandwidth", bridge(""), limits),
-	unchanged("bridge, tuning", bridge(""), tuning),
-	lazy("ptp", ptp),
-	lazy("bridge, firewall (iptables)", bridge, firewall),
-	lazy("bridge, bandwidth", bridge, limits),
-	lazy("bridge, tuning", bridge, tuning),
+	withGoals(goalsChained, unchanged("bridge, firewall (iptables)", bridge(""), firewall)),
+	withGoals(goalsChained, unchanged("bridge, bandwidth", bridge(""), limits)),
+	withGoals(goalsChained, unchanged("bridge, tuning", bridge(""), tuning)),
+	withGoals(goalsChained, lazy("ptp", ptp)),
+	withGoals(goalsChained, lazy("bridge, firewall (iptables)", bridge, firewall)),
+	withGoals(goalsChained, lazy("bridge, bandwidth", bridge, limits)),
+	withGoals(goalsChained, lazy("bridge, tuning", bridge, tuning)),
 }
 
 // unchanged is upstream's configuration on both sides.
@@ -91,7 +123,7 @@ func unchanged(name string, plugins ...string) testCase {
 		ports = 2
 	}
 	return testCase{
-		name:     name + ", by upstream's names",
+		name:     name + byNames,
 		ours:     l,
 		upstream: l,
 		ports:    ports,

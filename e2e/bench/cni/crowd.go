@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,9 +20,16 @@ const crowd = "many pods"
 const (
 	// few and many are how many pods are there when ADD is measured.
 	few, many = 10, 950
-	// atOnce is how many ADDs and DELs are under way, of bursts pods each.
+	// atOnce is how many ADDs and DELs are under way, of burst pods, as often as bursts for each side.
 	atOnce = 32
 	burst  = 320
+	bursts = 5
+)
+
+// Goals: how many ADDs a second at once, and what an ADD with many pods takes of the time of one with few.
+const (
+	goalAtOnce = 350
+	goalMany   = 1.3
 )
 
 // crowd measures ADD with few and with many pods present, beside the bare messages of netlink, and many at
@@ -41,22 +51,30 @@ func (o options) crowd(ctx context.Context, out io.Writer) error {
 		return err
 	}
 
-	fmt.Fprintf(out, "\n%s, bridge + addresses\n", crowd)
-	for _, s := range sides {
-		if err := o.parallel(ctx, out, s); err != nil {
-			return err
-		}
+	fmt.Fprint(out, crowdHead)
+	if err := o.parallel(ctx, out, sides); err != nil {
+		return err
 	}
 
 	present := 0
+	var withFew float64
 	for _, wanted := range []int{few, many} {
 		if err := o.fill(ctx, sides, present, wanted); err != nil {
 			return err
 		}
 		present = wanted
-		if err := o.among(ctx, out, sides, present); err != nil {
+		if err := o.among(ctx, sides, present); err != nil {
 			return err
 		}
+
+		cell := ""
+		if now := sides[0].median(0); present == few {
+			withFew = now
+		} else {
+			text := fmt.Sprintf("%g times that with %d", goalMany, few)
+			cell = goal(text, rounded(now/withFew) <= goalMany)
+		}
+		o.reportAmong(out, sides, present, cell)
 	}
 
 	for i := range present {
@@ -83,7 +101,7 @@ func (o options) fill(ctx context.Context, sides []*side, present, wanted int) e
 }
 
 // among measures both sides in turns with some pods present.
-func (o options) among(ctx context.Context, out io.Writer, sides []*side, present int) error {
+func (o options) among(ctx context.Context, sides []*side, present int) error {
 	for _, s := range sides {
 		s.forget()
 	}
@@ -94,45 +112,72 @@ func (o options) among(ctx context.Context, out io.Writer, sides []*side, presen
 			}
 		}
 	}
+	return nil
+}
 
-	for n, what := range []string{"ADD", "DEL"} {
+// reportAmong prints the figures with some pods present, those of ADD with its goal.
+func (o options) reportAmong(out io.Writer, sides []*side, present int, goal string) {
+	for n, what := range operations {
 		what = fmt.Sprintf("%s with %d pods present", what, present)
+		cells := []string{what}
 		for _, s := range sides {
 			o.figures.Add(figure.Of("cni", what, s.name, s.took[n]))
-			const format = "  %-27s %-13s %s   processor %5.1f\n"
-			fmt.Fprintf(out, format, what, s.name, spread(s.took[n]), s.processor(n))
+			cells = append(cells, fmt.Sprintf("%s, CPU %.1f", spread(s.took[n]), s.processor(n)))
+		}
+		printRow(out, append(cells, goal)...)
+		goal = ""
+	}
+}
+
+// parallel measures how many pods are added and deleted in a second, many at once, by bursts in turns.
+func (o options) parallel(ctx context.Context, out io.Writer, sides []*side) error {
+	rates := make([][2][]float64, len(sides))
+	for range bursts {
+		for i, s := range sides {
+			for n, do := range []func(context.Context, int) (time.Duration, error){s.add, s.del} {
+				began := time.Now()
+				if err := inParallel(func(i int) error {
+					_, err := do(ctx, i)
+					return err
+				}); err != nil {
+					return err
+				}
+				rates[i][n] = append(rates[i][n], burst/time.Since(began).Seconds())
+			}
 		}
 	}
+
+	cells := []string{fmt.Sprintf("%d at once, %d bursts of %d", atOnce, bursts, burst)}
+	for i, s := range sides {
+		var words []string
+		for n, what := range operations {
+			f := rate(fmt.Sprintf("%s, %d at once", what, atOnce), s.name, rates[i][n])
+			o.figures.Add(f)
+			words = append(words, fmt.Sprintf("%.0f %s/s", f.Median, what))
+		}
+		cells = append(cells, strings.Join(words, ", "))
+	}
+
+	isMet := math.Round(middle(rates[0][0])) >= goalAtOnce
+	printRow(out, append(cells, goal(fmt.Sprintf("%d ADD/s", goalAtOnce), isMet))...)
 	return nil
 }
 
-// parallel measures how many pods are added and deleted in a second, many at once.
-func (o options) parallel(ctx context.Context, out io.Writer, s *side) error {
-	for _, step := range []struct {
-		what string
-		do   func(context.Context, int) (time.Duration, error)
-	}{{"ADD", s.add}, {"DEL", s.del}} {
-		began := time.Now()
-		if err := inParallel(func(i int) error {
-			_, err := step.do(ctx, i)
-			return err
-		}); err != nil {
-			return err
-		}
-
-		rate := burst / time.Since(began).Seconds()
-		what := fmt.Sprintf("%s, %d at once", step.what, atOnce)
-		o.figures.Add(figure.Figure{
-			Bench:  "cni",
-			What:   what,
-			Side:   s.name,
-			Unit:   "1/s",
-			Median: rate,
-		})
-		fmt.Fprintf(out, "  %-27s %-13s %6.0f /s\n", what, s.name, rate)
+// rate is the figure of rates a second.
+func rate(what, side string, all []float64) figure.Figure {
+	return figure.Figure{
+		Bench:  "cni",
+		What:   what,
+		Side:   side,
+		Unit:   "1/s",
+		Median: rounded(middle(all)),
+		Min:    rounded(slices.Min(all)),
+		Max:    rounded(slices.Max(all)),
+		Count:  len(all),
 	}
-	return nil
 }
+
+func middle(all []float64) float64 { return slices.Sorted(slices.Values(all))[len(all)/2] }
 
 // inParallel calls f with the number of each pod of a burst, and returns an error of one of the calls.
 func inParallel(f func(i int) error) error {

@@ -53,7 +53,9 @@ func run(ctx context.Context, env *program.Env) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(env.Stdout, "%s has %.1f MB\n", o.plugin, float64(size.Size())/1e6)
+	megabytes := rounded(float64(size.Size()) / 1e6)
+	limit := goal(fmt.Sprintf("%d MB", goalSize), megabytes <= goalSize)
+	fmt.Fprintf(env.Stdout, "%s has %.1f MB; goal: %s\n", o.plugin, megabytes, limit)
 
 	dir, err := os.MkdirTemp("", "cni-bench-")
 	if err != nil {
@@ -66,9 +68,14 @@ func run(ctx context.Context, env *program.Env) error {
 
 	const about = "%d rounds with %d pods present: p50 / p95 in ms, mean of the processor time\n"
 	fmt.Fprintf(env.Stdout, about, o.rounds, o.present)
+	title := ""
 	for _, c := range cases {
 		if !strings.Contains(c.name, o.only) {
 			continue
+		}
+		if c.title() != title {
+			title = c.title()
+			fmt.Fprintf(env.Stdout, "\n%s:\n%s", title, caseHead)
 		}
 		if err := o.compare(ctx, env.Stdout, c); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
@@ -83,6 +90,9 @@ func run(ctx context.Context, env *program.Env) error {
 
 	return o.figures.Close()
 }
+
+// goalSize is how many MB trivet-cni has at most.
+const goalSize = 8
 
 // compare runs one case on both sides, in turns.
 func (o options) compare(ctx context.Context, out io.Writer, c testCase) error {
@@ -123,7 +133,7 @@ func (o options) compare(ctx context.Context, out io.Writer, c testCase) error {
 		}
 	}
 
-	report(out, o.figures, c.name, sides)
+	report(out, o.figures, c, sides)
 	return nil
 }
 
@@ -159,29 +169,6 @@ func (o options) sides(dir string, c testCase) (sides []*side, err error) {
 
 // bare is the side of cni-floor.
 const bare = "bare netlink"
-
-// report prints the figures of a case, and writes them.
-func report(out io.Writer, figures *figure.Writer, name string, sides []*side) {
-	fmt.Fprintf(out, "\n%s\n", name)
-	for n, what := range []string{"ADD", "DEL"} {
-		ours := sides[0].took[n]
-		for _, s := range sides {
-			object := name + ": " + what
-			if s.name == bare {
-				// A picture compares trivet with one other side.
-				object = bare + ", " + object
-			}
-			figures.Add(figure.Of("cni", object, s.name, s.took[n]))
-			const format = "  %s  %-16s %s   processor %5.1f"
-			fmt.Fprintf(out, format, what, s.name, spread(s.took[n]), s.processor(n))
-			if s != sides[0] {
-				ratio := float64(quantile(s.took[n], 50)) / float64(quantile(ours, 50))
-				fmt.Fprintf(out, "   trivet 1/%.1f", ratio)
-			}
-			fmt.Fprintln(out)
-		}
-	}
-}
 
 // ours is the side of trivet-cni.
 func (o options) ours(dir string, c testCase) (*side, error) {
@@ -228,8 +215,4 @@ func (o options) link(dir string) (string, error) {
 func quantile(all []time.Duration, percent int) time.Duration {
 	sorted := slices.Sorted(slices.Values(all))
 	return sorted[min(len(sorted)-1, len(sorted)*percent/100)]
-}
-
-func spread(all []time.Duration) string {
-	return fmt.Sprintf("%6.1f / %6.1f", quantile(all, 50).Seconds()*1000, quantile(all, 95).Seconds()*1000)
 }

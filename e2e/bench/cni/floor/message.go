@@ -26,14 +26,18 @@ func open(protocol int) (*conn, error) {
 // asks for that to the last message.
 func (c *conn) do(messages ...[]byte) error {
 	for i, m := range messages {
-		native.PutUint32(m[8:], uint32(i))
+		native.PutUint32(m[8:], uint32(i+1))
 	}
 	last := messages[len(messages)-1]
 	native.PutUint16(last[6:], native.Uint16(last[6:])|unix.NLM_F_ACK)
-	return c.exchange(slices.Concat(messages...), uint32(len(messages)-1))
+	return c.exchange(slices.Concat(messages...), uint32(len(messages)))
 }
 
-// exchange sends messages and reads until the one with a number is answered.
+// whole is the number of the message that a transaction begins with. What refuses all of it answers that, and
+// nothing else.
+const whole = 0
+
+// exchange sends messages and reads until the one with a number is answered, or all of them are refused.
 func (c *conn) exchange(messages []byte, last uint32) (failure error) {
 	to := &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
 	if err := unix.Sendto(c.fd, messages, 0, to); err != nil {
@@ -51,7 +55,8 @@ func (c *conn) exchange(messages []byte, last uint32) (failure error) {
 			case unix.RTM_NEWLINK:
 				c.link = native.Uint32(body[4:])
 			case unix.NLMSG_ERROR:
-				done = native.Uint32(data[8:]) == last
+				number := native.Uint32(data[8:])
+				done = done || number == last || number == whole
 				if errno := -int32(native.Uint32(body)); errno != 0 {
 					failure = unix.Errno(errno)
 				}

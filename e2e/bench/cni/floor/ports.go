@@ -53,6 +53,7 @@ func transact(messages ...[]byte) error {
 		return err
 	}
 
+	// Their number is that of the whole.
 	border := func(kind uint16) []byte {
 		return message(kind, 0, []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES})
 	}
