@@ -39,7 +39,7 @@ type look struct {
 	left    int   // files that may be outside still
 	why     error // of one of them
 	deep    bool  // something is deeper than is looked at
-	cut     bool  // directories were moved, so that not all was looked at
+	cut     bool  // directories were moved or deleted meanwhile, so that not all was looked at
 }
 
 // leased is a file that could not be opened yet.
@@ -53,9 +53,11 @@ type leased struct {
 func (l *look) goOn(now time.Time) (done bool) {
 	l.tryLeased(now)
 	for range turn {
+		before := l.walk.Depth()
 		dir, name, err := l.walk.Next()
 		switch {
-		case errors.Is(err, treewalk.ErrMoved):
+		case err != nil && (errors.Is(err, treewalk.ErrMoved) || l.walk.Depth() < before-1):
+			// The way back was moved, or deleted.
 			l.cut = true
 		case err != nil:
 			l.leave(err)
@@ -171,7 +173,7 @@ func (l *look) found(moves bool) error {
 		say("files deeper than %d directories are not looked at", deepest)
 	}
 	if moves {
-		say("directories are moved all the time, and not all were looked at")
+		say("directories are moved or deleted all the time, and not all were looked at")
 	}
 	if len(texts) == 0 {
 		return nil

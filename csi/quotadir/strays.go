@@ -56,7 +56,8 @@ const (
 	mostLooks   = 64
 	longestLook = time.Hour
 
-	// mostCut is how many looks in a row may be cut short by moves before that is reported.
+	// mostCut is how many looks in a row may be cut short by moves before that is reported, and the next ones
+	// come as late as any.
 	mostCut = 3
 
 	// idle is the pause while there is nothing to look at.
@@ -134,7 +135,8 @@ func (s *strays) isFull() bool {
 	return false
 }
 
-// end ends a look, and reports what it has found. One that a move has cut short is followed by the next.
+// end ends a look, and reports what it has found. One that a move has cut short is followed by the next at
+// once, but for a volume where that goes on.
 func (s *strays) end(id string) {
 	l := s.looks[id]
 	l.close()
@@ -145,6 +147,8 @@ func (s *strays) end(id string) {
 		s.mayBeIn(id)
 	} else {
 		delete(s.cut, id)
+	}
+	if !l.cut || s.cut[id] >= mostCut {
 		s.ended[id] = time.Now()
 	}
 	if err := l.found(s.cut[id] == mostCut); err != nil {
@@ -153,6 +157,10 @@ func (s *strays) end(id string) {
 }
 
 func (s *strays) lookAt(id string, now time.Time) (*look, error) {
+	// Without quotas there is nothing to be outside of.
+	if err := s.dirs.Check(false); err != nil {
+		return nil, err
+	}
 	root, project, err := s.dirs.open(id)
 	if err != nil {
 		return nil, err

@@ -28,8 +28,8 @@ func (d *Dirs) Enforce(s volume.Spec) error {
 	return put(f, project)
 }
 
-// Mount returns a mount of the volume's directory, see publish.Backend. Somebody may have made the disk's
-// quotas anew since the driver was started.
+// Mount returns a mount of the volume's directory, see publish.Backend. Somebody may have taken the limit
+// off since the driver was started.
 func (d *Dirs) Mount(s volume.Spec, o target.Options) (*target.Tree, error) {
 	if len(o.FS) > 0 {
 		return nil, fmt.Errorf("%w: mount option %q: backend %s takes none of a file system",
