@@ -20,7 +20,8 @@ func (d directories) quotas() {
 	why, do := q.Disk.Lack()
 	switch {
 	case why == "":
-		d.ok(object, "%s, %d volumes, %d are being deleted", q.Disk.FileSystem, len(q.Volumes), len(q.Deleting))
+		d.ok(object, "%s, %d volumes, %d are being deleted",
+			q.Disk.FileSystem, len(q.Volumes), len(q.Deleting))
 	case len(q.Volumes) > 0:
 		d.wrong(object, do, "the sizes of %d volumes do not hold: %s", len(q.Volumes), why)
 	default:

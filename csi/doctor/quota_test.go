@@ -93,7 +93,8 @@ func TestVolumesOfOneProjectAreWrong(t *testing.T) {
 	f := withQuota()
 	f.Quota.Volumes["pvc-2"] = survey.Directory{Used: 1, Limit: gib, Project: 7}
 	f.Quota.Volumes["pvc-3"] = survey.Directory{Used: 1, Limit: gib, Project: 7}
-	if found := text(Findings(f)); !strings.Contains(found, "wrong  volume pvc-2: its directory says project 7") {
+	found := text(Findings(f))
+	if !strings.Contains(found, "wrong  volume pvc-2: its directory says project 7") {
 		t.Error(found)
 	}
 }

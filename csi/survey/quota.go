@@ -121,5 +121,10 @@ func lookAtDirectory(path string, project uint32) Directory {
 		// What that means for all of them is said by the state of the disk.
 		err = nil
 	}
-	return Directory{Project: project, Used: int64(used.Bytes), Limit: int64(limits.Bytes), Err: err}
+	return Directory{
+		Project: project,
+		Used:    int64(used.Bytes),
+		Limit:   int64(limits.Bytes),
+		Err:     err,
+	}
 }
