@@ -105,7 +105,8 @@ func leaveProjects(dirs ...string) error {
 	return nil
 }
 
-// find finds what is there, by its names.
+// find finds what is there, by its names. What was taken out of a volume before the driver was restarted is
+// outside still, in use or not.
 func (d *Dirs) find() error {
 	for _, dir := range []string{d.volumes, d.trash.dir} {
 		names, err := namesIn(dir)
@@ -117,6 +118,9 @@ func (d *Dirs) find() error {
 				d.numbers.found(id, project, dir == d.volumes)
 			}
 		}
+	}
+	for _, id := range d.numbers.ids() {
+		d.strays.mayBeIn(id)
 	}
 	return nil
 }

@@ -78,11 +78,6 @@ func (s *strays) run(ctx context.Context) {
 		}
 	}()
 
-	// What was taken out before the driver was restarted is outside still, in use or not.
-	for _, id := range s.dirs.numbers.ids() {
-		s.mayBeIn(id)
-	}
-
 	for ctx.Err() == nil {
 		s.begin(time.Now())
 		if len(s.looks) == 0 {
