@@ -99,8 +99,11 @@ func (d *diagnosis) disk() {
 	for _, file := range d.Images {
 		there += file.Allocated
 	}
-	for _, v := range d.Quota.Volumes {
-		there += v.Used
+	for id, v := range d.Quota.Volumes {
+		// What a pod takes beyond the size is there for nobody.
+		if r, known := d.Records[id]; known && r.Err == nil {
+			there += min(v.Used, r.Size)
+		}
 	}
 
 	text := fmt.Sprintf("%s promised to volumes, %s there for them (%s of %s free, %s in reserve)",

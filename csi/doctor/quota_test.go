@@ -3,6 +3,7 @@ package doctor
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/trivet-node/trivet/csi/survey"
 	"github.com/trivet-node/trivet/csi/volume"
@@ -64,6 +65,11 @@ func TestWhatIsWrongWithProjectQuotasIsNamed(t *testing.T) {
 	f := withQuota()
 	f.Quota.Volumes = map[string]survey.Directory{"pvc-3": {}}
 	f.Quota.Unknown = []string{"/data/quota/volumes/x"}
+	f.Quota.Deleting = []survey.Deleting{
+		{ID: "pvc-4", Files: 9},
+		{ID: "pvc-5", Files: 9, Age: time.Hour},
+		{ID: "pvc-6", Files: 9, Age: time.Hour, Empty: true},
+	}
 	f.Quota.Disk.Holds = false
 	found := text(Findings(f))
 	for _, want := range []string{
@@ -71,9 +77,38 @@ func TestWhatIsWrongWithProjectQuotasIsNamed(t *testing.T) {
 		"wrong  volume pvc-2: its directory is not in /data/quota/volumes; restore",
 		"wrong  directory of volume pvc-3 in /data/quota/volumes: it has no record",
 		"note   file /data/quota/volumes/x: it is of no volume",
+		"wrong  deleted volume pvc-5: its deletion has shown nothing for 1h0m0s, and 9 files are left",
+		"wrong  deleted volume pvc-6: 8 files are charged to it that are elsewhere",
 	} {
 		if !strings.Contains(found, want) {
 			t.Errorf("nothing begins with %q in\n%s", want, found)
 		}
+	}
+	if strings.Contains(found, "pvc-4") {
+		t.Errorf("a deletion that has just begun is named in\n%s", found)
+	}
+}
+
+func TestVolumesOfOneProjectAreWrong(t *testing.T) {
+	f := withQuota()
+	f.Quota.Volumes["pvc-2"] = survey.Directory{Used: 1, Limit: gib, Project: 7}
+	f.Quota.Volumes["pvc-3"] = survey.Directory{Used: 1, Limit: gib, Project: 7}
+	found := text(Findings(f))
+	if !strings.Contains(found, "wrong  volume pvc-2: its directory says project 7") {
+		t.Error(found)
+	}
+}
+
+// What a volume takes beyond its size, or without a record, is there for nobody.
+func TestOnlyWhatVolumesMayTakeIsThereForThem(t *testing.T) {
+	of := func(used int64) string {
+		f := withQuota()
+		f.Quota.Volumes["pvc-2"] = survey.Directory{Used: used, Limit: gib}
+		f.Quota.Volumes["pvc-9"] = survey.Directory{Used: used}
+		before, _, _ := strings.Cut(text(Findings(f)), "pool ")
+		return before
+	}
+	if full, more := of(gib), of(5*gib); full != more {
+		t.Errorf("with a full volume\n%s, and beyond its size\n%s", full, more)
 	}
 }

@@ -53,8 +53,8 @@ type numbers struct {
 	// mu guards what follows; held while the kernel is asked whether a number is free.
 	mu     sync.Mutex
 	byID   map[string]uint32
-	taken  map[uint32]bool // those of deleted volumes included, until nothing is left of them
-	lowest uint32          // none below is free
+	taken  map[uint32]int // how many directories say so, those of deleted volumes included
+	lowest uint32         // none below is free
 }
 
 func newNumbers(instance string) *numbers {
@@ -62,7 +62,7 @@ func newNumbers(instance string) *numbers {
 	_, _ = hash.Write([]byte(instance))
 	return &numbers{
 		byID:   map[string]uint32{},
-		taken:  map[uint32]bool{},
+		taken:  map[uint32]int{},
 		lowest: firstNumber + hash.Sum32()%strides*stride,
 	}
 }
@@ -71,7 +71,7 @@ func newNumbers(instance string) *numbers {
 func (n *numbers) found(id string, project uint32, isVolume bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.taken[project] = true
+	n.taken[project]++
 	if other, known := n.byID[id]; isVolume && (!known || project < other) {
 		n.byID[id] = project
 	}
@@ -82,6 +82,20 @@ func (n *numbers) of(id string) (project uint32, known bool) {
 	defer n.mu.Unlock()
 	project, known = n.byID[id]
 	return project, known
+}
+
+// isShared reports whether several directories say the same number, as one that was copied by hand does.
+func (n *numbers) isShared(project uint32) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.taken[project] > 1
+}
+
+// leaveShared says that one of several directories of a number is gone.
+func (n *numbers) leaveShared(project uint32) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.taken[project] = max(1, n.taken[project]-1)
 }
 
 func (n *numbers) ids() []string {
@@ -102,7 +116,7 @@ func (n *numbers) take(dir, id string) (uint32, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for project := n.lowest; project < endNumber; project++ {
-		if n.taken[project] || named[project] {
+		if n.taken[project] > 0 || named[project] {
 			continue
 		}
 		used, limits, err := projectquota.Look(disk, project)
@@ -114,7 +128,7 @@ func (n *numbers) take(dir, id string) (uint32, error) {
 		}
 
 		n.lowest = project + 1
-		n.taken[project] = true
+		n.taken[project] = 1
 		n.byID[id] = project
 		return project, nil
 	}

@@ -65,12 +65,26 @@ func TestNumberIsTakenUntilNothingIsLeftOfItsVolume(t *testing.T) {
 	}
 
 	n.leave("pvc-1")
-	if _, known := n.of("pvc-1"); known || !n.taken[first] || !n.taken[first+2] {
+	if _, known := n.of("pvc-1"); known || n.taken[first] != 1 || n.taken[first+2] != 1 {
 		t.Errorf("taken: %v", n.taken)
 	}
 	n.lowest = first + 3
 	n.free(first + 2)
-	if n.taken[first+2] || n.lowest != first+2 {
+	if n.taken[first+2] > 0 || n.lowest != first+2 {
 		t.Errorf("taken %v, the lowest may be %d", n.taken, n.lowest)
+	}
+}
+
+func TestNumberOfTwoDirectoriesIsShared(t *testing.T) {
+	n := newNumbers("a")
+	n.found("pvc-1", n.lowest, true)
+	n.found("pvc-2", n.lowest, true)
+	n.found("pvc-3", n.lowest+1, true)
+	if !n.isShared(n.lowest) || n.isShared(n.lowest+1) {
+		t.Errorf("%v", n.taken)
+	}
+	n.leaveShared(n.lowest)
+	if n.isShared(n.lowest) || n.taken[n.lowest] != 1 {
+		t.Errorf("with one of them gone: %v", n.taken)
 	}
 }

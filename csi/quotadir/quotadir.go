@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +22,6 @@ import (
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
-	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/projectquota"
 )
 
@@ -41,6 +41,7 @@ type Dirs struct {
 	numbers *numbers
 	trash   *trash
 	strays  *strays
+	reports *reports
 }
 
 // What the directories are to others. They have no devices: no raw block volumes, and no limits of I/O.
@@ -59,14 +60,14 @@ func Paths(dataDir string) (volumes, trash string) {
 }
 
 // Open finds the volumes. Where limits of projects do not hold it fails and makes nothing, unless there are
-// volumes already: they can be used when the limits hold again, see Check.
+// volumes already, or is something left of deleted ones: that is when the limits hold again, see Check.
 func Open(cfg Config) (*Dirs, error) {
 	d := &Dirs{dir: cfg.Dir}
 	volumes, trashDir := Paths(cfg.Dir)
 	d.volumes = volumes
 
 	lack := d.Check(false)
-	if _, err := os.Stat(volumes); lack != nil && err != nil {
+	if lack != nil && !hasAny(volumes) && !hasAny(trashDir) {
 		return nil, lack
 	}
 
@@ -82,7 +83,8 @@ func Open(cfg Config) (*Dirs, error) {
 	}
 
 	d.numbers = newNumbers(cfg.Instance)
-	d.trash = newTrash(trashDir, d.numbers)
+	d.reports = &reports{}
+	d.trash = newTrash(trashDir, d.numbers, d.reports)
 	d.strays = newStrays(d)
 	return d, d.find()
 }
@@ -103,7 +105,8 @@ func leaveProjects(dirs ...string) error {
 	return nil
 }
 
-// find finds what is there, by its names.
+// find finds what is there, by its names. What was taken out of a volume before the driver was restarted is
+// outside still, in use or not.
 func (d *Dirs) find() error {
 	for _, dir := range []string{d.volumes, d.trash.dir} {
 		names, err := namesIn(dir)
@@ -116,7 +119,19 @@ func (d *Dirs) find() error {
 			}
 		}
 	}
+	for _, id := range d.numbers.ids() {
+		d.strays.mayBeIn(id)
+	}
 	return nil
+}
+
+// hasAny reports whether there is a directory of a volume.
+func hasAny(dir string) bool {
+	names, err := namesIn(dir)
+	return err == nil && slices.ContainsFunc(names, func(name string) bool {
+		_, _, ok := Parse(name)
+		return ok
+	}) || err != nil && !errors.Is(err, fs.ErrNotExist)
 }
 
 func namesIn(dir string) ([]string, error) {
@@ -253,8 +268,12 @@ func (d *Dirs) make(s volume.Spec, project uint32) error {
 	return f.Sync()
 }
 
-// limit has the size of a volume hold, and writes nothing where it does.
+// limit has the size of a volume hold, and writes nothing where it does. Two volumes cannot have one limit.
 func (d *Dirs) limit(f *os.File, s volume.Spec, project uint32) error {
+	if d.numbers.isShared(project) {
+		return fmt.Errorf("%w: several directories in %s say project %d; move away those that were copied"+
+			" there, and restart the driver", volume.ErrDamaged, filepath.Dir(d.volumes), project)
+	}
 	wanted, err := d.limitsOf(s)
 	if err != nil {
 		return err
@@ -300,41 +319,20 @@ func (d *Dirs) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 	if err := d.Check(false); err != nil {
 		return origin, err
 	}
-	return origin, errors.Join(projectquota.Put(f, project), d.limit(f, s, project))
+	return origin, errors.Join(put(f, project), d.limit(f, s, project))
 }
 
 // Grow raises the limit of a volume. It is larger at once, in use or not, see volume.Backend.
 func (d *Dirs) Grow(s volume.Spec) error {
+	if err := d.Check(false); err != nil {
+		return err
+	}
 	f, project, err := d.open(s.ID)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	return d.limit(f, s, project)
-}
-
-// Destroy moves a volume to where its files are deleted from, see volume.Backend.
-func (d *Dirs) Destroy(id string) error {
-	project, known := d.numbers.of(id)
-	if !known {
-		return nil
-	}
-	err := os.Rename(d.path(id, project), filepath.Join(d.trash.dir, nameOf(id, project)))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		// It was never made. If somebody has removed it, its number has limits still, and is not taken again.
-		d.numbers.free(project)
-	case err != nil:
-		return err
-	}
-	d.numbers.leave(id)
-	d.trash.wake()
-	return nil
-}
-
-// Commit makes deletions survive a power loss, see volume.Backend.
-func (d *Dirs) Commit() error {
-	return errors.Join(durable.SyncDir(d.trash.dir), durable.SyncDir(d.volumes))
 }
 
 // List returns the IDs of all volumes.

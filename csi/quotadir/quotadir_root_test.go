@@ -361,7 +361,17 @@ func TestDiskWithoutQuotasIsNamed(t *testing.T) {
 		t.Errorf("made: %v, %v", entries, err)
 	}
 
-	volumes, _ := quotadir.Paths(dir)
+	// Nor is it a backend where the disk had quotas once and no volume was made.
+	volumes, trash := quotadir.Paths(dir)
+	for _, path := range []string{volumes, trash, filepath.Join(volumes, "lost+found")} {
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := quotadir.Open(quotadir.Config{Dir: dir}); !errors.Is(err, volume.ErrUnavailable) {
+		t.Errorf("without volumes: %v", err)
+	}
+
 	if err := os.MkdirAll(filepath.Join(volumes, "pvc-1.536870912"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -375,5 +385,8 @@ func TestDiskWithoutQuotasIsNamed(t *testing.T) {
 	}
 	if _, err := d.Create(volume.Spec{ID: "pvc-2", Size: mib}); !errors.Is(err, volume.ErrUnavailable) {
 		t.Errorf("create: %v", err)
+	}
+	if err := d.Grow(s); !errors.Is(err, volume.ErrUnavailable) {
+		t.Errorf("grow: %v", err)
 	}
 }

@@ -3,22 +3,19 @@ package quotadir
 import (
 	"context"
 	"maps"
-	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/trivet-node/trivet/internal/beneath"
-	"github.com/trivet-node/trivet/internal/projectquota"
 	"github.com/trivet-node/trivet/internal/retry"
-	"github.com/trivet-node/trivet/internal/treewalk"
 )
 
 // strays are files that were taken out of the project of their volume. Their owner may do that, unless he is
 // in a user namespace, and they are charged to nobody then, or to another volume. So all files of volumes in
-// use are looked at periodically, and put back. Volumes take turns: one that has millions of files, or is
-// being changed all the time, does not keep the driver from looking at others.
+// use are looked at periodically, and put back. Who tries hides from that, see ADR 0952; what is put back is
+// counted and reported. Volumes take turns: one that has millions of files, or is being changed all the time,
+// does not keep the driver from looking at others.
 type strays struct {
 	dirs *Dirs
 
@@ -29,6 +26,7 @@ type strays struct {
 	// What follows is run's.
 	looks map[string]*look
 	ended map[string]time.Time // when the last look at a volume ended
+	cut   map[string]int       // how many looks in a row were cut short by moves
 }
 
 func newStrays(d *Dirs) *strays {
@@ -37,6 +35,7 @@ func newStrays(d *Dirs) *strays {
 		used:  map[string]bool{},
 		looks: map[string]*look{},
 		ended: map[string]time.Time{},
+		cut:   map[string]int{},
 	}
 }
 
@@ -44,16 +43,22 @@ const (
 	// lookPeriod is for how long a file can be outside, beside the time that a look takes.
 	lookPeriod = time.Minute
 
-	// A turn is a look at so many files, and is followed by a pause that is some times as long: all looks
-	// together take a part of a processor.
-	turn     = 512
-	rest     = 4
-	longRest = time.Second
+	// A turn is a look at so many files, or for so long, and is followed by a pause that is some times as
+	// long: all looks together take a part of a processor.
+	turn      = 512
+	turnTime  = 200 * time.Millisecond
+	rest      = 4
+	shortRest = 10 * time.Millisecond
+	longRest  = 10 * time.Second
 
 	// mostLooks bounds the descriptors that are held, and longestLook how long who changes his volume all
-	// the time can hold some of them.
+	// the time can hold some of them while others wait.
 	mostLooks   = 64
 	longestLook = time.Hour
+
+	// mostCut is how many looks in a row may be cut short by moves before that is reported, and the next ones
+	// come as late as any.
+	mostCut = 3
 
 	// idle is the pause while there is nothing to look at.
 	idle = time.Second
@@ -68,8 +73,8 @@ func (s *strays) mayBeIn(id string) {
 
 func (s *strays) run(ctx context.Context) {
 	defer func() {
-		for id := range s.looks {
-			s.end(id)
+		for _, l := range s.looks {
+			l.close()
 		}
 	}()
 
@@ -81,10 +86,10 @@ func (s *strays) run(ctx context.Context) {
 
 		for id, l := range s.looks {
 			began := time.Now()
-			if l.goOn(turn) || began.Sub(l.began) > longestLook {
+			if l.goOn(began) || began.Sub(l.began) > longestLook && s.isFull() {
 				s.end(id)
 			}
-			_ = retry.Sleep(ctx, min(rest*time.Since(began), longRest))
+			_ = retry.Sleep(ctx, min(max(rest*time.Since(began), shortRest), longRest))
 		}
 	}
 }
@@ -103,28 +108,55 @@ func (s *strays) begin(now time.Time) {
 
 		// What cannot be looked at now is looked at when it is used the next time.
 		delete(s.used, id)
-		if l, err := s.dirs.lookAt(id, now); err == nil {
+		if l, err := s.lookAt(id, now); err == nil {
 			s.looks[id] = l
 		}
 	}
 }
 
+// isFull reports whether a volume waits for another one's look to end.
+func (s *strays) isFull() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.looks) < mostLooks {
+		return false
+	}
+	for id := range s.used {
+		_, early := s.ended[id]
+		if s.looks[id] == nil && !early {
+			return true
+		}
+	}
+	return false
+}
+
+// end ends a look, and reports what it has found. One that a move has cut short is followed by the next at
+// once, but for a volume where that goes on.
 func (s *strays) end(id string) {
-	s.looks[id].close()
+	l := s.looks[id]
+	l.close()
 	delete(s.looks, id)
-	s.ended[id] = time.Now()
+
+	if l.cut {
+		s.cut[id]++
+		s.mayBeIn(id)
+	} else {
+		delete(s.cut, id)
+	}
+	if !l.cut || s.cut[id] >= mostCut {
+		s.ended[id] = time.Now()
+	}
+	if err := l.found(s.cut[id] == mostCut); err != nil {
+		s.dirs.reports.tell(id, err)
+	}
 }
 
-// look is one at all files of a volume.
-type look struct {
-	began   time.Time
-	root    *os.File
-	project uint32
-	walk    treewalk.Walk
-}
-
-func (d *Dirs) lookAt(id string, now time.Time) (*look, error) {
-	root, project, err := d.open(id)
+func (s *strays) lookAt(id string, now time.Time) (*look, error) {
+	// Without quotas there is nothing to be outside of.
+	if err := s.dirs.Check(false); err != nil {
+		return nil, err
+	}
+	root, project, err := s.dirs.open(id)
 	if err != nil {
 		return nil, err
 	}
@@ -140,61 +172,4 @@ func (d *Dirs) lookAt(id string, now time.Time) (*look, error) {
 		return nil, err
 	}
 	return l, nil
-}
-
-// goOn looks at some more files, and reports whether these were the last. What cannot be put back stays until
-// the next look.
-func (l *look) goOn(most int) (done bool) {
-	for range most {
-		dir, name, err := l.walk.Next()
-		switch {
-		case err != nil:
-		case dir < 0:
-			return true
-		default:
-			_ = putBack(&l.walk, dir, name, l.project)
-		}
-	}
-
-	l.walk.Pause()
-	return false
-}
-
-func (l *look) close() {
-	l.walk.Close()
-	_ = l.root.Close()
-}
-
-// putBack looks at an entry of the directory of a walk, and goes down if it is a directory. Only files and
-// directories have a project that can be looked at; of the rest each is some hundred bytes.
-func putBack(w *treewalk.Walk, dir int, name string, project uint32) error {
-	// A pod may make it a FIFO or a device at any moment: what is opened to be read is what was looked at.
-	handle, err := beneath.Open(dir, name, unix.O_PATH|unix.O_NOFOLLOW, beneath.NoLinks|beneath.OneFileSystem)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(handle)
-	var st unix.Stat_t
-	if err := unix.Fstat(handle, &st); err != nil {
-		return err
-	}
-	kind := st.Mode & unix.S_IFMT
-	if kind != unix.S_IFREG && kind != unix.S_IFDIR {
-		return nil
-	}
-
-	f, err := os.OpenFile(beneath.Path(handle), os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return err
-	}
-	err = projectquota.Put(f, project)
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if kind == unix.S_IFDIR {
-		if down := w.Enter(handle, name, &st); down != nil {
-			return down
-		}
-	}
-	return err
 }

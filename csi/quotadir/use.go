@@ -1,6 +1,7 @@
 package quotadir
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"math"
@@ -24,10 +25,11 @@ func (d *Dirs) Enforce(s volume.Spec) error {
 	}
 	defer f.Close()
 	d.strays.mayBeIn(s.ID)
-	return projectquota.Put(f, project)
+	return put(f, project)
 }
 
-// Mount returns a mount of the volume's directory, see publish.Backend.
+// Mount returns a mount of the volume's directory, see publish.Backend. Somebody may have taken the limit
+// off since the driver was started.
 func (d *Dirs) Mount(s volume.Spec, o target.Options) (*target.Tree, error) {
 	if len(o.FS) > 0 {
 		return nil, fmt.Errorf("%w: mount option %q: backend %s takes none of a file system",
@@ -41,7 +43,7 @@ func (d *Dirs) Mount(s volume.Spec, o target.Options) (*target.Tree, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if err := projectquota.Put(f, project); err != nil {
+	if err := errors.Join(put(f, project), d.limit(f, s, project)); err != nil {
 		return nil, err
 	}
 	return target.Clone(f, o)

@@ -98,6 +98,20 @@ func TestBackendIsTheFirstThatServes(t *testing.T) {
 	}
 }
 
+// Who names no backend gets one that works now, who names one waits for it.
+func TestBackendThatDoesNotWorkNowIsPassedOverUnlessItIsNamed(t *testing.T) {
+	f := newFixture(t)
+	f.pool.FailOn("Complete", ErrUnavailable)
+	r := Request{Name: "any", Required: mib, Access: Filesystem}
+	if v, err := f.Create(t.Context(), r); err != nil || v.Backend != "files" {
+		t.Errorf("backend %q, %v", v.Backend, err)
+	}
+	r.Name, r.Backend = "named", "pool"
+	if _, err := f.Create(t.Context(), r); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestAvailable(t *testing.T) {
 	f := newFixture(t)
 	f.files.least = 300 * mib

@@ -93,7 +93,9 @@ func (b *fakeBackend) Complete(s *Spec, options []string) error {
 	}
 
 	s.Size = max(s.Size, b.least)
-	return nil
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.fail["Complete"]
 }
 
 func (b *fakeBackend) Create(s Spec) (Origin, error) {

@@ -49,12 +49,16 @@ func StateOf(dir string) (State, error) {
 	}
 
 	var buffer [stateBuffer]byte
-	if err := quotactl(f, getState, 0, unsafe.Pointer(&buffer)); err == nil {
+	err = quotactl(f, getState, 0, unsafe.Pointer(&buffer))
+	if err == nil {
 		flags := *(*uint16)(unsafe.Pointer(&buffer[stateFlags]))
 		s.Kernel = true
 		s.Counts = flags&accounted != 0
 		s.Holds = s.Counts && flags&enforced != 0
 		return s, nil
+	}
+	if errors.Is(err, unix.EPERM) {
+		return s, fmt.Errorf("state of the quotas of %s: %w", dir, err)
 	}
 
 	// Where no quota at all is on, that fails as it does where the kernel has none. This does nothing, and

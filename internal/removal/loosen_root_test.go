@@ -128,6 +128,7 @@ func TestImmutableDirectoriesFarDownAreDeleted(t *testing.T) {
 	}
 	unix.Close(at)
 	bind(t, tree, appendOnly)
+
 	if err := removal.Inside(t.Context(), tree); err != nil {
 		t.Error(err)
 	}

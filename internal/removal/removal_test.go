@@ -97,6 +97,7 @@ func TestTreeRemovesWhatIsDeeperThanItGoes(t *testing.T) {
 				}
 				unix.Close(at)
 			}
+
 			if err := remove(tree); err != nil {
 				t.Fatal(err)
 			}

@@ -275,7 +275,7 @@ func (w *walker) close() {
 	}
 }
 
-// remove deletes a file or an empty directory, also where its owner has forbidden that for all; see removeOne.
+// remove deletes a file or an empty directory, see removeOne, also where its owner has forbidden that.
 func (l *level) remove(name string) (full bool, err error) {
 	full, err = removeOne(l.fd, name)
 	if !errors.Is(err, unix.EPERM) {

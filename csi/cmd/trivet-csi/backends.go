@@ -23,6 +23,7 @@ type backends struct {
 	forLoans   map[string]loan.Backend
 	preferred  []string        // names of those that requests get that name none, the best first
 	pool       *btrfspool.Pool // nil where it does not work
+	dirs       *quotadir.Dirs  // nil where they do not work
 }
 
 // backend is what each of them is.
@@ -53,8 +54,12 @@ func openBackends(ctx context.Context, log *slog.Logger, o options) (backends, e
 		log.Warn("backend does not work", "backend", loopfile.Name, "err", filesErr)
 	}
 	if dirsErr != nil {
-		// Most disks are without, and need not have them.
-		log.Info("backend does not work", "backend", quotadir.Name, "err", dirsErr)
+		// Most disks are without, and need not have them, unless there are volumes.
+		level := slog.LevelInfo
+		if b.forVolumes[quotadir.Name] != nil {
+			level = slog.LevelWarn
+		}
+		log.Log(ctx, level, "backend does not work", "backend", quotadir.Name, "err", dirsErr)
 	}
 
 	b.preferred = preferred(o.backend, b.forVolumes)
@@ -144,7 +149,11 @@ func (b *backends) openDirs(log *slog.Logger, o options, instance string) error 
 	if err != nil {
 		return err
 	}
+	b.dirs = dirs
 	b.add(quotadir.Name, dirs)
+	dirs.OnFinding(func(id string, err error) {
+		log.Warn("volume with a project quota", "volume", id, "err", err)
+	})
 	if err := dirs.Check(false); err != nil {
 		return err
 	}

@@ -203,6 +203,15 @@ func (c *controllers) recordTrouble(node string) func(backend string, err error)
 	}
 }
 
+// recordFinding returns a function that records an event about the Node when something was found about a
+// volume: its pods may be gone.
+func (c *controllers) recordFinding(node string) func(id string, err error) {
+	return func(id string, err error) {
+		message := fmt.Sprintf("volume %s of %s: %v", id, driver.Name, err)
+		c.events.Record(event.Node(node), corev1.EventTypeWarning, "VolumeFinding", message)
+	}
+}
+
 // run works until ctx ends, and returns when that work is done.
 func (c *controllers) run(ctx context.Context) error {
 	var group sync.WaitGroup

@@ -63,6 +63,9 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	if dirs := store.backends.dirs; control != nil && dirs != nil {
+		dirs.OnFinding(control.recordFinding(o.nodeName))
+	}
 
 	return runAll(ctx, log, o, parts{
 		listener: listener,
