@@ -71,7 +71,9 @@ func TestResultsInTheRepositoryAreComplete(t *testing.T) {
 				t.Errorf("%s: %+v", bench, f)
 			}
 
-			ours[f.What] = ours[f.What] || f.Side == figure.Ours
+			// The name of a lower bound begins with its side: a picture compares trivet with one other side.
+			isOurs := f.Side == figure.Ours || strings.HasPrefix(f.What, f.Side+", ")
+			ours[f.What] = ours[f.What] || isOurs
 		}
 
 		for what, known := range ours {
