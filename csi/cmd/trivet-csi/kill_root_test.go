@@ -139,33 +139,41 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(n)*10*time.Second)
 	defer cancel()
 
-	// Each life is lived to its end.
-	enough := make(chan struct{})
-	var lived atomic.Int64
-	var lives sync.WaitGroup
-	for worker := range 10 {
-		lives.Go(func() {
-			for i := 0; !isClosed(enough) && !t.Failed(); i++ {
-				if err := p.lifeOf(worker, i).run(ctx); err != nil {
-					t.Error(err)
-					return
-				}
-				lived.Add(1)
-			}
-		})
-	}
-
-	for i := 0; i < n && !t.Failed(); i++ {
-		p.killOnce()
-	}
-	close(enough)
-	lives.Wait()
-	t.Logf("killed %d times during the lives of %d volumes and their copies", n, lived.Load())
+	lived := p.killDuringLives(ctx, n, 10, p.lifeOf)
+	t.Logf("killed %d times during the lives of %d volumes and their copies", n, lived)
 
 	p.nothingListed(ctx)
 	p.noGroupsLeft()
 	p.end(syscall.SIGTERM)
 	p.nothingLeft()
+}
+
+// killDuringLives kills the driver n times while workers have volumes live, one after the other, and returns
+// how many lived. Each life is lived to its end.
+func (p *process) killDuringLives(
+	ctx context.Context, n, workers int, lifeOf func(worker, i int) *life,
+) (lived int64) {
+	enough := make(chan struct{})
+	var count atomic.Int64
+	var lives sync.WaitGroup
+	for worker := range workers {
+		lives.Go(func() {
+			for i := 0; !isClosed(enough) && !p.t.Failed(); i++ {
+				if err := lifeOf(worker, i).run(ctx); err != nil {
+					p.t.Error(err)
+					return
+				}
+				count.Add(1)
+			}
+		})
+	}
+
+	for i := 0; i < n && !p.t.Failed(); i++ {
+		p.killOnce()
+	}
+	close(enough)
+	lives.Wait()
+	return count.Load()
 }
 
 // lifeOf is the next volume of a worker; the workers have different kinds of volumes.

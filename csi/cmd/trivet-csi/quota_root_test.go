@@ -6,8 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -80,26 +78,10 @@ func TestKilledAtAnyMomentWithProjectQuotas(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute+time.Duration(n)*30*time.Second)
 		defer cancel()
 
-		enough := make(chan struct{})
-		var lived atomic.Int64
-		var lives sync.WaitGroup
-		for worker := range 4 {
-			lives.Go(func() {
-				for i := 0; !isClosed(enough) && !t.Failed(); i++ {
-					if err := p.quotaLife(fmt.Sprintf("v%d-%d", worker, i)).run(ctx); err != nil {
-						t.Error(err)
-						return
-					}
-					lived.Add(1)
-				}
-			})
-		}
-		for i := 0; i < n && !t.Failed(); i++ {
-			p.killOnce()
-		}
-		close(enough)
-		lives.Wait()
-		t.Logf("killed %d times during the lives of %d volumes", n, lived.Load())
+		lived := p.killDuringLives(ctx, n, 4, func(worker, i int) *life {
+			return p.quotaLife(fmt.Sprintf("v%d-%d", worker, i))
+		})
+		t.Logf("killed %d times during the lives of %d volumes", n, lived)
 
 		p.nothingListed(ctx)
 		p.noDirsLeft()
