@@ -15,6 +15,7 @@ import (
 	"github.com/trivet-node/trivet/node/allocation"
 	"github.com/trivet-node/trivet/node/csiplugin"
 	"github.com/trivet-node/trivet/node/csivolume"
+	"github.com/trivet-node/trivet/node/growth"
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/objects"
@@ -187,7 +188,7 @@ func runCSI(s *surroundings, parts *parts, in podInputs) (*csivolume.Mounter, er
 		Drivers: drivers,
 		Tokens:  review.TokensOf(s.client),
 		InUse:   &s.inUse,
-		Claims:  csivolume.ClaimStatus{Claims: kube.Claims(s.client)},
+		Claims:  growth.Status{Claims: kube.Claims(s.client)},
 		Log:     s.log,
 	})
 	if err != nil {
@@ -208,6 +209,7 @@ func (s *surroundings) runVolumes(parts *parts, in podInputs) *volume.Mounter {
 		Objects: in.refs,
 		Tokens:  review.TokensOf(s.client),
 		CSI:     in.csi,
+		Claims:  growth.Status{Claims: kube.Claims(s.client)},
 		Mounted: s.metrics.Volumes.Mounted,
 		Log:     s.log,
 	}

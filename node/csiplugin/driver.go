@@ -8,6 +8,8 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/trivet-node/trivet/internal/socket"
 )
@@ -81,3 +83,13 @@ func (d *Driver) describe(ctx context.Context) (Info, error) {
 func (d *Driver) Can(c csi.NodeServiceCapability_RPC_Type) bool { return d.capabilities[c] }
 
 func (d *Driver) close() { _ = d.conn.Close() }
+
+// IsFinal reports whether a call of a driver that failed has left nothing behind, as the codes of CSI say
+// (section "Error Scheme"): after the others the driver may still be at it, so that the call is to be undone.
+func IsFinal(err error) bool {
+	switch status.Code(err) {
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.ResourceExhausted, codes.Aborted:
+		return false
+	}
+	return true
+}

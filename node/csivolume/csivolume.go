@@ -24,6 +24,7 @@ import (
 	"github.com/trivet-node/trivet/node/csiplugin"
 	"github.com/trivet-node/trivet/node/csivolume/inuse"
 	"github.com/trivet-node/trivet/node/csivolume/staging"
+	"github.com/trivet-node/trivet/node/growth"
 	"github.com/trivet-node/trivet/node/token"
 	"github.com/trivet-node/trivet/node/volume"
 )
@@ -75,7 +76,7 @@ type Config struct {
 	Log   *slog.Logger
 
 	// Claims records in the API that claims have grown; nil records nothing.
-	Claims Claims
+	Claims growth.Claims
 }
 
 // Mounter is the volume.CSI of a real node.

@@ -2,12 +2,12 @@ package csivolume
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/trivet-node/trivet/node/growth"
 )
 
 // grow makes the file system or device on this node as large as the volume is by now. Drivers without
@@ -17,27 +17,8 @@ func (m *Mounter) grow(ctx context.Context, c *call) error {
 		return nil
 	}
 
-	// The controller makes the volume larger, the node's part is done when the claim shows that size, too.
-	// What the driver has called infeasible waits for another size (KEP-1790).
-	size := c.PV.Spec.Capacity[v1.ResourceStorage]
-	have := c.Claim.Status.Capacity[v1.ResourceStorage]
-	if size.Cmp(have) <= 0 || growth(c.Claim) == v1.PersistentVolumeClaimNodeResizeInfeasible {
-		return nil
-	}
-
-	if m.cfg.Claims == nil {
-		return m.expand(ctx, c, size)
-	}
-
-	claim, err := m.cfg.Claims.Growing(ctx, c.Claim)
-	if err != nil {
-		return err
-	}
-	if err := m.expand(ctx, c, size); err != nil {
-		return errors.Join(err, m.cfg.Claims.NotGrown(ctx, claim, size, err))
-	}
-
-	return m.cfg.Claims.Grown(ctx, claim, size)
+	expand := func(ctx context.Context, size resource.Quantity) error { return m.expand(ctx, c, size) }
+	return growth.Grow(ctx, m.cfg.Claims, c.Claim, c.PV, expand)
 }
 
 // expand has the driver do the node's part.

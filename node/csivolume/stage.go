@@ -7,10 +7,9 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 
+	"github.com/trivet-node/trivet/node/csiplugin"
 	"github.com/trivet-node/trivet/node/csivolume/staging"
 	"github.com/trivet-node/trivet/node/volume"
 )
@@ -80,7 +79,7 @@ func (m *Mounter) callStage(ctx context.Context, c *call) error {
 	})
 	if err != nil {
 		err = fmt.Errorf("MountDevice: NodeStageVolume of %s: %w", c.handle, err)
-		if earlier || !isFinal(err) {
+		if earlier || !csiplugin.IsFinal(err) {
 			return err
 		}
 		if left := c.place.staging.End(); left != nil {
@@ -92,16 +91,6 @@ func (m *Mounter) callStage(ctx context.Context, c *call) error {
 	}
 
 	return c.place.staging.Finish(m.boot)
-}
-
-// isFinal reports whether a call that failed has left nothing behind, as the codes of CSI say (section "Error
-// Scheme"): after the others the driver may still be at it, so that the call is to be undone.
-func isFinal(err error) bool {
-	switch status.Code(err) {
-	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.ResourceExhausted, codes.Aborted:
-		return false
-	}
-	return true
 }
 
 // checkSinglePod refuses a volume that only one pod may use (ReadWriteOncePod) if another pod of this node

@@ -16,8 +16,10 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 
+	"github.com/trivet-node/trivet/internal/fsgroup"
 	"github.com/trivet-node/trivet/internal/keylock"
 	"github.com/trivet-node/trivet/internal/mount"
 )
@@ -41,6 +43,13 @@ type Volume struct {
 
 	// ReadOnly is whether the pod may only read. An empty device is refused then.
 	ReadOnly bool
+
+	// FSGroup is the group that gets the files before a pod has the volume, nil for none. A volume that is
+	// read-only keeps its groups.
+	FSGroup *int64
+
+	// OnRootMismatch leaves files alone whose directory at the top has the group (fsGroupChangePolicy).
+	OnRootMismatch bool
 }
 
 // Of returns what a pod wants of a local persistent volume. The options are those of the annotation that
@@ -87,7 +96,8 @@ func isBlockDevice(info fs.FileInfo) bool {
 	return info.Mode()&(fs.ModeDevice|fs.ModeCharDevice) == fs.ModeDevice
 }
 
-// Mount mounts the volume at dir, that of the volume in a pod's directory, unless something is mounted there.
+// Mount mounts the volume at dir, that of the volume in a pod's directory, unless something is mounted there:
+// then its files are the pod's, whatever groups and modes it has given them.
 func (m *Mounter) Mount(ctx context.Context, v Volume, dir string) error {
 	unlock, err := m.locks.Lock(ctx, v.Name)
 	if err != nil {
@@ -108,8 +118,29 @@ func (m *Mounter) Mount(ctx context.Context, v Volume, dir string) error {
 		return fmt.Errorf("local volume %q: %w", v.Name, err)
 	}
 
+	if err := giveToGroup(ctx, v, source); err != nil {
+		return fmt.Errorf("local volume %q: %w", v.Name, err)
+	}
+
 	// What the host mounts in a directory comes along, and does not go with the pod.
 	return mount.Bind(source, dir, mount.BindOptions{ReadOnly: v.ReadOnly})
+}
+
+// giveToGroup gives the files below source, which may be a link that the administrator has made, to the group
+// that the pod wants.
+func giveToGroup(ctx context.Context, v Volume, source string) error {
+	if v.FSGroup == nil || v.ReadOnly {
+		return nil
+	}
+
+	fd, err := unix.Open(source, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", source, err)
+	}
+	root := os.NewFile(uintptr(fd), source)
+	defer root.Close()
+
+	return fsgroup.ApplyTo(ctx, root, *v.FSGroup, false, v.OnRootMismatch)
 }
 
 // source is the directory that pods get: that of the volume, or where its device is mounted.

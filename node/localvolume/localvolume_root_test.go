@@ -80,15 +80,20 @@ func (n *node) isMounted(path string, want bool) {
 	}
 }
 
-// device is an empty block device.
+// device is an empty block device of 32 MiB.
 func device(t *testing.T) string {
 	t.Helper()
+	return deviceOf(t, filepath.Join(t.TempDir(), "disk"), 32<<20)
+}
+
+// deviceOf is a block device of that many bytes that is the file.
+func deviceOf(t *testing.T, file string, size int64) string {
+	t.Helper()
 	losetup := testenv.Program(t, "losetup", "mount")
-	file := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(file, 32<<20); err != nil {
+	if err := os.Truncate(file, size); err != nil {
 		t.Fatal(err)
 	}
 

@@ -19,6 +19,9 @@ import (
 // stageTime bounds blkid, fsck, mkfs and mount together. fsck of a large file system takes the longest.
 const stageTime = 30 * time.Minute
 
+// growTime bounds resize2fs and its like, which hold the volumes of a pod meanwhile.
+const growTime = 2 * time.Minute
+
 // stage mounts the device of a volume on point, which it makes. A device that holds nothing gets a file
 // system before; a file system is checked, and what can be repaired without a loss is. It is kubelet's
 // library that does so: nobody's data is to be formatted because two agents disagree on what is empty.
@@ -47,6 +50,38 @@ func stage(ctx context.Context, v Volume, point string) error {
 
 	if err := device.FormatAndMount(v.Path, point, v.FSType, slices.Clone(v.Options)); err != nil {
 		return errors.Join(err, remove(point))
+	}
+
+	return nil
+}
+
+// Grow makes the file system on the device of a volume that is mounted as large as the device is, which an
+// administrator has made larger. A directory is as large as its disk.
+func (m *Mounter) Grow(ctx context.Context, v Volume) error {
+	unlock, err := m.locks.Lock(ctx, v.Name)
+	if err != nil {
+		return fmt.Errorf("grow local volume %q: %w", v.Name, err)
+	}
+	defer unlock()
+
+	info, err := os.Stat(v.Path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("grow local volume %q: %w", v.Name, err)
+	case info.IsDir():
+		return nil
+	}
+	point := m.point(v.Name)
+	if err := checkDevice(point, info); err != nil {
+		return fmt.Errorf("grow local volume %q: %w", v.Name, err)
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, growTime)
+	defer cancel()
+
+	tool := mountutils.NewResizeFs(bounded{Interface: exec.New(), ctx: ctx})
+	if _, err := tool.Resize(v.Path, point); err != nil {
+		return fmt.Errorf("grow local volume %q on %s: %w", v.Name, v.Path, err)
 	}
 
 	return nil

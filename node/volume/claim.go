@@ -93,8 +93,7 @@ func (m *Mounter) persistent(ctx context.Context, r Request) (Provided, error) {
 	case src.HostPath != nil && !r.Block:
 		return Provided{Path: src.HostPath.Path}, checkHostPath(src.HostPath)
 	case src.Local != nil:
-		path, err := m.local(ctx, r)
-		return Provided{Path: path}, err
+		return m.local(ctx, r)
 	}
 
 	return Provided{}, fmt.Errorf("persistentvolume %q: its type is not supported by this agent", r.PV.Name)

@@ -21,6 +21,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/trivet-node/trivet/internal/keylock"
+	"github.com/trivet-node/trivet/node/growth"
 	"github.com/trivet-node/trivet/node/inventory"
 	"github.com/trivet-node/trivet/node/localvolume"
 	"github.com/trivet-node/trivet/node/nfsvolume"
@@ -56,13 +57,13 @@ type Certificates interface {
 	Forget(pod types.UID)
 }
 
-// Provided is a volume that a CSI driver has made available.
+// Provided is a persistent volume, or one of a CSI driver, that is available.
 type Provided struct {
 	// Path is the directory, or the device of a block volume.
 	Path string
 
 	// Revisit asks for another Setup after a while: the driver wants that (CSIDriver requiresRepublish), or
-	// it grows file systems on the node and the claim may get a larger size. A node may not watch claims.
+	// the node has a part in it when the claim gets a larger size. A node may not watch claims.
 	Revisit bool
 }
 
@@ -102,6 +103,9 @@ type Config struct {
 
 	// CSI may be nil: volumes of CSI drivers are refused then.
 	CSI CSI
+
+	// Claims records that claims of local volumes have grown; nil records nothing.
+	Claims growth.Claims
 
 	// NFS is nil for the node's mount(8).
 	NFS *nfsvolume.Mounter

@@ -1,4 +1,6 @@
-package csivolume
+// Package growth makes what a pod has of a volume as large as the volume is by now, and records in the claim
+// how far that has come, as users and the external resizer read it (RecoverVolumeExpansionFailure, KEP-1790).
+package growth
 
 import (
 	"context"
@@ -7,45 +9,33 @@ import (
 	"slices"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	grpcstatus "google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/kube"
+	"github.com/trivet-node/trivet/node/csiplugin"
 )
 
-// Claims records in the API how far a claim has grown (ClaimStatus), as users and the external resizer read
-// it (RecoverVolumeExpansionFailure, KEP-1790).
-type Claims interface {
-	// Growing notes that the node's part has begun, and returns the claim with that.
-	Growing(ctx context.Context, claim *v1.PersistentVolumeClaim) (*v1.PersistentVolumeClaim, error)
-
-	// NotGrown notes why a size was not reached, and whether it is to be tried again.
-	NotGrown(ctx context.Context, claim *v1.PersistentVolumeClaim, size resource.Quantity, cause error) error
-
-	// Grown writes the size that the pod has now into the status of the claim.
-	Grown(ctx context.Context, claim *v1.PersistentVolumeClaim, size resource.Quantity) error
-}
-
-// growth is how far a claim has grown.
-func growth(claim *v1.PersistentVolumeClaim) v1.ClaimResourceStatus {
+// stage is how far a claim has grown.
+func stage(claim *v1.PersistentVolumeClaim) v1.ClaimResourceStatus {
 	return claim.Status.AllocatedResourceStatuses[v1.ResourceStorage]
 }
 
-// ClaimStatus writes the statuses of the claims of a cluster. A write fails on a conflict when the claim has
-// been changed since it was read; the next Setup does it again.
-type ClaimStatus struct {
+// Status writes the statuses of the claims of a cluster. A write fails on a conflict when the claim has
+// been changed since it was read; the next attempt does it again.
+type Status struct {
 	Claims kube.Objects[v1.PersistentVolumeClaim]
 }
 
 // Growing sets NodeResizeInProgress.
-func (s ClaimStatus) Growing(
+func (s Status) Growing(
 	ctx context.Context,
 	claim *v1.PersistentVolumeClaim,
 ) (*v1.PersistentVolumeClaim, error) {
-	if growth(claim) == v1.PersistentVolumeClaimNodeResizeInProgress {
+	if stage(claim) == v1.PersistentVolumeClaimNodeResizeInProgress {
 		return claim, nil
 	}
 	return s.patch(ctx, claim, map[string]any{
@@ -57,13 +47,13 @@ func (s ClaimStatus) Growing(
 // or is to be repeated no more: the claim asks for another size since an attempt has failed, and only after
 // NodeResizeInfeasible does the resizer begin with that one. After an error that leaves open whether the
 // volume has grown it does nothing.
-func (s ClaimStatus) NotGrown(
+func (s Status) NotGrown(
 	ctx context.Context,
 	claim *v1.PersistentVolumeClaim,
 	size resource.Quantity,
 	cause error,
 ) error {
-	if !isFinal(cause) {
+	if !csiplugin.IsFinal(cause) {
 		return nil
 	}
 
@@ -99,7 +89,7 @@ func asksForAnother(claim *v1.PersistentVolumeClaim, size resource.Quantity) boo
 
 // isInfeasible reports whether a driver has called a size impossible, by kubelet's codes.
 func isInfeasible(err error) bool {
-	switch status.Code(err) {
+	switch grpcstatus.Code(err) {
 	case codes.InvalidArgument, codes.OutOfRange, codes.NotFound:
 		return true
 	}
@@ -107,7 +97,7 @@ func isInfeasible(err error) bool {
 }
 
 // Grown writes the new capacity and removes the conditions of the resize.
-func (s ClaimStatus) Grown(
+func (s Status) Grown(
 	ctx context.Context,
 	claim *v1.PersistentVolumeClaim,
 	size resource.Quantity,
@@ -142,7 +132,7 @@ func others(
 }
 
 // patch changes the status of the claim as it was read.
-func (s ClaimStatus) patch(
+func (s Status) patch(
 	ctx context.Context,
 	claim *v1.PersistentVolumeClaim,
 	change map[string]any,

@@ -1,4 +1,4 @@
-package csivolume
+package growth
 
 import (
 	"errors"
@@ -33,8 +33,8 @@ func (c claimAt) shows(want v1.ClaimResourceStatus, conditions ...v1.PersistentV
 	for _, condition := range claim.Status.Conditions {
 		types = append(types, condition.Type)
 	}
-	if growth(claim) != want || !slices.Equal(types, conditions) {
-		c.t.Errorf("the claim is %q with %v, want %q with %v", growth(claim), types, want, conditions)
+	if stage(claim) != want || !slices.Equal(types, conditions) {
+		c.t.Errorf("the claim is %q with %v, want %q with %v", stage(claim), types, want, conditions)
 	}
 }
 
@@ -51,7 +51,7 @@ func TestAClaimShowsHowFarItHasGrown(t *testing.T) {
 	server.Put(claim)
 
 	size := resource.MustParse("2Gi")
-	claims := ClaimStatus{Claims: kube.Claims(server.Client())}
+	claims := Status{Claims: kube.Claims(server.Client())}
 	c := claimAt{t: t, server: server}
 	const (
 		pending = v1.PersistentVolumeClaimFileSystemResizePending
@@ -103,7 +103,7 @@ func TestASizeThatIsNotAskedForAnyMoreIsGivenUp(t *testing.T) {
 	claim.Spec.Resources.Requests = v1.ResourceList{v1.ResourceStorage: resource.MustParse("9Gi")}
 	server.Put(claim)
 
-	claims := ClaimStatus{Claims: kube.Claims(server.Client())}
+	claims := Status{Claims: kube.Claims(server.Client())}
 	c := claimAt{t: t, server: server}
 	fails := func(code codes.Code) {
 		t.Helper()
