@@ -223,12 +223,13 @@ AGAIN ?= 40
 CONFORMANCE = .trivet/conformance
 conformance_images := $(suite_images) $(if $(filter storage all,$(SET)),$(storage_images))
 conformance: NODES = 2
+# Specs of storage call crictl on the nodes, which is built with kind.
 # What the specs of storage claim of the default class.
 conformance: VOLUMES = $(if $(filter storage external all,$(SET)),40Gi)
 # What the specs of trivet-csi's snapshots, groups and attributes need in the cluster.
 conformance: SNAPSHOTS = $(if $(filter external,$(SET)),1,0)
 .PHONY: conformance
-conformance: install build bin/trivet-cluster bin/trivet-images bin/trivet-specs $(references) $(conformance_images) $(if $(filter external,$(SET)),$(ref)/snapshot-controller) $(ref)/e2e.test ## run SET=conformance|node|storage|external|network|policy|all|FILE of the published e2e.test on two nodes of its own; a run that was cut off goes on (NODE=kubelet and other seats, SHARD=2/5, FRESH=1)
+conformance: install build bin/trivet-cluster bin/trivet-images bin/trivet-specs $(references) $(conformance_images) $(if $(filter external,$(SET)),$(ref)/snapshot-controller) $(if $(filter storage all,$(SET)),$(ref)/kind) $(ref)/e2e.test ## run SET=conformance|node|storage|external|network|policy|all|FILE of the published e2e.test on two nodes of its own; a run that was cut off goes on (NODE=kubelet and other seats, SHARD=2/5, FRESH=1)
 	@bin/trivet-specs --dir=$(CONFORMANCE) --set=$(SET) --shard=$(SHARD) --procs=$(PROCS) --again=$(AGAIN) \
 		--results=$(CONFORMANCE)/results-$(NODE)-$(CRI)-$(CNI)-$(OCI).jsonl $(if $(filter 1,$(FRESH)),--fresh) --data=$(RESULTS) -- $(SEATS)
 

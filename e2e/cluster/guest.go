@@ -156,13 +156,13 @@ func (g Guest) Boot(ctx context.Context) error {
 		Group:  c.state().group(n.Name),
 		Hosts:  hosts(n.Name, address.Guest),
 		Keep:   kept,
-		Cover:  []string{programsOfGuest},
+		Cover:  []string{programsOfMachine},
 		Expose: samePath(c.Bin, c.Programs),
 	}
 	for _, program := range []string{
 		c.programs().Peer("kubeadm"), c.programs().Peer("kubelet"), c.programs().Own("trivet-node"),
 	} {
-		config.Expose[program] = filepath.Join(programsOfGuest, filepath.Base(program))
+		config.Expose[program] = filepath.Join(programsOfMachine, filepath.Base(program))
 	}
 
 	if err := m.Boot(ctx, config); err != nil {
@@ -182,9 +182,6 @@ func (g Guest) Boot(ctx context.Context) error {
 	}
 	return awaitCRI(ctx, m, n.CRISocket(), server.Name)
 }
-
-// programsOfGuest is where the guest has kubeadm, kubelet and trivet-node.
-const programsOfGuest = "/usr/local/bin"
 
 // kubeletUnit is the service of Kubernetes' packages, with kubeadm's drop-in; the machine has no targets.
 var kubeletUnit = map[string]string{

@@ -72,6 +72,9 @@ func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
 		Disks:  n.disks(),
 		Memory: n.Memory,
 	}
+	if err := c.exposeCrictl(&config, files, n); err != nil {
+		return err
+	}
 	if err := m.Boot(ctx, config); err != nil {
 		return err
 	}
@@ -80,6 +83,29 @@ func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
 	}
 
 	return m.Start(c.programs().CRIServer(n.Seats))
+}
+
+// programsOfMachine is where a machine has programs of its own.
+const programsOfMachine = "/usr/local/bin"
+
+// exposeCrictl gives the machine of a node crictl, if it is built, with the node's CRI server as its endpoint:
+// specs call it on nodes, and so do people.
+func (c *Cluster) exposeCrictl(config *machine.Config, files nodeFiles, n Node) error {
+	crictl := c.programs().Peer("crictl")
+	if !isThere(crictl) {
+		return nil
+	}
+
+	const settings = "/etc/crictl.yaml"
+	endpoint := map[string]string{settings: "runtime-endpoint: " + n.CRIEndpoint() + "\n"}
+	if err := files.write(endpoint); err != nil {
+		return err
+	}
+
+	config.Cover = append(config.Cover, programsOfMachine)
+	config.Expose[crictl] = filepath.Join(programsOfMachine, "crictl")
+	config.Expose[files.path(settings)] = settings
+	return nil
 }
 
 // plug connects a machine to the LAN, whose switch is on the control plane.

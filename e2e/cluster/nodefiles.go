@@ -13,10 +13,13 @@ import (
 // those inside the machine.
 type nodeFiles string
 
+// path is where the host has a file of the machine.
+func (d nodeFiles) path(file string) string { return filepath.Join(string(d), file) }
+
 // write writes files, path -> content. A file that has the content is not touched.
 func (d nodeFiles) write(files map[string]string) error {
 	for path, text := range files {
-		file := filepath.Join(string(d), path)
+		file := d.path(path)
 		if old, err := os.ReadFile(file); err == nil && string(old) == text {
 			continue
 		}
@@ -40,7 +43,7 @@ func (d nodeFiles) copySecrets(from pki.Dir, dir string, files map[string]string
 			return err
 		}
 
-		file := filepath.Join(string(d), dir, target)
+		file := d.path(filepath.Join(dir, target))
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			return err
 		}
@@ -55,7 +58,7 @@ func (d nodeFiles) copySecrets(from pki.Dir, dir string, files map[string]string
 // link makes links to programs, name -> program, in a directory. The machine sees the programs under the same
 // paths; they are never executed on the host.
 func (d nodeFiles) link(dir string, programs map[string]string) error {
-	dir = filepath.Join(string(d), dir)
+	dir = d.path(dir)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
