@@ -140,12 +140,20 @@ type wanted struct {
 	group        *int64 // nil: files belong to whom they belong
 }
 
-// servedModes are the access modes of volumes that are on one node.
+// servedModes are the access modes of volumes that are on one node. All who read a volume are there, too: its
+// topology keeps their pods on the node.
 var servedModes = []csi.VolumeCapability_AccessMode_Mode{
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER,
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY,
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER,
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER,
+	csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY,
+}
+
+// readingModes are those in which nobody writes.
+var readingModes = []csi.VolumeCapability_AccessMode_Mode{
+	csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY,
+	csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY,
 }
 
 var fileSystems = []string{"", "btrfs", "ext4", "xfs"}
@@ -174,7 +182,7 @@ func (w *wanted) addMode(c *csi.VolumeCapability) error {
 	if !slices.Contains(servedModes, mode) {
 		return invalid("access mode %s: a volume of this driver is on one node", mode)
 	}
-	w.readOnly = w.readOnly || mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY
+	w.readOnly = w.readOnly || slices.Contains(readingModes, mode)
 	w.singleWriter = w.singleWriter || mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
 	return nil
 }

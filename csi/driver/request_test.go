@@ -112,6 +112,11 @@ func TestCapabilities(t *testing.T) {
 		{"nil", []*csi.VolumeCapability{nil}, false},
 		{"writer", []*csi.VolumeCapability{mode(csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER)}, true},
 		{
+			"many readers",
+			[]*csi.VolumeCapability{mode(csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY)},
+			true,
+		},
+		{
 			"many nodes",
 			[]*csi.VolumeCapability{mode(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER)},
 			false,
@@ -134,6 +139,24 @@ func TestCapabilities(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+func TestWhoOnlyReadsGetsAReadOnlyVolume(t *testing.T) {
+	for mode, readOnly := range map[csi.VolumeCapability_AccessMode_Mode]bool{
+		csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY:  true,
+		csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY:   true,
+		csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER: false,
+	} {
+		c := mountCapability()
+		c.AccessMode = &csi.VolumeCapability_AccessMode{Mode: mode}
+		w, err := parseCapabilities(c)
+		if err != nil {
+			t.Errorf("%s: %v", mode, err)
+		}
+		if got := w.use(false).ReadOnly; got != readOnly {
+			t.Errorf("%s: read-only is %t, want %t", mode, got, readOnly)
+		}
 	}
 }
 

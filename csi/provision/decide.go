@@ -168,7 +168,7 @@ func unservable(c *corev1.PersistentVolumeClaim) string {
 	}
 
 	for _, mode := range c.Spec.AccessModes {
-		if mode == corev1.ReadWriteMany || mode == corev1.ReadOnlyMany {
+		if mode == corev1.ReadWriteMany {
 			return fmt.Sprintf("access mode %s: a volume is on one node; pods there can share it with"+
 				" ReadWriteOnce", mode)
 		}

@@ -139,6 +139,9 @@ func TestDecideWhatIsDueForAClaimOfThisNode(t *testing.T) {
 		{"attributes of a class", func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.VolumeAttributesClassName = new("gold")
 		}, create},
+		{"many who read", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadOnlyMany}
+		}, create},
 		{"many nodes at once", func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
 		}, refuse},
