@@ -72,7 +72,7 @@ func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
 		Disks:  n.disks(),
 		Memory: n.Memory,
 	}
-	if err := c.exposeCrictl(&config, files, n); err != nil {
+	if err := exposeCrictl(&config, files, n, c.programs().Peer("crictl")); err != nil {
 		return err
 	}
 	if err := m.Boot(ctx, config); err != nil {
@@ -90,8 +90,7 @@ const programsOfMachine = "/usr/local/bin"
 
 // exposeCrictl gives the machine of a node crictl, if it is built, with the node's CRI server as its endpoint:
 // specs call it on nodes, and so do people.
-func (c *Cluster) exposeCrictl(config *machine.Config, files nodeFiles, n Node) error {
-	crictl := c.programs().Peer("crictl")
+func exposeCrictl(config *machine.Config, files nodeFiles, n Node, crictl string) error {
 	if !isThere(crictl) {
 		return nil
 	}
