@@ -88,8 +88,8 @@ func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
 // programsOfMachine is where a machine has programs of its own.
 const programsOfMachine = "/usr/local/bin"
 
-// exposeCrictl gives the machine of a node crictl, if it is built, with the node's CRI server as its endpoint:
-// specs call it on nodes, and so do people.
+// exposeCrictl gives the machine of a node crictl, if it is built, with the node's CRI server as its
+// endpoint: specs call it on nodes, and so do people.
 func exposeCrictl(config *machine.Config, files nodeFiles, n Node, crictl string) error {
 	if !isThere(crictl) {
 		return nil
