@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LinuxIs reports whether the kernel is of a version, or of a later one. What an older kernel does not have is
-// no reason to fail in CI.
+// LinuxIs reports whether the kernel is of a version, or of a later one. What an older kernel does not have
+// is no reason to fail in CI.
 func LinuxIs(tb testing.TB, major, minor int) bool {
 	tb.Helper()
 	var uts unix.Utsname
