@@ -95,6 +95,10 @@ shard_quota() {
 	tests internal/projectquota
 	tests csi/quotadir
 	tests csi/cmd/trivet-csi -test.run Quota
+}
+
+# Volumes with project quotas as others see them: csi-sanity, and what making one takes beside other backends.
+shard_sanity() {
 	tests csi/driver -test.run TestSanityWithProjectQuotas
 	tests csi/nodetest -test.run '^$' -test.bench CreateAndDelete -test.benchtime 30x
 }
