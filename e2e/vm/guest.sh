@@ -114,12 +114,12 @@ shard_users() {
 # The rules and links of the network, which differ with the version of nf_tables: what a kernel gives back of
 # a rule must be what was asked for, or the doctor finds it wrong and the daemon repairs it for ever.
 shard_rules() {
+	tests cni/cmd/trivet-netd -test.run 'Doctor|Polic|Tunnel|Reach'
 	tests cni/hostnat
-	tests cni/policy/filter
 	tests cni/netd
 	tests cni/netd/doctor
 	tests cni/netd/enforcer
-	tests cni/cmd/trivet-netd -test.run 'Doctor|Polic|Overlay|Guard'
+	tests cni/policy/filter
 	tests cni/plugin
 }
 
