@@ -2,12 +2,12 @@
 # the Makefile.
 #
 # VM_SHARDS are parts of the tests, each of which boots a machine of its own (guest.sh): kernel, quota,
-# sanity, encryption, users, rules, runtime, demo, cluster, eviction, critest, and specs-1-4 to specs-4-4,
-# quarters of the smoke set of e2e.test. KEEP=1 keeps the results in docs/data/vm and writes the tables of
+# sanity, encryption, users, rules, containers, runtime, demo, cluster, eviction, critest, and specs-1-4 to
+# specs-4-4, quarters of the smoke set of e2e.test. KEEP=1 keeps the results in docs/data/vm and writes the tables of
 # docs/cgroup-v2.md.
 
 VM_DEBIANS ?= 12 13
-VM_SHARDS ?= kernel quota sanity encryption users rules runtime demo cluster
+VM_SHARDS ?= kernel quota sanity encryption users rules containers runtime demo cluster
 VM = .trivet/vm
 KEEP ?=
 # What is tested by packages. e2e/machine and cri/container run tests of others.
