@@ -29,7 +29,7 @@ VOLUMES ?=
 OCI ?= $(if $(filter containerd,$(CRI)),runc,crun)
 
 ref := .trivet/bin
-cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/patience e2e/pki e2e/registry e2e/skew e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null) e2e/specs/smoke.txt e2e/specs/conformance.txt e2e/specs/exceptions/exceptions.txt $(wildcard e2e/cluster/controlplane/*.yaml e2e/specs/external/*.yaml)
+cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/skew e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null) e2e/specs/smoke.txt e2e/specs/conformance.txt e2e/specs/exceptions/exceptions.txt $(wildcard e2e/cluster/controlplane/*.yaml e2e/specs/external/*.yaml)
 image_sources := $(shell find e2e/images internal/debian internal/ociimage internal/tarfile -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
 # Sets of images (e2e/images/catalog.go), an OCI layout each. The cluster's registry serves those that are there, also one that is built

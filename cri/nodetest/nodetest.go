@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/internal/patience"
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
@@ -147,20 +148,22 @@ func copyProgram(from, to string) error {
 }
 
 const (
-	patience = 20 * time.Second
+	limit    = 20 * time.Second
 	interval = 5 * time.Millisecond
 )
 
-// Eventually waits until f returns true, and fails the test if that does not happen within 20 seconds.
+// Eventually waits until f returns true, and fails the test if that does not happen within 20 seconds, or as
+// many times longer as a slow machine needs.
 func Eventually(tb testing.TB, f func() bool) {
 	tb.Helper()
+	limit := patience.Of(limit)
 	// Not the test's context, which has ended in a cleanup.
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	for range retry.Every(ctx, interval) {
 		if f() {
 			return
 		}
 	}
-	tb.Fatalf("did not happen within %v", patience)
+	tb.Fatalf("did not happen within %v", limit)
 }

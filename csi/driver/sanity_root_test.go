@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,18 +23,29 @@ import (
 	"github.com/trivet-node/trivet/csi/group"
 	"github.com/trivet-node/trivet/csi/loopfile"
 	"github.com/trivet-node/trivet/csi/nodetest"
+	"github.com/trivet-node/trivet/csi/quotadir"
 	"github.com/trivet-node/trivet/csi/snapshotmetadata"
 	"github.com/trivet-node/trivet/csi/throttle"
 	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// start serves a driver with the real backends in a directory of its own and returns the directory and the
-// socket's path.
-func start(t *testing.T, prefer ...string) (dir, socket string) {
+// nodePreferring is one whose volumes are held by a backend of that name where it can: the disk has project
+// quotas if it is their backend, followed by a colon and the kind of file system.
+func nodePreferring(t *testing.T, prefer string) *nodetest.Node {
 	t.Helper()
+	if name, kind, ok := strings.Cut(prefer, ":"); ok && name == quotadir.Name {
+		return nodetest.NewOnQuotas(t, kind, 8<<30)
+	}
+
 	n := nodetest.New(t, 40<<30)
-	n.RestartPreferring(prefer...)
+	n.RestartPreferring(prefer, loopfile.Name)
+	return n
+}
+
+// start serves a driver with the real backends of a node and returns the socket's path.
+func start(t *testing.T, n *nodetest.Node) (socket string) {
+	t.Helper()
 	n.RestartLimiting(newThrottle(t))
 	groups, _, err := group.Open(t.Context(), filepath.Join(n.Dir, "groups"), n.Store)
 	if err != nil {
@@ -75,7 +87,7 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 		}
 	})
 
-	return n.Dir, socket
+	return socket
 }
 
 // newThrottle limits the pods of a group that has none.
@@ -132,34 +144,59 @@ const ofDevices = "should modify a volume created without a volume attribute cla
 
 var specs = regexp.MustCompile(`Ran (\d+) of \d+ Specs`)
 
+// suite is a choice of csi-sanity's specs for a backend. Ginkgo runs one suite per process, so each gets a
+// process of its own.
+type suite struct {
+	name     string
+	prefer   string // see nodePreferring
+	access   string
+	selected string // a flag of Ginkgo's
+	specs    string // how many there are
+}
+
+func (s suite) run(t *testing.T) {
+	cmd := exec.CommandContext(
+		t.Context(),
+		os.Args[0],
+		"-test.run=^TestSanityOfOneBackend$",
+		"-test.v",
+		s.selected,
+	)
+
+	cmd.Env = append(os.Environ(), "SANITY_BACKEND="+s.prefer, "SANITY_ACCESS="+s.access)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+
+	if ran := specs.FindSubmatch(out); ran == nil || string(ran[1]) != s.specs {
+		t.Errorf("ran %q, want %s specs", ran, s.specs)
+	}
+}
+
 // TestSanity runs csi-sanity's 103 specs, but one that upstream has switched off, against each backend.
-// Ginkgo runs one suite per process, so each gets a process of its own.
 func TestSanity(t *testing.T) {
 	testenv.Root(t)
-	for _, c := range []struct{ name, prefer, access, selected, specs string }{
+	for _, s := range []suite{
 		{"pool", btrfspool.Name, "mount", "-ginkgo.skip=" + ofDevices, "101"},
 		{"raw", btrfspool.Name, "block", "-ginkgo.skip=^$", "102"},
 		{"images, modified", loopfile.Name, "mount", "-ginkgo.focus=ModifyVolume", "6"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			cmd := exec.CommandContext(
-				t.Context(),
-				os.Args[0],
-				"-test.run=^TestSanityOfOneBackend$",
-				"-test.v",
-				c.selected,
-			)
+		t.Run(s.name, s.run)
+	}
+}
 
-			cmd.Env = append(os.Environ(), "SANITY_BACKEND="+c.prefer, "SANITY_ACCESS="+c.access)
-			out, err := cmd.CombinedOutput()
-			if err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
+// ofCopies are the specs that make what directories with quotas have not: snapshots and clones.
+const ofCopies = "from an existing source|match the specified|presence of new snapshots|" +
+	"limited number of entries|DeleteSnapshot .* appropriate values|" +
+	"CreateSnapshot .* (should succeed|different)"
 
-			if ran := specs.FindSubmatch(out); ran == nil || string(ran[1]) != c.specs {
-				t.Errorf("ran %q, want %s specs", ran, c.specs)
-			}
-		})
+// TestSanityWithProjectQuotas runs them against directories with quotas, but for those of devices and copies.
+func TestSanityWithProjectQuotas(t *testing.T) {
+	for _, kind := range []string{"ext4", "xfs"} {
+		testenv.ProjectQuotas(t, kind)
+		skip := "-ginkgo.skip=" + ofDevices + "|" + ofCopies
+		t.Run(kind, suite{kind, quotadir.Name + ":" + kind, "mount", skip, "89"}.run)
 	}
 }
 
@@ -169,11 +206,12 @@ func TestSanityOfOneBackend(t *testing.T) {
 		t.Skip("run by TestSanity")
 	}
 
-	dir, socket := start(t, prefer, loopfile.Name)
+	n := nodePreferring(t, prefer)
+	socket := start(t, n)
 	config := sanity.NewTestConfig()
 	config.Address = "unix://" + socket
-	config.TargetPath = filepath.Join(dir, "pub")
-	config.StagingPath = filepath.Join(dir, "stage")
+	config.TargetPath = filepath.Join(n.Dir, "pub")
+	config.StagingPath = filepath.Join(n.Dir, "stage")
 	config.TestVolumeAccessType = access
 	config.TestNodeVolumeAttachLimit = true
 	config.DialOptions = append(config.DialOptions, grpc.WithChainUnaryInterceptor(measured))

@@ -19,6 +19,7 @@ import (
 	"github.com/trivet-node/trivet/csi/loop"
 	"github.com/trivet-node/trivet/csi/loopfile"
 	"github.com/trivet-node/trivet/csi/publish"
+	"github.com/trivet-node/trivet/csi/quotadir"
 	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
@@ -47,6 +48,7 @@ type Node struct {
 }
 
 type config struct {
+	quotas   bool // the disk has project quotas
 	poolSize int64
 	most     int64    // of the volumes together
 	prefer   []string // backends
@@ -87,6 +89,23 @@ func NewOnDisk(t testing.TB, disk, poolSize int64) *Node {
 	n.mountDisk(file, root)
 	n.must(os.Mkdir(n.Dir, 0o700))
 	t.Cleanup(func() { n.end(outside) })
+	n.Start()
+	return n
+}
+
+// NewOnQuotas starts a driver whose data directory is on a disk of its own with project quotas, of ext4 or
+// xfs, which holds volumes as directories unless a request says otherwise.
+func NewOnQuotas(t testing.TB, kind string, disk int64) *Node {
+	t.Helper()
+	n := newNode(t, disk/4)
+	n.cfg.quotas = true
+	n.cfg.prefer = []string{quotadir.Name, loopfile.Name}
+	n.Dir = filepath.Join(testenv.ProjectQuotasOf(t, kind, disk), "data")
+	n.State = filepath.Join(n.Dir, "run")
+	n.Kubelet = n.Dir
+	n.Instance = filepath.Base(testenv.ShortDir(t))
+	n.must(os.Mkdir(n.Dir, 0o700))
+	t.Cleanup(func() { n.end(n.Dir) })
 	n.Start()
 	return n
 }
@@ -134,14 +153,13 @@ func (n *Node) Start() volume.Report {
 	})
 
 	n.must(err)
-	files, err := loopfile.Open(loopfile.Config{Dir: n.Dir, Instance: n.Instance})
-	n.must(err)
+	backends := backendsOf(n)
 	n.targets, err = target.OpenRoot(n.Kubelet)
 	n.must(err)
 	store, report, err := volume.Open(volume.Config{
 		Dir:      filepath.Join(n.Dir, "volumes"),
 		Disk:     space.FileSystem{Dir: n.Dir},
-		Backends: map[string]volume.Backend{btrfspool.Name: n.Pool, loopfile.Name: files},
+		Backends: backends.forVolumes,
 		Default:  n.cfg.prefer,
 		Most:     n.cfg.most,
 	})
@@ -151,7 +169,7 @@ func (n *Node) Start() volume.Report {
 		Dir:      filepath.Join(n.State, "staged"),
 		Volumes:  store,
 		Targets:  n.targets,
-		Backends: map[string]publish.Backend{btrfspool.Name: n.Pool, loopfile.Name: files},
+		Backends: backends.forPods,
 		Throttle: n.cfg.throttle,
 	})
 
@@ -175,6 +193,29 @@ func (n *Node) Start() volume.Report {
 	}
 
 	return report
+}
+
+type backends struct {
+	forVolumes map[string]volume.Backend
+	forPods    map[string]publish.Backend
+}
+
+// backendsOf are the pool, files, and directories where the disk has project quotas.
+func backendsOf(n *Node) backends {
+	n.T.Helper()
+	files, err := loopfile.Open(loopfile.Config{Dir: n.Dir, Instance: n.Instance})
+	n.must(err)
+	b := backends{
+		forVolumes: map[string]volume.Backend{btrfspool.Name: n.Pool, loopfile.Name: files},
+		forPods:    map[string]publish.Backend{btrfspool.Name: n.Pool, loopfile.Name: files},
+	}
+
+	if n.cfg.quotas {
+		dirs, err := quotadir.Open(quotadir.Config{Dir: n.Dir, Instance: n.Instance})
+		n.must(err)
+		b.forVolumes[quotadir.Name], b.forPods[quotadir.Name] = dirs, dirs
+	}
+	return b
 }
 
 // Kill ends the driver. It has time for the deletions under way, and for nothing else.

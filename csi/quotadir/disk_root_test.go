@@ -154,17 +154,3 @@ func copyOf(t *testing.T, from, to string) {
 		t.Fatal(err)
 	}
 }
-
-func BenchmarkCreateAndDelete(b *testing.B) {
-	for _, kind := range []string{"ext4", "xfs"} {
-		b.Run(kind, func(b *testing.B) {
-			n := &node{t: b, disk: testenv.ProjectQuotas(b, kind)}
-			n.dir = filepath.Join(n.disk, "data")
-			n.start()
-			defer n.kill()
-			for b.Loop() {
-				n.must(n.Delete(b.Context(), n.create("v", mib).ID))
-			}
-		})
-	}
-}

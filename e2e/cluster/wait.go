@@ -16,7 +16,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/e2e/machine"
-	"github.com/trivet-node/trivet/e2e/patience"
+	"github.com/trivet-node/trivet/internal/patience"
 	"github.com/trivet-node/trivet/internal/retry"
 )
 

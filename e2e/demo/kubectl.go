@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/trivet-node/trivet/e2e/patience"
+	"github.com/trivet-node/trivet/internal/patience"
 	"github.com/trivet-node/trivet/internal/retry"
 )
 

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/trivet-node/trivet/e2e/patience"
+	"github.com/trivet-node/trivet/internal/patience"
 )
 
 func apply(ctx context.Context, s *stage) error {

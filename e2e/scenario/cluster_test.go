@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/trivet-node/trivet/e2e/patience"
+	"github.com/trivet-node/trivet/internal/patience"
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
 )

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -154,8 +155,8 @@ func (r *Run) readSteps(file string) error {
 // maxMessage bounds the message of a result, in bytes.
 const maxMessage = 300
 
-// tests reads the output of a test program that ran with -test.v: the results of its top-level tests. A test
-// that has begun and not ended has failed.
+// tests reads the output of a test program that ran with -test.v: the results of its top-level tests, and of
+// benchmarks. One that has begun and not ended has failed.
 func tests(program string, output []byte) []Result {
 	var all []Result
 	open := map[string]bool{}
@@ -172,13 +173,18 @@ func tests(program string, output []byte) []Result {
 			continue
 		}
 
-		if one, ended := resultOf(line); ended {
+		one, ended := resultOf(line)
+		if !ended {
+			one, ended = benchmarkOf(line)
+		}
+		if ended {
+			top, _, _ := strings.Cut(one.Test, "/")
 			one.Program = program
 			if one.Outcome != Passed {
-				one.Message = messages[one.Test]
+				one.Message = messages[top]
 			}
 
-			delete(open, one.Test)
+			delete(open, top)
 			all = append(all, one)
 			continue
 		}
@@ -200,6 +206,25 @@ func tests(program string, output []byte) []Result {
 	}
 
 	return all
+}
+
+var (
+	benchmarkLine   = regexp.MustCompile(`^(Benchmark\S+?)(?:-\d+)?\s+\d+\s+([0-9.]+) ns/op`)
+	brokenBenchmark = regexp.MustCompile(`^--- FAIL: (Benchmark\S+)$`)
+)
+
+// benchmarkOf reads "BenchmarkName/case-2  100  1234 ns/op", and "--- FAIL: BenchmarkName/case".
+func benchmarkOf(line string) (r Result, ok bool) {
+	if found := brokenBenchmark.FindStringSubmatch(line); found != nil {
+		return Result{Test: found[1], Outcome: Failed}, true
+	}
+
+	found := benchmarkLine.FindStringSubmatch(line)
+	if found == nil {
+		return Result{}, false
+	}
+	took, err := strconv.ParseFloat(found[2], 64)
+	return Result{Test: found[1], Outcome: Passed, Operation: took / 1e9}, err == nil
 }
 
 // resultOf reads "--- PASS: TestName (1.23s)".

@@ -70,6 +70,13 @@ scenarios() {
 	TRIVET_E2E=/trivet/.trivet tests e2e/scenario -test.run "^($(IFS='|'; echo "$*"))\$"
 }
 
+# swap_area makes an area that tests may have the machine swap to, as large as one likes: it is a loop device
+# over a file with holes.
+swap_area() {
+	truncate -s 8G /var/swap && TRIVET_SWAP=$(losetup -f --show /var/swap) && mkswap "$TRIVET_SWAP"
+	export TRIVET_SWAP
+}
+
 # What the packages do with control groups, memory and quotas, by files and by systemd, and with VLANs.
 shard_kernel() {
 	for p in internal/cgroup internal/mount node/memoryalarm node/usage internal/projectquota \
@@ -90,11 +97,41 @@ shard_quota() {
 	tests csi/cmd/trivet-csi -test.run Quota
 }
 
-shard_runtime() {
-	# On one in a machine made of namespaces, as nodes of the test cluster are.
-	tests e2e/machine -test.run Systemd
+# Volumes with project quotas as others see them: csi-sanity, and what making one takes beside other backends.
+shard_sanity() {
+	tests csi/driver -test.run TestSanityWithProjectQuotas
+	tests csi/nodetest -test.run '^$' -test.bench CreateAndDelete -test.benchtime 30x
+}
+
+# Pods with user namespaces, whose groups, volumes and network belong to their own root.
+shard_users() {
+	tests internal/namespace
+	tests cri/ociruntime
+	tests cri/sandbox -test.run 'Users|PodWith|Ping'
+	tests node/csivolume/mapped
+}
+
+# The rules and links of the network, which differ with the version of nf_tables: what a kernel gives back of
+# a rule must be what was asked for, or the doctor finds it wrong and the daemon repairs it for ever.
+shard_rules() {
+	tests cni/cmd/trivet-netd -test.run 'Doctor|Polic|Tunnel|Reach'
+	tests cni/hostnat
+	tests cni/netd
+	tests cni/netd/doctor
+	tests cni/netd/enforcer
+	tests cni/policy/filter
+	tests cni/plugin
+}
+
+# On a systemd in a machine made of namespaces, as nodes of the test cluster are.
+shard_runtime() { tests e2e/machine -test.run Systemd; }
+
+# Containers of trivet-cri, and what is counted of them.
+shard_containers() {
+	swap_area
+	tests cri/container -test.run 'Slowed|OOM|Stalls|Swaps'
+	tests cri/container -test.run 'Updat|Memory|Shares|Limit'
 	tests cri/stats
-	tests cri/container -test.run 'Updat|Limit|Memory|Shares|OOM'
 }
 
 # Encrypted volumes, which need what a kernel may have or not.
@@ -113,9 +150,7 @@ the_demo() {
 shard_cluster() { with_cluster on_cluster --systemd-nodes=1; }
 
 on_cluster() {
-	# Swap as large as one likes: it is a loop device over a file with holes.
-	truncate -s 8G /var/swap && TRIVET_SWAP=$(losetup -f --show /var/swap) && mkswap "$TRIVET_SWAP"
-	export TRIVET_SWAP
+	swap_area
 	scenarios TestPodLimitsUnderSystemd \
 		TestPodThatTakesMoreThanItsOwnLimitIsOOMKilledUnderSystemd \
 		TestBurstablePodsSwapTheirShare \

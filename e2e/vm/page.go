@@ -3,6 +3,7 @@ package vm
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -24,8 +25,8 @@ func Rewrite(document string, runs []Run) (string, error) {
 	return before + beginMark + tables(runs) + endMark + after, nil
 }
 
-// tables are those of all runs: what ran, the sums by program, each scenario by name, and what has not
-// passed.
+// tables are those of all runs: what ran, the sums by program, each scenario by name, benchmarks,
+// and what has not passed.
 func tables(runs []Run) string {
 	if len(runs) == 0 {
 		return "\nNothing has run yet.\n\n"
@@ -35,6 +36,7 @@ func tables(runs []Run) string {
 	writeRuns(&out, runs)
 	writeSums(&out, runs)
 	writeScenarios(&out, runs)
+	writeBenchmarks(&out, runs)
 	writeRest(&out, runs)
 	return out.String()
 }
@@ -138,6 +140,58 @@ func outcomeOf(runs []Run, debian, test string) string {
 		}
 	}
 	return "not run"
+}
+
+// benchmark names a row of the table of what operations take.
+type benchmark struct{ program, test string }
+
+func writeBenchmarks(out *strings.Builder, runs []Run) {
+	took := operations(runs)
+	if len(took) == 0 {
+		return
+	}
+
+	debians := debiansOf(runs)
+	out.WriteString("\n### What an operation takes\n| benchmark of | operation |")
+	for _, d := range debians {
+		fmt.Fprintf(out, " Debian %s |", d)
+	}
+
+	out.WriteString("\n| --- | --- |" + strings.Repeat(" --- |", len(debians)) + "\n")
+	rows := slices.SortedFunc(maps.Keys(took), func(a, b benchmark) int {
+		return cmp.Or(cmp.Compare(a.program, b.program), cmp.Compare(a.test, b.test))
+	})
+	for _, row := range rows {
+		fmt.Fprintf(out, "| %s | %s |", row.program, strings.TrimPrefix(row.test, "Benchmark"))
+		for _, d := range debians {
+			if seconds, ran := took[row][d]; ran {
+				fmt.Fprintf(out, " %.2f ms |", seconds*1000)
+			} else {
+				out.WriteString(" not run |")
+			}
+		}
+
+		out.WriteString("\n")
+	}
+}
+
+// operations are the seconds of one of each benchmark, by version of Debian.
+func operations(runs []Run) map[benchmark]map[string]float64 {
+	took := map[benchmark]map[string]float64{}
+	for _, r := range runs {
+		for _, one := range r.Results {
+			if one.Operation == 0 {
+				continue
+			}
+
+			row := benchmark{one.Program, one.Test}
+			if took[row] == nil {
+				took[row] = map[string]float64{}
+			}
+			took[row][r.Debian] = one.Operation
+		}
+	}
+	return took
 }
 
 func writeRest(out *strings.Builder, runs []Run) {

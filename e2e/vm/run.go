@@ -49,6 +49,8 @@ type Result struct {
 	Test    string  `json:"test"`
 	Outcome Outcome `json:"outcome"`
 	Seconds float64 `json:"seconds,omitempty"`
+	// Operation is how many seconds one took, of a benchmark.
+	Operation float64 `json:"operation,omitempty"`
 
 	// Message is the reason of a failure or a skip.
 	Message string `json:"message,omitempty"`

@@ -2,17 +2,20 @@
 # the Makefile.
 #
 # VM_SHARDS are parts of the tests, each of which boots a machine of its own (guest.sh): kernel, quota,
-# encryption, runtime, demo, cluster, eviction, critest, and specs-1-4 to specs-4-4, quarters of the smoke set
-# of e2e.test. KEEP=1 keeps the results in docs/data/vm and writes the tables of docs/cgroup-v2.md.
+# sanity, encryption, users, rules, containers, runtime, demo, cluster, eviction, critest, and specs-1-4 to
+# specs-4-4, quarters of the smoke set of e2e.test. KEEP=1 keeps the results in docs/data/vm and writes the tables of
+# docs/cgroup-v2.md.
 
 VM_DEBIANS ?= 12 13
-VM_SHARDS ?= kernel quota encryption runtime demo cluster
+VM_SHARDS ?= kernel quota sanity encryption users rules containers runtime demo cluster
 VM = .trivet/vm
 KEEP ?=
 # What is tested by packages. e2e/machine and cri/container run tests of others.
 VM_PACKAGES := internal/cgroup internal/mount internal/projectquota internal/diskusage node/memoryalarm \
-	node/podcgroup node/usage csi/throttle csi/quotadir csi/fscrypt csi/nodetest csi/cmd/trivet-csi cni/bridge \
-	cni/plugin cri/cgroupdriver cri/container cri/stats e2e/machine e2e/scenario
+	node/podcgroup node/usage csi/throttle csi/quotadir csi/driver csi/fscrypt csi/nodetest csi/cmd/trivet-csi \
+	cni/bridge cni/hostnat cni/netd cni/netd/doctor cni/netd/enforcer cni/cmd/trivet-netd cni/plugin \
+	cni/policy/filter cri/cgroupdriver cri/container cri/ociruntime cri/sandbox cri/stats \
+	internal/namespace node/csivolume/mapped e2e/machine e2e/scenario
 vm_references = $(references) bin/trivet-specs \
 	$(if $(findstring specs,$(VM_SHARDS)),$(ref)/e2e.test $(suite_images)) \
 	$(if $(findstring critest,$(VM_SHARDS)),$(ref)/critest.test $(critest_images))

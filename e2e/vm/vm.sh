@@ -190,7 +190,7 @@ add_project() {
 	for p in controlplane etcd kubectl coredns e2e.test critest.test critest-ginkgo ginkgo; do
 		[ ! -e "$project/.trivet/bin/$p" ] || cp -a "$project/.trivet/bin/$p" "$root/.trivet/bin/"
 	done
-	cp -a "$project"/.trivet/bin/kube-* "$root/.trivet/bin/"
+	for p in "$project"/.trivet/bin/kube-*; do [ ! -e "$p" ] || cp -a "$p" "$root/.trivet/bin/"; done
 }
 
 # make_initrd: what it takes to find the disk.

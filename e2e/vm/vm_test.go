@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// output is that of a test program: of three tests the last one is cut off.
+// output is that of a test program: the last test is cut off.
 const output = `=== RUN   TestGood
 === RUN   TestGood/sub
     good_test.go:7: all is well
@@ -22,6 +22,12 @@ const output = `=== RUN   TestGood
 === RUN   TestNotHere
     not_test.go:3: it is another machine
 --- SKIP: TestNotHere (0.00s)
+=== RUN   BenchmarkMake
+=== RUN   BenchmarkMake/ext4
+BenchmarkMake/ext4
+BenchmarkMake/ext4-2         	     100	   1250000 ns/op	     64 B/op
+--- FAIL: BenchmarkMake/xfs
+    make_test.go:3: no disk
 === RUN   TestCutOff
 panic: test timed out after 1s
 `
@@ -81,6 +87,8 @@ func TestResultsAreThoseOfTestsSpecsAndSteps(t *testing.T) {
 			Outcome: Skipped,
 			Message: "not_test.go:3: it is another machine",
 		},
+		{Program: "node/podcgroup", Test: "BenchmarkMake/ext4", Outcome: Passed, Operation: 0.00125},
+		{Program: "node/podcgroup", Test: "BenchmarkMake/xfs", Outcome: Failed},
 		{Program: "node/podcgroup", Test: "TestCutOff", Outcome: Failed, Message: "it did not end"},
 		{Program: "e2e.test", Test: "[sig-node] A", Outcome: Passed, Seconds: 2},
 		{Program: "steps", Test: "cluster up", Outcome: Passed, Seconds: 12},
@@ -95,7 +103,7 @@ func TestResultsAreThoseOfTestsSpecsAndSteps(t *testing.T) {
 	if diff := cmp.Diff(want, run.Results); diff != "" {
 		t.Error(diff)
 	}
-	if n := len(run.Failures()); n != 3 {
+	if n := len(run.Failures()); n != 4 {
 		t.Errorf("%d failures", n)
 	}
 }
@@ -152,7 +160,8 @@ func TestTheDocumentHasATableForEachQuestion(t *testing.T) {
 		"before\n" + beginMark,
 		endMark + "after\n",
 		"| 12 | kernel | Linux 6.1 | systemd 252 | crun | 2 | abc | 2026-11-29 |",
-		"| kernel | node/podcgroup | 1 passed, 2 failed, 1 skipped, 1 s | not run |",
+		"| kernel | node/podcgroup | 2 passed, 3 failed, 1 skipped, 1 s | not run |",
+		"| node/podcgroup | Make/ext4 | 1.25 ms | not run |",
 		"| TestStalls | passed, 3 s | passed, 3 s |",
 		"| 12 | node/podcgroup | TestBad | failed | bad_test.go:9: it is broken |",
 	} {

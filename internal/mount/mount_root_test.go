@@ -1,13 +1,10 @@
 package mount_test
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/internal/testenv"
@@ -51,21 +48,12 @@ func TestTmpfsBindAndUnmount(t *testing.T) {
 
 func TestTmpfsIsNeverSwappedOut(t *testing.T) {
 	testenv.Root(t)
-	var uts unix.Utsname
-	if err := unix.Uname(&uts); err != nil {
-		t.Fatal(err)
+	able := testenv.LinuxIs(t, 6, 4)
+	if keeps := mount.KeepsTmpfsInMemory(); keeps != able {
+		t.Errorf("tmpfs is kept in memory: %t, want %t", keeps, able)
 	}
-
-	var major, minor int
-	if _, err := fmt.Sscanf(unix.ByteSliceToString(uts.Release[:]), "%d.%d", &major, &minor); err != nil {
-		t.Fatal(err)
-	}
-	older := major < 6 || major == 6 && minor < 4
-	if keeps := mount.KeepsTmpfsInMemory(); keeps == older {
-		t.Errorf("tmpfs is kept in memory: %t, on Linux %d.%d", keeps, major, minor)
-	}
-	if older {
-		t.Skipf("needs a kernel with tmpfs noswap (6.4), this is %d.%d", major, minor)
+	if !able {
+		t.Skip("needs a kernel with tmpfs noswap: Linux 6.4")
 	}
 
 	for _, options := range []string{"", "size=1m,mode=0700"} {

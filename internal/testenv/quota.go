@@ -9,9 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ProjectQuotas returns a directory on a file system of its own that counts projects: ext4 or xfs. A kernel
-// that was built without project quotas skips the test, even in CI: make vm runs it on one that has them.
+// ProjectQuotas returns a directory on a small file system of its own that counts projects: ext4 or xfs. A
+// kernel that was built without project quotas skips the test, even in CI: make vm runs it on one that has
+// them.
 func ProjectQuotas(tb testing.TB, kind string) string {
+	tb.Helper()
+	return ProjectQuotasOf(tb, kind, 400<<20)
+}
+
+// ProjectQuotasOf returns what ProjectQuotas does, of so many bytes; xfs needs 300 MiB.
+func ProjectQuotasOf(tb testing.TB, kind string, size int64) string {
 	tb.Helper()
 	Root(tb)
 	mkfs, options := Program(tb, "mkfs.xfs", "xfsprogs"), []string{"-q"}
@@ -24,7 +31,7 @@ func ProjectQuotas(tb testing.TB, kind string) string {
 	if err := os.WriteFile(image, nil, 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	if err := os.Truncate(image, 400<<20); err != nil {
+	if err := os.Truncate(image, size); err != nil {
 		tb.Fatal(err)
 	}
 
