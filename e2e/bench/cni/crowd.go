@@ -106,7 +106,7 @@ func (o options) among(ctx context.Context, sides []*side, present int) error {
 		s.forget()
 	}
 	for i := range o.rounds {
-		for _, s := range sides {
+		for _, s := range inTurn(sides, i) {
 			if err := s.measure(ctx, present+i%50); err != nil {
 				return err
 			}

@@ -62,17 +62,22 @@ func report(out io.Writer, figures *figure.Writer, c testCase, sides []*side) {
 		}
 	}
 
-	var upstream, floor *side
+	var upstream *side
+	var beside [][]string
 	for _, s := range sides[1:] {
-		if s.name == bare {
-			floor = s
-		} else {
+		switch s.name {
+		case bare:
+			beside = append(beside, s.row(ours, c.goals.bare))
+		case earlier:
+			beside = append(beside, s.row(ours, 0))
+		default:
 			upstream = s
 		}
 	}
+
 	printRow(out, c.row(ours, upstream)...)
-	if floor != nil {
-		printRow(out, c.floorRow(ours, floor)...)
+	for _, row := range beside {
+		printRow(out, row...)
 	}
 }
 
@@ -108,22 +113,31 @@ func (c testCase) row(ours, upstream *side) []string {
 	return append(cells, strings.Join(wanted, ", "))
 }
 
-// floorRow has the figures of bare netlink, and how many times its time trivet-cni takes.
-func (c testCase) floorRow(ours, floor *side) []string {
+// row has the figures of a side beside trivet-cni, and how many times its time trivet-cni takes: at most so
+// many for an ADD, 0 where there is no goal.
+func (s *side) row(ours *side, most float64) []string {
 	times := [2]float64{}
 	for n := range operations {
-		times[n] = rounded(ours.median(n) / floor.median(n))
+		times[n] = ours.median(n) / s.median(n)
 	}
 
 	wanted := ""
-	if most := c.goals.bare; most != 0 {
-		wanted = goal(fmt.Sprintf("ADD %g times", most), times[0] <= most)
+	if most != 0 {
+		wanted = goal(fmt.Sprintf("ADD %g times", most), rounded(times[0]) <= most)
 	}
 	return []string{
-		bare,
-		spread(floor.took[0]), "", inDigits(times[0]) + " times", fmt.Sprintf("%.1f", floor.processor(0)),
-		spread(floor.took[1]), "", inDigits(times[1]) + " times", wanted,
+		s.name,
+		spread(s.took[0]), "", s.times(times[0]), fmt.Sprintf("%.1f", s.processor(0)),
+		spread(s.took[1]), "", s.times(times[1]), wanted,
 	}
+}
+
+// times is a ratio to a side. Two of trivet-cni differ by little.
+func (s *side) times(n float64) string {
+	if s.name == earlier {
+		return fmt.Sprintf("%.2f times", n)
+	}
+	return inDigits(rounded(n)) + " times"
 }
 
 // median is that of ADD or DEL in ms.
