@@ -141,7 +141,9 @@ var adrParts = []struct {
 	prefixes []string
 }{
 	{"The whole", []string{"00"}},
-	{"trivet-cni and trivet-netd", []string{"01", "080", "087", "092", "0945", "0946", "0947"}},
+	{"trivet-cni and trivet-netd", []string{
+		"01", "080", "087", "092", "0945", "0946", "0947", "0948", "0949",
+	}},
 	{"trivet-csi", []string{
 		"02", "085", "090", "091", "0935", "0936", "0940", "0941", "0942", "0943", "0944", "095",
 	}},

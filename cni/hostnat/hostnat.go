@@ -9,8 +9,9 @@
 //	  set nomasq4     { destinations that see the pod's own address }
 //	  (and the same for IPv6), chains for prerouting, output, postrouting
 //
-// An element's comment names its owner, CONTAINER/IFNAME, so that GC needs no other record. Transactions are
-// written with google/nftables; what is read goes over a plain socket of package netlink, which costs less.
+// An element's comment names its owner, CONTAINER/IFNAME, so that GC needs no other record. Rules are written
+// with google/nftables; elements, and what is read, go over a plain socket of package netlink, which costs
+// less.
 package hostnat
 
 import (
@@ -51,11 +52,9 @@ type Config struct {
 type Table struct {
 	want   ruleset
 	kernel nft.Reader
-	// changes collects the changes of a transaction, and opens a socket for each one.
+	// changes collects the changes of a transaction of rules, and opens a socket for each one. Elements are
+	// written to kernel.
 	changes *nftables.Conn
-	// deletions is the same for those that delete, by one socket that stays open: to close it is to wait
-	// until the kernel has freed what was deleted. It is nil while nothing was deleted.
-	deletions *nftables.Conn
 }
 
 // Open returns the table of a network. It changes nothing yet. The caller closes the table.
@@ -82,14 +81,8 @@ func Open(config Config) (*Table, error) {
 	}, nil
 }
 
-// Close closes the connections. When elements were deleted, it waits some 10 ms for the kernel.
-func (t *Table) Close() error {
-	err := t.kernel.Conn.Close()
-	if t.deletions != nil {
-		err = errors.Join(err, t.deletions.CloseLasting())
-	}
-	return err
-}
+// Close closes the connection. When elements were deleted, it waits some 10 ms for the kernel.
+func (t *Table) Close() error { return t.kernel.Conn.Close() }
 
 // tableName is the name of a network's table.
 func tableName(network string) string { return nft.TableName("cni_", network) }

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/conntrack"
+	"github.com/trivet-node/trivet/cni/netlink"
+	"github.com/trivet-node/trivet/cni/nft"
 )
 
 // Port is a host port of a pod.
@@ -34,16 +36,15 @@ func (p Port) String() string {
 // AddPorts publishes the host ports of owner, all or none. A port that another owner has is an error that
 // names that owner.
 func (t *Table) AddPorts(owner string, ports []Port) error {
+	var messages []*netlink.Message
 	for set, elements := range t.elementsOf(owner, ports) {
 		for part := range slices.Chunk(elements, maxElements) {
-			if err := t.changes.SetAddElements(set, part); err != nil {
-				return fmt.Errorf("publish host ports of %s: %w", owner, err)
-			}
+			messages = append(messages, nft.AddElements(set, part))
 		}
 	}
 
 	// The map has another value for the key: somebody else has the port.
-	err := t.changes.Flush()
+	err := t.kernel.Conn.Transact(messages...)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
 		return t.nameOwner(ports, err)
 	}
@@ -230,19 +231,14 @@ func (t *Table) find(
 	return found, nil
 }
 
-func (t *Table) deleteElements(found []selection) (err error) {
-	if t.deletions == nil {
-		if t.deletions, err = nftables.New(nftables.AsLasting()); err != nil {
-			return err
-		}
-	}
-
+func (t *Table) deleteElements(found []selection) error {
+	var messages []*netlink.Message
 	for _, s := range found {
-		if err := t.deletions.SetDeleteElements(s.set, s.elements); err != nil {
-			return fmt.Errorf("set %s: %w", s.set.Name, err)
+		for part := range slices.Chunk(s.elements, maxElements) {
+			messages = append(messages, nft.DeleteElements(s.set, part))
 		}
 	}
-	return t.deletions.Flush()
+	return t.kernel.Conn.Transact(messages...)
 }
 
 // udpPorts returns the UDP host ports among the elements.

@@ -75,11 +75,20 @@ func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 	}
 
 	first := c.seq + 1
+	last := len(messages) - 1
+	if err := c.sendAll(messages, last); err != nil {
+		return nil, err
+	}
+	return c.answers(first, messages, func(i int) bool { return i == last })
+}
+
+// sendAll sends messages in one write. What the kernel refuses it answers in any case, in order, so that only
+// the last one has to be answered.
+func (c *Conn) sendAll(messages []*Message, last int) error {
 	var batch []byte
 	for i, m := range messages {
-		// What the kernel refuses it answers in any case, in order. So only the last one has to be answered.
 		flags := uint16(0)
-		if i == len(messages)-1 {
+		if i == last {
 			flags = unix.NLM_F_ACK
 		}
 
@@ -88,11 +97,15 @@ func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 	}
 
 	if err := c.send(batch); err != nil {
-		return nil, fmt.Errorf("send netlink batch: %w", err)
+		return fmt.Errorf("send netlink batch: %w", err)
 	}
+	return nil
+}
 
-	// Answers come in any number of datagrams; the sequence number says which message each belongs to.
-	errs = make([]error, len(messages))
+// answers reads what the kernel says to messages, whose first one has a number, until one is answered that
+// ends them. Answers come in any number of datagrams; the sequence number says which message each belongs to.
+func (c *Conn) answers(first uint32, messages []*Message, isEnd func(i int) bool) ([]error, error) {
+	errs := make([]error, len(messages))
 	for done := false; !done; {
 		err := c.receive(func(h header, body []byte) error {
 			i := int(h.seq - first)
@@ -101,7 +114,7 @@ func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 			}
 
 			errs[i] = parseAnswer(messages[i].op, h, body)
-			done = i == len(errs)-1
+			done = done || isEnd(i)
 			return nil
 		})
 		if err != nil {

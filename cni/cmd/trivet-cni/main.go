@@ -16,6 +16,7 @@ import (
 
 	"github.com/trivet-node/trivet/cni/install"
 	"github.com/trivet-node/trivet/cni/plugin"
+	_ "github.com/trivet-node/trivet/cni/prefault"
 	"github.com/trivet-node/trivet/internal/program"
 )
 

@@ -41,6 +41,8 @@ func (o options) crowd(ctx context.Context, out io.Writer) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 
+	// The table has columns for two sides.
+	o.before = ""
 	alone := cases[0]
 	alone.upstream = ""
 	sides, err := o.sides(dir, alone)
@@ -57,7 +59,7 @@ func (o options) crowd(ctx context.Context, out io.Writer) error {
 	}
 
 	present := 0
-	var withFew float64
+	var withFew [2]float64
 	for _, wanted := range []int{few, many} {
 		if err := o.fill(ctx, sides, present, wanted); err != nil {
 			return err
@@ -68,11 +70,13 @@ func (o options) crowd(ctx context.Context, out io.Writer) error {
 		}
 
 		cell := ""
-		if now := sides[0].median(0); present == few {
+		now := [2]float64{sides[0].median(0), sides[1].median(0)}
+		if present == few {
 			withFew = now
 		} else {
 			text := fmt.Sprintf("%g times that with %d", goalMany, few)
-			cell = goal(text, rounded(now/withFew) <= goalMany)
+			isMet := func(n int) bool { return rounded(now[n]/withFew[n]) <= goalMany }
+			cell = goalBeside(text, isMet(0), isMet(1))
 		}
 		o.reportAmong(out, sides, present, cell)
 	}
@@ -106,7 +110,7 @@ func (o options) among(ctx context.Context, sides []*side, present int) error {
 		s.forget()
 	}
 	for i := range o.rounds {
-		for _, s := range sides {
+		for _, s := range inTurn(sides, i) {
 			if err := s.measure(ctx, present+i%50); err != nil {
 				return err
 			}
@@ -158,8 +162,9 @@ func (o options) parallel(ctx context.Context, out io.Writer, sides []*side) err
 		cells = append(cells, strings.Join(words, ", "))
 	}
 
-	isMet := math.Round(middle(rates[0][0])) >= goalAtOnce
-	printRow(out, append(cells, goal(fmt.Sprintf("%d ADD/s", goalAtOnce), isMet))...)
+	isMet := func(n int) bool { return math.Round(middle(rates[n][0])) >= goalAtOnce }
+	text := fmt.Sprintf("%d ADD/s", goalAtOnce)
+	printRow(out, append(cells, goalBeside(text, isMet(0), isMet(1)))...)
 	return nil
 }
 

@@ -30,6 +30,11 @@ func (o *options) install(dir string) error {
 	if o.plugin, err = copyTo(filepath.Join(dir, "ours"), o.plugin); err != nil {
 		return err
 	}
+	if o.before != "" {
+		if o.before, err = copyTo(filepath.Join(dir, earlier), o.before); err != nil {
+			return err
+		}
+	}
 	if o.floor, err = copyTo(filepath.Join(dir, "floor"), o.floor); err != nil {
 		return err
 	}

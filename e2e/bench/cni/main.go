@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,17 +24,18 @@ plugins, both called by libcni.`
 func main() { program.Main("cni-bench", run) }
 
 type options struct {
-	plugin, upstream, floor string
-	rounds, present         int
-	only                    string
-	dir                     string
-	figures                 *figure.Writer
+	plugin, before, upstream, floor string
+	rounds, present                 int
+	only                            string
+	dir                             string
+	figures                         *figure.Writer
 }
 
 func run(ctx context.Context, env *program.Env) error {
 	var o options
 	fs := env.Flags(about)
 	fs.StringVar(&o.plugin, "plugin", "bin/trivet-cni", "trivet-cni")
+	fs.StringVar(&o.before, "before", "", "another trivet-cni, which is measured beside it; empty: none")
 	fs.StringVar(&o.upstream, "upstream", ".trivet/bin/cni", "directory of upstream's plugins")
 	fs.StringVar(&o.floor, "floor", "bin/cni-floor", "what sends a plugin's messages and does nothing else")
 	fs.StringVar(&o.only, "only", "", "what the cases that are measured have in their names; empty: all")
@@ -68,18 +70,8 @@ func run(ctx context.Context, env *program.Env) error {
 
 	const about = "%d rounds with %d pods present: p50 / p95 in ms, mean of the processor time\n"
 	fmt.Fprintf(env.Stdout, about, o.rounds, o.present)
-	title := ""
-	for _, c := range cases {
-		if !strings.Contains(c.name, o.only) {
-			continue
-		}
-		if c.title() != title {
-			title = c.title()
-			fmt.Fprintf(env.Stdout, "\n%s:\n%s", title, caseHead)
-		}
-		if err := o.compare(ctx, env.Stdout, c); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
-		}
+	if err := o.compareAll(ctx, env.Stdout); err != nil {
+		return err
 	}
 
 	if strings.Contains(crowd, o.only) {
@@ -93,6 +85,26 @@ func run(ctx context.Context, env *program.Env) error {
 
 // goalSize is how many MB trivet-cni has at most.
 const goalSize = 8
+
+// compareAll runs the cases that are asked for.
+func (o options) compareAll(ctx context.Context, out io.Writer) error {
+	title := ""
+	for _, c := range cases {
+		if !strings.Contains(c.name, o.only) {
+			continue
+		}
+
+		if c.title() != title {
+			title = c.title()
+			fmt.Fprintf(out, "\n%s:\n%s", title, caseHead)
+		}
+		if err := o.compare(ctx, out, c); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+
+	return nil
+}
 
 // compare runs one case on both sides, in turns.
 func (o options) compare(ctx context.Context, out io.Writer, c testCase) error {
@@ -117,7 +129,7 @@ func (o options) compare(ctx context.Context, out io.Writer, c testCase) error {
 	}
 
 	for i := range o.rounds {
-		for _, s := range sides {
+		for _, s := range inTurn(sides, i) {
 			if err := s.measure(ctx, o.present+i); err != nil {
 				return err
 			}
@@ -137,13 +149,25 @@ func (o options) compare(ctx context.Context, out io.Writer, c testCase) error {
 	return nil
 }
 
+// inTurn returns the sides in the order of a round, which is that of the round before in reverse: while one
+// is measured, the kernel takes apart the namespace of the one before.
+func inTurn(sides []*side, round int) []*side {
+	order := slices.Clone(sides)
+	if round%2 == 1 {
+		slices.Reverse(order)
+	}
+	return order
+}
+
 // sides are who is measured: trivet-cni first.
 func (o options) sides(dir string, c testCase) (sides []*side, err error) {
-	ours, err := o.ours(dir, c)
-	if err != nil {
-		return nil, err
+	for name, plugin := range o.own() {
+		own, err := newOwn(name, plugin, filepath.Join(dir, name), c)
+		if err != nil {
+			return sides, err
+		}
+		sides = append(sides, own)
 	}
-	sides = append(sides, ours)
 
 	if c.upstream != "" {
 		dir := filepath.Join(dir, "theirs")
@@ -167,32 +191,45 @@ func (o options) sides(dir string, c testCase) (sides []*side, err error) {
 	return sides, nil
 }
 
-// bare is the side of cni-floor.
-const bare = "bare netlink"
+// Names of sides.
+const (
+	// bare is the side of cni-floor.
+	bare = "bare netlink"
+	// earlier is that of the other trivet-cni.
+	earlier = "before"
+)
 
-// ours is the side of trivet-cni.
-func (o options) ours(dir string, c testCase) (*side, error) {
-	side := filepath.Join(dir, "ours")
+// own are the sides of trivet-cni, with their programs.
+func (o options) own() iter.Seq2[string, string] {
+	return func(yield func(name, plugin string) bool) {
+		if yield(figure.Ours, o.plugin) && o.before != "" {
+			yield(earlier, o.before)
+		}
+	}
+}
+
+// newOwn returns the side of a trivet-cni.
+func newOwn(name, plugin, dir string, c testCase) (*side, error) {
 	if !c.byName {
-		return newSide(figure.Ours, side, c.ours, bootScoped, filepath.Dir(o.plugin), c.ports)
+		return newSide(name, dir, c.ours, bootScoped, filepath.Dir(plugin), c.ports)
 	}
 
-	plugins, err := o.link(filepath.Join(dir, "names"))
-	if err != nil {
+	names := filepath.Join(dir, "names")
+	if err := link(names, plugin); err != nil {
 		return nil, err
 	}
 
-	return newSide(figure.Ours, side, c.ours, "", plugins, c.ports)
+	return newSide(name, dir, c.ours, "", names, c.ports)
 }
 
-// link makes a directory in which the names of upstream's plugins lead to trivet-cni.
-func (o options) link(dir string) (string, error) {
-	plugin, err := filepath.Abs(o.plugin)
+// link makes a directory in which the names of upstream's plugins lead to a trivet-cni.
+func link(dir, plugin string) error {
+	plugin, err := filepath.Abs(plugin)
 	if err != nil {
-		return "", err
+		return err
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return "", err
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
 	}
 
 	for _, name := range []string{
@@ -205,11 +242,11 @@ func (o options) link(dir string) (string, error) {
 		"tuning",
 	} {
 		if err := os.Symlink(plugin, filepath.Join(dir, name)); err != nil {
-			return "", err
+			return err
 		}
 	}
 
-	return dir, nil
+	return nil
 }
 
 func quantile(all []time.Duration, percent int) time.Duration {
