@@ -3,7 +3,6 @@ package rootfs
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/internal/namespace"
+	"github.com/trivet-node/trivet/internal/treewalk"
 )
 
 // Volume makes a directory of the image writable, even in a read-only root filesystem, as the image's VOLUME
@@ -66,11 +66,7 @@ func isEmpty(dir string) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	_, err = f.Readdirnames(1)
-	if errors.Is(err, io.EOF) {
-		return true, nil
-	}
-	return false, err
+	return treewalk.IsEmpty(f)
 }
 
 // makeAll makes a directory in a root filesystem, and those above it, for the root of its users.

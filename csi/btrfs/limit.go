@@ -139,7 +139,7 @@ func groupsPath(fs Info) string { return "/sys/fs/btrfs/" + fs.UUID + "/qgroups"
 // Usage returns how many bytes are charged to a limited subvolume, as accounted at this moment (the quota
 // tree on disk lags by a transaction).
 func Usage(fs Info, sub Subvolume) (int64, error) {
-	return referenced(fs, fmt.Sprintf("%d_%d", level, sub.ID))
+	return referenced(fs, nameOf(groupOf(sub.ID)))
 }
 
 func referenced(fs Info, group string) (int64, error) {
@@ -166,7 +166,7 @@ func Held(f *os.File, fs Info) (int64, error) {
 	var sum int64
 	for _, id := range owners {
 		// The kernel drops empty groups meanwhile.
-		bytes, err := referenced(fs, fmt.Sprintf("0_%d", id))
+		bytes, err := referenced(fs, nameOf(id))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return 0, err
 		}
@@ -218,8 +218,8 @@ func IsFreed(f *os.File, sub Subvolume) (bool, error) {
 
 // Leftover returns the groups of limited subvolumes, "LEVEL/ID", that are there although their subvolumes are
 // not.
-func Leftover(f *os.File, fs Info) ([]string, error) {
-	ids, err := leftover(f, fs)
+func Leftover(f *os.File) ([]string, error) {
+	ids, err := leftover(f)
 	var left []string
 	for _, id := range ids {
 		left = append(left, fmt.Sprintf("%d/%d", level, id))
@@ -229,8 +229,8 @@ func Leftover(f *os.File, fs Info) ([]string, error) {
 
 // RemoveLeftover removes those groups. Where there are none it only reads. A group stays while a subvolume
 // that is not freed counts for it.
-func RemoveLeftover(f *os.File, fs Info) error {
-	ids, err := leftover(f, fs)
+func RemoveLeftover(f *os.File) error {
+	ids, err := leftover(f)
 	errs := []error{err}
 	for _, id := range ids {
 		members, err := search(f, quotaTree, groupOf(id), qgroupRelation)
@@ -248,31 +248,30 @@ func RemoveLeftover(f *os.File, fs Info) error {
 	return errors.Join(errs...)
 }
 
-// leftover returns the subvolumes of those groups.
-func leftover(f *os.File, fs Info) ([]uint64, error) {
-	groups, err := os.ReadDir(groupsPath(fs))
+// leftover returns the subvolumes of those groups. There may be thousands of both, and none that is left: two
+// range searches have all of them.
+func leftover(f *os.File) ([]uint64, error) {
+	// The groups first: a subvolume is there before its group.
+	var limited []uint64
+	err := scan(f, quotaTree, itemKey{0, 0, qgroupInfoKey}, func(key itemKey, _ []byte) {
+		if key.kind == qgroupInfoKey && key.offset>>48 == level {
+			limited = append(limited, key.offset&^(level<<48))
+		}
+	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("search the quota groups of the btrfs of %s: %w", f.Name(), err)
 	}
 
-	var left []uint64
-	for _, g := range groups {
-		number, is := strings.CutPrefix(g.Name(), fmt.Sprintf("%d_", level))
-		id, err := strconv.ParseUint(number, 10, 64)
-		if !is || err != nil {
-			continue
+	there := map[uint64]bool{}
+	err = scan(f, rootTree, itemKey{firstFree, 0, rootItem}, func(key itemKey, _ []byte) {
+		if key.kind == rootItem {
+			there[key.object] = true
 		}
-
-		freed, err := IsFreed(f, Subvolume{ID: id})
-		if err != nil {
-			return nil, err
-		}
-		if freed {
-			left = append(left, id)
-		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("search for the subvolumes of the btrfs of %s: %w", f.Name(), err)
 	}
-
-	return left, nil
+	return slices.DeleteFunc(limited, func(id uint64) bool { return there[id] }), nil
 }
 
 // Errors returns how many errors of its device a file system has counted, by kind, since it was made.
@@ -297,12 +296,12 @@ func Errors(fs Info) (map[string]int64, error) {
 
 // LimitOf returns how many bytes a subvolume may hold by Limit; -1 if it has no limit.
 func LimitOf(fs Info, sub Subvolume) int64 {
-	return maxReferenced(fs, fmt.Sprintf("%d_%d", level, sub.ID))
+	return maxReferenced(fs, nameOf(groupOf(sub.ID)))
 }
 
 // OwnLimit reports whether a subvolume has a limit of its own, beside that of its group.
 func OwnLimit(fs Info, sub Subvolume) bool {
-	return maxReferenced(fs, fmt.Sprintf("0_%d", sub.ID)) >= 0
+	return maxReferenced(fs, nameOf(sub.ID)) >= 0
 }
 
 func maxReferenced(fs Info, group string) int64 {

@@ -57,15 +57,15 @@ func TestGroupsOfNoSubvolumeAreRemoved(t *testing.T) {
 		}
 	}
 
-	if left, err := btrfs.Leftover(root, info); err != nil || len(left) != 1 {
+	if left, err := btrfs.Leftover(root); err != nil || len(left) != 1 {
 		t.Errorf("left are %q, %v", left, err)
 	}
 	for range 2 {
-		if err := btrfs.RemoveLeftover(root, info); err != nil {
+		if err := btrfs.RemoveLeftover(root); err != nil {
 			t.Error(err)
 		}
 	}
-	if left, err := btrfs.Leftover(root, info); err != nil || !slices.Equal(left, nil) {
+	if left, err := btrfs.Leftover(root); err != nil || !slices.Equal(left, nil) {
 		t.Errorf("left are %q, %v", left, err)
 	}
 	if btrfs.LimitOf(info, kept) != limit {

@@ -127,7 +127,7 @@ func quotasOf(f *os.File) (quotas, error) {
 			if bytes := parseLimit(item); bytes >= 0 {
 				q.limits = append(q.limits, limit{key.offset, bytes})
 			}
-		case key.kind == qgroupRelation && key.offset == together:
+		case key.kind == qgroupRelation && key.object>>48 == level && isShard(key.offset):
 			q.together = append(q.together, key.object)
 		}
 	})

@@ -9,9 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Subvolumes can be limited together, beside the limit of each: their groups are members of one group above.
-// Only a simple quota has that without counting everything again.
-const together = (level+1)<<48 | 1
+// Subvolumes can be limited together, beside the limit of each: their groups are members of shards, and those
+// of one group at the top. When a group is taken into another one, or out of it, the kernel goes through all
+// members of that: none may have thousands. Only a simple quota has such groups without counting everything
+// again.
+const (
+	shardLevel = level + 1
+	shards     = 256
+	together   = (shardLevel+1)<<48 | 1
+
+	// shardOfEarlier is the shard of what earlier versions limited together, who had one group for all.
+	shardOfEarlier = shardLevel<<48 | 1
+)
+
+func shardOf(sub Subvolume) uint64 { return shardOfEarlier + 1 + sub.ID%shards }
 
 // LimitedTogether has a limited subvolume count for the limit of all that are limited together. It stays so
 // until the subvolume is destroyed. Where nothing is wrong it only reads.
@@ -20,11 +31,12 @@ func LimitedTogether(f *os.File, sub Subvolume) error {
 		return err
 	}
 
-	err := ioctl(f, iocQgroupCreate, &qgroupCreate{create: 1, id: together})
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("make the quota group of many subvolumes of %s: %w", f.Name(), err)
+	// The shard counts before anything is in it: what a subvolume holds is never left out.
+	shard := shardOf(sub)
+	if err := joinTogether(f, shard); err != nil {
+		return err
 	}
-	if err := assign(f, 1, groupOf(sub.ID), together); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := assign(f, 1, groupOf(sub.ID), shard); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("limit subvolume %d of %s together with others: %w", sub.ID, f.Name(), err)
 	}
 	return nil
@@ -32,13 +44,63 @@ func LimitedTogether(f *os.File, sub Subvolume) error {
 
 func isLimitedTogether(f *os.File, sub Subvolume) (bool, error) {
 	groups, err := search(f, quotaTree, groupOf(sub.ID), qgroupRelation)
-	return slices.Contains(groups, together), err
+	return slices.ContainsFunc(groups, isShard), err
+}
+
+func isShard(group uint64) bool { return group>>48 == shardLevel }
+
+// joinTogether has a shard, which it makes if need be, count for the limit of all.
+func joinTogether(f *os.File, shard uint64) error {
+	groups, err := search(f, quotaTree, shard, qgroupRelation)
+	if err != nil || slices.Contains(groups, together) {
+		return err
+	}
+
+	for _, group := range []uint64{together, shard} {
+		err := ioctl(f, iocQgroupCreate, &qgroupCreate{create: 1, id: group})
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("make the quota groups of many subvolumes of %s: %w", f.Name(), err)
+		}
+	}
+	if err := assign(f, 1, shard, together); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("limit the subvolumes of a shard of %s together with others: %w", f.Name(), err)
+	}
+	return nil
+}
+
+// KeepTogether has what an earlier version limited together be so with all others, and their limit be that of
+// all until LimitTogether sets another one. Where there is nothing of an earlier version it only reads.
+func KeepTogether(f *os.File, fs Info) error {
+	_, err := os.Stat(groupsPath(fs) + "/" + nameOf(shardOfEarlier))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+
+	if err := joinTogether(f, shardOfEarlier); err != nil {
+		return err
+	}
+
+	limit := maxReferenced(fs, nameOf(shardOfEarlier))
+	if limit < 0 {
+		return nil
+	}
+	if maxReferenced(fs, nameOf(together)) < 0 {
+		if err := LimitTogether(f, limit); err != nil {
+			return err
+		}
+	}
+	return limitGroup(f, shardOfEarlier, -1)
 }
 
 // LimitTogether lets all subvolumes that are limited together hold at most so many bytes; -1: as many as each
 // of them may. If there are none it does nothing.
-func LimitTogether(f *os.File, bytes int64) error {
-	arg := qgroupLimit{id: together, flags: limitMaxReferenced, maxReferenced: noLimit}
+func LimitTogether(f *os.File, bytes int64) error { return limitGroup(f, together, bytes) }
+
+func limitGroup(f *os.File, group uint64, bytes int64) error {
+	arg := qgroupLimit{id: group, flags: limitMaxReferenced, maxReferenced: noLimit}
 	if bytes >= 0 {
 		arg.maxReferenced = uint64(bytes)
 	}
@@ -55,10 +117,12 @@ func LimitTogether(f *os.File, bytes int64) error {
 // UsageTogether returns how many bytes are charged to those that are limited together, and their limit; -1:
 // there is none.
 func UsageTogether(fs Info) (used, limit int64, err error) {
-	name := fmt.Sprintf("%d_%d", level+1, together&(1<<48-1))
-	used, err = referenced(fs, name)
+	used, err = referenced(fs, nameOf(together))
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, -1, nil
 	}
-	return used, maxReferenced(fs, name), err
+	return used, maxReferenced(fs, nameOf(together)), err
 }
+
+// nameOf is the name of a group in sysfs(5).
+func nameOf(group uint64) string { return fmt.Sprintf("%d_%d", group>>48, group&(1<<48-1)) }

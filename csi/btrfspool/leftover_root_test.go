@@ -21,10 +21,6 @@ func TestQuotaGroupsOfNoVolumeAreRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	info, err := btrfs.Stat(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
 
 	v := n.MustCreate(volume.Request{Name: "v", Required: 16 << 20, Backend: "btrfs"})
 	root, err := btrfs.Open(dir, v.ID)
@@ -48,13 +44,13 @@ func TestQuotaGroupsOfNoVolumeAreRemoved(t *testing.T) {
 		}
 		return err
 	})
-	if left, err := btrfs.Leftover(dir, info); err != nil || len(left) != 1 {
+	if left, err := btrfs.Leftover(dir); err != nil || len(left) != 1 {
 		t.Fatalf("left are %q, %v", left, err)
 	}
 
 	defer keeping(t, n.Pool)()
 	n.Eventually("no group that is left", func() error {
-		left, err := btrfs.Leftover(dir, info)
+		left, err := btrfs.Leftover(dir)
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("left are %q", left)
 		}

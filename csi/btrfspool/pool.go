@@ -189,8 +189,9 @@ func (m *mountpoint) tryUp(ctx context.Context) error {
 		return errors.Join(err, fs.Close())
 	}
 
-	// Where there is no room for a larger chunk the pool is used as it is.
+	// Where there is no room for a larger chunk, or another quota group, the pool is used as it is.
 	_ = fs.meter.EnlargeMetadata()
+	_ = btrfs.KeepTogether(fs.dir, fs.info)
 
 	// Earlier versions kept room in a file of its own, for deletions on a full disk.
 	err = os.Remove(filepath.Join(m.file.dir, "pool.room"))

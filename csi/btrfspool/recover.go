@@ -120,7 +120,7 @@ func (m *mountpoint) sweep(ctx context.Context) {
 		if err != nil {
 			continue
 		}
-		_ = btrfs.RemoveLeftover(fs.dir, fs.info)
+		_ = btrfs.RemoveLeftover(fs.dir)
 		leave()
 	}
 }

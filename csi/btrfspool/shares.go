@@ -66,9 +66,9 @@ func (h *shares) know(s volume.Spec) (undo func()) {
 	if s.Snapshot {
 		return func() {}
 	}
-	before, known := h.set(s)
+	before := h.set(&s)
 	return func() {
-		if known {
+		if before != nil {
 			h.set(before)
 		} else {
 			h.forget(s.ID)
@@ -76,15 +76,14 @@ func (h *shares) know(s volume.Spec) (undo func()) {
 	}
 }
 
-func (h *shares) set(s volume.Spec) (before volume.Spec, known bool) {
+// set returns what was known before, nil if nothing was.
+func (h *shares) set(s *volume.Spec) (before *volume.Spec) {
 	defer h.recount()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if was := h.volumes[s.ID]; was != nil {
-		before, known = *was, true
-	}
-	h.volumes[s.ID] = &s
-	return before, known
+	before = h.volumes[s.ID]
+	h.volumes[s.ID] = s
+	return before
 }
 
 // forget returns when nobody changes the limit of the volume any more: one that is set while it is destroyed

@@ -294,12 +294,13 @@ func (s *subvolumes) recoverLimit(was btrfs.State, limit int64) error {
 }
 
 func (s *subvolumes) list() ([]string, error) {
-	entries, err := os.ReadDir(s.dir.Name())
-	var ids []string
-	for _, e := range entries {
-		ids = append(ids, e.Name())
+	// A directory of its own: others read s.dir at the same time.
+	dir, err := os.Open(s.dir.Name())
+	if err != nil {
+		return nil, err
 	}
-	return ids, err
+	defer dir.Close()
+	return dir.Readdirnames(-1)
 }
 
 // empty reports whether there is nothing in a volume, or an image that was never attached.

@@ -114,7 +114,7 @@ func (c *controllerService) toCSI(v volume.Volume) *csi.Volume {
 	return &csi.Volume{
 		VolumeId:           v.ID,
 		CapacityBytes:      v.Size,
-		AccessibleTopology: []*csi.Topology{c.topology()},
+		AccessibleTopology: c.reachable,
 		VolumeContext:      map[string]string{"backend": v.Backend},
 		ContentSource:      sourceToCSI(v.Source),
 	}

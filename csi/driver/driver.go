@@ -121,6 +121,7 @@ func New(cfg Config) (*Driver, error) {
 func (d *Driver) Server() *grpc.Server {
 	here := local{
 		node:      d.cfg.NodeID,
+		reachable: []*csi.Topology{topologyOf(d.cfg.NodeID)},
 		volumes:   d.cfg.Volumes,
 		groups:    d.cfg.Groups,
 		publisher: d.cfg.Publisher,
@@ -193,6 +194,7 @@ func (d *Driver) ended(method string, began time.Time, err error) error {
 // local is what the controller services and the node service share: the volumes of this node.
 type local struct {
 	node      string
+	reachable []*csi.Topology // from where; the same in every answer
 	volumes   Volumes
 	groups    Groups
 	publisher Publisher
@@ -231,9 +233,9 @@ func (l local) get(id string) (volume.Volume, error) {
 	return l.volumes.Get(id)
 }
 
-// topology is where the volumes of this node can be reached.
-func (l local) topology() *csi.Topology {
-	return &csi.Topology{Segments: map[string]string{TopologyKey: l.node}}
+// topologyOf is where the volumes of a node can be reached.
+func topologyOf(node string) *csi.Topology {
+	return &csi.Topology{Segments: map[string]string{TopologyKey: node}}
 }
 
 // checkHere returns an error, after which callers choose another node, if what is requested is not for this

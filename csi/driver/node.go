@@ -29,7 +29,7 @@ func (n *nodeService) NodeGetInfo(
 ) (*csi.NodeGetInfoResponse, error) {
 	resp := &csi.NodeGetInfoResponse{
 		NodeId:             n.node,
-		AccessibleTopology: n.topology(),
+		AccessibleTopology: topologyOf(n.node),
 		MaxVolumesPerNode:  n.volumesMost,
 	}
 	if n.attached != nil {

@@ -54,7 +54,7 @@ func (l local) snapshotToCSI(s volume.Volume) *csi.Snapshot {
 		SizeBytes:          s.Size,
 		CreationTime:       timestamppb.New(s.Created),
 		ReadyToUse:         s.Damage == nil,
-		AccessibleTopology: []*csi.Topology{l.topology()},
+		AccessibleTopology: l.reachable,
 		GroupSnapshotId:    l.groups.Of(s.ID),
 	}
 }

@@ -96,8 +96,9 @@ func unlock(s volume.Spec, root, dir *os.File, key *fscrypt.Key, id fscrypt.Iden
 		return err
 	}
 	if encrypted && have != id {
-		return fmt.Errorf("%w: volume %s is encrypted with another key than that of %s in its Secret",
-			volume.ErrKey, s.ID, volume.SecretKey)
+		return fmt.Errorf("%w: volume %s is encrypted with another key than that of %s in its Secret: give"+
+			" the Secret the text that it had when the volume was first used; for another key, copy the"+
+			" files to a new volume", volume.ErrKey, s.ID, volume.SecretKey)
 	}
 
 	if err := fscrypt.Add(dir, key); err != nil {

@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,6 +22,7 @@ import (
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/projectquota"
+	"github.com/trivet-node/trivet/internal/treewalk"
 )
 
 // Name of the backend.
@@ -345,11 +345,7 @@ func (d *Dirs) Empty(id string) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	_, err = f.Readdirnames(1)
-	if errors.Is(err, io.EOF) {
-		return true, nil
-	}
-	return false, err
+	return treewalk.IsEmpty(f)
 }
 
 // Keep deletes what was destroyed, and finds what was taken out of projects, until ctx ends; see

@@ -18,7 +18,8 @@ func (r *reports) tell(id string, err error) {
 }
 
 // OnFinding adds a function that is called with what is found about a volume in the background: files that
-// were outside of its project, and what keeps a deleted one from being gone. It must not block.
+// were outside of its project, and what keeps a deleted one from being gone. For what is of no one volume the
+// ID is "". It must not block.
 func (d *Dirs) OnFinding(f func(id string, err error)) {
 	d.reports.mu.Lock()
 	defer d.reports.mu.Unlock()

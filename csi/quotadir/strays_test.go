@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -141,5 +142,29 @@ func TestDeletionThatFailsForLongIsReportedOnce(t *testing.T) {
 	}
 	if len(*texts) != 1 || (*texts)[0] != "v: it was deleted, and something is left of it: it is so" {
 		t.Errorf("reported %q", *texts)
+	}
+}
+
+func TestATrashThatCannotBeReadIsReportedOnceUntilItCan(t *testing.T) {
+	d, texts := heard()
+	d.trash.dir = filepath.Join(t.TempDir(), "trash")
+	for range 3 {
+		if _, _, err := d.trash.empty(t.Context()); err == nil {
+			t.Fatal("a directory that is not there was read")
+		}
+	}
+	if len(*texts) != 1 || !strings.Contains((*texts)[0], d.trash.dir) {
+		t.Errorf("reported %q", *texts)
+	}
+
+	if err := os.Mkdir(d.trash.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := d.trash.empty(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.trash.dir += "-gone"
+	if _, _, err := d.trash.empty(t.Context()); err == nil || len(*texts) != 2 {
+		t.Errorf("%v, reported %q", err, *texts)
 	}
 }

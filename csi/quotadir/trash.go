@@ -29,6 +29,9 @@ type trash struct {
 	// have let go yet; failing is since when a directory could not be deleted.
 	leaving map[uint32]bool
 	failing map[string]time.Time
+
+	// silent says that it was reported that dir cannot be read.
+	silent bool
 }
 
 func newTrash(dir string, n *numbers, r *reports) *trash {
@@ -126,8 +129,10 @@ func (t *trash) run(ctx context.Context) {
 func (t *trash) empty(ctx context.Context) (left int, more bool, err error) {
 	names, err := namesIn(t.dir)
 	if err != nil {
+		t.unreadable(err)
 		return 0, false, err
 	}
+	t.silent = false
 	for _, name := range names {
 		id, project, ours := Parse(name)
 		if !ours {
@@ -159,6 +164,14 @@ func (t *trash) fails(id, name string, err error, now time.Time) {
 		t.reports.tell(id, fmt.Errorf("it was deleted, and something is left of it: %w", err))
 		t.failing[name] = time.Time{}
 	}
+}
+
+// unreadable reports that nothing that was deleted can be found, once until it can.
+func (t *trash) unreadable(err error) {
+	if !t.silent {
+		t.reports.tell("", fmt.Errorf("what was deleted stays on the disk until it can be read: %w", err))
+	}
+	t.silent = true
 }
 
 // release frees numbers that nothing has any more, and returns how many others there are. xfs counts a

@@ -152,7 +152,7 @@ func (p *Pool) lookAtVolumes(info btrfs.Info) error {
 	if p.Quota == "" {
 		return nil
 	}
-	p.Leftover, err = btrfs.Leftover(dir, info)
+	p.Leftover, err = btrfs.Leftover(dir)
 	return err
 }
 

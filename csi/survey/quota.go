@@ -3,7 +3,6 @@ package survey
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/trivet-node/trivet/csi/quotadir"
 	"github.com/trivet-node/trivet/internal/projectquota"
+	"github.com/trivet-node/trivet/internal/treewalk"
 )
 
 // Quota are the directories of the backend quota.
@@ -105,8 +105,7 @@ func lookAtDeleting(path, id string, project uint32) (left Deleting, there bool)
 	if used, _, err := projectquota.Look(f, project); err == nil {
 		left.Files = used.Inodes
 	}
-	_, err = f.Readdirnames(1)
-	left.Empty = errors.Is(err, io.EOF)
+	left.Empty, _ = treewalk.IsEmpty(f)
 	return left, true
 }
 

@@ -111,7 +111,11 @@ func (x *index) page(after string, limit int, condition func(Spec) bool) []recor
 		i++
 	}
 
-	var page []record
+	most := len(x.ids) - i
+	if limit > 0 {
+		most = min(most, limit)
+	}
+	page := make([]record, 0, most)
 	for ; i < len(x.ids) && (limit == 0 || len(page) < limit); i++ {
 		if r := x.records[x.ids[i]]; r.Phase == ready && condition(r.Spec) {
 			page = append(page, r)

@@ -58,14 +58,13 @@ func inParallel(ids []string, do func(id string)) {
 }
 
 // recoverAll brings back all recorded volumes, or finishes taking them away.
-func recoverAll(c *catalog) (Report, error) {
-	report := Report{Damaged: map[string]error{}, Trouble: map[string]error{}}
-	records, unreadable, err := c.records.List()
-	if err != nil {
-		return report, fmt.Errorf("read volume records: %w", err)
+func recoverAll(c *catalog, loaded *Records) Report {
+	report := Report{
+		Unreadable: loaded.unreadable,
+		Damaged:    map[string]error{},
+		Trouble:    map[string]error{},
 	}
-
-	report.Unreadable = unreadable
+	records := loaded.all
 
 	// A backend that does not work as a whole says why; each of its volumes is damaged then.
 	for name, backend := range c.backends.byName {
@@ -106,7 +105,7 @@ func recoverAll(c *catalog) (Report, error) {
 		c.health.set(name, err)
 	}
 
-	return report, nil
+	return report
 }
 
 // slim has a record that was read share the strings that many have.

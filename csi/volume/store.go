@@ -11,10 +11,32 @@ import (
 // Config of a Store.
 type Config struct {
 	Dir      string             // of the records
+	Records  *Records           // those in Dir, as Load has read them; nil: Open reads them
 	Disk     space.Disk         // beneath all backends
 	Backends map[string]Backend // those that work on this node, by name
 	Default  []string           // names of backends in order of preference, for requests that name none
 	Most     int64              // bytes that are promised to all volumes together; 0: as the disk allows
+}
+
+// Records are the records of volumes as they were read.
+type Records struct {
+	store      *durable.Store[record]
+	all        map[string]record // by ID
+	unreadable []durable.Unreadable
+}
+
+// Load reads the records in a directory, beside which nobody else works on it. It needs no backend: those may
+// be opened meanwhile.
+func Load(dir string) (*Records, error) {
+	store, err := durable.OpenStore[record](dir, false)
+	if err != nil {
+		return nil, fmt.Errorf("open volume records: %w", err)
+	}
+	r := &Records{store: store}
+	if r.all, r.unreadable, err = store.List(); err != nil {
+		return nil, fmt.Errorf("read volume records: %w", err)
+	}
+	return r, nil
 }
 
 // Store is the set of volumes of a node. It is safe for concurrent use; operations on different volumes do
@@ -29,9 +51,12 @@ type Store struct {
 // Open reads the records and puts right what a killed process or a reboot left: unfinished volumes are
 // removed, ready ones recovered. Run has to be called for deletions to be finished.
 func Open(cfg Config) (*Store, Report, error) {
-	records, err := durable.OpenStore[record](cfg.Dir, false)
-	if err != nil {
-		return nil, Report{}, fmt.Errorf("open volume records: %w", err)
+	records := cfg.Records
+	if records == nil {
+		var err error
+		if records, err = Load(cfg.Dir); err != nil {
+			return nil, Report{}, err
+		}
 	}
 
 	meters := map[string]space.Backend{}
@@ -43,17 +68,14 @@ func Open(cfg Config) (*Store, Report, error) {
 	c := &catalog{
 		dir:      cfg.Dir,
 		backends: backends{byName: cfg.Backends, preferred: cfg.Default},
-		records:  records,
+		records:  records.store,
 		index:    newIndex(ledger),
 		health:   newHealth(),
 		changes:  make(chan struct{}, 1),
 	}
 
 	// No volume may be served before all promises are known, or a new one could take the bytes of an old one.
-	report, err := recoverAll(c)
-	if err != nil {
-		return nil, report, err
-	}
+	report := recoverAll(c, records)
 
 	s := &Store{
 		catalog:  c,

@@ -27,6 +27,10 @@ type count struct {
 	// unseen is how many entries could not be looked at, and err is why the first could not.
 	unseen int
 	err    error
+
+	// whole is what the file system of a tree takes that is deeper than a walk goes. Nobody hides there what
+	// he has written.
+	whole Usage
 }
 
 // entriesPerLook is how many entries are counted between two looks at the clock.
@@ -128,9 +132,22 @@ func (c *count) entry(dir int, name string) {
 		return
 	}
 
-	if err := c.walk.Enter(fd, name, &st); err != nil {
+	err = c.walk.Enter(fd, name, &st)
+	if errors.Is(err, treewalk.ErrDeep) {
+		c.whole = wholeOf(fd)
+	}
+	if err != nil {
 		c.miss(err)
 	}
+}
+
+// wholeOf returns what all that is on the file system of a file takes.
+func wholeOf(fd int) Usage {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return Usage{}
+	}
+	return Usage{Bytes: (fs.Blocks - fs.Bfree) * uint64(fs.Bsize), Inodes: fs.Files - fs.Ffree}
 }
 
 func (c *count) add(st *unix.Stat_t) {
@@ -158,9 +175,12 @@ func (c *count) miss(err error) {
 	}
 }
 
-// usage is what was counted up to now.
+// usage is what was counted up to now. What cannot be counted may be all there is.
 func (c *count) usage() Usage {
-	return Usage{Bytes: uint64(math.Round(c.bytes)), Inodes: uint64(math.Round(c.inodes))}
+	return Usage{
+		Bytes:  max(uint64(math.Round(c.bytes)), c.whole.Bytes),
+		Inodes: max(uint64(math.Round(c.inodes)), c.whole.Inodes),
+	}
 }
 
 func (c *count) close() { c.walk.Close() }

@@ -1,14 +1,18 @@
 package diskusage
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
+	"github.com/trivet-node/trivet/internal/treewalk"
 )
 
 // largeTree makes a tree whose count takes several slices.
@@ -64,5 +68,33 @@ func TestCountsEndWithTheMeter(t *testing.T) {
 	m.Measure(t.Context(), "another", Tree{Dirs: []string{dir}, Activity: 1})
 	if left := descriptors(t); left > before {
 		t.Errorf("%d descriptors, %d before", left, before)
+	}
+}
+
+// Nobody gets around a limit by writing where a walk does not go.
+func TestATreeThatIsTooDeepMayBeAllThereIs(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(dir, "deeper"), 0o700))
+	f, err := os.Open(dir)
+	must(t, err)
+	defer f.Close()
+	var st unix.Stat_t
+	must(t, unix.Fstat(int(f.Fd()), &st))
+
+	c := &count{}
+	defer c.close()
+	must(t, c.begin(dir))
+	for err == nil {
+		err = c.walk.Enter(int(f.Fd()), "d", &st)
+	}
+	if !errors.Is(err, treewalk.ErrDeep) || c.usage() != (Usage{Bytes: uint64(st.Blocks) * 512, Inodes: 1}) {
+		t.Fatalf("%+v, %v", c.usage(), err)
+	}
+
+	c.entry(int(f.Fd()), "deeper")
+	var fs unix.Statfs_t
+	must(t, unix.Statfs(dir, &fs))
+	if used := fs.Files - fs.Ffree; c.unseen != 1 || c.usage().Inodes < used/2 {
+		t.Errorf("%+v, %d were not seen (%v); the file system has %d files", c.usage(), c.unseen, c.err, used)
 	}
 }

@@ -39,14 +39,17 @@ func (s *Store[T]) List() (records map[string]T, unreadable []Unreadable, err er
 		case e.IsDir():
 		case strings.HasPrefix(e.Name(), tempPrefix):
 			os.Remove(filepath.Join(s.dir, e.Name()))
-		case !isRecord:
+		case !isRecord || !ValidName(name):
 			unreadable = append(unreadable, s.quarantine(e.Name(), errors.New("not a record")))
 		default:
 			names = append(names, name)
 		}
 	}
 
-	records, bad := s.readAll(names)
+	records, bad, err := s.readAll(names)
+	if err != nil {
+		return nil, nil, err
+	}
 	for name, err := range bad {
 		unreadable = append(unreadable, s.quarantine(name+".json", err))
 	}
@@ -56,7 +59,12 @@ func (s *Store[T]) List() (records map[string]T, unreadable []Unreadable, err er
 
 // readAll reads records side by side: where there are thousands, who starts waits for it. bad are those that
 // cannot be read, and why.
-func (s *Store[T]) readAll(names []string) (records map[string]T, bad map[string]error) {
+func (s *Store[T]) readAll(names []string) (records map[string]T, bad map[string]error, err error) {
+	dir, err := os.Open(s.dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer dir.Close()
 	records, bad = make(map[string]T, len(names)), map[string]error{}
 
 	// mu guards both.
@@ -79,25 +87,20 @@ func (s *Store[T]) readAll(names []string) (records map[string]T, bad map[string
 		group.Go(func() {
 			var buf []byte
 			for i := next.Add(1) - 1; i < int64(len(names)); i = next.Add(1) - 1 {
-				var record T
-				var err error
-				record, buf, err = s.read(names[i], buf)
+				record, next, err := read[T](int(dir.Fd()), names[i]+".json", buf)
+				buf = next
 				enter(names[i], record, err)
 			}
 		})
 	}
 
 	group.Wait()
-	return records, bad
+	return records, bad, nil
 }
 
-// read is Get with a buffer that it returns for the next record.
-func (s *Store[T]) read(name string, buf []byte) (record T, _ []byte, err error) {
-	path, err := s.path(name)
-	if err != nil {
-		return record, buf, err
-	}
-	if buf, err = readInto(path, buf); err != nil {
+// read reads a record at a path that begins at a directory, with a buffer that it returns for the next one.
+func read[T any](dir int, path string, buf []byte) (record T, _ []byte, err error) {
+	if buf, err = readInto(dir, path, buf); err != nil {
 		return record, buf, err
 	}
 	if err := json.Unmarshal(buf, &record); err != nil {
@@ -111,8 +114,10 @@ const recordSize = 4 << 10
 
 // readInto reads a whole file into a buffer, which it makes larger where it has to. Of the calls that
 // os.ReadFile makes, most are for files that are no regular ones.
-func readInto(path string, buf []byte) ([]byte, error) {
-	fd, err := ignoringEINTR(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+func readInto(dir int, path string, buf []byte) ([]byte, error) {
+	fd, err := ignoringEINTR(func() (int, error) {
+		return unix.Openat(dir, path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	})
 	if err != nil {
 		return buf, &fs.PathError{Op: "open", Path: path, Err: err}
 	}

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // Store keeps a JSON file for each object in a directory: DIR/NAME.json. Calls for different names may run at
@@ -82,7 +84,11 @@ func (s *Store[T]) encode(name string, record T) (path string, data []byte, err 
 
 // Get returns a record; fs.ErrNotExist when there is none.
 func (s *Store[T]) Get(name string) (record T, err error) {
-	record, _, err = s.read(name, nil)
+	path, err := s.path(name)
+	if err != nil {
+		return record, err
+	}
+	record, _, err = read[T](unix.AT_FDCWD, path, nil)
 	return record, err
 }
 

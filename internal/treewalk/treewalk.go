@@ -1,7 +1,7 @@
-// Package treewalk goes through directory trees that are not trusted. Such a tree may be tens of thousands of
+// Package treewalk goes through directory trees that are not trusted. Such a tree may be millions of
 // directories deep or hold millions of names, and change meanwhile. A walk holds few descriptors, and of each
-// directory on the way down a few words. What to look at and where to go down is the caller's: a walk follows
-// no symbolic link and opens nothing but directories.
+// directory on the way down a few words; there is a depth that it does not go beyond. What to look at and
+// where to go down is the caller's: a walk follows no symbolic link and opens nothing but directories.
 package treewalk
 
 import (
@@ -16,8 +16,17 @@ import (
 // window is the number of directories above the present one that are kept open.
 const window = 32
 
-// ErrMoved says that a directory was moved while the walk was below it.
-var ErrMoved = errors.New("the directory was moved meanwhile")
+// deepest is how many directories a walk may be below the root: far more than a path can name, and so few
+// that what is kept of them is some MiB.
+const deepest = 1 << 16
+
+var (
+	// ErrMoved says that a directory was moved while the walk was below it.
+	ErrMoved = errors.New("the directory was moved meanwhile")
+
+	// ErrDeep says that a directory is deeper than walks go.
+	ErrDeep = fmt.Errorf("it is more than %d directories down", deepest)
+)
 
 // Walk is one way through a tree. The zero value is ready for Enter of the tree's root. It is not safe for
 // concurrent use.
@@ -43,8 +52,12 @@ type level struct {
 
 // Enter makes a directory the present one: Next returns its entries, and then goes on with those of the
 // directory above. fd stands for it, is still the caller's and may be opened with O_PATH; st is what fstat(2)
-// says of it.
+// says of it. One that is too deep is not entered, with ErrDeep.
 func (w *Walk) Enter(fd int, name string, st *unix.Stat_t) error {
+	if w.Depth() >= deepest {
+		return ErrDeep
+	}
+
 	own, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err

@@ -117,3 +117,28 @@ func TestWalkGoesOnAtTheRootWhenTheWayBackIsLost(t *testing.T) {
 		t.Errorf("error %v", lost)
 	}
 }
+
+// Those who write to a tree decide how deep it is, and a walk keeps something of each directory on its way.
+func TestAWalkGoesNoDeeperThanItMay(t *testing.T) {
+	dir, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	fd := int(dir.Fd())
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		t.Fatal(err)
+	}
+
+	var w treewalk.Walk
+	defer w.Close()
+	for w.Depth() < 1<<16 {
+		if err := w.Enter(fd, "d", &st); err != nil {
+			t.Fatalf("%d directories down: %v", w.Depth(), err)
+		}
+	}
+	if err := w.Enter(fd, "d", &st); !errors.Is(err, treewalk.ErrDeep) || w.Depth() != 1<<16 {
+		t.Errorf("%d directories down: %v", w.Depth(), err)
+	}
+}

@@ -152,7 +152,7 @@ func (b *backends) openDirs(log *slog.Logger, o options, instance string) error 
 	b.dirs = dirs
 	b.add(quotadir.Name, dirs)
 	dirs.OnFinding(func(id string, err error) {
-		log.Warn("volume with a project quota", "volume", id, "err", err)
+		log.Warn("volumes with project quotas", "volume", id, "err", err)
 	})
 	if err := dirs.Check(false); err != nil {
 		return err

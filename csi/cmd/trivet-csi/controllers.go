@@ -208,6 +208,9 @@ func (c *controllers) recordTrouble(node string) func(backend string, err error)
 func (c *controllers) recordFinding(node string) func(id string, err error) {
 	return func(id string, err error) {
 		message := fmt.Sprintf("volume %s of %s: %v", id, driver.Name, err)
+		if id == "" {
+			message = fmt.Sprintf("volumes of %s: %v", driver.Name, err)
+		}
 		c.events.Record(event.Node(node), corev1.EventTypeWarning, "VolumeFinding", message)
 	}
 }

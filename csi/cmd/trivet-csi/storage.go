@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/attach"
@@ -59,10 +60,19 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (s *storage, 
 	if s.targets, err = target.OpenRoot(o.kubeletDir); err != nil {
 		return nil, err
 	}
-	if s.backends, err = openBackends(ctx, log, o); err != nil {
+
+	// Mounting a pool and reading thousands of records take as long as each other.
+	var records *volume.Records
+	var reading errgroup.Group
+	reading.Go(func() (err error) {
+		records, err = volume.Load(filepath.Join(o.dataDir, "volumes"))
+		return err
+	})
+	s.backends, err = openBackends(ctx, log, o)
+	if err := errors.Join(err, reading.Wait()); err != nil {
 		return nil, err
 	}
-	if err := s.openVolumes(log, o); err != nil {
+	if err := s.openVolumes(log, o, records); err != nil {
 		return nil, err
 	}
 	if err := s.openGroups(ctx, log, o); err != nil {
@@ -78,7 +88,7 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (s *storage, 
 	return s, nil
 }
 
-func (s *storage) openVolumes(log *slog.Logger, o options) error {
+func (s *storage) openVolumes(log *slog.Logger, o options, records *volume.Records) error {
 	reserve, err := reserveOf(o)
 	if err != nil {
 		return err
@@ -86,6 +96,7 @@ func (s *storage) openVolumes(log *slog.Logger, o options) error {
 
 	volumes, report, err := volume.Open(volume.Config{
 		Dir:      filepath.Join(o.dataDir, "volumes"),
+		Records:  records,
 		Disk:     space.FileSystem{Dir: o.dataDir, Reserve: reserve},
 		Backends: s.backends.forVolumes,
 		Default:  s.backends.preferred,

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/trivet-node/trivet/e2e/bench/figure"
+	"github.com/trivet-node/trivet/internal/program"
+)
+
+const (
+	pages  = 100 // that are asked for
+	starts = 5
+)
+
+// rest measures what there is one of.
+func (b *bench) rest(ctx context.Context, env *program.Env, figures *figure.Writer) error {
+	page, err := b.page(ctx)
+	if err != nil {
+		return err
+	}
+	worked, err := b.resident()
+	if err != nil {
+		return err
+	}
+
+	var took []time.Duration
+	for range starts {
+		if err := b.stop(); err != nil {
+			return err
+		}
+		began := time.Now()
+		if err := b.start(ctx); err != nil {
+			return err
+		}
+		took = append(took, time.Since(began))
+	}
+	started, err := b.resident()
+	if err != nil {
+		return err
+	}
+
+	present := fmt.Sprintf("%d volumes present", b.filled)
+	fmt.Fprintf(
+		env.Stdout,
+		"\n%s: page of 100 in ListVolumes %.2f ms; start to first answer %.0f ms; "+
+			"resident memory %.1f MiB after all that, %.1f MiB after a start\n",
+		present,
+		milliseconds(page),
+		milliseconds(took),
+		worked,
+		started,
+	)
+	figures.Add(
+		figure.Of("csi", "page of 100 in ListVolumes, "+present, b.side, page),
+		figure.Of("csi", "start to first answer, "+present, b.side, took),
+		figure.Figure{
+			Bench:  "csi",
+			What:   "resident memory, " + present,
+			Side:   b.side,
+			Unit:   "MiB",
+			Median: worked,
+		},
+	)
+	return nil
+}
+
+// page asks for the first page of volumes, as often as it takes for a median.
+func (b *bench) page(ctx context.Context) ([]time.Duration, error) {
+	var took []time.Duration
+	for range pages {
+		began := time.Now()
+		request := &csi.ListVolumesRequest{MaxEntries: 100}
+		if _, err := csi.NewControllerClient(b.conn).ListVolumes(ctx, request); err != nil {
+			return nil, err
+		}
+		took = append(took, time.Since(began))
+	}
+	return took, nil
+}
+
+// resident returns the resident memory of the driver in MiB.
+func (b *bench) resident() (float64, error) {
+	path := fmt.Sprintf("/proc/%d/status", b.cmd.Process.Pid)
+	status, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if field, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(field), " kB"), 64)
+			return kib / 1024, err
+		}
+	}
+	return 0, fmt.Errorf("%s has no VmRSS", path)
+}
