@@ -75,7 +75,7 @@ func (b *Bench) Prepare(ctx context.Context, nodes []string) error {
 	return nil
 }
 
-// awaitServiceAccount waits for the account that pods of the namespace run as. It asks again and again: a watch
+// awaitServiceAccount waits for the account that pods of the namespace run as. It asks repeatedly: a watch
 // may end at any time, which one of an API server that had just come up did.
 func (b *Bench) awaitServiceAccount(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience.Of(accountLimit))
