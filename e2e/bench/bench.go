@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/trivet-node/trivet/e2e/patience"
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
@@ -74,19 +75,26 @@ func (b *Bench) Prepare(ctx context.Context, nodes []string) error {
 	return nil
 }
 
+// awaitServiceAccount waits for the account that pods of the namespace run as. It asks repeatedly: a watch
+// may end at any time, which one of an API server that had just come up did.
 func (b *Bench) awaitServiceAccount(ctx context.Context) error {
-	w, err := b.Client.CoreV1().ServiceAccounts(b.Namespace).Watch(ctx, metav1.ListOptions{})
-	if err != nil {
+	ctx, cancel := context.WithTimeout(ctx, patience.Of(accountLimit))
+	defer cancel()
+
+	pauses := retry.Backoff{First: 100 * time.Millisecond, Max: time.Second}
+	err := retry.Until(ctx, pauses, func(ctx context.Context) error {
+		_, err := b.Client.CoreV1().ServiceAccounts(b.Namespace).Get(ctx, "default", metav1.GetOptions{})
 		return err
+	})
+	if err != nil {
+		return fmt.Errorf("service account default of namespace %s: %w", b.Namespace, err)
 	}
-	defer w.Stop()
-	for e := range w.ResultChan() {
-		if sa, ok := e.Object.(*corev1.ServiceAccount); ok && sa.Name == "default" {
-			return nil
-		}
-	}
-	return fmt.Errorf("service account default of namespace %s: %w", b.Namespace, context.Cause(ctx))
+
+	return nil
 }
+
+// accountLimit bounds how long the controllers take to make a namespace's first account.
+const accountLimit = 2 * time.Minute
 
 // One runs one pod through its life on the node.
 func (b *Bench) One(ctx context.Context, node, name string) (Sample, error) {
