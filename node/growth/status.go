@@ -81,8 +81,12 @@ func hasFailed(claim *v1.PersistentVolumeClaim) bool {
 	})
 }
 
-// asksForAnother reports whether the claim has been edited since a size was asked for.
+// asksForAnother reports whether the claim has been edited since a size was asked for. The size of a volume
+// that no resizer serves is asked for by an administrator, in the PersistentVolume alone.
 func asksForAnother(claim *v1.PersistentVolumeClaim, size resource.Quantity) bool {
+	if _, served := claim.Status.AllocatedResources[v1.ResourceStorage]; !served {
+		return false
+	}
 	wanted := claim.Spec.Resources.Requests[v1.ResourceStorage]
 	return wanted.Cmp(size) != 0
 }

@@ -1,6 +1,7 @@
 package growth
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -101,6 +102,7 @@ func TestASizeThatIsNotAskedForAnyMoreIsGivenUp(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "data", UID: "u"},
 	}
 	claim.Spec.Resources.Requests = v1.ResourceList{v1.ResourceStorage: resource.MustParse("9Gi")}
+	claim.Status.AllocatedResources = v1.ResourceList{v1.ResourceStorage: resource.MustParse("9Gi")}
 	server.Put(claim)
 
 	claims := Status{Claims: kube.Claims(server.Client())}
@@ -130,4 +132,37 @@ func TestASizeThatIsNotAskedForAnyMoreIsGivenUp(t *testing.T) {
 	c.shows(v1.PersistentVolumeClaimNodeResizeInProgress, v1.PersistentVolumeClaimNodeResizeError)
 	fails(codes.PermissionDenied)
 	c.shows(v1.PersistentVolumeClaimNodeResizeInfeasible, v1.PersistentVolumeClaimNodeResizeError)
+}
+
+// The claim goes on asking for what it was made with.
+func TestWhatAnAdministratorMakesLargerIsTriedUntilItWorks(t *testing.T) {
+	server := kubetest.Start(t)
+	claim := &v1.PersistentVolumeClaim{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolumeClaim"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "data", UID: "u"},
+	}
+	claim.Spec.Resources.Requests = v1.ResourceList{v1.ResourceStorage: resource.MustParse("1Gi")}
+	claim.Status.Capacity = claim.Spec.Resources.Requests
+	server.Put(claim)
+
+	pv := &v1.PersistentVolume{}
+	pv.Spec.Capacity = v1.ResourceList{v1.ResourceStorage: resource.MustParse("2Gi")}
+	claims := Status{Claims: kube.Claims(server.Client())}
+	c := claimAt{t: t, server: server}
+	tries := 0
+	expand := func(context.Context, resource.Quantity) error {
+		if tries++; tries < 4 {
+			return errors.New("busy")
+		}
+		return nil
+	}
+
+	for try := range 4 {
+		if err := Grow(t.Context(), claims, c.read(), pv, expand); (err == nil) != (try == 3) {
+			t.Errorf("try %d: %v", try, err)
+		}
+	}
+	if have := c.read().Status.Capacity[v1.ResourceStorage]; have.String() != "2Gi" || tries != 4 {
+		t.Errorf("the claim has %s after %d tries", have.String(), tries)
+	}
 }

@@ -45,6 +45,24 @@ func TestAFileSystemGrowsWithItsDevice(t *testing.T) {
 	}
 }
 
+// The files of btrfs have a device number that is of no device.
+func TestPodsShareBtrfsOnADevice(t *testing.T) {
+	n := newNode(t)
+	testenv.Program(t, "mkfs.btrfs", "btrfs-progs")
+	file := filepath.Join(t.TempDir(), "disk")
+	v := localvolume.Volume{Name: "pv", Path: deviceOf(t, file, 320<<20), FSType: "btrfs"}
+	n.mount(v, "a")
+	n.mount(v, "b")
+	if err := n.Grow(t.Context(), v); err != nil {
+		t.Error(err)
+	}
+
+	other := localvolume.Volume{Name: "pv", Path: device(t)}
+	if err := n.Mount(t.Context(), other, n.dir("c", "pv")); err == nil {
+		t.Error("another device was taken for the one that is mounted")
+	}
+}
+
 func TestADirectoryNeedsNotGrow(t *testing.T) {
 	n := newNode(t)
 	v := localvolume.Volume{Name: "pv", Path: t.TempDir()}
@@ -65,7 +83,7 @@ func TestADeviceThatIsGoneDoesNotGrow(t *testing.T) {
 	}
 }
 
-// A database refuses a directory that others can read.
+// A database refuses a directory that others can read. A second pod may have the volume, too.
 func TestAVolumeIsGivenToTheGroupOnce(t *testing.T) {
 	n := newNode(t)
 	source := t.TempDir()
@@ -90,6 +108,7 @@ func TestAVolumeIsGivenToTheGroupOnce(t *testing.T) {
 	}
 	n.restart()
 	n.mount(v, "a")
+	n.mount(v, "b")
 	info, err := os.Stat(data)
 	if err != nil {
 		t.Fatal(err)

@@ -44,8 +44,8 @@ type Volume struct {
 	// ReadOnly is whether the pod may only read. An empty device is refused then.
 	ReadOnly bool
 
-	// FSGroup is the group that gets the files before a pod has the volume, nil for none. A volume that is
-	// read-only keeps its groups.
+	// FSGroup is the group that gets the files before the first pod has the volume, nil for none. A volume
+	// that is read-only keeps its groups.
 	FSGroup *int64
 
 	// OnRootMismatch leaves files alone whose directory at the top has the group (fsGroupChangePolicy).
@@ -118,8 +118,12 @@ func (m *Mounter) Mount(ctx context.Context, v Volume, dir string) error {
 		return fmt.Errorf("local volume %q: %w", v.Name, err)
 	}
 
-	if err := giveToGroup(ctx, v, source); err != nil {
+	if shared, err := m.shared(v.Name); err != nil {
 		return fmt.Errorf("local volume %q: %w", v.Name, err)
+	} else if !shared {
+		if err := giveToGroup(ctx, v, source); err != nil {
+			return fmt.Errorf("local volume %q: %w", v.Name, err)
+		}
 	}
 
 	// What the host mounts in a directory comes along, and does not go with the pod.
@@ -202,7 +206,7 @@ func (m *Mounter) unmount(ctx context.Context, dir string) error {
 		return err
 	}
 
-	users, err := filepath.Glob(filepath.Join(escaped(m.root), "pods", "*", "volumes", Plugin, escaped(name)))
+	users, err := m.users(name)
 	if err != nil {
 		return err
 	}
@@ -213,6 +217,28 @@ func (m *Mounter) unmount(ctx context.Context, dir string) error {
 	}
 
 	return remove(dir)
+}
+
+// users are the directories of pods that have the volume, or are about to.
+func (m *Mounter) users(name string) ([]string, error) {
+	return filepath.Glob(filepath.Join(escaped(m.root), "pods", "*", "volumes", Plugin, escaped(name)))
+}
+
+// shared reports whether a pod of this node has the volume mounted: its files have the groups and modes that
+// the pod wants.
+func (m *Mounter) shared(name string) (bool, error) {
+	users, err := m.users(name)
+	if err != nil {
+		return false, err
+	}
+
+	for _, dir := range users {
+		if is, err := mount.Mounted(dir); is || err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return is, err
+		}
+	}
+
+	return false, nil
 }
 
 // unstage unmounts the device of a volume. A directory has none.

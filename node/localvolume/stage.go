@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -14,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 	mountutils "k8s.io/mount-utils"
 	"k8s.io/utils/exec"
+
+	"github.com/trivet-node/trivet/internal/mountinfo"
 )
 
 // stageTime bounds blkid, fsck, mkfs and mount together. fsck of a large file system takes the longest.
@@ -99,18 +102,53 @@ func checkFormatted(device *mountutils.SafeFormatAndMount, path string) error {
 // checkDevice refuses what is mounted on point if it is not the device of the file: a volume of that name was
 // another device before, which pods still use.
 func checkDevice(point string, device fs.FileInfo) error {
-	var mounted unix.Stat_t
-	if err := unix.Stat(point, &mounted); err != nil {
-		return fmt.Errorf("stat %s: %w", point, err)
+	mounted, err := mountedDevice(point)
+	if err != nil {
+		return err
 	}
 
 	stat, ok := device.Sys().(*syscall.Stat_t)
-	if ok && mounted.Dev != stat.Rdev {
-		return fmt.Errorf("device %d:%d is mounted on %s, and not %s", unix.Major(mounted.Dev),
-			unix.Minor(mounted.Dev), point, device.Name())
+	if ok && mounted != stat.Rdev {
+		return fmt.Errorf("device %d:%d is mounted on %s, and not %s", unix.Major(mounted),
+			unix.Minor(mounted), point, device.Name())
 	}
 
 	return nil
+}
+
+// mountedDevice is the number of the device whose file system is mounted on point. The files of btrfs have
+// that of no device, so that the table of mounts has to say where it is.
+func mountedDevice(point string) (uint64, error) {
+	var mounted unix.Stat_t
+	if err := unix.Stat(point, &mounted); err != nil {
+		return 0, fmt.Errorf("stat %s: %w", point, err)
+	}
+	if unix.Major(mounted.Dev) != 0 {
+		return mounted.Dev, nil
+	}
+
+	path, err := filepath.EvalSymlinks(point)
+	if err != nil {
+		return 0, err
+	}
+	table, err := mountinfo.Self()
+	if err != nil {
+		return 0, err
+	}
+
+	for _, m := range slices.Backward(table) {
+		if m.Point != path {
+			continue
+		}
+
+		var source unix.Stat_t
+		if err := unix.Stat(m.Source, &source); err != nil {
+			return 0, fmt.Errorf("stat %s, which is mounted on %s: %w", m.Source, point, err)
+		}
+		return source.Rdev, nil
+	}
+
+	return mounted.Dev, nil
 }
 
 // bounded runs programs until its context ends.
