@@ -47,7 +47,7 @@ func isLimitedTogether(f *os.File, sub Subvolume) (bool, error) {
 	return slices.ContainsFunc(groups, isShard), err
 }
 
-func isShard(group uint64) bool { return group>>48 == shardLevel }
+func isShard(group uint64) bool { return group>>48 == shardLevel && group != shardOfEarlier }
 
 // joinTogether has a shard, which it makes if need be, count for the limit of all.
 func joinTogether(f *os.File, shard uint64) error {
@@ -68,31 +68,76 @@ func joinTogether(f *os.File, shard uint64) error {
 	return nil
 }
 
-// KeepTogether has what an earlier version limited together be so with all others, and their limit be that of
-// all until LimitTogether sets another one. Where there is nothing of an earlier version it only reads.
+// KeepTogether has what an earlier version limited together be so with all others: in their shards, with the
+// limit that they had until LimitTogether sets another one. Where there is nothing of an earlier version it
+// only looks for that. What was cut short, or has failed, is done by the next call.
 func KeepTogether(f *os.File, fs Info) error {
 	_, err := os.Stat(groupsPath(fs) + "/" + nameOf(shardOfEarlier))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
+	if err == nil {
+		err = dissolveEarlier(f, fs)
+	}
+	if err != nil {
+		return fmt.Errorf("limit what an earlier version made in %s together with others: %w", f.Name(), err)
+	}
+	return nil
+}
+
+func dissolveEarlier(f *os.File, fs Info) error {
+	groups, err := search(f, quotaTree, shardOfEarlier, qgroupRelation)
 	if err != nil {
 		return err
 	}
 
-	if err := joinTogether(f, shardOfEarlier); err != nil {
-		return err
+	// What would count for the top in two ways while it is moved would be wrong there ever after.
+	if slices.Contains(groups, together) {
+		if err := assign(f, 0, shardOfEarlier, together); err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
 	}
 
-	limit := maxReferenced(fs, nameOf(shardOfEarlier))
-	if limit < 0 {
-		return nil
+	// The limit is there before what it is for.
+	err = ioctl(f, iocQgroupCreate, &qgroupCreate{create: 1, id: together})
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
 	}
-	if maxReferenced(fs, nameOf(together)) < 0 {
+	limit := maxReferenced(fs, nameOf(shardOfEarlier))
+	if limit >= 0 && maxReferenced(fs, nameOf(together)) < 0 {
 		if err := LimitTogether(f, limit); err != nil {
 			return err
 		}
 	}
-	return limitGroup(f, shardOfEarlier, -1)
+
+	for _, group := range groups {
+		if group>>48 != level {
+			continue
+		}
+		if err := moveToShard(f, group); err != nil {
+			return err
+		}
+	}
+
+	err = ioctl(f, iocQgroupCreate, &qgroupCreate{create: 0, id: shardOfEarlier})
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove its quota group: %w", err)
+	}
+	return nil
+}
+
+// moveToShard takes the group of a limited subvolume out of what an earlier version limited together. One
+// that is gone meanwhile is none of it.
+func moveToShard(f *os.File, group uint64) error {
+	sub := Subvolume{ID: group &^ (level << 48)}
+	if err := LimitedTogether(f, sub); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	err := assign(f, 0, group, shardOfEarlier)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("take subvolume %d out of its quota group: %w", sub.ID, err)
+	}
+	return nil
 }
 
 // LimitTogether lets all subvolumes that are limited together hold at most so many bytes; -1: as many as each

@@ -43,7 +43,12 @@ func TestManyHoldWhatTheyMayTogether(t *testing.T) {
 // checkTogether writes to each until the limit of all is reached.
 func checkTogether(t *testing.T, root *os.File, all []*os.File) {
 	t.Helper()
-	var sum int
+	checkLimit(t, root, all, 0)
+}
+
+// checkLimit is checkTogether when some bytes were written before.
+func checkLimit(t *testing.T, root *os.File, all []*os.File, sum int) {
+	t.Helper()
 	var last error
 	for _, f := range all {
 		n, err := write(t, f, "f", limit/2)
@@ -63,37 +68,92 @@ func checkTogether(t *testing.T, root *os.File, all []*os.File) {
 	}
 }
 
-// An earlier version had all in one group, 30/1, and the limit there.
+// earlier is the group in which an earlier version had all that it limited together.
+const earlier = 30<<48 | 1
+
+// limitedEarlier limits subvolumes together as that version did.
+func limitedEarlier(t *testing.T, root *os.File, subs ...btrfs.Subvolume) {
+	t.Helper()
+	group := [2]uint64{1, earlier}
+	ioctl(t, root, 1<<30|16<<16|0x94<<8|42, unsafe.Pointer(&group))
+	for _, sub := range subs {
+		member := [3]uint64{1, 29<<48 | sub.ID, earlier}
+		ioctl(t, root, 1<<30|24<<16|0x94<<8|41, unsafe.Pointer(&member))
+	}
+	lowest := [6]uint64{earlier, 1, limit}
+	ioctl(t, root, 2<<30|48<<16|0x94<<8|43, unsafe.Pointer(&lowest))
+}
+
 func TestWhatWasTogetherIsTogetherWithOthers(t *testing.T) {
 	root := fresh(t)
 	old, oldSub := limited(t, root, "old")
-	const earlier = 30<<48 | 1
-	group := [2]uint64{1, earlier}
-	ioctl(t, root, 1<<30|16<<16|0x94<<8|42, unsafe.Pointer(&group))
-	member := [3]uint64{1, 29<<48 | oldSub.ID, earlier}
-	ioctl(t, root, 1<<30|24<<16|0x94<<8|41, unsafe.Pointer(&member))
-	lowest := [6]uint64{earlier, 1, limit}
-	ioctl(t, root, 2<<30|48<<16|0x94<<8|43, unsafe.Pointer(&lowest))
+	limitedEarlier(t, root, oldSub)
+	keepTogether(t, root, old, limit/8)
 
-	for range 2 {
-		if err := btrfs.KeepTogether(root, stat(t, root)); err != nil {
-			t.Fatal(err)
-		}
-	}
 	state, err := btrfs.Look(root, stat(t, root), oldSub)
 	if err != nil || !state.Together {
 		t.Errorf("%+v, %v: it is not limited together", state, err)
 	}
-
 	fresh, sub := limited(t, root, "fresh")
 	if err := btrfs.LimitedTogether(root, sub); err != nil {
 		t.Fatal(err)
 	}
-	checkTogether(t, root, []*os.File{old, fresh})
+
+	checkLimit(t, root, []*os.File{old, fresh}, limit/8)
 	if err := btrfs.LimitTogether(root, -1); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := write(t, old, "again", limit/4); err != nil {
 		t.Errorf("wrote %d bytes: the limit of the earlier version is still there: %v", n, err)
+	}
+}
+
+// An earlier version that runs again has those in its group that are in shards by now.
+func TestWhatIsTogetherTwiceCountsOnce(t *testing.T) {
+	root := fresh(t)
+	both, sub := limited(t, root, "both")
+	if err := btrfs.LimitedTogether(root, sub); err != nil {
+		t.Fatal(err)
+	}
+	limitedEarlier(t, root, sub)
+	keepTogether(t, root, both, limit/8)
+}
+
+// For a while the group of the earlier version was one of those that count for all.
+func TestGroupOfAnEarlierVersionThatCountsForAllGoes(t *testing.T) {
+	root := fresh(t)
+	_, sub := limited(t, root, "other")
+	if err := btrfs.LimitedTogether(root, sub); err != nil {
+		t.Fatal(err)
+	}
+	old, oldSub := limited(t, root, "old")
+	limitedEarlier(t, root, oldSub)
+	member := [3]uint64{1, earlier, 31<<48 | 1}
+	ioctl(t, root, 1<<30|24<<16|0x94<<8|41, unsafe.Pointer(&member))
+	keepTogether(t, root, old, limit/8)
+}
+
+// keepTogether writes to a subvolume and has it limited with others: what was written before counts once.
+func keepTogether(t *testing.T, root, f *os.File, bytes int) {
+	t.Helper()
+	if _, err := write(t, f, "before", bytes); err != nil {
+		t.Fatal(err)
+	}
+	if err := btrfs.Sync(root); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := btrfs.KeepTogether(root, stat(t, root)); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	used, have, err := btrfs.UsageTogether(stat(t, root))
+	if err != nil || have != limit || used < int64(bytes) || used > int64(bytes+bytes/4) {
+		t.Errorf("usage %d of %d, %v: %d bytes were written before", used, have, err, bytes)
+	}
+	group := "/sys/fs/btrfs/" + stat(t, root).UUID + "/qgroups/30_1"
+	if _, err := os.Stat(group); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the group of the earlier version: %v", err)
 	}
 }

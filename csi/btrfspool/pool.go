@@ -125,13 +125,27 @@ func (p *Pool) fit() error {
 	return err
 }
 
-// Check returns why the pool is down, cannot be written, or is not as large as it should be; see
-// volume.Checker. It opens a pool that is down, and with idle set mounts one again that cannot be written.
+// Check returns why the pool is down, cannot be written, is not as large as it should be, or limits volumes
+// apart from each other; see volume.Checker. It opens a pool that is down, and with idle set mounts one again
+// that cannot be written.
 func (p *Pool) Check(idle bool) error {
 	if p.works() {
-		return p.fit()
+		return errors.Join(p.keepTogether(), p.fit())
 	}
 	return p.repair(idle)
+}
+
+// keepTogether tries again what may have failed when the pool was opened.
+func (m *mountpoint) keepTogether() error {
+	fs, leave, err := m.enterToWrite()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if m.file == nil {
+		return nil
+	}
+	return btrfs.KeepTogether(fs.dir, fs.info)
 }
 
 // mountpoint is where the file system of a pool is mounted, open or down: down while its file is missing, or
@@ -189,7 +203,8 @@ func (m *mountpoint) tryUp(ctx context.Context) error {
 		return errors.Join(err, fs.Close())
 	}
 
-	// Where there is no room for a larger chunk, or another quota group, the pool is used as it is.
+	// Where there is no room for a larger chunk, or another quota group, the pool is used as it is. Of groups
+	// Check says why.
 	_ = fs.meter.EnlargeMetadata()
 	_ = btrfs.KeepTogether(fs.dir, fs.info)
 

@@ -322,8 +322,12 @@ func (r *reservation) missing(fs *subvolumes) (int64, measure, error) {
 }
 
 // demand makes the pool so large that all reserved volumes can be written in full; volume.ErrFull if the disk
-// has no room for that.
+// has no room for that, volume.ErrUnavailable while not all others are limited by guard.
 func (r *reservation) demand(fs *subvolumes) error {
+	if err := btrfs.KeepTogether(fs.dir, fs.info); err != nil {
+		return fmt.Errorf("%w: the pool %s cannot reserve: %w", volume.ErrUnavailable, r.file.path(), err)
+	}
+
 	for {
 		missing, m, err := r.missing(fs)
 		if missing <= 0 || err != nil {

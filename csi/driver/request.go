@@ -174,6 +174,12 @@ func parseCapabilities(caps ...*csi.VolumeCapability) (wanted, error) {
 		}
 	}
 
+	// A device is written to through its node, whatever the mount of the node allows.
+	if w.readOnly && w.access == volume.Block {
+		return wanted{}, invalid("an access mode in which nobody writes is not kept by raw block volumes;" +
+			" have a volume with a file system, or one who writes, and readOnly in the pods that read")
+	}
+
 	return w, nil
 }
 

@@ -160,6 +160,19 @@ func TestWhoOnlyReadsGetsAReadOnlyVolume(t *testing.T) {
 	}
 }
 
+// The node of a device is written to whether or not its mount is read-only.
+func TestRawBlockVolumesAreNotForReadersAlone(t *testing.T) {
+	for _, mode := range readingModes {
+		w, err := parseCapabilities(&csi.VolumeCapability{
+			AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}},
+			AccessMode: &csi.VolumeCapability_AccessMode{Mode: mode},
+		})
+		if status.Code(toStatus(err)) != codes.InvalidArgument {
+			t.Errorf("%s: %+v, %v", mode, w, err)
+		}
+	}
+}
+
 func TestCodes(t *testing.T) {
 	if toStatus(nil) != nil {
 		t.Error("no error became one")

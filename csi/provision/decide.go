@@ -172,6 +172,16 @@ func unservable(c *corev1.PersistentVolumeClaim) string {
 			return fmt.Sprintf("access mode %s: a volume is on one node; pods there can share it with"+
 				" ReadWriteOnce", mode)
 		}
+		if !writes(mode) && isBlock(c) {
+			return fmt.Sprintf("access mode %s: a raw block volume does not keep pods from writing; give it"+
+				" a file system, or ReadWriteOnce alone", mode)
+		}
+	}
+
+	modes := c.Spec.AccessModes
+	if len(modes) > 0 && !slices.ContainsFunc(modes, writes) && sourceKindOf(c) == noSource {
+		return fmt.Sprintf("access mode %s: a volume that begins empty and that nobody writes; give it a"+
+			" dataSource or ReadWriteOnce", corev1.ReadOnlyMany)
 	}
 
 	return ""

@@ -139,9 +139,20 @@ func TestDecideWhatIsDueForAClaimOfThisNode(t *testing.T) {
 		{"attributes of a class", func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.VolumeAttributesClassName = new("gold")
 		}, create},
-		{"many who read", func(c *corev1.PersistentVolumeClaim) {
+		{"many who read what nobody writes", func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadOnlyMany}
+		}, refuse},
+		{"many who read, and one who writes", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{
+				corev1.ReadOnlyMany, corev1.ReadWriteOnce,
+			}
 		}, create},
+		{"many who read a device", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{
+				corev1.ReadWriteOnce, corev1.ReadOnlyMany,
+			}
+			c.Spec.VolumeMode = new(corev1.PersistentVolumeBlock)
+		}, refuse},
 		{"many nodes at once", func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
 		}, refuse},
@@ -171,6 +182,10 @@ func TestDecideAboutAClaimWithASource(t *testing.T) {
 			}
 		}, create},
 		{"from a claim", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.DataSourceRef = &corev1.TypedObjectReference{Kind: "PersistentVolumeClaim", Name: "s"}
+		}, create},
+		{"many who read a copy", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadOnlyMany}
 			c.Spec.DataSourceRef = &corev1.TypedObjectReference{Kind: "PersistentVolumeClaim", Name: "s"}
 		}, create},
 		{"from another namespace", func(c *corev1.PersistentVolumeClaim) {

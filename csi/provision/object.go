@@ -2,6 +2,7 @@ package provision
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
@@ -60,7 +61,7 @@ func persistentVolume(f facts, v *csi.Volume) *corev1.PersistentVolume {
 		},
 		Spec: corev1.PersistentVolumeSpec{
 			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: size},
-			AccessModes:                   c.Spec.AccessModes,
+			AccessModes:                   writingFirst(c.Spec.AccessModes),
 			VolumeMode:                    c.Spec.VolumeMode,
 			PersistentVolumeReclaimPolicy: policyOf(class),
 			StorageClassName:              className(c),
@@ -87,11 +88,34 @@ func persistentVolume(f facts, v *csi.Volume) *corev1.PersistentVolume {
 		VolumeAttributes:   v.GetVolumeContext(),
 		NodeStageSecretRef: f.secret,
 	}
-	if c.Spec.VolumeMode == nil || *c.Spec.VolumeMode == corev1.PersistentVolumeFilesystem {
+	if !isBlock(c) {
 		pv.Spec.CSI.FSType = class.Parameters[objects.FSType]
 	}
 
 	return pv
+}
+
+func isBlock(c *corev1.PersistentVolumeClaim) bool {
+	return c.Spec.VolumeMode != nil && *c.Spec.VolumeMode == corev1.PersistentVolumeBlock
+}
+
+// writes reports whether somebody writes to a volume in a mode.
+func writes(mode corev1.PersistentVolumeAccessMode) bool { return mode != corev1.ReadOnlyMany }
+
+// writingFirst returns access modes in the order of a PersistentVolume: kubelet has the volume used in the
+// first of them, which keeps nobody from writing who may.
+func writingFirst(modes []corev1.PersistentVolumeAccessMode) []corev1.PersistentVolumeAccessMode {
+	sorted := slices.Clone(modes)
+	slices.SortStableFunc(sorted, func(a, b corev1.PersistentVolumeAccessMode) int {
+		switch {
+		case writes(a) == writes(b):
+			return 0
+		case writes(a):
+			return -1
+		}
+		return 1
+	})
+	return sorted
 }
 
 func policyOf(class *storagev1.StorageClass) corev1.PersistentVolumeReclaimPolicy {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -288,6 +289,18 @@ func TestLostAnswerIsAskedForAgain(t *testing.T) {
 	c.Eventually("the volume object", c.isCreated)
 	if c.volumes() != 1 {
 		t.Errorf("%d volumes", c.volumes())
+	}
+}
+
+func TestWhoMayWriteDoesWhateverTheOrderOfAccessModes(t *testing.T) {
+	class := csitest.NewClass("fast", storagev1.VolumeBindingImmediate)
+	claim := csitest.NewClaim("1Gi", "fast")
+	claim.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadOnlyMany, corev1.ReadWriteOnce}
+	pv := persistentVolume(facts{local: csitest.Here, claim: claim, class: class}, &csi.Volume{})
+
+	want := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce, corev1.ReadOnlyMany}
+	if !slices.Equal(pv.Spec.AccessModes, want) || claim.Spec.AccessModes[0] != corev1.ReadOnlyMany {
+		t.Errorf("volume %v of claim %v", pv.Spec.AccessModes, claim.Spec.AccessModes)
 	}
 }
 

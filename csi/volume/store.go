@@ -39,6 +39,9 @@ func Load(dir string) (*Records, error) {
 	return r, nil
 }
 
+// Unreadable returns the records that could not be read, which are set aside.
+func (r *Records) Unreadable() []durable.Unreadable { return r.unreadable }
+
 // Store is the set of volumes of a node. It is safe for concurrent use; operations on different volumes do
 // not wait for each other.
 type Store struct {

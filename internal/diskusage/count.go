@@ -134,7 +134,9 @@ func (c *count) entry(dir int, name string) {
 
 	err = c.walk.Enter(fd, name, &st)
 	if errors.Is(err, treewalk.ErrDeep) {
+		// The rest of the tree adds nothing to that.
 		c.whole = wholeOf(fd)
+		c.walk.Close()
 	}
 	if err != nil {
 		c.miss(err)

@@ -97,4 +97,7 @@ func TestATreeThatIsTooDeepMayBeAllThereIs(t *testing.T) {
 	if used := fs.Files - fs.Ffree; c.unseen != 1 || c.usage().Inodes < used/2 {
 		t.Errorf("%+v, %d were not seen (%v); the file system has %d files", c.usage(), c.unseen, c.err, used)
 	}
+	if c.next() {
+		t.Errorf("the count goes on, %d directories down", c.walk.Depth())
+	}
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 type record struct{ Size int }
@@ -82,6 +84,26 @@ func TestListSetsTornRecordsAsideAndGoesOn(t *testing.T) {
 
 	if _, err := os.Stat(filepath.Join(dir, ".tmp-good.json-1")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the temporary file of a killed writer is still there: %v", err)
+	}
+}
+
+// What cannot be read now may be whole.
+func TestRecordThatCannotBeReadStaysWhereItIs(t *testing.T) {
+	dir := t.TempDir()
+	s, err := OpenStore[record](dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "loop.json")
+	if err := os.Symlink("loop.json", path); err != nil {
+		t.Fatal(err)
+	}
+
+	if records, torn, err := s.List(); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("records %v, set aside %v: %v", records, torn, err)
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Error(err)
 	}
 }
 

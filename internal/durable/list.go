@@ -24,8 +24,9 @@ type Unreadable struct {
 	Err   error
 }
 
-// List returns all records. Files that are not readable records are moved to DIR/quarantine and returned as
-// well; temporary files of killed writers are removed. Call it at the start, before there are writers.
+// List returns all records. Files that are no records, by name or content, are moved to DIR/quarantine and
+// returned as well; temporary files of killed writers are removed. A file that cannot be read stays where it
+// is, and fails List: it may be a record. Call it at the start, before there are writers.
 func (s *Store[T]) List() (records map[string]T, unreadable []Unreadable, err error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -57,8 +58,8 @@ func (s *Store[T]) List() (records map[string]T, unreadable []Unreadable, err er
 	return records, unreadable, nil
 }
 
-// readAll reads records side by side: where there are thousands, who starts waits for it. bad are those that
-// cannot be read, and why.
+// readAll reads records side by side: where there are thousands, who starts waits for it. bad are those whose
+// content is none of a record, and why.
 func (s *Store[T]) readAll(names []string) (records map[string]T, bad map[string]error, err error) {
 	dir, err := os.Open(s.dir)
 	if err != nil {
@@ -67,13 +68,19 @@ func (s *Store[T]) readAll(names []string) (records map[string]T, bad map[string
 	defer dir.Close()
 	records, bad = make(map[string]T, len(names)), map[string]error{}
 
-	// mu guards both.
+	// mu guards all three.
 	var mu sync.Mutex
+	var unread error
 	enter := func(name string, record T, err error) {
 		mu.Lock()
 		defer mu.Unlock()
+		_, failed := errors.AsType[*fs.PathError](err)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
+		case failed && unread == nil:
+			unread = fmt.Errorf("records in %s: %w", s.dir, err)
+		case failed:
+			// One of them is enough to say why.
 		case err != nil:
 			bad[name] = err
 		default:
@@ -95,7 +102,7 @@ func (s *Store[T]) readAll(names []string) (records map[string]T, bad map[string
 	}
 
 	group.Wait()
-	return records, bad, nil
+	return records, bad, unread
 }
 
 // read reads a record at a path that begins at a directory, with a buffer that it returns for the next one.

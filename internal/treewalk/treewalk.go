@@ -16,9 +16,9 @@ import (
 // window is the number of directories above the present one that are kept open.
 const window = 32
 
-// deepest is how many directories a walk may be below the root: far more than a path can name, and so few
-// that what is kept of them is some MiB.
-const deepest = 1 << 16
+// deepest is how many directories a walk may be below the root: more than a path can name, and so few that
+// what is kept of them is at most some MiB, with the longest names.
+const deepest = 1 << 12
 
 var (
 	// ErrMoved says that a directory was moved while the walk was below it.

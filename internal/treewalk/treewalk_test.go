@@ -133,12 +133,12 @@ func TestAWalkGoesNoDeeperThanItMay(t *testing.T) {
 
 	var w treewalk.Walk
 	defer w.Close()
-	for w.Depth() < 1<<16 {
+	for w.Depth() < 1<<12 {
 		if err := w.Enter(fd, "d", &st); err != nil {
 			t.Fatalf("%d directories down: %v", w.Depth(), err)
 		}
 	}
-	if err := w.Enter(fd, "d", &st); !errors.Is(err, treewalk.ErrDeep) || w.Depth() != 1<<16 {
+	if err := w.Enter(fd, "d", &st); !errors.Is(err, treewalk.ErrDeep) || w.Depth() != 1<<12 {
 		t.Errorf("%d directories down: %v", w.Depth(), err)
 	}
 }

@@ -69,7 +69,12 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (s *storage, 
 		return err
 	})
 	s.backends, err = openBackends(ctx, log, o)
-	if err := errors.Join(err, reading.Wait()); err != nil {
+	readErr := reading.Wait()
+	if readErr == nil {
+		// They are set aside by now, whatever fails next.
+		logUnreadable(log, records.Unreadable())
+	}
+	if err := errors.Join(err, readErr); err != nil {
 		return nil, err
 	}
 	if err := s.openVolumes(log, o, records); err != nil {
@@ -108,7 +113,6 @@ func (s *storage) openVolumes(log *slog.Logger, o options, records *volume.Recor
 
 	s.volumes = volumes
 
-	logUnreadable(log, report.Unreadable)
 	for id, err := range report.Damaged {
 		log.Error("volume cannot be used", "volume", id, "err", err)
 	}
