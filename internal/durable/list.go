@@ -24,9 +24,10 @@ type Unreadable struct {
 	Err   error
 }
 
-// List returns all records. Files that are no records, by name or content, are moved to DIR/quarantine and
-// returned as well; temporary files of killed writers are removed. A file that cannot be read stays where it
-// is, and fails List: it may be a record. Call it at the start, before there are writers.
+// List returns all records. Files that are not readable records are moved to DIR/quarantine and returned as
+// well, so that one of them keeps nobody from the others; temporary files of killed writers are removed. Where
+// descriptors or memory are short, List fails and moves nothing. Call it at the start, before there are
+// writers.
 func (s *Store[T]) List() (records map[string]T, unreadable []Unreadable, err error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -58,8 +59,16 @@ func (s *Store[T]) List() (records map[string]T, unreadable []Unreadable, err er
 	return records, unreadable, nil
 }
 
-// readAll reads records side by side: where there are thousands, who starts waits for it. bad are those whose
-// content is none of a record, and why.
+// isPassing reports whether a file may be read by another attempt.
+func isPassing(err error) bool {
+	return slices.ContainsFunc(
+		[]error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EAGAIN},
+		func(passing error) bool { return errors.Is(err, passing) },
+	)
+}
+
+// readAll reads records side by side: where there are thousands, who starts waits for it. bad are those that
+// are no records or cannot be read, and why. What another attempt may read is an error.
 func (s *Store[T]) readAll(names []string) (records map[string]T, bad map[string]error, err error) {
 	dir, err := os.Open(s.dir)
 	if err != nil {
@@ -74,13 +83,10 @@ func (s *Store[T]) readAll(names []string) (records map[string]T, bad map[string
 	enter := func(name string, record T, err error) {
 		mu.Lock()
 		defer mu.Unlock()
-		_, failed := errors.AsType[*fs.PathError](err)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-		case failed && unread == nil:
+		case isPassing(err):
 			unread = fmt.Errorf("records in %s: %w", s.dir, err)
-		case failed:
-			// One of them is enough to say why.
 		case err != nil:
 			bad[name] = err
 		default:
