@@ -16,7 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/trivet-node/trivet/e2e/patience"
+	"github.com/trivet-node/trivet/internal/patience"
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
