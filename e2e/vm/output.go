@@ -144,8 +144,8 @@ func subjectOf(name string) string {
 	return top
 }
 
-// benchmarkOf reads "BenchmarkName/case-2  100  1234 ns/op", and "--- FAIL: BenchmarkName/case" or SKIP, which
-// come without a time.
+// benchmarkOf reads "BenchmarkName/case-2  100  1234 ns/op", and "--- FAIL: BenchmarkName/case" or SKIP,
+// which come without a time.
 func benchmarkOf(line string) (r Result, ok bool) {
 	if found := endedBenchmark.FindStringSubmatch(line); found != nil {
 		return Result{Test: found[2], Outcome: verdicts[found[1]]}, true

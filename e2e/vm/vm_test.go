@@ -69,7 +69,7 @@ func collected(t *testing.T) Run {
 	dir := handedBack(t, map[string]string{
 		"subject":            subject,
 		"node.podcgroup.log": output,
-		"internal.bench.log": "BenchmarkMake\nBenchmarkMake/ext4\nBenchmarkMake/ext4-2 9 1250000 ns/op\nPASS\n",
+		"internal.bench.log": "BenchmarkMake\nBenchmarkMake/ext4-2 9 1250000 ns/op\nPASS\n",
 		"e2e.scenario.log":   "=== RUN   TestStalls\n--- PASS: TestStalls (3.00s)\n",
 		"steps":              "0 12 cluster up\n1 3 the demo\n",
 		"specs.jsonl": `{"subject": {"suite": "v1.37.2", "commit": "abc", "seats": "s", "nodes": 1}}` + "\n" +
