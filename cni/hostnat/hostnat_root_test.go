@@ -199,3 +199,36 @@ func TestManyMakeTheRulesAtOnce(t *testing.T) {
 		}
 	}
 }
+
+func TestAPodHasThousandsOfPorts(t *testing.T) {
+	const count = 3000
+	h := newHost(t)
+	sandbox := strings.Repeat("f", 64) + "/eth0"
+	var ports []hostnat.Port
+	for i := range count {
+		p := port(i)[0]
+		p.Pod = netip.AddrPortFrom(address(1), p.HostPort)
+		ports = append(ports, p)
+	}
+
+	h.must(func(table *hostnat.Table) error {
+		if err := table.Ensure(); err != nil {
+			return err
+		}
+		if err := table.AddPorts(sandbox, ports); err != nil {
+			return err
+		}
+		if err := table.HasPorts(ports); err != nil {
+			return err
+		}
+		return table.Keep(func(string) bool { return false })
+	})
+
+	h.must(func(table *hostnat.Table) error {
+		owners, err := table.Owners()
+		if len(owners) > 0 {
+			t.Errorf("%v have elements still", owners)
+		}
+		return err
+	})
+}

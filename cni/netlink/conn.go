@@ -219,8 +219,24 @@ func (c *Conn) request(
 	return consistent, nil
 }
 
+// send writes a batch. The kernel refuses one that is larger than the socket's buffer before it looks at it,
+// and few are.
 func (c *Conn) send(data []byte) error {
-	return unix.Sendto(c.fd, data, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	kernel := &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
+	err := unix.Sendto(c.fd, data, 0, kernel)
+	if !errors.Is(err, unix.EMSGSIZE) {
+		return err
+	}
+
+	c.makeRoom(len(data))
+	return unix.Sendto(c.fd, data, 0, kernel)
+}
+
+// makeRoom has the socket's buffer hold a batch; without privileges, as large as net.core.wmem_max allows.
+func (c *Conn) makeRoom(size int) {
+	if unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, size) != nil {
+		_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, size)
+	}
 }
 
 // receive reads one datagram and calls visit with each of its messages.

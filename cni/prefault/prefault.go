@@ -1,6 +1,6 @@
-// Package prefault has the kernel map, by two system calls, the memory that a program of a few milliseconds
-// is about to touch. It does so when it is imported, before most other packages are initialised: it imports
-// nothing that is initialised late.
+// Package prefault asks for the memory that a program of a few milliseconds is about to touch: the kernel
+// maps it in two system calls. It does so when it is imported, before most other packages are initialised: it
+// imports nothing that is initialised late.
 //
 // Each page that is touched for the first time is an exception otherwise: some 120 of them after this point
 // in an ADD of trivet-cni, each of which takes many times as long as a page of those that come at once.
@@ -26,14 +26,12 @@ func init() {
 // heapAhead is how much of Go's heap a call comes to use from here on.
 const heapAhead = 512 << 10
 
-const pageSize = 4096
-
-// newest is in the last page of the heap.
-var newest *[pageSize]byte
+// newest is in what the heap got last.
+var newest *[4096]byte
 
 // populateHeap maps the pages that the heap grows into, which follow one another.
 func populateHeap() {
-	newest = new([pageSize]byte)
+	newest = new([4096]byte)
 	madvise(uintptr(unsafe.Pointer(newest)), heapAhead, populateWrite)
 }
 
@@ -106,7 +104,9 @@ func readELF() (file elf) {
 	return file
 }
 
-// madvise asks for the pages of a part of the memory. Without them, they come one by one.
+// madvise asks for the pages of a part of the memory, whose size differs with the machine's architecture and
+// kernel. Without them, they come one by one.
 func madvise(address, size, advice uintptr) {
-	_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, address&^(pageSize-1), size, advice)
+	page := uintptr(syscall.Getpagesize())
+	_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, address&^(page-1), size, advice)
 }

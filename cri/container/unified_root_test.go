@@ -135,7 +135,14 @@ func TestContainerSwapsAsMuchAsItMay(t *testing.T) {
 			}
 		}()
 
+		// Also after a Fatal: what it has swapped out would not fit into its limit.
 		pod := podOf(n, "swap")
+		defer func() {
+			if err := n.RemovePod(t.Context(), pod.ID); err != nil {
+				t.Error(err)
+			}
+		}()
+
 		files := map[string]string{"memory.swap.max": "67108864"}
 		swaps := n.Run(pod, "swaps", script(held(48)), limited(32<<20, files))
 		nodetest.Eventually(t, func() bool {
@@ -151,10 +158,6 @@ func TestContainerSwapsAsMuchAsItMay(t *testing.T) {
 		nodetest.Eventually(t, func() bool { return k.count("oom_kill") > 0 })
 		if used := k.file("memory", "", "memory.swap.current"); used != "0" {
 			t.Errorf("%s bytes of the one without swap are swapped out", used)
-		}
-
-		if err := n.RemovePod(t.Context(), pod.ID); err != nil {
-			t.Error(err)
 		}
 	})
 }

@@ -1,16 +1,11 @@
 package vm
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -150,105 +145,4 @@ func (r *Run) readSteps(file string) error {
 	}
 
 	return nil
-}
-
-// maxMessage bounds the message of a result, in bytes.
-const maxMessage = 300
-
-// tests reads the output of a test program that ran with -test.v: the results of its top-level tests, and of
-// benchmarks. One that has begun and not ended has failed.
-func tests(program string, output []byte) []Result {
-	var all []Result
-	open := map[string]bool{}
-	messages := map[string]string{}
-	current := ""
-
-	lines := bufio.NewScanner(bytes.NewReader(output))
-	lines.Buffer(nil, len(output)+1)
-	for lines.Scan() {
-		line := lines.Text()
-		if name, isRun := strings.CutPrefix(line, "=== RUN   "); isRun {
-			current, _, _ = strings.Cut(name, "/")
-			open[current] = true
-			continue
-		}
-
-		one, ended := resultOf(line)
-		if !ended {
-			one, ended = benchmarkOf(line)
-		}
-		if ended {
-			top, _, _ := strings.Cut(one.Test, "/")
-			one.Program = program
-			if one.Outcome != Passed {
-				one.Message = messages[top]
-			}
-
-			delete(open, top)
-			all = append(all, one)
-			continue
-		}
-
-		// What a test says is indented, behind the name of its file.
-		text := strings.TrimSpace(line)
-		if messages[current] == "" && strings.HasPrefix(line, "    ") && strings.Contains(text, "_test.go:") {
-			messages[current] = text[:min(len(text), maxMessage)]
-		}
-	}
-
-	for _, name := range slices.Sorted(maps.Keys(open)) {
-		all = append(all, Result{
-			Program: program,
-			Test:    name,
-			Outcome: Failed,
-			Message: "it did not end",
-		})
-	}
-
-	return all
-}
-
-var (
-	benchmarkLine   = regexp.MustCompile(`^(Benchmark\S+?)(?:-\d+)?\s+\d+\s+([0-9.]+) ns/op`)
-	brokenBenchmark = regexp.MustCompile(`^--- FAIL: (Benchmark\S+)$`)
-)
-
-// benchmarkOf reads "BenchmarkName/case-2  100  1234 ns/op", and "--- FAIL: BenchmarkName/case".
-func benchmarkOf(line string) (r Result, ok bool) {
-	if found := brokenBenchmark.FindStringSubmatch(line); found != nil {
-		return Result{Test: found[1], Outcome: Failed}, true
-	}
-
-	found := benchmarkLine.FindStringSubmatch(line)
-	if found == nil {
-		return Result{}, false
-	}
-	took, err := strconv.ParseFloat(found[2], 64)
-	return Result{Test: found[1], Outcome: Passed, Operation: took / 1e9}, err == nil
-}
-
-// resultOf reads "--- PASS: TestName (1.23s)".
-func resultOf(line string) (r Result, ok bool) {
-	verdicts := map[string]Outcome{
-		"--- PASS: ": Passed,
-		"--- FAIL: ": Failed,
-		"--- SKIP: ": Skipped,
-	}
-
-	for prefix, outcome := range verdicts {
-		rest, found := strings.CutPrefix(line, prefix)
-		if !found {
-			continue
-		}
-
-		name, took, found := strings.Cut(rest, " (")
-		seconds, err := strconv.ParseFloat(strings.TrimSuffix(took, "s)"), 64)
-		if !found || err != nil {
-			return Result{}, false
-		}
-
-		return Result{Test: name, Outcome: outcome, Seconds: seconds}, true
-	}
-
-	return Result{}, false
 }

@@ -41,14 +41,17 @@ step() {
 	return $code
 }
 
-# tests runs tests of a package, with the flags of test programs. What they say is in a file.
+# tests runs tests of a package, with the flags of test programs. What they say is in a file, and a program
+# that ended badly is a step: what it says may not tell.
 tests() {
-	local package=$1 log=$results/${1//\//.}.log
+	local package=$1 log=$results/${1//\//.}.log began=$SECONDS code
 	shift
 	echo "== $package"
 	(cd "/trivet/$package" && "/trivet/tests/${package##*/}.test" -test.v -test.timeout=60m "$@" 2>&1) |
 		tee -a "$log" | grep -E '^ *--- |^panic|^FAIL|^PASS|_test.go:'
-	return "${PIPESTATUS[0]}"
+	code=${PIPESTATUS[0]}
+	[[ $code = 0 ]] || echo "$code $((SECONDS - began)) tests of $package" >>"$results/steps"
+	return "$code"
 }
 
 # with_cluster brings a cluster of one node up, with further flags, and takes it down after a function.
@@ -71,10 +74,13 @@ scenarios() {
 }
 
 # swap_area makes an area that tests may have the machine swap to, as large as one likes: it is a loop device
-# over a file with holes.
-swap_area() {
-	truncate -s 8G /var/swap && TRIVET_SWAP=$(losetup -f --show /var/swap) && mkswap "$TRIVET_SWAP"
-	export TRIVET_SWAP
+# over a file with holes. Tests that swap are skipped without it, so that it is a step.
+swap_area() { step 'an area to swap to' make_swap_area; }
+
+make_swap_area() {
+	local area
+	truncate -s 8G /var/swap && area=$(losetup -f --show /var/swap) && mkswap "$area" || return 1
+	export TRIVET_SWAP=$area
 }
 
 # What the packages do with control groups, memory and quotas, by files and by systemd, and with VLANs.

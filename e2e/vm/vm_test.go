@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // output is that of a test program: the last test is cut off.
@@ -22,14 +23,31 @@ const output = `=== RUN   TestGood
 === RUN   TestNotHere
     not_test.go:3: it is another machine
 --- SKIP: TestNotHere (0.00s)
-=== RUN   BenchmarkMake
-=== RUN   BenchmarkMake/ext4
-BenchmarkMake/ext4
-BenchmarkMake/ext4-2         	     100	   1250000 ns/op	     64 B/op
---- FAIL: BenchmarkMake/xfs
-    make_test.go:3: no disk
 === RUN   TestCutOff
 panic: test timed out after 1s
+`
+
+// benchmarks are of a test program whose last benchmark is cut off after its first case.
+const benchmarks = `goos: linux
+BenchmarkMake
+BenchmarkMake/ext4
+BenchmarkMake/ext4-2         	     100	   1250000 ns/op	     64 B/op
+BenchmarkMake/btrfs
+    make_test.go:6: no btrfs
+--- SKIP: BenchmarkMake/btrfs
+BenchmarkMake/xfs
+--- FAIL: BenchmarkMake/xfs-2
+    make_test.go:3: no disk
+BenchmarkElsewhere
+    make_test.go:9: it is another machine
+--- SKIP: BenchmarkElsewhere
+BenchmarkAlone
+BenchmarkAlone-2             	      10	        59.10 ns/op
+BenchmarkCutOff
+BenchmarkCutOff/one
+BenchmarkCutOff/one-2        	      10	        50.00 ns/op
+BenchmarkCutOff/two
+panic: x
 `
 
 // handedBack makes the directory of a virtual machine.
@@ -51,6 +69,7 @@ func collected(t *testing.T) Run {
 	dir := handedBack(t, map[string]string{
 		"subject":            subject,
 		"node.podcgroup.log": output,
+		"internal.bench.log": "BenchmarkMake\nBenchmarkMake/ext4-2 9 1250000 ns/op\nPASS\n",
 		"e2e.scenario.log":   "=== RUN   TestStalls\n--- PASS: TestStalls (3.00s)\n",
 		"steps":              "0 12 cluster up\n1 3 the demo\n",
 		"specs.jsonl": `{"subject": {"suite": "v1.37.2", "commit": "abc", "seats": "s", "nodes": 1}}` + "\n" +
@@ -73,6 +92,7 @@ func TestResultsAreThoseOfTestsSpecsAndSteps(t *testing.T) {
 
 	want := []Result{
 		{Program: "e2e/scenario", Test: "TestStalls", Outcome: Passed, Seconds: 3},
+		{Program: "internal/bench", Test: "BenchmarkMake/ext4", Outcome: Passed, Operation: 0.00125},
 		{Program: "node/podcgroup", Test: "TestGood", Outcome: Passed, Seconds: 0.25},
 		{
 			Program: "node/podcgroup",
@@ -87,8 +107,6 @@ func TestResultsAreThoseOfTestsSpecsAndSteps(t *testing.T) {
 			Outcome: Skipped,
 			Message: "not_test.go:3: it is another machine",
 		},
-		{Program: "node/podcgroup", Test: "BenchmarkMake/ext4", Outcome: Passed, Operation: 0.00125},
-		{Program: "node/podcgroup", Test: "BenchmarkMake/xfs", Outcome: Failed},
 		{Program: "node/podcgroup", Test: "TestCutOff", Outcome: Failed, Message: "it did not end"},
 		{Program: "e2e.test", Test: "[sig-node] A", Outcome: Passed, Seconds: 2},
 		{Program: "steps", Test: "cluster up", Outcome: Passed, Seconds: 12},
@@ -103,8 +121,37 @@ func TestResultsAreThoseOfTestsSpecsAndSteps(t *testing.T) {
 	if diff := cmp.Diff(want, run.Results); diff != "" {
 		t.Error(diff)
 	}
-	if n := len(run.Failures()); n != 4 {
+	if n := len(run.Failures()); n != 3 {
 		t.Errorf("%d failures", n)
+	}
+}
+
+func TestBenchmarksHaveAResultForEachCase(t *testing.T) {
+	want := []Result{
+		{Test: "BenchmarkMake/ext4", Outcome: Passed, Operation: 0.00125},
+		{Test: "BenchmarkMake/btrfs", Outcome: Skipped, Message: "make_test.go:6: no btrfs"},
+		{Test: "BenchmarkMake/xfs", Outcome: Failed, Message: "make_test.go:3: no disk"},
+		{
+			Test:    "BenchmarkElsewhere",
+			Outcome: Skipped,
+			Message: "make_test.go:9: it is another machine",
+		},
+		{Test: "BenchmarkAlone", Outcome: Passed, Operation: 59.1e-9},
+		{Test: "BenchmarkCutOff/one", Outcome: Passed, Operation: 50e-9},
+		{Test: "BenchmarkCutOff", Outcome: Failed, Message: "it did not end"},
+	}
+	for i := range want {
+		want[i].Program = "p"
+	}
+
+	near := cmpopts.EquateApprox(1e-9, 0)
+	if diff := cmp.Diff(want, tests("p", []byte(benchmarks)), near); diff != "" {
+		t.Error(diff)
+	}
+
+	ended := strings.Replace(benchmarks, "panic: x", "PASS", 1)
+	if diff := cmp.Diff(want[:len(want)-1], tests("p", []byte(ended)), near); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -160,8 +207,8 @@ func TestTheDocumentHasATableForEachQuestion(t *testing.T) {
 		"before\n" + beginMark,
 		endMark + "after\n",
 		"| 12 | kernel | Linux 6.1 | systemd 252 | crun | 2 | abc | 2026-11-29 |",
-		"| kernel | node/podcgroup | 2 passed, 3 failed, 1 skipped, 1 s | not run |",
-		"| node/podcgroup | Make/ext4 | 1.25 ms | not run |",
+		"| kernel | node/podcgroup | 1 passed, 2 failed, 1 skipped, 1 s | not run |",
+		"| internal/bench | Make/ext4 | 1.25 ms | not run |",
 		"| TestStalls | passed, 3 s | passed, 3 s |",
 		"| 12 | node/podcgroup | TestBad | failed | bad_test.go:9: it is broken |",
 	} {
@@ -202,6 +249,7 @@ func TestTheDocumentShowsWhatIsKept(t *testing.T) {
 
 func FuzzTests(f *testing.F) {
 	f.Add([]byte(output))
+	f.Add([]byte(benchmarks))
 	f.Add([]byte("--- PASS: TestX (s)\n--- FAIL:  (1.0s)\n=== RUN   \n    x_test.go:"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for _, r := range tests("p", text) {

@@ -39,7 +39,7 @@ func goal(text string, isMet bool) string {
 	return text
 }
 
-// goalBeside is a cell for a goal that bare netlink may miss as well: then no plugin reaches it.
+// goalBeside is a cell for a goal, which says so if bare netlink missed it in the same run, too.
 func goalBeside(text string, isMet, bareMeets bool) string {
 	if !isMet && !bareMeets {
 		return text + " (missed, also by " + bare + ")"

@@ -42,7 +42,7 @@ func TestAGoalThatIsMissedIsMarked(t *testing.T) {
 				"ADD 1.2 times (missed) |",
 		},
 		{
-			"out of reach", goals{upstream: [2]float64{3, 4}},
+			"missed by both", goals{upstream: [2]float64{3, 4}},
 			measured("upstream plugins", 29, 39), measured(bare, 8, 10),
 			"| x | 10.0 / 10.0 | 29.0 / 29.0 | 1/2.9 | 5.0, 14.5 | 10.0 / 10.0 | 39.0 / 39.0 | 1/3.9 | " +
 				"1/3 (missed), 1/4 (missed, also by bare netlink) |",
