@@ -25,9 +25,9 @@ type Unreadable struct {
 }
 
 // List returns all records. Files that are not readable records are moved to DIR/quarantine and returned as
-// well, so that one of them keeps nobody from the others; temporary files of killed writers are removed. Where
-// descriptors or memory are short, List fails and moves nothing. Call it at the start, before there are
-// writers.
+// well, so that one of them keeps nobody from the others; temporary files of killed writers are removed.
+// Where descriptors or memory are short, List fails and moves nothing. Call it at the start, before there
+// are writers.
 func (s *Store[T]) List() (records map[string]T, unreadable []Unreadable, err error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
