@@ -182,9 +182,12 @@ func (v View) leftMounts(all []mountinfo.Mount) []Leak {
 // csiStaging is where kubelets stage volumes.
 const csiStaging = "/var/lib/kubelet/plugins/kubernetes.io/csi"
 
+// covered are the directories of which a machine has overlays of its own.
+var covered = []string{"/etc", "/opt", "/var", "/usr/local/bin"}
+
 // isMachines reports whether an overlay is one of the machine's own.
 func isMachines(point string) bool {
-	return within(point, "/etc") || within(point, "/opt") || within(point, "/var")
+	return slices.ContainsFunc(covered, func(dir string) bool { return within(point, dir) })
 }
 
 // nodeGroups lists cgroups of pods that are gone.

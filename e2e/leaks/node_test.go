@@ -63,6 +63,7 @@ func TestMountsAreJudgedByTheirPodOrByTheirNumber(t *testing.T) {
 		{Point: "/run/trivet/ipc", FSType: "nsfs", Root: "ipc:[3]"},
 		{Point: "/run/trivet/cri/rootfs", FSType: "overlay"},
 		{Point: "/etc", FSType: "overlay"},
+		{Point: "/usr/local/bin", FSType: "overlay"},
 		{Point: "/var/lib/kubelet/plugins/kubernetes.io/csi/x", FSType: "btrfs"},
 		{Point: "/proc", FSType: "proc"},
 	}
