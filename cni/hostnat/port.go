@@ -103,8 +103,8 @@ func (t *Table) nameOwner(ports []Port, refused error) error {
 
 // HasPorts returns an error that names the first of the ports that is not published as it should be.
 func (t *Table) HasPorts(ports []Port) error {
-	// The kernel rearranges a set that has grown some time after the transaction, and a list that it continues
-	// meanwhile lacks elements, without a sign of it. What two lists lack is not there.
+	// The kernel rearranges a set that has grown some time after the transaction. It is thought to leave
+	// elements out of a list that it continues meanwhile, without a sign. What two lists lack is not there.
 	if t.listsPorts(ports) == nil {
 		return nil
 	}

@@ -100,8 +100,8 @@ func (s *Store[T]) readAll(names []string) (records map[string]T, bad map[string
 		group.Go(func() {
 			var buf []byte
 			for i := next.Add(1) - 1; i < int64(len(names)); i = next.Add(1) - 1 {
-				record, next, err := read[T](int(dir.Fd()), names[i]+".json", buf)
-				buf = next
+				record, used, err := read[T](int(dir.Fd()), names[i]+".json", buf)
+				buf = used
 				enter(names[i], record, err)
 			}
 		})
