@@ -145,9 +145,10 @@ func manyFiles(n int, dir string) string {
 	return fmt.Sprintf("i=0; while [ $i -lt %d ]; do i=$((i+1)); >%s/$i; done", n, dir)
 }
 
-// held takes memory and keeps it: dd waits with a full block for somebody to read it.
+// held takes memory and keeps it: dd waits with a full block for somebody to read it. A kernel swaps no pages
+// out that are zero: it lets them go (6.12, those of huge pages).
 func held(megabytes int) string {
-	return fmt.Sprintf("dd if=/dev/zero bs=%d000000 count=1 2>/dev/null | sleep 100000 &", megabytes)
+	return fmt.Sprintf("dd if=/dev/urandom bs=%d000000 count=1 2>/dev/null | sleep 100000 &", megabytes)
 }
 
 // eat creates the pods on the test's node at once, past the scheduler, which keeps pods away from a node
