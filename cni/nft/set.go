@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/netlink"
@@ -51,41 +50,37 @@ func untilSame(name string, read func() (*listing, error)) ([]nftables.SetElemen
 // listing is a list of a set as the kernel has sent it.
 type listing struct {
 	elements []nftables.SetElement
-	seen     map[content]bool
+	seen     map[string]bool
 	// isWhole says that it came in one datagram, while there was no transaction.
 	isWhole bool
 }
 
-// content is an element by value.
-type content struct {
-	key, end, value, comment string
-	isEnd                    bool
-	verdict                  expr.Verdict
-}
-
-func contentOf(e nftables.SetElement) content {
-	c := content{
-		key:     string(e.Key),
-		end:     string(e.KeyEnd),
-		value:   string(e.Val),
-		comment: e.Comment,
-		isEnd:   e.IntervalEnd,
-	}
-	if e.VerdictData != nil {
-		c.verdict = *e.VerdictData
-	}
-	return c
-}
-
 // add adds those elements that are not there yet.
 func (l *listing) add(elements []nftables.SetElement) {
+	var buffer []byte
 	for _, e := range elements {
-		c := contentOf(e)
-		if !l.seen[c] {
-			l.seen[c] = true
+		buffer = appendContent(buffer[:0], e)
+		if !l.seen[string(buffer)] {
+			l.seen[string(buffer)] = true
 			l.elements = append(l.elements, e)
 		}
 	}
+}
+
+// appendContent appends what tells elements apart: all of them, since an interval may end where another one
+// begins, and an element may be replaced by one with another value.
+func appendContent(b []byte, e nftables.SetElement) []byte {
+	for _, part := range [][]byte{e.Key, e.KeyEnd, e.Val} {
+		b = append(append(b, byte(len(part))), part...)
+	}
+	if e.IntervalEnd {
+		b = append(b, 1)
+	}
+	if v := e.VerdictData; v != nil {
+		b = binary.BigEndian.AppendUint32(b, uint32(v.Kind))
+		b = append(append(b, v.Chain...), 0)
+	}
+	return append(append(b, 0), e.Comment...)
 }
 
 // wholeSize is a size below which a list was not continued: the smallest datagram that the kernel begins is a
@@ -99,7 +94,7 @@ func (t Reader) list(s *nftables.Set) (*listing, error) {
 		return nil, err
 	}
 
-	l := &listing{seen: map[content]bool{}}
+	l := &listing{seen: map[string]bool{}}
 	size := 0
 	m := t.request("list nftables set "+s.Name, unix.NFT_MSG_GETSETELEM).
 		String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)

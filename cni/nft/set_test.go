@@ -12,7 +12,7 @@ import (
 
 // listOf is a list with some keys, as the kernel has sent it.
 func listOf(keys ...string) *listing {
-	l := &listing{seen: map[content]bool{}}
+	l := &listing{seen: map[string]bool{}}
 	for _, k := range keys {
 		l.add([]nftables.SetElement{{Key: []byte(k)}})
 	}
