@@ -44,7 +44,7 @@ func (p Port) IsValid() bool {
 // names that owner.
 func (t *Table) AddPorts(owner string, ports []Port) error {
 	var messages []*netlink.Message
-	for set, elements := range t.elementsOf(owner, ports) {
+	for set, elements := range t.want.elementsOf(owner, ports) {
 		for part := range slices.Chunk(elements, maxElements) {
 			messages = append(messages, nft.AddElements(set, part))
 		}
@@ -68,7 +68,7 @@ const maxElements = 200
 
 // elementsOf returns what publishes ports of owner, by set: the kernel acknowledges each message, so that one
 // for each port would take ten times as long.
-func (t *Table) elementsOf(owner string, ports []Port) map[*nftables.Set][]nftables.SetElement {
+func (w ruleset) elementsOf(owner string, ports []Port) map[*nftables.Set][]nftables.SetElement {
 	all := map[*nftables.Set][]nftables.SetElement{}
 	pods := map[netip.Addr]bool{}
 	add := func(s *nftables.Set, e nftables.SetElement) {
@@ -78,7 +78,7 @@ func (t *Table) elementsOf(owner string, ports []Port) map[*nftables.Set][]nftab
 
 	for _, p := range ports {
 		pod := p.Pod.Addr()
-		f := t.want.familyOf(pod)
+		f := w.familyOf(pod)
 		add(f.mapOf(p), f.portElement(p))
 		if !pods[pod] {
 			pods[pod] = true

@@ -1,6 +1,7 @@
 package hostnat
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -25,7 +26,7 @@ func endOf(owner string, addresses []netip.Addr) unwanted {
 // else has meanwhile stays. It returns the ports that are gone; the caller forgets their connections.
 func (t *Table) RemovePorts(owner string, ports []Port, addresses []netip.Addr) (gone []Port, err error) {
 	due := endOf(owner, addresses)
-	found, err := t.lookUp(t.named(owner, ports, addresses), due)
+	found, err := lookUp(t.kernel, t.want.named(owner, ports, addresses), due)
 	if err != nil {
 		return nil, err
 	}
@@ -48,27 +49,22 @@ func (t *Table) Remove(owner string, addresses []netip.Addr) error {
 	if err != nil || len(found) == 0 {
 		return err
 	}
-	return t.end(t.removeListed(due))
+	gone, err := t.removeListed(due)
+	return errors.Join(err, t.ForgetUDP(gone))
 }
 
 // Keep removes every element whose owner is not valid: CNI's GC.
 func (t *Table) Keep(valid func(owner string) bool) error {
 	invalid := func(owner string, _ netip.Addr) bool { return !valid(owner) }
-	return t.end(t.removeListed(invalid))
+	gone, err := t.removeListed(invalid)
+	return errors.Join(err, t.ForgetUDP(gone))
 }
 
-// end forgets the connections to ports that are gone.
-func (t *Table) end(gone []Port, err error) error {
-	if err != nil {
-		return err
-	}
-	return t.ForgetUDP(gone)
-}
-
-// LeadsTo reports whether one of some addresses is that of a pod with host ports: it then is in a hairpin set.
+// LeadsTo reports whether one of some addresses is that of a pod with host ports: such a one is in a hairpin
+// set.
 func (t *Table) LeadsTo(addresses []netip.Addr) (bool, error) {
 	everyones := func(string, netip.Addr) bool { return true }
-	found, err := t.lookUp(t.named("", nil, addresses), everyones)
+	found, err := lookUp(t.kernel, t.want.named("", nil, addresses), everyones)
 	return len(found) > 0, err
 }
 
@@ -95,14 +91,14 @@ func (s selection) isOfOthers(owner string) bool {
 }
 
 // named returns the elements that publish ports, and those of pods with some addresses that reach themselves.
-func (t *Table) named(owner string, ports []Port, addresses []netip.Addr) (all []selection) {
-	elements := t.elementsOf(owner, ports)
+func (w ruleset) named(owner string, ports []Port, addresses []netip.Addr) (all []selection) {
+	elements := w.elementsOf(owner, ports)
 	for _, a := range addresses {
-		f := t.want.familyOf(a)
+		f := w.familyOf(a)
 		elements[f.hairpin] = append(elements[f.hairpin], f.hairpinElement(a))
 	}
 
-	for _, f := range t.want.families {
+	for _, f := range w.families {
 		for _, set := range f.perPod() {
 			if len(elements[set]) > 0 {
 				all = append(all, selection{f, set, elements[set]})
@@ -138,14 +134,14 @@ func (t *Table) find(due unwanted, sets func(*family) []*nftables.Set) (found []
 }
 
 // lookUp returns what has the keys of some elements now, each once, if it is unwanted.
-func (t *Table) lookUp(named []selection, due unwanted) (found []selection, err error) {
+func lookUp(kernel nft.Reader, named []selection, due unwanted) (found []selection, err error) {
 	for _, s := range named {
 		var keys [][]byte
 		for _, e := range s.elements {
 			keys = append(keys, e.Key)
 		}
 
-		have, err := t.kernel.Lookup(s.set, keys)
+		have, err := kernel.Lookup(s.set, keys)
 		if err != nil {
 			return nil, err
 		}
@@ -192,7 +188,7 @@ func (t *Table) removeFound(found []selection, due unwanted) ([]Port, error) {
 			return nil, err
 		}
 
-		now, err := t.lookUp(found, due)
+		now, err := lookUp(t.kernel, found, due)
 		if err != nil || len(now) == 0 {
 			return nil, err
 		}

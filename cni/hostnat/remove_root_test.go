@@ -153,6 +153,7 @@ func TestPortsAreAddedAndRemovedByManyAtOnce(t *testing.T) {
 	const pods, rounds = 16, 12
 	h := newHost(t)
 	h.publish(0)
+
 	var group sync.WaitGroup
 	for i := range pods {
 		group.Go(func() {
@@ -170,6 +171,7 @@ func TestPortsAreAddedAndRemovedByManyAtOnce(t *testing.T) {
 			})
 		})
 	}
+
 	group.Wait()
 	if left := h.owners(); left != nil {
 		t.Errorf("owners %q", left)

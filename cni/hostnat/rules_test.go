@@ -290,6 +290,7 @@ func TestAValidPortHasAKeyThatItsMapCanHold(t *testing.T) {
 			if p.HostIP.IsValid() {
 				size += f.Size
 			}
+
 			e := f.portElement(p)
 			fits := len(e.Key) == size && len(e.Val) == f.Size+4
 			if p.IsValid() != want || want && !fits {

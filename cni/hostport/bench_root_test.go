@@ -25,8 +25,8 @@ func crowd(n Network, pods int) error {
 	return nil
 }
 
-// DEL beside other pods with host ports: of a pod with two, by its record or, as without one, by lists, and of
-// a pod without. The kernel's wait that begins with it is left out. Of many rounds, -benchtime=200x is enough.
+// DEL beside other pods with host ports: of a pod with two, and of one without; by record and keys or, as
+// without a pool, by lists. The kernel's wait that begins with it is left out: -benchtime=100x.
 func BenchmarkWithdraw(b *testing.B) {
 	two := append(port(8080, "10.1.0.2"), port(8081, "10.1.0.2")...)
 
@@ -57,7 +57,7 @@ func BenchmarkWithdraw(b *testing.B) {
 	}
 }
 
-// withdrawals publishes ports and has another view of the network withdraw them, again and again.
+// withdrawals publishes ports and has another view of the network withdraw them, in each round.
 func withdrawals(b *testing.B, n, by Network, ports []hostnat.Port) error {
 	b.Helper()
 	for b.Loop() {

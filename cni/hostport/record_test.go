@@ -75,7 +75,8 @@ func TestRecordsSurviveUntilTheyAreRemovedOrCollected(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"owner":{"ContainerID":"a","IfName":"eth0"},` +
 		`"ports":[{"HostIP":"192.0.2.1","HostPort":80,"Protocol":"tcp","Pod":"10.1.0.2:8080"}]}`))
-	f.Add([]byte(`{"owner":null,"ports":[{"HostIP":"::","HostPort":80,"Protocol":"udp","Pod":"[fd00::2%x]:53"}]}`))
+	f.Add([]byte(`{"owner":null,` +
+		`"ports":[{"HostIP":"::","HostPort":80,"Protocol":"udp","Pod":"[fd00::2%x]:53"}]}`))
 	f.Add([]byte(`{"ports":[{}]}`))
 
 	s := store{dir: f.TempDir()}

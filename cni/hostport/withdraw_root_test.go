@@ -57,8 +57,10 @@ func TestAnAttachmentIsTakenApartWhereverItsPluginWasKilled(t *testing.T) {
 	pod := netip.MustParseAddr("10.1.0.2")
 	ports := port(8080, pod.String())
 	killed := map[string]func(n Network) error{
-		"ADD, before its record":      func(Network) error { return nil },
-		"ADD, before its elements":    func(n Network) error { return storeOf(n.Pool).write(record{owner("a"), ports}) },
+		"ADD, before its record": func(Network) error { return nil },
+		"ADD, before its elements": func(n Network) error {
+			return storeOf(n.Pool).write(record{owner("a"), ports})
+		},
 		"ADD, behind its elements":    func(n Network) error { return n.Publish(owner("a"), ports) },
 		"DEL, before the record went": killedBeforeTheRecordWent(ports),
 		"DEL, and netd has restored it": func(n Network) error {
@@ -141,11 +143,9 @@ func TestHostPortsGoWhateverTheirRecordIs(t *testing.T) {
 		"of another owner":  text(`{"owner":{"ContainerID":"b","IfName":"eth0"},"ports":[]}`),
 		"of a port of none": text(`{"owner":{"ContainerID":"a","IfName":"eth0"},"ports":[{"HostPort":1}]}`),
 		"large":             func(path string) error { return os.Truncate(path, 1<<40) },
-		"a FIFO":            func(path string) error { return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)) },
-		"a link": func(path string) error {
-			return errors.Join(os.Remove(path), os.Symlink("/dev/zero", path))
-		},
-		"a directory": func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) },
+		"a FIFO":            instead(func(path string) error { return unix.Mkfifo(path, 0o600) }),
+		"a link":            instead(func(path string) error { return os.Symlink("/dev/zero", path) }),
+		"a directory":       instead(func(path string) error { return os.Mkdir(path, 0o700) }),
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := netip.MustParseAddr("10.1.0.2")
@@ -159,6 +159,7 @@ func TestHostPortsGoWhateverTheirRecordIs(t *testing.T) {
 				if err := write(storeOf(n.Pool).file(owner("a"))); err != nil {
 					return err
 				}
+
 				return errors.Join(end(n, owner("a"), pod), kept(n, owner("other")))
 			})
 		})
@@ -168,6 +169,11 @@ func TestHostPortsGoWhateverTheirRecordIs(t *testing.T) {
 // text returns what writes a file.
 func text(content string) func(path string) error {
 	return func(path string) error { return os.WriteFile(path, []byte(content), 0o600) }
+}
+
+// instead returns what makes something else of a file.
+func instead(mk func(path string) error) func(path string) error {
+	return func(path string) error { return errors.Join(os.Remove(path), mk(path)) }
 }
 
 // The record of an ADD that no DEL has followed names ports that the record of the next one does not.

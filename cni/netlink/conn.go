@@ -74,8 +74,8 @@ func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 }
 
 // Ask is Do for requests for an object each: it calls visit with the index of the message, and the type and
-// body of its answer, which is valid during the call only. The answers to all of them wait in the socket's
-// buffer before the first one is read, and what has no room there is lost, so the caller asks for few at once.
+// body of its answer, which is valid during the call only. All answers wait in the socket's buffer before the
+// first one is read, and what has no room there is lost, so the caller asks for few at once.
 func (c *Conn) Ask(messages []*Message, visit visitor) (errs []error, err error) {
 	if len(messages) == 0 {
 		return nil, nil

@@ -19,7 +19,7 @@ func listOf(keys ...string) *listing {
 	return l
 }
 
-// keysOf reads lists, of which the last one comes again and again, as Elements does.
+// keysOf reads lists, of which the last one comes for each further try, as Elements does.
 func keysOf(lists ...*listing) (keys []string, reads int, err error) {
 	elements, err := untilSame("s", func() (*listing, error) {
 		reads++
@@ -32,7 +32,7 @@ func keysOf(lists ...*listing) (keys []string, reads int, err error) {
 }
 
 func TestAListIsReadUntilItIsTheSameTwice(t *testing.T) {
-	whole := listOf("a")
+	whole, ab, ba := listOf("a"), listOf("a", "b"), listOf("b", "a")
 	whole.isWhole = true
 	for name, c := range map[string]struct {
 		lists []*listing
@@ -40,9 +40,9 @@ func TestAListIsReadUntilItIsTheSameTwice(t *testing.T) {
 		reads int
 	}{
 		"in one piece":            {[]*listing{whole, listOf("b")}, []string{"a"}, 1},
-		"the same":                {[]*listing{listOf("a", "b"), listOf("b", "a")}, []string{"b", "a"}, 2},
-		"one was missing":         {[]*listing{listOf("a"), listOf("a", "b")}, []string{"a", "b"}, 3},
-		"one came twice":          {[]*listing{listOf("a", "b", "a"), listOf("b", "a")}, []string{"b", "a"}, 2},
+		"the same":                {[]*listing{ab, ba}, []string{"b", "a"}, 2},
+		"one was missing":         {[]*listing{listOf("a"), ab}, []string{"a", "b"}, 3},
+		"one came twice":          {[]*listing{listOf("a", "b", "a"), ba}, []string{"b", "a"}, 2},
 		"the second is the whole": {[]*listing{listOf("b"), whole}, []string{"a"}, 2},
 		"nothing, twice":          {[]*listing{listOf(), listOf()}, nil, 2},
 	} {

@@ -143,7 +143,7 @@ func (h *host) kill(verb string, number int, plugins []string) (c *chain, calls 
 	return c, calls
 }
 
-// The runtime that is told of a failure repeats DEL, and knows nothing of GC.
+// A runtime repeats a DEL that failed, and not every runtime has GC.
 func TestADelThatWasKilledIsFinishedByTheNext(t *testing.T) {
 	h := newHost(t, "")
 	plugins := h.victims()["trivet-cni"]

@@ -141,8 +141,7 @@ func (n Network) Held() (all []netip.Addr, err error) {
 }
 
 // heldOf returns those of some addresses that are held, however many others are.
-func (n Network) heldOf(addresses []netip.Addr) (held []netip.Addr, err error) {
-	t := n.table()
+func (t table) heldOf(addresses []netip.Addr) (held []netip.Addr, err error) {
 	keys := map[*nftables.Set][][]byte{}
 	for _, a := range addresses {
 		keys[t.setOf(a)] = append(keys[t.setOf(a)], a.AsSlice())
@@ -168,7 +167,7 @@ func (n Network) heldOf(addresses []netip.Addr) (held []netip.Addr, err error) {
 func (n Network) Release(addresses []netip.Addr) error {
 	t := n.table()
 	return nft.Retry(func() error {
-		held, err := n.heldOf(addresses)
+		held, err := t.heldOf(addresses)
 		if err != nil {
 			return err
 		}
@@ -228,7 +227,7 @@ func (n Network) Await(addresses []netip.Addr) error {
 
 	var failed error
 	look := func(uint16, []byte) {
-		held, err := n.heldOf(addresses)
+		held, err := n.table().heldOf(addresses)
 		if err != nil || len(held) == 0 {
 			failed = err
 			cancel()
