@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -100,14 +101,24 @@ func (h *host) remove(pod int) {
 	})
 }
 
+// staying returns an error unless each of the first pods is among owners.
+func staying(owners []string, pods int) error {
+	for i := range pods {
+		if !slices.Contains(owners, owner(i)) {
+			return fmt.Errorf("pod %d is not among %d owners", i, len(owners))
+		}
+	}
+	return nil
+}
+
 // The kernel continues a long list by counting, so elements that are deleted meanwhile hide others.
 func TestListsAreWholeWhilePodsGo(t *testing.T) {
 	const pods, stay = 1600, 1400
 	h := newHost(t)
 	h.publish(pods)
-	var staying []hostnat.Port
+	var ports []hostnat.Port
 	for i := range stay {
-		staying = append(staying, port(i)...)
+		ports = append(ports, port(i)...)
 	}
 
 	gone := make(chan struct{})
@@ -127,7 +138,8 @@ func TestListsAreWholeWhilePodsGo(t *testing.T) {
 
 	h.must(func(table *hostnat.Table) error {
 		for {
-			if err := table.HasPorts(staying); err != nil {
+			owners, err := table.Owners()
+			if err := errors.Join(err, staying(owners, stay), table.HasPorts(ports)); err != nil {
 				return err
 			}
 

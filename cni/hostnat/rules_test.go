@@ -262,3 +262,40 @@ func TestAnElementIsReadAsItIsWritten(t *testing.T) {
 		}
 	}
 }
+
+func TestAValidPortHasAKeyThatItsMapCanHold(t *testing.T) {
+	table := newRuleset(full)
+	v4, v6 := netip.MustParseAddrPort("10.1.0.9:80"), netip.MustParseAddrPort("[fd01::9]:80")
+	mapped := netip.MustParseAddrPort("[::ffff:10.1.0.9]:80")
+	for want, ports := range map[bool][]Port{
+		true: {
+			{HostPort: 53, Protocol: "udp", Pod: v4},
+			{HostPort: 53, Protocol: "sctp", Pod: v6},
+			{HostIP: netip.MustParseAddr("192.0.2.1"), Protocol: "tcp", Pod: v4},
+			{HostIP: netip.MustParseAddr("fe80::1%eth0"), Protocol: "tcp", Pod: v6},
+			{HostIP: mapped.Addr(), Protocol: "tcp", Pod: mapped},
+		},
+		false: {
+			{},
+			{HostPort: 53, Pod: v4},
+			{HostPort: 53, Protocol: "TCP", Pod: v4},
+			{HostPort: 53, Protocol: "tcp"},
+			{HostIP: netip.MustParseAddr("192.0.2.1"), Protocol: "tcp", Pod: v6},
+			{HostIP: netip.MustParseAddr("fd00::1"), Protocol: "tcp", Pod: v4},
+		},
+	} {
+		for _, p := range ports {
+			f := table.familyOf(p.Pod.Addr())
+			size := 8
+			if p.HostIP.IsValid() {
+				size += f.Size
+			}
+
+			e := f.portElement(p)
+			fits := len(e.Key) == size && len(e.Val) == f.Size+4
+			if p.IsValid() != want || want && !fits {
+				t.Errorf("%+v is valid: %v, its key has %d bytes", p, p.IsValid(), len(e.Key))
+			}
+		}
+	}
+}

@@ -2,8 +2,9 @@
 // table (package hostnat), and lost when somebody flushes it, so they are on record beside the network's
 // reservations: trivet-netd restores them from there.
 //
-// A record is written before the elements and removed before them, with the lock of the network's pool held.
-// A process that finds a record while it holds the lock may add its elements.
+// A record is written before the elements, and says what they are until they are gone: DEL removes both with
+// the lock of the network's pool held, the record last, so that a DEL that was killed is repeated in full. A
+// process that finds a record while it holds the lock may add its elements.
 package hostport
 
 import (
@@ -85,15 +86,25 @@ func (n Network) Publish(owner ipam.Owner, ports []hostnat.Port) error {
 		}
 
 		// Without the lock, GC would take a record that is being written for what a killed ADD left.
-		err := n.Pool.Locked(func() error {
-			return storeOf(n.Pool).write(record{Owner: owner, Ports: ports})
-		})
+		err := n.Pool.Locked(func() error { return n.record(t, record{Owner: owner, Ports: ports}) })
 		if err != nil {
 			return err
 		}
 
 		return t.AddPorts(owner.Label(), ports)
 	})
+}
+
+// record writes the record of an attachment, with the lock of the pool held. Nothing names the ports of one
+// that is there any more: it is of an ADD that no DEL has followed.
+func (n Network) record(t *hostnat.Table, r record) error {
+	s := storeOf(n.Pool)
+	if s.has(r.Owner) {
+		if err := t.Remove(r.Owner.Label(), nil); err != nil {
+			return err
+		}
+	}
+	return s.write(r)
 }
 
 // Refuse returns an error that names the first of some host ports that a process of the host listens on.
@@ -126,22 +137,55 @@ func unspecified(a netip.Addr) netip.Addr {
 // The ports are free when it returns; the table that it returns is to be closed later, for that waits until
 // the kernel has freed their elements. It is nil after an error.
 func (n Network) Withdraw(owner ipam.Owner, held []netip.Addr) (*hostnat.Table, error) {
-	if n.Pool != nil {
-		err := n.Pool.Locked(func() error { return storeOf(n.Pool).remove(owner) })
-		if err != nil {
-			return nil, err
-		}
-	}
-
 	t, err := hostnat.Open(n.NAT)
 	if err != nil {
 		return nil, err
 	}
-	if err := t.Remove(owner.Label(), held); err != nil {
+	if err := n.withdraw(t, owner, held); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
-
 	return t, nil
+}
+
+// withdraw takes as long with a thousand pods as with one, as long as the pool knows of the attachment.
+func (n Network) withdraw(t *hostnat.Table, owner ipam.Owner, held []netip.Addr) error {
+	if n.Pool != nil && storeOf(n.Pool).has(owner) {
+		return n.withdrawRecorded(t, owner, held)
+	}
+
+	// Most pods have no host ports. One that has, and no record, was there before the pool's directory was
+	// lost, or its record was collected by a GC that was killed.
+	if n.Pool != nil && len(held) > 0 {
+		if found, err := t.LeadsTo(held); err != nil || !found {
+			return err
+		}
+	}
+
+	return t.Remove(owner.Label(), held)
+}
+
+// withdrawRecorded removes the host ports that are on record, and the record. With the lock, nobody adds them
+// again in between.
+func (n Network) withdrawRecorded(t *hostnat.Table, owner ipam.Owner, held []netip.Addr) error {
+	var gone []hostnat.Port
+	err := n.Pool.Locked(func() (err error) {
+		s := storeOf(n.Pool)
+		if r, ok := s.read(owner); ok {
+			gone, err = t.RemovePorts(owner.Label(), r.Ports, held)
+		} else {
+			err = t.Remove(owner.Label(), held)
+		}
+		if err != nil {
+			return err
+		}
+		return s.remove(owner)
+	})
+	if err != nil {
+		return err
+	}
+
+	// There may be a million connections to look through, which is too long to hold the lock.
+	return t.ForgetUDP(gone)
 }
 
 // Keep removes the host ports of all but valid attachments: CNI's GC. It continues after an error.

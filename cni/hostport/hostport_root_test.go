@@ -12,7 +12,7 @@ import (
 )
 
 // network runs a test with the host ports of one network, in a network namespace of its own.
-func network(t *testing.T, f func(n Network) error) {
+func network(t testing.TB, f func(n Network) error) {
 	t.Helper()
 	testenv.Root(t)
 	pool, err := ipam.Location{DataDir: t.TempDir(), Network: "test"}.Create()

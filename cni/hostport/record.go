@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/internal/boundedfile"
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
@@ -18,6 +20,17 @@ import (
 type record struct {
 	Owner ipam.Owner     `json:"owner"`
 	Ports []hostnat.Port `json:"ports"`
+}
+
+// maxRecord bounds a record: ADD writes some 100 bytes for each port. What is larger is found by lists.
+const maxRecord = 4 << 20
+
+// parse reads a record, of which each port has to be one that a table can hold.
+func parse(data []byte) (r record, ok bool) {
+	if json.Unmarshal(data, &r) != nil {
+		return r, false
+	}
+	return r, !slices.ContainsFunc(r.Ports, func(p hostnat.Port) bool { return !p.IsValid() })
 }
 
 // store is the directory of the records of one network. Records are written and removed with the lock of the
@@ -55,10 +68,26 @@ func (s store) remove(owner ipam.Owner) error {
 	return nil
 }
 
-// has reports whether an attachment has a record.
+// has reports whether an attachment has a record, which may be one that cannot be read.
 func (s store) has(owner ipam.Owner) bool {
 	_, err := os.Lstat(s.file(owner))
 	return err == nil
+}
+
+// read returns the record of an attachment; ok is false if there is none, or none that can be read.
+func (s store) read(owner ipam.Owner) (r record, ok bool) {
+	r, ok = s.readFile(s.file(owner))
+	return r, ok && r.Owner == owner
+}
+
+// readFile reads a record from a file that has its name.
+func (s store) readFile(path string) (r record, ok bool) {
+	data, err := boundedfile.Read(path, maxRecord)
+	if err != nil {
+		return r, false
+	}
+	r, ok = parse(data)
+	return r, ok && s.file(r.Owner) == path
 }
 
 // all lists the records. What cannot be read is left out: it says nothing that could be restored.
@@ -69,14 +98,7 @@ func (s store) all() (all []record, err error) {
 	}
 
 	for _, e := range entries {
-		path := filepath.Join(s.dir, e.Name())
-		data, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-
-		var r record
-		if json.Unmarshal(data, &r) == nil && s.file(r.Owner) == path {
+		if r, ok := s.readFile(filepath.Join(s.dir, e.Name())); ok {
 			all = append(all, r)
 		}
 	}

@@ -70,3 +70,34 @@ func TestRecordsSurviveUntilTheyAreRemovedOrCollected(t *testing.T) {
 		t.Errorf("left %v, %v", left, err)
 	}
 }
+
+// The file may be damaged, or somebody else's.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(`{"owner":{"ContainerID":"a","IfName":"eth0"},` +
+		`"ports":[{"HostIP":"192.0.2.1","HostPort":80,"Protocol":"tcp","Pod":"10.1.0.2:8080"}]}`))
+	f.Add([]byte(`{"owner":null,` +
+		`"ports":[{"HostIP":"::","HostPort":80,"Protocol":"udp","Pod":"[fd00::2%x]:53"}]}`))
+	f.Add([]byte(`{"ports":[{}]}`))
+
+	s := store{dir: f.TempDir()}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, ok := parse(data)
+		if !ok {
+			return
+		}
+		for _, p := range r.Ports {
+			if !p.IsValid() {
+				t.Errorf("%+v is no port", p)
+			}
+		}
+
+		// What is read is written as what is read again.
+		if err := s.write(r); err != nil {
+			t.Fatal(err)
+		}
+		again, ok := s.read(r.Owner)
+		if !ok || !slices.Equal(again.Ports, r.Ports) {
+			t.Errorf("%+v is read as %+v, %v", r, again, ok)
+		}
+	})
+}

@@ -70,6 +70,13 @@ func (c *Conn) Close() error { return unix.Close(c.fd) }
 // Do sends the messages in one write and waits for the answers. The kernel continues after a message that it
 // refuses, so each has its own result: errs[i] is nil or an *Error. err is a failure of the socket itself.
 func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
+	return c.Ask(messages, func(int, uint16, []byte) {})
+}
+
+// Ask is Do for requests for an object each: it calls visit with the index of the message, and the type and
+// body of its answer, which is valid during the call only. All answers wait in the socket's buffer before the
+// first one is read, and what has no room there is lost, so the caller asks for few at once.
+func (c *Conn) Ask(messages []*Message, visit visitor) (errs []error, err error) {
 	if len(messages) == 0 {
 		return nil, nil
 	}
@@ -79,8 +86,11 @@ func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 	if err := c.sendAll(messages, last); err != nil {
 		return nil, err
 	}
-	return c.answers(first, messages, func(i int) bool { return i == last })
+	return c.answers(first, messages, visit, func(i int) bool { return i == last })
 }
+
+// visitor is called with what the kernel says about the message with an index.
+type visitor func(i int, kind uint16, body []byte)
 
 // sendAll sends messages in one write. What the kernel refuses it answers in any case, in order, so that only
 // the last one has to be answered.
@@ -104,17 +114,23 @@ func (c *Conn) sendAll(messages []*Message, last int) error {
 
 // answers reads what the kernel says to messages, whose first one has a number, until one is answered that
 // ends them. Answers come in any number of datagrams; the sequence number says which message each belongs to.
-func (c *Conn) answers(first uint32, messages []*Message, isEnd func(i int) bool) ([]error, error) {
+func (c *Conn) answers(
+	first uint32, messages []*Message, visit visitor, isEnd func(i int) bool,
+) ([]error, error) {
 	errs := make([]error, len(messages))
 	for done := false; !done; {
 		err := c.receive(func(h header, body []byte) error {
 			i := int(h.seq - first)
-			if h.kind != unix.NLMSG_ERROR || i < 0 || i >= len(errs) {
-				return nil
+			switch {
+			case i < 0 || i >= len(errs):
+				// The rest of an answer that nobody has read.
+			case h.kind == unix.NLMSG_ERROR:
+				errs[i] = parseAnswer(messages[i].op, h, body)
+				done = done || isEnd(i)
+			default:
+				visit(i, h.kind, body)
 			}
 
-			errs[i] = parseAnswer(messages[i].op, h, body)
-			done = done || isEnd(i)
 			return nil
 		})
 		if err != nil {

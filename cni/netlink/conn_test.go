@@ -44,6 +44,30 @@ func TestABatchHasAResultForEachMessage(t *testing.T) {
 	}
 }
 
+func TestEachRequestOfABatchHasItsObject(t *testing.T) {
+	c := kernel(t, []reply{
+		{kind: unix.RTM_NEWLINK, body: "one!", to: 0},
+		{kind: unix.NLMSG_ERROR, body: refusal(unix.ENODEV), to: 1},
+		{kind: unix.RTM_NEWLINK, body: "late", to: 7},
+		{kind: unix.RTM_NEWLINK, body: "tre!", to: 2},
+		{kind: unix.NLMSG_ERROR, body: refusal(0), to: 2},
+	})
+
+	seen := map[int]string{}
+	errs, err := c.Ask([]*Message{
+		NewMessage("get one", unix.RTM_GETLINK, 0, nil),
+		NewMessage("get two", unix.RTM_GETLINK, 0, nil),
+		NewMessage("get three", unix.RTM_GETLINK, 0, nil),
+	}, func(i int, _ uint16, body []byte) { seen[i] = string(body) })
+
+	if err != nil || len(errs) != 3 || errs[0] != nil || !IsNotExist(errs[1]) || errs[2] != nil {
+		t.Errorf("%v, %v", errs, err)
+	}
+	if len(seen) != 2 || seen[0] != "one!" || seen[2] != "tre!" {
+		t.Errorf("%v", seen)
+	}
+}
+
 func TestABatchThatHasToSucceedReturnsAllErrors(t *testing.T) {
 	c := kernel(t, []reply{
 		{kind: unix.NLMSG_ERROR, body: refusal(unix.EPERM), to: 0},

@@ -66,14 +66,15 @@ func element(from, to int) nftables.SetElement {
 	}
 }
 
+// reader reads the table of a map.
+func reader(c *netlink.Conn, ports *nftables.Set) nft.Reader {
+	return nft.Reader{Conn: c, NFProto: unix.NFPROTO_INET, Table: ports.Table.Name}
+}
+
 // elements returns how many the map has in the kernel.
-func elements(t *testing.T, ports *nftables.Set) int {
+func elements(t *testing.T, c *netlink.Conn, ports *nftables.Set) int {
 	t.Helper()
-	c, err := nftables.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	all, err := c.GetSetElements(ports)
+	all, err := reader(c, ports).Elements(ports)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +108,7 @@ func TestATransactionIsAllOrNothing(t *testing.T) {
 			if !isErrno || !strings.HasPrefix(err.Error(), refused.want) {
 				t.Errorf("%v, want %v, and its name", err, refused.errno)
 			}
-			if n := elements(t, ports); n != 1 {
+			if n := elements(t, c, ports); n != 1 {
 				t.Errorf("after %v, %d elements are there, want the first one", err, n)
 			}
 		}
@@ -116,7 +117,7 @@ func TestATransactionIsAllOrNothing(t *testing.T) {
 		if err := errors.Join(c.Transact(add(2, 2), add(3, 3)), c.Transact(add(4, 4))); err != nil {
 			t.Error(err)
 		}
-		if n := elements(t, ports); n != 4 {
+		if n := elements(t, c, ports); n != 4 {
 			t.Errorf("%d elements are there, want 4", n)
 		}
 	})
@@ -139,15 +140,43 @@ func TestATransactionMayBeLarge(t *testing.T) {
 		if err := c.Transact(add...); err != nil {
 			t.Fatal(err)
 		}
-		if n := elements(t, ports); n != count {
+		if n := elements(t, c, ports); n != count {
 			t.Errorf("%d elements are there, want %d", n, count)
 		}
 
 		if err := c.Transact(remove...); err != nil {
 			t.Fatal(err)
 		}
-		if n := elements(t, ports); n != 0 {
+		if n := elements(t, c, ports); n != 0 {
 			t.Errorf("%d elements are left", n)
+		}
+	})
+}
+
+// What is there is looked up in a generation; who changes it in the next one must not change something else.
+func TestATransactionIsOfItsGeneration(t *testing.T) {
+	inNamespace(t, func(t *testing.T, c *netlink.Conn, ports *nftables.Set) {
+		add := func(n int) *netlink.Message {
+			return nft.AddElements(ports, []nftables.SetElement{element(n, n)})
+		}
+		generation, err := reader(c, ports).Generation()
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		if err := c.TransactIn(generation, add(1)); err != nil {
+			t.Error(err)
+		}
+		for range 2 {
+			if err := c.TransactIn(generation, add(2), add(3)); !errors.Is(err, unix.ERESTART) {
+				t.Errorf("after another transaction: %v", err)
+			}
+		}
+		if err := c.Transact(add(4)); err != nil {
+			t.Error(err)
+		}
+		if n := elements(t, c, ports); n != 2 {
+			t.Errorf("%d elements are there, want 1 and 4", n)
 		}
 	})
 }

@@ -3,7 +3,6 @@ package nft
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -143,8 +142,8 @@ func parseChain(body []byte) (c chainInfo) {
 	return c
 }
 
-// generation returns the number of the last transaction in the network namespace.
-func (t Reader) generation() (id uint32, err error) {
+// Generation returns the number of the last transaction in the network namespace.
+func (t Reader) Generation() (id uint32, err error) {
 	const kind = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN
 	m := netlink.NewMessage("look up nftables generation", kind, 0, Header(unix.NFPROTO_UNSPEC))
 	err = t.Conn.Get(m, func(_ uint16, body []byte) {
@@ -157,73 +156,11 @@ func (t Reader) generation() (id uint32, err error) {
 	return id, err
 }
 
-// listTries bounds how often a list is read again that others keep changing.
-const listTries = 20
-
-// Elements lists a set. The kernel continues a list of several messages by counting, so elements that another
-// process deletes meanwhile hide others that stay: the list is read again when there was a transaction.
-func (t Reader) Elements(s *nftables.Set) ([]nftables.SetElement, error) {
-	for range listTries {
-		before, err := t.generation()
-		if err != nil {
-			return nil, err
-		}
-
-		var all []nftables.SetElement
-		m := t.request("list nftables set "+s.Name, unix.NFT_MSG_GETSETELEM).
-			String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-		err = t.Conn.Dump(m, func(_ uint16, body []byte) { all = append(all, ParseElements(body)...) })
-		if err != nil {
-			return nil, err
-		}
-
-		after, err := t.generation()
-		if err != nil || before == after {
-			return all, err
-		}
-	}
-
-	return nil, fmt.Errorf("list nftables set %s: %w", s.Name, netlink.ErrChanging)
-}
-
 // Attributes calls visit with the attributes behind the header of a message.
 func Attributes(body []byte, visit func(kind uint16, value []byte)) {
 	if len(body) >= nfgenmsgSize {
 		netlink.Attributes(body[nfgenmsgSize:], visit)
 	}
-}
-
-// ParseElements reads a part of a list: key, end, value or verdict, and comment of each element.
-func ParseElements(body []byte) (all []nftables.SetElement) {
-	Attributes(body, func(kind uint16, list []byte) {
-		if kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-			return
-		}
-		netlink.Attributes(list, func(_ uint16, element []byte) {
-			all = append(all, parseElement(element))
-		})
-	})
-	return all
-}
-
-func parseElement(element []byte) (e nftables.SetElement) {
-	netlink.Attributes(element, func(kind uint16, value []byte) {
-		switch kind {
-		case unix.NFTA_SET_ELEM_KEY:
-			e.Key = dataValue(value)
-		case nftables.NFTA_SET_ELEM_KEY_END:
-			e.KeyEnd = dataValue(value)
-		case unix.NFTA_SET_ELEM_FLAGS:
-			isLong := len(value) == 4
-			e.IntervalEnd = isLong && binary.BigEndian.Uint32(value)&unix.NFT_SET_ELEM_INTERVAL_END != 0
-		case unix.NFTA_SET_ELEM_DATA:
-			e.Val = dataValue(value)
-			e.VerdictData = parseVerdict(value)
-		case unix.NFTA_SET_ELEM_USERDATA:
-			e.Comment = parseComment(value)
-		}
-	})
-	return e
 }
 
 // dataValue returns the value in a nested NFTA_DATA_VALUE.

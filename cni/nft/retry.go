@@ -8,8 +8,11 @@ import (
 )
 
 // IsRace reports whether the kernel refused a transaction because another process had made what it makes
-// (EEXIST) or deleted what it deletes (ENOENT).
-func IsRace(err error) bool { return errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOENT) }
+// (EEXIST) or deleted what it deletes (ENOENT), or had changed anything since the generation that it is for
+// (ERESTART).
+func IsRace(err error) bool {
+	return errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ERESTART)
+}
 
 // tries bounds how often a transaction is put together again because another process was faster.
 const tries = 20

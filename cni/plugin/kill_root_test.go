@@ -100,24 +100,7 @@ func (h *host) sweep(verb string, plugins []string) {
 func (h *host) killed(verb string, number int, plugins []string) (calls int) {
 	h.t.Helper()
 	last := len(plugins) - 1
-	before := plugins
-	if verb == "ADD" {
-		before = plugins[:last]
-	}
-
-	c := h.newChain(fmt.Sprintf("%s-%d%s", verb, number, mark()), before...)
-	h.in(h.netns, func() (err error) {
-		command := h.command(verb, c.id, c.netns, "")
-		command.Args = []string{typeOf("{" + plugins[last] + "}")}
-		stdin, err := input(h.t.TempDir(), c.config(plugins[last]))
-		if err != nil {
-			return err
-		}
-		defer stdin.Close()
-		command.Stdin = stdin
-		calls, err = killedAt(command, number)
-		return err
-	})
+	c, calls := h.kill(verb, number, plugins)
 
 	// A runtime that was killed as well does not know of the container: then there is GC alone.
 	if number%2 == 0 {
@@ -133,6 +116,47 @@ func (h *host) killed(verb string, number int, plugins []string) (calls int) {
 	}
 
 	return calls
+}
+
+// kill adds a container by a chain of plugins, the last of which is killed at a call of ADD or of DEL.
+func (h *host) kill(verb string, number int, plugins []string) (c *chain, calls int) {
+	h.t.Helper()
+	last := len(plugins) - 1
+	before := plugins
+	if verb == "ADD" {
+		before = plugins[:last]
+	}
+
+	c = h.newChain(fmt.Sprintf("%s-%d%s", verb, number, mark()), before...)
+	h.in(h.netns, func() (err error) {
+		command := h.command(verb, c.id, c.netns, "")
+		command.Args = []string{typeOf("{" + plugins[last] + "}")}
+		stdin, err := input(h.t.TempDir(), c.config(plugins[last]))
+		if err != nil {
+			return err
+		}
+		defer stdin.Close()
+		command.Stdin = stdin
+		calls, err = killedAt(command, number)
+		return err
+	})
+	return c, calls
+}
+
+// A runtime repeats a DEL that failed, and not every runtime has GC.
+func TestADelThatWasKilledIsFinishedByTheNext(t *testing.T) {
+	h := newHost(t, "")
+	plugins := h.victims()["trivet-cni"]
+	_, calls := h.kill("DEL", 0, plugins)
+	step := max(1, calls/number(t, killsVariable, 6))
+
+	for at := 1 + rand.IntN(step); at <= calls && !t.Failed(); at += step {
+		c, _ := h.kill("DEL", at, plugins)
+		h.must("DEL", c.id, c.netns, c.config(plugins[0]))
+		if left := h.traces(c.netns); left != "" {
+			t.Errorf("DEL killed at call %d of %d, and repeated: %s", at, calls, left)
+		}
+	}
 }
 
 // age makes the files of a directory, of which there may be none, two minutes old: another network's ADD may

@@ -140,11 +140,34 @@ func (n Network) Held() (all []netip.Addr, err error) {
 	return all, err
 }
 
+// heldOf returns those of some addresses that are held, however many others are.
+func (t table) heldOf(addresses []netip.Addr) (held []netip.Addr, err error) {
+	keys := map[*nftables.Set][][]byte{}
+	for _, a := range addresses {
+		keys[t.setOf(a)] = append(keys[t.setOf(a)], a.AsSlice())
+	}
+
+	err = t.read(func(r nft.Reader) error {
+		for set, some := range keys {
+			found, err := r.Lookup(set, some)
+			if err != nil {
+				return err
+			}
+			for key := range found {
+				a, _ := netip.AddrFromSlice([]byte(key))
+				held = append(held, a)
+			}
+		}
+		return nil
+	})
+	return held, err
+}
+
 // Release lets addresses go, of which some may not be held.
 func (n Network) Release(addresses []netip.Addr) error {
 	t := n.table()
 	return nft.Retry(func() error {
-		held, err := n.Held()
+		held, err := t.heldOf(addresses)
 		if err != nil {
 			return err
 		}
@@ -153,10 +176,7 @@ func (n Network) Release(addresses []netip.Addr) error {
 		if err != nil {
 			return err
 		}
-		for _, a := range addresses {
-			if !slices.Contains(held, a) {
-				continue
-			}
+		for _, a := range held {
 			element := nftables.SetElement{Key: a.AsSlice()}
 			if err := c.SetDeleteElements(t.setOf(a), []nftables.SetElement{element}); err != nil {
 				return err
@@ -207,10 +227,8 @@ func (n Network) Await(addresses []netip.Addr) error {
 
 	var failed error
 	look := func(uint16, []byte) {
-		held, err := n.Held()
-		if err != nil || !slices.ContainsFunc(addresses, func(a netip.Addr) bool {
-			return slices.Contains(held, a)
-		}) {
+		held, err := n.table().heldOf(addresses)
+		if err != nil || len(held) == 0 {
 			failed = err
 			cancel()
 		}
