@@ -15,6 +15,7 @@ type index struct {
 	// mu guards what follows; never held during I/O.
 	mu      sync.Mutex
 	records map[string]record
+	entered uint64   // how many records were ever put
 	ids     []string // of records, sorted
 	needs   *space.Needs
 	holds   map[string]string // by ID: what uses the volume
@@ -45,6 +46,8 @@ func (x *index) put(id string, r record) {
 		x.ids = slices.Insert(x.ids, i, id)
 	}
 
+	x.entered++
+	r.entry = x.entered
 	x.records[id] = r
 
 	if r.destroyed() {
@@ -52,6 +55,13 @@ func (x *index) put(id string, r record) {
 	} else {
 		x.account(x.needs.Set(id, r.Spec.need()))
 	}
+}
+
+// entries returns how many records were ever put.
+func (x *index) entries() uint64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.entered
 }
 
 // damage notes in a record why it cannot be used, or not be taken away.
