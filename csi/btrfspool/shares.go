@@ -238,7 +238,7 @@ func (h *shares) restrain(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume) er
 	if s.Reserve || h.reservation == nil || fs.quota != btrfs.SimpleQuota {
 		return nil
 	}
-	return btrfs.LimitedTogether(fs.dir, sub)
+	return btrfs.LimitedTogether(fs.dir, fs.info, sub)
 }
 
 // enlarge gives a volume the limit of its new size, and has it take that. When it fails, what is reserved for
