@@ -14,7 +14,7 @@ type index struct {
 
 	// mu guards what follows; never held during I/O.
 	mu      sync.Mutex
-	records map[string]record
+	records map[string]*packed
 	entered uint64   // how many records were ever put
 	ids     []string // of records, sorted
 	needs   *space.Needs
@@ -24,7 +24,7 @@ type index struct {
 func newIndex(ledger *space.Ledger) *index {
 	return &index{
 		ledger:  ledger,
-		records: map[string]record{},
+		records: map[string]*packed{},
 		needs:   space.NewNeeds(),
 		holds:   map[string]string{},
 	}
@@ -33,8 +33,8 @@ func newIndex(ledger *space.Ledger) *index {
 func (x *index) get(id string) (record, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	r, ok := x.records[id]
-	return r, ok
+	p, ok := x.records[id]
+	return p.record(), ok
 }
 
 // put enters a record. The bytes of a destroyed volume are free again.
@@ -48,7 +48,7 @@ func (x *index) put(id string, r record) {
 
 	x.entered++
 	r.entry = x.entered
-	x.records[id] = r
+	x.records[id] = pack(r)
 
 	if r.destroyed() {
 		x.account(x.needs.Remove(id))
@@ -68,9 +68,8 @@ func (x *index) entries() uint64 {
 func (x *index) damage(id string, why error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if r, ok := x.records[id]; ok {
-		r.damage = why
-		x.records[id] = r
+	if p, ok := x.records[id]; ok {
+		p.damage = why
 	}
 }
 
@@ -127,7 +126,7 @@ func (x *index) page(after string, limit int, condition func(Spec) bool) []recor
 	}
 	page := make([]record, 0, most)
 	for ; i < len(x.ids) && (limit == 0 || len(page) < limit); i++ {
-		if r := x.records[x.ids[i]]; r.Phase == ready && condition(r.Spec) {
+		if r := x.records[x.ids[i]].record(); r.Phase == ready && condition(r.Spec) {
 			page = append(page, r)
 		}
 	}
@@ -140,8 +139,8 @@ func (x *index) selected(condition func(record) bool) []string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var ids []string
-	for id, r := range x.records {
-		if condition(r) {
+	for id, p := range x.records {
+		if condition(p.record()) {
 			ids = append(ids, id)
 		}
 	}
@@ -173,8 +172,8 @@ func (x *index) held() []record {
 	defer x.mu.Unlock()
 	var held []record
 	for id := range x.holds {
-		if r, ok := x.records[id]; ok {
-			held = append(held, r)
+		if p, ok := x.records[id]; ok {
+			held = append(held, p.record())
 		}
 	}
 	return held
