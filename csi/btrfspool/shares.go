@@ -7,11 +7,8 @@ import (
 	"os"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/copies"
-	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
@@ -38,7 +35,13 @@ type tenant struct {
 }
 
 func tenantOf(s volume.Spec) tenant {
-	return tenant{id: s.ID, size: s.Size, image: isImage(s), reserve: s.Reserve, copied: s.Source != ""}
+	return tenant{
+		id:      s.ID,
+		size:    s.Size,
+		image:   isImage(s),
+		reserve: s.Reserve,
+		copied:  s.Source != "",
+	}
 }
 
 func newShares(f *file) *shares {
@@ -372,35 +375,4 @@ func (h *shares) keptOfDead(fs *subvolumes) (int64, error) {
 		}
 	}
 	return sum, nil
-}
-
-// capacityOfDisk is that of a pool at root that shares a btrfs disk, of at most most bytes (0: all).
-func (s *subvolumes) capacityOfDisk(
-	root string,
-	most int64,
-	promises []space.Promise,
-	limits, held int64,
-) (space.Capacity, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(root, &st); err != nil {
-		return space.Capacity{}, &os.PathError{Op: "statfs", Path: root, Err: err}
-	}
-
-	unwritten := limits
-	for _, promise := range promises {
-		used, err := s.used(promise.ID)
-		if err != nil {
-			// Being made or deleted: it counts as unwritten.
-			continue
-		}
-
-		unwritten -= min(used, limitOf(promise.Bytes))
-	}
-
-	size := int64(st.Blocks) * st.Bsize
-	if most > 0 {
-		size = min(size, most)
-	}
-
-	return space.Capacity{Limit: size - overhead(size) - held, Unwritten: unwritten}, nil
 }

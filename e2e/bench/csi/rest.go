@@ -29,29 +29,13 @@ func (b *bench) rest(ctx context.Context, env *program.Env, figures *figure.Writ
 	if err != nil {
 		return err
 	}
-	worked, err := b.resident()
+	worked, rested, err := b.residentAndLater(ctx)
 	if err != nil {
 		return err
 	}
-
-	if err := retry.Sleep(ctx, quiet); err != nil {
-		return err
-	}
-	rested, err := b.resident()
+	took, err := b.restart(ctx)
 	if err != nil {
 		return err
-	}
-
-	var took []time.Duration
-	for range starts {
-		if err := b.stop(); err != nil {
-			return err
-		}
-		began := time.Now()
-		if err := b.start(ctx); err != nil {
-			return err
-		}
-		took = append(took, time.Since(began))
 	}
 	started, err := b.resident()
 	if err != nil {
@@ -89,6 +73,34 @@ func (b *bench) rest(ctx context.Context, env *program.Env, figures *figure.Writ
 		},
 	)
 	return nil
+}
+
+// residentAndLater returns the resident memory at once, and when nothing was asked for a while.
+func (b *bench) residentAndLater(ctx context.Context) (now, later float64, err error) {
+	if now, err = b.resident(); err != nil {
+		return 0, 0, err
+	}
+	if err := retry.Sleep(ctx, quiet); err != nil {
+		return 0, 0, err
+	}
+	later, err = b.resident()
+	return now, later, err
+}
+
+// restart starts the driver repeatedly, and returns how long it takes until it answers.
+func (b *bench) restart(ctx context.Context) ([]time.Duration, error) {
+	var took []time.Duration
+	for range starts {
+		if err := b.stop(); err != nil {
+			return nil, err
+		}
+		began := time.Now()
+		if err := b.start(ctx); err != nil {
+			return nil, err
+		}
+		took = append(took, time.Since(began))
+	}
+	return took, nil
 }
 
 // page asks for the first page of volumes, as often as it takes for a median.
