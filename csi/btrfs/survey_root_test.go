@@ -70,7 +70,7 @@ func TestASurveyHasWhatALookAtEachHas(t *testing.T) {
 	err = errors.Join(
 		btrfs.Limit(dir, limited, 1<<20),
 		btrfs.Limit(dir, shared, 2<<20),
-		btrfs.LimitedTogether(dir, shared),
+		btrfs.LimitedTogether(dir, stat(t, dir), shared),
 		btrfs.Limit(dir, gone, 3<<20),
 		btrfs.Destroy(dir, "gone"),
 	)

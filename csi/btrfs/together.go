@@ -26,11 +26,23 @@ func shardOf(sub Subvolume) uint64 { return shardOfEarlier + 1 + sub.ID%shards }
 
 // LimitedTogether has a limited subvolume count for the limit of all that are limited together. It stays so
 // until the subvolume is destroyed. Where nothing is wrong it only reads.
-func LimitedTogether(f *os.File, sub Subvolume) error {
+func LimitedTogether(f *os.File, fs Info, sub Subvolume) error {
 	if already, err := isLimitedTogether(f, sub); already || err != nil {
 		return err
 	}
 
+	// While there is the group of an earlier version it has all of them, see KeepTogether.
+	if hasEarlier(fs) {
+		err := assign(f, 1, groupOf(sub.ID), shardOfEarlier)
+		if err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("limit subvolume %d of %s together with others: %w", sub.ID, f.Name(), err)
+		}
+	}
+	return joinShard(f, sub)
+}
+
+// joinShard makes the group of a limited subvolume a member of its shard.
+func joinShard(f *os.File, sub Subvolume) error {
 	// The shard counts before anything is in it: what a subvolume holds is never left out.
 	shard := shardOf(sub)
 	if err := joinTogether(f, shard); err != nil {
@@ -68,18 +80,21 @@ func joinTogether(f *os.File, shard uint64) error {
 	return nil
 }
 
+func hasEarlier(fs Info) bool {
+	_, err := os.Lstat(groupsPath(fs) + "/" + nameOf(shardOfEarlier))
+	return err == nil
+}
+
 // KeepTogether has what an earlier version limited together be so with all others: in their shards, with the
 // limit that they had until LimitTogether sets another one. Where there is nothing of an earlier version it
-// only looks for that. What was cut short, or has failed, is done by the next call.
+// only looks for that. What was cut short, or has failed, is done by the next call: until all are in shards
+// the group of the earlier version has all of them, and from then on that of all does, so that one limit is
+// that of all at any time.
 func KeepTogether(f *os.File, fs Info) error {
-	_, err := os.Stat(groupsPath(fs) + "/" + nameOf(shardOfEarlier))
-	if errors.Is(err, os.ErrNotExist) {
+	if !hasEarlier(fs) {
 		return nil
 	}
-	if err == nil {
-		err = dissolveEarlier(f, fs)
-	}
-	if err != nil {
+	if err := dissolveEarlier(f, fs); err != nil {
 		return fmt.Errorf("limit what an earlier version made in %s together with others: %w", f.Name(), err)
 	}
 	return nil
@@ -90,35 +105,30 @@ func dissolveEarlier(f *os.File, fs Info) error {
 	if err != nil {
 		return err
 	}
-
-	// What would count for the top in two ways while it is moved would be wrong there ever after.
 	if slices.Contains(groups, together) {
-		if err := assign(f, 0, shardOfEarlier, together); err != nil && !errors.Is(err, unix.ENOENT) {
+		if err := standAlone(f, fs); err != nil {
+			return err
+		}
+	}
+	members := slices.DeleteFunc(groups, func(group uint64) bool { return group>>48 != level })
+
+	for _, group := range members {
+		if err := enterShard(f, group); err != nil {
 			return err
 		}
 	}
 
-	// The limit is there before what it is for.
-	err = ioctl(f, iocQgroupCreate, &qgroupCreate{create: 1, id: together})
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	limit := maxReferenced(fs, nameOf(shardOfEarlier))
-	if limit >= 0 && maxReferenced(fs, nameOf(together)) < 0 {
-		if err := LimitTogether(f, limit); err != nil {
+	if limit := maxReferenced(fs, nameOf(shardOfEarlier)); limit != maxReferenced(fs, nameOf(together)) {
+		if err := limitGroup(f, together, limit); err != nil {
 			return err
 		}
 	}
 
-	for _, group := range groups {
-		if group>>48 != level {
-			continue
-		}
-		if err := moveToShard(f, group); err != nil {
-			return err
+	for _, group := range members {
+		if err := assign(f, 0, group, shardOfEarlier); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("take group %s out of that: %w", nameOf(group), err)
 		}
 	}
-
 	err = ioctl(f, iocQgroupCreate, &qgroupCreate{create: 0, id: shardOfEarlier})
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove its quota group: %w", err)
@@ -126,23 +136,41 @@ func dissolveEarlier(f *os.File, fs Info) error {
 	return nil
 }
 
-// moveToShard takes the group of a limited subvolume out of what an earlier version limited together. One
-// that is gone meanwhile is none of it.
-func moveToShard(f *os.File, group uint64) error {
+// enterShard has the group of a limited subvolume in its shard, too. One that is gone meanwhile is in none.
+func enterShard(f *os.File, group uint64) error {
 	sub := Subvolume{ID: group &^ (level << 48)}
-	if err := LimitedTogether(f, sub); err != nil && !errors.Is(err, unix.ENOENT) {
+	if already, err := isLimitedTogether(f, sub); already || err != nil {
 		return err
 	}
-	err := assign(f, 0, group, shardOfEarlier)
+	if err := joinShard(f, sub); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return nil
+}
+
+// standAlone takes the group of an earlier version out of that of all, where one version had it, with the
+// limit that it had there: what would count for the top in two ways would be wrong there ever after.
+func standAlone(f *os.File, fs Info) error {
+	if limit := maxReferenced(fs, nameOf(together)); limit >= 0 {
+		if err := limitGroup(f, shardOfEarlier, limit); err != nil {
+			return err
+		}
+	}
+	err := assign(f, 0, shardOfEarlier, together)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("take subvolume %d out of its quota group: %w", sub.ID, err)
+		return fmt.Errorf("take group %s out of that of all: %w", nameOf(shardOfEarlier), err)
 	}
 	return nil
 }
 
 // LimitTogether lets all subvolumes that are limited together hold at most so many bytes; -1: as many as each
 // of them may. If there are none it does nothing.
-func LimitTogether(f *os.File, bytes int64) error { return limitGroup(f, together, bytes) }
+func LimitTogether(f *os.File, fs Info, bytes int64) error {
+	if err := limitGroup(f, together, bytes); err != nil || !hasEarlier(fs) {
+		return err
+	}
+	return limitGroup(f, shardOfEarlier, bytes)
+}
 
 func limitGroup(f *os.File, group uint64, bytes int64) error {
 	arg := qgroupLimit{id: group, flags: limitMaxReferenced, maxReferenced: noLimit}
@@ -162,11 +190,29 @@ func limitGroup(f *os.File, group uint64, bytes int64) error {
 // UsageTogether returns how many bytes are charged to those that are limited together, and their limit; -1:
 // there is none.
 func UsageTogether(fs Info) (used, limit int64, err error) {
-	used, err = referenced(fs, nameOf(together))
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, -1, nil
+	// While there is the group of an earlier version, the one that has more has all of them.
+	group := uint64(together)
+	used, err = usageIfThere(fs, together)
+	if err != nil {
+		return 0, -1, err
 	}
-	return used, maxReferenced(fs, nameOf(together)), err
+	earlier, err := usageIfThere(fs, shardOfEarlier)
+	if err != nil {
+		return 0, -1, err
+	}
+	if earlier >= used {
+		used, group = earlier, shardOfEarlier
+	}
+	return max(used, 0), maxReferenced(fs, nameOf(group)), nil
+}
+
+// usageIfThere returns what is charged to a group; -1: there is no such group.
+func usageIfThere(fs Info, group uint64) (int64, error) {
+	used, err := referenced(fs, nameOf(group))
+	if errors.Is(err, os.ErrNotExist) {
+		return -1, nil
+	}
+	return used, err
 }
 
 // nameOf is the name of a group in sysfs(5).

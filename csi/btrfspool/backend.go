@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/space"
@@ -349,4 +351,35 @@ func (p *Pool) Capacity(promised space.Promised) (space.Capacity, error) {
 		Unwritten: max(0, limits-here),
 		Spare:     max(0, here-limits),
 	}, nil
+}
+
+// capacityOfDisk is that of a pool at root that shares a btrfs disk, of at most most bytes (0: all).
+func (s *subvolumes) capacityOfDisk(
+	root string,
+	most int64,
+	promises []space.Promise,
+	limits, held int64,
+) (space.Capacity, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(root, &st); err != nil {
+		return space.Capacity{}, &os.PathError{Op: "statfs", Path: root, Err: err}
+	}
+
+	unwritten := limits
+	for _, promise := range promises {
+		used, err := s.used(promise.ID)
+		if err != nil {
+			// Being made or deleted: it counts as unwritten.
+			continue
+		}
+
+		unwritten -= min(used, limitOf(promise.Bytes))
+	}
+
+	size := int64(st.Blocks) * st.Bsize
+	if most > 0 {
+		size = min(size, most)
+	}
+
+	return space.Capacity{Limit: size - overhead(size) - held, Unwritten: unwritten}, nil
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/copies"
-	"github.com/trivet-node/trivet/csi/volume"
 )
 
 const (
@@ -95,7 +94,7 @@ func (c *counter) beginCount(id string, before copies.Count) (copies.Count, *btr
 	}
 	defer leave()
 
-	s, known := c.shares.known(id)
+	t, known := c.shares.known(id)
 	if !known {
 		return copies.Count{}, &btrfs.Count{Done: true}, nil
 	}
@@ -107,7 +106,7 @@ func (c *counter) beginCount(id string, before copies.Count) (copies.Count, *btr
 		return before, nil, errSame
 	}
 
-	first, last, err := c.shares.oldTransactions(fs, s, sub)
+	first, last, err := c.shares.oldTransactions(fs, t, sub)
 	return copies.Count{Bytes: before.Bytes, Changed: sub.Changed}, btrfs.NewCount(sub, first, last), err
 }
 
@@ -115,14 +114,14 @@ func (c *counter) beginCount(id string, before copies.Count) (copies.Count, *btr
 // the last copy is still there, for that keeps all.
 func (h *shares) oldTransactions(
 	fs *subvolumes,
-	s volume.Spec,
+	t tenant,
 	sub btrfs.Subvolume,
 ) (first, last uint64, err error) {
 	if last, err = btrfs.LastSnapshot(fs.dir, sub); err != nil {
 		return 0, 0, err
 	}
 
-	for _, id := range h.copies.Those(s.ID) {
+	for _, id := range h.copies.Those(t.id) {
 		made, err := fs.inspect(id)
 		if err == nil && made.Created >= last {
 			return 1, 0, nil
@@ -134,7 +133,7 @@ func (h *shares) oldTransactions(
 
 	// What a copy began with was written by others, and is charged to them.
 	first = sub.Created
-	if s.Source != "" {
+	if t.copied {
 		first++
 	}
 	return first, last, nil

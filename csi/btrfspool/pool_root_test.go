@@ -53,6 +53,31 @@ func closePool(t *testing.T, p *btrfspool.Pool, unmount bool) {
 	}
 }
 
+// plainSpec is for a volume of the default kind, imageSpec for one with a file system of its own.
+func plainSpec(id string, size int64) volume.Spec {
+	return volume.Spec{
+		ID:      id,
+		Size:    size,
+		Backend: btrfspool.Name,
+		Access:  volume.Filesystem,
+	}
+}
+
+func imageSpec(id string, size int64) volume.Spec {
+	s := plainSpec(id, size)
+	s.FSType, s.NoCOW = "ext4", true
+	return s
+}
+
+func mustCreate(t *testing.T, p *btrfspool.Pool, s volume.Spec) volume.Origin {
+	t.Helper()
+	origin, err := p.Create(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return origin
+}
+
 func TestPoolPromisesNoMoreThanItMayBecome(t *testing.T) {
 	d := dir(t)
 	for _, most := range []int64{1 << 30, 2 << 30, 1 << 30} {
@@ -113,14 +138,7 @@ func TestVolumeOnABtrfsDiskIsThereBeforeItIsAcknowledged(t *testing.T) {
 	}
 
 	p := open(t, data, "none", 0)
-	if _, err := p.Create(volume.Spec{
-		ID:      "vol-1",
-		Size:    32 << 20,
-		Backend: btrfspool.Name,
-		Access:  volume.Filesystem,
-	}); err != nil {
-		t.Fatal(err)
-	}
+	mustCreate(t, p, plainSpec("vol-1", 32<<20))
 
 	img, now := filepath.Join(d, "pool.img"), filepath.Join(d, "now.img")
 
@@ -153,17 +171,10 @@ func TestDirectoryOfABtrfsDisk(t *testing.T) {
 	}
 
 	p := open(t, data, "none", 0)
-	spec := volume.Spec{
-		ID:      "vol-1",
-		Size:    32 << 20,
-		Backend: btrfspool.Name,
-		Access:  volume.Filesystem,
-	}
+	spec := plainSpec("vol-1", 32<<20)
 
 	for range 2 {
-		if _, err := p.Create(spec); err != nil {
-			t.Fatal(err)
-		}
+		mustCreate(t, p, spec)
 	}
 
 	err := os.WriteFile(filepath.Join(data, "pool", "volumes", "vol-1", "f"), make([]byte, 64<<20), 0o600)

@@ -89,7 +89,7 @@ func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 // recover finishes what was cut short of a volume that is there. That its limit is too high shows when all
 // copies are known.
 func (h *shares) recover(fs *subvolumes, s volume.Spec, was btrfs.State) error {
-	limit, err := h.neededOf(fs, s)
+	limit, err := h.neededOf(fs, tenantOf(s))
 	if err != nil {
 		return err
 	}

@@ -18,18 +18,11 @@ func TestVolumeIsEmptyUntilSomebodyWrites(t *testing.T) {
 	p := open(t, d, "empty-"+filepath.Base(d), 1<<30)
 	defer closePool(t, p, true)
 
-	spec := volume.Spec{
-		ID:      "vol-1",
-		Size:    32 << 20,
-		Backend: btrfspool.Name,
-		Access:  volume.Filesystem,
-	}
+	spec := plainSpec("vol-1", 32<<20)
 	if _, err := p.Empty(spec.ID); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("before it is made: %v", err)
 	}
-	if _, err := p.Create(spec); err != nil {
-		t.Fatal(err)
-	}
+	mustCreate(t, p, spec)
 	if empty, err := p.Empty(spec.ID); !empty || err != nil {
 		t.Errorf("a new volume: %t, %v", empty, err)
 	}
@@ -49,17 +42,9 @@ func TestMissingVolumeIsMadeAgainOnlyIfItCannotHaveBeenOnDisk(t *testing.T) {
 	p := open(t, d, "again-"+filepath.Base(d), 1<<30)
 	defer closePool(t, p, true)
 
-	spec := volume.Spec{
-		ID:      "vol-1",
-		Size:    32 << 20,
-		Backend: btrfspool.Name,
-		Access:  volume.Filesystem,
-	}
+	spec := plainSpec("vol-1", 32<<20)
 
-	made, err := p.Create(spec)
-	if err != nil {
-		t.Fatal(err)
-	}
+	made := mustCreate(t, p, spec)
 	if got, err := p.Recover(spec, volume.Origin{Token: made.Token}); got != made || err != nil {
 		t.Errorf("a record of earlier versions learns %+v, %v; want %+v", got, err, made)
 	}
@@ -95,19 +80,9 @@ func TestEncryptedVolumeThatIsMadeAgainKeepsItsKeyFile(t *testing.T) {
 	p := open(t, d, "key-"+filepath.Base(d), 1<<30)
 	defer closePool(t, p, true)
 
-	spec := volume.Spec{
-		ID:         "vol-1",
-		Size:       32 << 20,
-		Backend:    btrfspool.Name,
-		Access:     volume.Filesystem,
-		FSType:     "ext4",
-		NoCOW:      true,
-		Encryption: volume.Fscrypt,
-	}
-	made, err := p.Create(spec)
-	if err != nil {
-		t.Fatal(err)
-	}
+	spec := imageSpec("vol-1", 32<<20)
+	spec.Encryption = volume.Fscrypt
+	made := mustCreate(t, p, spec)
 	keyFile := filepath.Join(d, "keys", btrfspool.Name, spec.ID)
 	before, err := os.Stat(keyFile)
 	if err != nil {
@@ -131,9 +106,7 @@ func TestEncryptedVolumeThatIsMadeAgainKeepsItsKeyFile(t *testing.T) {
 	}
 
 	// A volume of that name that is created is another one.
-	if _, err := p.Create(spec); err != nil {
-		t.Fatal(err)
-	}
+	mustCreate(t, p, spec)
 	after, err := os.Stat(keyFile)
 	if err != nil || after.ModTime().Equal(before.ModTime()) {
 		t.Errorf("it is the key file of an earlier volume: %v", err)
@@ -150,17 +123,8 @@ func TestImageInUseIsNotReplaced(t *testing.T) {
 	p := open(t, d, "replaced-"+filepath.Base(d), 1<<30)
 	defer closePool(t, p, true)
 
-	spec := volume.Spec{
-		ID:      "vol-1",
-		Size:    32 << 20,
-		Backend: btrfspool.Name,
-		Access:  volume.Filesystem,
-		FSType:  "ext4",
-		NoCOW:   true,
-	}
-	if _, err := p.Create(spec); err != nil {
-		t.Fatal(err)
-	}
+	spec := imageSpec("vol-1", 32<<20)
+	mustCreate(t, p, spec)
 	tree, err := p.Mount(spec, target.Options{})
 	if err != nil {
 		t.Fatal(err)

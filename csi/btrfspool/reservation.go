@@ -292,7 +292,7 @@ func (r *reservation) guard(fs *subvolumes, m measure) error {
 	if want == have || want >= 0 && have >= 0 && have <= want && want-have < guardStep {
 		return nil
 	}
-	return btrfs.LimitTogether(fs.dir, want)
+	return btrfs.LimitTogether(fs.dir, fs.info, want)
 }
 
 // guardNow is guard when the size has changed.

@@ -171,15 +171,8 @@ func TestSparsePoolOfAnEarlierVersionIsTakenOver(t *testing.T) {
 	d := dir(t)
 	makeSparse(t, d)
 	p := open(t, d, "sparse-"+filepath.Base(d), 0)
-	spec := volume.Spec{
-		ID:      "vol-1",
-		Size:    512 << 20,
-		Backend: btrfspool.Name,
-		Access:  volume.Filesystem,
-	}
-	if _, err := p.Create(spec); err != nil {
-		t.Fatal(err)
-	}
+	spec := plainSpec("vol-1", 512<<20)
+	mustCreate(t, p, spec)
 
 	file := filepath.Join(d, "pool", "volumes", spec.ID, "f")
 	if err := os.WriteFile(file, make([]byte, 400<<20), 0o600); err != nil {

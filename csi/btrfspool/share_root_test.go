@@ -6,27 +6,14 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
 // reservedSpec is for a volume of the pool that is reserved for.
 func reservedSpec(id string, size int64) volume.Spec {
-	return volume.Spec{
-		ID:      id,
-		Size:    size,
-		Backend: btrfspool.Name,
-		Access:  volume.Filesystem,
-		NoCOW:   true,
-		Reserve: true,
-	}
-}
-
-func mustCreate(t *testing.T, p *btrfspool.Pool, s volume.Spec) {
-	t.Helper()
-	if _, err := p.Create(s); err != nil {
-		t.Fatal(err)
-	}
+	s := plainSpec(id, size)
+	s.NoCOW, s.Reserve = true, true
+	return s
 }
 
 // A volume that could not grow has no more reserved for it than before.

@@ -7,11 +7,8 @@ import (
 	"os"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/copies"
-	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
@@ -27,11 +24,28 @@ type shares struct {
 
 	// mu guards what follows.
 	mu      sync.Mutex
-	volumes map[string]*volume.Spec // by ID, without snapshots
+	volumes map[string]tenant // by ID, without snapshots
+}
+
+// tenant is what of a volume's Spec its share follows from. There may be thousands.
+type tenant struct {
+	id                     string
+	size                   int64
+	image, reserve, copied bool
+}
+
+func tenantOf(s volume.Spec) tenant {
+	return tenant{
+		id:      s.ID,
+		size:    s.Size,
+		image:   isImage(s),
+		reserve: s.Reserve,
+		copied:  s.Source != "",
+	}
 }
 
 func newShares(f *file) *shares {
-	h := &shares{copies: copies.New(), old: copies.NewOld(), volumes: map[string]*volume.Spec{}}
+	h := &shares{copies: copies.New(), old: copies.NewOld(), volumes: map[string]tenant{}}
 	if f != nil {
 		h.reservation = newReservation(f, h.unwritten)
 	}
@@ -39,26 +53,26 @@ func newShares(f *file) *shares {
 }
 
 // promisedOf is what is promised for a volume: its size, and what copies keep of it.
-func (h *shares) promisedOf(fs *subvolumes, s volume.Spec) int64 {
-	limit := limitOf(s.Size)
+func (h *shares) promisedOf(fs *subvolumes, t tenant) int64 {
+	limit := limitOf(t.size)
 	if fs.quota == btrfs.SimpleQuota {
-		limit += h.copies.Of(s.ID)
+		limit += h.copies.Of(t.id)
 	}
 	return limit
 }
 
 // neededOf is what a volume is charged for in any case when it is full: what is promised for it, and of an
 // image what it is charged for and does not have, or its device would fail below its size.
-func (h *shares) neededOf(fs *subvolumes, s volume.Spec) (int64, error) {
-	dead, err := fs.deadOf(s)
-	return h.promisedOf(fs, s) + dead, err
+func (h *shares) neededOf(fs *subvolumes, t tenant) (int64, error) {
+	dead, err := fs.deadOf(t)
+	return h.promisedOf(fs, t) + dead, err
 }
 
 // limitOf is what the quota group of a volume may hold: what is needed for it, now and when all that is old
 // of it is written over.
-func (h *shares) limitOf(fs *subvolumes, s volume.Spec) (int64, error) {
-	needed, err := h.neededOf(fs, s)
-	return max(needed, h.promisedOf(fs, s)+h.old.Of(s.ID)), err
+func (h *shares) limitOf(fs *subvolumes, t tenant) (int64, error) {
+	needed, err := h.neededOf(fs, t)
+	return max(needed, h.promisedOf(fs, t)+h.old.Of(t.id)), err
 }
 
 // know has a volume counted as the Spec says, from the next look on; undo takes that back.
@@ -66,9 +80,9 @@ func (h *shares) know(s volume.Spec) (undo func()) {
 	if s.Snapshot {
 		return func() {}
 	}
-	before := h.set(&s)
+	before, known := h.set(tenantOf(s))
 	return func() {
-		if before != nil {
+		if known {
 			h.set(before)
 		} else {
 			h.forget(s.ID)
@@ -76,14 +90,14 @@ func (h *shares) know(s volume.Spec) (undo func()) {
 	}
 }
 
-// set returns what was known before, nil if nothing was.
-func (h *shares) set(s *volume.Spec) (before *volume.Spec) {
+// set returns what was known before, if anything was.
+func (h *shares) set(t tenant) (before tenant, known bool) {
 	defer h.recount()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	before = h.volumes[s.ID]
-	h.volumes[s.ID] = s
-	return before
+	before, known = h.volumes[t.id]
+	h.volumes[t.id] = t
+	return before, known
 }
 
 // forget returns when nobody changes the limit of the volume any more: one that is set while it is destroyed
@@ -103,24 +117,22 @@ func (h *shares) recount() {
 	}
 }
 
-// known returns the Spec of a volume that is there.
-func (h *shares) known(id string) (volume.Spec, bool) {
+// known returns a volume that is there.
+func (h *shares) known(id string) (t tenant, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if s := h.volumes[id]; s != nil {
-		return *s, true
-	}
-	return volume.Spec{}, false
+	t, ok = h.volumes[id]
+	return t, ok
 }
 
 // reserved returns the volumes that are reserved for.
-func (h *shares) reserved() []volume.Spec {
+func (h *shares) reserved() []tenant {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var reserved []volume.Spec
-	for _, s := range h.volumes {
-		if s.Reserve {
-			reserved = append(reserved, *s)
+	var reserved []tenant
+	for _, t := range h.volumes {
+		if t.reserve {
+			reserved = append(reserved, t)
 		}
 	}
 	return reserved
@@ -129,14 +141,14 @@ func (h *shares) reserved() []volume.Spec {
 // unwritten returns what reserved volumes have yet to write.
 func (h *shares) unwritten(fs *subvolumes) int64 {
 	var sum int64
-	for _, s := range h.reserved() {
+	for _, t := range h.reserved() {
 		// One that is being made has written nothing.
-		used, _ := fs.used(s.ID)
-		dead, _ := fs.deadOf(s)
-		promised := h.promisedOf(fs, s)
+		used, _ := fs.used(t.id)
+		dead, _ := fs.deadOf(t)
+		promised := h.promisedOf(fs, t)
 
 		// What an image has dead blocks of is, as long as there are copies, what those keep.
-		sum += max(0, max(promised+h.old.Of(s.ID), limitOf(s.Size)+dead)-used)
+		sum += max(0, max(promised+h.old.Of(t.id), limitOf(t.size)+dead)-used)
 	}
 	return sum
 }
@@ -223,7 +235,7 @@ func (h *shares) limit(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume) error
 func (h *shares) setLimit(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume) error {
 	h.limiting.Lock()
 	defer h.limiting.Unlock()
-	limit, err := h.limitOf(fs, s)
+	limit, err := h.limitOf(fs, tenantOf(s))
 	if err != nil {
 		return err
 	}
@@ -238,7 +250,7 @@ func (h *shares) restrain(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume) er
 	if s.Reserve || h.reservation == nil || fs.quota != btrfs.SimpleQuota {
 		return nil
 	}
-	return btrfs.LimitedTogether(fs.dir, sub)
+	return btrfs.LimitedTogether(fs.dir, fs.info, sub)
 }
 
 // enlarge gives a volume the limit of its new size, and has it take that. When it fails, what is reserved for
@@ -283,7 +295,7 @@ func (h *shares) lower(fs *subvolumes, id string) (excess int64, err error) {
 	h.limiting.Lock()
 	defer h.limiting.Unlock()
 
-	s, ok := h.known(id)
+	t, ok := h.known(id)
 	if !ok {
 		h.copies.Settled(id)
 		return 0, nil
@@ -294,7 +306,7 @@ func (h *shares) lower(fs *subvolumes, id string) (excess int64, err error) {
 	}
 
 	have := btrfs.LimitOf(fs.info, sub)
-	allowed, err := h.allowed(fs, s, sub, have)
+	allowed, err := h.allowed(fs, t, sub, have)
 	if err != nil {
 		return 0, err
 	}
@@ -304,7 +316,7 @@ func (h *shares) lower(fs *subvolumes, id string) (excess int64, err error) {
 		}
 	}
 
-	excess = allowed - h.promisedOf(fs, s)
+	excess = allowed - h.promisedOf(fs, t)
 	if excess <= 0 {
 		h.copies.Settled(id)
 	}
@@ -313,22 +325,22 @@ func (h *shares) lower(fs *subvolumes, id string) (excess int64, err error) {
 
 // allowed is what a volume may be charged for that has a limit already: no more than that, and no less than
 // it needs.
-func (h *shares) allowed(fs *subvolumes, s volume.Spec, sub btrfs.Subvolume, have int64) (int64, error) {
+func (h *shares) allowed(fs *subvolumes, t tenant, sub btrfs.Subvolume, have int64) (int64, error) {
 	used, err := btrfs.Usage(fs.info, sub)
 	if err != nil {
 		return 0, err
 	}
-	needed, err := h.neededOf(fs, s)
+	needed, err := h.neededOf(fs, t)
 	if err != nil {
 		return 0, err
 	}
-	limit, err := h.limitOf(fs, s)
+	limit, err := h.limitOf(fs, t)
 	if err != nil {
 		return 0, err
 	}
 
 	switch {
-	case !h.copies.Freed(s.ID, func(sub btrfs.Subvolume) bool { return isFreed(fs, sub) }):
+	case !h.copies.Freed(t.id, func(sub btrfs.Subvolume) bool { return isFreed(fs, sub) }):
 		// Writing over what the kernel has yet to free takes room.
 		limit = have
 	case used > limit:
@@ -363,35 +375,4 @@ func (h *shares) keptOfDead(fs *subvolumes) (int64, error) {
 		}
 	}
 	return sum, nil
-}
-
-// capacityOfDisk is that of a pool at root that shares a btrfs disk, of at most most bytes (0: all).
-func (s *subvolumes) capacityOfDisk(
-	root string,
-	most int64,
-	promises []space.Promise,
-	limits, held int64,
-) (space.Capacity, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(root, &st); err != nil {
-		return space.Capacity{}, &os.PathError{Op: "statfs", Path: root, Err: err}
-	}
-
-	unwritten := limits
-	for _, promise := range promises {
-		used, err := s.used(promise.ID)
-		if err != nil {
-			// Being made or deleted: it counts as unwritten.
-			continue
-		}
-
-		unwritten -= min(used, limitOf(promise.Bytes))
-	}
-
-	size := int64(st.Blocks) * st.Bsize
-	if most > 0 {
-		size = min(size, most)
-	}
-
-	return space.Capacity{Limit: size - overhead(size) - held, Unwritten: unwritten}, nil
 }

@@ -334,13 +334,13 @@ func (s *subvolumes) used(id string) (int64, error) {
 // deadOf returns how many bytes an image is charged for that are not in its file any more: an extent that a
 // copy had is charged for as a whole until all of it was written over. What its metadata takes is not
 // counted, as long as the limit has room for that anyway.
-func (s *subvolumes) deadOf(spec volume.Spec) (int64, error) {
-	if !isImage(spec) || s.quota != btrfs.SimpleQuota {
+func (s *subvolumes) deadOf(t tenant) (int64, error) {
+	if !t.image || s.quota != btrfs.SimpleQuota {
 		return 0, nil
 	}
 
 	var st unix.Stat_t
-	path := filepath.Join(s.dir.Name(), spec.ID, imageName)
+	path := filepath.Join(s.dir.Name(), t.id, imageName)
 	err := unix.Lstat(path, &st)
 	if errors.Is(err, unix.ENOENT) {
 		// It is being made.
@@ -350,12 +350,12 @@ func (s *subvolumes) deadOf(spec volume.Spec) (int64, error) {
 		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 
-	used, err := s.used(spec.ID)
+	used, err := s.used(t.id)
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, nil
 	}
 	dead := used - st.Blocks*512
-	if err != nil || dead <= (limitOf(spec.Size)-spec.Size)/2 {
+	if err != nil || dead <= (limitOf(t.size)-t.size)/2 {
 		return 0, err
 	}
 	return dead, nil

@@ -50,13 +50,25 @@ func encrypted(name, backend string) volume.Request {
 	}
 }
 
-// use stages and publishes a volume with a key.
+// written is an encrypted volume of pod "a", which has written the file "f".
+func written(n *nodetest.Node, backend string) volume.Volume {
+	n.T.Helper()
+	v := n.MustCreate(encrypted("v-"+backend, backend))
+	write(n.T, filepath.Join(use(n, v, "a"), "f"))
+	return v
+}
+
+// stage stages a volume with a key.
+func stage(n *nodetest.Node, v volume.Volume, key string) error {
+	return n.Stage(n.T.Context(), v.ID, n.StagePath(v.ID), publish.Use{Access: v.Access, Secret: key})
+}
+
+// use stages and publishes a volume with its key.
 func use(n *nodetest.Node, v volume.Volume, pod string) string {
 	n.T.Helper()
-	u := publish.Use{Access: v.Access, Secret: secret}
 	path := n.Target(v.ID, pod)
 	err := errors.Join(
-		n.Stage(n.T.Context(), v.ID, n.StagePath(v.ID), u),
+		stage(n, v, secret),
 		n.Publish(n.T.Context(), v.ID, path, publish.Use{Access: v.Access}),
 	)
 	if err != nil {
@@ -98,7 +110,7 @@ func awaitNoDevice(n *nodetest.Node, v volume.Volume) {
 	})
 }
 
-func write(t *testing.T, path string) {
+func write(t testing.TB, path string) {
 	t.Helper()
 	f, err := os.Create(path)
 	if err != nil {
@@ -113,7 +125,13 @@ func write(t *testing.T, path string) {
 	}
 }
 
-func checkReads(t *testing.T, path string) {
+// checkUse is use for a volume that has what was written.
+func checkUse(n *nodetest.Node, v volume.Volume, pod string) {
+	n.T.Helper()
+	checkReads(n.T, filepath.Join(use(n, v, pod), "f"))
+}
+
+func checkReads(t testing.TB, path string) {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil || string(data) != strings.Repeat(plaintext, 1000) {
@@ -178,8 +196,7 @@ func TestDiskHasNothingOfAnEncryptedVolume(t *testing.T) {
 func TestKeyOfAnEncryptedVolumeIsWanted(t *testing.T) {
 	n := newEncrypted(t)
 	for _, kind := range kinds {
-		v := n.MustCreate(encrypted("v-"+kind, kind))
-		write(t, filepath.Join(use(n, v, "a"), "f"))
+		v := written(n, kind)
 
 		// Also while it is staged, without harm to who uses it.
 		for _, staged := range []bool{true, false} {
@@ -190,8 +207,7 @@ func TestKeyOfAnEncryptedVolumeIsWanted(t *testing.T) {
 				"too long":  strings.Repeat("x", 4097),
 				"similar":   secret + "\n",
 			} {
-				u := publish.Use{Access: v.Access, Secret: given}
-				err := n.Stage(t.Context(), v.ID, n.StagePath(v.ID), u)
+				err := stage(n, v, given)
 				if !errors.Is(err, volume.ErrKey) || !strings.Contains(err.Error(), v.ID) {
 					t.Errorf("%s, staged %t, with %s: %v", kind, staged, name, err)
 				}
@@ -208,7 +224,7 @@ func TestKeyOfAnEncryptedVolumeIsWanted(t *testing.T) {
 			}
 		}
 
-		checkReads(t, filepath.Join(use(n, v, "a"), "f"))
+		checkUse(n, v, "a")
 		n.Remove(v.ID, "a")
 	}
 }
@@ -217,8 +233,7 @@ func TestKeyOfAnEncryptedVolumeIsWanted(t *testing.T) {
 func TestDeletedVolumeCannotBeReadWithItsSecret(t *testing.T) {
 	n := newEncrypted(t)
 	for _, kind := range kinds {
-		v := n.MustCreate(encrypted("v-"+kind, kind))
-		write(t, filepath.Join(use(n, v, "a"), "f"))
+		v := written(n, kind)
 		n.Leave(v.ID, "a")
 		awaitNoDevice(n, v)
 
@@ -246,8 +261,7 @@ func TestDeletedVolumeCannotBeReadWithItsSecret(t *testing.T) {
 		if err := os.WriteFile(imageOf(n, again), blocks, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		u := publish.Use{Access: again.Access, Secret: secret}
-		if err := n.Stage(t.Context(), again.ID, n.StagePath(again.ID), u); !errors.Is(err, volume.ErrKey) {
+		if err := stage(n, again, secret); !errors.Is(err, volume.ErrKey) {
 			t.Errorf("%s: the deleted volume is there again: %v", kind, err)
 		}
 		n.Remove(again.ID)
@@ -264,10 +278,10 @@ func TestEncryptedVolumeIsReadAfterAKillAndAReboot(t *testing.T) {
 		n.Kill()
 		n.Start()
 		checkReads(t, filepath.Join(target, "f"))
-		checkReads(t, filepath.Join(use(n, v, "a"), "f"))
+		checkUse(n, v, "a")
 
 		n.Reboot()
-		checkReads(t, filepath.Join(use(n, v, "a"), "f"))
+		checkUse(n, v, "a")
 		n.Remove(v.ID, "a")
 	}
 }
@@ -277,8 +291,7 @@ func TestEncryptedVolumeIsReadAfterAKillAndAReboot(t *testing.T) {
 func TestStagingOfAnEncryptedVolumeThatWasCutShort(t *testing.T) {
 	n := newEncrypted(t)
 	for _, kind := range kinds {
-		v := n.MustCreate(encrypted("v-"+kind, kind))
-		write(t, filepath.Join(use(n, v, "a"), "f"))
+		v := written(n, kind)
 		if err := n.Unpublish(t.Context(), v.ID, n.Target(v.ID, "a")); err != nil {
 			t.Fatal(err)
 		}
@@ -291,7 +304,7 @@ func TestStagingOfAnEncryptedVolumeThatWasCutShort(t *testing.T) {
 		if err := n.Publish(t.Context(), v.ID, n.Target(v.ID, "a"), u); !errors.Is(err, volume.ErrNotStaged) {
 			t.Errorf("%s: a pod sees the file system: %v", kind, err)
 		}
-		checkReads(t, filepath.Join(use(n, v, "a"), "f"))
+		checkUse(n, v, "a")
 		n.Remove(v.ID, "a")
 	}
 }
@@ -316,8 +329,7 @@ func showFileSystem(t *testing.T, n *nodetest.Node, v volume.Volume) {
 func TestKeyGoesWhenAnEncryptedVolumeIsUnstaged(t *testing.T) {
 	n := newEncrypted(t)
 	for _, kind := range kinds {
-		v := n.MustCreate(encrypted("v-"+kind, kind))
-		write(t, filepath.Join(use(n, v, "a"), "f"))
+		v := written(n, kind)
 
 		if err := n.Unstage(t.Context(), v.ID, n.StagePath(v.ID)); !errors.Is(err, volume.ErrInUse) {
 			t.Errorf("%s: a pod has it: %v", kind, err)

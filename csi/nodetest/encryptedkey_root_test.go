@@ -52,8 +52,7 @@ func TestEncryptedVolumeIsUnstagedThoughItsKeyCannotBeTaken(t *testing.T) {
 		"other mount": func(path string) error { return unix.Mount("other", path, "tmpfs", 0, "") },
 	} {
 		for _, kind := range kinds {
-			v := n.MustCreate(encrypted("v-"+kind, kind))
-			write(t, filepath.Join(use(n, v, "a"), "f"))
+			v := written(n, kind)
 			path := n.StagePath(v.ID)
 			if err := errors.Join(
 				n.Unpublish(t.Context(), v.ID, n.Target(v.ID, "a")),
@@ -78,9 +77,8 @@ func TestEncryptedVolumeIsUnstagedThoughItsKeyCannotBeTaken(t *testing.T) {
 func TestEncryptedVolumeIsPublishedWithItsKeyOnly(t *testing.T) {
 	n := newEncrypted(t)
 	for _, kind := range kinds {
-		v := n.MustCreate(encrypted("v-"+kind, kind))
+		v := written(n, kind)
 		path := n.StagePath(v.ID)
-		write(t, filepath.Join(use(n, v, "a"), "f"))
 		busy, err := os.Open(filepath.Join(path, "f"))
 		if err != nil {
 			t.Fatal(err)
@@ -97,7 +95,7 @@ func TestEncryptedVolumeIsPublishedWithItsKeyOnly(t *testing.T) {
 		if err := n.Publish(t.Context(), v.ID, n.Target(v.ID, "b"), u); !errors.Is(err, volume.ErrNotStaged) {
 			t.Errorf("%s: a pod gets what it cannot read: %v", kind, err)
 		}
-		checkReads(t, filepath.Join(use(n, v, "b"), "f"))
+		checkUse(n, v, "b")
 		busy.Close()
 		n.Remove(v.ID, "b")
 	}
@@ -137,8 +135,7 @@ func keyIn(t *testing.T, path string) bool {
 func TestKeyGoesWhenWhatIsHalfStagedIsUnstaged(t *testing.T) {
 	n := newEncrypted(t)
 	for _, kind := range kinds {
-		v := n.MustCreate(encrypted("v-"+kind, kind))
-		write(t, filepath.Join(use(n, v, "a"), "f"))
+		v := written(n, kind)
 		other := elsewhere(n, v)
 		if err := n.Unpublish(t.Context(), v.ID, n.Target(v.ID, "a")); err != nil {
 			t.Fatal(err)
@@ -220,8 +217,7 @@ func TestKeyFileThatWasLeftBehindIsErasedByItsID(t *testing.T) {
 func TestEncryptedVolumeWithoutItsDirectoryIsNotAnEmptyOne(t *testing.T) {
 	n := newEncrypted(t)
 	for _, kind := range kinds {
-		v := n.MustCreate(encrypted("v-"+kind, kind))
-		write(t, filepath.Join(use(n, v, "a"), "f"))
+		v := written(n, kind)
 		if err := n.Unpublish(t.Context(), v.ID, n.Target(v.ID, "a")); err != nil {
 			t.Fatal(err)
 		}
@@ -233,9 +229,8 @@ func TestEncryptedVolumeWithoutItsDirectoryIsNotAnEmptyOne(t *testing.T) {
 		}
 
 		// While it is staged, and when it is staged again.
-		u := publish.Use{Access: v.Access, Secret: secret}
 		for range 2 {
-			if err := n.Stage(t.Context(), v.ID, path, u); !errors.Is(err, volume.ErrDamaged) {
+			if err := stage(n, v, secret); !errors.Is(err, volume.ErrDamaged) {
 				t.Errorf("%s: %v", kind, err)
 			}
 			if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {

@@ -17,8 +17,7 @@ import (
 
 func TestCopiesOfAnEncryptedVolumeHaveItsKey(t *testing.T) {
 	n := newEncrypted(t)
-	v := n.MustCreate(encrypted("v", "btrfs"))
-	write(t, filepath.Join(use(n, v, "a"), "f"))
+	v := written(n, "btrfs")
 	snapshot, err := n.Create(t.Context(), volume.Request{Name: "s", Source: v.ID, Snapshot: true})
 	if err != nil {
 		t.Fatal(err)
@@ -34,11 +33,10 @@ func TestCopiesOfAnEncryptedVolumeHaveItsKey(t *testing.T) {
 	restored := encrypted("restored", "")
 	restored.Source = snapshot.ID
 	for _, copied := range []volume.Volume{c, n.MustCreate(restored)} {
-		u := publish.Use{Access: copied.Access, Secret: otherSecret}
-		if err := n.Stage(t.Context(), copied.ID, n.StagePath(copied.ID), u); !errors.Is(err, volume.ErrKey) {
+		if err := stage(n, copied, otherSecret); !errors.Is(err, volume.ErrKey) {
 			t.Errorf("%s with another key: %v", copied.Name, err)
 		}
-		checkReads(t, filepath.Join(use(n, copied, "a"), "f"))
+		checkUse(n, copied, "a")
 		n.Remove(copied.ID, "a")
 	}
 
@@ -70,7 +68,7 @@ func TestGroupOfEncryptedVolumesHasTheirKeys(t *testing.T) {
 		r := encrypted("from-"+s.ID, "")
 		r.Source = s.ID
 		v := n.MustCreate(r)
-		checkReads(t, filepath.Join(use(n, v, "pod"), "f"))
+		checkUse(n, v, "pod")
 		n.Remove(v.ID, "pod")
 		if err := n.Delete(t.Context(), s.ID); err != nil {
 			t.Fatal(err)
@@ -139,8 +137,7 @@ func TestEncryptedVolumeWithoutItsKeyFileIsDamaged(t *testing.T) {
 func TestEncryptedVolumeIsUsedLikeAnyOther(t *testing.T) {
 	n := newEncrypted(t)
 	for _, kind := range kinds {
-		v := n.MustCreate(encrypted("v-"+kind, kind))
-		write(t, filepath.Join(use(n, v, "a"), "f"))
+		v := written(n, kind)
 
 		// A group, and read-only.
 		group := publish.Use{Access: v.Access, Group: new(int64(4711))}

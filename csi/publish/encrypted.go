@@ -100,7 +100,8 @@ func isWhole(b Backend, v volume.Volume, point *target.Point, state target.State
 }
 
 // checkEncrypted returns the root directory of an encrypted volume if it is that, and its key is there; else
-// it closes it. An Unstage that did not get to its end has taken the key, and so may a program on the node.
+// it closes it. An Unstage that did not get to its end has taken the key, after which kubelet stages the
+// volume again; so may a program on the node, and then it does not while any pod has the volume.
 func checkEncrypted(v volume.Volume, root *os.File) (*os.File, error) {
 	id, encrypted, err := fscrypt.KeyOf(root)
 	if err == nil && !encrypted {
@@ -112,7 +113,8 @@ func checkEncrypted(v volume.Volume, root *os.File) (*os.File, error) {
 		there, err = fscrypt.Present(root, id)
 	}
 	if err == nil && !there {
-		err = fmt.Errorf("%w: the key of %s is not there any more", volume.ErrNotStaged, v.ID)
+		err = fmt.Errorf("%w: the key of %s was taken from the kernel; it comes with the next staging,"+
+			" once no pod of this node has the volume", volume.ErrNotStaged, v.ID)
 	}
 
 	if err != nil {

@@ -57,7 +57,10 @@ type record struct {
 	Origin
 	Created time.Time `json:"created"`
 
-	damage error // why the volume cannot be used, or cannot be taken away; not on disk
+	// Not on disk: why the volume cannot be used, or cannot be taken away, and which of all records that were
+	// ever put into the index it is.
+	damage error
+	entry  uint64
 }
 
 // check returns ErrDamaged for a record that is not what this version writes.

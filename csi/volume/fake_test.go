@@ -33,6 +33,7 @@ type fakeBackend struct {
 	calls     []string
 	check     error
 	idle      []bool // arguments of Check
+	committed func() // what happens next when a Commit is done, once
 }
 
 type fakeVolume struct {
@@ -175,13 +176,22 @@ func (b *fakeBackend) Destroy(id string) error {
 }
 
 func (b *fakeBackend) Commit() error {
+	then, err := b.commit()
+	if then != nil {
+		then()
+	}
+	return err
+}
+
+func (b *fakeBackend) commit() (then func(), err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := b.called("Commit", ""); err != nil {
-		return err
+		return nil, err
 	}
 	clear(b.destroyed)
-	return nil
+	then, b.committed = b.committed, nil
+	return then, nil
 }
 
 func (b *fakeBackend) List() ([]string, error) {

@@ -3,6 +3,8 @@ package volume
 import (
 	"slices"
 	"sync"
+	"time"
+	"unique"
 
 	"github.com/trivet-node/trivet/csi/space"
 )
@@ -14,7 +16,8 @@ type index struct {
 
 	// mu guards what follows; never held during I/O.
 	mu      sync.Mutex
-	records map[string]record
+	records map[string]*packed
+	entered uint64   // how many records were ever put
 	ids     []string // of records, sorted
 	needs   *space.Needs
 	holds   map[string]string // by ID: what uses the volume
@@ -23,7 +26,7 @@ type index struct {
 func newIndex(ledger *space.Ledger) *index {
 	return &index{
 		ledger:  ledger,
-		records: map[string]record{},
+		records: map[string]*packed{},
 		needs:   space.NewNeeds(),
 		holds:   map[string]string{},
 	}
@@ -32,8 +35,8 @@ func newIndex(ledger *space.Ledger) *index {
 func (x *index) get(id string) (record, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	r, ok := x.records[id]
-	return r, ok
+	p, ok := x.records[id]
+	return p.record(), ok
 }
 
 // put enters a record. The bytes of a destroyed volume are free again.
@@ -45,7 +48,9 @@ func (x *index) put(id string, r record) {
 		x.ids = slices.Insert(x.ids, i, id)
 	}
 
-	x.records[id] = r
+	x.entered++
+	r.entry = x.entered
+	x.records[id] = pack(r)
 
 	if r.destroyed() {
 		x.account(x.needs.Remove(id))
@@ -54,13 +59,19 @@ func (x *index) put(id string, r record) {
 	}
 }
 
+// entries returns how many records were ever put.
+func (x *index) entries() uint64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.entered
+}
+
 // damage notes in a record why it cannot be used, or not be taken away.
 func (x *index) damage(id string, why error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if r, ok := x.records[id]; ok {
-		r.damage = why
-		x.records[id] = r
+	if p, ok := x.records[id]; ok {
+		p.damage = why
 	}
 }
 
@@ -117,7 +128,7 @@ func (x *index) page(after string, limit int, condition func(Spec) bool) []recor
 	}
 	page := make([]record, 0, most)
 	for ; i < len(x.ids) && (limit == 0 || len(page) < limit); i++ {
-		if r := x.records[x.ids[i]]; r.Phase == ready && condition(r.Spec) {
+		if r := x.records[x.ids[i]].record(); r.Phase == ready && condition(r.Spec) {
 			page = append(page, r)
 		}
 	}
@@ -130,8 +141,8 @@ func (x *index) selected(condition func(record) bool) []string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var ids []string
-	for id, r := range x.records {
-		if condition(r) {
+	for id, p := range x.records {
+		if condition(p.record()) {
 			ids = append(ids, id)
 		}
 	}
@@ -163,8 +174,8 @@ func (x *index) held() []record {
 	defer x.mu.Unlock()
 	var held []record
 	for id := range x.holds {
-		if r, ok := x.records[id]; ok {
-			held = append(held, r)
+		if p, ok := x.records[id]; ok {
+			held = append(held, p.record())
 		}
 	}
 	return held
@@ -173,4 +184,96 @@ func (x *index) held() []record {
 // isIdle reports whether no volume of the backend is in use.
 func (x *index) isIdle(backend string) bool {
 	return !slices.ContainsFunc(x.held(), func(r record) bool { return r.Spec.Backend == backend })
+}
+
+// packed is a record in memory, where there may be thousands: what many of them have in common is there once.
+type packed struct {
+	common unique.Handle[common]
+
+	id, name         string
+	size             int64
+	source, imported string
+	keeps            map[string]int64
+	token            uint64
+	created          time.Time
+	damage           error
+	entry            uint64
+}
+
+// common is what records of different volumes may have in common.
+type common struct {
+	version                          int
+	phase                            phase
+	backend, fsType                  string
+	access                           Access
+	encryption                       Encryption
+	limits                           Limits
+	noCOW, reserve, pooled, snapshot bool
+	pool                             string
+}
+
+func pack(r record) *packed {
+	shared := common{
+		version:    r.Version,
+		phase:      r.Phase,
+		backend:    r.Spec.Backend,
+		fsType:     r.Spec.FSType,
+		access:     r.Spec.Access,
+		encryption: r.Spec.Encryption,
+		limits:     r.Spec.Limits,
+		noCOW:      r.Spec.NoCOW,
+		reserve:    r.Spec.Reserve,
+		pooled:     r.Spec.Pooled,
+		snapshot:   r.Spec.Snapshot,
+		pool:       r.Pool,
+	}
+
+	return &packed{
+		common:   unique.Make(shared),
+		id:       r.Spec.ID,
+		name:     r.Spec.Name,
+		size:     r.Spec.Size,
+		source:   r.Spec.Source,
+		imported: r.Spec.Imported,
+		keeps:    r.Spec.Keeps,
+		token:    r.Token,
+		created:  r.Created,
+		damage:   r.damage,
+		entry:    r.entry,
+	}
+}
+
+// record returns what was packed; nothing for nil.
+func (p *packed) record() record {
+	if p == nil {
+		return record{}
+	}
+	c := p.common.Value()
+	spec := Spec{
+		ID:         p.id,
+		Name:       p.name,
+		Size:       p.size,
+		Backend:    c.backend,
+		Access:     c.access,
+		FSType:     c.fsType,
+		NoCOW:      c.noCOW,
+		Encryption: c.encryption,
+		Reserve:    c.reserve,
+		Limits:     c.limits,
+		Pooled:     c.pooled,
+		Source:     p.source,
+		Imported:   p.imported,
+		Snapshot:   c.snapshot,
+		Keeps:      p.keeps,
+	}
+
+	return record{
+		Version: c.version,
+		Phase:   c.phase,
+		Spec:    spec,
+		Origin:  Origin{Token: p.token, Pool: c.pool},
+		Created: p.created,
+		damage:  p.damage,
+		entry:   p.entry,
+	}
 }

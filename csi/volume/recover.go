@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"unique"
 
 	"golang.org/x/sync/errgroup"
 
@@ -108,14 +107,8 @@ func recoverAll(c *catalog, loaded *Records) Report {
 	return report
 }
 
-// slim has a record that was read share the strings that many have.
+// slim has all that keep a part of a record that was read share one string: its ID, which often is its name.
 func slim(id string, r record) record {
-	r.Phase = shared(r.Phase)
-	r.Pool = shared(r.Pool)
-	r.Spec.Backend = shared(r.Spec.Backend)
-	r.Spec.Access = shared(r.Spec.Access)
-	r.Spec.FSType = shared(r.Spec.FSType)
-	r.Spec.Encryption = shared(r.Spec.Encryption)
 	if r.Spec.ID == id {
 		r.Spec.ID = id
 	}
@@ -124,8 +117,6 @@ func slim(id string, r record) record {
 	}
 	return r
 }
-
-func shared[T comparable](s T) T { return unique.Make(s).Value() }
 
 // recoverOne brings one recorded volume back, or finishes taking it away, and returns the record that it has
 // now.

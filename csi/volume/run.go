@@ -73,6 +73,7 @@ func (u *upkeep) run(ctx context.Context) {
 // reap removes the records of all destroyed volumes, after one commit for as many as there are.
 func (u *upkeep) reap(ctx context.Context) {
 	for name, backend := range u.backends.byName {
+		before := u.index.entries()
 		ids := u.index.selected(func(r record) bool { return r.Spec.Backend == name && r.destroyed() })
 		if len(ids) == 0 || backend.Commit() != nil {
 			// the records stay; the next deletion or start tries again
@@ -80,18 +81,25 @@ func (u *upkeep) reap(ctx context.Context) {
 		}
 
 		// Side by side they share their syncs.
-		inParallel(ids, func(id string) { u.forget(ctx, id) })
+		inParallel(ids, func(id string) { u.forget(ctx, id, before) })
 	}
 }
 
-// forget removes the record of a destroyed volume, unless one of the same name has been created meanwhile.
-func (u *upkeep) forget(ctx context.Context, id string) {
+// forget removes the record of a destroyed volume if it is one of the first so many that were entered. A
+// later one is of a volume of the same name that was created meanwhile: if that is destroyed by now, too, it
+// takes another commit.
+func (u *upkeep) forget(ctx context.Context, id string, first uint64) {
 	unlock, err := u.locks.Lock(ctx, id)
 	if err != nil {
 		return
 	}
 	defer unlock()
-	if r, ok := u.index.get(id); ok && r.Phase == deleting && u.records.Delete(id) == nil {
+
+	r, ok := u.index.get(id)
+	if !ok || !r.destroyed() || r.entry > first {
+		return
+	}
+	if u.records.Delete(id) == nil {
 		u.index.drop(id)
 	}
 }

@@ -76,6 +76,38 @@ func TestDeletionOutlivesAPowerFailure(t *testing.T) {
 	})
 }
 
+// While deletions are committed a volume comes again under the name of one of them, and is deleted, too. Its
+// own deletion is in no commit yet.
+func TestVolumeThatIsDeletedTwiceKeepsItsRecordUntilTheSecondCommit(t *testing.T) {
+	for what, destroying := range map[string]error{"destroyed": nil, "not destroyed": errBroken} {
+		t.Run(what, func(t *testing.T) {
+			f := newFixture(t)
+			request := Request{Name: "v", Required: mib}
+			v := f.create(request)
+			if err := f.Delete(t.Context(), v.ID); err != nil {
+				t.Fatal(err)
+			}
+
+			f.pool.committed = func() {
+				f.create(request)
+				f.pool.write(v.ID)
+				f.pool.FailOn("Destroy", destroying)
+				if err := f.Delete(t.Context(), v.ID); !errors.Is(err, destroying) {
+					t.Error(err)
+				}
+			}
+			f.upkeep.reap(t.Context())
+
+			f.pool.FailOn("Destroy", nil)
+			f.pool.lose()
+			report := f.restart()
+			if !slices.Equal(report.Deleted, []string{v.ID}) || f.pool.String() != "" {
+				t.Errorf("after a power failure: report %+v, pool %q", report, f.pool)
+			}
+		})
+	}
+}
+
 func TestSizesOfVolumesInUseAreEnforced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)

@@ -12,7 +12,7 @@ import (
 
 // commits makes changes of a directory durable, many at a time: a sync waits for the disk, and the sync of a
 // directory covers everything that was done in it before. Changes that come while a batch is being synced
-// join the next batch, which the first of its callers to get the turn syncs for all of them.
+// join the next batch, which the one who opened it syncs for all of them.
 type commits struct {
 	dir string
 
@@ -27,7 +27,7 @@ type commits struct {
 // batch is the changes that share a sync.
 type batch struct {
 	changes []*change
-	done    bool // guarded by turn
+	synced  chan struct{} // closed when they are
 }
 
 // change is one file that gets the content of a temporary file or, if that is nil, is removed.
@@ -51,31 +51,37 @@ func (c *commits) remove(path string) error { return c.do(&change{path: path}) }
 
 // do returns when the change is durable.
 func (c *commits) do(ch *change) error {
-	c.mu.Lock()
-	if c.next == nil {
-		c.next = &batch{}
+	b, first := c.join(ch)
+	if first {
+		c.turn.Lock()
+		c.sync(c.complete())
+		c.turn.Unlock()
+		close(b.synced)
 	}
 
-	b := c.next
-	b.changes = append(b.changes, ch)
-	c.mu.Unlock()
-
-	c.turn.Lock()
-	defer c.turn.Unlock()
-
-	if b.done {
-		// Another caller has synced the batch.
-		return ch.err
-	}
-
-	c.mu.Lock()
-
-	// b is complete from now on
-	c.next = nil
-	c.mu.Unlock()
-	c.sync(b.changes)
-	b.done = true
+	// All go on at once: none waits for another one to be told.
+	<-b.synced
 	return ch.err
+}
+
+// join adds a change to the next batch.
+func (c *commits) join(ch *change) (b *batch, first bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if first = c.next == nil; first {
+		c.next = &batch{synced: make(chan struct{})}
+	}
+	c.next.changes = append(c.next.changes, ch)
+	return c.next, first
+}
+
+// complete returns the changes of the next batch, which takes no more of them.
+func (c *commits) complete() []*change {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.next
+	c.next = nil
+	return b.changes
 }
 
 // sync applies all changes and syncs the directory. On a journaling file system the first sync of a file

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/trivet-node/trivet/internal/supervisor"
@@ -157,13 +156,5 @@ func RequireRoot() error {
 	return &CantRunError{
 		What: "not running as root",
 		Do:   "start it as root (it makes mounts, namespaces and cgroups)",
-	}
-}
-
-// SmallHeap trades a little CPU for memory: daemons of a node idle most of the time, so a lower GC target
-// costs nothing that shows and keeps the resident size near the live heap. GOGC in the environment wins.
-func SmallHeap() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
 	}
 }

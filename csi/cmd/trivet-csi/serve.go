@@ -146,8 +146,9 @@ func runAll(ctx context.Context, log *slog.Logger, o options, p parts) error {
 
 	p.supervisor.Ready(log, "serving CSI on "+o.endpoint)
 
-	// What was read at the start is kept slim.
+	// What was read at the start is kept slim, and what much work leaves.
 	debug.FreeOSMemory()
+	group.Go(func() error { program.RestHeap(ctx); return nil })
 
 	// As kubelet asks.
 	answers := func(ctx context.Context) error { return probe(ctx, o.endpoint) }

@@ -12,11 +12,15 @@ import (
 
 	"github.com/trivet-node/trivet/e2e/bench/figure"
 	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 const (
 	pages  = 100 // that are asked for
 	starts = 5
+
+	// quiet is how long nothing is asked until memory is looked at once more.
+	quiet = 30 * time.Second
 )
 
 // rest measures what there is one of.
@@ -25,21 +29,13 @@ func (b *bench) rest(ctx context.Context, env *program.Env, figures *figure.Writ
 	if err != nil {
 		return err
 	}
-	worked, err := b.resident()
+	worked, rested, err := b.residentAndLater(ctx)
 	if err != nil {
 		return err
 	}
-
-	var took []time.Duration
-	for range starts {
-		if err := b.stop(); err != nil {
-			return err
-		}
-		began := time.Now()
-		if err := b.start(ctx); err != nil {
-			return err
-		}
-		took = append(took, time.Since(began))
+	took, err := b.restart(ctx)
+	if err != nil {
+		return err
 	}
 	started, err := b.resident()
 	if err != nil {
@@ -50,11 +46,12 @@ func (b *bench) rest(ctx context.Context, env *program.Env, figures *figure.Writ
 	fmt.Fprintf(
 		env.Stdout,
 		"\n%s: page of 100 in ListVolumes %.2f ms; start to first answer %.0f ms; "+
-			"resident memory %.1f MiB after all that, %.1f MiB after a start\n",
+			"resident memory %.1f MiB after all that, %.1f MiB half a minute later, %.1f MiB after a start\n",
 		present,
 		milliseconds(page),
 		milliseconds(took),
 		worked,
+		rested,
 		started,
 	)
 	figures.Add(
@@ -67,8 +64,43 @@ func (b *bench) rest(ctx context.Context, env *program.Env, figures *figure.Writ
 			Unit:   "MiB",
 			Median: worked,
 		},
+		figure.Figure{
+			Bench:  "csi",
+			What:   "resident memory at rest, " + present,
+			Side:   b.side,
+			Unit:   "MiB",
+			Median: rested,
+		},
 	)
 	return nil
+}
+
+// residentAndLater returns the resident memory at once, and when nothing was asked for a while.
+func (b *bench) residentAndLater(ctx context.Context) (now, later float64, err error) {
+	if now, err = b.resident(); err != nil {
+		return 0, 0, err
+	}
+	if err := retry.Sleep(ctx, quiet); err != nil {
+		return 0, 0, err
+	}
+	later, err = b.resident()
+	return now, later, err
+}
+
+// restart starts the driver repeatedly, and returns how long it takes until it answers.
+func (b *bench) restart(ctx context.Context) ([]time.Duration, error) {
+	var took []time.Duration
+	for range starts {
+		if err := b.stop(); err != nil {
+			return nil, err
+		}
+		began := time.Now()
+		if err := b.start(ctx); err != nil {
+			return nil, err
+		}
+		took = append(took, time.Since(began))
+	}
+	return took, nil
 }
 
 // page asks for the first page of volumes, as often as it takes for a median.
