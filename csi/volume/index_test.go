@@ -18,8 +18,8 @@ func TestPackedRecordHasAllFields(t *testing.T) {
 		entry:   10,
 	}
 	spec := reflect.ValueOf(&want.Spec).Elem()
-	for i := range spec.NumField() {
-		fill(t, spec.Field(i))
+	for _, field := range spec.Fields() {
+		fill(t, field)
 	}
 	if zero := zeroField(reflect.ValueOf(want)); zero != "" {
 		t.Fatalf("the test gives field %s no value", zero)
@@ -47,8 +47,8 @@ func fill(t *testing.T, field reflect.Value) {
 	case reflect.Map:
 		field.Set(reflect.ValueOf(map[string]int64{"vol-1": 1}))
 	case reflect.Struct:
-		for i := range field.NumField() {
-			fill(t, field.Field(i))
+		for _, inner := range field.Fields() {
+			fill(t, inner)
 		}
 	default:
 		t.Fatalf("a field of kind %s", field.Kind())
