@@ -44,7 +44,8 @@ func TestSystemdBootsWithNoUnitOfTheHost(t *testing.T) {
 func TestDaemonsAreServicesOfSystemd(t *testing.T) {
 	m := bootSystemd(t)
 	d := Daemon{Name: "sleeper", Env: []string{"WHO=a $b %c"},
-		Argv: []string{"/bin/sh", "-c", `echo "started by $WHO"; trap 'exit 7' TERM; sleep 1000 & wait`}}
+		Argv: []string{"/bin/sh", "-c", `trap 'exit 7' TERM; echo "started by $WHO"; sleep 1000 & wait`}}
+	const line = "started by a $b %c\n"
 
 	// A second start is harmless.
 	for range 2 {
@@ -65,6 +66,10 @@ func TestDaemonsAreServicesOfSystemd(t *testing.T) {
 	if s := state(); s.Pid == 0 || s.HostPid == 0 || s.Argv[2] != d.Argv[2] {
 		t.Errorf("after the start: %+v", s)
 	}
+
+	// Systemd calls a service started before that has done anything.
+	log := m.path("log", "sleeper.log")
+	awaitLog(t, log, line)
 	if err := m.Stop("sleeper", 10*time.Second); err != nil {
 		t.Fatal(err)
 	}
@@ -74,16 +79,12 @@ func TestDaemonsAreServicesOfSystemd(t *testing.T) {
 	if err := m.Restart("sleeper"); err != nil {
 		t.Fatal(err)
 	}
+	awaitLog(t, log, line+line)
 	if err := m.Kill("sleeper"); err != nil {
 		t.Fatal(err)
 	}
 	if s := state(); s.Pid != 0 || s.Exit != "signal killed" {
 		t.Errorf("after the kill: %+v", s)
-	}
-
-	log, err := os.ReadFile(m.path("log", "sleeper.log"))
-	if want := "started by a $b %c\n"; err != nil || string(log) != want+want {
-		t.Errorf("log %q, %v", log, err)
 	}
 	if err := m.Stop("nobody", time.Second); err == nil {
 		t.Error("a daemon that nobody knows is stopped")
