@@ -40,6 +40,12 @@ func held(megabytes int) string {
 	return fmt.Sprintf("dd if=/dev/urandom bs=%dM count=1 | sleep 1000 &", megabytes) + " true"
 }
 
+// heldSlowly takes memory and keeps it, 4 MB a second: the kernel kills who takes it faster than a slow disk
+// takes what is swapped out.
+func heldSlowly(megabytes int) string {
+	return fmt.Sprintf("for i in $(seq %d); do %s; sleep 1; done", megabytes/4, held(4))
+}
+
 // count reads a counter of memory.events.
 func (k kernel) count(name string) int {
 	k.t.Helper()
@@ -145,7 +151,7 @@ func TestContainerSwapsAsMuchAsItMay(t *testing.T) {
 		}()
 
 		files := map[string]string{"memory.swap.max": "67108864"}
-		swaps := n.Run(pod, "swaps", script(held(48)), limited(32<<20, files))
+		swaps := n.Run(pod, "swaps", script(heldSlowly(48)), limited(32<<20, files))
 		k := kernelOf(t, n, swaps)
 		nodetest.Eventually(t, func() bool {
 			if k.count("oom_kill") != 0 {

@@ -151,6 +151,12 @@ func held(megabytes int) string {
 	return fmt.Sprintf("dd if=/dev/urandom bs=%d000000 count=1 2>/dev/null | sleep 100000 &", megabytes)
 }
 
+// heldSlowly takes memory and keeps it, 5 MB a second: the kernel kills who takes it faster than a slow disk
+// takes what is swapped out.
+func heldSlowly(megabytes int) string {
+	return fmt.Sprintf("for i in $(seq %d); do %s sleep 1; done", megabytes/5, held(5))
+}
+
 // eat creates the pods on the test's node at once, past the scheduler, which keeps pods away from a node
 // under pressure.
 func (c *cluster) eat(eaters ...eater) {

@@ -94,7 +94,7 @@ func TestBurstablePodsSwapTheirShare(t *testing.T) {
 	c.eat(
 		eater{
 			name:    "burstable",
-			script:  held(100),
+			script:  heldSlowly(100),
 			request: `{"memory": "64Mi"}`,
 			limit:   `{"memory": "72Mi"}`,
 		},
