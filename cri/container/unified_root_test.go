@@ -40,9 +40,8 @@ func held(megabytes int) string {
 	return fmt.Sprintf("dd if=/dev/urandom bs=%dM count=1 | sleep 1000 &", megabytes) + " true"
 }
 
-// heldSlowly takes memory and keeps it, 4 MB a second: the kernel kills who takes it faster than a slow disk
-// takes what is swapped out.
-func heldSlowly(megabytes int) string {
+// heldInParts takes memory and keeps it, 4 MB a second.
+func heldInParts(megabytes int) string {
 	return fmt.Sprintf("for i in $(seq %d); do %s; sleep 1; done", megabytes/4, held(4))
 }
 
@@ -150,8 +149,10 @@ func TestContainerSwapsAsMuchAsItMay(t *testing.T) {
 			}
 		}()
 
-		files := map[string]string{"memory.swap.max": "67108864"}
-		swaps := n.Run(pod, "swaps", script(heldSlowly(48)), limited(32<<20, files))
+		// Above the high mark who takes memory waits until the kernel has swapped some out: at the limit it
+		// would kill, where the disk is slow.
+		files := map[string]string{"memory.swap.max": "67108864", "memory.high": "16777216"}
+		swaps := n.Run(pod, "swaps", script(heldInParts(48)), limited(32<<20, files))
 		k := kernelOf(t, n, swaps)
 		nodetest.Eventually(t, func() bool {
 			if k.count("oom_kill") != 0 {

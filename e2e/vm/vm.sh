@@ -22,9 +22,10 @@ fail() { echo "vm.sh: $*" >&2; exit 3; }
 needs='qemu-system-x86_64:qemu-system-x86 cpio:cpio depmod:kmod busybox:busybox-static
 	mkfs.ext4:e2fsprogs xz:xz-utils'
 # What the nodes call, beside what busybox is.
-tools='bash nsenter mount umount crun runc nft ip bridge iptables conntrack mkfs.btrfs btrfs mkfs.xfs xfs_growfs
-	mkfs.ext4 resize2fs e2fsck chattr du flock losetup mkswap swapon swapoff sysctl modprobe systemctl
-	systemd-run dbus-daemon /lib/systemd/systemd'
+tools='bash nsenter mount umount crun runc nft ip bridge tc iptables iptables-save iptables-restore ip6tables
+	ip6tables-save ip6tables-restore conntrack mkfs.btrfs btrfs mkfs.xfs xfs_growfs mkfs.ext4 resize2fs e2fsck
+	chattr du flock losetup mkswap swapon swapoff sysctl modprobe systemctl systemd-run
+	dbus-daemon /lib/systemd/systemd'
 # The virtual machines' modules that must be there before its disk is.
 disk_modules='virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk'
 declare -A suites=([12]=bookworm [13]=trixie)
@@ -99,9 +100,13 @@ make_disk() {
 		"$root"/{etc/systemd/system,var/lib,var/tmp,var/log,trivet/.trivet/bin,trivet/.trivet/images}
 	for d in bin sbin lib lib64; do ln -s "usr/$d" "$root/$d"; done
 	for t in $tools busybox; do copy_tool "$root" "$t"; done
+	# busybox as sh would take its own ip, tc and sysctl before those.
+	ln -s bash "$root/bin/sh"
 	for a in $(busybox --list); do
 		[ -e "$root/bin/$a" ] || [ -e "$root/sbin/$a" ] || ln -s "$(command -v busybox)" "$root/bin/$a"
 	done
+	# what iptables loads
+	cp -r --parents /usr/lib/*/xtables "$root"
 	mkdir -p "$root/usr/share"
 	cp -r /usr/share/dbus-1 "$root/usr/share/"
 	cp -r /etc/dbus-1 "$root/etc/"
