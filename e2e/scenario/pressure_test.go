@@ -245,9 +245,13 @@ func (c *cluster) awaitEvicted(text string, pods ...string) {
 			c.t.Errorf("pod %s: %q, want %q in it", p, got, text)
 		}
 
-		if n := c.evictions(p); n != 1 {
-			c.t.Errorf("pod %s has %d events Evicted, want one", p, n)
-		}
+		// An event may be seen after the status that it is about.
+		c.eventually(time.Minute, "event of the eviction of "+p, func() error {
+			if n := c.evictions(p); n != 1 {
+				return fmt.Errorf("%d events Evicted, want one", n)
+			}
+			return nil
+		})
 	}
 }
 
