@@ -32,7 +32,11 @@ func LimitedTogether(f *os.File, fs Info, sub Subvolume) error {
 	}
 
 	// While there is the group of an earlier version it has all of them, see KeepTogether.
-	if hasEarlier(fs) {
+	earlier, err := hasEarlier(fs)
+	if err != nil {
+		return err
+	}
+	if earlier {
 		err := assign(f, 1, groupOf(sub.ID), shardOfEarlier)
 		if err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("limit subvolume %d of %s together with others: %w", sub.ID, f.Name(), err)
@@ -80,9 +84,13 @@ func joinTogether(f *os.File, shard uint64) error {
 	return nil
 }
 
-func hasEarlier(fs Info) bool {
+// hasEarlier reports whether there is the group of an earlier version.
+func hasEarlier(fs Info) (bool, error) {
 	_, err := os.Lstat(groupsPath(fs) + "/" + nameOf(shardOfEarlier))
-	return err == nil
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // KeepTogether has what an earlier version limited together be so with all others: in their shards, with the
@@ -91,8 +99,8 @@ func hasEarlier(fs Info) bool {
 // the group of the earlier version has all of them, and from then on that of all does, so that one limit is
 // that of all at any time.
 func KeepTogether(f *os.File, fs Info) error {
-	if !hasEarlier(fs) {
-		return nil
+	if earlier, err := hasEarlier(fs); err != nil || !earlier {
+		return err
 	}
 	if err := dissolveEarlier(f, fs); err != nil {
 		return fmt.Errorf("limit what an earlier version made in %s together with others: %w", f.Name(), err)
@@ -166,7 +174,10 @@ func standAlone(f *os.File, fs Info) error {
 // LimitTogether lets all subvolumes that are limited together hold at most so many bytes; -1: as many as each
 // of them may. If there are none it does nothing.
 func LimitTogether(f *os.File, fs Info, bytes int64) error {
-	if err := limitGroup(f, together, bytes); err != nil || !hasEarlier(fs) {
+	if err := limitGroup(f, together, bytes); err != nil {
+		return err
+	}
+	if earlier, err := hasEarlier(fs); err != nil || !earlier {
 		return err
 	}
 	return limitGroup(f, shardOfEarlier, bytes)
