@@ -51,7 +51,9 @@ func (b *bench) floor(ctx context.Context, env *program.Env, figures *figure.Wri
 		return err
 	})
 	_, errDelete := rate(16, creations, func(i int) error {
-		return (&volume{driver: &b.driver, id: ids[i]}).delete(ctx)
+		gone := b.volume("", kind{}, 0)
+		gone.id = ids[i]
+		return gone.delete(ctx)
 	})
 	if err := errors.Join(errAlone, errAtOnce, errCreate, errDelete); err != nil {
 		return err

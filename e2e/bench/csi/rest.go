@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -16,8 +17,11 @@ import (
 )
 
 const (
-	pages  = 100 // that are asked for
+	asked  = 100 // times each
 	starts = 5
+
+	// expansions by a quarter, or 1 MiB, make 1 MiB some GiB.
+	expansions = 30
 
 	// quiet is how long nothing is asked until memory is looked at once more.
 	quiet = 30 * time.Second
@@ -25,7 +29,11 @@ const (
 
 // rest measures what there is one of.
 func (b *bench) rest(ctx context.Context, env *program.Env, figures *figure.Writer) error {
-	page, err := b.page(ctx)
+	page, capacity, err := b.questions(ctx)
+	if err != nil {
+		return err
+	}
+	expand, err := b.expansions(ctx)
 	if err != nil {
 		return err
 	}
@@ -45,10 +53,13 @@ func (b *bench) rest(ctx context.Context, env *program.Env, figures *figure.Writ
 	present := fmt.Sprintf("%d volumes present", b.filled)
 	fmt.Fprintf(
 		env.Stdout,
-		"\n%s: page of 100 in ListVolumes %.2f ms; start to first answer %.0f ms; "+
-			"resident memory %.1f MiB after all that, %.1f MiB half a minute later, %.1f MiB after a start\n",
+		"\n%s: page of 100 in ListVolumes %.2f ms; GetCapacity %.2f ms; expand %.2f ms; start to first "+
+			"answer %.0f ms; resident memory %.1f MiB after all that, %.1f MiB half a minute later, "+
+			"%.1f MiB after a start\n",
 		present,
 		milliseconds(page),
+		milliseconds(capacity),
+		milliseconds(expand),
 		milliseconds(took),
 		worked,
 		rested,
@@ -56,6 +67,8 @@ func (b *bench) rest(ctx context.Context, env *program.Env, figures *figure.Writ
 	)
 	figures.Add(
 		figure.Of("csi", "page of 100 in ListVolumes, "+present, b.side, page),
+		figure.Of("csi", "GetCapacity, "+present, b.side, capacity),
+		figure.Of("csi", "expand, "+present, b.side, expand),
 		figure.Of("csi", "start to first answer, "+present, b.side, took),
 		figure.Figure{
 			Bench:  "csi",
@@ -103,18 +116,37 @@ func (b *bench) restart(ctx context.Context) ([]time.Duration, error) {
 	return took, nil
 }
 
-// page asks for the first page of volumes, as often as it takes for a median.
-func (b *bench) page(ctx context.Context) ([]time.Duration, error) {
-	var took []time.Duration
-	for range pages {
-		began := time.Now()
-		request := &csi.ListVolumesRequest{MaxEntries: 100}
-		if _, err := csi.NewControllerClient(b.conn).ListVolumes(ctx, request); err != nil {
-			return nil, err
+// questions asks for the first page of volumes, and for what is left, as often as it takes for a median.
+func (b *bench) questions(ctx context.Context) (page, capacity []time.Duration, err error) {
+	took, controller := times{}, csi.NewControllerClient(b.conn)
+	for range asked {
+		err := errors.Join(
+			took.do("page", func() error {
+				_, err := controller.ListVolumes(ctx, &csi.ListVolumesRequest{MaxEntries: 100})
+				return err
+			}),
+			took.do("capacity", func() error {
+				_, err := controller.GetCapacity(ctx, &csi.GetCapacityRequest{})
+				return err
+			}),
+		)
+		if err != nil {
+			return nil, nil, err
 		}
-		took = append(took, time.Since(began))
 	}
-	return took, nil
+	return took["page"], took["capacity"], nil
+}
+
+// expansions makes a volume in use larger several times.
+func (b *bench) expansions(ctx context.Context) ([]time.Duration, error) {
+	v := b.volume("expanded", kind{}, 1<<20)
+	err := v.appear(ctx)
+
+	took := times{}
+	for i := 0; i < expansions && err == nil; i++ {
+		err = took.do("expand", func() error { return v.expand(ctx) })
+	}
+	return took["expand"], errors.Join(err, v.disappear(ctx))
 }
 
 // resident returns the resident memory of the driver in MiB.

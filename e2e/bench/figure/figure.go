@@ -7,7 +7,6 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -19,7 +18,7 @@ type Figure struct {
 	Bench  string  `json:"bench"`  // pods, cni, csi, pull, archive, scrape, evict or resize
 	What   string  `json:"what"`   // what was measured, the same for both sides
 	Side   string  `json:"side"`   // Ours, or the name of what it is compared with
-	Unit   string  `json:"unit"`   // ms, s, KiB, MiB, % or 1/s
+	Unit   string  `json:"unit"`   // ms, s, KiB, MiB, MiB/s, % or 1/s
 	Median float64 `json:"median"` // of processor time and memory the mean, or the only value
 	Min    float64 `json:"min,omitempty"`
 	Max    float64 `json:"max,omitempty"`
@@ -55,28 +54,33 @@ func milliseconds(d time.Duration) float64 {
 // Writer collects figures for a file.
 type Writer struct {
 	path string
-	buf  bytes.Buffer
-	err  error
+	all  []Figure
 }
 
 // NewWriter returns a Writer that writes path at Close, and nothing if that is empty.
 func NewWriter(path string) *Writer { return &Writer{path: path} }
 
-// Add adds figures. An error is returned by Close.
-func (w *Writer) Add(figures ...Figure) {
-	encoder := json.NewEncoder(&w.buf)
-	encoder.SetEscapeHTML(false)
-	for _, f := range figures {
-		w.err = errors.Join(w.err, encoder.Encode(f))
-	}
-}
+// Add adds figures.
+func (w *Writer) Add(figures ...Figure) { w.all = append(w.all, figures...) }
+
+// All are the figures so far.
+func (w *Writer) All() []Figure { return w.all }
 
 // Close writes the file.
 func (w *Writer) Close() error {
-	if w.path == "" || w.err != nil {
-		return w.err
+	if w.path == "" {
+		return nil
 	}
-	return os.WriteFile(w.path, w.buf.Bytes(), 0o644)
+
+	var buf bytes.Buffer
+	encoder := json.NewEncoder(&buf)
+	encoder.SetEscapeHTML(false)
+	for _, f := range w.all {
+		if err := encoder.Encode(f); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(w.path, buf.Bytes(), 0o644)
 }
 
 // Read reads the figures of a file in their order.

@@ -58,7 +58,7 @@ func TestLineThatIsNoFigureIsNamed(t *testing.T) {
 }
 
 func TestResultsInTheRepositoryAreComplete(t *testing.T) {
-	units := map[string]bool{"ms": true, "s": true, "MiB": true, "%": true, "1/s": true}
+	units := map[string]bool{"ms": true, "s": true, "MiB": true, "MiB/s": true, "%": true, "1/s": true}
 	for _, bench := range []string{"pods", "cni", "csi", "pull"} {
 		figures, err := figure.Read(filepath.Join("../results", bench+".jsonl"))
 		if err != nil || len(figures) == 0 {

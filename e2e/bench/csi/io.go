@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/e2e/bench/csi/report"
+	"github.com/trivet-node/trivet/e2e/bench/figure"
+	"github.com/trivet-node/trivet/internal/program"
+)
+
+// pattern is how fio reads or writes a file.
+type pattern struct {
+	report.Pattern
+	args []string
+}
+
+// patterns are in the order in which they are run: the first makes the file. What is random runs for some
+// seconds, the others once through the file.
+var patterns = []pattern{
+	{report.SequentialWrites, []string{"--rw=write", "--bs=1M", "--end_fsync=1"}},
+	{report.RandomWrites, []string{
+		"--rw=randwrite", "--bs=4k", "--fdatasync=1", "--time_based", "--runtime=5",
+	}},
+	{report.SequentialReads, []string{"--rw=read", "--bs=1M"}},
+}
+
+// compareIO measures input and output in volumes of each kind, each pattern right after the same on the disk
+// that the driver's directory is on. A pass that reads has nothing in memory before: the page cache of the
+// machine is dropped.
+func (b *bench) compareIO(ctx context.Context, env *program.Env, figures *figure.Writer) error {
+	if _, err := exec.LookPath("fio"); err != nil {
+		_, err := fmt.Fprintln(env.Stdout, "\nNo input and output: there is no fio (Debian package fio).")
+		return err
+	}
+
+	disk := filepath.Join(b.dir, "bare")
+	defer os.Remove(disk)
+
+	row := "| | "
+	for _, p := range patterns {
+		row += p.Name + " | bare disk | | "
+	}
+	line := strings.Repeat("---|", 3*len(patterns)+2)
+	fmt.Fprintf(env.Stdout, "\n%s random after a snapshot |\n|%s\n", row, line)
+	return b.ofEachKind(ctx, env, func(k kind) error {
+		return b.exchange(ctx, env, k, disk, figures)
+	})
+}
+
+// exchange measures a volume of a kind.
+func (b *bench) exchange(
+	ctx context.Context, env *program.Env, k kind, disk string, figures *figure.Writer,
+) (err error) {
+	v := b.volume("io", k, b.options.ioSize+kindSize/4)
+	defer func() { err = errors.Join(err, v.disappear(ctx)) }()
+	if err := v.appear(ctx); err != nil {
+		return err
+	}
+
+	row := "| " + k.name
+	for _, p := range patterns {
+		bare, errBare := b.fio(ctx, disk, p)
+		here, errHere := b.fio(ctx, b.file(v), p)
+		if err := errors.Join(errBare, errHere); err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
+		}
+
+		row += fmt.Sprintf(" | %.0f %s | %.0f | %.2f", here, p.Unit, bare, here/bare)
+		figures.Add(p.Figure(k.name, b.side, here), p.Figure(k.name, report.Disk, bare))
+	}
+
+	after, err := b.afterSnapshot(ctx, v)
+	fmt.Fprintf(env.Stdout, "%s | %s |\n", row, after)
+	return err
+}
+
+// afterSnapshot writes over what a snapshot has, too.
+func (b *bench) afterSnapshot(ctx context.Context, v *volume) (rate string, err error) {
+	response, err := v.controller().CreateSnapshot(ctx, &csi.CreateSnapshotRequest{
+		Name:           "io",
+		SourceVolumeId: v.id,
+	})
+	if isRefused(err) {
+		return "-", nil
+	}
+	if err != nil {
+		return "", err
+	}
+
+	p := patterns[1]
+	writes, err := b.fio(ctx, b.file(v), p)
+	request := &csi.DeleteSnapshotRequest{SnapshotId: response.GetSnapshot().GetSnapshotId()}
+	_, gone := v.controller().DeleteSnapshot(ctx, request)
+	return fmt.Sprintf("%.0f %s", writes, p.Unit), errors.Join(err, gone)
+}
+
+// fio runs a pattern on a file or device, and returns operations or MiB a second.
+func (b *bench) fio(ctx context.Context, path string, p pattern) (float64, error) {
+	unix.Sync()
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0); err != nil {
+		return 0, err
+	}
+
+	args := append([]string{
+		"--name=bench",
+		"--filename=" + path,
+		fmt.Sprintf("--size=%d", b.options.ioSize),
+		"--ioengine=psync",
+		"--output-format=json",
+	}, p.args...)
+	out, err := exec.CommandContext(ctx, "fio", args...).CombinedOutput()
+	if err != nil {
+		return 0, fmt.Errorf("fio %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+
+	// What it has to say goes before.
+	var result struct {
+		Jobs []struct{ Read, Write struct{ IOPS, BW float64 } }
+	}
+	if at := bytes.IndexByte(out, '{'); at > 0 {
+		out = out[at:]
+	}
+	if err := json.Unmarshal(out, &result); err != nil {
+		return 0, fmt.Errorf("what fio says: %w: %s", err, out)
+	}
+	if len(result.Jobs) != 1 {
+		return 0, fmt.Errorf("fio has %d jobs: %s", len(result.Jobs), out)
+	}
+
+	job := result.Jobs[0]
+	if p.Unit == report.PerSecond {
+		return job.Read.IOPS + job.Write.IOPS, nil
+	}
+	return (job.Read.BW + job.Write.BW) / 1024, nil
+}
