@@ -27,6 +27,7 @@ var errorCodes = []struct {
 	{volume.ErrNotFound, codes.NotFound},
 	{volume.ErrConflict, codes.AlreadyExists},
 	{volume.ErrFull, codes.ResourceExhausted},
+	{errElsewhere, codes.ResourceExhausted},
 	{volume.ErrSize, codes.OutOfRange},
 	{volume.ErrInUse, codes.FailedPrecondition},
 	{volume.ErrNotStaged, codes.FailedPrecondition},
@@ -41,6 +42,11 @@ var errorCodes = []struct {
 
 // errAborted is a page token that this driver did not return, for which the spec demands ABORTED.
 var errAborted = errors.New("unknown starting token")
+
+// errElsewhere is a content source that is not on this node, for a volume that some nodes may have. An
+// orchestrator that asks by node has read that the source exists, so that it is on another one, and has to
+// ask there: "unable to provision in accessible_topology".
+var errElsewhere = errors.New("the content source is on another node")
 
 // toStatus gives an error its code. One that has a code keeps it.
 func toStatus(err error) error {

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -108,6 +109,9 @@ func (c *controllerService) CreateVolume(
 	}
 
 	return &csi.CreateVolumeResponse{Volume: c.toCSI(v)}, nil
+	if errors.Is(err, volume.ErrNotFound) && req.GetAccessibilityRequirements() != nil {
+		return nil, fmt.Errorf("%w: node %s does not have it: %v", errElsewhere, c.node, err)
+	}
 }
 
 func (c *controllerService) toCSI(v volume.Volume) *csi.Volume {

@@ -98,6 +98,29 @@ func TestCreateVolumeRefusesWhatIsNotServed(t *testing.T) {
 	checkCode(t, "a full disk", err, codes.ResourceExhausted)
 }
 
+// Who asks by topology, as external-provisioner does, has the claim scheduled again. Others have read nowhere
+// that there is such a source.
+func TestSourceThatThisNodeDoesNotHave(t *testing.T) {
+	f := serve(t)
+	f.volumes.err = fmt.Errorf("%w: snapshot snap-1", volume.ErrNotFound)
+	here := &csi.TopologyRequirement{Requisite: []*csi.Topology{topology("a")}}
+	for _, c := range []struct {
+		where *csi.TopologyRequirement
+		want  codes.Code
+	}{
+		{here, codes.ResourceExhausted},
+		{nil, codes.NotFound},
+	} {
+		_, err := f.controller.CreateVolume(t.Context(), &csi.CreateVolumeRequest{
+			Name:                      "name",
+			VolumeCapabilities:        []*csi.VolumeCapability{mountCapability()},
+			VolumeContentSource:       sourceToCSI("snap-1"),
+			AccessibilityRequirements: c.where,
+		})
+		checkCode(t, c.where.String(), err, c.want)
+	}
+}
+
 // An ID that this driver cannot have given is not passed on.
 func TestForeignIDsNameNoVolume(t *testing.T) {
 	f := serve(t)
