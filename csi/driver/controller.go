@@ -17,6 +17,7 @@ type controllerService struct {
 	csi.UnimplementedControllerServer
 	local
 	limits Limits
+	copies bool // see Config
 }
 
 // ControllerGetCapabilities says which optional calls of the controller service are served.
@@ -33,11 +34,15 @@ func (c *controllerService) ControllerGetCapabilities(
 		csi.ControllerServiceCapability_RPC_GET_VOLUME_HEALTH,
 		csi.ControllerServiceCapability_RPC_LIST_VOLUME_HEALTH,
 		csi.ControllerServiceCapability_RPC_GET_VOLUME,
-		csi.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT,
-		csi.ControllerServiceCapability_RPC_LIST_SNAPSHOTS,
-		csi.ControllerServiceCapability_RPC_GET_SNAPSHOT,
-		csi.ControllerServiceCapability_RPC_CLONE_VOLUME,
 		csi.ControllerServiceCapability_RPC_MODIFY_VOLUME,
+	}
+	if c.copies {
+		served = append(served,
+			csi.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT,
+			csi.ControllerServiceCapability_RPC_LIST_SNAPSHOTS,
+			csi.ControllerServiceCapability_RPC_GET_SNAPSHOT,
+			csi.ControllerServiceCapability_RPC_CLONE_VOLUME,
+		)
 	}
 	if c.attached != nil {
 		served = append(served,
@@ -104,14 +109,14 @@ func (c *controllerService) CreateVolume(
 
 		Encryption: p.encryption,
 	})
+	if errors.Is(err, volume.ErrNotFound) && req.GetAccessibilityRequirements() != nil {
+		return nil, fmt.Errorf("%w: node %s does not have it: %v", errElsewhere, c.node, err)
+	}
 	if err != nil {
 		return nil, err
 	}
 
 	return &csi.CreateVolumeResponse{Volume: c.toCSI(v)}, nil
-	if errors.Is(err, volume.ErrNotFound) && req.GetAccessibilityRequirements() != nil {
-		return nil, fmt.Errorf("%w: node %s does not have it: %v", errElsewhere, c.node, err)
-	}
 }
 
 func (c *controllerService) toCSI(v volume.Volume) *csi.Volume {

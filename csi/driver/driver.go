@@ -86,6 +86,7 @@ type Config struct {
 	Publisher Publisher
 	Attached  Attachments // nil: volumes are used without being attached
 	Limits    Limits
+	Copies    bool                       // snapshots and clones are announced, and groups: a backend has them
 	Metadata  csi.SnapshotMetadataServer // nil: no volume of the node has blocks that snapshots share
 	Traces    *trace.Provider            // makes spans of the calls; nil: none
 
@@ -134,12 +135,17 @@ func (d *Driver) Server() *grpc.Server {
 	)...)
 	csi.RegisterIdentityServer(s, &identityService{
 		version:  d.cfg.Version,
+		copies:   d.cfg.Copies,
 		metadata: d.cfg.Metadata != nil,
 	})
 	if d.cfg.Metadata != nil {
 		csi.RegisterSnapshotMetadataServer(s, d.cfg.Metadata)
 	}
-	csi.RegisterControllerServer(s, &controllerService{local: here, limits: d.cfg.Limits})
+	csi.RegisterControllerServer(s, &controllerService{
+		local:  here,
+		limits: d.cfg.Limits,
+		copies: d.cfg.Copies,
+	})
 	csi.RegisterGroupControllerServer(s, &groupService{local: here})
 	csi.RegisterNodeServer(s, &nodeService{
 		local:       here,

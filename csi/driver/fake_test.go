@@ -232,6 +232,7 @@ func serveConfig(t *testing.T, change func(*Config)) *fixture {
 		Groups:    f.groups,
 		Publisher: f.publisher,
 		Limits:    f.publisher,
+		Copies:    true,
 		Log:       slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	change(&config)

@@ -11,6 +11,7 @@ import (
 type identityService struct {
 	csi.UnimplementedIdentityServer
 	version  string
+	copies   bool // see Config
 	metadata bool // the SnapshotMetadata service is served
 }
 
@@ -30,9 +31,13 @@ func (s *identityService) GetPluginCapabilities(
 ) (*csi.GetPluginCapabilitiesResponse, error) {
 	served := []csi.PluginCapability_Service_Type{
 		csi.PluginCapability_Service_CONTROLLER_SERVICE,
-		csi.PluginCapability_Service_GROUP_CONTROLLER_SERVICE,
 		csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS,
-		csi.PluginCapability_Service_SNAPSHOT_ACCESSIBILITY_CONSTRAINTS,
+	}
+	if s.copies {
+		served = append(served,
+			csi.PluginCapability_Service_GROUP_CONTROLLER_SERVICE,
+			csi.PluginCapability_Service_SNAPSHOT_ACCESSIBILITY_CONSTRAINTS,
+		)
 	}
 	if s.metadata {
 		served = append(served, csi.PluginCapability_Service_SNAPSHOT_METADATA_SERVICE)

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -28,6 +29,32 @@ func withSnapshots(t *testing.T) *fixture {
 		return int(a.ID[5]) - int(b.ID[5])
 	})
 	return f
+}
+
+// Sidecars ask once what a driver can, and the suite of CSI skips what it says it cannot.
+func TestCopiesAreAnnouncedWhereThereAreAny(t *testing.T) {
+	for _, copies := range []bool{true, false} {
+		f := serveConfig(t, func(c *Config) { c.Copies = copies })
+		plugin, err := f.identity.GetPluginCapabilities(t.Context(), &csi.GetPluginCapabilitiesRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls, err := f.controller.ControllerGetCapabilities(
+			t.Context(), &csi.ControllerGetCapabilitiesRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		announced := plugin.String() + calls.String()
+		for _, what := range []string{
+			"GROUP_CONTROLLER_SERVICE", "SNAPSHOT_ACCESSIBILITY_CONSTRAINTS", "CREATE_DELETE_SNAPSHOT",
+			"LIST_SNAPSHOTS", "GET_SNAPSHOT", "CLONE_VOLUME",
+		} {
+			if strings.Contains(announced, what) != copies {
+				t.Errorf("copies %v: %s: %s", copies, what, announced)
+			}
+		}
+	}
 }
 
 func TestCreateSnapshotAsksForACopy(t *testing.T) {

@@ -35,12 +35,12 @@ type Node struct {
 	*publish.Publisher
 
 	T        testing.TB
-	Dir      string         // of the pool, the image files and the records
-	State    string         // of what a reboot empties
-	Kubelet  string         // of staging paths and targets
-	Instance string         // in the tags of loop devices
-	Found    publish.Report // by the last start
-	Pool     *btrfspool.Pool
+	Dir      string          // of the pool, the image files and the records
+	State    string          // of what a reboot empties
+	Kubelet  string          // of staging paths and targets
+	Instance string          // in the tags of loop devices
+	Found    publish.Report  // by the last start
+	Pool     *btrfspool.Pool // nil without one
 
 	cfg     config
 	targets *target.Root
@@ -49,6 +49,7 @@ type Node struct {
 
 type config struct {
 	quotas   bool // the disk has project quotas
+	noPool   bool // as where mkfs.btrfs is missing
 	poolSize int64
 	most     int64    // of the volumes together
 	prefer   []string // backends
@@ -58,12 +59,25 @@ type config struct {
 // New starts a driver in a temporary directory, with a pool of so many bytes.
 func New(t testing.TB, poolSize int64) *Node {
 	t.Helper()
-	n := newNode(t, poolSize)
-	n.Dir = testenv.ShortDir(t)
+	return inDirectory(newNode(t, poolSize))
+}
+
+// NewWithoutPool starts a driver in a temporary directory that has images on the disk, and no pool.
+func NewWithoutPool(t testing.TB) *Node {
+	t.Helper()
+	n := newNode(t, 0)
+	n.cfg.noPool = true
+	n.cfg.prefer = []string{loopfile.Name}
+	return inDirectory(n)
+}
+
+func inDirectory(n *Node) *Node {
+	n.T.Helper()
+	n.Dir = testenv.ShortDir(n.T)
 	n.State = filepath.Join(n.Dir, "run")
 	n.Kubelet = n.Dir
 	n.Instance = filepath.Base(n.Dir)
-	t.Cleanup(func() { n.end(n.Dir) })
+	n.T.Cleanup(func() { n.end(n.Dir) })
 	n.Start()
 	return n
 }
@@ -71,7 +85,19 @@ func New(t testing.TB, poolSize int64) *Node {
 // NewOnDisk starts a driver whose data directory is a disk (ext4) of its own.
 func NewOnDisk(t testing.TB, disk, poolSize int64) *Node {
 	t.Helper()
-	n := newNode(t, poolSize)
+	return onDisk(newNode(t, poolSize), disk, "ext4", "-q", "-F", "-m", "0")
+}
+
+// NewOnBtrfs starts a driver whose data directory is on a disk of its own that is btrfs, so that its pool is
+// a directory of that, not a file.
+func NewOnBtrfs(t testing.TB, disk int64) *Node {
+	t.Helper()
+	return onDisk(newNode(t, disk), disk, "btrfs", "-q", "-K")
+}
+
+func onDisk(n *Node, disk int64, kind string, mkfs ...string) *Node {
+	t := n.T
+	t.Helper()
 	outside := testenv.ShortDir(t)
 	file, root := filepath.Join(outside, "disk"), filepath.Join(outside, "d")
 	n.Dir = filepath.Join(root, "data")
@@ -85,8 +111,8 @@ func NewOnDisk(t testing.TB, disk, poolSize int64) *Node {
 		os.Mkdir(n.Kubelet, 0o700),
 	)
 
-	n.command("mkfs.ext4", "-q", "-F", "-m", "0", file)
-	n.mountDisk(file, root)
+	n.command("mkfs."+kind, append(mkfs, file)...)
+	n.mountDisk(file, root, kind)
 	n.must(os.Mkdir(n.Dir, 0o700))
 	t.Cleanup(func() { n.end(outside) })
 	n.Start()
@@ -111,12 +137,12 @@ func NewOnQuotas(t testing.TB, kind string, disk int64) *Node {
 }
 
 // mountDisk mounts the disk in a file, whatever others have loop devices do.
-func (n *Node) mountDisk(file, root string) {
+func (n *Node) mountDisk(file, root, kind string) {
 	n.T.Helper()
 	dev, err := loop.Attach(file, loop.Options{Tag: "trivet-disk/" + n.Instance, AutoClear: true})
 	n.must(err)
 	defer dev.Close()
-	n.must(unix.Mount(dev.Name(), root, "ext4", 0, ""))
+	n.must(unix.Mount(dev.Name(), root, kind, 0, ""))
 }
 
 func newNode(t testing.TB, poolSize int64) *Node {
@@ -146,13 +172,6 @@ func (n *Node) command(name string, args ...string) {
 func (n *Node) Start() volume.Report {
 	n.T.Helper()
 	var err error
-	n.Pool, err = btrfspool.Open(n.T.Context(), btrfspool.Config{
-		Dir:      n.Dir,
-		Instance: n.Instance,
-		Most:     n.cfg.poolSize,
-	})
-
-	n.must(err)
 	backends := backendsOf(n)
 	n.targets, err = target.OpenRoot(n.Kubelet)
 	n.must(err)
@@ -200,16 +219,26 @@ type backends struct {
 	forPods    map[string]publish.Backend
 }
 
-// backendsOf are the pool, files, and directories where the disk has project quotas.
+// backendsOf are files, the pool unless there is to be none, and directories where the disk has project
+// quotas.
 func backendsOf(n *Node) backends {
 	n.T.Helper()
 	files, err := loopfile.Open(loopfile.Config{Dir: n.Dir, Instance: n.Instance})
 	n.must(err)
 	b := backends{
-		forVolumes: map[string]volume.Backend{btrfspool.Name: n.Pool, loopfile.Name: files},
-		forPods:    map[string]publish.Backend{btrfspool.Name: n.Pool, loopfile.Name: files},
+		forVolumes: map[string]volume.Backend{loopfile.Name: files},
+		forPods:    map[string]publish.Backend{loopfile.Name: files},
 	}
 
+	if !n.cfg.noPool {
+		n.Pool, err = btrfspool.Open(n.T.Context(), btrfspool.Config{
+			Dir:      n.Dir,
+			Instance: n.Instance,
+			Most:     n.cfg.poolSize,
+		})
+		n.must(err)
+		b.forVolumes[btrfspool.Name], b.forPods[btrfspool.Name] = n.Pool, n.Pool
+	}
 	if n.cfg.quotas {
 		dirs, err := quotadir.Open(quotadir.Config{Dir: n.Dir, Instance: n.Instance})
 		n.must(err)
@@ -226,7 +255,9 @@ func (n *Node) Kill() {
 	n.stop()
 	n.stop = nil
 	n.targets.Close()
-	n.Pool.Close(false)
+	if n.Pool != nil {
+		n.Pool.Close(false)
+	}
 }
 
 // RestartWithMost starts the driver again with no more bytes for all its volumes.

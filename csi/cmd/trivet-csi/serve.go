@@ -105,6 +105,7 @@ func newDriver(
 		config.Attached = store.attached
 	}
 	if pool := store.backends.pool; pool != nil {
+		config.Copies = true
 		config.Metadata = snapshotmetadata.New(changedblocks.New(store.volumes, pool))
 	}
 	return driver.New(config)
