@@ -235,6 +235,10 @@ conformance: install build bin/trivet-cluster bin/trivet-images bin/trivet-specs
 
 .PHONY: conformance-names
 conformance-names: bin/trivet-specs $(ref)/e2e.test ## write the names of the conformance set, after a new version of the suite
+.PHONY: conformance-storage
+conformance-storage: ## the specs of e2e.test for drivers, of trivet-csi: make conformance SET=external
+	@$(MAKE) --no-print-directory conformance SET=external
+
 	@bin/trivet-specs names
 
 .PHONY: conformance-page
