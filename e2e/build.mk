@@ -56,6 +56,8 @@ $(ref)/coredns: e2e/peers/coredns/go.mod e2e/peers/coredns/go.sum e2e/build.sh
 	@e2e/build.sh coredns $(ref)
 $(ref)/snapshot-controller: e2e/peers/sidecars/go.mod e2e/peers/sidecars/go.sum e2e/build.sh
 	@e2e/build.sh snapshot-controller $(ref)
+$(ref)/csi-provisioner: e2e/peers/sidecars/go.mod e2e/peers/sidecars/go.sum e2e/build.sh
+	@e2e/build.sh sidecars $(ref)
 $(ref)/e2e.test: e2e/conformance/go.mod e2e/conformance/go.sum e2e/conformance/imports.go e2e/build.sh
 	@e2e/build.sh e2e.test $(ref)
 
@@ -233,12 +235,12 @@ conformance: install build bin/trivet-cluster bin/trivet-images bin/trivet-specs
 	@bin/trivet-specs --dir=$(CONFORMANCE) --set=$(SET) --shard=$(SHARD) --procs=$(PROCS) --again=$(AGAIN) \
 		--results=$(CONFORMANCE)/results-$(NODE)-$(CRI)-$(CNI)-$(OCI).jsonl $(if $(filter 1,$(FRESH)),--fresh) --data=$(RESULTS) -- $(SEATS)
 
-.PHONY: conformance-names
-conformance-names: bin/trivet-specs $(ref)/e2e.test ## write the names of the conformance set, after a new version of the suite
 .PHONY: conformance-storage
 conformance-storage: ## the specs of e2e.test for drivers, of trivet-csi: make conformance SET=external
 	@$(MAKE) --no-print-directory conformance SET=external
 
+.PHONY: conformance-names
+conformance-names: bin/trivet-specs $(ref)/e2e.test ## write the names of the conformance set, after a new version of the suite
 	@bin/trivet-specs names
 
 .PHONY: conformance-page
@@ -265,6 +267,10 @@ e2e: SYSTEMD = 1
 e2e: DISK = 4Gi
 e2e: install build bin/trivet-cluster bin/trivet-images $(all_references) $(ref)/kubeadm $(base_images) $(metrics_images) $(suite_images) $(critest_images) bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test $(ref)/snapshot-controller ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
 	$(call scenarios,-skip='$(extension_tests)')
+
+.PHONY: e2e-claims
+e2e-claims: install build $(ref)/controlplane $(ref)/snapshot-controller $(ref)/csi-provisioner ## trivet-csi between a real API server and controller-manager, without nodes: upstream's sidecars in the place of its own provisioner, a populator, a volume that moves
+	TRIVET_CLAIMS=1 TRIVET_MUST_RUN=1 go test -count=1 -timeout=20m ./e2e/claims
 
 .PHONY: e2e-operator
 e2e-operator: NODES = 3

@@ -76,6 +76,12 @@ snapshot-controller)
 		compile "snapshot controller" -ldflags '-s -w' -o "$fresh/" -- $snapshotter/v8/cmd/snapshot-controller &&
 		crds=$(go list -m -f '{{.Dir}}' $snapshotter/client/v8)/config/crd &&
 		for f in "$crds"/*snapshot.storage.k8s.io_*.yaml; do cat "$f"; echo ---; done >"$fresh/snapshot-kinds.yaml") ;;
+sidecars)
+	target=csi-provisioner
+	csi=github.com/kubernetes-csi
+	(cd "$here/peers/sidecars" && compile "sidecars of CSI" -ldflags '-s -w' -o "$fresh/" -- \
+		$csi/external-provisioner/v6/cmd/csi-provisioner $csi/external-resizer/v2/cmd/csi-resizer \
+		$csi/external-snapshotter/v8/cmd/csi-snapshotter) ;;
 coredns)
 	coreflags='-s -w -X github.com/coredns/coredns/coremain.GitCommit=v1.15.0'
 	(cd "$here/peers/coredns" && compile CoreDNS -ldflags "$coreflags" -o "$fresh/coredns" -- \
