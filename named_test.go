@@ -29,7 +29,7 @@ func TestSupportPageNamesTestsThatAreThere(t *testing.T) {
 }
 
 // clusterSteps is how many steps docs/csi-steps.md has.
-const clusterSteps = 32
+const clusterSteps = 34
 
 // Each step of a volume's way through a cluster is shown by a test, or the page says why not on a cluster.
 func TestStepsOfVolumesAreShownByTestsThatAreThere(t *testing.T) {
