@@ -52,7 +52,7 @@ cni-swap: build $(ref)/cni/bridge ## pods that upstream's CNI plugins have added
 	@go run ./e2e/cmd/trivet-cni-suites --plugins=.trivet/cni-upstream/bin --swap=$(ref)/cni
 
 .PHONY: bench-csi
-bench-csi: build bin/csi-bench ## what trivet-csi's calls take, and input and output of its volumes beside the bare disk (PEER=SOCKET: calls beside another driver's; writes the figures of docs/csi.md)
+bench-csi: build bin/csi-bench ## what trivet-csi's calls take, and input and output of its volumes beside the bare disk (PEER=SOCKET: calls beside another driver's; RESULTS=e2e/bench/results: writes the figures of docs/csi.md)
 	@e2e/install.sh fio
 	@bin/csi-bench $(if $(PEER),--peer=$(PEER)) $(call figures,csi)
 	@$(if $(RESULTS),TRIVET_WRITE_DOCS=1 go test -count=1 ./e2e/bench/csi/report)

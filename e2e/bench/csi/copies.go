@@ -56,14 +56,16 @@ func (b *bench) copyKind(ctx context.Context, env *program.Env, k kind, figures 
 	if err := v.appear(ctx); err != nil {
 		return err
 	}
-	if err := write(b.file(v), copied); err != nil {
+
+	id, err := v.snapshot(ctx, "tried")
+	if isRefused(err) {
+		return nil
+	}
+	if err := errors.Join(err, v.deleteSnapshot(ctx, id), write(b.file(v), copied)); err != nil {
 		return err
 	}
 
 	took, others, err := v.copyBeside(ctx)
-	if isRefused(err) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
@@ -146,12 +148,8 @@ func (d *driver) others(ctx context.Context, enough func() bool) ([]time.Duratio
 // copyOnce makes a snapshot, a volume of that, and a clone, and deletes all of them.
 func (v *volume) copyOnce(ctx context.Context, i int, took times) error {
 	var snapshot string
-	err := took.do("snapshot", func() error {
-		response, err := v.controller().CreateSnapshot(ctx, &csi.CreateSnapshotRequest{
-			Name:           fmt.Sprint("copied-", i),
-			SourceVolumeId: v.id,
-		})
-		snapshot = response.GetSnapshot().GetSnapshotId()
+	err := took.do("snapshot", func() (err error) {
+		snapshot, err = v.snapshot(ctx, fmt.Sprint("copied-", i))
 		return err
 	})
 	if err != nil {
@@ -175,7 +173,5 @@ func (v *volume) copyOnce(ctx context.Context, i int, took times) error {
 		return err
 	}
 
-	request := &csi.DeleteSnapshotRequest{SnapshotId: snapshot}
-	_, err = v.controller().DeleteSnapshot(ctx, request)
-	return errors.Join(err, restored.delete(ctx), cloned.delete(ctx))
+	return errors.Join(v.deleteSnapshot(ctx, snapshot), restored.delete(ctx), cloned.delete(ctx))
 }

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/e2e/bench/csi/report"
@@ -87,10 +86,7 @@ func (b *bench) exchange(
 
 // afterSnapshot writes over what a snapshot has, too.
 func (b *bench) afterSnapshot(ctx context.Context, v *volume) (rate string, err error) {
-	response, err := v.controller().CreateSnapshot(ctx, &csi.CreateSnapshotRequest{
-		Name:           "io",
-		SourceVolumeId: v.id,
-	})
+	id, err := v.snapshot(ctx, "io")
 	if isRefused(err) {
 		return "-", nil
 	}
@@ -100,9 +96,7 @@ func (b *bench) afterSnapshot(ctx context.Context, v *volume) (rate string, err 
 
 	p := patterns[1]
 	writes, err := b.fio(ctx, b.file(v), p)
-	request := &csi.DeleteSnapshotRequest{SnapshotId: response.GetSnapshot().GetSnapshotId()}
-	_, gone := v.controller().DeleteSnapshot(ctx, request)
-	return fmt.Sprintf("%.0f %s", writes, p.Unit), errors.Join(err, gone)
+	return fmt.Sprintf("%.0f %s", writes, p.Unit), errors.Join(err, v.deleteSnapshot(ctx, id))
 }
 
 // fio runs a pattern on a file or device, and returns operations or MiB a second.

@@ -194,6 +194,20 @@ func (v *volume) expand(ctx context.Context) error {
 	return err
 }
 
+// snapshot returns the ID of a snapshot of the volume.
+func (v *volume) snapshot(ctx context.Context, name string) (id string, err error) {
+	response, err := v.controller().CreateSnapshot(ctx, &csi.CreateSnapshotRequest{
+		Name:           name,
+		SourceVolumeId: v.id,
+	})
+	return response.GetSnapshot().GetSnapshotId(), err
+}
+
+func (v *volume) deleteSnapshot(ctx context.Context, id string) error {
+	_, err := v.controller().DeleteSnapshot(ctx, &csi.DeleteSnapshotRequest{SnapshotId: id})
+	return err
+}
+
 func (v *volume) unpublish(ctx context.Context) error {
 	request := &csi.NodeUnpublishVolumeRequest{VolumeId: v.id, TargetPath: v.target}
 	_, err := v.node().NodeUnpublishVolume(ctx, request)
