@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -21,9 +20,6 @@ import (
 
 // recordsDir has a file for each attachment. What they say ends with the boot. Tests have one of their own.
 var recordsDir = "/run/cni/firewall"
-
-// tempPrefix begins the names of files that are being written.
-const tempPrefix = ".tmp-"
 
 // locked calls f while no other process reads or changes records and the rules that they stand for: an
 // address may go from one container to another meanwhile.
@@ -139,15 +135,7 @@ func selected(keep func(Pod) bool) (all []Pod, err error) {
 }
 
 // sweep removes what killed writers have left. With the lock held there are no others.
-func sweep() error {
-	entries, err := os.ReadDir(recordsDir)
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), tempPrefix) {
-			err = errors.Join(err, os.Remove(filepath.Join(recordsDir, e.Name())))
-		}
-	}
-	return err
-}
+func sweep() error { return durable.SweepDir(recordsDir) }
 
 func removeRecord(p Pod) error {
 	err := os.Remove(fileOf(p.Network, p.Owner))

@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("CNI_COMMAND") != "" {
 		os.Exit(plugin.Main("test"))
 	}
+	if os.Getenv(installVariable) != "" {
+		os.Exit(installAs(os.Args))
+	}
 	os.Exit(m.Run())
 }
 
