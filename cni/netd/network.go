@@ -61,6 +61,7 @@ func (n network) configuration() ([]byte, error) {
 			"ipRanges":     true,
 			"ips":          true,
 			"mac":          true,
+			"bandwidth":    true,
 		},
 	}
 
