@@ -119,7 +119,6 @@ func FuzzReadTheSet(f *testing.F) {
 		_, bandwidth := meta.ReadBandwidth(data)
 		_, routes := meta.ReadSourceRoutes(data)
 		_, firewall := meta.ReadFirewall(data)
-		meta.ReadPortsLeniently(data)
 		for _, err := range []error{static, ptp, ports, tuning, bandwidth, routes, firewall} {
 			if err != nil && !errors.Is(err, conf.ErrDecode) && !errors.Is(err, conf.ErrInvalid) {
 				t.Fatalf("an error of no kind: %v", err)

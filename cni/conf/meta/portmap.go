@@ -82,19 +82,6 @@ func ReadPortMap(stdin []byte) (*PortMap, error) {
 	return p, err
 }
 
-// ReadPortsLeniently reads the host ports for DEL, which can do without: nil when they make no sense.
-func ReadPortsLeniently(stdin []byte) []conf.Port {
-	o, err := conf.DecodeLeniently(stdin)
-	if err != nil {
-		return nil
-	}
-	ports, err := conf.ReadPorts(conf.ReadPortMappings(o.Object("runtimeConfig")))
-	if err != nil {
-		return nil
-	}
-	return ports
-}
-
 // backend returns the backend that the configuration names, or whose language it uses; "" for neither.
 func (k portMapKeys) backend() (portmap.Backend, error) {
 	used := map[portmap.Backend]string{}
