@@ -91,7 +91,7 @@ func (p Pod) write(t table, ports []hostnat.Port, pod netip.Addr) error {
 		return err
 	}
 
-	changes, err := nftables.New()
+	changes, err := nft.Begin()
 	if err != nil {
 		return err
 	}
@@ -311,7 +311,7 @@ func (t table) withdraw(container string, but map[handle]bool) error {
 			return err
 		}
 
-		changes, err := nftables.New()
+		changes, err := nft.Begin()
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/nftables"
 
 	"github.com/trivet-node/trivet/cni/hostnat"
+	"github.com/trivet-node/trivet/cni/nft"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/cni/sourceguard"
 	"github.com/trivet-node/trivet/cni/sysctl"
@@ -109,7 +110,7 @@ func translate() error {
 }
 
 func filterFrames() error {
-	c, err := nftables.New()
+	c, err := nft.Begin()
 	if err != nil {
 		return err
 	}
