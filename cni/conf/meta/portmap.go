@@ -126,12 +126,34 @@ func languageOf(condition string) portmap.Backend {
 	return portmap.NFTables
 }
 
-// checkConditions refuses what would be more than a match.
+// checkConditions refuses what would be more than a match: what ends the rule, as nft(8) reads it, or the
+// rest of its line. Braces are round sets; one that is not closed would take the rest in.
 func checkConditions(key string, conditions []string) error {
 	for _, c := range conditions {
-		if strings.ContainsAny(c, "\n\r;{}#") {
-			return conf.Invalid("%s: %q is not a match", key, c)
+		if strings.ContainsAny(c, "\n\r;#") {
+			const format = "%s: %q is not a match: it has a semicolon, a number sign or a line break"
+			return conf.Invalid(format, key, c)
 		}
 	}
+	if all := strings.Join(conditions, " "); !isBalanced(all) {
+		return conf.Invalid("%s: the braces in %q are not in pairs", key, all)
+	}
 	return nil
+}
+
+// isBalanced reports whether each brace that is opened is closed, and no other.
+func isBalanced(text string) bool {
+	open := 0
+	for _, r := range text {
+		switch r {
+		case '{':
+			open++
+		case '}':
+			open--
+		}
+		if open < 0 {
+			return false
+		}
+	}
+	return open == 0
 }
