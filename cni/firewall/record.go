@@ -18,12 +18,14 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// recordsDir has a file for each attachment. What they say ends with the boot. Tests have one of their own.
+// recordsDir has a file for each attachment. What they say ends with the boot. Tests and users without
+// privileges have one of their own.
 var recordsDir = "/run/cni/firewall"
 
 // locked calls f while no other process reads or changes records and the rules that they stand for: an
 // address may go from one container to another meanwhile.
 func locked(f func() error) error {
+	recordsDir = writable(recordsDir)
 	if err := os.MkdirAll(recordsDir, 0o700); err != nil {
 		return err
 	}
@@ -48,6 +50,20 @@ func locked(f func() error) error {
 	}
 
 	return f()
+}
+
+// writable returns the directory or, for a user who may not write there, one of his own: he has a network
+// namespace of his own as well.
+func writable(dir string) string {
+	own := os.Getenv("XDG_RUNTIME_DIR")
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = unix.Access(dir, unix.W_OK)
+	}
+	if err == nil || own == "" {
+		return dir
+	}
+	return filepath.Join(own, "cni", "firewall")
 }
 
 func fileOf(network string, o ipam.Owner) string {
