@@ -49,6 +49,10 @@ func (b Bridge) Add(c *call.Call) (err error) {
 	}
 	defer func() { _ = host.Close() }()
 
+	if err := b.setMTU(host, n); err != nil {
+		return err
+	}
+
 	var back undo.Stack
 	defer back.Unwind(context.Background(), &err)
 
