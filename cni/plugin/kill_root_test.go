@@ -64,6 +64,9 @@ func (h *host) victims() map[string][]string {
 	all["portmap with condition"] = []string{main, `"type":"portmap","backend":"nftables",
 		"conditionsV4":["ip saddr != 192.0.2.77"],` + ports + `}`}
 
+	all["addresses by another program"] = []string{`"type":"bridge","bridge":"br0","isGateway":true,
+		"ipam":{"type":"elsewhere"}`}
+
 	for _, backend := range []string{"nftables", "iptables"} {
 		masquerade := `,"ipMasq":true,"ipMasqBackend":"` + backend + `"`
 		own := `,"backend":"` + backend + `"`
@@ -99,12 +102,34 @@ func (h *host) policed() hold.Network {
 	return network
 }
 
+// elsewhere is an IPAM plugin with a file for each container.
+const elsewhere = `#!/bin/sh
+cat >/dev/null
+case $CNI_COMMAND in
+ADD) mkdir -p DIR && echo >DIR/$CNI_CONTAINERID
+	echo '{"cniVersion":"1.1.0","ips":[{"address":"10.77.0.5/24","gateway":"10.77.0.1"}]}' ;;
+DEL) rm -f DIR/$CNI_CONTAINERID ;;
+GC) rm -f DIR/* ;;
+esac
+`
+
+// addElsewhere makes that plugin. It lives on where who called it is killed.
+func (h *host) addElsewhere() {
+	h.t.Helper()
+	h.binDir = h.t.TempDir()
+	script := strings.ReplaceAll(elsewhere, "DIR", filepath.Join(h.dataDir, "elsewhere"))
+	if err := os.WriteFile(filepath.Join(h.binDir, "elsewhere"), []byte(script), 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 // kill -9 at any system call of ADD and of DEL; what GC alone, or DEL and then GC, leaves.
 func TestAPluginKilledAtAnyCallLeavesNothing(t *testing.T) {
 	for name := range new(host).victims() {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t, "")
 			h.policed()
+			h.addElsewhere()
 			plugins := h.victims()[name]
 			for _, verb := range []string{"ADD", "DEL"} {
 				h.sweep(verb, plugins)
