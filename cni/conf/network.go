@@ -32,6 +32,8 @@ type Network struct {
 	Policy bool
 	// Ingress says who may begin connections to pods from this node's bridges.
 	Ingress isolation.Policy
+	// SourceGuard drops what pods send with another MAC address or IP address than their own.
+	SourceGuard bool
 	// MACSpoofCheck drops what pods send with another MAC address than their own.
 	MACSpoofCheck bool
 	// IPAMType is that of the plugin that gives addresses; "" for a network on layer 2 only.
@@ -97,6 +99,7 @@ type bridgeKeys struct {
 	EnableDAD        bool
 	MTU              int
 	HostRouted       bool
+	SourceGuard      bool
 
 	VLAN             int
 	VLANTrunk        []trunkKeys
@@ -116,6 +119,7 @@ func (k *bridgeKeys) read(o document.Object) {
 	o.Read("enabledad", &k.EnableDAD)
 	o.Read("mtu", &k.MTU)
 	o.Read("hostRouted", &k.HostRouted)
+	o.Read("sourceGuard", &k.SourceGuard)
 
 	o.Read("vlan", &k.VLAN)
 	k.VLANTrunk = readTrunk(o)
@@ -196,6 +200,7 @@ func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 		IPAMType:       k.IPAM.Type,
 		Pool:           k.IPAM.poolKeys.location(k.Name),
 		Policy:         k.Policy && o.HostPorts,
+		SourceGuard:    k.SourceGuard,
 		MACSpoofCheck:  k.MACSpoofCheck,
 		Ingress:        k.ingress(o.HostPorts),
 	}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -19,15 +18,14 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// recordsDir has a file for each attachment. What they say ends with the boot. Tests have one of their own.
+// recordsDir has a file for each attachment. What they say ends with the boot. Tests and users without
+// privileges have one of their own.
 var recordsDir = "/run/cni/firewall"
-
-// tempPrefix begins the names of files that are being written.
-const tempPrefix = ".tmp-"
 
 // locked calls f while no other process reads or changes records and the rules that they stand for: an
 // address may go from one container to another meanwhile.
 func locked(f func() error) error {
+	recordsDir = writable(recordsDir)
 	if err := os.MkdirAll(recordsDir, 0o700); err != nil {
 		return err
 	}
@@ -52,6 +50,20 @@ func locked(f func() error) error {
 	}
 
 	return f()
+}
+
+// writable returns the directory or, for a user who may not write there, one of his own: he has a network
+// namespace of his own as well.
+func writable(dir string) string {
+	own := os.Getenv("XDG_RUNTIME_DIR")
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = unix.Access(dir, unix.W_OK)
+	}
+	if err == nil || own == "" {
+		return dir
+	}
+	return filepath.Join(own, "cni", "firewall")
 }
 
 func fileOf(network string, o ipam.Owner) string {
@@ -139,15 +151,7 @@ func selected(keep func(Pod) bool) (all []Pod, err error) {
 }
 
 // sweep removes what killed writers have left. With the lock held there are no others.
-func sweep() error {
-	entries, err := os.ReadDir(recordsDir)
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), tempPrefix) {
-			err = errors.Join(err, os.Remove(filepath.Join(recordsDir, e.Name())))
-		}
-	}
-	return err
-}
+func sweep() error { return durable.SweepDir(recordsDir) }
 
 func removeRecord(p Pod) error {
 	err := os.Remove(fileOf(p.Network, p.Owner))

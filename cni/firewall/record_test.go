@@ -39,7 +39,7 @@ func hasFile(t *testing.T, name string) bool {
 // A writer was killed before it gave the file its name.
 func TestAFileThatIsBeingWrittenIsNoRecord(t *testing.T) {
 	p := recorded(t)
-	left := tempPrefix + filepath.Base(fileOf(p.Network, p.Owner)) + "-1"
+	left := ".tmp-" + filepath.Base(fileOf(p.Network, p.Owner)) + "-1"
 	if err := os.Rename(fileOf(p.Network, p.Owner), filepath.Join(recordsDir, left)); err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,7 @@ func Open(config Config) (*Table, error) {
 		return nil, err
 	}
 
-	changes, err := nftables.New()
+	changes, err := nft.Begin()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare nftables socket: %w", err), conn.Close())
 	}

@@ -33,8 +33,29 @@ func (d Directory) kept(name string) string { return filepath.Join(d.Path, keptD
 // Install puts a program into the directory and has names lead to it. It may be called again, also after a
 // kill.
 func (d Directory) Install(source string, names []string) error {
-	return d.locked(func() error { return d.install(source, names) })
+	return d.locked(func() error {
+		if err := d.sweep(); err != nil {
+			return err
+		}
+		return d.install(source, names)
+	})
 }
+
+// sweep removes what was being written when another call was killed: the lock is held.
+func (d Directory) sweep() error {
+	err := errors.Join(durable.Sweep(d.path(d.Program)), durable.Sweep(d.kept(copied)))
+	links, _ := filepath.Glob(d.kept(newPrefix + "*"))
+	for _, link := range links {
+		err = errors.Join(err, removeIfThere(link))
+	}
+	if err != nil {
+		return fmt.Errorf("remove what a killed call has left in %s: %w", d.Path, err)
+	}
+	return nil
+}
+
+// newPrefix begins the names of links that are about to be renamed.
+const newPrefix = ".new-"
 
 func (d Directory) install(source string, names []string) error {
 	if err := d.installProgram(source); err != nil {
@@ -128,7 +149,7 @@ func (d Directory) link(name string) error {
 		return err
 	}
 
-	temp := d.kept(".new-" + name)
+	temp := d.kept(newPrefix + name)
 	if err := removeIfThere(temp); err != nil {
 		return err
 	}
@@ -152,7 +173,7 @@ func (d Directory) keep(name string) error {
 		return nil
 	}
 
-	temp := d.kept(".new-" + name)
+	temp := d.kept(newPrefix + name)
 	if err := removeIfThere(temp); err != nil {
 		return err
 	}
@@ -203,7 +224,7 @@ func (d Directory) Uninstall(names []string) error {
 	if _, err := os.Stat(d.Path); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	return d.locked(func() error { return d.uninstall(names) })
+	return d.locked(func() error { return errors.Join(d.sweep(), d.uninstall(names)) })
 }
 
 func (d Directory) uninstall(names []string) error {

@@ -135,6 +135,37 @@ func TestTheProgramOfTheDirectoryIsNotCopied(t *testing.T) {
 }
 
 // Between putting back the program that was there and forgetting that there was a copy, Uninstall was killed.
+// What a call that was killed has left, the next one removes, whichever it is.
+func TestUnfinishedFilesAreRemoved(t *testing.T) {
+	d, source := directory(t)
+	for name, call := range map[string]func() error{
+		"install":   func() error { return d.Install(source, names) },
+		"uninstall": func() error { return d.Uninstall(names) },
+	} {
+		left := []string{
+			".tmp-trivet-cni-1",
+			".trivet-cni-replaced/.tmp-.copied-1",
+			".trivet-cni-replaced/.new-gone",
+		}
+		for _, file := range left {
+			path := filepath.Join(d.Path, file)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			write(t, path, "half")
+		}
+
+		if err := call(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, file := range left {
+			if got := content(d, file); got != "" {
+				t.Errorf("after %s %s is there", name, file)
+			}
+		}
+	}
+}
+
 func TestUninstallAfterAKillLeavesTheProgramThatWasThere(t *testing.T) {
 	d, source := directory(t)
 	write(t, filepath.Join(d.Path, "trivet-cni"), "somebody's")

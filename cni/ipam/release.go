@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/trivet-node/trivet/internal/durable"
 )
 
 // Release releases what owner holds. Holding nothing is success.
@@ -77,13 +79,14 @@ func (p *Pool) keep(valid func(Owner) bool) error {
 	return errors.Join(err, p.removeTemporary())
 }
 
-// removeTemporary removes what a killed writer left on a file system without O_TMPFILE.
+// removeTemporary removes what killed writers have left: of the file that names the boot and, on a file
+// system without O_TMPFILE, of reservations. The lock is held, so that nobody is writing.
 func (p *Pool) removeTemporary() error {
 	left, err := filepath.Glob(filepath.Join(p.dir, temporary))
 	for _, path := range left {
 		err = errors.Join(err, os.Remove(path))
 	}
-	return err
+	return errors.Join(err, durable.Sweep(filepath.Join(p.dir, bootFile)))
 }
 
 // names lists the file names in the directory.

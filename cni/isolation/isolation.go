@@ -87,7 +87,7 @@ func write(r nft.Reader, bridge string, policy Policy) error {
 		return err
 	}
 
-	changes, err := nftables.New()
+	changes, err := nft.Begin()
 	if err != nil {
 		return err
 	}

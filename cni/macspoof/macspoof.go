@@ -66,7 +66,7 @@ func (g Guard) write(r nft.Reader) error {
 		return err
 	}
 
-	changes, err := nftables.New()
+	changes, err := nft.Begin()
 	if err != nil {
 		return err
 	}
@@ -176,7 +176,7 @@ func remove(r nft.Reader, id string) error {
 		return nil
 	}
 
-	changes, err := nftables.New()
+	changes, err := nft.Begin()
 	if err != nil {
 		return err
 	}

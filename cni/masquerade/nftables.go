@@ -56,7 +56,7 @@ func (p Pod) ensureNFTables() error {
 			return err
 		}
 
-		changes, err := nftables.New()
+		changes, err := nft.Begin()
 		if err != nil {
 			return err
 		}
@@ -186,7 +186,7 @@ func removeRules(unwanted func([]nft.Rule) []nft.Rule) error {
 				return nil
 			}
 
-			changes, err := nftables.New()
+			changes, err := nft.Begin()
 			if err != nil {
 				return err
 			}

@@ -86,6 +86,15 @@ func (d *Daemon) logRestored(network string, rules, ports bool) {
 	}
 }
 
+// guardsSource reports whether the plugin is to bind pods to their addresses, which not every kernel can do.
+func (d *Daemon) guardsSource(r *Report) bool {
+	if d.noSourceGuard != nil {
+		const note = "pods may send from addresses of others (--source-guard): "
+		r.Notes = append(r.Notes, note+d.noSourceGuard.Error())
+	}
+	return d.cfg.SourceGuard && d.noSourceGuard == nil
+}
+
 // sweepInterval is how long a veth that DEL has cut off has at least to go with its pod's network namespace.
 const sweepInterval = 10 * time.Second
 

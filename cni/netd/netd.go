@@ -23,6 +23,7 @@ import (
 	"github.com/trivet-node/trivet/cni/netd/overlay"
 	"github.com/trivet-node/trivet/cni/netd/routing"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/sourceguard"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/retry"
@@ -50,6 +51,8 @@ type Config struct {
 	// Overlay says which nodes are reached through tunnels, and OverlayPort is the tunnels' UDP port.
 	Overlay     routing.Mode
 	OverlayPort uint16
+	// SourceGuard has pods bound to their MAC and IP addresses, where the kernel can.
+	SourceGuard bool
 	// Policies has network policies enforced, and Enforced is told about each pass over them. It may be nil.
 	Policies bool
 	Enforced func(enforcer.Report)
@@ -96,6 +99,8 @@ type Daemon struct {
 	backoff retry.Backoff
 	// logged are the errors and notes of the last pass: each is logged once while it lasts.
 	logged map[string]bool
+	// noSourceGuard is why the kernel has none; nil if it has, or if none is wanted.
+	noSourceGuard error
 	// rules says whether the network's rules were there once, and when writing them failed last, and why.
 	rules struct {
 		seen     bool
@@ -132,19 +137,8 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	}
 	defer func() { _ = d.kernel.Close() }()
 
-	if err := durable.Sweep(d.cfg.confPath()); err != nil {
-		d.log.Warn("unfinished files of an earlier run stay", "dir", d.cfg.ConfDir, "err", err)
-	}
-
-	if len(d.cfg.ClusterCIDRs) == 0 {
-		d.log.Warn("--cluster-cidr is not given: a Node may claim any private network " +
-			"that is about as large as this node's pod CIDR")
-	}
-
-	if d.enforcer == nil {
-		if err := removePolicies(d.cfg); err != nil {
-			return err
-		}
+	if err := d.prepare(); err != nil {
+		return err
 	}
 
 	// A watch that ends is the end of the daemon: without events, it would repair once a minute. Without the
@@ -185,6 +179,26 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 
 		next.Stop()
 	}
+}
+
+// prepare removes what an earlier run has left that this one does not want, and tries what the kernel can do.
+func (d *Daemon) prepare() error {
+	if err := durable.Sweep(d.cfg.confPath()); err != nil {
+		d.log.Warn("unfinished files of an earlier run stay", "dir", d.cfg.ConfDir, "err", err)
+	}
+
+	if len(d.cfg.ClusterCIDRs) == 0 {
+		d.log.Warn("--cluster-cidr is not given: a Node may claim any private network " +
+			"that is about as large as this node's pod CIDR")
+	}
+
+	if d.cfg.SourceGuard {
+		d.noSourceGuard = sourceguard.Try()
+	}
+	if d.enforcer == nil {
+		return removePolicies(d.cfg)
+	}
+	return nil
 }
 
 // requestPass asks for a pass and does not wait; several requests at once are one.

@@ -2,6 +2,7 @@ package netd
 
 import (
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -25,17 +26,37 @@ func prefixes(texts ...string) []netip.Prefix {
 
 func TestConfigurationOfADualStackNode(t *testing.T) {
 	data, err := network{
-		name:     DefaultNetwork,
-		bridge:   DefaultBridge,
-		podCIDRs: prefixes("10.244.1.0/24", "fd00:244:1::/64"),
-		noMasq:   prefixes("10.244.0.0/16", "fd00:244::/48"),
-		mtu:      1450,
-		policies: true,
+		name:        DefaultNetwork,
+		bridge:      DefaultBridge,
+		podCIDRs:    prefixes("10.244.1.0/24", "fd00:244:1::/64"),
+		noMasq:      prefixes("10.244.0.0/16", "fd00:244::/48"),
+		mtu:         1450,
+		sourceGuard: true,
+		policies:    true,
 	}.configuration()
 	if err != nil {
 		t.Fatal(err)
 	}
 	testenv.Golden(t, "dualstack.conflist", string(data))
+}
+
+func TestAKernelWithoutGuardsIsANote(t *testing.T) {
+	for _, c := range []struct {
+		wanted  bool
+		lacks   error
+		guarded bool
+		notes   int
+	}{
+		{true, nil, true, 0},
+		{true, errors.New("the kernel lacks CONFIG_NET_CLS_BPF"), false, 1},
+		{false, nil, false, 0},
+	} {
+		d := Daemon{cfg: Config{SourceGuard: c.wanted}, noSourceGuard: c.lacks}
+		var r Report
+		if got := d.guardsSource(&r); got != c.guarded || len(r.Notes) != c.notes || len(r.Errors) != 0 {
+			t.Errorf("%+v: %v, %q, %q", c, got, r.Notes, r.Errors)
+		}
+	}
 }
 
 func TestPluginGetsItsPartOfTheList(t *testing.T) {

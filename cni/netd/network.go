@@ -29,6 +29,8 @@ type network struct {
 	podCIDRs []netip.Prefix
 	noMasq   []netip.Prefix
 	mtu      int
+	// sourceGuard has the plugin bind pods to their addresses.
+	sourceGuard bool
 	// policies has the plugin hold pods until their network policies are in force.
 	policies bool
 }
@@ -61,9 +63,13 @@ func (n network) configuration() ([]byte, error) {
 			"ipRanges":     true,
 			"ips":          true,
 			"mac":          true,
+			"bandwidth":    true,
 		},
 	}
 
+	if n.sourceGuard {
+		plugin["sourceGuard"] = true
+	}
 	if n.policies {
 		plugin["networkPolicy"] = true
 	}

@@ -167,12 +167,13 @@ func (d *Daemon) configure(
 	}
 
 	data, err := network{
-		name:     d.cfg.Network,
-		bridge:   d.cfg.Bridge,
-		podCIDRs: own.PodCIDRs,
-		noMasq:   noMasq,
-		mtu:      mtu,
-		policies: policies,
+		name:        d.cfg.Network,
+		bridge:      d.cfg.Bridge,
+		podCIDRs:    own.PodCIDRs,
+		noMasq:      noMasq,
+		mtu:         mtu,
+		sourceGuard: d.guardsSource(r),
+		policies:    policies,
 	}.configuration()
 	if err != nil {
 		return err

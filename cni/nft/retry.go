@@ -4,8 +4,22 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
+
+// Begin returns what collects the changes of a transaction, which the kernel answers with more than a number
+// where it refuses one.
+func Begin() (*nftables.Conn, error) {
+	return nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
+		err := c.SetOption(netlink.ExtendedAcknowledge, true)
+		if errors.Is(err, unix.ENOPROTOOPT) {
+			return nil
+		}
+		return err
+	}))
+}
 
 // IsRace reports whether the kernel refused a transaction because another process had made what it makes
 // (EEXIST) or deleted what it deletes (ENOENT), or had changed anything since the generation that it is for

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -129,3 +130,73 @@ func Cut(text string) string { return text[:min(len(text), maxComment)] }
 
 // maxComment is what nft(8) reads at most, without the zero.
 const maxComment = 127
+
+// Destination is what a rule compares the destination of packets with, zero where it does not.
+type Destination struct {
+	Protocol byte
+	Address  netip.Addr
+	Port     uint16
+}
+
+// Destination returns where the packets go that a rule is about. What it compares in another way than by
+// value is left out.
+func (r Rule) Destination() (d Destination) {
+	var loaded func(value []byte)
+	netlink.Attributes(r.expressions, func(_ uint16, expression []byte) {
+		switch kind, data := parseExpression(expression); kind {
+		case "meta", "payload":
+			loaded = d.loaded(kind, numbers(data))
+		case "cmp":
+			if value, ok := equalTo(data); ok && loaded != nil {
+				loaded(value)
+			}
+		default:
+			loaded = nil
+		}
+	})
+	return d
+}
+
+// loaded returns what takes the value that an expression loads, nil for one that does not matter.
+func (d *Destination) loaded(kind string, attributes map[uint16]uint32) func(value []byte) {
+	base, at := attributes[unix.NFTA_PAYLOAD_BASE], attributes[unix.NFTA_PAYLOAD_OFFSET]
+	size := attributes[unix.NFTA_PAYLOAD_LEN]
+	switch {
+	case kind == "meta" && attributes[unix.NFTA_META_KEY] == unix.NFT_META_L4PROTO:
+		return func(value []byte) { d.Protocol = value[0] }
+	case kind == "meta":
+		return nil
+	case base == unix.NFT_PAYLOAD_TRANSPORT_HEADER && at == 2 && size == 2:
+		return func(value []byte) {
+			if len(value) == 2 {
+				d.Port = binary.BigEndian.Uint16(value)
+			}
+		}
+	case base == unix.NFT_PAYLOAD_NETWORK_HEADER && (at == V4.Destination && size == uint32(V4.Size) ||
+		at == V6.Destination && size == uint32(V6.Size)):
+		return func(value []byte) { d.Address, _ = netip.AddrFromSlice(value) }
+	}
+	return nil
+}
+
+// equalTo returns the value that a comparison is with, of one that asks for the same.
+func equalTo(attributes []byte) (value []byte, ok bool) {
+	ok = numbers(attributes)[unix.NFTA_CMP_OP] == unix.NFT_CMP_EQ
+	netlink.Attributes(attributes, func(kind uint16, data []byte) {
+		if kind == unix.NFTA_CMP_DATA {
+			value = dataValue(data)
+		}
+	})
+	return value, ok && len(value) > 0
+}
+
+// numbers returns those attributes that are numbers.
+func numbers(attributes []byte) map[uint16]uint32 {
+	all := map[uint16]uint32{}
+	netlink.Attributes(attributes, func(kind uint16, value []byte) {
+		if len(value) == 4 {
+			all[kind] = binary.BigEndian.Uint32(value)
+		}
+	})
+	return all
+}

@@ -180,6 +180,8 @@ func TestAPointToPointPodReachesHostAndBeyond(t *testing.T) {
 var backends = map[string]string{
 	"nftables":                `"backend":"nftables"`,
 	"nftables with condition": `"backend":"nftables","conditionsV4":["ip saddr != 192.0.2.77"]`,
+	"nftables with a set": `"backend":"nftables","conditionsV4":["ip saddr {",
+		"127.0.0.0/8, 10.88.0.0/16,","192.0.2.0-192.0.2.76 }"]`,
 	"iptables":                `"backend":"iptables"`,
 	"iptables with condition": `"backend":"iptables","conditionsV4":["!","-s","192.0.2.77"]`,
 	"all masqueraded":         `"backend":"nftables","masqAll":true`,

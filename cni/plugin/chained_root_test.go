@@ -125,46 +125,6 @@ func TestSourceRoutesAnswerByTheInterfaceThatWasAsked(t *testing.T) {
 	}
 }
 
-func TestBandwidthSetsBuckets(t *testing.T) {
-	const limits = `"ingressRate":8000000,"ingressBurst":800000,"egressRate":16000000,"egressBurst":1600000`
-	for name, plugins := range map[string]func(h *host) []string{
-		"chained": func(h *host) []string {
-			return []string{h.bridgePlugin(""), `"type":"bandwidth",` + limits}
-		},
-		"in one entry": func(h *host) []string {
-			main := strings.Replace(h.bridgePlugin(""), `"bridge"`, `"trivet-cni"`, 1)
-			return []string{main + `,"runtimeConfig":{"bandwidth":{` + limits + `}}`}
-		},
-	} {
-		t.Run(name, func(t *testing.T) { checkBuckets(t, plugins) })
-	}
-}
-
-func checkBuckets(t *testing.T, plugins func(h *host) []string) {
-	h := newHost(t, "")
-	c := h.newChain("pod", plugins(h)...)
-	if err := c.check(); err != nil {
-		t.Error(err)
-	}
-
-	disciplines := h.program(h.netns, "tc", "iproute2", "qdisc show")
-	for _, want := range []string{"rate 8Mbit burst", "rate 16Mbit burst"} {
-		if !strings.Contains(disciplines, want) {
-			t.Errorf("%s is not in %s", want, disciplines)
-		}
-	}
-
-	h.serve(c.netns, 80)
-	if _, err := h.dial(h.netns, netip.AddrPortFrom(c.address(false), 80).String()); err != nil {
-		t.Error(err)
-	}
-
-	c.del()
-	if left := h.remains(); left != "" {
-		t.Error(left)
-	}
-}
-
 func TestFirewallLetsPodsThroughWhatDropsForwardedPackets(t *testing.T) {
 	h := newHost(t, "")
 	beyond := h.uplink("192.0.2.1/24")

@@ -2,6 +2,8 @@ package plugin
 
 import (
 	"errors"
+	"io/fs"
+	"os"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
@@ -46,8 +48,11 @@ func cniError(what string, err error) error {
 
 	// What a plugin that was called by exec says comes first.
 	code := types.ErrInternal
-	if other := codeOf(err); other != 0 {
+	switch other := codeOf(err); {
+	case other != 0:
 		code = other
+	case isIO(err):
+		code = types.ErrIOFailure
 	}
 
 	for _, c := range codes {
@@ -57,6 +62,16 @@ func cniError(what string, err error) error {
 		}
 	}
 	return types.NewError(code, what, err.Error())
+}
+
+// isIO reports whether a file could not be read or written, as on a full disk. A program that cannot be run
+// is something else.
+func isIO(err error) bool {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		return path.Op != "fork/exec"
+	}
+	_, ok := errors.AsType[*os.LinkError](err)
+	return ok
 }
 
 // codeOf returns the code of a CNI error, 0 for none.

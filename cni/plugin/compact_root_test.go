@@ -82,3 +82,29 @@ func TestOneEntryTakesBackAllThatItDoes(t *testing.T) {
 		t.Error("after GC:", left)
 	}
 }
+
+// Without mtu: upstream's bridge leaves it to the kernel.
+func TestPodsSendNoLargerPacketsThanLeaveTheHost(t *testing.T) {
+	h := newHost(t, "")
+	h.uplink("192.0.2.1/24")
+	h.ip(h.netns, "route add default via 192.0.2.2")
+	for _, mtu := range []string{"1400", "1300", "1450"} {
+		h.ip(h.netns, "link set up0 mtu "+mtu)
+		c := h.newChain("pod"+mtu, h.compact("open", ""))
+		for netns, name := range map[string]string{c.netns: "eth0", h.netns: "br0"} {
+			if link := h.ip(netns, "link show "+name); !strings.Contains(link, " mtu "+mtu+" ") {
+				t.Errorf("not %s: %s", mtu, link)
+			}
+		}
+		if err := c.check(); err != nil {
+			t.Error(err)
+		}
+		c.del()
+	}
+
+	h.ip(h.netns, "link delete br0")
+	c := h.newChain("upstream", h.bridgePlugin(""))
+	if link := h.ip(c.netns, "link show eth0"); !strings.Contains(link, " mtu 1500 ") {
+		t.Error(link)
+	}
+}

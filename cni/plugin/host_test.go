@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("CNI_COMMAND") != "" {
 		os.Exit(plugin.Main("test"))
 	}
+	if os.Getenv(installVariable) != "" {
+		os.Exit(installAs(os.Args))
+	}
 	os.Exit(m.Run())
 }
 
@@ -37,6 +40,8 @@ type host struct {
 	dataDir string
 	// extra are more keys of the configuration.
 	extra string
+	// binDir has programs of others, for plugins that call them.
+	binDir string
 }
 
 func newHost(t *testing.T, extra string) *host {
@@ -46,6 +51,7 @@ func newHost(t *testing.T, extra string) *host {
 		netns:   testenv.Netns(t),
 		dataDir: t.TempDir(),
 		extra:   extra,
+		binDir:  "/nowhere",
 	}
 
 	h.in(h.netns, func() error {
@@ -87,7 +93,7 @@ func (h *host) command(verb, id, netns, config string) *exec.Cmd {
 		"CNI_CONTAINERID="+id,
 		"CNI_NETNS="+netns,
 		"CNI_IFNAME=eth0",
-		"CNI_PATH=/nowhere",
+		"CNI_PATH="+h.binDir,
 	)
 	c.Stdin = strings.NewReader(config)
 	return c

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/policy/hold"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
@@ -58,6 +60,13 @@ func (h *host) victims() map[string][]string {
 		"sbr": {main, `"type":"sbr"`},
 	}
 
+	all["as trivet-netd writes it"] = []string{h.ofNetd() + "," + ports + "}"}
+	all["portmap with condition"] = []string{main, `"type":"portmap","backend":"nftables",
+		"conditionsV4":["ip saddr != 192.0.2.77"],` + ports + `}`}
+
+	all["addresses by another program"] = []string{`"type":"bridge","bridge":"br0","isGateway":true,
+		"ipam":{"type":"elsewhere"}`}
+
 	for _, backend := range []string{"nftables", "iptables"} {
 		masquerade := `,"ipMasq":true,"ipMasqBackend":"` + backend + `"`
 		own := `,"backend":"` + backend + `"`
@@ -70,11 +79,57 @@ func (h *host) victims() map[string][]string {
 	return all
 }
 
+// ofNetd is the one entry as trivet-netd configures it.
+func (h *host) ofNetd() string {
+	const format = `"type":"trivet-cni","bridge":"br0","isDefaultGateway":true,"ipMasq":true,
+		"hairpinMode":true,"hostRouted":true,"lazyUnlink":true,"networkPolicy":true,"sourceGuard":true,
+		"noMasq":["192.0.2.128/25"],"ipam":{"type":"host-local","dataDir":%q,"bootScoped":true,
+		"ranges":[[{"subnet":"10.88.0.0/24"}],[{"subnet":"fd88::/64"}]]}`
+	return fmt.Sprintf(format, h.dataDir)
+}
+
+// policed is where pods wait for their network policies. The namespace default has some.
+func (h *host) policed() hold.Network {
+	h.t.Helper()
+	pool, err := ipam.Location{DataDir: h.dataDir, Network: "test"}.Create()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	network := hold.Network{Name: "test", Pool: pool}
+	if err := network.Announce(map[string]bool{"default": true}); err != nil {
+		h.t.Fatal(err)
+	}
+	return network
+}
+
+// elsewhere is an IPAM plugin with a file for each container.
+const elsewhere = `#!/bin/sh
+cat >/dev/null
+case $CNI_COMMAND in
+ADD) mkdir -p DIR && echo >DIR/$CNI_CONTAINERID
+	echo '{"cniVersion":"1.1.0","ips":[{"address":"10.77.0.5/24","gateway":"10.77.0.1"}]}' ;;
+DEL) rm -f DIR/$CNI_CONTAINERID ;;
+GC) rm -f DIR/* ;;
+esac
+`
+
+// addElsewhere makes that plugin. It lives on where who called it is killed.
+func (h *host) addElsewhere() {
+	h.t.Helper()
+	h.binDir = h.t.TempDir()
+	script := strings.ReplaceAll(elsewhere, "DIR", filepath.Join(h.dataDir, "elsewhere"))
+	if err := os.WriteFile(filepath.Join(h.binDir, "elsewhere"), []byte(script), 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 // kill -9 at any system call of ADD and of DEL; what GC alone, or DEL and then GC, leaves.
 func TestAPluginKilledAtAnyCallLeavesNothing(t *testing.T) {
 	for name := range new(host).victims() {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t, "")
+			h.policed()
+			h.addElsewhere()
 			plugins := h.victims()[name]
 			for _, verb := range []string{"ADD", "DEL"} {
 				h.sweep(verb, plugins)
@@ -111,6 +166,8 @@ func (h *host) killed(verb string, number int, plugins []string) (calls int) {
 
 	h.age(filepath.Join(h.dataDir, "tuning"))
 	h.gc(slices.Concat(plugins[last:], plugins[:last])...)
+	// trivet-netd forgets the connections of pods that have ended.
+	h.in(h.netns, h.policed().Clear)
 	if left := h.traces(c.netns); left != "" {
 		h.t.Errorf("%s killed at call %d of %d: %s", verb, number, calls, left)
 	}
@@ -128,9 +185,11 @@ func (h *host) kill(verb string, number int, plugins []string) (c *chain, calls 
 	}
 
 	c = h.newChain(fmt.Sprintf("%s-%d%s", verb, number, mark()), before...)
+	h.asFirst(verb)
 	h.in(h.netns, func() (err error) {
 		command := h.command(verb, c.id, c.netns, "")
 		command.Args = []string{typeOf("{" + plugins[last] + "}")}
+		command.Env = append(command.Env, "CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=pod")
 		stdin, err := input(h.t.TempDir(), c.config(plugins[last]))
 		if err != nil {
 			return err
@@ -141,6 +200,18 @@ func (h *host) kill(verb string, number int, plugins []string) (c *chain, calls 
 		return err
 	})
 	return c, calls
+}
+
+// asFirst makes a call the first one since the boot, for which there is more to write.
+func (h *host) asFirst(verb string) {
+	h.t.Helper()
+	err := os.Remove(filepath.Join(h.dataDir, "test", ".boot_id"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		h.t.Fatal(err)
+	}
+	if verb == "ADD" {
+		h.nft("flush ruleset")
+	}
 }
 
 // A runtime repeats a DEL that failed, and not every runtime has GC.
@@ -186,6 +257,14 @@ func (h *host) traces(netns string) string {
 		}
 	}
 
+	h.in(h.netns, func() error {
+		held, err := h.policed().Held()
+		for _, a := range held {
+			found = append(found, "held "+a.String())
+		}
+		return err
+	})
+
 	h.in(netns, func() error {
 		pod, err := rtnl.Open()
 		if err != nil {
@@ -209,6 +288,8 @@ func (h *host) traces(netns string) string {
 			case err != nil || entry.IsDir():
 				return err
 			case name == "lock" || name == ".boot_id" || strings.HasPrefix(name, "last_reserved_ip"):
+				return nil
+			case strings.HasSuffix(path, "/namespaces/default"):
 				return nil
 			}
 

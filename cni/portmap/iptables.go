@@ -1,6 +1,7 @@
 package portmap
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/trivet-node/trivet/cni/conntrack"
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/iptables"
 )
@@ -190,10 +192,12 @@ func (p Pod) hasIPTables() (bool, error) {
 
 func withdrawIPTables(network, container string) error {
 	chain := chainOf(network, container)
-	return iptables.EditWhereThere(nat, chain, func(t *iptables.Table) error {
-		remove(t, chain)
+	var gone []conntrack.Port
+	err := iptables.EditWhereThere(nat, chain, func(t *iptables.Table) error {
+		gone = append(gone, remove(t, chain)...)
 		return nil
 	})
+	return errors.Join(err, forget(gone))
 }
 
 // keepIPTables removes the chains that rules with the network's name lead to, but for those of valid
@@ -206,19 +210,49 @@ func keepIPTables(network string, keep map[string]bool) error {
 
 	// As iptables -S prints it.
 	ofNetwork := strings.TrimSuffix(iptables.Quoted(fmt.Sprintf(`dnat name: "%s" id: `, network)), `"`)
-	return iptables.EditWhereThere(nat, dnatChain, func(t *iptables.Table) error {
+	var gone []conntrack.Port
+	err := iptables.EditWhereThere(nat, dnatChain, func(t *iptables.Table) error {
 		for _, chain := range t.Chains("CNI-DN-") {
 			isOwn := len(t.Rules(dnatChain, ofNetwork, " -j "+chain+" ")) > 0
 			if isOwn && !valid[chain] {
-				remove(t, chain)
+				gone = append(gone, remove(t, chain)...)
 			}
 		}
 		return nil
 	})
+	return errors.Join(err, forget(gone))
 }
 
-// remove removes the chain of a container and what leads to it.
-func remove(t *iptables.Table, chain string) {
+// remove removes the chain of a container and what leads to it. It returns the UDP host ports of the chain.
+func remove(t *iptables.Table, chain string) (udp []conntrack.Port) {
+	for _, rule := range t.Rules(chain, " -p udp ", " -j DNAT ") {
+		if p, ok := translated(rule); ok {
+			udp = append(udp, p)
+		}
+	}
 	t.Delete(t.Rules(dnatChain, " -j "+chain+" ")...)
 	t.DeleteChain(chain)
+	return udp
+}
+
+// translated returns the host port that a rule translates, as iptables prints it.
+func translated(rule string) (p conntrack.Port, ok bool) {
+	words := strings.Fields(rule)
+	value := func(option string) string {
+		if i := slices.Index(words, option); i >= 0 && i+1 < len(words) {
+			return words[i+1]
+		}
+		return ""
+	}
+
+	number, err := strconv.ParseUint(value("--dport"), 10, 16)
+	to, toErr := netip.ParseAddrPort(value("--to-destination"))
+	if err != nil || toErr != nil {
+		return p, false
+	}
+	p = conntrack.Port{Is6: to.Addr().Is6(), Number: uint16(number)}
+	if host, err := netip.ParsePrefix(value("-d")); err == nil {
+		p.Address = host.Addr()
+	}
+	return p, true
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/cni/conntrack"
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/nft"
@@ -90,7 +91,7 @@ func (p Pod) write(t table, ports []hostnat.Port, pod netip.Addr) error {
 		return err
 	}
 
-	changes, err := nftables.New()
+	changes, err := nft.Begin()
 	if err != nil {
 		return err
 	}
@@ -310,14 +311,28 @@ func (t table) withdraw(container string, but map[handle]bool) error {
 			return err
 		}
 
-		changes, err := nftables.New()
+		changes, err := nft.Begin()
 		if err != nil {
 			return err
 		}
 
 		t.delete(changes, rules)
-		return changes.Flush()
+		if err := changes.Flush(); err != nil {
+			return err
+		}
+		return conntrack.ForgetUDP(t.reader.Conn, t.udpPorts(rules))
 	})
+}
+
+// udpPorts returns the UDP host ports that some rules translate.
+func (t table) udpPorts(rules []nft.Rule) (all []conntrack.Port) {
+	for _, r := range rules {
+		to := r.Destination()
+		if r.Chain != masquerades && to.Protocol == unix.IPPROTO_UDP && to.Port != 0 {
+			all = append(all, conntrack.Port{Is6: t.is6(), Address: to.Address, Number: to.Port})
+		}
+	}
+	return all
 }
 
 func keepNFTables(network string, keep map[string]bool) error {

@@ -120,7 +120,7 @@ func (p Pod) Publish() (err error) {
 	if err := write(); err != nil {
 		return err
 	}
-	if err := Forget(p.Ports); err != nil || !p.SNAT {
+	if err := forgetUDP(p.Ports); err != nil || !p.SNAT {
 		return err
 	}
 	return p.routeLoopback()
@@ -144,7 +144,8 @@ func (p Pod) Check() error {
 	return nft
 }
 
-// Withdraw removes the rules of a container from both backends. None is success.
+// Withdraw removes the rules of a container from both backends, and the tracked connections to the UDP ports
+// that they translate. None is success.
 func Withdraw(network, container string) error {
 	return errors.Join(withdrawNFTables(container, nil), withdrawIPTables(network, container))
 }
@@ -159,8 +160,8 @@ func Keep(network string, valid []ipam.Owner) error {
 	return errors.Join(keepNFTables(network, keep), keepIPTables(network, keep))
 }
 
-// Forget deletes the tracked connections to UDP host ports.
-func Forget(ports []hostnat.Port) error {
+// forgetUDP deletes the tracked connections to those of some host ports that are of UDP.
+func forgetUDP(ports []hostnat.Port) error {
 	var udp []conntrack.Port
 	for _, p := range ports {
 		if p.Protocol != "udp" {
@@ -173,6 +174,10 @@ func Forget(ports []hostnat.Port) error {
 		})
 	}
 
+	return forget(udp)
+}
+
+func forget(udp []conntrack.Port) error {
 	if len(udp) == 0 {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"bytes"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -16,8 +17,8 @@ const (
 	handleOne     = 0x00010000
 )
 
-// Attributes of <linux/pkt_sched.h>, <linux/pkt_cls.h> and <linux/tc_act/tc_mirred.h> that package unix does
-// not have.
+// Attributes of <linux/pkt_sched.h>, <linux/pkt_cls.h> (TCA_BPF_FLAG_ACT_DIRECT among them) and
+// <linux/tc_act/tc_mirred.h> that package unix does not have.
 const (
 	tcaKind    = 1
 	tcaOptions = 2
@@ -32,6 +33,11 @@ const (
 	tcaActKind     = 1
 	tcaActOptions  = 2
 	tcaMirredParms = 2
+
+	tcaBPFOpsLen          = 4
+	tcaBPFOps             = 5
+	tcaBPFFlags           = 8
+	tcaBPFReturnsAVerdict = 1
 
 	tcActStolen    = 4
 	egressRedirect = 1
@@ -125,27 +131,84 @@ func parseTokenBucketOptions(data []byte) (b TokenBucket) {
 	return b
 }
 
-// NewIngress gives an interface a place for filters of what comes in.
+// NewIngress gives an interface a place for filters of what comes in, if it has none.
 func NewIngress(index int) *netlink.Message {
 	op := fmt.Sprintf("add ingress discipline to interface %d (sch_ingress)", index)
-	return netlink.NewMessage(op, unix.RTM_NEWQDISC, netlink.Create|netlink.Excl,
+	return netlink.NewMessage(op, unix.RTM_NEWQDISC, netlink.Create,
 		tcmsg(index, handleIngress, parentIngress, 0)).String(tcaKind, "ingress")
+}
+
+// The order of filters: a program decides before anything is led elsewhere.
+const (
+	programFirst = 1 << 16
+	redirectNext = 2 << 16
+)
+
+// everyProtocol is ETH_P_ALL in network byte order.
+var everyProtocol = uint32(native.Uint16([]byte{0, unix.ETH_P_ALL}))
+
+// NewProgram has what comes in by an interface, which has an ingress discipline, pass a program of classic
+// BPF, an array of struct sock_filter that returns a verdict (TC_ACT).
+func NewProgram(index int, instructions []byte) *netlink.Message {
+	const instructionSize = 8
+	op := fmt.Sprintf("add filter to interface %d (cls_bpf)", index)
+	m := netlink.NewMessage(op, unix.RTM_NEWTFILTER, netlink.Create|netlink.Excl,
+		tcmsg(index, 0, handleIngress, programFirst|everyProtocol))
+	m.String(tcaKind, "bpf").Nest(tcaOptions)
+	m.Uint16(tcaBPFOpsLen, uint16(len(instructions)/instructionSize))
+	m.Bytes(tcaBPFOps, instructions)
+	m.Uint32(tcaBPFFlags, tcaBPFReturnsAVerdict)
+	return m.End()
+}
+
+// ProgramOf reads the program that what comes in by an interface passes, nil for none.
+func (c *Conn) ProgramOf(index int) (instructions []byte, err error) {
+	err = eachFilter(c, index, func(kind string, options []byte) {
+		if kind != "bpf" {
+			return
+		}
+		netlink.Attributes(options, func(attribute uint16, value []byte) {
+			if attribute == tcaBPFOps {
+				instructions = bytes.Clone(value)
+			}
+		})
+	})
+	return instructions, err
+}
+
+// eachFilter calls visit with the filters of what comes in by an interface.
+func eachFilter(c *Conn, index int, visit func(kind string, options []byte)) error {
+	op := fmt.Sprintf("list filters of interface %d", index)
+	m := netlink.NewMessage(op, unix.RTM_GETTFILTER, 0, tcmsg(index, 0, handleIngress, 0))
+	return c.Dump(m, func(_ uint16, body []byte) {
+		if len(body) < 20 || int(native.Uint32(body[4:])) != index {
+			return
+		}
+
+		var kind string
+		var options []byte
+		netlink.Attributes(body[20:], func(attribute uint16, value []byte) {
+			switch attribute {
+			case tcaKind:
+				kind = netlink.Text(value)
+			case tcaOptions:
+				options = value
+			}
+		})
+		visit(kind, options)
+	})
 }
 
 // NewRedirect makes all that comes in by an interface, which has an ingress discipline, leave by another one.
 func NewRedirect(from, to int) *netlink.Message {
 	const (
-		priority  = 1 << 16
 		terminal  = 1
 		firstRule = 1
 	)
 
-	// ETH_P_ALL in network byte order.
-	all := uint32(native.Uint16([]byte{0, unix.ETH_P_ALL}))
-
 	op := fmt.Sprintf("redirect interface %d to interface %d (cls_u32, act_mirred)", from, to)
 	m := netlink.NewMessage(op, unix.RTM_NEWTFILTER, netlink.Create|netlink.Excl,
-		tcmsg(from, 0, handleIngress, priority|all))
+		tcmsg(from, 0, handleIngress, redirectNext|everyProtocol))
 	m.String(tcaKind, "u32").Nest(tcaOptions)
 	m.Uint32(tcaU32ClassID, handleOne|1)
 
@@ -166,15 +229,9 @@ func NewRedirect(from, to int) *netlink.Message {
 	return m.End().End().End()
 }
 
-// HasRedirect reports whether an interface has a filter of what comes in.
+// HasRedirect reports whether an interface has a filter of what comes in, beside a program.
 func (c *Conn) HasRedirect(from int) (found bool, err error) {
-	op := fmt.Sprintf("list filters of interface %d", from)
-	m := netlink.NewMessage(op, unix.RTM_GETTFILTER, 0, tcmsg(from, 0, handleIngress, 0))
-	err = c.Dump(m, func(_ uint16, body []byte) {
-		if len(body) >= 20 && int(native.Uint32(body[4:])) == from {
-			found = true
-		}
-	})
+	err = eachFilter(c, from, func(kind string, _ []byte) { found = found || kind != "bpf" })
 	return found, err
 }
 

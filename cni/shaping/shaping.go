@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -32,16 +33,30 @@ const latency = 25_000
 // ticks is how many ticks of the kernel's packet scheduler a second has (64 ns each).
 const ticks = 1e9 / 64
 
-// bucket returns the limit as the kernel has it.
+// bucket returns the limit as the kernel has it, as upstream's plugin rounds it. What does not fit into 32
+// bits is as much as does, which is minutes: upstream takes the lower 32 bits, and at some rates next to
+// nothing is left of a burst of 512 MiB, which runtimes ask for.
 func (l Limit) bucket() rtnl.TokenBucket {
 	rate := l.Rate / 8
 	burst := l.Burst / 8
-	micros := uint32(float64(burst) * 1e6 / float64(rate))
+	micros := math.Floor(float64(burst) * 1e6 / float64(rate))
 	return rtnl.TokenBucket{
 		Rate:   rate,
-		Limit:  uint32(float64(rate)*latency/1e6) + uint32(burst),
-		Buffer: uint32(float64(micros) * ticks / 1e6),
+		Limit:  atMost32(math.Floor(float64(rate)*latency/1e6) + float64(burst)),
+		Buffer: atMost32(micros * ticks / 1e6),
 	}
+}
+
+func atMost32(x float64) uint32 { return uint32(min(x, math.MaxUint32)) }
+
+// isMet reports whether a bucket is that of the limit. Of a burst that does not fit, upstream has another
+// part.
+func (l Limit) isMet(b rtnl.TokenBucket) bool {
+	want := l.bucket()
+	if want.Buffer == math.MaxUint32 {
+		b.Buffer = want.Buffer
+	}
+	return b == want
 }
 
 // Pod is whose traffic is bounded.
@@ -142,7 +157,7 @@ func check(host *rtnl.Conn, link rtnl.Link, l Limit) error {
 		return err
 	case !ok:
 		return fmt.Errorf("interface %s has no token bucket", link.Name)
-	case have != l.bucket():
+	case !l.isMet(have):
 		return fmt.Errorf("the token bucket of interface %s is %+v, not %+v", link.Name, have, l.bucket())
 	}
 	return nil

@@ -38,6 +38,9 @@ type Attachment struct {
 
 	// DNS has the keys servers, searches and options; nil if the pod asks for nothing.
 	DNS map[string]any
+
+	// Annotations are the pod's, of which those about its bandwidth matter.
+	Annotations map[string]string
 }
 
 func (a Attachment) runtimeConf() *libcni.RuntimeConf {
@@ -50,6 +53,11 @@ func (a Attachment) runtimeConf() *libcni.RuntimeConf {
 	}
 	if a.CgroupPath != "" {
 		capabilities["cgroupPath"] = a.CgroupPath
+	}
+
+	// Setup refuses annotations that make no sense; nothing but Setup needs those that do.
+	if b, err := a.bandwidth(); err == nil && b != nil {
+		capabilities["bandwidth"] = b
 	}
 
 	return &libcni.RuntimeConf{
@@ -76,6 +84,10 @@ func (n *Network) Setup(ctx context.Context, a Attachment) ([]netip.Addr, error)
 	list, notReady := n.current()
 	if list == nil {
 		return nil, notReady
+	}
+
+	if _, err := a.bandwidth(); err != nil {
+		return nil, fmt.Errorf("join pod %s/%s to network %s: %w", a.Namespace, a.Name, list.Name, err)
 	}
 
 	result, err := n.cni.AddNetworkList(ctx, list, a.runtimeConf())

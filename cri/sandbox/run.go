@@ -207,12 +207,13 @@ func (s *Service) undo(ctx context.Context, r Record) error {
 func (s *Service) attachment(r Record) network.Attachment {
 	meta := r.config.GetMetadata()
 	a := network.Attachment{
-		ID:         r.ID,
-		Netns:      s.Netns(r),
-		Name:       meta.GetName(),
-		Namespace:  meta.GetNamespace(),
-		UID:        meta.GetUid(),
-		CgroupPath: r.CgroupParent(),
+		ID:          r.ID,
+		Netns:       s.Netns(r),
+		Name:        meta.GetName(),
+		Namespace:   meta.GetNamespace(),
+		UID:         meta.GetUid(),
+		CgroupPath:  r.CgroupParent(),
+		Annotations: r.config.GetAnnotations(),
 	}
 
 	for _, p := range r.config.GetPortMappings() {

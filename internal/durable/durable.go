@@ -97,14 +97,21 @@ func writeTemp(path string, data []byte, mode fs.FileMode) (*os.File, error) {
 	return f, nil
 }
 
-// tempPrefix begins the names of temporary files. Store.List and Sweep remove those that a killed writer has
-// left.
+// tempPrefix begins the names of temporary files. Store.List, Sweep and SweepDir remove those that a killed
+// writer has left.
 const tempPrefix = ".tmp-"
 
 // Sweep removes the temporary files that killed writers of path have left beside it. There must be no other
 // writer of path while it runs.
 func Sweep(path string) error {
-	dir, prefix := filepath.Dir(path), tempPrefix+filepath.Base(path)+"-"
+	return sweep(filepath.Dir(path), tempPrefix+filepath.Base(path)+"-")
+}
+
+// SweepDir is Sweep for all files of a directory, of which there must be no other writer while it runs. One
+// that is not there is success.
+func SweepDir(dir string) error { return sweep(dir, tempPrefix) }
+
+func sweep(dir, prefix string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

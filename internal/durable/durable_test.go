@@ -201,6 +201,23 @@ func TestSweepRemovesWhatAKilledWriterOfThisFileLeft(t *testing.T) {
 	}
 }
 
+func TestSweepOfADirectoryLeavesWhatIsWhole(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{".tmp-a-1", ".tmp-b-2", "a", ".hidden"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(SweepDir(dir), SweepDir(filepath.Join(dir, "none"))); err != nil {
+		t.Fatal(err)
+	}
+
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if len(left) != 2 || err != nil {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
 func TestRecordIsWrittenOverWithinItsFile(t *testing.T) {
 	dir := t.TempDir()
 	s, err := OpenStore[record](dir, false)

@@ -31,7 +31,7 @@ Put it into the plugin directory (/opt/cni/bin) and a network into /etc/cni/net.
   {"cniVersion": "1.1.0", "name": "trivet", "plugins": [{
     "type": "trivet-cni", "bridge": "trivet0", "isDefaultGateway": true, "ipMasq": true, "hostRouted": true,
     "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.0.0/24"}]], "bootScoped": true},
-    "capabilities": {"portMappings": true, "ipRanges": true, "ips": true, "mac": true}
+    "capabilities": {"portMappings": true, "ipRanges": true, "ips": true, "mac": true, "bandwidth": true}
   }]}
 
 Called by the name of one of upstream's plugins (bridge, ptp, loopback, host-local, static, portmap,

@@ -60,6 +60,9 @@ of this node; always, all; never, none (for routers that carry the packets of po
 	aboutPolicy = `keep NetworkPolicies in force (list, watch of networkpolicies, pods and
 namespaces); false leaves them to another program, and removes the rules that are there`
 
+	aboutGuard = `drop what a pod sends with another MAC address or IP address than its own, where the
+kernel can; false is for nodes with pods that forward for others (routers, VPN gateways)`
+
 	aboutCleanup = `remove the routes, the tunnels, the rules of network policies and the configuration that
 trivet-netd made on this node, and end`
 )
@@ -108,6 +111,7 @@ func parse(env *program.Env, about string) (options, error) {
 	fs.StringVar(&mode, "overlay", string(routing.Auto), aboutOverlay)
 	fs.UintVar(&port, "overlay-port", overlay.DefaultPort, "UDP port of the tunnels, the same on all nodes")
 	fs.BoolVar(&o.Policies, "network-policy", true, aboutPolicy)
+	fs.BoolVar(&o.SourceGuard, "source-guard", true, aboutGuard)
 	fs.BoolVar(&o.cleanup, "cleanup", false, aboutCleanup)
 	if err := env.Parse(fs); err != nil {
 		return o, err

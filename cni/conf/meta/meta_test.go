@@ -77,6 +77,24 @@ func TestRateAndBurstAreThereTogether(t *testing.T) {
 	}
 }
 
+func TestConditionsAreMatches(t *testing.T) {
+	for conditions, ok := range map[string]bool{
+		`"ip saddr { 10.0.0.0/8, 192.168.0.0/16 }"`:            true,
+		`"ip saddr { 10.0.0.0/8,","192.168.0.0/16 }"`:          true,
+		`"ip saddr . tcp sport { 10.0.0.1 . 5, 10.0.0.2 . 6}"`: true,
+		`"ip saddr { 10.0.0.0/8"`:                              false,
+		`"ip saddr 10.0.0.1 }","{"`:                            false,
+		`"ip saddr 10.0.0.1; flush ruleset"`:                   false,
+		`"ip saddr 10.0.0.1 #"`:                                false,
+		`"ip saddr 10.0.0.1\nflush ruleset"`:                   false,
+	} {
+		_, err := meta.ReadPortMap([]byte(`{"conditionsV4":[` + conditions + `]}`))
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", conditions, err)
+		}
+	}
+}
+
 func TestSourceRoutesHaveOneGatewayOfAFamily(t *testing.T) {
 	for keys, ok := range map[string]bool{
 		`"gateways":["10.0.0.1","fd00::1"]`:  true,
@@ -119,7 +137,6 @@ func FuzzReadTheSet(f *testing.F) {
 		_, bandwidth := meta.ReadBandwidth(data)
 		_, routes := meta.ReadSourceRoutes(data)
 		_, firewall := meta.ReadFirewall(data)
-		meta.ReadPortsLeniently(data)
 		for _, err := range []error{static, ptp, ports, tuning, bandwidth, routes, firewall} {
 			if err != nil && !errors.Is(err, conf.ErrDecode) && !errors.Is(err, conf.ErrInvalid) {
 				t.Fatalf("an error of no kind: %v", err)

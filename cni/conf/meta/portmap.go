@@ -82,19 +82,6 @@ func ReadPortMap(stdin []byte) (*PortMap, error) {
 	return p, err
 }
 
-// ReadPortsLeniently reads the host ports for DEL, which can do without: nil when they make no sense.
-func ReadPortsLeniently(stdin []byte) []conf.Port {
-	o, err := conf.DecodeLeniently(stdin)
-	if err != nil {
-		return nil
-	}
-	ports, err := conf.ReadPorts(conf.ReadPortMappings(o.Object("runtimeConfig")))
-	if err != nil {
-		return nil
-	}
-	return ports
-}
-
 // backend returns the backend that the configuration names, or whose language it uses; "" for neither.
 func (k portMapKeys) backend() (portmap.Backend, error) {
 	used := map[portmap.Backend]string{}
@@ -139,12 +126,34 @@ func languageOf(condition string) portmap.Backend {
 	return portmap.NFTables
 }
 
-// checkConditions refuses what would be more than a match.
+// checkConditions refuses what would be more than a match: what ends the rule, as nft(8) reads it, or the
+// rest of its line. Braces are round sets; one that is not closed would take the rest in.
 func checkConditions(key string, conditions []string) error {
 	for _, c := range conditions {
-		if strings.ContainsAny(c, "\n\r;{}#") {
-			return conf.Invalid("%s: %q is not a match", key, c)
+		if strings.ContainsAny(c, "\n\r;#") {
+			const format = "%s: %q is not a match: it has a semicolon, a number sign or a line break"
+			return conf.Invalid(format, key, c)
 		}
 	}
+	if all := strings.Join(conditions, " "); !isBalanced(all) {
+		return conf.Invalid("%s: the braces in %q are not in pairs", key, all)
+	}
 	return nil
+}
+
+// isBalanced reports whether each brace that is opened is closed, and no other.
+func isBalanced(text string) bool {
+	open := 0
+	for _, r := range text {
+		switch r {
+		case '{':
+			open++
+		case '}':
+			open--
+		}
+		if open < 0 {
+			return false
+		}
+	}
+	return open == 0
 }

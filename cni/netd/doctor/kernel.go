@@ -10,7 +10,9 @@ import (
 	"github.com/google/nftables"
 
 	"github.com/trivet-node/trivet/cni/hostnat"
+	"github.com/trivet-node/trivet/cni/nft"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/sourceguard"
 	"github.com/trivet-node/trivet/cni/sysctl"
 	"github.com/trivet-node/trivet/internal/namespace"
 )
@@ -45,6 +47,15 @@ var probes = []probe{
 				PeerName: "probe2",
 				PeerMAC:  net.HardwareAddr{2, 0, 0, 0, 0, 3},
 			}))
+		},
+	},
+	{
+		object: "filters that are programs",
+		level:  Note,
+		do:     "load modules sch_ingress, cls_bpf: without them pods can send with addresses of others",
+		try: func(c *rtnl.Conn) error {
+			const lo = 1
+			return sourceguard.Guard{MAC: make(net.HardwareAddr, 6)}.Ensure(c, lo)
 		},
 	},
 	{
@@ -99,7 +110,7 @@ func translate() error {
 }
 
 func filterFrames() error {
-	c, err := nftables.New()
+	c, err := nft.Begin()
 	if err != nil {
 		return err
 	}

@@ -91,7 +91,7 @@ func (o Overlay) guard(allowed []netip.Addr) error {
 		if err != nil || isGuarded {
 			return err
 		}
-		c, err := nftables.New()
+		c, err := nft.Begin()
 		if err != nil {
 			return err
 		}
@@ -200,7 +200,7 @@ func (o Overlay) removeGuard() error {
 	if err != nil || isGone {
 		return err
 	}
-	c, err := nftables.New()
+	c, err := nft.Begin()
 	if err != nil {
 		return err
 	}

@@ -74,15 +74,10 @@ func (p PortMap) Check(c *call.Call) error {
 	return pod.Check()
 }
 
-// Del withdraws the host ports of the container, which it finds by its ID in both backends.
+// Del withdraws the host ports of the container, which it finds by its ID in both backends, whatever the call
+// says about them.
 func (PortMap) Del(c *call.Call) error {
-	if err := portmap.Withdraw(c.Name, c.Owner.ContainerID); err != nil {
-		return err
-	}
-
-	// The addresses only say which families there are.
-	families := []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
-	return portmap.Forget(hostport.Pair(meta.ReadPortsLeniently(c.Stdin), families))
+	return portmap.Withdraw(c.Name, c.Owner.ContainerID)
 }
 
 // GC withdraws the host ports of containers that the runtime does not have.

@@ -49,6 +49,10 @@ func (b Bridge) Add(c *call.Call) (err error) {
 	}
 	defer func() { _ = host.Close() }()
 
+	if err := b.setMTU(host, n); err != nil {
+		return err
+	}
+
 	var back undo.Stack
 	defer back.Unwind(context.Background(), &err)
 
@@ -72,7 +76,7 @@ func (b Bridge) Add(c *call.Call) (err error) {
 		return err
 	}
 
-	if err := guard(c, n, ends, attachment, &back); err != nil {
+	if err := guard(c, n, host, ends, attachment, &back); err != nil {
 		return err
 	}
 	if err := publish(c, n, podAddresses(attachment), &back); err != nil {
@@ -311,6 +315,9 @@ func (b Bridge) Status(c *call.Call) error {
 	defer func() { _ = host.Close() }()
 
 	if err := bridge.Usable(host, n.Bridge, gatewaySets(n)); err != nil {
+		return err
+	}
+	if err := canGuardSource(n); err != nil {
 		return err
 	}
 

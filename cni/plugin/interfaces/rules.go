@@ -3,7 +3,9 @@ package interfaces
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"net/netip"
 
 	"github.com/trivet-node/trivet/cni/bridge"
 	"github.com/trivet-node/trivet/cni/conf"
@@ -13,14 +15,18 @@ import (
 	"github.com/trivet-node/trivet/cni/masquerade"
 	"github.com/trivet-node/trivet/cni/plugin/call"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/sourceguard"
 	"github.com/trivet-node/trivet/internal/undo"
 )
 
-// guard writes the rules that are a single pod's: which MAC address it may send with, and masquerading
-// where the configuration names its backend.
+// guard writes the rules that are a single pod's: which addresses it may send from, and masquerading where
+// the configuration names its backend.
 func guard(
-	c *call.Call, n *conf.Network, ends bridge.Ends, a bridge.Attachment, back *undo.Stack,
+	c *call.Call, n *conf.Network, host *rtnl.Conn, ends bridge.Ends, a bridge.Attachment, back *undo.Stack,
 ) error {
+	if err := guardSource(c, n, host, ends, podAddresses(a)); err != nil {
+		return err
+	}
 	if n.MACSpoofCheck {
 		back.Push("remove MAC address rules", func(context.Context) error { return macspoof.Remove(c.Owner) })
 		if err := macGuard(c, ends.Host.Name, ends.Pod.MAC).Ensure(); err != nil {
@@ -35,6 +41,57 @@ func guard(
 	back.Push("remove masquerading",
 		func(context.Context) error { return masquerade.Remove(c.Name, c.Owner) })
 	return masqueraded(c, a.Addresses).Ensure(n.PerPod)
+}
+
+// guardSource drops what the pod sends with others' addresses. It goes with the veth, so that there is
+// nothing to undo.
+func guardSource(
+	c *call.Call, n *conf.Network, host *rtnl.Conn, ends bridge.Ends, addresses []netip.Addr,
+) error {
+	if !n.SourceGuard {
+		return nil
+	}
+	defer c.Steps.Begin("guard source addresses")()
+
+	veth, err := host.LinkByName(ends.Host.Name)
+	if err != nil {
+		return err
+	}
+	err = sourceguard.Guard{MAC: ends.Pod.MAC, Addresses: addresses}.Ensure(host, veth.Index)
+	if err != nil {
+		return fmt.Errorf("sourceGuard: %w", err)
+	}
+	return nil
+}
+
+// canGuardSource returns an error if ADD could not, for STATUS.
+func canGuardSource(n *conf.Network) error {
+	if !n.SourceGuard {
+		return nil
+	}
+	if err := sourceguard.Try(); err != nil {
+		return fmt.Errorf("sourceGuard: %w", err)
+	}
+	return nil
+}
+
+// checkSource returns an error unless the host drops what the pod sends with others' addresses.
+func checkSource(c *call.Call, n *conf.Network, a bridge.Attachment) error {
+	if !n.SourceGuard || a.MAC == nil {
+		return nil
+	}
+
+	host, err := rtnl.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = host.Close() }()
+
+	veth, err := host.LinkByName(bridge.HostName(c.Name, c.Owner))
+	if err != nil {
+		return err
+	}
+	return sourceguard.Guard{MAC: a.MAC, Addresses: podAddresses(a)}.Check(host, veth)
 }
 
 func macGuard(c *call.Call, veth string, mac net.HardwareAddr) macspoof.Guard {
@@ -54,6 +111,9 @@ func masqueraded(c *call.Call, all []bridge.Address) masquerade.Pod {
 // upstream's plugin has added is in its own table.
 func (b Bridge) checkRules(c *call.Call, n *conf.Network, a bridge.Attachment) error {
 	if err := checkLimits(c, n); err != nil {
+		return err
+	}
+	if err := checkSource(c, n, a); err != nil {
 		return err
 	}
 	if err := isolation.Check(n.NAT.Bridge, n.Ingress); err != nil {

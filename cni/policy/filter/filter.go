@@ -209,7 +209,7 @@ func (f *Filter) remove() (changed bool, err error) {
 
 // Dropped returns how many packets were dropped in each direction since the tables were written.
 func (f *Filter) Dropped() (count [2]uint64, err error) {
-	conn, err := nftables.New()
+	conn, err := nft.Begin()
 	if err != nil {
 		return count, err
 	}

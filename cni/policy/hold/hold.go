@@ -155,10 +155,13 @@ func (n Network) Settle(written []Record, strays []netip.Addr) error {
 	})
 }
 
-// Keep forgets the pods of all but valid attachments: CNI's GC.
+// Keep forgets the pods of all but valid attachments, and removes what killed writers have left: CNI's GC.
 func (n Network) Keep(valid func(ipam.Owner) bool) error {
 	return n.Pool.Locked(func() error {
+		// With the lock held there are no other writers.
+		swept := durable.SweepDir(n.dir(ipam.PodsDir))
 		all, err := n.Records()
+		err = errors.Join(swept, err)
 		for _, r := range all {
 			if !valid(r.Owner) {
 				err = errors.Join(err, n.End(r.Owner))

@@ -69,7 +69,7 @@ func (n Network) hold(addresses []netip.Addr) error {
 			return err
 		}
 
-		c, err := nftables.New()
+		c, err := nft.Begin()
 		if err != nil {
 			return err
 		}
@@ -172,7 +172,7 @@ func (n Network) Release(addresses []netip.Addr) error {
 			return err
 		}
 
-		c, err := nftables.New()
+		c, err := nft.Begin()
 		if err != nil {
 			return err
 		}
@@ -206,7 +206,7 @@ func (n Network) Tidy() error {
 // remove removes the table, if there is one. The caller holds the pool's lock.
 func (t table) remove() error {
 	return t.read(func(nft.Reader) error {
-		c, err := nftables.New()
+		c, err := nft.Begin()
 		if err != nil {
 			return err
 		}

@@ -25,7 +25,7 @@ func (c testCase) title() string {
 	if c.byName {
 		return "By the names of upstream's plugins"
 	}
-	return "trivet-cni with hostRouted and lazyUnlink"
+	return "trivet-cni with hostRouted, lazyUnlink and sourceGuard"
 }
 
 // byNames is in the names of cases with byName.
@@ -157,10 +157,10 @@ func list(plugins ...string) string {
 	return `{"cniVersion":"1.0.0","name":"bench","plugins":[` + strings.Join(plugins, ",") + `]}`
 }
 
-// ours is trivet-cni with further keys, each of them with a comma behind it. hostRouted and lazyUnlink are as
-// trivet-netd configures it.
+// ours is trivet-cni with further keys, each of them with a comma behind it. hostRouted, lazyUnlink and
+// sourceGuard are as trivet-netd configures it.
 func ours(keys string) string {
-	return plugin("trivet-cni", `"hostRouted":true,"lazyUnlink":true,`+keys)
+	return plugin("trivet-cni", `"hostRouted":true,"lazyUnlink":true,"sourceGuard":true,`+keys)
 }
 
 // bridge is upstream's bridge plugin.

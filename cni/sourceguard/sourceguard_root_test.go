@@ -1,0 +1,87 @@
+package sourceguard
+
+import (
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/internal/namespace"
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+// withLink calls f with an interface in a network namespace of its own.
+func withLink(tb testing.TB, f func(host *rtnl.Conn, link rtnl.Link) error) {
+	tb.Helper()
+	testenv.Root(tb)
+	err := namespace.InOwnNet(func() error {
+		host, err := rtnl.Open()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = host.Close() }()
+
+		const name = "br0"
+		if err := host.Must(rtnl.NewBridge(name, net.HardwareAddr{2, 0, 0, 0, 0, 1}, 0)); err != nil {
+			return err
+		}
+		link, err := host.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		return f(host, link)
+	})
+	if err != nil {
+		tb.Error(err)
+	}
+}
+
+func TestTheKernelTellsTheGuardThatItHas(t *testing.T) {
+	withLink(t, func(host *rtnl.Conn, link rtnl.Link) error {
+		g := guardOf("10.88.0.2", "fd88::2")
+		if err := g.Check(host, link); err == nil || !strings.Contains(err.Error(), "from any address") {
+			t.Errorf("without a guard: %v", err)
+		}
+		if err := g.Ensure(host, link.Index); err != nil {
+			return err
+		}
+		err := guardOf("10.88.0.3").Check(host, link)
+		if err == nil || !strings.Contains(err.Error(), "from others than 0a:58:0a:58:00:02 [10.88.0.3]") {
+			t.Errorf("another guard: %v", err)
+		}
+		return g.Check(host, link)
+	})
+
+	if err := Try(); err != nil {
+		t.Error(err)
+	}
+}
+
+// BenchmarkEnsure is what the guard of a pod of two addresses costs ADD, with the look for its veth, where
+// there is another pod: with the first one of a host, the kernel patches its code.
+func BenchmarkEnsure(b *testing.B) {
+	withLink(b, func(host *rtnl.Conn, link rtnl.Link) error {
+		g := guardOf("10.88.0.2", "fd88::2")
+		const lo = 1
+		if err := g.Ensure(host, lo); err != nil {
+			return err
+		}
+
+		for b.Loop() {
+			found, err := host.LinkByName(link.Name)
+			if err == nil {
+				err = g.Ensure(host, found.Index)
+			}
+			if err != nil {
+				return err
+			}
+
+			b.StopTimer()
+			if err := host.Must(rtnl.DeleteIngress(link.Index)); err != nil {
+				return err
+			}
+			b.StartTimer()
+		}
+		return nil
+	})
+}
