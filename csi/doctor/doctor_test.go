@@ -163,6 +163,7 @@ var wrongs = map[string]func(*Facts){
 	"wrong  CSINode node-a: it does not have":   func(f *Facts) { f.API.NodeThere = false },
 	"wrong  volume pvc-1: no PersistentVolume":  func(f *Facts) { f.API.Volumes = nil },
 	"wrong  snapshot snapshot-1: no Volume":     func(f *Facts) { f.API.Contents = nil },
+	"wrong  API: it could not be asked: silent": func(f *Facts) { f.API, f.APIErr = nil, errors.New("silent") },
 
 	"wrong  volume vol-2: it was part of a pod that has ended": func(f *Facts) {
 		f.set("vol-2", "ready", func(r *volume.Recorded) { r.Name = "inline/csi-1" })
