@@ -18,7 +18,7 @@ func (c *controllerService) ControllerGetVolumeHealth(
 	_ context.Context,
 	req *csi.ControllerGetVolumeHealthRequest,
 ) (*csi.ControllerGetVolumeHealthResponse, error) {
-	health, err := c.health(req.GetVolumeId())
+	health, err := healthAs(req.GetVolumeId(), c.get)
 	if err != nil {
 		return nil, err
 	}
@@ -75,28 +75,31 @@ func (n *nodeService) NodeGetStorageHealth(
 	return resp, nil
 }
 
-// NodeGetVolumeHealth is ControllerGetVolumeHealth for kubelet.
+// NodeGetVolumeHealth is ControllerGetVolumeHealth for kubelet, of inline volumes, too.
 func (n *nodeService) NodeGetVolumeHealth(
 	_ context.Context,
 	req *csi.NodeGetVolumeHealthRequest,
 ) (*csi.NodeGetVolumeHealthResponse, error) {
-	health, err := n.health(req.GetVolumeId())
+	health, err := healthAs(req.GetVolumeId(), n.seen)
 	if err != nil {
 		return nil, err
 	}
 	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: health}, nil
 }
 
-// health returns what is wrong with the volume of a request.
-func (l local) health(id string) (*csi.VolumeHealth, error) {
+// healthAs returns what is wrong with the volume of a request, which has that ID for who asks.
+func healthAs(id string, get func(string) (volume.Volume, error)) (*csi.VolumeHealth, error) {
 	if id == "" {
 		return nil, invalid("volume id is missing")
 	}
-	v, err := l.get(id)
+	v, err := get(id)
 	if err != nil {
 		return nil, err
 	}
-	return healthOf(v), nil
+
+	health := healthOf(v)
+	health.VolumeId = id
+	return health, nil
 }
 
 // healthOf returns what is wrong with a volume: its content is not there, or what holds it does not work.
