@@ -47,6 +47,7 @@ type Config struct {
 type Pool struct {
 	*mountpoint
 	*images
+	*inspector
 	most   int64 // Config.Most
 	shares *shares
 }
@@ -59,9 +60,11 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 		return nil, err
 	}
 
+	keys := keyfile.In(cfg.Dir, Name)
 	p := &Pool{
 		mountpoint: m,
-		images:     newImages(cfg.Instance, m.root, keyfile.In(cfg.Dir, Name)),
+		images:     newImages(cfg.Instance, m.root, keys),
+		inspector:  &inspector{mountpoint: m, keys: keys},
 		most:       cfg.Most,
 	}
 	if !btrfs.On(cfg.Dir) {

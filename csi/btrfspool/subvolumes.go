@@ -294,11 +294,13 @@ func (s *subvolumes) recoverLimit(was btrfs.State, limit int64) error {
 }
 
 func (s *subvolumes) list() ([]string, error) {
-	// A directory of its own: others read s.dir at the same time.
-	dir, err := os.Open(s.dir.Name())
+	// A directory of its own: others read s.dir at the same time. What its path leads to may be another one
+	// if somebody has unmounted the pool.
+	fd, err := unix.Openat(int(s.dir.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, &os.PathError{Op: "open", Path: s.dir.Name(), Err: err}
 	}
+	dir := os.NewFile(uintptr(fd), s.dir.Name())
 	defer dir.Close()
 	return dir.Readdirnames(-1)
 }

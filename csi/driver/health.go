@@ -102,15 +102,20 @@ func healthAs(id string, get func(string) (volume.Volume, error)) (*csi.VolumeHe
 	return health, nil
 }
 
-// healthOf returns what is wrong with a volume: its content is not there, or what holds it does not work.
+// healthOf returns what is wrong with a volume: its content is lost (DATA_LOSS) or cannot be used for another
+// reason (INACCESSIBLE), or what holds it does not work as it should (DEGRADED).
 func healthOf(v volume.Volume) *csi.VolumeHealth {
 	health := &csi.VolumeHealth{VolumeId: v.ID}
 	if v.Damage != nil {
-		health.HealthStatuses = append(health.HealthStatuses, &csi.VolumeHealth_VolumeHealthEntry{
+		entry := &csi.VolumeHealth_VolumeHealthEntry{
 			Status:  csi.VolumeHealthErrorType_INACCESSIBLE,
 			Reason:  "VolumeDamaged",
 			Message: v.Damage.Error(),
-		})
+		}
+		if errors.Is(v.Damage, volume.ErrLost) {
+			entry.Status, entry.Reason = csi.VolumeHealthErrorType_DATA_LOSS, "VolumeLost"
+		}
+		health.HealthStatuses = append(health.HealthStatuses, entry)
 	}
 
 	if v.Trouble != nil {

@@ -123,8 +123,19 @@ func (d Dir) Check(id string) error {
 	return err
 }
 
+// Look returns volume.ErrLost if a volume has no key file, without reading it.
+func (d Dir) Look(id string) error {
+	if _, err := os.Lstat(d.path(id)); errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: key file: %w", volume.ErrLost, err)
+	}
+	return nil
+}
+
 func (d Dir) read(id string) ([]byte, error) {
 	f, err := os.OpenFile(d.path(id), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: key file: %w", volume.ErrLost, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: key file: %w", volume.ErrDamaged, err)
 	}

@@ -111,6 +111,20 @@ func (x *index) drop(id string) {
 	x.account(x.needs.Remove(id))
 }
 
+// ill returns the records of ready volumes that cannot be used, in the order of their IDs.
+func (x *index) ill() []record {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var ill []record
+	for _, id := range x.ids {
+		p := x.records[id]
+		if p.damage != nil && p.common.Value().phase == ready {
+			ill = append(ill, p.record())
+		}
+	}
+	return ill
+}
+
 // page returns up to limit records of ready volumes that the condition holds for, in the order of their IDs,
 // beginning after the ID given (limit 0: all of them).
 func (x *index) page(after string, limit int, condition func(Spec) bool) []record {

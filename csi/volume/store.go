@@ -1,8 +1,10 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/internal/durable"
@@ -16,6 +18,9 @@ type Config struct {
 	Backends map[string]Backend // those that work on this node, by name
 	Default  []string           // names of backends in order of preference, for requests that name none
 	Most     int64              // bytes that are promised to all volumes together; 0: as the disk allows
+
+	// LookPeriod is how often it is looked whether volumes have their content; 0: twice a minute.
+	LookPeriod time.Duration
 }
 
 // Records are the records of volumes as they were read.
@@ -84,7 +89,11 @@ func Open(cfg Config) (*Store, Report, error) {
 		catalog:  c,
 		ledger:   ledger,
 		creation: &creation{catalog: c},
-		upkeep:   &upkeep{catalog: c, destroyed: make(chan struct{}, 1)},
+		upkeep: &upkeep{
+			catalog:    c,
+			destroyed:  make(chan struct{}, 1),
+			lookPeriod: cmp.Or(cfg.LookPeriod, defaultLookPeriod),
+		},
 	}
 
 	s.upkeep.reap(context.Background())
@@ -133,13 +142,11 @@ func (s *Store) Snapshots(source, after string, limit int) []Volume {
 }
 
 func (s *Store) page(after string, limit int, condition func(Spec) bool) []Volume {
-	page := s.index.page(after, limit, condition)
-	volumes := make([]Volume, len(page))
-	for i, r := range page {
-		volumes[i] = s.view(r)
-	}
-	return volumes
+	return s.views(s.index.page(after, limit, condition))
 }
+
+// Damaged returns the volumes and snapshots that cannot be used, in the order of their IDs.
+func (s *Store) Damaged() []Volume { return s.views(s.index.ill()) }
 
 // Available returns how large, in bytes, the next volume of a request with these properties may be. A request
 // that no backend can serve has 0; one whose mount options they all refuse is an error, as with Create. Its
