@@ -12,7 +12,6 @@ import (
 
 	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/doctor"
-	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/listing"
 	"github.com/trivet-node/trivet/csi/loopfile"
 	"github.com/trivet-node/trivet/csi/objects"
@@ -185,9 +184,7 @@ func (l *looking) known(ctx context.Context) (*doctor.API, error) {
 }
 
 func (l *looking) ask(ctx context.Context, client *kube.Client) (*doctor.API, error) {
-	api := &doctor.API{
-		Local: objects.Local{Driver: driver.Name, TopologyKey: driver.TopologyKey, Node: l.nodeName},
-	}
+	api := &doctor.API{Local: localOf(l.options)}
 
 	var err error
 	if api.Volumes, _, err = kube.Volumes(client).List(ctx, "", metav1.ListOptions{}); err != nil {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/trivet-node/trivet/csi/alarm"
 	"github.com/trivet-node/trivet/csi/changedblocks"
 	"github.com/trivet-node/trivet/csi/daemonmetric"
 	"github.com/trivet-node/trivet/csi/driver"
@@ -130,6 +131,7 @@ func runAll(ctx context.Context, log *slog.Logger, o options, p parts) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { p.storage.volumes.Run(ctx); return nil })
 	group.Go(func() error { p.storage.keepLimits(ctx, log); return nil })
+	group.Go(func() error { alarm.New(p.storage.volumes, alarm.ToLog(log)).Run(ctx); return nil })
 	group.Go(func() error { return p.scrapes.Run(ctx) })
 	group.Go(func() error { return lend(ctx, log, o, p.storage) })
 	group.Go(func() error { return serveUntil(ctx, log, p.driver.Server(), p.listener, o.endpoint) })

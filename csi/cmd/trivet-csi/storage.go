@@ -113,10 +113,6 @@ func (s *storage) openVolumes(log *slog.Logger, o options, records *volume.Recor
 
 	s.volumes = volumes
 
-	for id, err := range report.Damaged {
-		log.Error("volume cannot be used", "volume", id, "err", err)
-	}
-
 	for _, id := range report.Unmade {
 		log.Info("removed a volume whose creation was cut short", "volume", id)
 	}
