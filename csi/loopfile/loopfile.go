@@ -173,6 +173,10 @@ func (files *Files) Empty(id string) (bool, error) {
 // mount namespace it is mounted in.
 func (files *Files) Destroy(id string) error {
 	_, err := os.Lstat(files.path(id))
+	if _, lack := os.Lstat(files.dir); lack != nil {
+		// Its disk may not be mounted, and have the file.
+		return fmt.Errorf("%w: delete volume %s: %w", volume.ErrUnavailable, id, lack)
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		return files.keys.Erase(id)
 	}

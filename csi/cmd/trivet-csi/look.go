@@ -81,6 +81,7 @@ func (l *looking) survey(ctx context.Context) (survey.Survey, error) {
 		DataDir:    l.dataDir,
 		StateDir:   l.stateDir,
 		KubeletDir: l.kubeletDir,
+		Witness:    placeOf(l.options).Witness,
 	})
 	if err != nil {
 		return s, fmt.Errorf("look at the volumes in %s: %w", l.dataDir, err)
