@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/datadir"
 	"github.com/trivet-node/trivet/csi/keyfile"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/loopcontrol"
@@ -56,7 +57,7 @@ type Pool struct {
 // returned nevertheless: see Err and Check.
 func Open(ctx context.Context, cfg Config) (*Pool, error) {
 	m := &mountpoint{root: filepath.Join(cfg.Dir, "pool")}
-	if err := os.MkdirAll(m.root, 0o700); err != nil {
+	if err := errors.Join(os.MkdirAll(m.root, 0o700), datadir.Narrow(m.root)); err != nil {
 		return nil, err
 	}
 

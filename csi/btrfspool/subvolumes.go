@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/datadir"
 	"github.com/trivet-node/trivet/csi/image"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/keylock"
@@ -64,6 +65,9 @@ func openSubvolumes(root string) (*subvolumes, error) {
 	made := os.Mkdir(path, 0o700)
 	if made != nil && !errors.Is(made, os.ErrExist) {
 		return nil, made
+	}
+	if err := errors.Join(datadir.Narrow(root), datadir.Narrow(path)); err != nil {
+		return nil, err
 	}
 	if s.dir, err = os.Open(path); err != nil {
 		return nil, err

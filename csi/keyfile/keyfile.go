@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/datadir"
 	"github.com/trivet-node/trivet/csi/fscrypt"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/durable"
@@ -77,7 +78,7 @@ func (d Dir) put(id string, half []byte) error {
 }
 
 func (d Dir) write(id string, half []byte) error {
-	if err := os.MkdirAll(string(d), 0o700); err != nil {
+	if err := errors.Join(os.MkdirAll(string(d), 0o700), datadir.Narrow(string(d))); err != nil {
 		return err
 	}
 

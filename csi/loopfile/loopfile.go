@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/datadir"
 	"github.com/trivet-node/trivet/csi/image"
 	"github.com/trivet-node/trivet/csi/keyfile"
 	"github.com/trivet-node/trivet/csi/publish"
@@ -50,7 +51,7 @@ var (
 // Open makes the directory and looks for the mkfs programs. It fails where there are no loop devices.
 func Open(cfg Config) (*Files, error) {
 	files := &Files{dir: filepath.Join(cfg.Dir, "images")}
-	if err := os.MkdirAll(files.dir, 0o700); err != nil {
+	if err := errors.Join(os.MkdirAll(files.dir, 0o700), datadir.Narrow(files.dir)); err != nil {
 		return nil, err
 	}
 	if err := overwriteInPlace(files.dir); err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/datadir"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
@@ -73,7 +74,7 @@ func Open(cfg Config) (*Dirs, error) {
 	}
 
 	for _, dir := range []string{volumes, trashDir} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := errors.Join(os.MkdirAll(dir, 0o700), datadir.Narrow(dir)); err != nil {
 			return nil, err
 		}
 	}

@@ -38,12 +38,9 @@ type storage struct {
 
 // openStorage opens all that the driver works on, and logs what was found and put right.
 func openStorage(ctx context.Context, log *slog.Logger, o options) (s *storage, err error) {
-	for _, dir := range []string{o.dataDir, o.stateDir, o.kubeletDir} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, err
-		}
+	if err := makeDirectories(o); err != nil {
+		return nil, err
 	}
-
 	if err := target.Supported(); err != nil {
 		return nil, &program.CantRunError{
 			What: "the kernel is too old: " + err.Error(),
@@ -95,6 +92,23 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (s *storage, 
 	}
 
 	return s, nil
+}
+
+// makeDirectories makes those that are not there. Of records nobody but root sees what they are of.
+func makeDirectories(o options) error {
+	err := errors.Join(os.MkdirAll(o.dataDir, 0o700), os.MkdirAll(o.stateDir, 0o755),
+		os.MkdirAll(o.kubeletDir, 0o755))
+	if err != nil {
+		return err
+	}
+
+	for _, records := range []string{"volumes", "groups", "claims", "attached"} {
+		err := datadir.Narrow(filepath.Join(o.dataDir, records))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *storage) openVolumes(log *slog.Logger, o options, records *volume.Records) error {
