@@ -23,6 +23,7 @@ var (
 	_ volume.Grouper  = (*Pool)(nil)
 	_ volume.Surveyor = (*Pool)(nil)
 
+	_ volume.Inspector = (*Pool)(nil)
 	_ volume.Traceless = (*Pool)(nil)
 
 	_ volume.Limitable  = (*Pool)(nil)

@@ -140,6 +140,9 @@ func (x *images) stretch(s volume.Spec) error {
 
 	path := x.path(s.ID)
 	st, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: %w", volume.ErrLost, err)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", volume.ErrDamaged, err)
 	}

@@ -19,6 +19,7 @@ import (
 func TestMissingPoolIsWaitedFor(t *testing.T) {
 	n := nodetest.New(t, 1<<30)
 	v := n.MustCreate(volume.Request{Name: "v", Required: 16 << 20, Backend: "btrfs"})
+	w := n.MustCreate(volume.Request{Name: "w", Required: 16 << 20, Backend: "btrfs"})
 	n.Write(v, n.Use(v, "pod"))
 	n.Leave(v.ID, "pod")
 	file := filepath.Join(n.Dir, "pool.img")
@@ -35,6 +36,9 @@ func TestMissingPoolIsWaitedFor(t *testing.T) {
 	if err := stage(); !errors.Is(err, volume.ErrDamaged) {
 		t.Errorf("staging: %v", err)
 	}
+	if err := n.Delete(t.Context(), w.ID); !errors.Is(err, volume.ErrDamaged) {
+		t.Errorf("deleted without its pool: %v", err)
+	}
 	if other := n.MustCreate(volume.Request{Name: "other", Required: 16 << 20}); other.Backend != "image" {
 		t.Errorf("a new volume is in backend %s", other.Backend)
 	}
@@ -47,6 +51,9 @@ func TestMissingPoolIsWaitedFor(t *testing.T) {
 	n.CheckRead(v, n.Use(v, "pod"))
 	n.Remove(v.ID, "pod")
 	n.Remove(volume.ID("other"))
+	if err := n.Delete(t.Context(), w.ID); err != nil {
+		t.Errorf("deleted with its pool: %v", err)
+	}
 }
 
 // An administrator who removes the old pool gets a new one. The volumes of the old one are damaged, not

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/datadir"
 	"github.com/trivet-node/trivet/csi/keyfile"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/loopcontrol"
@@ -47,6 +48,7 @@ type Config struct {
 type Pool struct {
 	*mountpoint
 	*images
+	*inspector
 	most   int64 // Config.Most
 	shares *shares
 }
@@ -55,13 +57,15 @@ type Pool struct {
 // returned nevertheless: see Err and Check.
 func Open(ctx context.Context, cfg Config) (*Pool, error) {
 	m := &mountpoint{root: filepath.Join(cfg.Dir, "pool")}
-	if err := os.MkdirAll(m.root, 0o700); err != nil {
+	if err := errors.Join(os.MkdirAll(m.root, 0o700), datadir.Narrow(m.root)); err != nil {
 		return nil, err
 	}
 
+	keys := keyfile.In(cfg.Dir, Name)
 	p := &Pool{
 		mountpoint: m,
-		images:     newImages(cfg.Instance, m.root, keyfile.In(cfg.Dir, Name)),
+		images:     newImages(cfg.Instance, m.root, keys),
+		inspector:  &inspector{mountpoint: m, keys: keys},
 		most:       cfg.Most,
 	}
 	if !btrfs.On(cfg.Dir) {

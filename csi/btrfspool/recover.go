@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/keyfile"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/retry"
@@ -73,17 +76,89 @@ func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 		return origin, fmt.Errorf("%w: %w", volume.ErrDamaged, err)
 	case origin.Pool == "":
 		return origin, fmt.Errorf("%w: %w; its record, of an earlier version, does not name its pool",
-			volume.ErrDamaged, err)
+			volume.ErrLost, err)
 	case s.Source != "":
-		return origin, fmt.Errorf("%w: %w; it had the content of %s", volume.ErrDamaged, err, s.Source)
+		return origin, fmt.Errorf("%w: %w; it had the content of %s", volume.ErrLost, err, s.Source)
 	case s.Imported != "":
-		return origin, fmt.Errorf("%w: %w; it had imported content", volume.ErrDamaged, err)
+		return origin, fmt.Errorf("%w: %w; it had imported content", volume.ErrLost, err)
 	case origin.Token <= fs.committed:
 		return origin, fmt.Errorf("%w: %w; it was made in transaction %d, and %d was on disk",
-			volume.ErrDamaged, err, origin.Token, fs.committed)
+			volume.ErrLost, err, origin.Token, fs.committed)
 	}
 
 	return p.create(fs, s)
+}
+
+// inspector looks at all volumes of a pool at once.
+type inspector struct {
+	*mountpoint
+	keys keyfile.Dir
+}
+
+// Inspect lists the pool once, and looks for the images in it, see volume.Inspector.
+func (x *inspector) Inspect() (volume.Inspection, error) {
+	fs, leave, err := x.enter()
+	if err != nil {
+		return volume.Inspection{}, err
+	}
+	defer leave()
+
+	names, err := fs.list()
+	if err != nil {
+		return volume.Inspection{}, err
+	}
+	there := make(map[string]bool, len(names))
+	for _, name := range names {
+		there[name] = true
+	}
+
+	return volume.Inspection{Wear: x.wear(fs), Of: func(s volume.Spec) error {
+		if !there[s.ID] {
+			return fmt.Errorf("%w: its subvolume is not in the pool %s", volume.ErrLost, x.root)
+		}
+		return x.lookForImage(s)
+	}}, nil
+}
+
+// lookForImage returns volume.ErrLost for an image that is not in its subvolume, or without its key.
+func (x *inspector) lookForImage(s volume.Spec) error {
+	if !isImage(s) {
+		return nil
+	}
+	fs, leave, err := x.enter()
+	if err != nil {
+		// What is wrong with the pool is no volume's.
+		return nil
+	}
+	defer leave()
+
+	var st unix.Stat_t
+	name := filepath.Join(s.ID, imageName)
+	err = unix.Fstatat(int(fs.dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("%w: its image is not in its subvolume in the pool %s", volume.ErrLost, x.root)
+	}
+	if s.Encryption == "" {
+		return nil
+	}
+	return x.keys.Look(s.ID)
+}
+
+// wear returns what the device below has failed at. Of a disk that others mount it may not be known.
+func (m *mountpoint) wear(fs *subvolumes) error {
+	counts, _ := btrfs.Errors(fs.info)
+	if len(counts) == 0 {
+		return nil
+	}
+
+	var texts []string
+	for _, kind := range slices.Sorted(maps.Keys(counts)) {
+		name := strings.ReplaceAll(kind, "_errs", " errors")
+		texts = append(texts, fmt.Sprintf("%d %s", counts[kind], name))
+	}
+	return fmt.Errorf("btrfs has counted %s on the device of the pool %s: save the data, and look at the"+
+		" disk below; btrfs device stats -z %s begins to count again", strings.Join(texts, ", "), m.root,
+		m.root)
 }
 
 // recover finishes what was cut short of a volume that is there. That its limit is too high shows when all

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/datadir"
 	"github.com/trivet-node/trivet/csi/image"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/keylock"
@@ -64,6 +65,9 @@ func openSubvolumes(root string) (*subvolumes, error) {
 	made := os.Mkdir(path, 0o700)
 	if made != nil && !errors.Is(made, os.ErrExist) {
 		return nil, made
+	}
+	if err := errors.Join(datadir.Narrow(root), datadir.Narrow(path)); err != nil {
+		return nil, err
 	}
 	if s.dir, err = os.Open(path); err != nil {
 		return nil, err
@@ -294,11 +298,13 @@ func (s *subvolumes) recoverLimit(was btrfs.State, limit int64) error {
 }
 
 func (s *subvolumes) list() ([]string, error) {
-	// A directory of its own: others read s.dir at the same time.
-	dir, err := os.Open(s.dir.Name())
+	// A directory of its own: others read s.dir at the same time. What its path leads to may be another one
+	// if somebody has unmounted the pool.
+	fd, err := unix.Openat(int(s.dir.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, &os.PathError{Op: "open", Path: s.dir.Name(), Err: err}
 	}
+	dir := os.NewFile(uintptr(fd), s.dir.Name())
 	defer dir.Close()
 	return dir.Readdirnames(-1)
 }

@@ -64,8 +64,9 @@ type Facts struct {
 	Reserve  int64 // bytes of the disk that volumes never get
 	PoolSize int64 // bytes that are promised at most; 0: as the disk allows
 
-	// API is what the Kubernetes API has; nil if it was not asked.
-	API *API
+	// API is what the Kubernetes API has; nil if it was not asked, or could not be: then APIErr says why.
+	API    *API
+	APIErr error
 }
 
 // Driver is what was learnt of a driver that runs.

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/datadir"
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/group"
 	"github.com/trivet-node/trivet/csi/objects"
@@ -141,6 +142,11 @@ func TestNothingIsWrongWithAHealthyNode(t *testing.T) {
 	}
 }
 
+var (
+	errEmpty  = &datadir.Mismatch{What: "it is empty", Do: "mount it"}
+	errSilent = errors.New("silent")
+)
+
 // wrongs are changes of a healthy node, and how the line begins that says so.
 var wrongs = map[string]func(*Facts){
 	"wrong  kernel 6.18: volumes cannot":        func(f *Facts) { f.Kernel.Mounts = errors.New("no") },
@@ -149,6 +155,7 @@ var wrongs = map[string]func(*Facts){
 	"wrong  driver: hangs":                      func(f *Facts) { f.Driver.Err = errors.New("hangs") },
 	"note   driver: none answers":               func(f *Facts) { f.Driver.Runs = false },
 	"wrong  disk of /data: less is free":        func(f *Facts) { f.Disk.Free = 1 },
+	"wrong  disk of /data: it is empty; mount":  func(f *Facts) { f.Place = errEmpty },
 	"wrong  disk of /data: 1Gi promised":        func(f *Facts) { f.PoolSize = 1 << 20 },
 	"wrong  pool /data/pool.img: the file is":   func(f *Facts) { f.Pool.Is = nil },
 	"wrong  pool /data/pool.img: 1Gi of":        func(f *Facts) { f.Pool.Is.Allocated = gib },
@@ -163,6 +170,7 @@ var wrongs = map[string]func(*Facts){
 	"wrong  CSINode node-a: it does not have":   func(f *Facts) { f.API.NodeThere = false },
 	"wrong  volume pvc-1: no PersistentVolume":  func(f *Facts) { f.API.Volumes = nil },
 	"wrong  snapshot snapshot-1: no Volume":     func(f *Facts) { f.API.Contents = nil },
+	"wrong  API: it could not be asked: silent": func(f *Facts) { f.API, f.APIErr = nil, errSilent },
 
 	"wrong  volume vol-2: it was part of a pod that has ended": func(f *Facts) {
 		f.set("vol-2", "ready", func(r *volume.Recorded) { r.Name = "inline/csi-1" })

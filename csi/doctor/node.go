@@ -1,12 +1,14 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/datadir"
 	"github.com/trivet-node/trivet/csi/survey"
 	"github.com/trivet-node/trivet/internal/units"
 )
@@ -83,6 +85,12 @@ func (d *diagnosis) driver() {
 // disk says whether what was promised is there.
 func (d *diagnosis) disk() {
 	object := "disk of " + d.DataDir
+	if m, ok := errors.AsType[*datadir.Mismatch](d.Place); ok {
+		d.wrong(object, m.Do, "%s", m.What)
+	} else if d.Place != nil {
+		d.wrong(object, "look at the kernel's log", "%v", d.Place)
+	}
+
 	sum := int64(0)
 	for _, bytes := range d.Promised() {
 		sum += bytes

@@ -23,6 +23,11 @@ type API struct {
 
 // objects compares records with the Kubernetes API.
 func (d *diagnosis) objects() {
+	if d.APIErr != nil {
+		d.wrong("API", "what differs from its objects is not known: look again when it answers",
+			"it could not be asked: %v", d.APIErr)
+		return
+	}
 	if d.API == nil {
 		d.note("API", "", "it was not asked: give --kubeconfig")
 		return

@@ -18,7 +18,7 @@ func (c *controllerService) ControllerGetVolumeHealth(
 	_ context.Context,
 	req *csi.ControllerGetVolumeHealthRequest,
 ) (*csi.ControllerGetVolumeHealthResponse, error) {
-	health, err := c.health(req.GetVolumeId())
+	health, err := healthAs(req.GetVolumeId(), c.get)
 	if err != nil {
 		return nil, err
 	}
@@ -75,39 +75,47 @@ func (n *nodeService) NodeGetStorageHealth(
 	return resp, nil
 }
 
-// NodeGetVolumeHealth is ControllerGetVolumeHealth for kubelet.
+// NodeGetVolumeHealth is ControllerGetVolumeHealth for kubelet, of inline volumes, too.
 func (n *nodeService) NodeGetVolumeHealth(
 	_ context.Context,
 	req *csi.NodeGetVolumeHealthRequest,
 ) (*csi.NodeGetVolumeHealthResponse, error) {
-	health, err := n.health(req.GetVolumeId())
+	health, err := healthAs(req.GetVolumeId(), n.seen)
 	if err != nil {
 		return nil, err
 	}
 	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: health}, nil
 }
 
-// health returns what is wrong with the volume of a request.
-func (l local) health(id string) (*csi.VolumeHealth, error) {
+// healthAs returns what is wrong with the volume of a request, which has that ID for who asks.
+func healthAs(id string, get func(string) (volume.Volume, error)) (*csi.VolumeHealth, error) {
 	if id == "" {
 		return nil, invalid("volume id is missing")
 	}
-	v, err := l.get(id)
+	v, err := get(id)
 	if err != nil {
 		return nil, err
 	}
-	return healthOf(v), nil
+
+	health := healthOf(v)
+	health.VolumeId = id
+	return health, nil
 }
 
-// healthOf returns what is wrong with a volume: its content is not there, or what holds it does not work.
+// healthOf returns what is wrong with a volume: its content is lost (DATA_LOSS) or cannot be used for another
+// reason (INACCESSIBLE), or what holds it does not work as it should (DEGRADED).
 func healthOf(v volume.Volume) *csi.VolumeHealth {
 	health := &csi.VolumeHealth{VolumeId: v.ID}
 	if v.Damage != nil {
-		health.HealthStatuses = append(health.HealthStatuses, &csi.VolumeHealth_VolumeHealthEntry{
+		entry := &csi.VolumeHealth_VolumeHealthEntry{
 			Status:  csi.VolumeHealthErrorType_INACCESSIBLE,
 			Reason:  "VolumeDamaged",
 			Message: v.Damage.Error(),
-		})
+		}
+		if errors.Is(v.Damage, volume.ErrLost) {
+			entry.Status, entry.Reason = csi.VolumeHealthErrorType_DATA_LOSS, "VolumeLost"
+		}
+		health.HealthStatuses = append(health.HealthStatuses, entry)
 	}
 
 	if v.Trouble != nil {

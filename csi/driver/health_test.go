@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
 
 	"github.com/trivet-node/trivet/csi/volume"
 )
@@ -52,4 +53,24 @@ func TestStorageHealth(t *testing.T) {
 			t.Errorf("%v, want %s", got, want)
 		}
 	}
+}
+
+// kubelet asks by the ID that it has made up, and looks for that in the answer.
+func TestHealthOfAnInlineVolumeIsThatOfThePodsID(t *testing.T) {
+	f := serve(t)
+	inline := volume.Volume{Damage: errors.New("lost")}
+	inline.Name = inlineName("csi-1")
+	inline.ID = volume.ID(inline.Name)
+	f.volumes.all = append(f.volumes.all, inline)
+
+	resp, err := f.node.NodeGetVolumeHealth(t.Context(), &csi.NodeGetVolumeHealthRequest{VolumeId: "csi-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := resp.GetVolumeHealth(); got.GetVolumeId() != "csi-1" || len(got.GetHealthStatuses()) != 1 {
+		t.Errorf("%v, want one status of csi-1", got)
+	}
+
+	_, err = f.node.NodeGetVolumeHealth(t.Context(), &csi.NodeGetVolumeHealthRequest{VolumeId: "csi-2"})
+	checkCode(t, "health of none", err, codes.NotFound)
 }

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"testing"
@@ -193,6 +194,7 @@ func TestCodes(t *testing.T) {
 
 func TestHealthSaysWhatIsWrong(t *testing.T) {
 	gone, readOnly := errors.New("gone"), errors.New("read-only")
+	lost := fmt.Errorf("%w: removed", volume.ErrLost)
 	for _, c := range []struct {
 		v        volume.Volume
 		statuses []csi.VolumeHealthErrorType
@@ -203,6 +205,11 @@ func TestHealthSaysWhatIsWrong(t *testing.T) {
 			volume.Volume{Damage: gone},
 			[]csi.VolumeHealthErrorType{csi.VolumeHealthErrorType_INACCESSIBLE},
 			[]string{"gone"},
+		},
+		{
+			volume.Volume{Damage: lost},
+			[]csi.VolumeHealthErrorType{csi.VolumeHealthErrorType_DATA_LOSS},
+			[]string{lost.Error()},
 		},
 		{
 			volume.Volume{Trouble: readOnly},

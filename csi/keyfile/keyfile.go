@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/datadir"
 	"github.com/trivet-node/trivet/csi/fscrypt"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/durable"
@@ -77,7 +78,7 @@ func (d Dir) put(id string, half []byte) error {
 }
 
 func (d Dir) write(id string, half []byte) error {
-	if err := os.MkdirAll(string(d), 0o700); err != nil {
+	if err := errors.Join(os.MkdirAll(string(d), 0o700), datadir.Narrow(string(d))); err != nil {
 		return err
 	}
 
@@ -123,8 +124,19 @@ func (d Dir) Check(id string) error {
 	return err
 }
 
+// Look returns volume.ErrLost if a volume has no key file, without reading it.
+func (d Dir) Look(id string) error {
+	if _, err := os.Lstat(d.path(id)); errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: key file: %w", volume.ErrLost, err)
+	}
+	return nil
+}
+
 func (d Dir) read(id string) ([]byte, error) {
 	f, err := os.OpenFile(d.path(id), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: key file: %w", volume.ErrLost, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: key file: %w", volume.ErrDamaged, err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/datadir"
 	"github.com/trivet-node/trivet/csi/image"
 	"github.com/trivet-node/trivet/csi/keyfile"
 	"github.com/trivet-node/trivet/csi/publish"
@@ -43,13 +44,14 @@ var (
 	_ publish.BlockDevice = (*Files)(nil)
 	_ publish.Grower      = (*Files)(nil)
 	_ volume.Limitable    = (*Files)(nil)
+	_ volume.Inspector    = (*Files)(nil)
 	_ publish.OwnDevice   = (*Files)(nil)
 )
 
 // Open makes the directory and looks for the mkfs programs. It fails where there are no loop devices.
 func Open(cfg Config) (*Files, error) {
 	files := &Files{dir: filepath.Join(cfg.Dir, "images")}
-	if err := os.MkdirAll(files.dir, 0o700); err != nil {
+	if err := errors.Join(os.MkdirAll(files.dir, 0o700), datadir.Narrow(files.dir)); err != nil {
 		return nil, err
 	}
 	if err := overwriteInPlace(files.dir); err != nil {
@@ -110,6 +112,8 @@ func (files *Files) Create(s volume.Spec) (volume.Origin, error) {
 func (files *Files) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, error) {
 	st, err := os.Lstat(files.path(s.ID))
 	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return origin, fmt.Errorf("%w: %w", volume.ErrLost, err)
 	case err != nil:
 		return origin, fmt.Errorf("%w: %w", volume.ErrDamaged, err)
 	case !st.Mode().IsRegular():
@@ -118,6 +122,33 @@ func (files *Files) Recover(s volume.Spec, origin volume.Origin) (volume.Origin,
 		err = os.Truncate(files.path(s.ID), s.Size)
 	}
 	return origin, errors.Join(err, files.CheckKey(s))
+}
+
+// Inspect lists the directory once, see volume.Inspector. If that is not there its disk may not be mounted,
+// and nothing is lost.
+func (files *Files) Inspect() (volume.Inspection, error) {
+	ids, err := files.List()
+	if errors.Is(err, os.ErrNotExist) {
+		gone := fmt.Errorf("%w: %w", volume.ErrDamaged, err)
+		return volume.Inspection{Of: func(volume.Spec) error { return gone }}, nil
+	}
+	if err != nil {
+		return volume.Inspection{}, err
+	}
+	there := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		there[id] = true
+	}
+
+	return volume.Inspection{Of: func(s volume.Spec) error {
+		switch {
+		case !there[s.ID]:
+			return fmt.Errorf("%w: the file %s is not there", volume.ErrLost, files.path(s.ID))
+		case s.Encryption != "":
+			return files.keys.Look(s.ID)
+		}
+		return nil
+	}}, nil
 }
 
 // List returns the IDs of all volumes.
@@ -143,6 +174,10 @@ func (files *Files) Empty(id string) (bool, error) {
 // mount namespace it is mounted in.
 func (files *Files) Destroy(id string) error {
 	_, err := os.Lstat(files.path(id))
+	if _, lack := os.Lstat(files.dir); lack != nil {
+		// Its disk may not be mounted, and have the file.
+		return fmt.Errorf("%w: delete volume %s: %w", volume.ErrUnavailable, id, lack)
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		return files.keys.Erase(id)
 	}

@@ -181,6 +181,8 @@ func (n *Node) Start() volume.Report {
 		Backends: backends.forVolumes,
 		Default:  n.cfg.prefer,
 		Most:     n.cfg.most,
+
+		LookPeriod: time.Second,
 	})
 
 	n.must(err)

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/datadir"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
@@ -36,8 +37,8 @@ type Config struct {
 
 // Dirs are the volumes of a directory.
 type Dirs struct {
+	place
 	dir     string // Config.Dir
-	volumes string
 	numbers *numbers
 	trash   *trash
 	strays  *strays
@@ -50,6 +51,7 @@ var (
 	_ volume.Checker   = (*Dirs)(nil)
 	_ volume.Enforcer  = (*Dirs)(nil)
 	_ volume.Keeper    = (*Dirs)(nil)
+	_ volume.Inspector = (*Dirs)(nil)
 	_ volume.Traceless = (*Dirs)(nil)
 	_ publish.Backend  = (*Dirs)(nil)
 )
@@ -72,7 +74,7 @@ func Open(cfg Config) (*Dirs, error) {
 	}
 
 	for _, dir := range []string{volumes, trashDir} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := errors.Join(os.MkdirAll(dir, 0o700), datadir.Narrow(dir)); err != nil {
 			return nil, err
 		}
 	}
@@ -308,8 +310,11 @@ func (*Dirs) IsTraceless(volume.Spec) bool { return true }
 // Recover has the project and the size of a volume be as its name and record say, see volume.Backend.
 func (d *Dirs) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, error) {
 	f, project, err := d.open(s.ID)
+	if errors.Is(err, fs.ErrNotExist) && d.findAgain(d.numbers, s.ID) {
+		f, project, err = d.open(s.ID)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return origin, fmt.Errorf("%w: %w", volume.ErrDamaged, err)
+		return origin, fmt.Errorf("%w: %w", volume.ErrLost, err)
 	}
 	if err != nil {
 		return origin, err

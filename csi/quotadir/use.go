@@ -28,6 +28,49 @@ func (d *Dirs) Enforce(s volume.Spec) error {
 	return put(f, project)
 }
 
+// place is where the directories of volumes are.
+type place struct{ volumes string }
+
+// Inspect lists that once, see volume.Inspector. If it is not there its disk may not be mounted, and nothing
+// is lost.
+func (p place) Inspect() (volume.Inspection, error) {
+	names, err := namesIn(p.volumes)
+	if errors.Is(err, fs.ErrNotExist) {
+		gone := fmt.Errorf("%w: %w", volume.ErrDamaged, err)
+		return volume.Inspection{Of: func(volume.Spec) error { return gone }}, nil
+	}
+	if err != nil {
+		return volume.Inspection{}, err
+	}
+
+	there := make(map[string]bool, len(names))
+	for _, name := range names {
+		there[IDOf(name)] = true
+	}
+	return volume.Inspection{Of: func(s volume.Spec) error {
+		if !there[s.ID] {
+			return fmt.Errorf("%w: its directory is not in %s", volume.ErrLost, p.volumes)
+		}
+		return nil
+	}}, nil
+}
+
+// findAgain finds the number of a volume whose directory was not there when the driver was started. The
+// caller has locked the volume.
+func (p place) findAgain(n *numbers, id string) (found bool) {
+	if _, known := n.of(id); known {
+		return false
+	}
+	names, _ := namesIn(p.volumes)
+	for _, name := range names {
+		if named, project, ok := Parse(name); ok && named == id {
+			n.found(id, project, true)
+			found = true
+		}
+	}
+	return found
+}
+
 // Mount returns a mount of the volume's directory, see publish.Backend. Somebody may have taken the limit
 // off since the driver was started.
 func (d *Dirs) Mount(s volume.Spec, o target.Options) (*target.Tree, error) {

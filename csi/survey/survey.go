@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/datadir"
 	"github.com/trivet-node/trivet/csi/group"
 	"github.com/trivet-node/trivet/csi/loop"
 	"github.com/trivet-node/trivet/csi/publish"
@@ -29,12 +30,14 @@ type Config struct {
 	DataDir    string
 	StateDir   string
 	KubeletDir string
+	Witness    string // see datadir.Place
 }
 
 // Survey is what was found.
 type Survey struct {
 	At      time.Time
 	DataDir string
+	Place   error                      // a *datadir.Mismatch if that is not where the volumes are
 	Records map[string]volume.Recorded // by ID
 	Staged  map[string]publish.Staged  // by ID of the volume
 	Groups  map[string]group.Recorded  // by ID
@@ -73,6 +76,7 @@ func Take(ctx context.Context, cfg Config) (Survey, error) {
 		return s, err
 	}
 
+	s.Place = datadir.Place{Dir: cfg.DataDir, Witness: cfg.Witness}.Check()
 	instance, err := instanceIn(cfg.DataDir)
 	if err != nil {
 		return s, err

@@ -54,6 +54,21 @@ type Checker interface {
 	Check(idle bool) error
 }
 
+// Inspector is a Backend that can look at all its volumes at once, cheaply: it is asked several times a
+// minute, and there may be thousands.
+type Inspector interface {
+	Inspect() (Inspection, error)
+}
+
+// Inspection is what an Inspector has seen.
+type Inspection struct {
+	// Of returns what is wrong with the content of a volume: ErrLost if it was not there, nil if nothing is.
+	Of func(Spec) error
+
+	// Wear is what the device below has failed at, nil if at nothing.
+	Wear error
+}
+
 // Surveyor is a Backend that recovers many volumes faster once it has looked at all of them together.
 type Surveyor interface {
 	// Survey is called before all volumes are recovered, and done when they are. In between nobody else uses

@@ -187,6 +187,14 @@ func (c *catalog) view(r record) Volume {
 	}
 }
 
+func (c *catalog) views(records []record) []Volume {
+	volumes := make([]Volume, len(records))
+	for i, r := range records {
+		volumes[i] = c.view(r)
+	}
+	return volumes
+}
+
 // find returns the record of a ready volume.
 func (c *catalog) find(id string) (record, error) {
 	if err := CheckID(id); err != nil {

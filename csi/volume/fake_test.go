@@ -213,6 +213,31 @@ func (b *fakeBackend) Empty(id string) (bool, error) {
 	return !v.written, nil
 }
 
+func (b *fakeBackend) Inspect() (Inspection, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	there := maps.Clone(b.volumes)
+	return Inspection{Wear: b.fail["Wear"], Of: func(s Spec) error {
+		if there[s.ID] == nil {
+			return fmt.Errorf("%w: it is not in %s", ErrLost, b.name)
+		}
+		return nil
+	}}, b.called("Inspect", "")
+}
+
+// take takes a volume away behind the back of the Store; putBack undoes that.
+func (b *fakeBackend) take(id string) (putBack func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v := b.volumes[id]
+	delete(b.volumes, id)
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.volumes[id] = v
+	}
+}
+
 func (b *fakeBackend) Capacity(space.Promised) (space.Capacity, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -2,7 +2,11 @@ package volume
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/trivet-node/trivet/internal/retry"
@@ -18,12 +22,19 @@ const (
 	// checkPeriod is how long trouble with a backend may stay unnoticed, and how long it may last after its
 	// cause is gone.
 	checkPeriod = 5 * time.Second
+
+	// defaultLookPeriod is how long it may stay unnoticed that the content of a volume is gone, or back.
+	defaultLookPeriod = 30 * time.Second
+
+	// lookAtOnce is how many volumes are compared at a time with what a backend has.
+	lookAtOnce = 256
 )
 
 // upkeep is what a Store does by itself.
 type upkeep struct {
 	*catalog
-	destroyed chan struct{} // holds a value when records of destroyed volumes are left
+	destroyed  chan struct{} // holds a value when records of destroyed volumes are left
+	lookPeriod time.Duration
 }
 
 // wake has the records of destroyed volumes removed soon.
@@ -47,6 +58,12 @@ func (u *upkeep) run(ctx context.Context) {
 	group.Go(func() {
 		for range retry.Every(ctx, checkPeriod) {
 			u.check(ctx)
+		}
+	})
+
+	group.Go(func() {
+		for range retry.Every(ctx, u.lookPeriod) {
+			u.look(ctx)
 		}
 	})
 
@@ -133,7 +150,7 @@ func (u *upkeep) check(ctx context.Context) {
 		if checker, ok := backend.(Checker); ok {
 			err = checker.Check(u.index.isIdle(name))
 		}
-		if same(u.health.of(name), err) {
+		if same(u.health.checked(name), err) {
 			if err == nil {
 				u.finish(ctx, name)
 			}
@@ -177,6 +194,98 @@ func (u *upkeep) recoverDamaged(ctx context.Context, backend string, which func(
 	return err
 }
 
+// look notes which volumes have lost their content while the driver runs, and brings back those that have it
+// again. Of a backend that cannot be looked at check says why.
+func (u *upkeep) look(ctx context.Context) {
+	changed := false
+	for name, backend := range u.backends.byName {
+		inspector, ok := backend.(Inspector)
+		if !ok {
+			continue
+		}
+
+		before := u.index.entries()
+		seen, err := inspector.Inspect()
+		if err != nil {
+			continue
+		}
+		u.health.wear(name, seen.Wear)
+		changed = u.compare(ctx, name, seen.Of, before) || changed
+	}
+	if changed {
+		u.changed()
+	}
+}
+
+// compare compares what is known of a backend's volumes with what was seen of them, after so many records
+// were put.
+func (u *upkeep) compare(
+	ctx context.Context,
+	backend string,
+	of func(Spec) error,
+	before uint64,
+) (changed bool) {
+	isIts := func(s Spec) bool { return s.Backend == backend }
+	var healed []string
+	for page := u.index.page("", lookAtOnce, isIts); len(page) > 0 && ctx.Err() == nil; {
+		for _, r := range page {
+			why := of(r.Spec)
+			switch {
+			case why != nil && r.damage == nil:
+				changed = u.lose(r.Spec.ID, before, why) || changed
+			case why == nil && r.damage != nil:
+				healed = append(healed, r.Spec.ID)
+			}
+		}
+		page = u.index.page(page[len(page)-1].Spec.ID, lookAtOnce, isIts)
+	}
+
+	var back atomic.Bool
+	inParallel(healed, func(id string) {
+		if u.retry(id) {
+			back.Store(true)
+		}
+	})
+	return changed || back.Load()
+}
+
+// lose notes that a volume has lost its content, if its record is one of the first so many that were put: a
+// later one is of a volume that was made since it was looked. One that is being worked on is looked at again.
+func (u *upkeep) lose(id string, first uint64, why error) (lost bool) {
+	unlock, free := u.locks.TryLock(id)
+	if !free {
+		return false
+	}
+	defer unlock()
+
+	r, ok := u.index.get(id)
+	if !ok || r.Phase != ready || r.damage != nil || r.entry > first {
+		return false
+	}
+	u.index.damage(id, why)
+	return true
+}
+
+// retry tries a damaged volume again whose content is there.
+func (u *upkeep) retry(id string) (changed bool) {
+	unlock, free := u.locks.TryLock(id)
+	if !free {
+		return false
+	}
+	defer unlock()
+
+	r, ok := u.index.get(id)
+	if !ok || r.Phase != ready || r.damage == nil {
+		return false
+	}
+	now := recoverOne(u.catalog, id, r)
+	if same(now.damage, r.damage) {
+		return false
+	}
+	u.index.put(id, now)
+	return true
+}
+
 func same(a, b error) bool {
 	return a == nil && b == nil || a != nil && b != nil && a.Error() == b.Error()
 }
@@ -185,22 +294,63 @@ func same(a, b error) bool {
 type health struct {
 	// mu guards what follows.
 	mu        sync.Mutex
-	errs      map[string]error
+	checks    map[string]error // what their checks have found
+	wears     map[string]error // what their devices have failed at
 	listeners []func(backend string, err error)
 }
 
-func newHealth() *health { return &health{errs: map[string]error{}} }
+func newHealth() *health {
+	return &health{checks: map[string]error{}, wears: map[string]error{}}
+}
 
+// of returns all that is wrong with a backend.
 func (h *health) of(backend string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.errs[backend]
+	return h.all(backend)
 }
 
+// all is of while mu is held.
+func (h *health) all(backend string) error {
+	check, wear := h.checks[backend], h.wears[backend]
+	switch {
+	case check == nil:
+		return wear
+	case wear == nil:
+		return check
+	}
+	return fmt.Errorf("%w; %w", check, wear)
+}
+
+// checked returns what the last check of a backend has found.
+func (h *health) checked(backend string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.checks[backend]
+}
+
+// set enters what a check has found.
 func (h *health) set(backend string, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.errs[backend] = err
+	h.checks[backend] = err
+	h.tell(backend)
+}
+
+// wear enters what a device has failed at.
+func (h *health) wear(backend string, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if same(h.wears[backend], err) {
+		return
+	}
+	h.wears[backend] = err
+	h.tell(backend)
+}
+
+// tell tells the listeners what is wrong with a backend. mu is held.
+func (h *health) tell(backend string) {
+	err := h.all(backend)
 	for _, f := range h.listeners {
 		f(backend, err)
 	}
@@ -210,8 +360,10 @@ func (h *health) listen(f func(backend string, err error)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.listeners = append(h.listeners, f)
-	for backend, err := range h.errs {
-		if err != nil {
+	backends := slices.Concat(slices.Collect(maps.Keys(h.checks)), slices.Collect(maps.Keys(h.wears)))
+	slices.Sort(backends)
+	for _, backend := range slices.Compact(backends) {
+		if err := h.all(backend); err != nil {
 			f(backend, err)
 		}
 	}

@@ -1,8 +1,10 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/internal/durable"
@@ -16,6 +18,9 @@ type Config struct {
 	Backends map[string]Backend // those that work on this node, by name
 	Default  []string           // names of backends in order of preference, for requests that name none
 	Most     int64              // bytes that are promised to all volumes together; 0: as the disk allows
+
+	// LookPeriod is how often it is looked whether volumes have their content; 0: twice a minute.
+	LookPeriod time.Duration
 }
 
 // Records are the records of volumes as they were read.
@@ -84,7 +89,11 @@ func Open(cfg Config) (*Store, Report, error) {
 		catalog:  c,
 		ledger:   ledger,
 		creation: &creation{catalog: c},
-		upkeep:   &upkeep{catalog: c, destroyed: make(chan struct{}, 1)},
+		upkeep: &upkeep{
+			catalog:    c,
+			destroyed:  make(chan struct{}, 1),
+			lookPeriod: cmp.Or(cfg.LookPeriod, defaultLookPeriod),
+		},
 	}
 
 	s.upkeep.reap(context.Background())
@@ -133,12 +142,29 @@ func (s *Store) Snapshots(source, after string, limit int) []Volume {
 }
 
 func (s *Store) page(after string, limit int, condition func(Spec) bool) []Volume {
-	page := s.index.page(after, limit, condition)
-	volumes := make([]Volume, len(page))
-	for i, r := range page {
-		volumes[i] = s.view(r)
+	return s.views(s.index.page(after, limit, condition))
+}
+
+// Damaged returns the volumes and snapshots that cannot be used, in the order of their IDs.
+func (s *Store) Damaged() []Volume { return s.views(s.index.ill()) }
+
+// Counts are numbers of volumes and snapshots of a backend.
+type Counts struct {
+	Snapshots int64
+	Kept      int64 // bytes that snapshots keep of their volumes
+	Damaged   int64 // that cannot be used
+	Stuck     int64 // whose creation or deletion has failed, and is tried again
+}
+
+// Counts returns how many there are of what, by backend.
+func (s *Store) Counts() map[string]Counts {
+	counts := s.index.counts()
+
+	// All backends that work have some.
+	for name := range s.backends.byName {
+		counts[name] = counts[name]
 	}
-	return volumes
+	return counts
 }
 
 // Available returns how large, in bytes, the next volume of a request with these properties may be. A request

@@ -31,6 +31,9 @@ var (
 	ErrNotStaged = errors.New("volume is not staged")
 	ErrDamaged   = errors.New("volume is damaged")
 
+	// ErrLost is a damaged volume whose content is not where it was, while what holds it works.
+	ErrLost = fmt.Errorf("%w: its content is gone", ErrDamaged)
+
 	// ErrKey is an encrypted volume without its key.
 	ErrKey = errors.New("volume is locked")
 

@@ -33,12 +33,7 @@ type backend interface {
 	loan.Backend
 }
 
-func openBackends(ctx context.Context, log *slog.Logger, o options) (backends, error) {
-	instance, err := instanceOf(o.dataDir)
-	if err != nil {
-		return backends{}, err
-	}
-
+func openBackends(ctx context.Context, log *slog.Logger, o options, instance string) (backends, error) {
 	b := backends{
 		forVolumes: map[string]volume.Backend{},
 		forPods:    map[string]publish.Backend{},
@@ -67,7 +62,7 @@ func openBackends(ctx context.Context, log *slog.Logger, o options) (backends, e
 		return b, nil
 	}
 
-	err = errors.Join(poolErr, filesErr, dirsErr)
+	err := errors.Join(poolErr, filesErr, dirsErr)
 	if o.backend != "auto" {
 		return backends{}, &program.CantRunError{
 			What: fmt.Sprintf("backend %s does not work: %v", o.backend, err),

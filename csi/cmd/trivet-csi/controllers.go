@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 
+	"github.com/trivet-node/trivet/csi/alarm"
 	"github.com/trivet-node/trivet/csi/capacity"
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/groupsnapshot"
@@ -44,6 +45,7 @@ type controllers struct {
 	snapshotter *snapshot.Snapshotter
 	groups      *groupsnapshot.Snapshotter
 	orphans     *orphan.Watcher
+	alarms      *alarm.Watcher
 }
 
 // newControllers returns nil where there are no credentials for the Kubernetes API.
@@ -74,6 +76,11 @@ func newControllers(log *slog.Logger, o options, volumes *volume.Store) (*contro
 	}
 
 	volumes.OnTrouble(c.recordTrouble(o.nodeName))
+	c.alarms = alarm.New(volumes, alarm.ToEvents(alarm.Config{
+		Local:   localOf(o),
+		Objects: c.objects,
+		Events:  c.events,
+	}))
 	c.orphans = orphan.New(orphan.Config{
 		Node:    o.nodeName,
 		Volumes: volumes,
@@ -94,7 +101,7 @@ func connectControllers(
 	conn *grpc.ClientConn,
 	changes <-chan struct{},
 ) (*controllers, error) {
-	local := objects.Local{Driver: driver.Name, TopologyKey: driver.TopologyKey, Node: o.nodeName}
+	local := localOf(o)
 	c := &controllers{
 		log:     log,
 		driver:  conn,
@@ -141,6 +148,11 @@ func connectControllers(
 	})
 
 	return c, nil
+}
+
+// localOf is the driver of this node.
+func localOf(o options) objects.Local {
+	return objects.Local{Driver: driver.Name, TopologyKey: driver.TopologyKey, Node: o.nodeName}
 }
 
 func (c *controllers) newModifier(client *kube.Client, local objects.Local) *modify.Modifier {
@@ -232,6 +244,7 @@ func (c *controllers) run(ctx context.Context) error {
 		group.Go(func() { c.snapshotter.Run(ctx) })
 		group.Go(func() { c.groups.Run(ctx) })
 		group.Go(func() { c.orphans.Run(ctx) })
+		group.Go(func() { c.alarms.Run(ctx) })
 	}
 
 	group.Wait()

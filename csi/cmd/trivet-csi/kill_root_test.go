@@ -94,6 +94,11 @@ func (p *process) ready() {
 	}
 }
 
+// where are the directories of the process.
+func (p *process) where() options {
+	return options{dataDir: p.dir + "/data", kubeletDir: p.dir + "/kubelet"}
+}
+
 func newProcess(t *testing.T) *process {
 	t.Helper()
 	testenv.Root(t)
@@ -310,7 +315,7 @@ func (p *process) nothingLeft() {
 		}
 	}
 
-	instance, err := instanceOf(filepath.Join(p.dir, "data"))
+	instance, err := instanceOf(p.where())
 	if err != nil {
 		p.t.Fatal(err)
 	}

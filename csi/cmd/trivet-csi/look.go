@@ -12,7 +12,6 @@ import (
 
 	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/doctor"
-	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/listing"
 	"github.com/trivet-node/trivet/csi/loopfile"
 	"github.com/trivet-node/trivet/csi/objects"
@@ -28,12 +27,13 @@ import (
 const aboutDoctor = `
 trivet-csi doctor says what is wrong with the volumes of this node, one finding a line, and what to do about
 it. It changes nothing, and works with and without a driver that runs. With access to the Kubernetes API it
-looks at the objects of the node's volumes, too. Exit code 0: nothing is wrong; 1: something is.`
+looks at the objects of the node's volumes, too; that it does not answer is a finding beside the others. Exit
+code 0: nothing is wrong; 1: something is.`
 
 const aboutLists = `
 trivet-csi volumes, snapshots and pool show what is on this node, as a table, or with -o json. They change
 nothing, and work with and without a driver that runs. With access to the Kubernetes API they show whose the
-volumes are.`
+volumes are. If that does not answer, the rows are there without, and the exit code is 1.`
 
 const (
 	// askTimeout bounds what is asked of the Kubernetes API.
@@ -49,6 +49,7 @@ var errWrong = errors.New("something is wrong")
 type looking struct {
 	options
 	json bool
+	lack error // why the Kubernetes API could not be asked; nil if it could, or was not
 }
 
 func (l *looking) parse(env *program.Env, about string) error {
@@ -80,6 +81,7 @@ func (l *looking) survey(ctx context.Context) (survey.Survey, error) {
 		DataDir:    l.dataDir,
 		StateDir:   l.stateDir,
 		KubeletDir: l.kubeletDir,
+		Witness:    placeOf(l.options).Witness,
 	})
 	if err != nil {
 		return s, fmt.Errorf("look at the volumes in %s: %w", l.dataDir, err)
@@ -130,7 +132,7 @@ func (l *looking) findings(ctx context.Context) (findings []doctor.Finding, driv
 	if facts.Reserve, err = reserveOf(l.options); err != nil {
 		return nil, false, err
 	}
-	if facts.API, err = l.api(ctx); err != nil {
+	if facts.API, facts.APIErr, err = l.api(ctx); err != nil {
 		return nil, false, err
 	}
 	return doctor.Findings(facts), facts.Driver.Runs, nil
@@ -145,8 +147,24 @@ func (l *looking) driver(ctx context.Context) doctor.Driver {
 	return d
 }
 
-// api reads the objects of the driver; nil without credentials.
-func (l *looking) api(ctx context.Context) (*doctor.API, error) {
+// api reads the objects of the driver; nil without credentials. That the API cannot be asked is lack: what is
+// on the node is shown all the same. It is not asked again then.
+func (l *looking) api(ctx context.Context) (api *doctor.API, lack, err error) {
+	if l.lack != nil {
+		return nil, l.lack, nil
+	}
+
+	api, err = l.known(ctx)
+	if _, usage := errors.AsType[*program.UsageError](err); err == nil || usage {
+		return api, nil, err
+	}
+
+	l.lack = err
+	return nil, l.lack, nil
+}
+
+// known is api with one error for all that fails.
+func (l *looking) known(ctx context.Context) (*doctor.API, error) {
 	config, err := credentials(l.kubeconfig)
 	if errors.Is(err, kube.ErrNotInCluster) {
 		return nil, nil
@@ -167,9 +185,7 @@ func (l *looking) api(ctx context.Context) (*doctor.API, error) {
 }
 
 func (l *looking) ask(ctx context.Context, client *kube.Client) (*doctor.API, error) {
-	api := &doctor.API{
-		Local: objects.Local{Driver: driver.Name, TopologyKey: driver.TopologyKey, Node: l.nodeName},
-	}
+	api := &doctor.API{Local: localOf(l.options)}
 
 	var err error
 	if api.Volumes, _, err = kube.Volumes(client).List(ctx, "", metav1.ListOptions{}); err != nil {
@@ -194,43 +210,54 @@ func (l *looking) ask(ctx context.Context, client *kube.Client) (*doctor.API, er
 	return api, nil
 }
 
-// listed is a survey with what the Kubernetes API has.
-func listed(ctx context.Context, env *program.Env) (l looking, s survey.Survey, api doctor.API, err error) {
-	if err = l.parse(env, aboutLists); err != nil {
-		return l, s, api, err
+// listed prints a survey with what the Kubernetes API has, if it answers.
+func listed(
+	ctx context.Context,
+	env *program.Env,
+	show func(l *looking, s survey.Survey, api doctor.API) error,
+) error {
+	var l looking
+	if err := l.parse(env, aboutLists); err != nil {
+		return err
 	}
-	if s, err = l.survey(ctx); err != nil {
-		return l, s, api, err
+	s, err := l.survey(ctx)
+	if err != nil {
+		return err
 	}
-	known, err := l.api(ctx)
+
+	known, lack, err := l.api(ctx)
+	if err != nil {
+		return err
+	}
+	if lack != nil {
+		lack = fmt.Errorf("whose they are is not shown: the Kubernetes API could not be asked: %w", lack)
+	}
+
+	var api doctor.API
 	if known != nil {
 		api = *known
 	}
-	return l, s, api, err
+	return errors.Join(show(&l, s, api), lack)
 }
 
 func listVolumes(ctx context.Context, env *program.Env) error {
-	l, s, api, err := listed(ctx, env)
-	if err != nil {
-		return err
-	}
-	rows := listing.Volumes(s, api.Volumes)
-	if l.json {
-		return listing.JSON(env.Stdout, rows)
-	}
-	return listing.VolumeTable(env.Stdout, rows)
+	return listed(ctx, env, func(l *looking, s survey.Survey, api doctor.API) error {
+		rows := listing.Volumes(s, api.Volumes)
+		if l.json {
+			return listing.JSON(env.Stdout, rows)
+		}
+		return listing.VolumeTable(env.Stdout, rows)
+	})
 }
 
 func listSnapshots(ctx context.Context, env *program.Env) error {
-	l, s, api, err := listed(ctx, env)
-	if err != nil {
-		return err
-	}
-	rows := listing.Snapshots(s, api.Contents)
-	if l.json {
-		return listing.JSON(env.Stdout, rows)
-	}
-	return listing.SnapshotTable(env.Stdout, rows)
+	return listed(ctx, env, func(l *looking, s survey.Survey, api doctor.API) error {
+		rows := listing.Snapshots(s, api.Contents)
+		if l.json {
+			return listing.JSON(env.Stdout, rows)
+		}
+		return listing.SnapshotTable(env.Stdout, rows)
+	})
 }
 
 func showPool(ctx context.Context, env *program.Env) error {

@@ -123,7 +123,7 @@ func (p *process) spoil(kinds map[string]*life) []string {
 		}
 	}
 
-	instance, err := instanceOf(data)
+	instance, err := instanceOf(p.where())
 	must(err)
 	stray := data + "/images/stray.img"
 	must(os.WriteFile(stray, make([]byte, 1<<20), 0o600))

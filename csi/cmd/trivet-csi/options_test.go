@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/trivet-node/trivet/csi/volume"
@@ -59,27 +58,6 @@ func TestFlagsAreCompleted(t *testing.T) {
 	if o.nodeName != host || o.endpoint != "/run/csi.sock" || o.poolSize != 10<<30 || o.backend != "image" ||
 		o.reserve != 0 {
 		t.Errorf("options %+v", o)
-	}
-}
-
-func TestInstanceStaysTheSame(t *testing.T) {
-	dir := t.TempDir()
-	first, err := instanceOf(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	again, err := instanceOf(dir)
-	if err != nil || again != first || len(first) != 8 {
-		t.Errorf("instance %q, then %q, %v", first, again, err)
-	}
-
-	// One that is torn is replaced: devices that have it cannot be found any more.
-	if err := os.WriteFile(filepath.Join(dir, "instance"), []byte(first[:3]), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if other, err := instanceOf(dir); err != nil || other == first || len(other) != 8 {
-		t.Errorf("after it was torn: %q, %v", other, err)
 	}
 }
 

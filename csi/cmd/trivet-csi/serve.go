@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/trivet-node/trivet/csi/alarm"
+	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/changedblocks"
 	"github.com/trivet-node/trivet/csi/daemonmetric"
 	"github.com/trivet-node/trivet/csi/driver"
@@ -48,7 +50,11 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 	}
 	defer traces.Flush()
 
-	metrics := daemonmetric.New(store.volumes)
+	pools := map[string]daemonmetric.Pool{}
+	if store.backends.pool != nil {
+		pools[btrfspool.Name] = store.backends.pool
+	}
+	metrics := daemonmetric.New(store.volumes, pools)
 	scrapes, err := metric.Listen(ctx, o.metrics, metrics.Registry, log)
 	if err != nil {
 		return err
@@ -131,6 +137,7 @@ func runAll(ctx context.Context, log *slog.Logger, o options, p parts) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { p.storage.volumes.Run(ctx); return nil })
 	group.Go(func() error { p.storage.keepLimits(ctx, log); return nil })
+	group.Go(func() error { alarm.New(p.storage.volumes, alarm.ToLog(log)).Run(ctx); return nil })
 	group.Go(func() error { return p.scrapes.Run(ctx) })
 	group.Go(func() error { return lend(ctx, log, o, p.storage) })
 	group.Go(func() error { return serveUntil(ctx, log, p.driver.Server(), p.listener, o.endpoint) })

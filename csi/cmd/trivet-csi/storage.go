@@ -2,18 +2,17 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/attach"
+	"github.com/trivet-node/trivet/csi/datadir"
+	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/group"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/space"
@@ -39,12 +38,9 @@ type storage struct {
 
 // openStorage opens all that the driver works on, and logs what was found and put right.
 func openStorage(ctx context.Context, log *slog.Logger, o options) (s *storage, err error) {
-	for _, dir := range []string{o.dataDir, o.stateDir, o.kubeletDir} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, err
-		}
+	if err := makeDirectories(o); err != nil {
+		return nil, err
 	}
-
 	if err := target.Supported(); err != nil {
 		return nil, &program.CantRunError{
 			What: "the kernel is too old: " + err.Error(),
@@ -61,6 +57,11 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (s *storage, 
 		return nil, err
 	}
 
+	instance, err := instanceOf(o)
+	if err != nil {
+		return nil, err
+	}
+
 	// Mounting a pool and reading thousands of records take as long as each other.
 	var records *volume.Records
 	var reading errgroup.Group
@@ -68,7 +69,7 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (s *storage, 
 		records, err = volume.Load(filepath.Join(o.dataDir, "volumes"))
 		return err
 	})
-	s.backends, err = openBackends(ctx, log, o)
+	s.backends, err = openBackends(ctx, log, o, instance)
 	readErr := reading.Wait()
 	if readErr == nil {
 		// They are set aside by now, whatever fails next.
@@ -93,6 +94,23 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (s *storage, 
 	return s, nil
 }
 
+// makeDirectories makes those that are not there. Of records nobody but root sees what they are of.
+func makeDirectories(o options) error {
+	err := errors.Join(os.MkdirAll(o.dataDir, 0o700), os.MkdirAll(o.stateDir, 0o755),
+		os.MkdirAll(o.kubeletDir, 0o755))
+	if err != nil {
+		return err
+	}
+
+	for _, records := range []string{"volumes", "groups", "claims", "attached"} {
+		err := datadir.Narrow(filepath.Join(o.dataDir, records))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 func (s *storage) openVolumes(log *slog.Logger, o options, records *volume.Records) error {
 	reserve, err := reserveOf(o)
 	if err != nil {
@@ -112,10 +130,6 @@ func (s *storage) openVolumes(log *slog.Logger, o options, records *volume.Recor
 	}
 
 	s.volumes = volumes
-
-	for id, err := range report.Damaged {
-		log.Error("volume cannot be used", "volume", id, "err", err)
-	}
 
 	for _, id := range report.Unmade {
 		log.Info("removed a volume whose creation was cut short", "volume", id)
@@ -241,25 +255,23 @@ func (s *storage) close() error {
 	return errors.Join(err, s.targets.Close(), s.lock.Close())
 }
 
-// instanceOf returns the random name that marks the loop devices of this data directory. It stays the same as
-// long as the directory is there.
-func instanceOf(dir string) (string, error) {
-	path := filepath.Join(dir, "instance")
-	data, err := os.ReadFile(path)
-	if err == nil && len(strings.TrimSpace(string(data))) == 8 {
-		return strings.TrimSpace(string(data)), nil
+// placeOf is where the volumes are, and where outside it is said that they are there: what kubelet keeps for
+// its plugins is on the disk of the node.
+func placeOf(o options) datadir.Place {
+	return datadir.Place{
+		Dir:     o.dataDir,
+		Witness: filepath.Join(o.kubeletDir, "plugins", driver.Name, "data-directory"),
 	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", err
-	}
+}
 
-	var id [4]byte
-	if _, err := rand.Read(id[:]); err != nil {
-		return "", err
+// instanceOf returns the name of the data directory. One that is empty because its disk is not mounted is no
+// new one: no pool is made there, and no volume that cannot be found is taken for deleted.
+func instanceOf(o options) (string, error) {
+	instance, err := placeOf(o).Instance()
+	if m, ok := errors.AsType[*datadir.Mismatch](err); ok {
+		return "", &program.CantRunError{What: m.What, Do: m.Do}
 	}
-
-	name := hex.EncodeToString(id[:])
-	return name, durable.WriteFile(path, []byte(name+"\n"), 0o600)
+	return instance, err
 }
 
 // reserveOf returns the bytes of the disk that volumes never get.

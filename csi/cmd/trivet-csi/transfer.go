@@ -329,7 +329,7 @@ var errUnknown = errors.New("nobody says whether an object stands for it: give -
 
 // checkUnused asks the Kubernetes API whether an object stands for a volume or a snapshot, which is an error.
 func (l *looking) checkUnused(ctx context.Context, id string) error {
-	api, err := l.api(ctx)
+	api, err := l.known(ctx)
 	if err != nil {
 		return err
 	}

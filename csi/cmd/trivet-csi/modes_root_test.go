@@ -1,0 +1,45 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// private are the directories of a data directory that have what is a tenant's, or names it.
+var private = []string{"pool", "pool/volumes", "images", "volumes", "groups"}
+
+func (p *process) checkPrivate(when string, dirs ...string) {
+	p.t.Helper()
+	for _, dir := range dirs {
+		st, err := os.Stat(filepath.Join(p.dir, "data", dir))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		if st.Mode().Perm() != 0o700 {
+			p.t.Errorf("%s: %q has mode %v", when, dir, st.Mode())
+		}
+	}
+}
+
+// Users of the node who are not root see nothing of volumes, also where a directory was made wider before.
+func TestDirectoriesAreOfRootAlone(t *testing.T) {
+	p := newProcess(t)
+	l := p.life("v")
+	p.do(l.create, l.stage)
+	p.checkPrivate("new", append(private, "")...)
+
+	for _, dir := range private {
+		if err := os.Chmod(filepath.Join(p.dir, "data", dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.end(syscall.SIGKILL)
+	p.start()
+	p.ready()
+	p.checkPrivate("after somebody has made them wider", private...)
+	p.do(l.publish, l.write, l.unpublish, l.unstage, l.delete)
+	p.end(syscall.SIGTERM)
+	p.nothingLeft()
+}

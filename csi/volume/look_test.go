@@ -1,0 +1,159 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// lookOnce has a Store look at its volumes, as it does twice a minute.
+func (f *fixture) lookOnce() { f.upkeep.look(f.t.Context()) }
+
+func (f *fixture) damageOf(id string) error {
+	f.t.Helper()
+	v, err := f.Get(id)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return v.Damage
+}
+
+func TestContentThatGoesWhileTheDriverRunsIsMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		lost := f.create(Request{Name: "lost", Required: mib})
+		kept := f.create(Request{Name: "kept", Required: mib})
+		<-f.Changes()
+
+		f.run(func() {
+			putBack := f.pool.take(lost.ID)
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if err := f.damageOf(lost.ID); !errors.Is(err, ErrLost) {
+				t.Errorf("a minute after its content went: %v", err)
+			}
+			if _, _, err := f.Acquire(t.Context(), lost.ID); !errors.Is(err, ErrDamaged) {
+				t.Errorf("used: %v", err)
+			}
+			if ill := f.Damaged(); len(ill) != 1 || ill[0].ID != lost.ID || f.damageOf(kept.ID) != nil {
+				t.Errorf("damaged: %+v", ill)
+			}
+			<-f.Changes()
+
+			putBack()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if err := f.damageOf(lost.ID); err != nil || len(f.Damaged()) > 0 {
+				t.Errorf("a minute after it was back: %v, %v", err, f.Damaged())
+			}
+			<-f.Changes()
+		})
+	})
+}
+
+// Recover makes a volume again that a power loss took. What was taken from a driver that runs it is not.
+func TestLostVolumeIsNotReplacedWhenItsBackendHeals(t *testing.T) {
+	f := newFixture(t)
+	v := f.create(Request{Name: "v", Required: mib})
+	f.pool.take(v.ID)
+	f.lookOnce()
+
+	f.pool.check = errBroken
+	f.upkeep.check(t.Context())
+	f.pool.check = nil
+	f.upkeep.check(t.Context())
+	if n := f.pool.made("Recover " + v.ID); n > 0 || !errors.Is(f.damageOf(v.ID), ErrLost) {
+		t.Errorf("recovered %d times, it is %v", n, f.damageOf(v.ID))
+	}
+	if err := f.Delete(t.Context(), v.ID); err != nil {
+		t.Errorf("deleted: %v", err)
+	}
+}
+
+// What a look has seen is of its time: a volume that was made since is not missed.
+func TestVolumeThatIsMadeDuringALookIsNotMissed(t *testing.T) {
+	f := newFixture(t)
+	before := f.index.entries()
+	seen, err := f.pool.Inspect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := f.create(Request{Name: "v", Required: mib})
+	if f.upkeep.compare(t.Context(), "pool", seen.Of, before) || f.damageOf(v.ID) != nil {
+		t.Errorf("it is %v", f.damageOf(v.ID))
+	}
+
+	unlock, err := f.Lock(t.Context(), v.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.pool.take(v.ID)
+	f.lookOnce()
+	if err := f.damageOf(v.ID); err != nil {
+		t.Errorf("while it is worked on: %v", err)
+	}
+	unlock()
+	f.lookOnce()
+	if err := f.damageOf(v.ID); !errors.Is(err, ErrLost) {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+func TestManyVolumesAreLookedAtOnce(t *testing.T) {
+	f := newFixture(t)
+	for i := range 3*lookAtOnce + 1 {
+		f.pool.take(f.create(Request{Name: fmt.Sprint("v", i), Required: 4096}).ID)
+	}
+	before := f.pool.made("Inspect")
+	f.lookOnce()
+	if n := f.pool.made("Inspect") - before; n != 1 || len(f.Damaged()) != 3*lookAtOnce+1 {
+		t.Errorf("looked %d times, found %d", n, len(f.Damaged()))
+	}
+}
+
+func TestWhatIsIllAndWhatIsStuckIsCounted(t *testing.T) {
+	f := newFixture(t)
+	v := f.create(Request{Name: "v", Required: mib})
+	f.create(Request{Name: "s", Source: v.ID, Snapshot: true})
+	f.pool.take(f.create(Request{Name: "lost", Required: mib}).ID)
+	f.lookOnce()
+	stuck := f.create(Request{Name: "stuck", Required: mib})
+	f.pool.FailOn("Destroy", errBroken)
+	if err := f.Delete(t.Context(), stuck.ID); !errors.Is(err, errBroken) {
+		t.Fatal(err)
+	}
+
+	want := map[string]Counts{"pool": {Snapshots: 1, Kept: mib, Damaged: 1, Stuck: 1}, "files": {}}
+	if got := f.Counts(); !maps.Equal(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+func TestWearOfADeviceIsTrouble(t *testing.T) {
+	f := newFixture(t)
+	v := f.create(Request{Name: "v", Required: mib})
+	var heard []error
+	f.OnTrouble(func(_ string, err error) { heard = append(heard, err) })
+
+	worn := errors.New("3 write errors")
+	f.pool.FailOn("Wear", worn)
+	f.lookOnce()
+	f.lookOnce()
+	f.pool.check = errBroken
+	f.upkeep.check(t.Context())
+	now, err := f.Get(v.ID)
+	if err != nil || !errors.Is(now.Trouble, worn) || !errors.Is(now.Trouble, errBroken) {
+		t.Errorf("it is %+v, %v", now, err)
+	}
+
+	f.pool.check = nil
+	f.upkeep.check(t.Context())
+	f.pool.FailOn("Wear", nil)
+	f.lookOnce()
+	if len(heard) != 4 || heard[0] == nil || heard[2] == nil || heard[3] != nil {
+		t.Errorf("heard %v", heard)
+	}
+}
