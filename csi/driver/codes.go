@@ -24,10 +24,10 @@ var errorCodes = []struct {
 	{volume.ErrInvalid, codes.InvalidArgument},
 	{target.ErrOutside, codes.InvalidArgument},
 	{volume.ErrKey, codes.Unauthenticated},
+	{errElsewhere, codes.ResourceExhausted}, // it wraps the next one
 	{volume.ErrNotFound, codes.NotFound},
 	{volume.ErrConflict, codes.AlreadyExists},
 	{volume.ErrFull, codes.ResourceExhausted},
-	{errElsewhere, codes.ResourceExhausted},
 	{volume.ErrSize, codes.OutOfRange},
 	{volume.ErrInUse, codes.FailedPrecondition},
 	{volume.ErrNotStaged, codes.FailedPrecondition},

@@ -110,7 +110,7 @@ func (c *controllerService) CreateVolume(
 		Encryption: p.encryption,
 	})
 	if errors.Is(err, volume.ErrNotFound) && req.GetAccessibilityRequirements() != nil {
-		return nil, fmt.Errorf("%w: node %s does not have it: %v", errElsewhere, c.node, err)
+		return nil, fmt.Errorf("%w: node %s does not have it: %w", errElsewhere, c.node, err)
 	}
 	if err != nil {
 		return nil, err

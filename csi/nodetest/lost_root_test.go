@@ -21,7 +21,7 @@ func misses(n *nodetest.Node, id string, want error) {
 	n.Eventually(fmt.Sprintf("volume %s has damage %v", id, want), func() error {
 		v, err := n.Get(id)
 		if err == nil && !errors.Is(v.Damage, want) {
-			err = fmt.Errorf("it has %v", v.Damage)
+			err = fmt.Errorf("it has %q", fmt.Sprint(v.Damage))
 		}
 		return err
 	})

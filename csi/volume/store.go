@@ -162,7 +162,9 @@ func (s *Store) Counts() map[string]Counts {
 
 	// All backends that work have some.
 	for name := range s.backends.byName {
-		counts[name] = counts[name]
+		if _, ok := counts[name]; !ok {
+			counts[name] = Counts{}
+		}
 	}
 	return counts
 }

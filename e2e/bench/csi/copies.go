@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -70,14 +71,14 @@ func (b *bench) copyKind(ctx context.Context, env *program.Env, k kind, figures 
 		return err
 	}
 
-	row := "| " + k.name
+	cells := []string{k.name}
 	for _, call := range copyCalls {
-		row += " | " + took.median(call)
+		cells = append(cells, took.median(call))
 		figures.Add(figure.Of("csi", call+" of 1 GiB, "+k.name, b.side, took[call]))
 	}
 
 	figures.Add(longest("longest other call beside copies, "+k.name, b.side, others))
-	fmt.Fprintf(env.Stdout, "%s | %.2f ms |\n", row, slices.Max(others).Seconds()*1000)
+	fmt.Fprintf(env.Stdout, "| %s | %.2f ms |\n", strings.Join(cells, " | "), slices.Max(others).Seconds()*1000)
 	return nil
 }
 

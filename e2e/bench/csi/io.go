@@ -46,12 +46,14 @@ func (b *bench) compareIO(ctx context.Context, env *program.Env, figures *figure
 	disk := filepath.Join(b.dir, "bare")
 	defer os.Remove(disk)
 
-	row := "| | "
+	heads := []string{""}
 	for _, p := range patterns {
-		row += p.Name + " | bare disk | | "
+		heads = append(heads, p.Name, "bare disk", "")
 	}
-	line := strings.Repeat("---|", 3*len(patterns)+2)
-	fmt.Fprintf(env.Stdout, "\n%s random after a snapshot |\n|%s\n", row, line)
+	heads = append(heads, "random after a snapshot")
+	line := strings.Repeat("---|", len(heads))
+	fmt.Fprintf(env.Stdout, "\n| %s |\n|%s\n", strings.Join(heads, " | "), line)
+
 	return b.ofEachKind(ctx, env, func(k kind) error {
 		return b.exchange(ctx, env, k, disk, figures)
 	})
@@ -67,7 +69,7 @@ func (b *bench) exchange(
 		return err
 	}
 
-	row := "| " + k.name
+	cells := []string{k.name}
 	for _, p := range patterns {
 		bare, errBare := b.fio(ctx, disk, p)
 		here, errHere := b.fio(ctx, b.file(v), p)
@@ -75,12 +77,12 @@ func (b *bench) exchange(
 			return fmt.Errorf("%s: %w", p.Name, err)
 		}
 
-		row += fmt.Sprintf(" | %.0f %s | %.0f | %.2f", here, p.Unit, bare, here/bare)
+		cells = append(cells, fmt.Sprintf("%.0f %s | %.0f | %.2f", here, p.Unit, bare, here/bare))
 		figures.Add(p.Figure(k.name, b.side, here), p.Figure(k.name, report.Disk, bare))
 	}
 
 	after, err := b.afterSnapshot(ctx, v)
-	fmt.Fprintf(env.Stdout, "%s | %s |\n", row, after)
+	fmt.Fprintf(env.Stdout, "| %s | %s |\n", strings.Join(cells, " | "), after)
 	return err
 }
 
