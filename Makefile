@@ -77,7 +77,7 @@ test: install ## everything that CI runs: go vet, unit and root tests, csi-sanit
 .PHONY: test-long
 test-long: install ## what CI does not run: an operator and sidecars, what is delivered, what users of kind do
 	$(MAKE) --no-print-directory e2e-operator
-	$(MAKE) --no-print-directory dist dist-check
+	$(MAKE) --no-print-directory dist-twice dist-check
 	$(MAKE) --no-print-directory kind-smoke
 
 FUZZTIME ?= 20s

@@ -2,7 +2,7 @@
 
 ARCHITECTURES := amd64 arm64
 # Equal sources, Go and packages of Debian give equal files, wherever and whenever they are built.
-dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+dist dist-twice: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 REVISION ?= $(shell git describe --always --dirty --abbrev=40 --exclude='*')
 
 .PHONY: dist
@@ -12,6 +12,10 @@ dist: ## write dist/: programs, OCI images and .deb packages for amd64 and arm64
 		GOARCH=$$arch e2e/progress.sh "the programs for $$arch" -ldflags '$(LDFLAGS)' -o .trivet/dist/$$arch/ -- $(addprefix ./,$(PROGRAMS)) || exit 1; done
 	@go build -o bin/ ./release/cmd/trivet-release
 	@bin/trivet-release --version-name=$(VERSION) --revision=$(REVISION) --programs=.trivet/dist --cache=.trivet/debian --out=dist
+
+.PHONY: dist-twice
+dist-twice: dist ## the same, then once more elsewhere with nothing of the first build: both have the same sums
+	@release/twice.sh $(VERSION) $(REVISION)
 
 # Programs of the other architecture run under qemu-user, where Debian's package can be had; nothing is installed.
 qemu := .trivet/qemu/usr/bin/qemu-aarch64-static
