@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs with apt what the cluster needs of the host and says why; what is there already is left alone. install.sh [--check]
+# Installs with apt what the cluster needs of the host and says why; what is there already is left alone.
+# install.sh [--check | --dist]    --dist: what make dist-check calls, too
 set -euo pipefail
 
 # program:package:why
@@ -20,6 +21,13 @@ systemctl:systemd:PID 1 of nodes with the cgroup driver systemd (nothing of it i
 dbus-daemon:dbus:the bus of such nodes
 curl:curl:goes into the agnhost image, whose tests call it
 '
+
+if [ "${1:-}" = --dist ]; then
+	needs+='lintian:lintian:says whether packages are as Debian wants them
+systemd-analyze:systemd:reads the units of packages
+unshare:util-linux:a copy of this machine, on which packages are installed
+'
+fi
 
 missing=()
 while IFS=: read -r program package why; do
