@@ -40,4 +40,5 @@ dist-check: $(qemu) ## look at what make dist has written as its users do; with 
 			test -z "$$TRIVET_MUST_RUN" || exit 1; fi; fi; \
 	cd release/check && TRIVET_DIST=$(CURDIR)/dist TRIVET_VERSION=$(VERSION) TRIVET_ARM64_RUNNER=$$runner \
 		GOFLAGS='-trimpath -buildvcs=false' go test -count=1 -v ./... | grep -vE '^=== ' ; test $${PIPESTATUS[0]} = 0 || exit 1; \
-	cd $(CURDIR); test -z "$$runner" || GOARCH=arm64 go test -exec "$$runner" $(pure_packages)
+	cd $(CURDIR); TRIVET_DIST=$(CURDIR)/dist go test -count=1 -v ./e2e/packages || exit 1; \
+	test -z "$$runner" || GOARCH=arm64 go test -exec "$$runner" $(pure_packages)
