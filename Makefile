@@ -76,10 +76,11 @@ test: install ## everything that CI runs: go vet, unit and root tests, csi-sanit
 	$(MAKE) --no-print-directory kind-test
 
 .PHONY: test-long
-test-long: install ## what CI does not run: an operator and sidecars, what is delivered, what users of kind do
+test-long: install dist-install ## what CI does not run: an operator and sidecars, what is delivered, parts put into kind and taken out, what users of kind do
 	$(MAKE) --no-print-directory e2e-operator
-	$(MAKE) --no-print-directory dist dist-check
-	$(MAKE) --no-print-directory kind-smoke
+	$(MAKE) --no-print-directory dist-twice
+	TRIVET_MUST_RUN=1 $(MAKE) --no-print-directory dist-check
+	$(MAKE) --no-print-directory kind-course kind-broken kind-smoke
 
 FUZZTIME ?= 20s
 .PHONY: fuzz

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs with apt what the cluster needs of the host and says why; what is there already is left alone. With
-# arguments: packages that one target needs. install.sh [--check] [PROGRAM...]
+# Installs with apt what the cluster needs of the host and says why; what is there already is left alone.
+# install.sh [--check | --dist | --bench]    --dist: what make dist-check calls, too; --bench: make bench-csi
 set -euo pipefail
 
 # program:package:why
@@ -22,9 +22,14 @@ dbus-daemon:dbus:the bus of such nodes
 curl:curl:goes into the agnhost image, whose tests call it
 '
 
-check=
-if [ "${1:-}" = --check ]; then check=1; shift; fi
-if [ $# -gt 0 ]; then needs=$(for p; do echo "$p:$p:needed by this target alone"; done); fi
+case "${1:-}" in
+--dist) needs+='lintian:lintian:says whether packages are as Debian wants them
+systemd-analyze:systemd:reads the units of packages
+unshare:util-linux:a copy of this machine, on which packages are installed
+' ;;
+--bench) needs+='fio:fio:input and output of volumes beside the bare disk
+' ;;
+esac
 
 missing=()
 while IFS=: read -r program package why; do
@@ -36,7 +41,7 @@ while IFS=: read -r program package why; do
 done <<<"$needs"
 
 if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
-if [ -n "$check" ]; then echo "install.sh: ${#missing[@]} packages are missing; run make install" >&2; exit 1; fi
+if [ "${1:-}" = --check ]; then echo "install.sh: ${#missing[@]} packages are missing; run make install" >&2; exit 1; fi
 if [ "$(id -u)" != 0 ]; then echo "install.sh: not root; run: sudo apt-get install --no-install-recommends ${missing[*]}" >&2; exit 3; fi
 if ! command -v apt-get >/dev/null; then echo "install.sh: there is no apt-get here; install these by your own package manager: ${missing[*]}" >&2; exit 3; fi
 echo "installing ${missing[*]}"

@@ -53,7 +53,7 @@ cni-swap: build $(ref)/cni/bridge ## pods that upstream's CNI plugins have added
 
 .PHONY: bench-csi
 bench-csi: build bin/csi-bench ## what trivet-csi's calls take, and input and output of its volumes beside the bare disk (PEER=SOCKET: calls beside another driver's; RESULTS=e2e/bench/results: writes the figures of docs/csi.md)
-	@e2e/install.sh fio
+	@e2e/install.sh --bench
 	@bin/csi-bench $(if $(PEER),--peer=$(PEER)) $(call figures,csi)
 	@$(if $(RESULTS),TRIVET_WRITE_DOCS=1 go test -count=1 ./e2e/bench/csi/report)
 

@@ -159,9 +159,7 @@ func (g Guest) Boot(ctx context.Context) error {
 		Cover:  []string{programsOfMachine},
 		Expose: samePath(c.Bin, c.Programs),
 	}
-	for _, program := range []string{
-		c.programs().Peer("kubeadm"), c.programs().Peer("kubelet"), c.programs().Own("trivet-node"),
-	} {
+	for _, program := range []string{c.programs().Peer("kubeadm"), c.programs().Peer("kubelet")} {
 		config.Expose[program] = filepath.Join(programsOfMachine, filepath.Base(program))
 	}
 
@@ -172,6 +170,9 @@ func (g Guest) Boot(ctx context.Context) error {
 		return err
 	}
 
+	if err := g.installAgent(ctx, m); err != nil {
+		return err
+	}
 	if err := g.writeUnits(m); err != nil {
 		return err
 	}
@@ -181,6 +182,19 @@ func (g Guest) Boot(ctx context.Context) error {
 		return err
 	}
 	return awaitCRI(ctx, m, n.CRISocket(), server.Name)
+}
+
+// installAgent copies the agent to the machine, which may replace it by another one.
+func (g Guest) installAgent(ctx context.Context, m *machine.Machine) error {
+	program := g.programs().Own("trivet-node")
+	cmd, err := m.Command(ctx, "install", "--mode=755", program, programsOfMachine)
+	if err != nil {
+		return err
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("copy %s to machine %s: %w: %s", program, m.Name, err, out)
+	}
+	return nil
 }
 
 // kubeletUnit is the service of Kubernetes' packages, with kubeadm's drop-in; the machine has no targets.

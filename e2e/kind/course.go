@@ -47,6 +47,9 @@ type Course struct {
 
 	// Once says that the demo is shown with the last part only.
 	Once bool
+
+	// Reboots says that the worker is restarted with each part.
+	Reboots bool
 }
 
 // all parts. Nodes that have trivet from the start lack the first two only.
@@ -108,6 +111,12 @@ func (o Course) Install(ctx context.Context) error {
 			}
 		}
 
+		if o.Reboots {
+			if err := o.reboot(ctx, s); err != nil {
+				return fmt.Errorf("a restart with %s: %w", s.part, err)
+			}
+		}
+
 		record.Parts = i + 1
 		if err := o.Cluster.write(record); err != nil {
 			return err
@@ -120,6 +129,17 @@ func (o Course) Install(ctx context.Context) error {
 		}
 	}
 	return o.clean(ctx)
+}
+
+// reboot restarts the worker with a part that is there for good, and makes the checks.
+func (o Course) reboot(ctx context.Context, s step) error {
+	if err := o.installed(ctx, s.part); err != nil {
+		return err
+	}
+	if err := o.restartWorker(ctx); err != nil {
+		return err
+	}
+	return o.checks(s.works).Run(ctx)
 }
 
 // installed returns when a part is there for good.
@@ -247,15 +267,27 @@ func (o Course) demo() demo.Demo {
 	}
 }
 
-// Restart restarts a node, as a host that is rebooted does, and shows the demo afterwards.
+// Restart restarts the worker and shows the demo afterwards.
 func (o Course) Restart(ctx context.Context) error {
-	c := o.Cluster
-	node := c.name().worker()
-	record, err := ReadRecord(c.Dir)
+	record, err := ReadRecord(o.Cluster.Dir)
 	if err != nil {
 		return err
 	}
+	if err := o.restartWorker(ctx); err != nil {
+		return err
+	}
 
+	how := nothing
+	if record.Parts > 0 {
+		how = o.all()[record.Parts-1].works
+	}
+	return errors.Join(o.show(ctx, how, false), o.clean(ctx))
+}
+
+// restartWorker restarts a node, as a host that is rebooted does, and returns when its pods are Ready again.
+func (o Course) restartWorker(ctx context.Context) error {
+	c := o.Cluster
+	node := c.name().worker()
 	c.Say("restarting %s", node)
 	began := time.Now()
 	if _, err := c.Output(ctx, "", "docker", "restart", node); err != nil {
@@ -264,13 +296,9 @@ func (o Course) Restart(ctx context.Context) error {
 	if err := part.Restarted(ctx, c, node, began); err != nil {
 		return err
 	}
-	c.Say("all pods of %s are Ready again, after %.0f s", node, time.Since(began).Seconds())
 
-	how := nothing
-	if record.Parts > 0 {
-		how = o.all()[record.Parts-1].works
-	}
-	return errors.Join(o.show(ctx, how, false), o.clean(ctx))
+	c.Say("all pods of %s are Ready again, after %.0f s", node, time.Since(began).Seconds())
+	return nil
 }
 
 // clean returns when nothing is left of demo and checks.

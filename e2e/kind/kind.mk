@@ -66,6 +66,14 @@ kind_tested = trap stopped=1 INT TERM; verdict=0; $(call KIND_TEST,down) && { $(
 kind-test: install bin/trivet-kind kind-images $(kind_node_references) ## kubeadm init and join on kind nodes with trivet in all seats, the demo, limits, kubelet on the control plane and back; then nothing is left
 	@$(call kind_tested,$(call KIND_TEST,up) --nodes=trivet --mirror=$(DEBIAN_MIRROR) && $(call KIND_TEST,install) --once && $(call KIND_TEST,swap);)
 
+.PHONY: kind-course
+kind-course: install bin/trivet-kind kind-images $(kind_references) ## make kind and kind-undo on a cluster of their own, the worker restarted with each part; then nothing is left
+	@$(call kind_tested,$(call KIND_TEST,up) --mirror=$(DEBIAN_MIRROR) && $(call KIND_TEST,install) --reboots && $(call KIND_TEST,remove);)
+
+.PHONY: kind-broken
+kind-broken: install bin/trivet-kind kind-images $(kind_references) ## parts that do not work, put on a kind node that takes them back by itself each time; then nothing is left
+	@$(call kind_tested,$(call KIND_TEST,up) --mirror=$(DEBIAN_MIRROR) && $(call KIND_TEST,install) --parts=2 --once && $(call KIND_TEST,broken);)
+
 FAMILIES ?= ipv4 dual ipv6
 .PHONY: kind-smoke
 kind-smoke: install bin/trivet-kind kind-images $(kind_node_references) ## what users of kind do with a cluster, as a table, with trivet in all seats: FAMILIES=ipv4 dual ipv6, a cluster each

@@ -89,7 +89,7 @@ func boot(dir string) error {
 		return err
 	}
 	if c.Init == Systemd {
-		return execSystemd(dir, hierarchies)
+		return execSystemd(dir, c.Packages, hierarchies)
 	}
 
 	// Not by its path: that may lie below a directory that is covered now.

@@ -36,6 +36,10 @@ type Config struct {
 	Cover  []string          `json:",omitempty"` // directories that are overlays, as /etc, /opt and /var are
 	Disks  []Disk            `json:",omitempty"` // file systems of its own
 	Memory int64             `json:",omitempty"` // bytes that all its processes together may have; 0: any
+
+	// Packages says that Systemd loads the units of packages that are installed on the machine. None of the
+	// host's is there.
+	Packages bool `json:",omitempty"`
 }
 
 // Machine is a handle; the machine itself lives in its processes.

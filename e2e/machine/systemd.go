@@ -37,10 +37,28 @@ var units = map[string]string{
 	"shutdown.target": "[Unit]\nDefaultDependencies=no\nRefuseManualStart=yes\n",
 }
 
-// execSystemd makes this process, PID 1 of a machine that is built, systemd.
-func execSystemd(dir string, all []hierarchy) error {
+// packageUnits are where packages, and the administrator who enables them, have units. Targets are what those
+// refer to.
+var (
+	packageUnits = []string{"/etc/systemd/system", "/lib/systemd/system"}
+	targets      = []string{
+		"sysinit.target", "basic.target", "local-fs.target", "network-online.target", "multi-user.target",
+	}
+)
+
+// execSystemd makes this process, PID 1 of a machine that is built, systemd. packages says whether it loads
+// units of packages.
+func execSystemd(dir string, packages bool, all []hierarchy) error {
 	if err := writeUnits(); err != nil {
 		return err
+	}
+
+	unitPath := []string{"/run/systemd/system.control", "/run/systemd/transient", daemonUnits, baseUnits}
+	if packages {
+		if err := clearPackageUnits(); err != nil {
+			return err
+		}
+		unitPath = append(unitPath, packageUnits...)
 	}
 	if err := hideControllers(dir, all); err != nil {
 		return err
@@ -58,7 +76,6 @@ func execSystemd(dir string, all []hierarchy) error {
 		return err
 	}
 
-	unitPath := []string{"/run/systemd/system.control", "/run/systemd/transient", daemonUnits, baseUnits}
 	env := []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		// In a container, systemd leaves devices and the clock alone.
@@ -85,6 +102,23 @@ func writeUnits() error {
 	}
 	for name, text := range units {
 		if err := os.WriteFile(filepath.Join(baseUnits, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clearPackageUnits covers the host's units by directories in which there are none, and writes the targets
+// that units of packages refer to: the host's would start what they want.
+func clearPackageUnits() error {
+	for _, dir := range packageUnits {
+		if err := unix.Mount("units", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+			return fmt.Errorf("cover %s: %w", dir, err)
+		}
+	}
+	for _, name := range targets {
+		text := []byte("[Unit]\nDefaultDependencies=no\n")
+		if err := os.WriteFile(filepath.Join(baseUnits, name), text, 0o644); err != nil {
 			return err
 		}
 	}

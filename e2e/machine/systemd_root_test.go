@@ -11,18 +11,20 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-func bootSystemd(t *testing.T) *Machine {
+// bootSystemd boots the machine that c describes, with systemd.
+func bootSystemd(t *testing.T, c Config) *Machine {
 	t.Helper()
 	testenv.Root(t)
 	if _, err := os.Stat(systemdProgram); err != nil {
 		testenv.Skip(t, "needs systemd (make install): %v", err)
 	}
-	m, _ := bootWith(t, Config{Init: Systemd})
+	c.Init = Systemd
+	m, _ := bootWith(t, c)
 	return m
 }
 
 func TestSystemdBootsWithNoUnitOfTheHost(t *testing.T) {
-	m := bootSystemd(t)
+	m := bootSystemd(t, Config{})
 	got := inside(t, m, "cat /proc/1/comm; systemctl is-system-running --wait")
 	if got != "systemd\nrunning" {
 		t.Errorf("PID 1 and its state: %q", got)
@@ -42,7 +44,7 @@ func TestSystemdBootsWithNoUnitOfTheHost(t *testing.T) {
 }
 
 func TestDaemonsAreServicesOfSystemd(t *testing.T) {
-	m := bootSystemd(t)
+	m := bootSystemd(t, Config{})
 	d := Daemon{Name: "sleeper", Env: []string{"WHO=a $b %c"},
 		Argv: []string{"/bin/sh", "-c", `trap 'exit 7' TERM; echo "started by $WHO"; sleep 1000 & wait`}}
 	const line = "started by a $b %c\n"
@@ -91,6 +93,22 @@ func TestDaemonsAreServicesOfSystemd(t *testing.T) {
 	}
 }
 
+func TestUnitsOfPackagesAreLoadedAndNoneOfTheHosts(t *testing.T) {
+	m := bootSystemd(t, Config{Packages: true, Cover: []string{"/usr"}})
+	const wanted = "multi-user.target"
+	const unit = `[Unit]\nWants=network-online.target\nAfter=network-online.target\n` +
+		`[Service]\nExecStart=/bin/sleep 1000\n[Install]\nWantedBy=` + wanted + `\n`
+	inside(t, m, "printf '"+unit+"' >/lib/systemd/system/sleeper.service; systemctl daemon-reload")
+	inside(t, m, "systemctl enable --now sleeper.service")
+	got := inside(t, m, "systemctl is-active sleeper.service; ls /etc/systemd/system/"+wanted+".wants")
+	if got != "active\nsleeper.service" {
+		t.Errorf("the service and what the target wants: %q", got)
+	}
+	if got := inside(t, m, "ls /lib/systemd/system"); got != "sleeper.service" {
+		t.Errorf("units of packages: %q", got)
+	}
+}
+
 // Some tests of other packages need a systemd of their own.
 func TestPodGroupsOnSystemd(t *testing.T) {
 	runOnSystemd(
@@ -126,7 +144,7 @@ func TestUpdatesOfContainersOnSystemd(t *testing.T) {
 // the directory TRIVET_TESTS where there is no Go (make vm).
 func runOnSystemd(t *testing.T, pkg string, tests ...string) {
 	t.Helper()
-	m := bootSystemd(t)
+	m := bootSystemd(t, Config{})
 	name := path.Base(pkg) + ".test"
 	dir := m.path("tests")
 	prepare := "mkdir " + dir + " && go test -c -vet=off -o " + dir + "/" + name + " " + pkg +

@@ -196,6 +196,6 @@ func (c *cluster) podsOfNode() ([]string, error) {
 	return strings.Fields(out), err
 }
 
-// calm is how long an agent behind a proxy that does nothing wrong any more may take until it has found out
+// calm is how long an agent behind a proxy that answers as it should again may take until it has found out
 // what it missed: an answer that never comes ends after 75 s, and lists are at most 40 s apart.
 const calm = 3 * time.Minute

@@ -7,9 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 // guest is the cluster as the test of the machine that joins by kubeadm sees it: pods go there. Only
@@ -48,8 +52,8 @@ maxPods: %d
 evictionHard: {memory.available: 50Mi, nodefs.available: 1%%, imagefs.available: 1%%, nodefs.inodesFree: 1%%}
 `
 
-// joining is the configuration of kubeadm join. Of this host's kernel and files kubeadm expects what a
-// machine of namespaces does not have: modules, its configuration, the names of cgroups.
+// joining is the configuration of kubeadm join. With cgroup v1, which the configuration of kubelet allows,
+// kubeadm wants the check of the system to be ignored by its name.
 const joining = `apiVersion: kubeadm.k8s.io/v1beta4
 kind: JoinConfiguration
 discovery:
@@ -60,7 +64,7 @@ discovery:
 nodeRegistration:
   name: guest
   criSocket: unix:///run/trivet/cri.sock
-  ignorePreflightErrors: [all]
+  ignorePreflightErrors: [SystemVerification]
   kubeletExtraArgs:
   - {name: node-ip, value: 10.99.3.1}
   - {name: node-labels, value: example.org/joined=yes}
@@ -129,7 +133,9 @@ func (c *cluster) caHash() [sha256.Size]byte {
 // join runs kubeadm join, and waits until the node is Ready and its serving certificate is signed.
 func (g guest) join() {
 	g.t.Helper()
-	g.sh(fmt.Sprintf(joining, g.caHash()), "cat >/tmp/join.yaml; kubeadm join --config=/tmp/join.yaml")
+	const script = "cat >/tmp/join.yaml; sysctl -qw net.ipv4.ip_forward=1; " +
+		"kubeadm join --config=/tmp/join.yaml"
+	g.sh(fmt.Sprintf(joining, g.caHash()), script)
 	g.do("guest", "network")
 	g.kubectl("wait", "node/guest", "--for=condition=Ready", "--timeout=180s")
 	g.eventually(time.Minute, "request for a serving certificate", func() error {
@@ -180,6 +186,37 @@ func (g guest) drain() {
 	g.kubectl("drain", "guest", "--force", "--delete-emptydir-data", "--timeout=60s")
 }
 
+// upgradeAgent puts another build of the agent in the place of the one that runs, has kubeadm bring the
+// configuration of the cluster to the node, and restarts the service, as an administrator does.
+func (g guest) upgradeAgent(version string) {
+	g.t.Helper()
+	testenv.Program(g.t, "go", "golang-go")
+	file := filepath.Join(g.t.TempDir(), "trivet-node")
+	build := exec.Command("go", "build", "-o", file, "-ldflags",
+		"-s -w -X github.com/trivet-node/trivet/internal/program.Version="+version, "./node/cmd/trivet-node")
+	build.Dir = g.root
+	if out, err := build.CombinedOutput(); err != nil {
+		g.t.Fatalf("build trivet-node %s: %v\n%s", version, err, out)
+	}
+
+	program, err := os.ReadFile(file)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.sh(string(program), `new=/usr/local/bin/trivet-node.new
+		cat >$new; chmod 755 $new; mv $new /usr/local/bin/trivet-node
+		kubeadm upgrade node --ignore-preflight-errors=SystemVerification
+		systemctl restart kubelet`)
+}
+
+// instance is a pod's container and since when it runs.
+func (g guest) instance(pod string) string {
+	g.t.Helper()
+	const status = ".status.containerStatuses[0]"
+	return g.kubectl("get", "pod", pod, "-o",
+		"jsonpath={"+status+".containerID} {"+status+".state.running.startedAt}")
+}
+
 // TestAMachineJoinsIsUpgradedAndResetByKubeadm has trivet-node in the service that kubeadm calls kubelet.
 func TestAMachineJoinsIsUpgradedAndResetByKubeadm(t *testing.T) {
 	c := open(t)
@@ -194,14 +231,26 @@ func TestAMachineJoinsIsUpgradedAndResetByKubeadm(t *testing.T) {
 	g.shows(".status.allocatable.pods", "50")
 	g.shows(`.metadata.labels.example\.org/joined`, "yes")
 	g.works("joined")
+	before := g.instance("joined")
 
-	// The configuration of the cluster changes, and kubeadm brings it to the node.
+	// The configuration of the cluster changes, and the agent is another build: under a pod that runs.
 	c.lay(60)
-	g.drain()
-	g.sh("", "kubeadm upgrade node --ignore-preflight-errors=all; systemctl restart kubelet")
-	g.kubectl("uncordon", "guest")
+	g.upgradeAgent("v9.9.9")
+	g.shows(".status.nodeInfo.kubeletVersion", strings.SplitN(version, "-", 2)[0]+"-trivet.9.9.9")
 	g.shows(".status.allocatable.pods", "60")
 	g.works("upgraded")
+	if now := g.instance("joined"); now != before {
+		t.Errorf("the pod of before has the container %s, and had %s", now, before)
+	}
+	g.awaitLines(func() string {
+		return strings.TrimPrefix(g.kubectl("logs", "joined", "--tail=1"), "line ")
+	}, 3)
+	g.counted("joined")
+	g.neverRestarted("joined")
+
+	g.drain()
+	g.kubectl("uncordon", "guest")
+	g.works("uncordoned")
 
 	g.drain()
 	g.sh("", "kubeadm reset --force --cleanup-tmp-dir --cri-socket=unix:///run/trivet/cri.sock")

@@ -156,12 +156,27 @@ func (o *operation) isRunning(pod *corev1.Pod) error {
 // and the API server loses, delays, doubles and reorders events, cuts watches off, and more. Another seed:
 // TRIVET_FAULT_SEED.
 func TestTheNodeEndsWhereTheAPISaysBehindABadProxy(t *testing.T) {
+	endWhereTheAPISays(t, 1, func(faultproxy.Faults) faultproxy.Faults { return faultproxy.Faults{} })
+}
+
+// TestTheNodeEndsWhereTheAPISaysWhileEventsAreLost is of a proxy that never becomes good: answers come as
+// they are, but events go on being lost, doubled and reordered, and the agent has to find out by itself.
+func TestTheNodeEndsWhereTheAPISaysWhileEventsAreLost(t *testing.T) {
+	endWhereTheAPISays(t, 2, func(f faultproxy.Faults) faultproxy.Faults {
+		return faultproxy.Faults{Lose: f.Lose, Double: f.Double, Reorder: f.Reorder}
+	})
+}
+
+// endWhereTheAPISays changes objects behind a bad proxy, and waits for the node. rest are the faults that go
+// on meanwhile.
+func endWhereTheAPISays(t *testing.T, seed uint64, rest func(faultproxy.Faults) faultproxy.Faults) {
+	t.Helper()
 	c := open(t)
 	if c.agent != "trivet-node" {
 		t.Skip("kubelet does not list again what its watches have lost")
 	}
 
-	proxy := c.disturb(seedOf(t, 1))
+	proxy := c.disturb(seedOf(t, seed))
 	o := &operation{
 		cluster: c,
 		dice:    rand.New(rand.NewPCG(proxy.seed, 5)),
@@ -169,17 +184,7 @@ func TestTheNodeEndsWhereTheAPISaysBehindABadProxy(t *testing.T) {
 		first:   map[string]string{},
 	}
 	t.Logf("seed %d", proxy.seed)
-
-	o.write()
-	for _, name := range lasting {
-		o.sizes[name] = amount{20, 16}
-		o.make(name, o.sizes[name])
-	}
-	c.awaitReady(time.Minute, lasting...)
-	for _, name := range lasting {
-		const container = "jsonpath={.status.containerStatuses[0].containerID}"
-		o.first[name] = c.kubectl("get", "pod", name, "-o", container)
-	}
+	o.begin()
 
 	faults := faultproxy.All(2 * time.Second)
 	faults.Hang = 0.005
@@ -188,17 +193,27 @@ func TestTheNodeEndsWhereTheAPISaysBehindABadProxy(t *testing.T) {
 		o.step()
 	}
 
-	// With an even seed nothing but events goes wrong on, and the agent has to find out by itself.
-	rest := faultproxy.Faults{}
-	if proxy.seed%2 == 0 {
-		rest = faultproxy.Faults{Lose: faults.Lose, Double: faults.Double, Reorder: faults.Reorder}
-	}
-	proxy.Set(rest)
-
+	proxy.Set(rest(faults))
 	began := time.Now()
 	c.eventually(calm, "the node is where the API says", o.settled)
 	t.Logf("after %v; faults: %s", time.Since(began).Round(time.Second), proxy.Tally())
 	for _, name := range lasting {
 		c.counted(name)
+	}
+}
+
+// begin makes the data and the pods that stay, and remembers their containers.
+func (o *operation) begin() {
+	o.t.Helper()
+	o.write()
+	for _, name := range lasting {
+		o.sizes[name] = amount{20, 16}
+		o.make(name, o.sizes[name])
+	}
+
+	o.awaitReady(time.Minute, lasting...)
+	for _, name := range lasting {
+		const container = "jsonpath={.status.containerStatuses[0].containerID}"
+		o.first[name] = o.kubectl("get", "pod", name, "-o", container)
 	}
 }

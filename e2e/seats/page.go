@@ -99,8 +99,17 @@ func writeFailures(out *strings.Builder, all []Result) {
 	}
 }
 
+// chosen stands above the names of the tests.
+const chosen = `## The tests
+
+A few of e2e/scenario, each with a leak check at its end: those of what a program leaves to its
+neighbours, and to its next start, when it ends. The others (` + "`make e2e`" + `) run with trivet in all
+seats alone, so that a row says nothing of what they look at.
+
+`
+
 func writeScenarios(out *strings.Builder) {
-	out.WriteString("## The tests\n\nOf e2e/scenario, each with a leak check at its end:\n\n")
+	out.WriteString(chosen)
 	for _, name := range Scenarios {
 		fmt.Fprintf(out, "- `%s`\n", name)
 	}

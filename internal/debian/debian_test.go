@@ -149,6 +149,30 @@ func TestAProgramOutsideOfItsPackageIsNotTaken(t *testing.T) {
 	}
 }
 
+func TestPackagesMayLieBehindALink(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(filepath.Join(dir, "packages"), link); err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(dir, "packages", "root-x", "sbin/mkfs.x")
+	if err := os.MkdirAll(filepath.Dir(program), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(program, []byte("#!"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+
+	m := Host("amd64", link)
+	if err := m.prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	tree := &Tree{packages: []Package{{Name: "mkfs", dir: filepath.Join(m.dir, "root-x")}}}
+	if found, err := tree.find("mkfs.x"); err != nil || found != program {
+		t.Errorf("the program is %s, %v, want %s", found, err, program)
+	}
+}
+
 func TestAHostsProgramComesWithItsLoader(t *testing.T) {
 	files, err := HostProgram("amd64", "env", "usr/bin/env")
 	if err != nil {

@@ -72,8 +72,9 @@ func (m *Mirror) Unpack(ctx context.Context, names ...string) (*Tree, error) {
 }
 
 // prepare makes the directories that apt wants, and for lists of our own brings them up to date: a mirror
-// says in one short answer that nothing has changed.
-func (m *Mirror) prepare(ctx context.Context) error {
+// says in one short answer that nothing has changed. The directory is called by its path without links from
+// then on, as the files are that are found below it.
+func (m *Mirror) prepare(ctx context.Context) (err error) {
 	dirs := []string{m.debs()}
 	if !m.host {
 		dirs = append(dirs, filepath.Join(m.dir, "lists/partial"), filepath.Join(m.dir, "cache/partial"))
@@ -84,8 +85,8 @@ func (m *Mirror) prepare(ctx context.Context) error {
 		}
 	}
 
-	if m.host {
-		return nil
+	if m.dir, err = filepath.EvalSymlinks(m.dir); err != nil || m.host {
+		return err
 	}
 
 	// apt wants to know what is installed: nothing.

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 // parts are the names of packages and images.
@@ -57,7 +59,7 @@ func runner(t *testing.T, arch string) []string {
 	if qemu := os.Getenv("TRIVET_ARM64_RUNNER"); qemu != "" && arch == "arm64" {
 		return []string{qemu}
 	}
-	t.Skipf("no program runs those of %s here (Debian package qemu-user-static)", arch)
+	testenv.Skip(t, "no program runs those of %s here (Debian package qemu-user-static)", arch)
 	return nil
 }
 

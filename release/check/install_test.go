@@ -1,10 +1,11 @@
 package check
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 // machine is a shell in a copy of this machine: its files below an overlay that is thrown away, without a
@@ -85,15 +86,10 @@ dpkg --purge trivet-cri
 test -e /var/lib/trivet/cri/rootfs
 `
 
-// TestPackagesAreInstalledUpgradedRemovedAndPurged needs root.
 func TestPackagesAreInstalledUpgradedRemovedAndPurged(t *testing.T) {
 	packages := filepath.Join(dist(t), "packages")
-	if os.Geteuid() != 0 {
-		t.Skip("needs root (namespaces, an overlay of this machine)")
-	}
-	if _, err := exec.LookPath("dpkg"); err != nil {
-		t.Skip("no dpkg: this machine is not Debian")
-	}
+	testenv.Root(t)
+	testenv.Program(t, "dpkg", "dpkg")
 
 	cmd := exec.Command("unshare", "--mount", "--net", "--pid", "--fork", "--propagation=private",
 		"sh", "-c", machine, "sh", t.TempDir(), packages, script)

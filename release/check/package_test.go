@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 func TestPackagesAreReadByDpkg(t *testing.T) {
@@ -28,13 +30,8 @@ func TestPackagesAreReadByDpkg(t *testing.T) {
 	}
 }
 
-// TestPackagesAreAsDebianWantsThem is for where lintian is.
 func TestPackagesAreAsDebianWantsThem(t *testing.T) {
-	lintian, err := exec.LookPath("lintian")
-	if err != nil {
-		t.Skip("no lintian (Debian package lintian)")
-	}
-
+	lintian := testenv.Program(t, "lintian", "lintian")
 	for _, deb := range files(t, "packages/*.deb") {
 		out, err := exec.Command(lintian, "--allow-root", "--fail-on=error,warning", deb).CombinedOutput()
 		if err != nil {
@@ -45,11 +42,7 @@ func TestPackagesAreAsDebianWantsThem(t *testing.T) {
 
 // TestUnitsAreUnderstoodBySystemd looks at each in the tree that its package unpacks to.
 func TestUnitsAreUnderstoodBySystemd(t *testing.T) {
-	analyze, err := exec.LookPath("systemd-analyze")
-	if err != nil {
-		t.Skip("no systemd-analyze (Debian package systemd)")
-	}
-
+	analyze := testenv.Program(t, "systemd-analyze", "systemd")
 	for _, deb := range files(t, "packages/*_amd64.deb") {
 		name, _, _ := strings.Cut(filepath.Base(deb), "_")
 		root := t.TempDir()

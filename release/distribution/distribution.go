@@ -170,11 +170,14 @@ func (w *writer) write(name string, mode os.FileMode, data []byte) error {
 	return nil
 }
 
-// put writes a file of the version.
+// put writes a file of the version. Whose umask it is must not show in the archive.
 func (w *writer) put(name string, mode os.FileMode, data []byte) error {
 	path := filepath.Join(w.dir, filepath.FromSlash(name))
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(path, data, mode)
+	if err := os.WriteFile(path, data, mode); err != nil {
+		return err
+	}
+	return os.Chmod(path, mode)
 }

@@ -114,6 +114,10 @@ hardening-no-pie
 initial-upload-closes-no-bugs
 `
 
+// manualOverrides are for services that the administrator starts: deb-systemd-invoke would start one that is
+// enabled, and stop what it conflicts with.
+const manualOverrides = "maintainer-script-calls-systemctl\n"
+
 // documents are the files of a package that Debian's policy wants, and its README.
 func (w *writer) documents(p part.Part) ([]tarfile.File, error) {
 	changelog := fmt.Sprintf("%s (%s) unstable; urgency=medium\n\n  * See %s/commits/%s\n\n -- %s  %s\n",
@@ -131,7 +135,11 @@ func (w *writer) documents(p part.Part) ([]tarfile.File, error) {
 
 	docs := path.Join("usr/share/doc", p.Name)
 	notice := strings.ReplaceAll(copyright, "YEAR", w.Time.UTC().Format("2006"))
-	overridden := strings.ReplaceAll("\n"+strings.TrimSpace(overrides), "\n", "\n"+p.Name+": ")[1:] + "\n"
+	tags := overrides
+	if p.Service.Manual {
+		tags += manualOverrides
+	}
+	overridden := strings.ReplaceAll("\n"+strings.TrimSpace(tags), "\n", "\n"+p.Name+": ")[1:] + "\n"
 	return []tarfile.File{
 		{Path: path.Join(docs, "README.md"), Mode: 0o644, Source: w.deployed(p, "README.md")},
 		{Path: path.Join(docs, "copyright"), Mode: 0o644, Data: []byte(notice)},

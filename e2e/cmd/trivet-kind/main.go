@@ -71,7 +71,12 @@ func run(ctx context.Context, env *program.Env) error {
 	if err := c.Docker.Enter(); err != nil {
 		return err
 	}
-	course := kind.Course{Cluster: c, Parts: s.parts, Once: s.once}
+	course := kind.Course{
+		Cluster: c,
+		Parts:   s.parts,
+		Once:    s.once,
+		Reboots: s.reboots,
+	}
 	switch verb {
 	case "install":
 		if s.parts < 0 {
@@ -101,6 +106,7 @@ type session struct {
 	cluster *kind.Cluster
 	parts   int
 	once    bool
+	reboots bool
 	table   string
 	rounds  int
 
@@ -125,6 +131,7 @@ func configure(env *program.Env, verb string) (*session, error) {
 	family := flags.String("family", "ipv4", "up: addresses of the cluster: ipv4, ipv6 or dual")
 	flags.IntVar(&s.parts, "parts", -1, "how many of the parts are there in the end (install: default all)")
 	flags.BoolVar(&s.once, "once", false, "install: show the demo with the last part only")
+	flags.BoolVar(&s.reboots, "reboots", false, "install: restart the worker with each part")
 	flags.StringVar(&s.table, "table", "", "smoke: file to which the table is appended; empty: it is printed")
 	flags.IntVar(&s.rounds, "rounds", 21, "measure: pods on each node")
 	if err := env.Parse(flags); err != nil {
