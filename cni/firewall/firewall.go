@@ -113,22 +113,28 @@ func (c Config) Isolate(bridge string, addresses []netip.Addr) error {
 		return isolation.Ensure(bridge, c.Policy)
 	}
 
-	var families []iptables.Family
+	return isolateIPTables(bridge, c.Policy, familiesOf(addresses))
+}
+
+// familiesOf returns those that have addresses.
+func familiesOf(addresses []netip.Addr) (all []iptables.Family) {
 	for _, family := range iptables.Families {
 		if len(ofFamily(addresses, family)) > 0 {
-			families = append(families, family)
+			all = append(all, family)
 		}
 	}
-
-	return isolateIPTables(bridge, c.Policy, families)
+	return all
 }
 
 // CheckIsolation returns an error unless Isolate's rules are there.
-func (c Config) CheckIsolation(bridge string) error {
-	if c.Backend != NFTables {
+func (c Config) CheckIsolation(bridge string, addresses []netip.Addr) error {
+	switch {
+	case c.Policy.IsOpen():
 		return nil
+	case c.Backend == NFTables:
+		return isolation.Check(bridge, c.Policy)
 	}
-	return isolation.Check(bridge, c.Policy)
+	return checkIsolation(bridge, c.Policy, familiesOf(addresses))
 }
 
 // Forbid takes back what Allow did for an attachment: for the addresses on record, and for those that the

@@ -160,6 +160,13 @@ func (t *Table) clear() error {
 		}
 	}
 
+	// No rule leads to them any more. The kernel does not give a chain that is there another hook.
+	for _, c := range t.want.chains() {
+		if _, there := have[c.name]; there && t.kernel.CheckHook(c.expected()) != nil {
+			t.changes.DelChain(&nftables.Chain{Table: t.want.table, Name: c.name})
+		}
+	}
+
 	return nil
 }
 

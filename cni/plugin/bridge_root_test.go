@@ -85,7 +85,12 @@ var damages = []struct {
 	{
 		"the jump",
 		func(h *host, _ string) { h.nft("flush chain inet cni_test prerouting") },
-		"chain hostports",
+		"chain prerouting of nftables table cni_test has 0 rules",
+	},
+	{
+		"a rule, in place",
+		func(h *host, _ string) { h.change("inet cni_test postrouting", "!= @nomasq4", "@nomasq4") },
+		"of chain postrouting of nftables table cni_test is not as it should be",
 	},
 	{
 		"the destinations",
@@ -101,6 +106,11 @@ var damages = []struct {
 		"the pod's MTU",
 		func(h *host, netns string) { h.ip(netns, "link set eth0 mtu 1300") },
 		"eth0 has MTU 1300, not 1400",
+	},
+	{
+		"the pod's MAC address",
+		func(h *host, netns string) { h.ip(netns, "link set eth0 address 02:00:00:00:00:99") },
+		"eth0 has MAC address 02:00:00:00:00:99, not",
 	},
 	{
 		"a route",

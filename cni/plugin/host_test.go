@@ -16,6 +16,7 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/trivet-node/trivet/cni/nft/nfttest"
 	"github.com/trivet-node/trivet/cni/plugin"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/namespace"
@@ -139,6 +140,12 @@ func (h *host) nft(args string) {
 		}
 		return err
 	})
+}
+
+// change replaces a text in a rule of nftables, where it is, in the host's namespace.
+func (h *host) change(chain, from, to string) {
+	h.t.Helper()
+	nfttest.Change(h.t, h.netns, chain, from, to)
 }
 
 // ip runs ip(8) in a namespace.

@@ -8,7 +8,6 @@ import (
 	"crypto/sha512"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"net/netip"
 
 	"github.com/trivet-node/trivet/cni/conntrack"
@@ -126,24 +125,6 @@ func (p Pod) Publish() (err error) {
 	return p.routeLoopback()
 }
 
-// Check returns an error unless the rules are there, in whichever backend.
-func (p Pod) Check() error {
-	nft := p.checkNFTables()
-	if nft == nil {
-		return nil
-	}
-
-	there, err := p.hasIPTables()
-	if err != nil {
-		return err
-	}
-	if there {
-		return nil
-	}
-
-	return nft
-}
-
 // Withdraw removes the rules of a container from both backends. None is success.
 func Withdraw(network, container string) error {
 	return errors.Join(withdrawNFTables(container, nil), withdrawIPTables(network, container))
@@ -216,9 +197,4 @@ func (p Pod) routeLoopback() error {
 func hashOf(text string, digits int) string {
 	sum := sha512.Sum512([]byte(text))
 	return hex.EncodeToString(sum[:])[:digits]
-}
-
-// missing is what Check says.
-func missing(p hostnat.Port, where string) error {
-	return fmt.Errorf("%s to %s is not in %s", p, p.Pod, where)
 }

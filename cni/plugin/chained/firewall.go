@@ -85,7 +85,7 @@ func (f Firewall) Check(c *call.Call) error {
 	if err := config.Check(p); err != nil {
 		return err
 	}
-	return config.CheckIsolation(bridgeOf(c))
+	return config.CheckIsolation(bridgeOf(c), p.Addresses)
 }
 
 // Del removes the rules of the addresses on record and of prevResult, in whichever firewall they are.

@@ -193,7 +193,7 @@ func (b Bridge) Check(c *call.Call) error {
 		return err
 	}
 
-	return b.checkRules(c, n, attachment)
+	return b.checkRules(c, n, host, attachment)
 }
 
 // Del works from what can be computed or is on the disk: neither the namespace nor prevResult has to be
