@@ -89,6 +89,16 @@ func (c Config) allow(p Pod) error {
 	return nil
 }
 
+// Write writes the rules of a container and of its bridge, those of iptables and nftables, and no record.
+func (c Config) Write(bridge string, addresses ...netip.Addr) error {
+	if c.Backend == IPTables {
+		if err := c.allowIPTables(Pod{Addresses: addresses}); err != nil {
+			return err
+		}
+	}
+	return c.Isolate(bridge, addresses)
+}
+
 // Check returns an error unless the traffic of a container is let through.
 func (c Config) Check(p Pod) error {
 	switch c.Backend {

@@ -220,8 +220,5 @@ func (t *Table) addChains(chains []chain) {
 	}
 }
 
-// Usable returns an error when nftables cannot be used here at all.
-func (t *Table) Usable() error {
-	_, err := t.kernel.HasTable()
-	return err
-}
+// Usable returns an error when nftables cannot be used here at all, and says whether the rules are there.
+func (t *Table) Usable() (hasRules bool, err error) { return t.hasMarker() }

@@ -208,8 +208,17 @@ func (n Network) Check(ports []hostnat.Port) error {
 	})
 }
 
-// Usable returns an error when host ports could not be published now.
-func (n Network) Usable() error { return n.withTable((*hostnat.Table).Usable) }
+// Usable returns an error when nftables cannot be used, and says whether the network has its rules.
+func (n Network) Usable() (hasRules bool, err error) {
+	err = n.withTable(func(t *hostnat.Table) error {
+		hasRules, err = t.Usable()
+		return err
+	})
+	return hasRules, err
+}
+
+// Prepare writes the rules of the network, without any host port.
+func (n Network) Prepare() error { return n.withTable((*hostnat.Table).Ensure) }
 
 // Restore writes the rules of the network again if some are missing, and publishes the recorded host ports
 // that are not in the table. A record of an attachment that ended without DEL stays until GC: isRunning says

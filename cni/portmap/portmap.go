@@ -112,17 +112,21 @@ func (p Pod) Publish() (err error) {
 		return withdrawNFTables(p.Owner.ContainerID, before)
 	})
 
-	write := p.publishNFTables
-	if p.Backend == IPTables {
-		write = p.publishIPTables
-	}
-	if err := write(); err != nil {
+	if err := p.Write(); err != nil {
 		return err
 	}
 	if err := Forget(p.Ports); err != nil || !p.SNAT {
 		return err
 	}
 	return p.routeLoopback()
+}
+
+// Write writes the rules and does nothing else.
+func (p Pod) Write() error {
+	if p.Backend == IPTables {
+		return p.publishIPTables()
+	}
+	return p.publishNFTables()
 }
 
 // Withdraw removes the rules of a container from both backends. None is success.

@@ -6,8 +6,9 @@ import (
 
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/conf/meta"
+	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/hostport"
-	"github.com/trivet-node/trivet/cni/iptables"
+	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/plugin/call"
 	"github.com/trivet-node/trivet/cni/portmap"
 	"github.com/trivet-node/trivet/cni/prefix"
@@ -97,8 +98,23 @@ func (PortMap) GC(c *call.Call) error {
 // Status returns an error when the next Add would fail.
 func (PortMap) Status(c *call.Call) error {
 	n, err := meta.ReadPortMap(c.Stdin)
-	if err != nil || n.Backend != portmap.IPTables {
+	if err != nil {
 		return err
 	}
-	return iptables.Usable(iptables.IPv4, "nat")
+
+	// Which families a container will have is not known: IPv4 stands for both.
+	pod := portmap.Pod{
+		Config: n.Config,
+		Owner:  ipam.Owner{ContainerID: "status", IfName: c.Owner.IfName},
+		Ports: []hostnat.Port{{
+			HostPort: 1,
+			Protocol: "tcp",
+			Pod:      netip.MustParseAddrPort("192.0.2.1:1"),
+		}},
+	}
+	if pod.Backend == "" {
+		pod.Backend = portmap.Choose()
+	}
+
+	return call.Rehearse(pod.Write)
 }

@@ -314,11 +314,8 @@ func (b Bridge) Status(c *call.Call) error {
 		return err
 	}
 
-	// Missing rules are not a reason: the next Add writes them.
-	if n.NAT.Masquerade || b.HostPorts {
-		if err := (hostport.Network{NAT: n.NAT}).Usable(); err != nil {
-			return err
-		}
+	if err := b.rehearse(c, n); err != nil {
+		return err
 	}
 
 	if source := addresses.For(n.IPAMType, n.IPAM); source != nil {
