@@ -15,6 +15,7 @@ import (
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/listener"
+	"github.com/trivet-node/trivet/cni/portmap"
 	"github.com/trivet-node/trivet/cni/prefix"
 	"github.com/trivet-node/trivet/cni/sysctl"
 )
@@ -73,6 +74,12 @@ func (n Network) Publish(owner ipam.Owner, ports []hostnat.Port) error {
 
 	return n.withTable(func(t *hostnat.Table) error {
 		if err := t.Ensure(); err != nil || len(ports) == 0 {
+			return err
+		}
+		if err := t.TakenElsewhere(owner.Label(), ports); err != nil {
+			return err
+		}
+		if err := portmap.Taken(owner.ContainerID, ports); err != nil {
 			return err
 		}
 

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -27,6 +28,9 @@ type Rule struct {
 // Text returns what the function Text returns of the rule. Few who list rules need it, and each ADD and DEL
 // may list those of all pods.
 func (r Rule) Text() string { return textOfAll(r.expressions) }
+
+// Mentions reports whether the rule may compare with, or load, a value. It costs less than Text.
+func (r Rule) Mentions(value []byte) bool { return bytes.Contains(r.expressions, value) }
 
 // Rules lists the rules of some chains, of which there may be none.
 func (t Reader) Rules(chains ...string) (all []Rule, err error) {

@@ -56,12 +56,12 @@ func (p Pod) addMarks(t *iptables.Table) {
 	mark := p.mark()
 	t.EnsureChain(markChain)
 	if len(t.Rules(markChain, " --set-xmark "+mark+" ")) == 0 {
-		t.Append(markChain, p.setMark()...)
+		t.Append(markChain, setMark(p.mark())...)
 	}
 
 	t.EnsureChain(masqChain)
 	if len(t.Rules(masqChain, " --mark "+mark+" ")) == 0 {
-		t.Append(masqChain, p.isMarked()...)
+		t.Append(masqChain, isMarked(p.mark())...)
 	}
 	if len(t.Rules("POSTROUTING", " -j "+masqChain+" ")) == 0 {
 		t.Prepend("POSTROUTING", toMarked...)
@@ -71,13 +71,13 @@ func (p Pod) addMarks(t *iptables.Table) {
 func (p Pod) mark() string { return fmt.Sprintf("%#x/%#x", 1<<p.MarkBit, 1<<p.MarkBit) }
 
 // setMark, isMarked and toMarked are the rules about marks.
-func (p Pod) setMark() []string {
+func setMark(mark string) []string {
 	const comment = "CNI portfwd masquerade mark"
-	return []string{"-m", "comment", "--comment", comment, "-j", "MARK", "--set-xmark", p.mark()}
+	return []string{"-m", "comment", "--comment", comment, "-j", "MARK", "--set-xmark", mark}
 }
 
-func (p Pod) isMarked() []string {
-	return []string{"-m", "mark", "--mark", p.mark(), "-j", "MASQUERADE"}
+func isMarked(mark string) []string {
+	return []string{"-m", "mark", "--mark", mark, "-j", "MASQUERADE"}
 }
 
 var toMarked = []string{"-m", "comment", "--comment", "CNI portfwd requiring masquerade", "-j", masqChain}
@@ -104,8 +104,8 @@ func (p Pod) shared() (all []iptables.Rule) {
 	}
 	if p.SNAT && p.SetMarkChain == "" {
 		all = append(all,
-			iptables.Rule{Chain: markChain, Words: p.setMark()},
-			iptables.Rule{Chain: masqChain, Words: p.isMarked()},
+			iptables.Rule{Chain: markChain, Words: setMark(p.mark())},
+			iptables.Rule{Chain: masqChain, Words: isMarked(p.mark())},
 			iptables.Rule{Chain: "POSTROUTING", Words: toMarked},
 		)
 	}

@@ -55,10 +55,20 @@ func (p PortMap) Add(c *call.Call) error {
 	if err := hostport.Refuse(pod.Ports); err != nil {
 		return err
 	}
+	if err := hostnat.Taken(c.Owner.Label(), pod.Ports); err != nil {
+		return err
+	}
+
+	// Two containers may have one port by conditions that differ.
+	if len(pod.Conditions4)+len(pod.Conditions6) == 0 {
+		if err := portmap.Taken(c.Owner.ContainerID, pod.Ports); err != nil {
+			return err
+		}
+	}
+
 	if pod.Backend == "" {
 		pod.Backend = portmap.Choose()
 	}
-
 	if err := pod.Publish(); err != nil {
 		return err
 	}
