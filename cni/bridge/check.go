@@ -57,7 +57,15 @@ func hostEnd(host *rtnl.Conn, c Config, a Attachment) (rtnl.Link, error) {
 		return link, err
 	}
 
-	peer := 0
+	pod, err := podEnd(a)
+	if err != nil {
+		return link, err
+	}
+	return host.LinkByIndex(pod.Peer)
+}
+
+// podEnd returns the pod's end of an attachment.
+func podEnd(a Attachment) (link rtnl.Link, err error) {
 	err = namespace.Visit(func() error {
 		pod, err := rtnl.Open()
 		if err != nil {
@@ -65,15 +73,19 @@ func hostEnd(host *rtnl.Conn, c Config, a Attachment) (rtnl.Link, error) {
 		}
 		defer func() { _ = pod.Close() }()
 
-		link, err := pod.LinkByName(a.Owner.IfName)
-		peer = link.Peer
+		link, err = pod.LinkByName(a.Owner.IfName)
 		return err
 	}, a.Netns)
-	if err != nil {
-		return link, err
-	}
+	return link, err
+}
 
-	return host.LinkByIndex(peer)
+// EndsOf returns both ends of an attachment that is there, whichever program has made it.
+func EndsOf(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
+	if ends.Pod, err = podEnd(a); err != nil {
+		return ends, err
+	}
+	ends.Host, err = hostEnd(host, c, a)
+	return ends, err
 }
 
 // checkGatewayLink returns an error unless the bridge, or the host's own port of it, is up, in the VLAN of

@@ -44,7 +44,7 @@ func ensure(host *rtnl.Conn, c Config, addresses []Address) (rtnl.Link, error) {
 		changes = append(changes, rtnl.SetPromiscuous(link.Index, true))
 	}
 
-	if c.VLANs.wanted() {
+	if c.VLANs.Wanted() {
 		changes = append(changes, rtnl.SetVLANFiltering(c.Name))
 	}
 

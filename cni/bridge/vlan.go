@@ -21,7 +21,8 @@ type VLANs struct {
 	KeepDefault bool
 }
 
-func (v VLANs) wanted() bool { return v.ID != 0 || len(v.Trunk) > 0 }
+// Wanted reports whether there are any.
+func (v VLANs) Wanted() bool { return v.ID != 0 || len(v.Trunk) > 0 }
 
 // ofPort returns the VLANs of a port, in the order in which they are added. Without an ID the native one is
 // 1.
@@ -41,7 +42,7 @@ func (v VLANs) ofPort() (all []rtnl.VLAN) {
 
 // setVLANs puts a port into its VLANs.
 func setVLANs(host *rtnl.Conn, v VLANs, port string) error {
-	if !v.wanted() {
+	if !v.Wanted() {
 		return nil
 	}
 
@@ -75,6 +76,21 @@ func explainVLAN(err error) error {
 		return fmt.Errorf("the kernel is built without VLANs on bridges (%s): %w", option, err)
 	}
 	return err
+}
+
+// RehearseVLANs makes a bridge that looks at VLANs, in a network namespace that ends with it.
+func RehearseVLANs() error {
+	host, err := rtnl.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = host.Close() }()
+
+	const name = "status"
+	if err := host.Must(rtnl.NewBridge(name, hashMAC(name, nil), 0)); err != nil {
+		return err
+	}
+	return explainVLAN(host.Must(rtnl.SetVLANFiltering(name)))
 }
 
 // GatewayLink is the name of the interface that has the gateway's addresses: the bridge, or the host's own
@@ -181,7 +197,7 @@ func checkGatewayPort(host *rtnl.Conn, c Config, link rtnl.Link) error {
 
 // checkVLANs returns an error unless a port is in its VLANs.
 func checkVLANs(host *rtnl.Conn, v VLANs, port rtnl.Link) error {
-	if !v.wanted() {
+	if !v.Wanted() {
 		return nil
 	}
 

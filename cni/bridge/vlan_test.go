@@ -23,8 +23,8 @@ func TestPortIsInItsVLANsAndOneIsNative(t *testing.T) {
 		if got := config.GatewayLink(); got != c.link {
 			t.Errorf("%+v: the gateway is on %s", c.vlans, got)
 		}
-		if c.vlans.wanted() != (c.want != "") {
-			t.Errorf("%+v: %v", c.vlans, c.vlans.wanted())
+		if c.vlans.Wanted() != (c.want != "") {
+			t.Errorf("%+v: %v", c.vlans, c.vlans.Wanted())
 		}
 		if got := fmt.Sprint(c.vlans.ofPort()); c.want != "" && got != c.want {
 			t.Errorf("%+v: %s", c.vlans, got)

@@ -89,6 +89,16 @@ func (c Config) allow(p Pod) error {
 	return nil
 }
 
+// Write writes the rules of a container and of its bridge, those of iptables and nftables, and no record.
+func (c Config) Write(bridge string, addresses ...netip.Addr) error {
+	if c.Backend == IPTables {
+		if err := c.allowIPTables(Pod{Addresses: addresses}); err != nil {
+			return err
+		}
+	}
+	return c.Isolate(bridge, addresses)
+}
+
 // Check returns an error unless the traffic of a container is let through.
 func (c Config) Check(p Pod) error {
 	switch c.Backend {
@@ -113,22 +123,28 @@ func (c Config) Isolate(bridge string, addresses []netip.Addr) error {
 		return isolation.Ensure(bridge, c.Policy)
 	}
 
-	var families []iptables.Family
+	return isolateIPTables(bridge, c.Policy, familiesOf(addresses))
+}
+
+// familiesOf returns those that have addresses.
+func familiesOf(addresses []netip.Addr) (all []iptables.Family) {
 	for _, family := range iptables.Families {
 		if len(ofFamily(addresses, family)) > 0 {
-			families = append(families, family)
+			all = append(all, family)
 		}
 	}
-
-	return isolateIPTables(bridge, c.Policy, families)
+	return all
 }
 
 // CheckIsolation returns an error unless Isolate's rules are there.
-func (c Config) CheckIsolation(bridge string) error {
-	if c.Backend != NFTables {
+func (c Config) CheckIsolation(bridge string, addresses []netip.Addr) error {
+	switch {
+	case c.Policy.IsOpen():
 		return nil
+	case c.Backend == NFTables:
+		return isolation.Check(bridge, c.Policy)
 	}
-	return isolation.Check(bridge, c.Policy)
+	return checkIsolation(bridge, c.Policy, familiesOf(addresses))
 }
 
 // Forbid takes back what Allow did for an attachment: for the addresses on record, and for those that the

@@ -41,6 +41,9 @@ func withDaemon(f func(daemon) error) error {
 	return f(d)
 }
 
+// IsRunning returns an error unless firewalld runs.
+func IsRunning() error { return withDaemon(func(daemon) error { return nil }) }
+
 func (d daemon) close() error { return d.bus.Close() }
 
 // running reports whether the daemon is on the bus.

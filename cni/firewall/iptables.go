@@ -42,8 +42,10 @@ func (c Config) allowIPTables(p Pod) error {
 
 		err := iptables.Edit(family, filter, func(t *iptables.Table) error {
 			c.addChains(t)
-			for _, a := range own {
-				allow(t, a)
+			for _, r := range rulesOf(own) {
+				if !t.Has(r.chain, r.text) {
+					t.Append(r.chain, strings.Fields(r.text)...)
+				}
 			}
 			return nil
 		})
@@ -79,17 +81,6 @@ func rulesFrom(t *iptables.Table, a netip.Addr) []string {
 
 func single(a netip.Addr) string { return netip.PrefixFrom(a, a.BitLen()).String() }
 
-// allow accepts what an address sends, and the answers.
-func allow(t *iptables.Table, a netip.Addr) {
-	if len(rulesTo(t, a)) == 0 {
-		t.Append(forwardChain, "-d", single(a), "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED",
-			"-j", "ACCEPT")
-	}
-	if len(rulesFrom(t, a)) == 0 {
-		t.Append(forwardChain, "-s", single(a), "-j", "ACCEPT")
-	}
-}
-
 func (c Config) checkIPTables(p Pod) error {
 	for _, family := range iptables.Families {
 		own := ofFamily(p.Addresses, family)
@@ -102,21 +93,30 @@ func (c Config) checkIPTables(p Pod) error {
 			return err
 		}
 
-		switch {
-		case len(t.Rules(forward, " -j "+forwardChain+" ")) == 0:
-			return fmt.Errorf("chain %s of %s does not lead to %s", forward, family, forwardChain)
-		case len(t.Rules(forwardChain, " -j "+c.AdminChain+" ")) == 0:
-			return fmt.Errorf("chain %s of %s does not lead to %s", forwardChain, family, c.AdminChain)
-		}
-
-		for _, a := range own {
-			if len(rulesTo(t, a)) == 0 || len(rulesFrom(t, a)) == 0 {
-				return fmt.Errorf("chain %s of %s does not accept %s", forwardChain, family, a)
+		// An administrator who has written these may have given them other comments.
+		leads := []rule{{forward, "-j " + forwardChain}, {forwardChain, "-j " + c.AdminChain}}
+		for _, r := range slices.Concat(leads, rulesOf(own)) {
+			if !t.Has(r.chain, r.text) {
+				return fmt.Errorf("chain %s of %s has no rule %q", r.chain, family, r.text)
 			}
 		}
 	}
 
 	return nil
+}
+
+// rule is one as iptables prints it, but for its comment.
+type rule struct{ chain, text string }
+
+// rulesOf returns the rules that accept what addresses send, and the answers.
+func rulesOf(addresses []netip.Addr) (all []rule) {
+	for _, a := range addresses {
+		all = append(all,
+			rule{forwardChain, "-d " + single(a) + " -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"},
+			rule{forwardChain, "-s " + single(a) + " -j ACCEPT"},
+		)
+	}
+	return all
 }
 
 func forbidIPTables(p Pod) error {
@@ -143,64 +143,62 @@ func isolateIPTables(bridge string, policy isolation.Policy, families []iptables
 	return nil
 }
 
-func isolate(t *iptables.Table, bridge string, policy isolation.Policy) {
+// bridgeRule is a rule that keeps bridges apart.
+type bridgeRule struct {
+	rule
+	// isFirst is for one that has to come before those which return.
+	isFirst bool
+	// comment is upstream's: of the policy, or of both.
+	comment string
+}
+
+// bridgeRules returns the rules that a bridge has with a policy, and those of all bridges.
+func bridgeRules(bridge string, policy isolation.Policy) []bridgeRule {
 	const both = "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)"
 	own := fmt.Sprintf("CNI firewall plugin rules (ingressPolicy: %s)", policy)
+	in, out := "-i "+bridge, "-o "+bridge
 
-	ensure := func(chain string, first bool, comment string, rule ...string) {
-		// As iptables prints it: what follows -i and -o is part of the rule's name.
-		if isThere(t, chain, rule) {
-			return
-		}
-		if first {
-			t.Prepend(chain, commented(comment, rule...)...)
-		} else {
-			t.Append(chain, commented(comment, rule...)...)
-		}
+	all := []bridgeRule{
+		{rule{forward, "-j " + stage1}, true, both},
+		{rule{stage1, in + " ! " + out + " -j " + stage2}, true, own},
 	}
+	if policy == isolation.Isolated {
+		all = append(all, bridgeRule{rule{stage1, in + " " + out + " -j DROP"}, true, own})
+	}
+	return append(all,
+		bridgeRule{rule{stage1, "-j RETURN"}, false, both},
+		bridgeRule{rule{stage2, out + " -j DROP"}, true, both},
+		bridgeRule{rule{stage2, "-j RETURN"}, false, both},
+	)
+}
 
+func isolate(t *iptables.Table, bridge string, policy isolation.Policy) {
 	t.EnsureChain(stage1)
 	t.EnsureChain(stage2)
-	ensure(forward, true, both, "-j", stage1)
-	ensure(stage1, true, own, "-i", bridge, "!", "-o", bridge, "-j", stage2)
-	if policy == isolation.Isolated {
-		ensure(stage1, true, own, "-i", bridge, "-o", bridge, "-j", "DROP")
-	}
-	ensure(stage1, false, both, "-j", "RETURN")
-	ensure(stage2, true, both, "-o", bridge, "-j", "DROP")
-	ensure(stage2, false, both, "-j", "RETURN")
-}
-
-// isThere reports whether a chain has a rule of interfaces and a target.
-func isThere(t *iptables.Table, chain string, rule []string) bool {
-	var match strings.Builder
-	var texts []string
-	for i := 0; i < len(rule)-1; i++ {
-		switch rule[i] {
-		case "!":
-			match.WriteString(" !")
-		case "-i", "-o":
-			match.WriteString(" " + rule[i] + " " + rule[i+1])
-		case "-j":
-			texts = append(texts, " -j "+rule[i+1]+" ")
+	for _, r := range bridgeRules(bridge, policy) {
+		write := t.Append
+		if r.isFirst {
+			write = t.Prepend
+		}
+		if !t.Has(r.chain, r.text) {
+			write(r.chain, commented(r.comment, strings.Fields(r.text)...)...)
 		}
 	}
-
-	if match.Len() > 0 {
-		texts = append(texts, match.String()+" ")
-	}
-
-	for _, there := range t.Rules(chain, texts...) {
-		// A rule without interfaces is another one than those with them.
-		if match.Len() > 0 || !hasInterface(there) {
-			return true
-		}
-	}
-
-	return false
 }
 
-func hasInterface(rule string) bool {
-	words := strings.Fields(rule)
-	return slices.Contains(words, "-i") || slices.Contains(words, "-o")
+// checkIsolation returns an error that names the first rule of a bridge that is not there.
+func checkIsolation(bridge string, policy isolation.Policy, families []iptables.Family) error {
+	for _, family := range families {
+		t, err := iptables.Read(family, filter)
+		if err != nil {
+			return err
+		}
+		for _, r := range bridgeRules(bridge, policy) {
+			if !t.Has(r.chain, r.text) {
+				return fmt.Errorf("bridge %s is not isolated: chain %s of %s has no rule %q",
+					bridge, r.chain, family, r.text)
+			}
+		}
+	}
+	return nil
 }

@@ -2,8 +2,6 @@ package hostnat
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/trivet-node/trivet/cni/nft"
 )
@@ -22,25 +20,26 @@ func (t *Table) Check() error {
 	}
 
 	// The marker alone does not say that every chain still has its rules.
-	have, err := t.kernel.CountRules()
-	if err != nil {
-		return err
-	}
-
-	want := countExpected(t.want.chains())
-	for _, name := range slices.Sorted(maps.Keys(want)) {
-		if have[name] != want[name] {
-			return fmt.Errorf(
-				"chain %s of nftables table %s has %d rules, not %d",
-				name,
-				t.want.table.Name,
-				have[name],
-				want[name],
-			)
+	for _, c := range t.want.chains() {
+		if err := t.kernel.Compare(c.expected()); err != nil {
+			return err
 		}
 	}
 
 	return t.checkNoMasq()
+}
+
+// expected returns the chain as package nft compares it.
+func (c chain) expected() nft.Chain {
+	e := nft.Chain{
+		Name:     c.name,
+		Hook:     c.hook,
+		Priority: c.priority,
+	}
+	for _, r := range c.rules {
+		e.Rules = append(e.Rules, r)
+	}
+	return e
 }
 
 // checkNoMasq compares the destinations that see the pods' own addresses.
@@ -55,14 +54,19 @@ func (t *Table) checkNoMasq() error {
 			return err
 		}
 
-		keys := map[string]bool{}
+		// An interval may end where another one begins.
+		type boundary struct {
+			key   string
+			isEnd bool
+		}
+		there := map[boundary]bool{}
 		for _, e := range have {
-			keys[string(e.Key)] = true
+			there[boundary{string(e.Key), e.IntervalEnd}] = true
 		}
 
 		// Elements that somebody has added take nothing from pods, and stay.
 		for _, e := range f.intervals(t.want.notMasqueraded(f)) {
-			if !keys[string(e.Key)] {
+			if !there[boundary{string(e.Key), e.IntervalEnd}] {
 				return fmt.Errorf("set %s of nftables table %s is not as configured",
 					f.noMasq.Name, t.want.table.Name)
 			}

@@ -160,6 +160,13 @@ func (t *Table) clear() error {
 		}
 	}
 
+	// No rule leads to them any more. The kernel does not give a chain that is there another hook.
+	for _, c := range t.want.chains() {
+		if _, there := have[c.name]; there && t.kernel.CheckHook(c.expected()) != nil {
+			t.changes.DelChain(&nftables.Chain{Table: t.want.table, Name: c.name})
+		}
+	}
+
 	return nil
 }
 
@@ -213,8 +220,5 @@ func (t *Table) addChains(chains []chain) {
 	}
 }
 
-// Usable returns an error when nftables cannot be used here at all.
-func (t *Table) Usable() error {
-	_, err := t.kernel.HasTable()
-	return err
-}
+// Usable returns an error when nftables cannot be used here at all, and says whether the rules are there.
+func (t *Table) Usable() (hasRules bool, err error) { return t.hasMarker() }

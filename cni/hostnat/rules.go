@@ -227,18 +227,3 @@ func (w ruleset) loopback() chain {
 
 	return c
 }
-
-// countExpected returns how many rules the kernel counts in each of the chains: a chain counts the rules that
-// jump to it as well.
-func countExpected(chains []chain) map[string]int {
-	count := map[string]int{}
-	for _, c := range chains {
-		count[c.name] += len(c.rules)
-		for _, r := range c.rules {
-			if v, ok := r[len(r)-1].(*expr.Verdict); ok && v.Kind == expr.VerdictJump {
-				count[v.Chain]++
-			}
-		}
-	}
-	return count
-}

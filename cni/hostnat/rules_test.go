@@ -146,18 +146,6 @@ func TestRulesOfATable(t *testing.T) {
 	testenv.Golden(t, "rules.txt", out.String())
 }
 
-func TestAChainCountsTheRulesThatJumpToIt(t *testing.T) {
-	got := countExpected([]chain{
-		{name: "a", rules: []rule{newRule(nft.Jump("b")), newRule(nft.Masquerade())}},
-		{name: "b", rules: []rule{newRule(nft.Masquerade())}},
-		{name: "c", rules: []rule{newRule(nft.Jump("b"))}},
-		{name: "d"},
-	})
-	if d := cmp.Diff(map[string]int{"a": 2, "b": 3, "c": 1, "d": 0}, got); d != "" {
-		t.Error(d)
-	}
-}
-
 func TestTheMarkerNamesTheConfiguration(t *testing.T) {
 	other := full
 	other.SNAT = false

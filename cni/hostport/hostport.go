@@ -15,6 +15,7 @@ import (
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/listener"
+	"github.com/trivet-node/trivet/cni/portmap"
 	"github.com/trivet-node/trivet/cni/prefix"
 	"github.com/trivet-node/trivet/cni/sysctl"
 )
@@ -73,6 +74,12 @@ func (n Network) Publish(owner ipam.Owner, ports []hostnat.Port) error {
 
 	return n.withTable(func(t *hostnat.Table) error {
 		if err := t.Ensure(); err != nil || len(ports) == 0 {
+			return err
+		}
+		if err := t.TakenElsewhere(owner.Label(), ports); err != nil {
+			return err
+		}
+		if err := portmap.Taken(owner.ContainerID, ports); err != nil {
 			return err
 		}
 
@@ -208,8 +215,17 @@ func (n Network) Check(ports []hostnat.Port) error {
 	})
 }
 
-// Usable returns an error when host ports could not be published now.
-func (n Network) Usable() error { return n.withTable((*hostnat.Table).Usable) }
+// Usable returns an error when nftables cannot be used, and says whether the network has its rules.
+func (n Network) Usable() (hasRules bool, err error) {
+	err = n.withTable(func(t *hostnat.Table) error {
+		hasRules, err = t.Usable()
+		return err
+	})
+	return hasRules, err
+}
+
+// Prepare writes the rules of the network, without any host port.
+func (n Network) Prepare() error { return n.withTable((*hostnat.Table).Ensure) }
 
 // Restore writes the rules of the network again if some are missing, and publishes the recorded host ports
 // that are not in the table. A record of an attachment that ended without DEL stays until GC: isRunning says

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -117,6 +118,49 @@ func (t *Table) parse(out string) {
 	}
 }
 
+// Rule is a rule of a chain in the words of Append.
+type Rule struct {
+	Chain string
+	Words []string
+}
+
+// Check returns an error that names the first of some rules that a table does not have as it was written. One
+// run of a program looks for all of them.
+func Check(family Family, table string, rules []Rule) error {
+	script := []string{"*" + table}
+	for _, r := range rules {
+		script = append(script, line("-C "+r.Chain, r.Words))
+	}
+
+	text := strings.Join(script, "\n") + "\nCOMMIT\n"
+	_, err := run(string(family)+"-restore", text, "-w", wait, "--noflush")
+	if err == nil {
+		return nil
+	}
+
+	if at := failedLine(err.Error()); at > 1 && at <= len(script) {
+		const format = "table %s of %s does not have the rule %q"
+		return fmt.Errorf(format, table, family, strings.TrimPrefix(script[at-1], "-C "))
+	}
+
+	return err
+}
+
+// failedLine returns the number of the line that a program says is wrong, 0 for none. The two kinds of
+// iptables-restore say so in different words.
+func failedLine(text string) (number int) {
+	words := strings.Fields(text)
+	for i := range len(words) - 1 {
+		if words[i] != "line" && words[i] != "line:" {
+			continue
+		}
+		if n, err := strconv.Atoi(strings.TrimSuffix(words[i+1], ":")); err == nil {
+			number = n
+		}
+	}
+	return number
+}
+
 // Usable reports whether the program of a family is there and has a table.
 func Usable(family Family, table string) error {
 	_, err := run(string(family), "", "-w", wait, "-t", table, "-S", "OUTPUT")
@@ -171,6 +215,40 @@ func (t *Table) Rules(chain string, texts ...string) (all []string) {
 	return all
 }
 
+// Has reports whether a chain has a rule, written as iptables prints it, whatever comment it has.
+func (t *Table) Has(chain, rule string) bool {
+	want := "-A " + chain + " " + rule
+	return slices.ContainsFunc(t.rules, func(there string) bool { return withoutComment(there) == want })
+}
+
+// withoutComment returns a rule as iptables prints it, without its comment.
+func withoutComment(rule string) string {
+	before, text, ok := strings.Cut(rule, " -m comment --comment ")
+	if !ok {
+		return rule
+	}
+
+	quoted, isQuoted := strings.CutPrefix(text, `"`)
+	if !isQuoted {
+		_, after, more := strings.Cut(text, " ")
+		if more {
+			return before + " " + after
+		}
+		return before
+	}
+
+	for i := 0; i < len(quoted); i++ {
+		switch quoted[i] {
+		case '\\':
+			i++
+		case '"':
+			return before + quoted[i+1:]
+		}
+	}
+
+	return rule
+}
+
 func containsAll(rule string, texts []string) bool {
 	return !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(rule, text) })
 }
@@ -208,12 +286,15 @@ func (t *Table) Append(chain string, rule ...string) { t.add("-A "+chain, rule) 
 // Prepend adds a rule before the others of a chain.
 func (t *Table) Prepend(chain string, rule ...string) { t.add("-I "+chain+" 1", rule) }
 
-func (t *Table) add(where string, rule []string) {
+func (t *Table) add(where string, rule []string) { t.changes = append(t.changes, line(where, rule)) }
+
+// line returns a line of a script.
+func line(where string, rule []string) string {
 	words := []string{where}
 	for _, word := range rule {
 		words = append(words, quote(word))
 	}
-	t.changes = append(t.changes, strings.Join(words, " "))
+	return strings.Join(words, " ")
 }
 
 // Delete removes rules that Rules returned.

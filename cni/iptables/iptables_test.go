@@ -40,6 +40,49 @@ func TestRulesAreFoundByChainAndText(t *testing.T) {
 	}
 }
 
+func TestARuleIsFoundWhateverItsCommentIs(t *testing.T) {
+	table := table()
+	table.parse(`-A CNI-a -m comment --comment plain -j RETURN
+-A CNI-a -s 10.0.0.9/32 -m comment --comment "a \"b\" -j DROP"
+`)
+	for rule, want := range map[string]bool{
+		"-s 10.0.0.2/32 -j CNI-a":  true,
+		"-s 10.0.0.20/32 -j CNI-a": false,
+		"-s 10.0.0.2/32":           false,
+	} {
+		if got := table.Has("POSTROUTING", rule); got != want {
+			t.Errorf("%q: %v", rule, got)
+		}
+	}
+
+	for rule, want := range map[string]bool{
+		"-d 10.0.0.0/24 -j ACCEPT": true,
+		"-j RETURN":                true,
+		"-s 10.0.0.9/32":           true,
+		"-s 10.0.0.9/32 -j DROP":   false,
+	} {
+		if got := table.Has("CNI-a", rule); got != want {
+			t.Errorf("%q: %v", rule, got)
+		}
+	}
+}
+
+// The programs say it in several ways.
+func TestTheLineThatIsWrongIsFound(t *testing.T) {
+	for text, want := range map[string]int{
+		"iptables-restore: line 3 failed: Bad rule (does a matching rule exist in that chain?).": 3,
+		"iptables-restore: line 12 failed":                                                   12,
+		"Chain 'CNI-Y' does not exist\nError occurred at line: 4\nTry `iptables-restore -h'": 4,
+		"iptables-restore (nf_tables): \nline 2: CHAIN_ADD failed":                           2,
+		"the line is busy": 0,
+		"line":             0,
+	} {
+		if got := failedLine(text); got != want {
+			t.Errorf("%q: line %d, want %d", text, got, want)
+		}
+	}
+}
+
 func TestChangesAreAScriptOfRestore(t *testing.T) {
 	table := table()
 	table.EnsureChain("CNI-a")

@@ -55,9 +55,19 @@ func (g Guard) Ensure() error {
 		return nft.Retry(func() error { return g.write(r) })
 	})
 	if err != nil {
-		return fmt.Errorf("drop other MAC addresses than %s of %s: %w", g.MAC, g.Owner, err)
+		return fmt.Errorf("drop other MAC addresses than %s of %s: %w", g.MAC, g.Owner, explain(err))
 	}
 	return nil
+}
+
+// explain says what a kernel lacks that knows no filter of bridges.
+func explain(err error) error {
+	for _, unknown := range []error{unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT} {
+		if errors.Is(err, unknown) {
+			return fmt.Errorf("the kernel filters no bridges (module nf_tables_bridge): %w", err)
+		}
+	}
+	return err
 }
 
 func (g Guard) write(r nft.Reader) error {
@@ -73,38 +83,66 @@ func (g Guard) write(r nft.Reader) error {
 
 	accept := nftables.ChainPolicyAccept
 	changes.AddTable(table)
-	entry := changes.AddChain(&nftables.Chain{
+	changes.AddChain(&nftables.Chain{
 		Table:    table,
 		Name:     prerouting,
 		Type:     nftables.ChainTypeFilter,
-		Hooknum:  nftables.ChainHookPrerouting,
-		Priority: nftables.ChainPriorityRef(-300),
+		Hooknum:  base.Hook,
+		Priority: base.Priority,
 		Policy:   &accept,
 	})
 
 	id := idOf(g.Owner)
-	own := changes.AddChain(&nftables.Chain{Table: table, Name: chainPrefix + id})
-	mac := changes.AddChain(&nftables.Chain{Table: table, Name: chainPrefix + id + macSuffix})
-	changes.FlushChain(own)
-	changes.FlushChain(mac)
+	own := g.chains()
+	for _, c := range own {
+		changes.FlushChain(changes.AddChain(&nftables.Chain{Table: table, Name: c.Name}))
+	}
 	for _, rule := range ofOwner(stale, id) {
 		deleteRule(changes, rule)
 	}
 
-	add := func(c *nftables.Chain, statements ...[]expr.Any) {
-		changes.AddRule(&nftables.Rule{
-			Table:    table,
-			Chain:    c,
-			Exprs:    slices.Concat(statements...),
-			UserData: nft.Comment(mark + id),
-		})
+	// Last, what leads to the others.
+	entry := nft.Chain{Name: prerouting, Rules: [][]expr.Any{g.entry()}}
+	for _, c := range append(own, entry) {
+		for _, r := range c.Rules {
+			changes.AddRule(&nftables.Rule{
+				Table:    table,
+				Chain:    &nftables.Chain{Table: table, Name: c.Name},
+				Exprs:    r,
+				UserData: nft.Comment(mark + id),
+			})
+		}
 	}
 
-	add(mac, nft.IsFromMAC(g.MAC), nft.Verdict(expr.VerdictReturn))
-	add(mac, nft.Verdict(expr.VerdictDrop))
-	add(own, nft.Jump(mac.Name))
-	add(entry, nft.InterfaceIs(expr.MetaKeyIIFNAME, g.Veth), nft.Jump(own.Name))
 	return changes.Flush()
+}
+
+// base is where the kernel calls the rules.
+var base = nft.Chain{
+	Name:     prerouting,
+	Hook:     nftables.ChainHookPrerouting,
+	Priority: nftables.ChainPriorityRef(-300),
+}
+
+// chains are those of the attachment, that which others lead to first.
+func (g Guard) chains() []nft.Chain {
+	id := idOf(g.Owner)
+	mac := nft.Chain{
+		Name: chainPrefix + id + macSuffix,
+		Rules: [][]expr.Any{
+			slices.Concat(nft.IsFromMAC(g.MAC), nft.Verdict(expr.VerdictReturn)),
+			nft.Verdict(expr.VerdictDrop),
+		},
+	}
+	return []nft.Chain{mac, {Name: chainPrefix + id, Rules: [][]expr.Any{nft.Jump(mac.Name)}}}
+}
+
+// entry leads what the attachment sends to its chains.
+func (g Guard) entry() []expr.Any {
+	return slices.Concat(
+		nft.InterfaceIs(expr.MetaKeyIIFNAME, g.Veth),
+		nft.Jump(chainPrefix+idOf(g.Owner)),
+	)
 }
 
 func deleteRule(changes *nftables.Conn, r nft.Rule) {
@@ -125,25 +163,42 @@ func ofOwner(rules []nft.Rule, id string) (own []nft.Rule) {
 	return own
 }
 
-// Check returns an error unless the attachment has its rules.
+// Check returns an error unless the attachment has its rules, as they were written.
 func (g Guard) Check() error {
-	id := idOf(g.Owner)
-	return withReader(func(r nft.Reader) error {
-		entries, err := r.Rules(prerouting)
-		if err != nil {
+	err := withReader(g.check)
+	if err != nil {
+		const format = "what %s sends with another MAC address than its own is not dropped: %w"
+		return fmt.Errorf(format, g.Owner, err)
+	}
+	return nil
+}
+
+func (g Guard) check(r nft.Reader) error {
+	if err := r.CheckHook(base); err != nil {
+		return err
+	}
+
+	entries, err := r.Rules(prerouting)
+	if err != nil {
+		return err
+	}
+
+	leads, err := nft.Has(ofOwner(entries, idOf(g.Owner)), unix.NFPROTO_BRIDGE, g.entry())
+	if err != nil {
+		return err
+	}
+	if !leads {
+		return fmt.Errorf("no rule of chain %s of nftables table %s leads there from interface %s",
+			prerouting, tableName, g.Veth)
+	}
+
+	for _, c := range g.chains() {
+		if err := r.Compare(c); err != nil {
 			return err
 		}
+	}
 
-		rules, err := r.Rules(chainPrefix+id, chainPrefix+id+macSuffix)
-		if err != nil {
-			return err
-		}
-		if len(ofOwner(entries, id)) == 0 || len(rules) < 3 {
-			return fmt.Errorf("what %s sends with another MAC address than its own is not dropped", g.Owner)
-		}
-
-		return nil
-	})
+	return nil
 }
 
 // Remove removes the rules of an attachment; none is success.

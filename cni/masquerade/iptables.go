@@ -3,10 +3,12 @@ package masquerade
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/iptables"
+	"github.com/trivet-node/trivet/cni/prefix"
 )
 
 const nat = "nat"
@@ -20,19 +22,13 @@ func describe(network, container string) string {
 
 func (p Pod) ensureIPTables() error {
 	for _, family := range iptables.Families {
-		var own []netip.Prefix
-		for _, a := range p.Addresses {
-			if iptables.FamilyOf(a.Addr()) == family {
-				own = append(own, a)
-			}
-		}
-
-		if len(own) == 0 {
+		rules := p.rules(family)
+		if len(rules) == 0 {
 			continue
 		}
 
 		err := iptables.Edit(family, nat, func(t *iptables.Table) error {
-			p.fill(t, own)
+			p.fill(t, rules)
 			return nil
 		})
 		if err != nil {
@@ -43,45 +39,84 @@ func (p Pod) ensureIPTables() error {
 	return nil
 }
 
-// fill adds the chain of a container and what leads to it.
-func (p Pod) fill(t *iptables.Table, addresses []netip.Prefix) {
+// rule is one of a pod, as iptables prints it, but for its comment.
+type rule struct {
+	chain, text string
+	address     netip.Prefix
+}
+
+// rules returns those of the pod's addresses of a family: in its chain first its subnets, which see its own
+// address, then all but multicast.
+func (p Pod) rules(family iptables.Family) (all []rule) {
 	chain := chainOf(p.Network, p.Owner.ContainerID)
-	comment := []string{"-m", "comment", "--comment", describe(p.Network, p.Owner.ContainerID)}
-	t.EnsureChain(chain)
-	for _, a := range addresses {
-		none := "224.0.0.0/4"
-		if a.Addr().Is6() {
-			none = "ff00::/8"
+	var last []rule
+	add := func(to *[]rule, r rule) {
+		isSame := func(other rule) bool { return other.chain == r.chain && other.text == r.text }
+		if !slices.ContainsFunc(*to, isSame) {
+			*to = append(*to, r)
+		}
+	}
+
+	for _, a := range p.Addresses {
+		if iptables.FamilyOf(a.Addr()) != family {
+			continue
 		}
 
-		add := func(chain string, rule ...string) { t.Append(chain, append(rule, comment...)...) }
-		if len(t.Rules(chain, " -d "+a.Masked().String()+" ")) == 0 {
-			add(chain, "-d", a.Masked().String(), "-j", "ACCEPT")
+		none := multicast[0]
+		if a.Addr().Is6() {
+			none = multicast[1]
 		}
-		if len(t.Rules(chain, " -j MASQUERADE ")) == 0 {
-			add(chain, "!", "-d", none, "-j", "MASQUERADE")
-		}
-		if len(t.Rules("POSTROUTING", " -s "+a.Addr().String()+"/", " -j "+chain+" ")) == 0 {
-			add("POSTROUTING", "-s", a.Addr().String(), "-j", chain)
+		add(&all, rule{chain, "-d " + a.Masked().String() + " -j ACCEPT", a})
+		add(&last, rule{chain, "! -d " + none.String() + " -j MASQUERADE", a})
+		add(&last, rule{"POSTROUTING", "-s " + prefix.Single(a.Addr()).String() + " -j " + chain, a})
+	}
+
+	return append(all, last...)
+}
+
+// fill adds the chain of a container and what leads to it.
+func (p Pod) fill(t *iptables.Table, rules []rule) {
+	comment := []string{"-m", "comment", "--comment", describe(p.Network, p.Owner.ContainerID)}
+	t.EnsureChain(chainOf(p.Network, p.Owner.ContainerID))
+	for _, r := range rules {
+		if !t.Has(r.chain, r.text) {
+			t.Append(r.chain, append(strings.Fields(r.text), comment...)...)
 		}
 	}
 }
 
-func (p Pod) hasIPTables(a netip.Prefix) (bool, error) {
-	family := iptables.FamilyOf(a.Addr())
+// checkIPTables returns an error unless the pod has its rules there; hasChain says whether it has a chain.
+func (p Pod) checkIPTables() (hasChain bool, err error) {
 	chain := chainOf(p.Network, p.Owner.ContainerID)
-	there, err := iptables.MayHave(family, nat, chain)
-	if err != nil || !there {
-		return false, err
+	for _, family := range iptables.Families {
+		rules := p.rules(family)
+		if len(rules) == 0 {
+			continue
+		}
+
+		there, err := iptables.MayHave(family, nat, chain)
+		if err != nil {
+			return hasChain, err
+		}
+		if !there {
+			return hasChain, p.missing(rules[0].address, string(family))
+		}
+
+		t, err := iptables.Read(family, nat)
+		if err != nil {
+			return hasChain, err
+		}
+
+		hasChain = hasChain || t.HasChain(chain)
+		for _, r := range rules {
+			if !t.Has(r.chain, r.text) {
+				const format = "%w: chain %s has no rule %q"
+				return hasChain, fmt.Errorf(format, p.missing(r.address, string(family)), r.chain, r.text)
+			}
+		}
 	}
 
-	t, err := iptables.Read(family, nat)
-	if err != nil {
-		return false, err
-	}
-
-	jumps := t.Rules("POSTROUTING", " -s "+a.Addr().String()+"/", " -j "+chain+" ")
-	return len(jumps) > 0 && len(t.Rules(chain, " -j MASQUERADE ")) > 0, nil
+	return hasChain, nil
 }
 
 func removeIPTables(network string, owner ipam.Owner) error {

@@ -38,24 +38,23 @@ func (p Pod) Ensure(b Backend) error {
 	return p.ensureNFTables()
 }
 
-// Check returns an error unless the pod has its rules, in whichever backend.
+// Check returns an error unless the pod has its rules as they were written, in whichever backend.
 func (p Pod) Check() error {
-	inNFTables, err := p.hasNFTables()
-	if err != nil || inNFTables {
-		return err
+	inNFTables, failure := p.checkNFTables()
+	if failure == nil || inNFTables {
+		return failure
 	}
 
-	for _, a := range p.Addresses {
-		there, err := p.hasIPTables(a)
-		if err != nil {
-			return err
-		}
-		if !there {
-			return fmt.Errorf("address %s of %s is not masqueraded", a.Addr(), p.Owner)
-		}
+	inIPTables, other := p.checkIPTables()
+	if other == nil || inIPTables {
+		return other
 	}
 
-	return nil
+	return failure
+}
+
+func (p Pod) missing(a netip.Prefix, where string) error {
+	return fmt.Errorf("address %s of %s is not masqueraded in %s", a.Addr(), p.Owner, where)
 }
 
 // Remove removes the rules of a pod from both backends, whatever its addresses were. None is success.

@@ -51,17 +51,12 @@ func (p Pod) ensureNFTables() error {
 			return err
 		}
 
-		entries, err := r.CountOf(postrouting)
-		if err != nil {
-			return err
-		}
-
 		changes, err := nft.Begin()
 		if err != nil {
 			return err
 		}
 
-		chain := addChains(changes, entries)
+		chain := addChains(changes, r.Compare(entry()) == nil)
 		for _, rule := range ofPod(stale, p.Network, p.Owner) {
 			deleteRule(changes, rule)
 		}
@@ -83,32 +78,43 @@ func (p Pod) ensureNFTables() error {
 	})
 }
 
-// addChains makes the table and its chains; entries is how many rules postrouting has, -1 when it is not
-// there. It returns the chain of the pods' rules.
-func addChains(changes *nftables.Conn, entries int) *nftables.Chain {
+// entry is where the kernel calls the rules, and what leads to those of the pods.
+func entry() nft.Chain {
+	c := nft.Chain{
+		Name:     postrouting,
+		Hook:     nftables.ChainHookPostrouting,
+		Priority: nftables.ChainPriorityNATSource,
+	}
+	for _, m := range multicast {
+		f := nft.FamilyOf(m.Addr())
+		rule := slices.Concat(f.IsFamily(), f.IsWithin(f.Destination, m), nft.Verdict(expr.VerdictReturn))
+		c.Rules = append(c.Rules, rule)
+	}
+	c.Rules = append(c.Rules, nft.Goto(checks))
+	return c
+}
+
+// addChains makes the table and its chains, and what leads to the pods' rules unless that is there as it
+// should be. It returns the chain of the pods' rules.
+func addChains(changes *nftables.Conn, isThere bool) *nftables.Chain {
 	changes.AddTable(table)
 	pods := changes.AddChain(&nftables.Chain{Table: table, Name: checks})
-	entry := changes.AddChain(&nftables.Chain{
+	base := entry()
+	chain := changes.AddChain(&nftables.Chain{
 		Table:    table,
-		Name:     postrouting,
+		Name:     base.Name,
 		Type:     nftables.ChainTypeNAT,
-		Hooknum:  nftables.ChainHookPostrouting,
-		Priority: nftables.ChainPriorityNATSource,
+		Hooknum:  base.Hook,
+		Priority: base.Priority,
 	})
-	if entries > 0 {
+	if isThere {
 		return pods
 	}
 
-	for _, m := range multicast {
-		f := nft.FamilyOf(m.Addr())
-		changes.AddRule(&nftables.Rule{
-			Table: table,
-			Chain: entry,
-			Exprs: slices.Concat(f.IsFamily(), f.IsWithin(f.Destination, m), nft.Verdict(expr.VerdictReturn)),
-		})
+	changes.FlushChain(chain)
+	for _, r := range base.Rules {
+		changes.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: r})
 	}
-
-	changes.AddRule(&nftables.Rule{Table: table, Chain: entry, Exprs: nft.Goto(checks)})
 	return pods
 }
 
@@ -142,13 +148,29 @@ func ofPod(rules []nft.Rule, network string, owner ipam.Owner) (own []nft.Rule) 
 	return own
 }
 
-func (p Pod) hasNFTables() (there bool, err error) {
+// checkNFTables returns an error unless the pod has its rules there; hasRules says whether it has any.
+func (p Pod) checkNFTables() (hasRules bool, err error) {
 	err = withReader(func(r nft.Reader) error {
 		rules, err := r.Rules(checks)
-		there = len(ofPod(rules, p.Network, p.Owner)) >= len(p.Addresses)
-		return err
+		if err != nil {
+			return err
+		}
+
+		rules = ofPod(rules, p.Network, p.Owner)
+		hasRules = len(rules) > 0
+		for _, a := range p.Addresses {
+			there, err := nft.Has(rules, unix.NFPROTO_INET, masquerade(a))
+			if err != nil {
+				return err
+			}
+			if !there {
+				return p.missing(a, "nftables table "+tableName)
+			}
+		}
+
+		return r.Compare(entry())
 	})
-	return there, err
+	return hasRules, err
 }
 
 func removeNFTables(network string, owner ipam.Owner) error {

@@ -53,6 +53,20 @@ func (t Reader) HasTable() (bool, error) {
 	return err == nil, err
 }
 
+// Tables returns the names of the tables of the family.
+func (t Reader) Tables() (names []string, err error) {
+	const kind = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETTABLE
+	m := netlink.NewMessage("list nftables tables", kind, 0, Header(t.NFProto))
+	err = t.Conn.Dump(m, func(_ uint16, body []byte) {
+		Attributes(body, func(kind uint16, value []byte) {
+			if kind == unix.NFTA_TABLE_NAME {
+				names = append(names, netlink.Text(value))
+			}
+		})
+	})
+	return names, err
+}
+
 // CountOf returns how many rules a chain has, those that jump to it included; -1 when there is no such chain.
 func (t Reader) CountOf(chain string) (int, error) {
 	m := t.request("look up nftables chain "+chain, unix.NFT_MSG_GETCHAIN).

@@ -1,9 +1,13 @@
 package nft
 
 import (
+	"bytes"
 	"encoding/binary"
+	"fmt"
 	"net/netip"
+	"slices"
 
+	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
@@ -26,6 +30,9 @@ type Rule struct {
 // may list those of all pods.
 func (r Rule) Text() string { return textOfAll(r.expressions) }
 
+// Mentions reports whether the rule may compare with, or load, a value. It costs less than Text.
+func (r Rule) Mentions(value []byte) bool { return bytes.Contains(r.expressions, value) }
+
 // Rules lists the rules of some chains, of which there may be none.
 func (t Reader) Rules(chains ...string) (all []Rule, err error) {
 	for _, chain := range chains {
@@ -43,6 +50,71 @@ func (t Reader) Rules(chains ...string) (all []Rule, err error) {
 	}
 
 	return all, nil
+}
+
+// Chain is a chain as it should be.
+type Chain struct {
+	Name string
+	// Hook and Priority say where the kernel calls the chain; nil for one that only others lead to.
+	Hook     *nftables.ChainHook
+	Priority *nftables.ChainPriority
+	Rules    [][]expr.Any
+}
+
+// Compare returns an error that names the first thing of a chain that is not as it should be. Rules are
+// compared as the kernel tells them: one that somebody has changed in place is another one.
+func (t Reader) Compare(want Chain) error {
+	if err := t.CheckHook(want); err != nil {
+		return err
+	}
+
+	have, err := t.Rules(want.Name)
+	if err != nil {
+		return err
+	}
+
+	where := fmt.Sprintf("chain %s of nftables table %s", want.Name, t.Table)
+	if len(have) != len(want.Rules) {
+		return fmt.Errorf("%s has %d rules, not %d", where, len(have), len(want.Rules))
+	}
+
+	for i, r := range want.Rules {
+		text, err := Text(t.NFProto, r)
+		if err != nil {
+			return err
+		}
+		if have[i].Text() != text {
+			return fmt.Errorf("rule %d of %s is not as it should be", i+1, where)
+		}
+	}
+
+	return nil
+}
+
+// CheckHook returns an error unless the kernel calls a chain where it should.
+func (t Reader) CheckHook(want Chain) error {
+	if want.Hook == nil {
+		return nil
+	}
+
+	base, err := t.Base(want.Name)
+	if err != nil {
+		return err
+	}
+
+	wanted := Base{Hook: *want.Hook, Priority: *want.Priority, Policy: nftables.ChainPolicyAccept}
+	if base == nil || *base != wanted {
+		return fmt.Errorf("the kernel does not call chain %s of nftables table %s where it should",
+			want.Name, t.Table)
+	}
+
+	return nil
+}
+
+// Has reports whether a rule of a family is among some of the kernel's.
+func Has(rules []Rule, nfProto byte, want ...[]expr.Any) (bool, error) {
+	text, err := Text(nfProto, slices.Concat(want...))
+	return slices.ContainsFunc(rules, func(r Rule) bool { return r.Text() == text }), err
 }
 
 func parseRule(body []byte) (table string, r Rule) {

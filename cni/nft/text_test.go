@@ -2,6 +2,8 @@ package nft
 
 import (
 	"encoding/binary"
+	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/nftables/expr"
@@ -29,6 +31,72 @@ func told(kind, attributes string) Rule {
 	_, r := parseRule([]byte("\x01\x00\x00\x00" +
 		attribute(unix.NFTA_RULE_EXPRESSIONS, attribute(unix.NFTA_LIST_ELEM, expression))))
 	return r
+}
+
+func load(size uint32) *expr.Payload {
+	return &expr.Payload{
+		DestRegister: Reg0,
+		Base:         expr.PayloadBaseNetworkHeader,
+		Offset:       16,
+		Len:          size,
+	}
+}
+
+func compare(op expr.CmpOp, data ...byte) *expr.Cmp {
+	return &expr.Cmp{Op: op, Register: unix.NFT_REG_1, Data: data}
+}
+
+// nft(8) writes rules of one meaning in other expressions than this package.
+func TestTextIsThatOfWhatNftWrites(t *testing.T) {
+	subnet, all := netip.MustParsePrefix("10.1.2.0/24"), netip.MustParsePrefix("0.0.0.0/0")
+	to := netip.MustParseAddrPort("10.1.2.3:80")
+	address := &expr.Immediate{Register: unix.NFT_REG_1, Data: []byte{10, 1, 2, 3}}
+	port := &expr.Immediate{Register: unix.NFT_REG_2, Data: []byte{0, 80}}
+	nat := expr.NAT{
+		Type:        expr.NATTypeDestNAT,
+		Family:      unix.NFPROTO_IPV4,
+		RegAddrMin:  unix.NFT_REG_1,
+		RegProtoMin: unix.NFT_REG_2,
+		Specified:   true,
+	}
+	random := nat
+	random.Random = true
+
+	for name, c := range map[string]struct {
+		ours, theirs []expr.Any
+		isSame       bool
+	}{
+		"the bytes of a prefix": {
+			V4.IsWithin(16, subnet), []expr.Any{load(3), compare(expr.CmpOpEq, 10, 1, 2)}, true,
+		},
+		"not a prefix": {
+			V4.IsNotWithin(16, subnet), []expr.Any{load(3), compare(expr.CmpOpNeq, 10, 1, 2)}, true,
+		},
+		"another comparison": {
+			V4.IsWithin(16, subnet), []expr.Any{load(3), compare(expr.CmpOpNeq, 10, 1, 2)}, false,
+		},
+		"a shorter prefix": {
+			V4.IsWithin(16, subnet), []expr.Any{load(2), compare(expr.CmpOpEq, 10, 1)}, false,
+		},
+		"a prefix within a byte": {
+			V4.IsWithin(16, netip.MustParsePrefix("10.1.2.0/23")),
+			[]expr.Any{load(3), compare(expr.CmpOpEq, 10, 1, 2)}, false,
+		},
+		"any address":      {slices.Concat(V4.IsWithin(16, all), Masquerade()), Masquerade(), true},
+		"no address":       {slices.Concat(V4.IsNotWithin(16, all), Masquerade()), Masquerade(), false},
+		"a translation":    {DestinationNAT(V4, to), []expr.Any{address, port, &nat}, true},
+		"a random port":    {DestinationNAT(V4, to), []expr.Any{address, port, &random}, false},
+		"swapped operands": {DestinationNAT(V4, to), []expr.Any{port, address, &nat}, false},
+	} {
+		ours, err := Text(unix.NFPROTO_INET, c.ours)
+		if err != nil {
+			t.Error(err)
+		}
+		theirs, err := Text(unix.NFPROTO_INET, c.theirs)
+		if err != nil || (ours == theirs) != c.isSame {
+			t.Errorf("%s: %q and %q, %v", name, ours, theirs, err)
+		}
+	}
 }
 
 // The kernel tells a rule otherwise than it was written.

@@ -85,7 +85,12 @@ var damages = []struct {
 	{
 		"the jump",
 		func(h *host, _ string) { h.nft("flush chain inet cni_test prerouting") },
-		"chain hostports",
+		"chain prerouting of nftables table cni_test has 0 rules",
+	},
+	{
+		"a rule, in place",
+		func(h *host, _ string) { h.change("inet cni_test postrouting", "!= @nomasq4", "@nomasq4") },
+		"of chain postrouting of nftables table cni_test is not as it should be",
 	},
 	{
 		"the destinations",
@@ -101,6 +106,11 @@ var damages = []struct {
 		"the pod's MTU",
 		func(h *host, netns string) { h.ip(netns, "link set eth0 mtu 1300") },
 		"eth0 has MTU 1300, not 1400",
+	},
+	{
+		"the pod's MAC address",
+		func(h *host, netns string) { h.ip(netns, "link set eth0 address 02:00:00:00:00:99") },
+		"eth0 has MAC address 02:00:00:00:00:99, not",
 	},
 	{
 		"a route",
@@ -125,6 +135,23 @@ func TestCheckSeesWhatSomebodyHasTakenAway(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Upstream's tuning, behind bridge in a chain, changes the MTU and leaves the result as it is.
+func TestAnMTUThatTheResultCannotNameIsNotCompared(t *testing.T) {
+	h := newHost(t, `,"mtu":1400`)
+	netns := testenv.Netns(t)
+	config := func(more string) string {
+		return strings.Replace(h.config(more), `"cniVersion":"1.1.0"`, `"cniVersion":"1.0.0"`, 1)
+	}
+
+	out := h.must("ADD", "a", netns, config(""))
+	if strings.Contains(out, "mtu") {
+		t.Errorf("a result of version 1.0.0 has an MTU: %s", out)
+	}
+
+	h.ip(netns, "link set eth0 mtu 1300")
+	h.must("CHECK", "a", netns, config(`,"prevResult":`+out))
 }
 
 // The next pod with an IPv6 address has another MAC address than the one before. Neighbour caches would keep

@@ -16,6 +16,7 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/trivet-node/trivet/cni/nft/nfttest"
 	"github.com/trivet-node/trivet/cni/plugin"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/namespace"
@@ -60,7 +61,16 @@ func newHost(t *testing.T, extra string) *host {
 			return err
 		}
 
-		return errors.Join(c.Must(rtnl.SetUp(1)), c.Close())
+		if err := errors.Join(c.Must(rtnl.SetUp(1)), c.Close()); err != nil {
+			return err
+		}
+
+		// Package net finds out once, where it is used first, whether there is IPv6.
+		l, err := net.Listen("tcp", "[::1]:0")
+		if err != nil {
+			return err
+		}
+		return l.Close()
 	})
 
 	return h
@@ -147,6 +157,12 @@ func (h *host) nft(args string) {
 	})
 }
 
+// change replaces a text in a rule of nftables, where it is, in the host's namespace.
+func (h *host) change(chain, from, to string) {
+	h.t.Helper()
+	nfttest.Change(h.t, h.netns, chain, from, to)
+}
+
 // ip runs ip(8) in a namespace.
 func (h *host) ip(netns, args string) string {
 	h.t.Helper()
@@ -203,7 +219,7 @@ func (h *host) pod(id, more string) (netns string, v4, v6 netip.Addr) {
 func (h *host) serve(netns string, port int) {
 	h.t.Helper()
 	h.in(netns, func() error {
-		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		l, err := net.Listen("tcp", fmt.Sprintf("[::]:%d", port))
 		if err != nil {
 			return err
 		}

@@ -37,6 +37,49 @@ func TestHostPortThatTheHostListensOnIsRefusedWithItsOwner(t *testing.T) {
 	}
 }
 
+// Whichever table the kernel calls first would have the packets.
+func TestAHostPortOfAnotherNetworkIsRefusedWithItsOwner(t *testing.T) {
+	const one = `{"hostPort":8080,"containerPort":80}`
+	h := newHost(t, "")
+	netns, _, _ := h.pod("first", ports(one))
+	other := strings.NewReplacer(
+		`"name":"test"`, `"name":"other"`, "br0", "br1", "10.88.", "10.89.", "fd88", "fd89")
+
+	before := h.leftovers()
+	for _, c := range []struct{ wanted, want string }{
+		{one, "host port *:8080/tcp is taken by first/eth0 of the network with nftables table cni_test"},
+		{`{"hostPort":8080,"containerPort":80,"hostIP":"127.0.0.1"}`, "is taken by first/eth0"},
+	} {
+		_, err := h.call("ADD", "a", testenv.Netns(t), other.Replace(h.config(ports(c.wanted))))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", c.wanted, err)
+		}
+	}
+	if now := strings.Replace(h.leftovers(), "link br1, ", "", 1); now != before {
+		t.Errorf("before %q, after %q", before, now)
+	}
+
+	// By portmap, in a chain; and what it has published is refused to the others.
+	portmap := `"type":"portmap","backend":"nftables"`
+	c := h.newChain("chained", strings.Replace(h.ptp(""), "10.88.", "10.90.", 1))
+	_, err := h.call("ADD", "chained", c.netns, c.config(portmap+ports(one)))
+	if err == nil || !strings.Contains(err.Error(), "is taken by first/eth0") {
+		t.Error(err)
+	}
+
+	h.must("DEL", "first", netns, h.config(""))
+	h.must("ADD", "chained", c.netns, c.config(portmap+ports(one)))
+	for _, config := range []string{h.config(ports(one)), c.config(portmap + ports(one))} {
+		_, err := h.call("ADD", "late", testenv.Netns(t), config)
+		if err == nil || !strings.Contains(err.Error(), "is taken by container chained in nftables") {
+			t.Error(err)
+		}
+	}
+
+	// The port itself, of another protocol, is free.
+	h.pod("udp", ports(`{"hostPort":8080,"containerPort":80,"protocol":"udp"}`))
+}
+
 // route_localnet, which host ports on 127.0.0.1 need, makes the kernel take packets in the name of the host
 // itself from pods.
 func TestPodsCannotSendInTheNameOfTheHostsLoopback(t *testing.T) {

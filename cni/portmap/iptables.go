@@ -55,31 +55,63 @@ func (p Pod) publishIPTables() error {
 // addMarks adds the chain that marks what is to be masqueraded, and the one that does it: before the
 // others, since the chains of the bridge plugin would take it first.
 func (p Pod) addMarks(t *iptables.Table) {
-	mark := fmt.Sprintf("%#x/%#x", 1<<p.MarkBit, 1<<p.MarkBit)
+	mark := p.mark()
 	t.EnsureChain(markChain)
 	if len(t.Rules(markChain, " --set-xmark "+mark+" ")) == 0 {
-		t.Append(markChain, "-m", "comment", "--comment", "CNI portfwd masquerade mark",
-			"-j", "MARK", "--set-xmark", mark)
+		t.Append(markChain, setMark(p.mark())...)
 	}
 
 	t.EnsureChain(masqChain)
 	if len(t.Rules(masqChain, " --mark "+mark+" ")) == 0 {
-		t.Append(masqChain, "-m", "mark", "--mark", mark, "-j", "MASQUERADE")
+		t.Append(masqChain, isMarked(p.mark())...)
 	}
 	if len(t.Rules("POSTROUTING", " -j "+masqChain+" ")) == 0 {
-		t.Prepend("POSTROUTING", "-m", "comment", "--comment", "CNI portfwd requiring masquerade",
-			"-j", masqChain)
+		t.Prepend("POSTROUTING", toMarked...)
 	}
 }
 
-// addEntry leads what is sent to this host to the chains of the containers.
+func (p Pod) mark() string { return fmt.Sprintf("%#x/%#x", 1<<p.MarkBit, 1<<p.MarkBit) }
+
+// setMark, isMarked and toMarked are the rules about marks.
+func setMark(mark string) []string {
+	const comment = "CNI portfwd masquerade mark"
+	return []string{"-m", "comment", "--comment", comment, "-j", "MARK", "--set-xmark", mark}
+}
+
+func isMarked(mark string) []string {
+	return []string{"-m", "mark", "--mark", mark, "-j", "MASQUERADE"}
+}
+
+var toMarked = []string{"-m", "comment", "--comment", "CNI portfwd requiring masquerade", "-j", masqChain}
+
+// hooks lead what is sent to this host to the chains of the containers, by toHost.
+var (
+	hooks  = []string{"PREROUTING", "OUTPUT"}
+	toHost = []string{"-m", "addrtype", "--dst-type", "LOCAL", "-j", dnatChain}
+)
+
 func addEntry(t *iptables.Table) {
 	t.EnsureChain(dnatChain)
-	for _, hook := range []string{"PREROUTING", "OUTPUT"} {
+	for _, hook := range hooks {
 		if len(t.Rules(hook, " -j "+dnatChain+" ")) == 0 {
-			t.Append(hook, "-m", "addrtype", "--dst-type", "LOCAL", "-j", dnatChain)
+			t.Append(hook, toHost...)
 		}
 	}
+}
+
+// shared are the rules that the containers of all networks with one mark share.
+func (p Pod) shared() (all []iptables.Rule) {
+	for _, hook := range hooks {
+		all = append(all, iptables.Rule{Chain: hook, Words: toHost})
+	}
+	if p.SNAT && p.SetMarkChain == "" {
+		all = append(all,
+			iptables.Rule{Chain: markChain, Words: setMark(p.mark())},
+			iptables.Rule{Chain: masqChain, Words: isMarked(p.mark())},
+			iptables.Rule{Chain: "POSTROUTING", Words: toMarked},
+		)
+	}
+	return all
 }
 
 // addPorts writes the chain of the container, and what leads to it.
@@ -117,15 +149,20 @@ func (p Pod) entries(ports []hostnat.Port, is6 bool) (rules [][]string) {
 
 	for _, protocol := range slices.Sorted(maps.Keys(byProtocol)) {
 		for part := range slices.Chunk(byProtocol[protocol], maxPorts) {
-			rule := []string{
-				"-m", "comment", "--comment", comment(p.Network, p.Owner.ContainerID),
-				"-m", "multiport", "-p", protocol, "--destination-ports", strings.Join(part, ","),
-			}
-			rules = append(rules, append(rule, p.conditions(is6)...))
+			rules = append(rules, p.entry(protocol, strings.Join(part, ","), is6))
 		}
 	}
 
 	return rules
+}
+
+// entry is the match of a list of ports.
+func (p Pod) entry(protocol, list string, is6 bool) []string {
+	rule := []string{
+		"-m", "comment", "--comment", comment(p.Network, p.Owner.ContainerID),
+		"-m", "multiport", "-p", protocol, "--destination-ports", list,
+	}
+	return append(rule, p.conditions(is6)...)
 }
 
 // translation are the rules of one host port: marks first.
@@ -161,33 +198,6 @@ func (p Pod) masqueradedSources(own netip.Prefix) []string {
 		return []string{own.String()}
 	}
 	return []string{own.String(), loopback.String()}
-}
-
-func (p Pod) hasIPTables() (bool, error) {
-	chain := chainOf(p.Network, p.Owner.ContainerID)
-	for _, family := range iptables.Families {
-		ports, _, ok := p.ofFamily(family == iptables.IPv6)
-		if !ok {
-			continue
-		}
-
-		there, err := iptables.MayHave(family, nat, chain)
-		if err != nil || !there {
-			return false, err
-		}
-
-		t, err := iptables.Read(family, nat)
-		if err != nil {
-			return false, err
-		}
-
-		if len(t.Rules(dnatChain, " -j "+chain+" ")) == 0 ||
-			len(t.Rules(chain, " -j DNAT ")) < len(ports) {
-			return false, nil
-		}
-	}
-
-	return true, nil
 }
 
 func withdrawIPTables(network, container string) error {

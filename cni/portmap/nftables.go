@@ -86,18 +86,13 @@ func (p Pod) write(t table, ports []hostnat.Port, pod netip.Addr) error {
 		return err
 	}
 
-	guards, err := t.reader.CountOf(guard)
-	if err != nil {
-		return err
-	}
-
 	changes, err := nft.Begin()
 	if err != nil {
 		return err
 	}
 
 	t.addChains(changes, entries > 0)
-	if guards <= 0 && !t.is6() {
+	if !t.is6() && t.reader.Compare(t.guards()) != nil {
 		t.addGuard(changes)
 	}
 
@@ -119,18 +114,28 @@ func (p Pod) write(t table, ports []hostnat.Port, pod netip.Addr) error {
 		}
 	}
 
-	switch {
-	case !p.SNAT:
-	case p.MasqueradeAll:
-		add(masquerades, id, t.Is(t.Destination, pod), nft.Masquerade())
-	default:
-		add(masquerades, id, t.Is(t.Source, pod), t.Is(t.Destination, pod), nft.Masquerade())
-		if !t.is6() {
-			add(masquerades, id, t.Is(t.Source, loopback), t.Is(t.Destination, pod), nft.Masquerade())
-		}
+	for _, r := range p.masquerading(t, pod) {
+		add(masquerades, id, r)
 	}
 
 	return changes.Flush()
+}
+
+// masquerading returns the rules for what the pod could not answer.
+func (p Pod) masquerading(t table, pod netip.Addr) [][]expr.Any {
+	to := t.Is(t.Destination, pod)
+	switch {
+	case !p.SNAT:
+		return nil
+	case p.MasqueradeAll:
+		return [][]expr.Any{slices.Concat(to, nft.Masquerade())}
+	}
+
+	rules := [][]expr.Any{slices.Concat(t.Is(t.Source, pod), to, nft.Masquerade())}
+	if !t.is6() {
+		rules = append(rules, slices.Concat(t.Is(t.Source, loopback), to, nft.Masquerade()))
+	}
+	return rules
 }
 
 var loopback = netip.MustParseAddr("127.0.0.1")
@@ -157,21 +162,15 @@ func (t table) addChains(changes *nftables.Conn, there bool) {
 		changes.AddChain(&nftables.Chain{Table: t.nft, Name: name})
 	}
 
-	base := func(name string, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
-		return changes.AddChain(&nftables.Chain{
+	for _, c := range append(entries(), postrouting()) {
+		changes.AddChain(&nftables.Chain{
 			Table:    t.nft,
-			Name:     name,
+			Name:     c.Name,
 			Type:     nftables.ChainTypeNAT,
-			Hooknum:  hook,
-			Priority: priority,
+			Hooknum:  c.Hook,
+			Priority: c.Priority,
 		})
 	}
-
-	entries := []*nftables.Chain{
-		base(prerouting, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest),
-		base(output, nftables.ChainHookOutput, nftables.ChainPriorityNATDest),
-	}
-	base(masquerades, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	if there {
 		return
 	}
@@ -184,31 +183,69 @@ func (t table) addChains(changes *nftables.Conn, there bool) {
 	changes.FlushChain(all)
 	add(all, nft.Jump(hostIPPorts))
 	add(all, nft.Jump(hostPorts))
-	for _, c := range entries {
-		add(c, nft.IsToThisHost(), nft.Jump(allPorts))
+	for _, c := range entries() {
+		add(&nftables.Chain{Table: t.nft, Name: c.Name}, leadTo(allPorts))
 	}
 }
 
-// addGuard drops what comes in by other interfaces than lo from or to loopback addresses.
+// entries are where the kernel has packets translated.
+func entries() []nft.Chain {
+	return []nft.Chain{
+		{
+			Name:     prerouting,
+			Hook:     nftables.ChainHookPrerouting,
+			Priority: nftables.ChainPriorityNATDest,
+		},
+		{
+			Name:     output,
+			Hook:     nftables.ChainHookOutput,
+			Priority: nftables.ChainPriorityNATDest,
+		},
+	}
+}
+
+// postrouting is where the kernel has packets masqueraded.
+func postrouting() nft.Chain {
+	return nft.Chain{
+		Name:     masquerades,
+		Hook:     nftables.ChainHookPostrouting,
+		Priority: nftables.ChainPriorityNATSource,
+	}
+}
+
+// leadTo leads what is sent to this host to a chain.
+func leadTo(chain string) []expr.Any { return slices.Concat(nft.IsToThisHost(), nft.Jump(chain)) }
+
+// guards drop what comes in by other interfaces than lo from or to loopback addresses.
+func (t table) guards() nft.Chain {
+	c := nft.Chain{
+		Name:     guard,
+		Hook:     nftables.ChainHookPrerouting,
+		Priority: nftables.ChainPriorityRaw,
+	}
+	for _, side := range []uint32{t.Source, t.Destination} {
+		c.Rules = append(c.Rules, slices.Concat(
+			nft.InterfaceIsNot(expr.MetaKeyIIFNAME, "lo"),
+			t.IsWithin(side, netip.PrefixFrom(loopback, 8)),
+			nft.Verdict(expr.VerdictDrop),
+		))
+	}
+	return c
+}
+
+// addGuard writes the guards in place of what is there: another ADD may do so at the same time.
 func (t table) addGuard(changes *nftables.Conn) {
+	want := t.guards()
 	c := changes.AddChain(&nftables.Chain{
 		Table:    t.nft,
-		Name:     guard,
+		Name:     want.Name,
 		Type:     nftables.ChainTypeFilter,
-		Hooknum:  nftables.ChainHookPrerouting,
-		Priority: nftables.ChainPriorityRaw,
+		Hooknum:  want.Hook,
+		Priority: want.Priority,
 	})
-
-	for _, side := range []uint32{t.Source, t.Destination} {
-		changes.AddRule(&nftables.Rule{
-			Table: t.nft,
-			Chain: c,
-			Exprs: slices.Concat(
-				nft.InterfaceIsNot(expr.MetaKeyIIFNAME, "lo"),
-				t.IsWithin(side, netip.PrefixFrom(loopback, 8)),
-				nft.Verdict(expr.VerdictDrop),
-			),
-		})
+	changes.FlushChain(c)
+	for _, r := range want.Rules {
+		changes.AddRule(&nftables.Rule{Table: t.nft, Chain: c, Exprs: r})
 	}
 }
 
@@ -355,32 +392,5 @@ func keepNFTables(network string, keep map[string]bool) error {
 		}
 
 		return errors.Join(errs...)
-	})
-}
-
-func (p Pod) checkNFTables() error {
-	return eachTable(func(t table) error {
-		ports, _, ok := p.ofFamily(t.is6())
-		if !ok {
-			return nil
-		}
-
-		rules, err := t.rulesOf(p.Owner.ContainerID)
-		if err != nil {
-			return err
-		}
-
-		count := map[string]int{}
-		for _, r := range rules {
-			if r.Interface == "" {
-				count[r.Chain]++
-			}
-		}
-
-		if count[hostPorts]+count[hostIPPorts] < len(ports) || p.SNAT && count[masquerades] == 0 {
-			return missing(ports[0], "nftables table "+tableName)
-		}
-
-		return nil
 	})
 }

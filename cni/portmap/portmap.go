@@ -8,7 +8,6 @@ import (
 	"crypto/sha512"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"net/netip"
 
 	"github.com/trivet-node/trivet/cni/conntrack"
@@ -113,11 +112,7 @@ func (p Pod) Publish() (err error) {
 		return withdrawNFTables(p.Owner.ContainerID, before)
 	})
 
-	write := p.publishNFTables
-	if p.Backend == IPTables {
-		write = p.publishIPTables
-	}
-	if err := write(); err != nil {
+	if err := p.Write(); err != nil {
 		return err
 	}
 	if err := forgetUDP(p.Ports); err != nil || !p.SNAT {
@@ -126,22 +121,12 @@ func (p Pod) Publish() (err error) {
 	return p.routeLoopback()
 }
 
-// Check returns an error unless the rules are there, in whichever backend.
-func (p Pod) Check() error {
-	nft := p.checkNFTables()
-	if nft == nil {
-		return nil
+// Write writes the rules and does nothing else.
+func (p Pod) Write() error {
+	if p.Backend == IPTables {
+		return p.publishIPTables()
 	}
-
-	there, err := p.hasIPTables()
-	if err != nil {
-		return err
-	}
-	if there {
-		return nil
-	}
-
-	return nft
+	return p.publishNFTables()
 }
 
 // Withdraw removes the rules of a container from both backends, and the tracked connections to the UDP ports
@@ -221,9 +206,4 @@ func (p Pod) routeLoopback() error {
 func hashOf(text string, digits int) string {
 	sum := sha512.Sum512([]byte(text))
 	return hex.EncodeToString(sum[:])[:digits]
-}
-
-// missing is what Check says.
-func missing(p hostnat.Port, where string) error {
-	return fmt.Errorf("%s to %s is not in %s", p, p.Pod, where)
 }

@@ -137,7 +137,7 @@ func TestWhatAGroupWritesToADiskIsCounted(t *testing.T) {
 // onDisk is a directory that is not in memory, as that of temporary files may be.
 func onDisk(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/var/tmp", "trv")
+	dir, err := os.MkdirTemp("/var/tmp", "trv") //nolint:usetesting // t.TempDir may be in memory
 	if err != nil {
 		t.Fatal(err)
 	}

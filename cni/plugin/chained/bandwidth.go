@@ -156,8 +156,34 @@ func (Bandwidth) GC(c *call.Call) error {
 	return shaping.Keep(host, t.Network, t.Valid.HasLabel)
 }
 
-// Status returns an error when the configuration makes no sense.
+// Status returns an error when the configuration makes no sense, or the kernel cannot limit.
 func (Bandwidth) Status(c *call.Call) error {
-	_, err := meta.ReadBandwidth(c.Stdin)
-	return err
+	b, err := meta.ReadBandwidth(c.Stdin)
+	if err != nil {
+		return err
+	}
+
+	// The runtime says what it asks for in ADD alone: it may be either direction.
+	if b.AreZero() {
+		const rate = 8_000_000
+		b.Ingress = shaping.Limit{Rate: rate, Burst: rate}
+		b.Egress = b.Ingress
+	}
+
+	return call.Rehearse(func() error {
+		host, err := rtnl.Open()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = host.Close() }()
+
+		const loopback = 1
+		link, err := host.LinkByIndex(loopback)
+		if err != nil {
+			return err
+		}
+
+		_, err = shaped(c, b).Ensure(host, link)
+		return err
+	})
 }

@@ -7,7 +7,6 @@ import (
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/conf/meta"
 	"github.com/trivet-node/trivet/cni/firewall"
-	"github.com/trivet-node/trivet/cni/iptables"
 	"github.com/trivet-node/trivet/cni/plugin/call"
 	"github.com/trivet-node/trivet/cni/prefix"
 	"github.com/trivet-node/trivet/internal/undo"
@@ -85,7 +84,7 @@ func (f Firewall) Check(c *call.Call) error {
 	if err := config.Check(p); err != nil {
 		return err
 	}
-	return config.CheckIsolation(bridgeOf(c))
+	return config.CheckIsolation(bridgeOf(c), p.Addresses)
 }
 
 // Del removes the rules of the addresses on record and of prevResult, in whichever firewall they are.
@@ -119,8 +118,18 @@ func (Firewall) GC(c *call.Call) error {
 // Status returns an error when the next Add would fail.
 func (Firewall) Status(c *call.Call) error {
 	config, err := meta.ReadFirewall(c.Stdin)
-	if err != nil || config.Backend != firewall.IPTables {
+	if err != nil {
 		return err
 	}
-	return iptables.Usable(iptables.FamilyOf(netip.IPv4Unspecified()), "filter")
+	if config.Backend == "" {
+		config.Backend = firewall.Choose()
+	}
+	if config.Backend == firewall.Firewalld {
+		if err := firewall.IsRunning(); err != nil {
+			return err
+		}
+	}
+
+	// Which families a container will have is not known: IPv4 stands for both.
+	return call.Rehearse(func() error { return config.Write("status", netip.MustParseAddr("192.0.2.1")) })
 }

@@ -6,8 +6,9 @@ import (
 
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/conf/meta"
+	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/hostport"
-	"github.com/trivet-node/trivet/cni/iptables"
+	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/plugin/call"
 	"github.com/trivet-node/trivet/cni/portmap"
 	"github.com/trivet-node/trivet/cni/prefix"
@@ -54,10 +55,20 @@ func (p PortMap) Add(c *call.Call) error {
 	if err := hostport.Refuse(pod.Ports); err != nil {
 		return err
 	}
+	if err := hostnat.Taken(c.Owner.Label(), pod.Ports); err != nil {
+		return err
+	}
+
+	// Two containers may have one port by conditions that differ.
+	if len(pod.Conditions4)+len(pod.Conditions6) == 0 {
+		if err := portmap.Taken(c.Owner.ContainerID, pod.Ports); err != nil {
+			return err
+		}
+	}
+
 	if pod.Backend == "" {
 		pod.Backend = portmap.Choose()
 	}
-
 	if err := pod.Publish(); err != nil {
 		return err
 	}
@@ -92,8 +103,23 @@ func (PortMap) GC(c *call.Call) error {
 // Status returns an error when the next Add would fail.
 func (PortMap) Status(c *call.Call) error {
 	n, err := meta.ReadPortMap(c.Stdin)
-	if err != nil || n.Backend != portmap.IPTables {
+	if err != nil {
 		return err
 	}
-	return iptables.Usable(iptables.IPv4, "nat")
+
+	// Which families a container will have is not known: IPv4 stands for both.
+	pod := portmap.Pod{
+		Config: n.Config,
+		Owner:  ipam.Owner{ContainerID: "status", IfName: c.Owner.IfName},
+		Ports: []hostnat.Port{{
+			HostPort: 1,
+			Protocol: "tcp",
+			Pod:      netip.MustParseAddrPort("192.0.2.1:1"),
+		}},
+	}
+	if pod.Backend == "" {
+		pod.Backend = portmap.Choose()
+	}
+
+	return call.Rehearse(pod.Write)
 }

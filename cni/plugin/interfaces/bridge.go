@@ -197,7 +197,7 @@ func (b Bridge) Check(c *call.Call) error {
 		return err
 	}
 
-	return b.checkRules(c, n, attachment)
+	return b.checkRules(c, n, host, attachment)
 }
 
 // Del works from what can be computed or is on the disk: neither the namespace nor prevResult has to be
@@ -321,11 +321,8 @@ func (b Bridge) Status(c *call.Call) error {
 		return err
 	}
 
-	// Missing rules are not a reason: the next Add writes them.
-	if n.NAT.Masquerade || b.HostPorts {
-		if err := (hostport.Network{NAT: n.NAT}).Usable(); err != nil {
-			return err
-		}
+	if err := b.rehearse(c, n); err != nil {
+		return err
 	}
 
 	if source := addresses.For(n.IPAMType, n.IPAM); source != nil {

@@ -189,5 +189,11 @@ func (p PointToPoint) Status(c *call.Call) error {
 	if err != nil {
 		return err
 	}
+	if n.Masquerade != "" {
+		err := call.Rehearse(func() error { return rehearseMasquerade(c, n.IPAM, n.Masquerade) })
+		if err != nil {
+			return err
+		}
+	}
 	return addresses.For(n.IPAMType, n.IPAM).Status(c)
 }

@@ -109,7 +109,7 @@ func masqueraded(c *call.Call, all []bridge.Address) masquerade.Pod {
 
 // checkRules returns an error that names what is missing of the pod's rules. The masquerading of a pod that
 // upstream's plugin has added is in its own table.
-func (b Bridge) checkRules(c *call.Call, n *conf.Network, a bridge.Attachment) error {
+func (b Bridge) checkRules(c *call.Call, n *conf.Network, host *rtnl.Conn, a bridge.Attachment) error {
 	if err := checkLimits(c, n); err != nil {
 		return err
 	}
@@ -120,7 +120,11 @@ func (b Bridge) checkRules(c *call.Call, n *conf.Network, a bridge.Attachment) e
 		return err
 	}
 	if n.MACSpoofCheck {
-		if err := macGuard(c, "", nil).Check(); err != nil {
+		ends, err := bridge.EndsOf(host, n.Bridge, a)
+		if err != nil {
+			return err
+		}
+		if err := macGuard(c, ends.Host.Name, ends.Pod.MAC).Check(); err != nil {
 			return err
 		}
 	}
