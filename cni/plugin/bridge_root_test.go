@@ -137,6 +137,23 @@ func TestCheckSeesWhatSomebodyHasTakenAway(t *testing.T) {
 	}
 }
 
+// Upstream's tuning, behind bridge in a chain, changes the MTU and leaves the result as it is.
+func TestAnMTUThatTheResultCannotNameIsNotCompared(t *testing.T) {
+	h := newHost(t, `,"mtu":1400`)
+	netns := testenv.Netns(t)
+	config := func(more string) string {
+		return strings.Replace(h.config(more), `"cniVersion":"1.1.0"`, `"cniVersion":"1.0.0"`, 1)
+	}
+
+	out := h.must("ADD", "a", netns, config(""))
+	if strings.Contains(out, "mtu") {
+		t.Errorf("a result of version 1.0.0 has an MTU: %s", out)
+	}
+
+	h.ip(netns, "link set eth0 mtu 1300")
+	h.must("CHECK", "a", netns, config(`,"prevResult":`+out))
+}
+
 // The next pod with an IPv6 address has another MAC address than the one before. Neighbour caches would keep
 // that for 20 s at least, longer than dial waits.
 func TestReusedIPv6AddressIsReachedAtOnce(t *testing.T) {

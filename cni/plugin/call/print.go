@@ -54,11 +54,18 @@ func putNumber(o object, key string, number *int) {
 	}
 }
 
-// objectOf returns the JSON of a result, which is that of CNI's library.
+// objectOf returns the JSON of a result, which is that of CNI's library but for the MTU.
 func objectOf(r *types100.Result) object {
 	var interfaces, ips, routes []any
 	for _, i := range r.Interfaces {
-		interfaces = append(interfaces, interfaceObject(i))
+		o := interfaceObject(i)
+
+		// Results have it since 1.1.0 (CNI specification, section 5). Plugins of before change the MTU of an
+		// interface and leave what the result says.
+		if r.CNIVersion == "1.0.0" {
+			delete(o, "mtu")
+		}
+		interfaces = append(interfaces, o)
 	}
 	for _, ip := range r.IPs {
 		ips = append(ips, addressObject(ip))

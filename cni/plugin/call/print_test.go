@@ -3,6 +3,7 @@ package call_test
 import (
 	"bytes"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -57,6 +58,12 @@ func TestAResultIsPrintedAsTheLibraryPrintsIt(t *testing.T) {
 			versioned, wantErr := result.GetAsVersion(version)
 			if wantErr == nil {
 				wantErr = versioned.PrintTo(&want)
+			}
+
+			// The library writes for 1.0.0 what came with 1.1.0.
+			if version == "1.0.0" {
+				text := strings.Replace(want.String(), "            \"mtu\": 1500,\n", "", 1)
+				want = *bytes.NewBufferString(text)
 			}
 
 			if (err == nil) != (wantErr == nil) {

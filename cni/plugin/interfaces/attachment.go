@@ -42,9 +42,6 @@ func previousAttachment(c *call.Call, n *conf.Network) (bridge.Attachment, error
 	if a.MAC == nil {
 		a.MAC = n.Runtime.MAC
 	}
-	if a.MTU == 0 {
-		a.MTU = n.Bridge.MTU
-	}
 	if a.HostMTU == 0 {
 		a.HostMTU = n.Bridge.MTU
 	}
