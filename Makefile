@@ -66,10 +66,11 @@ test-root: install ## the tests that need root, in namespaces of their own; a sk
 	TRIVET_MUST_RUN=1 go test -count=1 $$(dirname $$(git ls-files '*_root_test.go') | sort -u | sed 's#^#./#')
 
 .PHONY: test
-test: install ## everything that CI runs: go vet, unit and root tests, csi-sanity, the cluster tests (make e2e), one mix of make seats and kubeadm's cluster on kind nodes
+test: install ## everything that CI runs: go vet, unit and root tests, csi-sanity, CNI beside upstream's plugins, the cluster tests (make e2e), one mix of make seats and kubeadm's cluster on kind nodes
 	go vet ./...
 	go test -timeout=20m ./...
 	$(MAKE) --no-print-directory test-monitoring test-deploy test-operator
+	$(MAKE) --no-print-directory cni-compare
 	$(MAKE) --no-print-directory e2e NODES=2
 	$(MAKE) --no-print-directory seats CELLS=rotating SEAT_PODS=5
 	$(MAKE) --no-print-directory kind-test

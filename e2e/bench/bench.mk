@@ -51,6 +51,11 @@ cni-swap: build $(ref)/cni/bridge ## pods that upstream's CNI plugins have added
 	@bin/trivet-cni install --dir .trivet/cni-upstream/bin
 	@go run ./e2e/cmd/trivet-cni-suites --plugins=.trivet/cni-upstream/bin --swap=$(ref)/cni
 
+.PHONY: cni-compare
+cni-compare: build $(ref)/cni/bridge ## what trivet-cni and upstream's CNI plugins make of a corpus of configurations, compared, and chains of plugins of both
+	@bin/trivet-cni install --dir .trivet/cni-upstream/bin
+	@go run ./e2e/cmd/trivet-cni-suites --plugins=.trivet/cni-upstream/bin --compare=$(ref)/cni
+
 .PHONY: bench-csi
 bench-csi: build bin/csi-bench ## what trivet-csi's calls take
 	@bin/csi-bench $(call figures,csi)

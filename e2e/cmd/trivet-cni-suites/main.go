@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -29,6 +30,8 @@ func run(ctx context.Context) error {
 	plugins := flag.String("plugins", "", "directory with the program under the names of the plugins")
 	upstream := flag.String("swap", "",
 		"directory of upstream's plugins: add by one program, delete by the other")
+	other := flag.String("compare", "",
+		"directory of upstream's plugins: what both make of a corpus of configurations, and chains of both")
 	verbose := flag.Bool("failures", false, "print the tests that fail, and why")
 	flag.Parse()
 
@@ -41,8 +44,11 @@ func run(ctx context.Context) error {
 	if r.Plugins, err = filepath.Abs(*plugins); err != nil {
 		return err
 	}
-	if *upstream != "" {
+	switch {
+	case *upstream != "":
 		return swap(ctx, r, *upstream)
+	case *other != "":
+		return compare(ctx, r, *other, *verbose)
 	}
 	if err := r.Prepare(ctx); err != nil {
 		return err
@@ -83,17 +89,53 @@ func swap(ctx context.Context, r cnisuite.Run, upstream string) error {
 		{Adds: r.Plugins, Deletes: theirs, Work: r.Work},
 	} {
 		fmt.Printf("added by %s, deleted by %s\n", s.Adds, s.Deletes)
-		outcomes, err := s.Run(ctx)
-		if err != nil {
+		if err := report(s.Run(ctx), false); err != nil {
 			return err
 		}
-		for _, o := range outcomes {
-			fmt.Printf("  %-34s left %d, %v\n", o.Network, len(o.Left), o.Err)
-			for _, line := range o.Left {
-				fmt.Println("    " + line)
+	}
+
+	return nil
+}
+
+// compare has both programs make what a corpus asks for, and chains of plugins of both work.
+func compare(ctx context.Context, r cnisuite.Run, upstream string, verbose bool) error {
+	theirs, err := filepath.Abs(upstream)
+	if err != nil {
+		return err
+	}
+
+	c := cnisuite.Comparison{Theirs: theirs, Ours: r.Plugins, Work: r.Work}
+	fmt.Println("made by both")
+	made := report(c.Run(ctx), verbose)
+	fmt.Println("in one chain")
+	return errors.Join(made, report(c.RunMixed(ctx), verbose))
+}
+
+// report prints outcomes, and returns an error if one is not as it should be.
+func report(outcomes []cnisuite.Outcome, verbose bool) error {
+	bad := 0
+	for _, o := range outcomes {
+		switch {
+		case o.Skipped != "":
+			fmt.Printf("  %-48s skipped: %s\n", o.Network, o.Skipped)
+			continue
+		case o.Err != nil || len(o.Left) > 0:
+			bad++
+		}
+
+		fmt.Printf("  %-48s %d lines, %d by design, %v\n", o.Network, len(o.Left), len(o.ByDesign), o.Err)
+		for _, line := range o.Left {
+			fmt.Println("    " + line)
+		}
+		for _, line := range o.ByDesign {
+			if verbose {
+				fmt.Println("    by design: " + line)
 			}
 		}
 	}
 
+	if bad > 0 {
+		return fmt.Errorf("%d of %d networks are not as they should be", bad, len(outcomes))
+	}
 	return nil
 }
