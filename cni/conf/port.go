@@ -70,7 +70,7 @@ func ReadPorts(mappings []PortMapping) ([]Port, error) {
 	seen := map[number][]Port{}
 	var all []Port
 	for _, m := range mappings {
-		// As in upstream's portmap, no host port is wanted.
+		// No host port is wanted. Upstream's portmap refuses it (v1.10.0).
 		if m.HostPort == 0 {
 			continue
 		}

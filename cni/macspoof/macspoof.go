@@ -55,9 +55,19 @@ func (g Guard) Ensure() error {
 		return nft.Retry(func() error { return g.write(r) })
 	})
 	if err != nil {
-		return fmt.Errorf("drop other MAC addresses than %s of %s: %w", g.MAC, g.Owner, err)
+		return fmt.Errorf("drop other MAC addresses than %s of %s: %w", g.MAC, g.Owner, explain(err))
 	}
 	return nil
+}
+
+// explain says what a kernel lacks that knows no filter of bridges.
+func explain(err error) error {
+	for _, unknown := range []error{unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT} {
+		if errors.Is(err, unknown) {
+			return fmt.Errorf("the kernel filters no bridges (module nf_tables_bridge): %w", err)
+		}
+	}
+	return err
 }
 
 func (g Guard) write(r nft.Reader) error {

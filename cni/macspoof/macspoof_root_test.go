@@ -1,8 +1,13 @@
 package macspoof
 
 import (
+	"errors"
+	"fmt"
 	"net"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/rtnl"
@@ -15,6 +20,19 @@ func guard(id, veth string) Guard {
 		Owner: ipam.Owner{ContainerID: id, IfName: "eth0"},
 		Veth:  veth,
 		MAC:   net.HardwareAddr{2, 0, 0, 0, 0, 1},
+	}
+}
+
+func TestAKernelWithoutFiltersOfBridgesIsNamed(t *testing.T) {
+	for err, want := range map[error]bool{
+		unix.ENOENT:     true,
+		unix.EOPNOTSUPP: true,
+		unix.EPERM:      false,
+	} {
+		got := explain(fmt.Errorf("write: %w", err))
+		if !errors.Is(got, err) || strings.Contains(got.Error(), "nf_tables_bridge") != want {
+			t.Errorf("%v is explained as %v", err, got)
+		}
 	}
 }
 
