@@ -5,6 +5,21 @@ import (
 	"testing"
 )
 
+// What the kernel says about a connection is what its two ends have sent.
+func FuzzParse(f *testing.F) {
+	const addresses = "\x14\x00\x01\x80\x08\x00\x01\x00\x0a\x00\x00\x01\x08\x00\x02\x00\x0a\x00\x00\x02"
+	const protocol = "\x14\x00\x02\x80\x05\x00\x01\x00\x11\x00\x00\x00\x06\x00\x03\x00\x00\x35\x00\x00"
+	whole := "\x02\x00\x00\x00" + "\x2c\x00\x01\x80" + addresses + protocol
+	c := parse([]byte(whole))
+	if c.Protocol != 17 || c.Port != 53 || c.Address != netip.MustParseAddr("10.0.0.2") {
+		f.Fatalf("%+v", c)
+	}
+
+	f.Add([]byte(whole))
+	f.Add([]byte(whole[:20]))
+	f.Fuzz(func(_ *testing.T, body []byte) { parse(body) })
+}
+
 func TestConnectionsAreForgottenByTheirFirstDestination(t *testing.T) {
 	ports := []Port{
 		{Number: 53},

@@ -55,7 +55,16 @@ func newHost(t *testing.T, extra string) *host {
 			return err
 		}
 
-		return errors.Join(c.Must(rtnl.SetUp(1)), c.Close())
+		if err := errors.Join(c.Must(rtnl.SetUp(1)), c.Close()); err != nil {
+			return err
+		}
+
+		// Package net finds out once, where it is used first, whether there is IPv6.
+		l, err := net.Listen("tcp", "[::1]:0")
+		if err != nil {
+			return err
+		}
+		return l.Close()
 	})
 
 	return h
@@ -204,7 +213,7 @@ func (h *host) pod(id, more string) (netns string, v4, v6 netip.Addr) {
 func (h *host) serve(netns string, port int) {
 	h.t.Helper()
 	h.in(netns, func() error {
-		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		l, err := net.Listen("tcp", fmt.Sprintf("[::]:%d", port))
 		if err != nil {
 			return err
 		}

@@ -1,11 +1,43 @@
 package tuning
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/trivet-node/trivet/cni/ipam"
 )
+
+// A file of somebody else, or half of one, makes no DEL and no GC fail.
+func FuzzBackup(f *testing.F) {
+	for _, text := range []string{
+		`{}`,
+		`{"network":"n","owner":{"containerID":"a","ifName":"eth0"},"mtu":1500}`,
+		`{"mtu":"x"}`,
+		`[`,
+		``,
+	} {
+		f.Add([]byte(text))
+	}
+	owner := ipam.Owner{ContainerID: "a", IfName: "eth0"}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		b := Backups{Dir: t.TempDir()}
+		if err := os.WriteFile(b.file(owner), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := read(b.file(owner)); ok && !json.Valid(data) {
+			t.Errorf("%q is read, and is no JSON", data)
+		}
+		if err := b.Keep("n", nil); err != nil {
+			t.Error(err)
+		}
+		if err := b.Remove(owner); err != nil {
+			t.Error(err)
+		}
+	})
+}
 
 func TestGCRemovesWhatKilledWritersHaveLeft(t *testing.T) {
 	b := Backups{Dir: t.TempDir()}
