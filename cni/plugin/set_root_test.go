@@ -96,7 +96,7 @@ func TestManyOfTheSetAtOnce(t *testing.T) {
 	for _, backend := range []string{"nftables", "iptables"} {
 		t.Run(backend, func(t *testing.T) {
 			h := newHost(t, "")
-			const pods = 12
+			const pods = 32
 			var group sync.WaitGroup
 			chains := make([]*chain, pods)
 			for i := range pods {

@@ -21,6 +21,7 @@ func FuzzBackup(f *testing.F) {
 	} {
 		f.Add([]byte(text))
 	}
+
 	owner := ipam.Owner{ContainerID: "a", IfName: "eth0"}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b := Backups{Dir: t.TempDir()}
