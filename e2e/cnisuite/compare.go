@@ -33,25 +33,45 @@ type Outcome struct {
 
 // Run compares what the programs make of each network: results, links, addresses, routes, rules, and where
 // packets come through.
-func (c Comparison) Run(ctx context.Context) (all []Outcome) {
-	for _, n := range corpus {
-		o := Outcome{Network: n.name, Skipped: n.lacks()}
-		if o.Skipped == "" {
-			o.Err = c.compare(ctx, n, &o)
-		}
-		all = append(all, o)
+func (c Comparison) Run(ctx context.Context) []Outcome {
+	return each(corpus, atOnce, func(n network, dir string, o *Outcome) error {
+		return c.compare(ctx, n, dir, o)
+	})
+}
+
+// atOnce is how many networks are compared at once: most of the time is waiting.
+const atOnce = 3
+
+// each calls f with the networks that the kernel can make, some of them at once, each with the name of a
+// directory of its own.
+func each(networks []network, atOnce int, f func(n network, dir string, o *Outcome) error) []Outcome {
+	all := make([]Outcome, len(networks))
+	turns := make(chan struct{}, atOnce)
+	var group sync.WaitGroup
+	for i, n := range networks {
+		group.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+
+			o := &all[i]
+			*o = Outcome{Network: n.name, Skipped: n.lacks()}
+			if o.Skipped == "" {
+				o.Err = f(n, fmt.Sprint("network-", i), o)
+			}
+		})
 	}
+
+	group.Wait()
 	return all
 }
 
-func (c Comparison) compare(ctx context.Context, n network, o *Outcome) error {
-	// Each has hosts of its own, and waits most of the time.
+func (c Comparison) compare(ctx context.Context, n network, dir string, o *Outcome) error {
 	var states [2]state
 	var errs [2]error
 	var group sync.WaitGroup
 	for i, plugins := range []string{c.Theirs, c.Ours} {
 		group.Go(func() {
-			if states[i], errs[i] = c.make(ctx, n, plugins, fmt.Sprint("compare-", i)); errs[i] != nil {
+			if states[i], errs[i] = c.make(ctx, n, plugins, fmt.Sprint(dir, "-", i)); errs[i] != nil {
 				errs[i] = fmt.Errorf("by %s: %w", plugins, errs[i])
 			}
 		})

@@ -212,8 +212,9 @@ func serve(path string, port int) (l net.Listener, err error) {
 	return l, nil
 }
 
-// dialTimeout is longer than what the first packet of a new address takes.
-const dialTimeout = 500 * time.Millisecond
+// dialTimeout leaves time for a second try of the kernel, after one second: with several hosts at once a new
+// bridge may take a while until it sends.
+const dialTimeout = 2500 * time.Millisecond
 
 func dial(from, to string) (seen string) {
 	err := namespace.Do(func() error {

@@ -21,20 +21,14 @@ type Swap struct {
 }
 
 // Run swaps each network of the corpus, on a host of its own.
-func (s Swap) Run(ctx context.Context) (all []Outcome) {
-	for _, n := range corpus {
-		o := Outcome{Network: n.name, Skipped: n.lacks()}
-		if o.Skipped == "" {
-			o.Err = s.swap(ctx, n, &o)
-		}
-		all = append(all, o)
-	}
-	return all
+func (s Swap) Run(ctx context.Context) []Outcome {
+	// What is left in /run/cni is looked for, which all of them share.
+	return each(corpus, 1, func(n network, dir string, o *Outcome) error { return s.swap(ctx, n, dir, o) })
 }
 
 // swap adds, checks and deletes the container of a network.
-func (s Swap) swap(ctx context.Context, n network, o *Outcome) (err error) {
-	h, err := newHost(n, filepath.Join(s.Work, "swap"))
+func (s Swap) swap(ctx context.Context, n network, name string, o *Outcome) (err error) {
+	h, err := newHost(n, filepath.Join(s.Work, name))
 	if err != nil {
 		return err
 	}
