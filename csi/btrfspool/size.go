@@ -1,6 +1,9 @@
 package btrfspool
 
-import "github.com/trivet-node/trivet/csi/btrfs"
+import (
+	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/volume"
+)
 
 // The pool's file has all its blocks, so that no write to what is in it can fail for want of disk. It is not
 // as large as what was promised, but grows ahead of its content, by the headroom: more than a writer can
@@ -108,4 +111,20 @@ func (m measure) isStuck() bool { return m.lacks() > 0 && m.change() == 0 }
 // short reports whether the pool has less room than it should have by far, and cannot get it.
 func (m measure) short() bool {
 	return m.room.Free() < m.reserved+m.headroom()/4 && m.change() < sizeStep
+}
+
+// Room measures how large the pool is, what is in it, and what can be written before it has to grow, in
+// bytes; volume.ErrInvalid in a directory of a disk, which is as large as that.
+func (m *mountpoint) Room() (size, content, headroom int64, err error) {
+	fs, leave, err := m.enter()
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer leave()
+	if fs.meter == nil {
+		return 0, 0, 0, volume.ErrInvalid
+	}
+
+	room, err := fs.meter.Room()
+	return room.Device, room.Content(), room.Free(), err
 }

@@ -111,6 +111,31 @@ func (x *index) drop(id string) {
 	x.account(x.needs.Remove(id))
 }
 
+// counts returns how many there are of what, by backend.
+func (x *index) counts() map[string]Counts {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	all := map[string]Counts{}
+	for _, p := range x.records {
+		shared := p.common.Value()
+		c := all[shared.backend]
+		switch {
+		case shared.phase != ready && p.damage != nil:
+			c.Stuck++
+		case shared.phase == ready && p.damage != nil:
+			c.Damaged++
+		}
+		if shared.phase == ready && shared.snapshot {
+			c.Snapshots++
+			for _, bytes := range p.keeps {
+				c.Kept += bytes
+			}
+		}
+		all[shared.backend] = c
+	}
+	return all
+}
+
 // ill returns the records of ready volumes that cannot be used, in the order of their IDs.
 func (x *index) ill() []record {
 	x.mu.Lock()

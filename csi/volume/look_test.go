@@ -3,6 +3,7 @@ package volume
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -110,6 +111,24 @@ func TestManyVolumesAreLookedAtOnce(t *testing.T) {
 	f.lookOnce()
 	if n := f.pool.made("Inspect") - before; n != 1 || len(f.Damaged()) != 3*lookAtOnce+1 {
 		t.Errorf("looked %d times, found %d", n, len(f.Damaged()))
+	}
+}
+
+func TestWhatIsIllAndWhatIsStuckIsCounted(t *testing.T) {
+	f := newFixture(t)
+	v := f.create(Request{Name: "v", Required: mib})
+	f.create(Request{Name: "s", Source: v.ID, Snapshot: true})
+	f.pool.take(f.create(Request{Name: "lost", Required: mib}).ID)
+	f.lookOnce()
+	stuck := f.create(Request{Name: "stuck", Required: mib})
+	f.pool.FailOn("Destroy", errBroken)
+	if err := f.Delete(t.Context(), stuck.ID); !errors.Is(err, errBroken) {
+		t.Fatal(err)
+	}
+
+	want := map[string]Counts{"pool": {Snapshots: 1, Kept: mib, Damaged: 1, Stuck: 1}, "files": {}}
+	if got := f.Counts(); !maps.Equal(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }
 

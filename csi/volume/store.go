@@ -148,6 +148,27 @@ func (s *Store) page(after string, limit int, condition func(Spec) bool) []Volum
 // Damaged returns the volumes and snapshots that cannot be used, in the order of their IDs.
 func (s *Store) Damaged() []Volume { return s.views(s.index.ill()) }
 
+// Counts are numbers of volumes and snapshots of a backend.
+type Counts struct {
+	Snapshots int64
+	Kept      int64 // bytes that snapshots keep of their volumes
+	Damaged   int64 // that cannot be used
+	Stuck     int64 // whose creation or deletion has failed, and is tried again
+}
+
+// Counts returns how many there are of what, by backend.
+func (s *Store) Counts() map[string]Counts {
+	counts := s.index.counts()
+
+	// All backends that work have some.
+	for name := range s.backends.byName {
+		if _, has := counts[name]; !has {
+			counts[name] = Counts{}
+		}
+	}
+	return counts
+}
+
 // Available returns how large, in bytes, the next volume of a request with these properties may be. A request
 // that no backend can serve has 0; one whose mount options they all refuse is an error, as with Create. Its
 // name and sizes are not looked at.

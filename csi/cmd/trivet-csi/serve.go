@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/trivet-node/trivet/csi/alarm"
+	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/changedblocks"
 	"github.com/trivet-node/trivet/csi/daemonmetric"
 	"github.com/trivet-node/trivet/csi/driver"
@@ -49,7 +50,11 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 	}
 	defer traces.Flush()
 
-	metrics := daemonmetric.New(store.volumes)
+	pools := map[string]daemonmetric.Pool{}
+	if store.backends.pool != nil {
+		pools[btrfspool.Name] = store.backends.pool
+	}
+	metrics := daemonmetric.New(store.volumes, pools)
 	scrapes, err := metric.Listen(ctx, o.metrics, metrics.Registry, log)
 	if err != nil {
 		return err
