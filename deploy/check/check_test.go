@@ -13,6 +13,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -141,6 +142,34 @@ func bound(objects []runtime.Object, namespace, account string) bool {
 			return s.Kind == "ServiceAccount" && s.Namespace == namespace && s.Name == account
 		})
 	})
+}
+
+// What is left out is set to a default by the API server, and nobody knows whether it was meant.
+func TestTheCSIDriverSaysWhatItNeeds(t *testing.T) {
+	for _, o := range render(t, "../csi") {
+		d, ok := o.(*storagev1.CSIDriver)
+		if !ok {
+			continue
+		}
+
+		s := d.Spec
+		for field, value := range map[string]*bool{
+			"attachRequired":    s.AttachRequired,
+			"podInfoOnMount":    s.PodInfoOnMount,
+			"requiresRepublish": s.RequiresRepublish,
+			"seLinuxMount":      s.SELinuxMount,
+		} {
+			if value == nil || *value {
+				t.Errorf("%s is not false", field)
+			}
+		}
+		if s.StorageCapacity == nil || !*s.StorageCapacity || s.FSGroupPolicy == nil ||
+			*s.FSGroupPolicy != storagev1.FileFSGroupPolicy || len(s.VolumeLifecycleModes) != 1 {
+			t.Errorf("storageCapacity, fsGroupPolicy or volumeLifecycleModes: %+v", s)
+		}
+		return
+	}
+	t.Error("there is no CSIDriver")
 }
 
 func TestNodesThatShareADiskHaveAPartOfItEach(t *testing.T) {
