@@ -107,13 +107,9 @@ func (x *inspector) Inspect() (volume.Inspection, error) {
 	if err != nil {
 		return volume.Inspection{}, err
 	}
-	there := make(map[string]bool, len(names))
-	for _, name := range names {
-		there[name] = true
-	}
-
+	slices.Sort(names)
 	return volume.Inspection{Wear: x.wear(fs), Of: func(s volume.Spec) error {
-		if !there[s.ID] {
+		if _, there := slices.BinarySearch(names, s.ID); !there {
 			return fmt.Errorf("%w: its subvolume is not in the pool %s", volume.ErrLost, x.root)
 		}
 		return x.lookForImage(s)

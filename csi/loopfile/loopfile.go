@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -135,14 +136,12 @@ func (files *Files) Inspect() (volume.Inspection, error) {
 	if err != nil {
 		return volume.Inspection{}, err
 	}
-	there := make(map[string]bool, len(ids))
-	for _, id := range ids {
-		there[id] = true
-	}
 
+	slices.Sort(ids)
 	return volume.Inspection{Of: func(s volume.Spec) error {
+		_, there := slices.BinarySearch(ids, s.ID)
 		switch {
-		case !there[s.ID]:
+		case !there:
 			return fmt.Errorf("%w: the file %s is not there", volume.ErrLost, files.path(s.ID))
 		case s.Encryption != "":
 			return files.keys.Look(s.ID)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -43,12 +44,12 @@ func (p place) Inspect() (volume.Inspection, error) {
 		return volume.Inspection{}, err
 	}
 
-	there := make(map[string]bool, len(names))
-	for _, name := range names {
-		there[IDOf(name)] = true
+	for i, name := range names {
+		names[i] = IDOf(name)
 	}
+	slices.Sort(names)
 	return volume.Inspection{Of: func(s volume.Spec) error {
-		if !there[s.ID] {
+		if _, there := slices.BinarySearch(names, s.ID); !there {
 			return fmt.Errorf("%w: its directory is not in %s", volume.ErrLost, p.volumes)
 		}
 		return nil

@@ -153,6 +153,11 @@ func (x *index) ill() []record {
 // page returns up to limit records of ready volumes that the condition holds for, in the order of their IDs,
 // beginning after the ID given (limit 0: all of them).
 func (x *index) page(after string, limit int, condition func(Spec) bool) []record {
+	return x.pageIn(nil, after, limit, condition)
+}
+
+// pageIn is page in a list that was used before.
+func (x *index) pageIn(page []record, after string, limit int, condition func(Spec) bool) []record {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 
@@ -165,7 +170,7 @@ func (x *index) page(after string, limit int, condition func(Spec) bool) []recor
 	if limit > 0 {
 		most = min(most, limit)
 	}
-	page := make([]record, 0, most)
+	page = slices.Grow(page[:0], most)
 	for ; i < len(x.ids) && (limit == 0 || len(page) < limit); i++ {
 		if r := x.records[x.ids[i]].record(); r.Phase == ready && condition(r.Spec) {
 			page = append(page, r)

@@ -62,7 +62,8 @@ func (u *upkeep) run(ctx context.Context) {
 	})
 
 	group.Go(func() {
-		for range retry.Every(ctx, u.lookPeriod) {
+		// All volumes were looked at one by one just now.
+		for retry.Sleep(ctx, u.lookPeriod) == nil {
 			u.look(ctx)
 		}
 	})
@@ -237,7 +238,7 @@ func (u *upkeep) compare(
 				healed = append(healed, r.Spec.ID)
 			}
 		}
-		page = u.index.page(page[len(page)-1].Spec.ID, lookAtOnce, isIts)
+		page = u.index.pageIn(page, page[len(page)-1].Spec.ID, lookAtOnce, isIts)
 	}
 
 	var back atomic.Bool
