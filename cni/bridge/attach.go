@@ -52,6 +52,9 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 		}, a.Netns)
 	}
 	if err == nil {
+		err = Settle(host, v.Name, ends.Bridge.Name)
+	}
+	if err == nil {
 		err = announce(host, c, a, ends)
 	}
 
@@ -127,6 +130,19 @@ func createVeth(host *rtnl.Conn, v rtnl.Veth, changes []*netlink.Message) error 
 		return errors.Join(err, host.EnsureNoLink(v.Name))
 	}
 
+	return nil
+}
+
+// Settle has the kernel see at once that interfaces which are up are connected. It sees it by itself some
+// milliseconds later, or up to a second where many change, and drops what they are to send until then
+// (net/core/link_watch.c). From Linux 6.8 on it looks when it is asked for an interface; an older one is left
+// to itself.
+func Settle(c *rtnl.Conn, names ...string) error {
+	for _, name := range names {
+		if _, err := c.LinkByName(name); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

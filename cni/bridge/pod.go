@@ -27,7 +27,10 @@ func setUp(c Config, a Attachment) (index int, err error) {
 		return 0, err
 	}
 
-	return link.Index, pod.Must(podMessages(c, a, link.Index)...)
+	if err := pod.Must(podMessages(c, a, link.Index)...); err != nil {
+		return 0, err
+	}
+	return link.Index, Settle(pod, a.Owner.IfName)
 }
 
 // loopbackIndex is the index of lo in every network namespace.

@@ -76,7 +76,10 @@ func setUpHost(host *rtnl.Conn, a bridge.Attachment, name string) (rtnl.Link, er
 		}
 	}
 
-	return link, host.Must(messages...)
+	if err := host.Must(messages...); err != nil {
+		return link, err
+	}
+	return link, bridge.Settle(host, name)
 }
 
 // hostMessages configures the host's end with an index.
@@ -124,7 +127,10 @@ func setUp(a bridge.Attachment) (rtnl.Link, error) {
 		return link, err
 	}
 
-	return link, pod.Must(podMessages(a, link.Index)...)
+	if err := pod.Must(podMessages(a, link.Index)...); err != nil {
+		return link, err
+	}
+	return link, bridge.Settle(pod, a.Owner.IfName)
 }
 
 // loopbackIndex is the index of lo in every network namespace.
