@@ -65,7 +65,7 @@ func (cfg Config) say(k kind, volumes []volume.Volume) {
 		}
 		text := fmt.Sprintf("volume %s on node %s %s%s", v.ID, cfg.Local.Node, k.text, causeOf(v))
 		if errors.Is(v.Damage, volume.ErrLost) {
-			text += "; have it put back in its place, or delete the claim"
+			text += "; put its content back, by renaming a whole copy into its place, or delete the claim"
 		}
 		cfg.Events.Record(event.Object("PersistentVolumeClaim", claim), k.level, k.onClaim, text)
 	}

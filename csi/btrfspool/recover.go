@@ -108,7 +108,7 @@ func (x *inspector) Inspect() (volume.Inspection, error) {
 		return volume.Inspection{}, err
 	}
 	slices.Sort(names)
-	return volume.Inspection{Wear: x.wear(fs), Of: func(s volume.Spec) error {
+	return volume.Inspection{Wear: x.wear(fs), Part: x.isShort, Of: func(s volume.Spec) error {
 		if _, there := slices.BinarySearch(names, s.ID); !there {
 			return fmt.Errorf("%w: its subvolume is not in the pool %s", volume.ErrLost, x.root)
 		}
@@ -121,23 +121,37 @@ func (x *inspector) lookForImage(s volume.Spec) error {
 	if !isImage(s) {
 		return nil
 	}
-	fs, leave, err := x.enter()
-	if err != nil {
-		// What is wrong with the pool is no volume's.
-		return nil
-	}
-	defer leave()
 
-	var st unix.Stat_t
-	name := filepath.Join(s.ID, imageName)
-	err = unix.Fstatat(int(fs.dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	if errors.Is(err, unix.ENOENT) {
+	if _, err := x.sizeOf(s.ID); errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("%w: its image is not in its subvolume in the pool %s", volume.ErrLost, x.root)
 	}
 	if s.Encryption == "" {
 		return nil
 	}
 	return x.keys.Look(s.ID)
+}
+
+// isShort reports whether an image is smaller than its volume.
+func (x *inspector) isShort(s volume.Spec) bool {
+	if !isImage(s) {
+		return false
+	}
+	size, err := x.sizeOf(s.ID)
+	return err == nil && size < s.Size
+}
+
+// sizeOf returns the size of an image in the pool.
+func (x *inspector) sizeOf(id string) (int64, error) {
+	fs, leave, err := x.enter()
+	if err != nil {
+		// What is wrong with the pool, which may be ENOENT, is no volume's.
+		return 0, volume.ErrUnavailable
+	}
+	defer leave()
+
+	var st unix.Stat_t
+	err = unix.Fstatat(int(fs.dir.Fd()), filepath.Join(id, imageName), &st, unix.AT_SYMLINK_NOFOLLOW)
+	return st.Size, err
 }
 
 // wear returns what the device below has failed at. Of a disk that others mount it may not be known.
@@ -147,14 +161,11 @@ func (m *mountpoint) wear(fs *subvolumes) error {
 		return nil
 	}
 
-	var texts []string
-	for _, kind := range slices.Sorted(maps.Keys(counts)) {
-		name := strings.ReplaceAll(kind, "_errs", " errors")
-		texts = append(texts, fmt.Sprintf("%d %s", counts[kind], name))
-	}
+	// Without their numbers, which grow on a disk that fails: each change is reported.
+	kinds := strings.Join(slices.Sorted(maps.Keys(counts)), ", ")
 	return fmt.Errorf("btrfs has counted %s on the device of the pool %s: save the data, and look at the"+
-		" disk below; btrfs device stats -z %s begins to count again", strings.Join(texts, ", "), m.root,
-		m.root)
+		" disk below; btrfs device stats %s says how many, and with -z begins to count again",
+		strings.ReplaceAll(kinds, "_errs", " errors"), m.root, m.root)
 }
 
 // recover finishes what was cut short of a volume that is there. That its limit is too high shows when all

@@ -46,11 +46,12 @@ func New(volumes Volumes, pools map[string]Pool) *Set {
 	}
 
 	s.Registry.MustRegister(s.Calls, &counts{
-		of:        volumes,
-		pools:     pools,
-		volumes:   desc("volumes", "Number of volumes, by backend.", "backend"),
-		inUse:     desc("volumes_in_use", "Number of volumes that are staged for pods."),
-		healthy:   desc("backend_healthy", "Whether a backend works (1) or is in trouble (0).", "backend"),
+		of:      volumes,
+		pools:   pools,
+		volumes: desc("volumes", "Number of volumes, by backend.", "backend"),
+		inUse:   desc("volumes_in_use", "Number of volumes that are staged for pods."),
+		healthy: desc("backend_healthy",
+			"Whether a backend and its disk work (1) or are in trouble (0).", "backend"),
 		limit:     desc("pool_limit_bytes", "Bytes that a backend can promise to volumes in all.", "backend"),
 		promised:  desc("pool_promised_bytes", "Bytes that a backend has promised to volumes.", "backend"),
 		unwritten: desc("pool_unwritten_bytes", "Bytes promised and not yet taken from the disk.", "backend"),

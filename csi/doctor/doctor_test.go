@@ -142,6 +142,17 @@ func TestNothingIsWrongWithAHealthyNode(t *testing.T) {
 	}
 }
 
+// Who deletes the objects of volumes whose disk is not mounted deletes those, too.
+func TestObjectsAreNotComparedWithAnotherDirectory(t *testing.T) {
+	f := healthy()
+	f.Place, f.Records, f.Groups = errEmpty, nil, nil
+	for _, found := range Findings(f) {
+		if strings.Contains(found.String(), "delete it") {
+			t.Error(found)
+		}
+	}
+}
+
 var (
 	errEmpty  = &datadir.Mismatch{What: "it is empty", Do: "mount it"}
 	errSilent = errors.New("silent")

@@ -1,10 +1,13 @@
 package doctor
 
 import (
+	"errors"
+
 	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/trivet-node/trivet/csi/datadir"
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/objects"
 	"github.com/trivet-node/trivet/internal/units"
@@ -30,6 +33,11 @@ func (d *diagnosis) objects() {
 	}
 	if d.API == nil {
 		d.note("API", "", "it was not asked: give --kubeconfig")
+		return
+	}
+
+	if _, ok := errors.AsType[*datadir.Mismatch](d.Place); ok {
+		d.note("API", "", "its objects are not compared: what they stand for is in another directory")
 		return
 	}
 

@@ -125,6 +125,12 @@ func (files *Files) Recover(s volume.Spec, origin volume.Origin) (volume.Origin,
 	return origin, errors.Join(err, files.CheckKey(s))
 }
 
+// isShort reports whether the file is smaller than the volume.
+func (files *Files) isShort(s volume.Spec) bool {
+	st, err := os.Lstat(files.path(s.ID))
+	return err == nil && st.Size() < s.Size
+}
+
 // Inspect lists the directory once, see volume.Inspector. If that is not there its disk may not be mounted,
 // and nothing is lost.
 func (files *Files) Inspect() (volume.Inspection, error) {
@@ -138,7 +144,7 @@ func (files *Files) Inspect() (volume.Inspection, error) {
 	}
 
 	slices.Sort(ids)
-	return volume.Inspection{Of: func(s volume.Spec) error {
+	return volume.Inspection{Part: files.isShort, Of: func(s volume.Spec) error {
 		_, there := slices.BinarySearch(ids, s.ID)
 		switch {
 		case !there:

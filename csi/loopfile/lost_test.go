@@ -18,6 +18,19 @@ func damageOf(t *testing.T, files *Files, s volume.Spec) error {
 	return seen.Of(s)
 }
 
+func TestFileThatIsShortIsAPartOfAVolume(t *testing.T) {
+	files := newFiles(t)
+	put(t, files, "v", 1<<20)
+	seen, err := files.Inspect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, larger := volume.Spec{ID: "v", Size: 1 << 20}, volume.Spec{ID: "v", Size: 2 << 20}
+	if seen.Part(whole) || !seen.Part(larger) || seen.Part(volume.Spec{ID: "none", Size: 1}) {
+		t.Error("a part is not what is smaller than the volume")
+	}
+}
+
 // Without the directory, whose disk may not be mounted, nothing is lost, and nothing is deleted.
 func TestVolumesAreNotLostWithTheirDirectory(t *testing.T) {
 	files := newFiles(t)

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/projectquota"
 	"github.com/trivet-node/trivet/internal/removal"
@@ -52,6 +53,10 @@ func (d *Dirs) Destroy(id string) error {
 		return nil
 	}
 	path := d.path(id, project)
+	if _, err := os.Lstat(filepath.Dir(path)); err != nil {
+		// Its disk may not be mounted, and then the volume is not gone.
+		return fmt.Errorf("%w: %w", volume.ErrUnavailable, err)
+	}
 	move := func() error { return os.Rename(path, filepath.Join(d.trash.dir, nameOf(id, project))) }
 
 	err := move()

@@ -65,6 +65,10 @@ type Inspection struct {
 	// Of returns what is wrong with the content of a volume: ErrLost if it was not there, nil if nothing is.
 	Of func(Spec) error
 
+	// Part reports whether content is smaller than the volume, as while somebody copies what was lost to its
+	// place; nil where a backend cannot tell.
+	Part func(Spec) bool
+
 	// Wear is what the device below has failed at, nil if at nothing.
 	Wear error
 }

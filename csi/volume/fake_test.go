@@ -216,8 +216,9 @@ func (b *fakeBackend) Empty(id string) (bool, error) {
 func (b *fakeBackend) Inspect() (Inspection, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	there := maps.Clone(b.volumes)
-	return Inspection{Wear: b.fail["Wear"], Of: func(s Spec) error {
+	there, short := maps.Clone(b.volumes), b.fail["Part"] != nil
+	part := func(Spec) bool { return short }
+	return Inspection{Wear: b.fail["Wear"], Part: part, Of: func(s Spec) error {
 		if there[s.ID] == nil {
 			return fmt.Errorf("%w: it is not in %s", ErrLost, b.name)
 		}

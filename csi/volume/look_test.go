@@ -73,6 +73,27 @@ func TestLostVolumeIsNotReplacedWhenItsBackendHeals(t *testing.T) {
 	}
 }
 
+// Somebody may be copying what was lost to its place: Recover would make an image whole that is short.
+func TestLostVolumeIsNotBackWhileItIsShort(t *testing.T) {
+	f := newFixture(t)
+	v := f.create(Request{Name: "v", Required: mib})
+	putBack := f.pool.take(v.ID)
+	f.lookOnce()
+
+	putBack()
+	f.pool.FailOn("Part", errBroken)
+	f.lookOnce()
+	if n := f.pool.made("Recover " + v.ID); n > 0 || !errors.Is(f.damageOf(v.ID), ErrLost) {
+		t.Errorf("recovered %d times, it is %v", n, f.damageOf(v.ID))
+	}
+
+	f.pool.FailOn("Part", nil)
+	f.lookOnce()
+	if err := f.damageOf(v.ID); err != nil {
+		t.Errorf("when it was whole: %v", err)
+	}
+}
+
 // What a look has seen is of its time: a volume that was made since is not missed.
 func TestVolumeThatIsMadeDuringALookIsNotMissed(t *testing.T) {
 	f := newFixture(t)
@@ -82,7 +103,7 @@ func TestVolumeThatIsMadeDuringALookIsNotMissed(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := f.create(Request{Name: "v", Required: mib})
-	if f.upkeep.compare(t.Context(), "pool", seen.Of, before) || f.damageOf(v.ID) != nil {
+	if f.upkeep.compare(t.Context(), "pool", seen, before) || f.damageOf(v.ID) != nil {
 		t.Errorf("it is %v", f.damageOf(v.ID))
 	}
 

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -211,7 +212,7 @@ func (u *upkeep) look(ctx context.Context) {
 			continue
 		}
 		u.health.wear(name, seen.Wear)
-		changed = u.compare(ctx, name, seen.Of, before) || changed
+		changed = u.compare(ctx, name, seen, before) || changed
 	}
 	if changed {
 		u.changed()
@@ -223,18 +224,18 @@ func (u *upkeep) look(ctx context.Context) {
 func (u *upkeep) compare(
 	ctx context.Context,
 	backend string,
-	of func(Spec) error,
+	seen Inspection,
 	before uint64,
 ) (changed bool) {
 	isIts := func(s Spec) bool { return s.Backend == backend }
 	var healed []string
 	for page := u.index.page("", lookAtOnce, isIts); len(page) > 0 && ctx.Err() == nil; {
 		for _, r := range page {
-			why := of(r.Spec)
+			why := seen.Of(r.Spec)
 			switch {
 			case why != nil && r.damage == nil:
 				changed = u.lose(r.Spec.ID, before, why) || changed
-			case why == nil && r.damage != nil:
+			case why == nil && r.damage != nil && !isComing(seen, r):
 				healed = append(healed, r.Spec.ID)
 			}
 		}
@@ -248,6 +249,12 @@ func (u *upkeep) compare(
 		}
 	})
 	return changed || back.Load()
+}
+
+// isComing reports whether content that was lost is back in part. Recover would take that for a growth that
+// was cut short.
+func isComing(seen Inspection, r record) bool {
+	return errors.Is(r.damage, ErrLost) && seen.Part != nil && seen.Part(r.Spec)
 }
 
 // lose notes that a volume has lost its content, if its record is one of the first so many that were put: a
