@@ -10,6 +10,7 @@ import (
 	"github.com/trivet-node/trivet/cni/hostport"
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/sourceguard"
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
@@ -88,6 +89,10 @@ func (d *Daemon) logRestored(network string, rules, ports bool) {
 
 // guardsSource reports whether the plugin is to bind pods to their addresses, which not every kernel can do.
 func (d *Daemon) guardsSource(r *Report) bool {
+	if d.noSourceGuard != nil && !sourceguard.IsLack(d.noSourceGuard) {
+		// The last trial failed for want of something that may be there now, as memory.
+		d.noSourceGuard = sourceguard.Try()
+	}
 	if d.noSourceGuard != nil {
 		const note = "pods may send from addresses of others (--source-guard): "
 		r.Notes = append(r.Notes, note+d.noSourceGuard.Error())

@@ -2,7 +2,7 @@ package netd
 
 import (
 	"encoding/json"
-	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
 	"github.com/trivet-node/trivet/internal/testenv"
@@ -48,7 +50,7 @@ func TestAKernelWithoutGuardsIsANote(t *testing.T) {
 		notes   int
 	}{
 		{true, nil, true, 0},
-		{true, errors.New("the kernel lacks CONFIG_NET_CLS_BPF"), false, 1},
+		{true, fmt.Errorf("the kernel lacks CONFIG_NET_CLS_BPF: %w", unix.ENOENT), false, 1},
 		{false, nil, false, 0},
 	} {
 		d := Daemon{cfg: Config{SourceGuard: c.wanted}, noSourceGuard: c.lacks}

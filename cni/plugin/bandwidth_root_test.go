@@ -98,20 +98,19 @@ func (h *host) flow(from, to string, address netip.Addr) (bytes, seconds float64
 	})
 	defer func() { _ = listener.Close() }()
 
-	began := time.Now()
-	deadline := began.Add(time.Second)
-	_ = listener.(*net.TCPListener).SetDeadline(deadline)
+	const patience = 10 * time.Second
+	_ = listener.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
 	sent := make(chan error, 1)
 	go func() {
 		sent <- namespace.Do(func() error {
-			c, err := net.DialTimeout("tcp", listener.Addr().String(), time.Second)
+			c, err := net.DialTimeout("tcp", listener.Addr().String(), patience)
 			if err != nil {
 				return err
 			}
 			defer func() { _ = c.Close() }()
 
-			// It ends with the deadline, or when the other one has had enough.
-			_ = c.SetDeadline(deadline)
+			// It ends when the other one has had enough.
+			_ = c.SetDeadline(time.Now().Add(patience))
 			buffer := make([]byte, 64<<10)
 			for err == nil {
 				_, err = c.Write(buffer)
@@ -124,7 +123,8 @@ func (h *host) flow(from, to string, address netip.Addr) (bytes, seconds float64
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	_ = c.SetDeadline(deadline)
+	began := time.Now()
+	_ = c.SetDeadline(began.Add(time.Second))
 	n, _ := io.Copy(io.Discard, c)
 	seconds = time.Since(began).Seconds()
 	_ = c.Close()

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,6 +61,7 @@ func (h *host) forge(c *chain, other string) {
 	for _, source := range []string{other, own} {
 		h.in(c.netns, func() error { return sendFrom(source, "10.88.0.1", 5353) })
 	}
+	_ = service.SetReadDeadline(time.Now().Add(10 * time.Second))
 	_, from, err := service.ReadFrom(make([]byte, 100))
 	if err != nil || !strings.HasPrefix(from.String(), own+":") {
 		h.t.Errorf("the host got a packet from %v, %v", from, err)

@@ -31,6 +31,17 @@ var statuses = []struct {
 	{"portmap, conditions", conditional("ip saddr != 192.0.2.9"), "", ""},
 	{"portmap, conditions without nft", conditional("ip saddr != 192.0.2.9"), "/nowhere", "nft"},
 	{"portmap, conditions of nothing", conditional("no such match"), "", "no such match"},
+	{"portmap, conditions of a set", conditional("ip saddr @trusted"), "", ""},
+	{
+		"portmap, conditions of an ipset",
+		keys(`"type":"portmap","backend":"iptables","conditionsV4":["-m","set","--match-set","own","src"]`),
+		"", "",
+	},
+	{
+		"portmap, a chain of kube-proxy",
+		keys(`"type":"portmap","backend":"iptables","snat":true,"externalSetMarkChain":"KUBE-MARK-MASQ"`),
+		"", "",
+	},
 	{"firewall, iptables", keys(`"type":"firewall","backend":"iptables"`), "", ""},
 	{
 		"firewall without iptables", keys(`"type":"firewall","backend":"iptables"`),

@@ -119,22 +119,22 @@ func ofIPv6(own []netip.Addr) block {
 			load(atHopLimit, 1), ifEqual(maxHopLimit, block{drop}), load(atNextHeader, 1)))...)
 	}
 
-	advertised := slices.Concat(load(atICMP6, 1), ifEqual(neighbourAdvertisement, ofTarget(own)))
+	// The source comes first: a frame that ends before what is loaded next is let go on.
+	program = append(program, requireOne(atSource6, append([]netip.Addr{netip.IPv6Unspecified()}, own...))...)
+	advertised := slices.Concat(load(atICMP6, 1), ifEqual(neighbourAdvertisement, requireOne(atTarget, own)))
+	program = append(program, load(atNextHeader, 1)...)
 	program = append(program, ifEqual(unix.IPPROTO_ICMPV6, advertised)...)
-	for _, a := range append([]netip.Addr{netip.IPv6Unspecified()}, own...) {
-		program = append(program, ifSame(atSource6, a, block{pass})...)
-	}
-	return slices.Concat(program, ifLinkLocal(atSource6, block{pass}), block{drop})
+	return append(program, pass)
 }
 
-// ofTarget drops an advertisement unless it is about one of some addresses or a link-local one. Others go on
-// behind the block.
-func ofTarget(own []netip.Addr) block {
+// requireOne drops what does not have one of some addresses of IPv6 somewhere, or a link-local one. Others go
+// on behind the block.
+func requireOne(at uint32, addresses []netip.Addr) block {
 	program := block{drop}
 	goOn := func() block { return block{bpf.Jump{Skip: uint32(len(program))}} }
-	program = append(ifLinkLocal(atTarget, goOn()), program...)
-	for _, a := range own {
-		program = append(ifSame(atTarget, a, goOn()), program...)
+	program = append(ifLinkLocal(at, goOn()), program...)
+	for _, a := range addresses {
+		program = append(ifSame(at, a, goOn()), program...)
 	}
 	return program
 }

@@ -76,6 +76,7 @@ var frames = map[string]struct {
 	"options, near":                 {frame(own, "86dd", ip6(hop255, own6, "3a000502", "00008800")), true},
 	"fragment, near":                {frame(own, "86dd", ip6(fragment, own6)), true},
 	"an echo":                       {frame(own, "86dd", ip6(icmp, own6, "80000000")), false},
+	"one that ends before its kind": {frame(own, "86dd", "600000000000"+icmp+other6+none6), true},
 	"an echo of another":            {frame(own, "86dd", ip6(icmp, other6, "80000000")), true},
 	"an advertisement":              {frame(own, "86dd", ip6(icmp, own6, advertisement(own6))), false},
 	"one of the link":               {frame(own, "86dd", ip6(icmp, local6, advertisement(local6))), false},

@@ -33,11 +33,14 @@ func (g Guard) Ensure(host *rtnl.Conn, index int) error {
 		return err
 	}
 	err = host.Must(rtnl.NewIngress(index), rtnl.NewProgram(index, program))
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+	if IsLack(err) {
 		return fmt.Errorf("the kernel lacks CONFIG_NET_SCH_INGRESS or CONFIG_NET_CLS_BPF: %w", err)
 	}
 	return err
 }
+
+// IsLack reports whether an error of Ensure or Try is that the kernel has no such guards, which stays so.
+func IsLack(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) }
 
 // Check returns an error unless an interface has the guard.
 func (g Guard) Check(host *rtnl.Conn, veth rtnl.Link) error {

@@ -55,12 +55,19 @@ func (a Attachment) rate(annotation string) (uint64, error) {
 	if !ok {
 		return 0, nil
 	}
+	if len(text) > maxLength {
+		const format = "annotation %s: %d characters are more than a quantity, such as 10M, has"
+		return 0, fmt.Errorf(format, annotation, len(text))
+	}
 	rate, err := parseRate(text)
 	if err != nil {
 		return 0, fmt.Errorf("annotation %s: %q %w", annotation, text, err)
 	}
 	return rate, nil
 }
+
+// maxLength bounds what a pod's author has parsed, in time that grows with its square.
+const maxLength = 64
 
 // The rates that kubelet and containerd admit.
 const (

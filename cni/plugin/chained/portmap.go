@@ -3,6 +3,8 @@ package chained
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/conf/meta"
@@ -100,6 +102,22 @@ func (PortMap) GC(c *call.Call) error {
 	return portmap.Keep(t.Network, t.Valid.Owners())
 }
 
+// withoutTheHosts leaves out what names a chain of somebody else, or a set: the network namespace in which
+// ADD is rehearsed does not have them.
+func withoutTheHosts(c portmap.Config) portmap.Config {
+	namesSet := func(condition string) bool {
+		return strings.Contains(condition, "@") || strings.Contains(condition, "set")
+	}
+
+	c.SetMarkChain = ""
+	for _, conditions := range []*[]string{&c.Conditions4, &c.Conditions6} {
+		if slices.ContainsFunc(*conditions, namesSet) {
+			*conditions = nil
+		}
+	}
+	return c
+}
+
 // Status returns an error when the next Add would fail.
 func (PortMap) Status(c *call.Call) error {
 	n, err := meta.ReadPortMap(c.Stdin)
@@ -121,5 +139,6 @@ func (PortMap) Status(c *call.Call) error {
 		pod.Backend = portmap.Choose()
 	}
 
+	pod.Config = withoutTheHosts(pod.Config)
 	return call.Rehearse(pod.Write)
 }
