@@ -54,9 +54,11 @@ func (c *cluster) checkRegistered() {
 		c.t.Errorf("the Node's IDs are %s, want %s", ids, want)
 	}
 
+	// Clusters of tests have inline volumes, too.
 	const spec = "{.spec.attachRequired} {.spec.storageCapacity} {.spec.fsGroupPolicy} " +
 		"{.spec.seLinuxMount} {.spec.requiresRepublish} {.spec.volumeLifecycleModes[*]}"
-	if got := c.get("csidriver/"+driverName, spec); got != "false true File false false Persistent" {
+	const want = "false true File false false Persistent Ephemeral"
+	if got := c.get("csidriver/"+driverName, spec); got != want {
 		c.t.Errorf("attachRequired, storageCapacity, fsGroupPolicy, seLinuxMount, requiresRepublish and"+
 			" volumeLifecycleModes are %s", got)
 	}
