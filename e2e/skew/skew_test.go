@@ -1,14 +1,13 @@
 package skew_test
 
 import (
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/trivet-node/trivet/e2e/skew"
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 func TestAResultReplacesThatOfItsMinorVersion(t *testing.T) {
@@ -47,30 +46,9 @@ func TestNothingWasTriedWithoutAFile(t *testing.T) {
 // TestThePageShowsTheResults fails when docs/install.md and what make skew has found differ.
 // TRIVET_WRITE_DOCS=1 writes the table.
 func TestThePageShowsTheResults(t *testing.T) {
-	const page, begin, end = "../../docs/install.md", "<!-- skew -->\n", "<!-- end of skew -->"
 	tried, err := skew.Read("../../docs/data/skew.jsonl")
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	before, rest, found := strings.Cut(string(data), begin)
-	have, after, closed := strings.Cut(rest, end)
-	if !found || !closed {
-		t.Fatalf("%s has no section between %q and %q", page, begin, end)
-	}
-
-	want := skew.Table(tried)
-	switch {
-	case have == want:
-	case os.Getenv("TRIVET_WRITE_DOCS") == "":
-		t.Errorf("%s: run TRIVET_WRITE_DOCS=1 go test ./e2e/skew", page)
-	default:
-		if err := os.WriteFile(page, []byte(before+begin+want+end+after), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	testenv.Section(t, "../../docs/install.md", "skew", skew.Table(tried))
 }

@@ -52,7 +52,11 @@ func checkLimits(c *call.Call, n *conf.Network) error {
 	if n.Runtime.Limits.AreZero() {
 		return nil
 	}
+	return withHostEnd(c, limited(c, n).Check)
+}
 
+// withHostEnd calls f with the host's end of the pod's veth.
+func withHostEnd(c *call.Call, f func(host *rtnl.Conn, veth rtnl.Link) error) error {
 	host, err := rtnl.Open()
 	if err != nil {
 		return err
@@ -63,6 +67,5 @@ func checkLimits(c *call.Call, n *conf.Network) error {
 	if err != nil {
 		return err
 	}
-
-	return limited(c, n).Check(host, veth)
+	return f(host, veth)
 }

@@ -80,18 +80,7 @@ func checkSource(c *call.Call, n *conf.Network, a bridge.Attachment) error {
 	if !n.SourceGuard || a.MAC == nil {
 		return nil
 	}
-
-	host, err := rtnl.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = host.Close() }()
-
-	veth, err := host.LinkByName(bridge.HostName(c.Name, c.Owner))
-	if err != nil {
-		return err
-	}
-	return sourceguard.Guard{MAC: a.MAC, Addresses: podAddresses(a)}.Check(host, veth)
+	return withHostEnd(c, sourceguard.Guard{MAC: a.MAC, Addresses: podAddresses(a)}.Check)
 }
 
 func macGuard(c *call.Call, veth string, mac net.HardwareAddr) macspoof.Guard {

@@ -1,7 +1,6 @@
 package report_test
 
 import (
-	"os"
 	"strings"
 	"testing"
 
@@ -9,6 +8,7 @@ import (
 
 	"github.com/trivet-node/trivet/e2e/bench/csi/report"
 	"github.com/trivet-node/trivet/e2e/bench/figure"
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 func ours(what, unit string, median float64) figure.Figure {
@@ -66,30 +66,9 @@ func TestNothingMeasuredIsSaid(t *testing.T) {
 // TestThePageShowsTheResults fails when docs/csi.md and what make bench-csi has measured differ.
 // TRIVET_WRITE_DOCS=1 writes the section.
 func TestThePageShowsTheResults(t *testing.T) {
-	const page, begin, end = "../../../../docs/csi.md", "<!-- measured -->\n", "<!-- end of measured -->"
 	figures, err := figure.Read("../../results/csi.jsonl")
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	before, rest, found := strings.Cut(string(data), begin)
-	have, after, closed := strings.Cut(rest, end)
-	if !found || !closed {
-		t.Fatalf("%s has no section between %q and %q", page, begin, end)
-	}
-
-	want := report.Section(figures)
-	switch {
-	case have == want:
-	case os.Getenv("TRIVET_WRITE_DOCS") == "":
-		t.Errorf("%s: run TRIVET_WRITE_DOCS=1 go test ./e2e/bench/csi/report", page)
-	default:
-		if err := os.WriteFile(page, []byte(before+begin+want+end+after), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	testenv.Section(t, "../../../../docs/csi.md", "measured", report.Section(figures))
 }
