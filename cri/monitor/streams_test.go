@@ -55,6 +55,29 @@ func TestAnExecsOutputAndExitReachTheCaller(t *testing.T) {
 	}
 }
 
+// The process inherits what its runtime has, and must not run before that is the value of its container. A
+// process that is larger than a pipe must reach its runtime whole.
+func TestAnExecHasTheOOMScoreOfItsContainer(t *testing.T) {
+	r := newRootless(t)
+	c := r.connect(t)
+	r.create(t, c, "a", "exec sleep 1000", func(c *monitor.Container) { c.OOMScoreAdj = 500 })
+	for range 20 {
+		cfg, stdout := r.execute(t, "cat /proc/self/oom_score_adj")
+		cfg.Process.Env = []string{"LARGE=" + strings.Repeat("x", 200<<10)}
+		e, err := c.Exec(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		cfg.Stdout.Close()
+		if said, err := io.ReadAll(stdout); err != nil || string(said) != "500\n" {
+			t.Errorf("oom_score_adj %q, %v; want 500", said, err)
+		}
+
+		e.Close()
+	}
+}
+
 func TestAKilledExecTakesItsChildrenAlong(t *testing.T) {
 	r := newRootless(t)
 	c := r.connect(t)

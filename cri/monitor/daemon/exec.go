@@ -3,8 +3,10 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -65,26 +67,75 @@ func (c *container) exec(want *wire.Exec, files wire.Files) (pid int, err error)
 	}
 	defer os.Remove(pidFile)
 
-	adj := c.record.OOMScoreAdj
+	process, err := holdProcess(files[wire.FdProcess], c.record.OOMScoreAdj)
+	if err != nil {
+		return 0, err
+	}
+	defer process.close()
+
 	err = c.node.call(runtimeCall{
-		runtime:     want.Runtime,
-		verb:        "exec",
-		id:          c.id,
-		args:        want.Runtime.ExecArgs(c.id, pidFile, want.ConsoleSocket),
-		stdio:       stdio,
-		process:     files[wire.FdProcess],
-		oomScoreAdj: &adj,
+		runtime: want.Runtime,
+		verb:    "exec",
+		id:      c.id,
+		args:    want.Runtime.ExecArgs(c.id, pidFile, want.ConsoleSocket),
+		stdio:   stdio,
+		process: process,
 	})
 	if err != nil {
 		return 0, err
 	}
-	if pid, err = readPid(pidFile); err != nil {
-		return 0, err
+
+	return readPid(pidFile)
+}
+
+// heldProcess is a process.json at the end of a pipe. A runtime cannot start the process before it has read
+// all of it, and gets it when its own oom_score_adj is that of the container: with crun, the process
+// inherits that of the runtime.
+type heldProcess struct {
+	oomScoreAdj int
+
+	json        *os.File
+	read, write *os.File
+	copied      sync.WaitGroup
+}
+
+// holdProcess holds the process.json behind a descriptor.
+func holdProcess(json, oomScoreAdj int) (p *heldProcess, err error) {
+	p = &heldProcess{oomScoreAdj: oomScoreAdj}
+
+	// The client may read the file, too: an open file of its own has a position of its own.
+	if p.json, err = os.Open(fmt.Sprintf("/proc/self/fd/%d", json)); err != nil {
+		return nil, fmt.Errorf("process.json: %w", err)
+	}
+	if p.read, p.write, err = os.Pipe(); err != nil {
+		p.json.Close()
+		return nil, fmt.Errorf("pipe of process.json: %w", err)
 	}
 
-	// The runtime may have started it before it got the value itself.
-	reaper.SetOOMScore(pid, adj)
-	return pid, nil
+	return p, nil
+}
+
+// release lets the runtime with this PID read the process. It does not wait for that.
+func (p *heldProcess) release(pid int) {
+	reaper.SetOOMScore(pid, p.oomScoreAdj)
+
+	// The runtime is alone at the other end, so that the pipe breaks when it ends without having read all.
+	p.read.Close()
+
+	p.copied.Go(func() {
+		defer p.write.Close()
+
+		// What is cut short is no JSON: the runtime says so itself.
+		_, _ = io.Copy(p.write, p.json)
+	})
+}
+
+// close ends what release began.
+func (p *heldProcess) close() {
+	p.read.Close()
+	p.write.Close()
+	p.copied.Wait()
+	p.json.Close()
 }
 
 // stdioOf returns the descriptors for a process' stdio. What the client did not bring is a null device, which

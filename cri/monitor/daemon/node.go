@@ -38,12 +38,11 @@ const runtimeTimeout = 2 * time.Minute
 
 // runtimeCall is one call of an OCI runtime.
 type runtimeCall struct {
-	runtime     ociruntime.Runtime
-	verb, id    string
-	args        []string
-	stdio       [3]int
-	process     int  // descriptor of process.json, for exec; 0: none
-	oomScoreAdj *int // what the runtime's children inherit; nil: the monitor's
+	runtime  ociruntime.Runtime
+	verb, id string
+	args     []string
+	stdio    [3]int
+	process  *heldProcess // for exec; nil: none
 }
 
 // call calls an OCI runtime, which dies with the monitor.
@@ -60,23 +59,23 @@ func (n *node) call(c runtimeCall) error {
 	defer call.Close()
 
 	// The runtime finds its log and the process.json by these positions.
-	files := []uintptr{
-		uintptr(c.stdio[0]),
-		uintptr(c.stdio[1]),
-		uintptr(c.stdio[2]),
-		call.Log().Fd(),
+	command := reaper.Command{
+		Path: path,
+		Args: c.args,
+		Files: []uintptr{
+			uintptr(c.stdio[0]),
+			uintptr(c.stdio[1]),
+			uintptr(c.stdio[2]),
+			call.Log().Fd(),
+		},
+		Timeout: runtimeTimeout,
 	}
-	if c.process > 0 {
-		files = append(files, uintptr(c.process))
+	if c.process != nil {
+		command.Files = append(command.Files, c.process.read.Fd())
+		command.Started = c.process.release
 	}
 
-	status, err := n.reaper.Do(reaper.Command{
-		Path:        path,
-		Args:        c.args,
-		Files:       files,
-		OOMScoreAdj: c.oomScoreAdj,
-		Timeout:     runtimeTimeout,
-	})
+	status, err := n.reaper.Do(command)
 
 	// Only a runtime that ended by itself has refused; one that was killed may be asked again.
 	switch {

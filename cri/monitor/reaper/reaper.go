@@ -145,8 +145,8 @@ type Command struct {
 	Args  []string // the program's name first
 	Files []uintptr
 
-	// OOMScoreAdj is what the program passes on to its children; nil: this process's value.
-	OOMScoreAdj *int
+	// Started is called with the program's PID as soon as there is one; nil: nothing is.
+	Started func(pid int)
 
 	Timeout time.Duration // after which its process group is killed
 }
@@ -161,8 +161,8 @@ func (r *Reaper) Do(cmd Command) (unix.WaitStatus, error) {
 	if err != nil {
 		return 0, err
 	}
-	if cmd.OOMScoreAdj != nil {
-		SetOOMScore(pid, *cmd.OOMScoreAdj)
+	if cmd.Started != nil {
+		cmd.Started(pid)
 	}
 
 	timer := time.AfterFunc(cmd.Timeout, func() { unix.Kill(-pid, unix.SIGKILL) })
