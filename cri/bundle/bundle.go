@@ -151,7 +151,7 @@ func (m *Maker) specConfig(
 		Users:              r.Users,
 		CgroupsPath:        m.cfg.Driver.Path(r.Pod.GetLinux().GetCgroupParent(), r.ID),
 		Host:               m.cfg.Host,
-		CgroupAnnotations:  m.cfg.Driver.Annotations(),
+		CgroupAnnotations:  m.cfg.Driver.Annotations(r.Container.GetLinux().GetResources().GetUnified()),
 		AllowedAnnotations: r.AllowedAnnotations,
 	}
 	if cfg.User, err = account.Resolve(root, r.Image.Config.Config.User, security); err != nil {

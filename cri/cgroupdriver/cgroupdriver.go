@@ -5,6 +5,7 @@ package cgroupdriver
 import (
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
 
 	"github.com/trivet-node/trivet/internal/program"
@@ -86,13 +87,42 @@ func (d Driver) Dir(parent, id string) string {
 }
 
 // Annotations returns annotations for the OCI spec, by which the OCI runtime tells the cgroup driver how to
-// keep the container's unit. systemd keeps a scope that has failed, and the slice that it is in, until
-// somebody resets it, and crun (to 1.8 at least) does not ask for anything else by itself.
-func (d Driver) Annotations() map[string]string {
+// keep the unit of a container with these files of cgroup v2. systemd keeps a scope that has failed, and the
+// slice that it is in, until somebody resets it, and crun (to 1.8 at least) does not ask for anything else by
+// itself. Nor does it ask for all that protects memory.
+func (d Driver) Annotations(files map[string]string) map[string]string {
 	if !d.Systemd {
 		return nil
 	}
-	return map[string]string{"org.systemd.property.CollectMode": "'inactive-or-failed'"}
+
+	const property = "org.systemd.property."
+	out := map[string]string{property + "CollectMode": "'inactive-or-failed'"}
+	for file, value := range Protections(files) {
+		if n, err := strconv.ParseUint(value, 10, 64); err == nil && n > 0 {
+			out[property+protections[file]] = fmt.Sprint("uint64 ", n)
+		}
+	}
+
+	return out
+}
+
+// protections are the files of cgroup v2 that protect memory, with systemd's names for them.
+var protections = map[string]string{
+	"memory.min": "MemoryMin",
+	"memory.low": "MemoryLow",
+}
+
+// Protections returns those of the files that protect memory. A group is protected as far as the groups above
+// it are, so that the scope has to have them, too, where a runtime has a group of its own below it.
+func Protections(files map[string]string) map[string]string {
+	out := map[string]string{}
+	for file, value := range files {
+		if protections[file] != "" {
+			out[file] = value
+		}
+	}
+
+	return out
 }
 
 const (

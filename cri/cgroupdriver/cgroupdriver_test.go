@@ -2,6 +2,7 @@ package cgroupdriver_test
 
 import (
 	"errors"
+	"maps"
 	"testing"
 
 	"github.com/trivet-node/trivet/cri/cgroupdriver"
@@ -93,11 +94,38 @@ func TestSystemdIsRefusedWhereItDoesNotRun(t *testing.T) {
 }
 
 func TestAnnotationsAreForSystemdOnly(t *testing.T) {
-	if got := (cgroupdriver.Driver{}).Annotations(); len(got) != 0 {
+	if got := (cgroupdriver.Driver{}).Annotations(map[string]string{"memory.min": "4096"}); len(got) != 0 {
 		t.Errorf("annotations with cgroupfs: %v", got)
 	}
-	if got := (cgroupdriver.Driver{Systemd: true}).Annotations(); len(got) != 1 {
+	if got := (cgroupdriver.Driver{Systemd: true}).Annotations(nil); len(got) != 1 {
 		t.Errorf("annotations with systemd: %v", got)
+	}
+}
+
+// What is asked for comes from whoever calls the server, and goes into the OCI runtime's parser.
+func TestScopeIsAskedToProtectMemory(t *testing.T) {
+	const property = "org.systemd.property."
+	for _, c := range []struct{ low, want string }{
+		{"8192", "uint64 8192"},
+		{"0", ""},
+		{"max", ""},
+		{"1'], 'Delegate': [true", ""},
+	} {
+		got := cgroupdriver.Driver{Systemd: true}.Annotations(map[string]string{
+			"memory.min":  "4096",
+			"memory.low":  c.low,
+			"memory.high": "16384",
+		})
+		want := map[string]string{
+			property + "CollectMode": "'inactive-or-failed'",
+			property + "MemoryMin":   "uint64 4096",
+		}
+		if c.want != "" {
+			want[property+"MemoryLow"] = c.want
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("memory.low %q: %v", c.low, got)
+		}
 	}
 }
 

@@ -120,7 +120,7 @@ func TestFailedScopesOfUnknownContainersAreForgotten(t *testing.T) {
 func TestScopesAreCollectedEvenWhenTheyFail(t *testing.T) {
 	needSystemd(t)
 	var properties []string
-	for name, value := range onSystemd.Annotations() {
+	for name, value := range onSystemd.Annotations(nil) {
 		property := strings.TrimPrefix(name, "org.systemd.property.")
 		properties = append(properties, property+"="+strings.Trim(value, "'"))
 	}

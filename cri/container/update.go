@@ -9,6 +9,7 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/cri/cgroupdriver"
 	"github.com/trivet-node/trivet/cri/life"
 	"github.com/trivet-node/trivet/cri/spec"
 	"github.com/trivet-node/trivet/internal/cgroup"
@@ -192,6 +193,11 @@ func (u update) byRuntime(
 
 	// crun has a group of its own below a scope, with all limits.
 	if below := group + "/container"; cfg.Groups.Exists(below) {
+		kept := cgroup.Limits{Files: cgroupdriver.Protections(change.Unified)}
+		if err := cfg.Groups.Apply(group, kept); err != nil {
+			return err
+		}
+
 		group = below
 	}
 

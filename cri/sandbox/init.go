@@ -133,7 +133,7 @@ func (i inits) spec(r Record, oomScore int) specs.Spec {
 
 	return specs.Spec{
 		Version:     "1.0.2",
-		Annotations: i.cfg.Driver.Annotations(),
+		Annotations: i.cfg.Driver.Annotations(nil),
 		Root: &specs.Root{
 			Path:     filepath.Join(i.initBundle(r.ID), "rootfs"),
 			Readonly: true,

@@ -166,6 +166,14 @@ func TestMemoryIsThrottledAndProtected(t *testing.T) {
 	c.has("burstable", "memory.min", "0")
 	c.has("guaranteed", "memory.high", "max")
 	c.has("guaranteed", "memory.min", strconv.Itoa(24<<20))
+
+	// A group is protected as far as those above it are: crun makes one of its own below the scope.
+	const scopes = "grep -lx %d $(find /sys/fs/cgroup -path '*/trivet-*.scope/%s') | wc -l"
+	if c.number(fmt.Sprintf(scopes, 24<<20, "memory.min")) != 1 ||
+		c.number(fmt.Sprintf(scopes, 32<<20, "memory.low")) != 1 {
+		t.Error("the scopes are not protected")
+	}
+
 	c.eventually(time.Minute, "throttling of the burstable pod", func() error {
 		if c.event("burstable", "high") == 0 {
 			return errors.New("memory.events counts none")

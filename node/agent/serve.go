@@ -111,6 +111,7 @@ func (s *surroundings) authConfig() auth.Config {
 		AllowTTL:     api.AllowTTL,
 		DenyTTL:      api.DenyTTL,
 		Reviews:      review.Of(s.client),
+		Log:          s.log,
 	}
 }
 

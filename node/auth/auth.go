@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"strings"
@@ -52,6 +53,7 @@ type Config struct {
 	DenyTTL     time.Duration // 0: 30 s
 	Reviews     Reviews
 	Now         func() time.Time // nil: time.Now
+	Log         *slog.Logger     // nil: none
 }
 
 // Guard judges requests.
@@ -74,6 +76,9 @@ type decision struct {
 func New(cfg Config) *Guard {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 
 	return &Guard{cfg: cfg}
@@ -100,6 +105,8 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 		for _, sub := range subresources {
 			d, err := g.authorize(r.Context(), user, verb, sub)
 			if err != nil {
+				g.cfg.Log.Warn("a call could not be authorized", "user", user.Name, "verb", verb,
+					"subresource", sub, "err", err)
 				http.Error(
 					w,
 					fmt.Sprintf("Authorization error (user=%s, verb=%s, resource=nodes, subresource=%s)",

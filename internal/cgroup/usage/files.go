@@ -42,6 +42,7 @@ const (
 	memoryStatV2
 	memorySwap
 	memorySwapMax
+	memorySwapMaxBelow
 	memoryPressure
 	memoryPeakV2
 	memoryEvents
@@ -75,13 +76,17 @@ var table = [counterFiles]struct {
 	blkioRequests: {blkio, "blkio.throttle.io_serviced_recursive", false},
 	procsV1:       {cpu, "cgroup.procs", false},
 
-	cpuStatV2:      {cpu, "cpu.stat", true},
-	cpuPressure:    {cpu, "cpu.pressure", true},
-	memoryCurrent:  {memory, "memory.current", true},
-	memoryMax:      {memory, "memory.max", true},
-	memoryStatV2:   {memory, "memory.stat", true},
-	memorySwap:     {memory, "memory.swap.current", true},
-	memorySwapMax:  {memory, "memory.swap.max", true},
+	cpuStatV2:     {cpu, "cpu.stat", true},
+	cpuPressure:   {cpu, "cpu.pressure", true},
+	memoryCurrent: {memory, "memory.current", true},
+	memoryMax:     {memory, "memory.max", true},
+	memoryStatV2:  {memory, "memory.stat", true},
+	memorySwap:    {memory, "memory.swap.current", true},
+	memorySwapMax: {memory, "memory.swap.max", true},
+
+	// crun has a group of its own below a scope of systemd's, which alone has what is asked for by file.
+	memorySwapMaxBelow: {memory, "container/memory.swap.max", true},
+
 	memoryPressure: {memory, "memory.pressure", true},
 	memoryPeakV2:   {memory, "memory.peak", false},
 	memoryEvents:   {memory, "memory.events", false},
@@ -93,4 +98,4 @@ var table = [counterFiles]struct {
 }
 
 // hotFiles is the number of hot files that a group of either version has at most.
-const hotFiles = 10
+const hotFiles = 11

@@ -30,6 +30,14 @@ func bound(text []byte) *uint64 {
 	return &n
 }
 
+// least returns the lower one of two limits, of which nil is none.
+func least(a, b *uint64) *uint64 {
+	if a == nil || b != nil && *b < *a {
+		return b
+	}
+	return a
+}
+
 // fraction parses a decimal fraction such as "12.34"; 0 if it is not one.
 func fraction(text []byte) float64 {
 	f, err := strconv.ParseFloat(string(text), 64)

@@ -15,7 +15,7 @@ func (p *pass) unified() {
 
 	// A kernel may be without these controllers.
 	out.Swap = number(p.want(memorySwap))
-	out.SwapLimit = bound(p.want(memorySwapMax))
+	out.SwapLimit = least(bound(p.want(memorySwapMax)), bound(p.want(memorySwapMaxBelow)))
 	out.PIDs = number(p.want(pidsCurrentV2))
 	p.stalls()
 

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -63,6 +64,43 @@ func TestGroupOfVersion1(t *testing.T) {
 	}
 
 	check(t, recorded(false), want)
+}
+
+// crun makes a group of its own below a scope of systemd's, and writes there what is asked for by file.
+func TestSwapIsLimitedByAScopeAndTheGroupOfCrunBelowIt(t *testing.T) {
+	dir := t.TempDir()
+	group := Group{V2: true, Dir: func(string) string { return dir }}
+	if err := os.Mkdir(filepath.Join(dir, "container"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+
+	for _, c := range []struct{ scope, below, want string }{
+		{"max", "max", "none"},
+		{"max", "4096", "4096"},
+		{"4096", "max", "4096"},
+		{"8192", "4096", "4096"},
+		{"4096", "8192", "4096"},
+	} {
+		for name, text := range map[string]string{
+			"cpu.stat":                  "usage_usec 0\n",
+			"memory.stat":               "anon 0\n",
+			"memory.swap.max":           c.scope + "\n",
+			"container/memory.swap.max": c.below + "\n",
+		} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		reading, err := NewReader(group, false).Read(Basic)
+		got := "none"
+		if reading.SwapLimit != nil {
+			got = strconv.FormatUint(*reading.SwapLimit, 10)
+		}
+		if got != c.want || err != nil {
+			t.Errorf("%+v: %s, %v", c, got, err)
+		}
+	}
 }
 
 // twoDevices are those of io.stat.
