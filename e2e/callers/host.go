@@ -76,7 +76,7 @@ func (h *host) version(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, d := range info.Deps {
+	for _, d := range append(info.Deps, &info.Main) {
 		if d.Path == h.caller.module {
 			return h.caller.name + " " + d.Version, nil
 		}

@@ -2,10 +2,8 @@ package callers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 )
 
 // The containers: one has a server, the other asks it.
@@ -14,18 +12,19 @@ const (
 	client = "client"
 )
 
-// use makes a network, has containers reach each other in it, and takes everything away.
+// use makes a network, has containers reach each other in it, and takes everything away. What is left of
+// containers shows beside what a first one has left, which is the network's.
 func (h *host) use(ctx context.Context) error {
-	before, err := h.look(ctx)
-	if err != nil {
-		return err
-	}
-
+	var bare, used lines
 	steps := []struct {
 		name string
 		do   func(ctx context.Context) error
 	}{
+		{"look at the host", h.looking(&bare)},
 		{"make the network", h.calling("network", h.network)},
+		{"start a first container", h.calling("run", server, hostPort)},
+		{"remove the first container", h.calling("remove", server)},
+		{"look at the network", h.looking(&used)},
 		{"start the server", h.calling("run", server, hostPort)},
 		{"start the client", h.calling("run", client)},
 		{"reach the server", h.reach},
@@ -34,9 +33,9 @@ func (h *host) use(ctx context.Context) error {
 		{"start again", h.restart},
 		{"reach the server after it was started again", h.reach},
 		{"remove the containers", h.calling("remove", server, client)},
-		{"look for what is left of containers", func(ctx context.Context) error { return h.compare(ctx, before, true) }},
+		{"look for what containers have left", h.leaving(&used, true)},
 		{"remove the network", h.calling("unnetwork", h.network)},
-		{"look for what is left", func(ctx context.Context) error { return h.compare(ctx, before, false) }},
+		{"look for what is left", h.leaving(&bare, false)},
 	}
 
 	for _, s := range steps {
@@ -103,42 +102,4 @@ func (h *host) restart(ctx context.Context) error {
 		return err
 	}
 	return h.startDaemon(ctx)
-}
-
-// look returns what there is on the machine that plugins make, a line each.
-func (h *host) look(ctx context.Context) (map[string]bool, error) {
-	const script = `ip -br link | sed -E 's/^([^ @]+).*/link \1/'
-		ip route show table all | grep -vE '^(local|broadcast|multicast|anycast|fe80|ff00)' | sed 's/^/route /'
-		grep -c ' nsfs ' /proc/self/mounts | sed 's/^/namespaces that are mounted: /'
-		find /run/netns /var/lib/cni /run/cni -type f 2>/dev/null |
-			grep -vE '/(lock|last_reserved_ip\.[0-9]+)$' | sed 's/^/file /'
-		nft list ruleset | awk '/^table/ {table = $2 " " $3} /^\tchain|^\tset|^\tmap/ {chain = $1 " " $2}
-			{sub(/counter packets [0-9]+ bytes [0-9]+/, "counter"); print "rule", table, chain, $0}'`
-	out, err := h.output(ctx, "sh", "-c", script)
-	if err != nil {
-		return nil, err
-	}
-
-	lines := map[string]bool{}
-	for line := range strings.Lines(out) {
-		lines[strings.Join(strings.Fields(line), " ")] = true
-	}
-	return lines, nil
-}
-
-// compare returns an error if there is something that was not there before, beside what belongs to the
-// network.
-func (h *host) compare(ctx context.Context, before map[string]bool, hasNetwork bool) error {
-	after, err := h.look(ctx)
-	if err != nil {
-		return err
-	}
-
-	var left []error
-	for line := range after {
-		if !before[line] {
-			left = append(left, errors.New(line))
-		}
-	}
-	return errors.Join(left...)
 }

@@ -144,6 +144,12 @@ func publish(c *call.Call, n *conf.Network, pod []netip.Addr, back *undo.Stack) 
 		return nil
 	}
 
+	if c.IsPod() {
+		if err := hostport.Refuse(ports); err != nil {
+			return err
+		}
+	}
+
 	network := hostport.Network{NAT: n.NAT}
 	if len(ports) > 0 {
 		pool, err := n.Pool.Create()

@@ -18,11 +18,14 @@ network() {
 	case $said in *firewall*) echo "$said" >&2 && return 1 ;; esac
 
 	nerdctl network create --opt com.docker.network.bridge.enable_icc=false apart
-	grep '"isolated"' /etc/cni/net.d/nerdctl-apart.conflist
+	grep -r '"isolated"' /etc/cni/net.d
 	nerdctl network rm apart
 }
 
-unnetwork() { [ "$1" = bridge ] || nerdctl network rm "$1"; }
+unnetwork() {
+	[ "$1" = bridge ] && ip link delete nerdctl0 && return
+	nerdctl network rm "$1"
+}
 
 run() {
 	nerdctl run --detach --name "$1" --hostname "$1" --network "$NETWORK" ${2:+--publish "$2:80"} \

@@ -28,7 +28,11 @@ podman() { LD_LIBRARY_PATH=$PODMAN/lib "$PODMAN/bin/podman" "$@"; }
 
 networks() { echo podman callers; }
 network() { [ "$1" = podman ] || podman network create "$1"; }
-unnetwork() { [ "$1" = podman ] || podman network rm "$1"; }
+
+unnetwork() {
+	[ "$1" = podman ] && ip link delete cni-podman0 && return
+	podman network rm "$1"
+}
 
 run() {
 	podman run --detach --name "$1" --hostname "$1" --network "$NETWORK" ${2:+--publish "$2:80"} \
