@@ -40,6 +40,9 @@ type caller struct {
 	// upgraded says that its daemon is killed and started again where others start a container again, which
 	// keeps its network.
 	upgraded bool
+
+	// notByLoopback says that it publishes ports itself, and not on 127.0.0.1.
+	notByLoopback bool
 }
 
 var all = []caller{
@@ -70,6 +73,8 @@ var all = []caller{
 		needs:    []string{"crio/crio", "crictl", "podman/bin/conmon"},
 		daemon:   []string{"crio/crio", "--config=/etc/crio.conf"},
 		upgraded: true,
+
+		notByLoopback: true,
 	},
 }
 

@@ -117,7 +117,10 @@ func (h *host) startDaemon(ctx context.Context) error {
 	d := machine.Daemon{
 		Name: filepath.Base(argv[0]),
 		Argv: argv,
-		Env:  []string{"PATH=" + h.run.Programs + ":" + os.Getenv("PATH")},
+		Env: []string{
+			"PATH=" + h.run.Programs + ":" + h.run.podman() + "/bin:" + os.Getenv("PATH"),
+			"LD_LIBRARY_PATH=" + h.run.podman() + "/lib",
+		},
 	}
 	if err := h.machine.Start(d); err != nil {
 		return err

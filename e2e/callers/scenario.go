@@ -73,7 +73,11 @@ func (h *host) reach(ctx context.Context) error {
 		return err
 	}
 
-	for _, of := range []string{address, "127.0.0.1:" + hostPort, hostAddress + ":" + hostPort} {
+	from := []string{address, hostAddress + ":" + hostPort}
+	if !h.caller.notByLoopback {
+		from = append(from, "127.0.0.1:"+hostPort)
+	}
+	for _, of := range from {
 		const seconds = "10"
 		err := isServer(h.output(ctx,
 			"timeout", seconds, "busybox", "wget", "-q", "-O", "-", "http://"+of+"/hostname"))

@@ -1,5 +1,7 @@
 # CRI-O with the network that it ships as an example. It publishes ports of the host itself, without portmap.
+# podman loads its images: both have them at the same place.
 
+. "$SCRIPTS/podman.sh"
 . "$SCRIPTS/cri.sh"
 
 SOCKET=/var/run/crio/crio.sock
@@ -7,8 +9,8 @@ SOCKET=/var/run/crio/crio.sock
 version() { "$PROGRAMS/crio/crio" --version | head -n 1; }
 
 prepare() {
-	mkdir -p /etc/containers /etc/cni/net.d
-	cp "$PODMAN"/etc/containers/policy.json /etc/containers/
+	configure
+	mkdir -p /etc/cni/net.d
 	cp "$PROGRAMS"/crio/*.conflist /etc/cni/net.d/
 	cat >/etc/crio.conf <<-END
 		[crio]
@@ -16,17 +18,19 @@ prepare() {
 		[crio.runtime]
 		default_runtime = "runc"
 		cgroup_manager = "cgroupfs"
-		conmon_cgroup = "pod"
 		pinns_path = "$PROGRAMS/crio/pinns"
 		[crio.runtime.runtimes.runc]
-		runtime_path = "$(command -v runc)"
-		monitor_path = "$PODMAN/bin/conmon"
 		monitor_env = ["PATH=$PATH", "LD_LIBRARY_PATH=$PODMAN/lib"]
 		monitor_cgroup = "pod"
+		[crio.image]
+		pause_image = "$PAUSE"
 		[crio.network]
 		plugin_dirs = ["$PLUGINS"]
 	END
 }
 
-# Both have their images at the same place.
-load() { LD_LIBRARY_PATH=$PODMAN/lib "$PODMAN/bin/podman" load --quiet --input "$IMAGES/busybox.tar"; }
+load() {
+	for image in busybox pause; do
+		podman load --quiet --input "$IMAGES/$image.tar"
+	done
+}

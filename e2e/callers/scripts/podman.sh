@@ -4,9 +4,14 @@
 version() { podman --version; }
 
 prepare() {
-	mkdir -p /etc/containers /etc/cni/net.d
-	cp "$PODMAN"/etc/containers/policy.json /etc/containers/
+	configure
+	mkdir -p /etc/cni/net.d
 	cp "$PODMAN"/etc/cni/net.d/* /etc/cni/net.d/
+}
+
+configure() {
+	mkdir -p /etc/containers
+	cp "$PODMAN"/etc/containers/policy.json /etc/containers/
 	cat >/etc/containers/containers.conf <<-END
 		[network]
 		network_backend = "cni"
