@@ -110,8 +110,8 @@ func (n Network) record(t *hostnat.Table, r record) error {
 	return s.write(r)
 }
 
-// Refuse returns an error that names the first of some host ports that a process of the host listens on. It is
-// for pods of Kubernetes: other runtimes listen themselves on the host ports of their containers, so that
+// Refuse returns an error that names the first of some host ports that a process of the host listens on. It
+// is for pods of Kubernetes: other runtimes listen themselves on the host ports of their containers, so that
 // nobody else does, some of them before ADD.
 func Refuse(ports []hostnat.Port) error { return listener.Refuse(listenedOn(ports)) }
 

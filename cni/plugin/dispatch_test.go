@@ -46,7 +46,8 @@ func TestTheNameThatTheProgramIsCalledByIsThePlugin(t *testing.T) {
 }
 
 func TestAPluginHasAVersionOfUpstreams(t *testing.T) {
-	if got := introduce("firewall", "about"); !strings.HasPrefix(got, "CNI firewall plugin v1.10.0\nabout\n") {
+	const want = "CNI firewall plugin v1.10.0\nabout\n"
+	if got := introduce("firewall", "about"); !strings.HasPrefix(got, want) {
 		t.Errorf("firewall: %q", got)
 	}
 	if got := introduce(own, "about"); !strings.HasPrefix(got, "about\n") {

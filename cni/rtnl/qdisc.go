@@ -143,9 +143,9 @@ const (
 	Both    Discipline = "clsact"
 )
 
-// AtIngress is Must for filters of what comes in by an interface, and what has to come with them. It gives the
-// interface the discipline first, unless it has either of them.
-func (c *Conn) AtIngress(index int, d Discipline, messages ...*netlink.Message) error {
+// AtIngress is Must for filters of what comes in by an interface, and what has to come with them. It gives
+// the interface the discipline first, unless it has either of them.
+func AtIngress(c *Conn, index int, d Discipline, messages ...*netlink.Message) error {
 	op := fmt.Sprintf("add discipline %s to interface %d (sch_ingress)", d, index)
 	place := netlink.NewMessage(op, unix.RTM_NEWQDISC, netlink.Create|netlink.Excl,
 		tcmsg(index, handleIngress, parentIngress, 0)).String(tcaKind, string(d))

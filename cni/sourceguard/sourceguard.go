@@ -26,14 +26,14 @@ type Guard struct {
 	Addresses []netip.Addr
 }
 
-// Ensure guards an interface, which has no guard yet. Programs that others attach to it find the discipline
-// that they want: most of them replace another one, and with it the guard (ADR 0966).
+// Ensure guards an interface, which has no guard yet. Agents that attach programs to it find the discipline
+// that they want: the kernel lets none of them add it beside another one (ADR 0966).
 func (g Guard) Ensure(host *rtnl.Conn, index int) error {
 	program, err := g.program()
 	if err != nil {
 		return err
 	}
-	err = host.AtIngress(index, rtnl.Both, rtnl.NewProgram(index, program))
+	err = rtnl.AtIngress(host, index, rtnl.Both, rtnl.NewProgram(index, program))
 	if IsLack(err) {
 		return fmt.Errorf("the kernel lacks CONFIG_NET_SCH_INGRESS or CONFIG_NET_CLS_BPF: %w", err)
 	}

@@ -14,7 +14,8 @@ type lines map[string]bool
 // look shows links, routes, namespaces that are mounted, files and rules. What host-local keeps of a network
 // that has no containers is left out.
 const look = `ip -br link | sed -E 's/^([^ @]+).*/link \1/'
-	ip route show table all | grep -vE '^(local|broadcast|multicast|anycast|fe80|ff00)' | sed 's/^/route /; s/ linkdown//'
+	ip route show table all | grep -vE '^(local|broadcast|multicast|anycast|fe80|ff00)' |
+		sed 's/^/route /; s/ linkdown//'
 	grep ' nsfs ' /proc/self/mounts | sed -E 's/^[^ ]+ ([^ ]+).*/namespace \1/'
 	find /run/netns /var/lib/cni /run/cni -type f 2>/dev/null |
 		grep -vE '/(lock|last_reserved_ip\.[0-9]+)$' | sed 's/^/file /'
