@@ -50,6 +50,13 @@ $(ref)/containerd: e2e/peers/containerd/go.mod e2e/peers/containerd/go.sum e2e/b
 	@e2e/build.sh containerd $(ref)
 $(ref)/cni/bridge: e2e/peers/cni/go.mod e2e/peers/cni/go.sum e2e/build.sh
 	@e2e/build.sh cni $(ref)
+$(ref)/callers/cnitool: e2e/peers/callers/go.mod e2e/peers/callers/go.sum e2e/build.sh
+	@e2e/build.sh callers $(ref)
+# What is built of these says build.sh alone, which changes for other reasons.
+$(ref)/nerdctl:
+	@e2e/build.sh nerdctl $(ref)
+$(ref)/crio/crio:
+	@e2e/build.sh crio $(ref)
 $(ref)/local-path-provisioner: e2e/peers/local-path/go.mod e2e/peers/local-path/go.sum e2e/build.sh
 	@e2e/build.sh local-path $(ref)
 $(ref)/coredns: e2e/peers/coredns/go.mod e2e/peers/coredns/go.sum e2e/build.sh

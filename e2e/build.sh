@@ -28,6 +28,13 @@ compile() { "$here/progress.sh" "$@"; }
 # imports are the packages that a test of the module in this directory is made of: what it pins, but programs.
 imports() { go list -e -tags imports -f '{{join .Imports "\n"}}' . | grep -v '/ginkgo$'; }
 
+# copy copies a module, to be built as its own go.mod and go.sum say: MODULE@VERSION DIRECTORY
+copy() {
+	local dir
+	dir=$(cd / && go mod download -json "$1" | sed -n 's/.*"Dir": "\(.*\)",/\1/p')
+	cp -r "$dir" "$2" && chmod -R u+w "$2"
+}
+
 case $name in
 controlplane)
 	title="control plane (etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubectl)"
@@ -65,6 +72,27 @@ cni)
 	target=cni/bridge
 	mkdir "$fresh/cni"
 	(cd "$here/peers/cni" && compile "upstream CNI plugins" -ldflags '-s -w' -o "$fresh/cni/" -- tool) ;;
+callers)
+	target=callers/cnitool
+	mkdir "$fresh/callers"
+	(cd "$here/peers/callers" && compile "cnitool and multus" -ldflags '-s -w' -o "$fresh/callers/" -- tool) ;;
+nerdctl)
+	# A file of its tests, which is part of the program, is of a module that is not on the proxy.
+	nerdctl=github.com/containerd/nerdctl/v2 release=v2.2.1
+	copy "$nerdctl@$release" "$fresh/source"
+	(cd "$fresh/source" && rm cmd/nerdctl/helpers/testing_linux.go &&
+		mkdir -p mod/tigron && echo "module github.com/containerd/nerdctl/mod/tigron" >mod/tigron/go.mod &&
+		compile nerdctl -ldflags "-s -w -X $nerdctl/pkg/version.Version=$release" -o "$fresh/" -- ./cmd/nerdctl)
+	rm -rf "$fresh/source" ;;
+crio)
+	target=crio/crio
+	mkdir "$fresh/crio"
+	copy github.com/cri-o/cri-o@v1.34.0 "$fresh/source"
+	without='containers_image_openpgp exclude_graphdriver_btrfs'
+	(cd "$fresh/source" && cc -std=c99 -Os -static -o "$fresh/crio/pinns" pinns/src/*.c &&
+		cp contrib/cni/11-crio-ipv4-bridge.conflist "$fresh/crio/" &&
+		compile CRI-O -tags "$without" -ldflags '-s -w' -o "$fresh/crio/" -- ./cmd/crio)
+	rm -rf "$fresh/source" ;;
 local-path)
 	target=local-path-provisioner
 	(cd "$here/peers/local-path" && compile local-path-provisioner -ldflags '-s -w' -o "$fresh/$target" -- \

@@ -26,7 +26,10 @@ func connect() (daemon, error) {
 		}
 	}
 	bus, err := dbus.ConnectSystemBus()
-	return daemon{bus: bus}, err
+	if err != nil {
+		return daemon{}, fmt.Errorf("firewalld: connect to the message bus: %w", err)
+	}
+	return daemon{bus: bus}, nil
 }
 
 func withDaemon(f func(daemon) error) error {

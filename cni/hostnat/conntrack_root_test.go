@@ -1,15 +1,13 @@
 package hostnat
 
 import (
-	"errors"
-	"fmt"
-	"net"
 	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/conntrack"
+	"github.com/trivet-node/trivet/cni/conntrack/conntracktest"
 	"github.com/trivet-node/trivet/cni/prefix"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/namespace"
@@ -53,21 +51,6 @@ func trackedTable(pod netip.Addr) (*Table, error) {
 	return table, table.Ensure()
 }
 
-// send sends a packet to each of some ports of the host.
-func send(ports ...uint16) error {
-	for _, port := range ports {
-		c, err := net.Dial("udp4", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			return err
-		}
-		_, err = c.Write([]byte("x"))
-		if err := errors.Join(err, c.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // A client that keeps sending from one port would keep the entry of the pod before.
 func TestConnectionsToAUDPHostPortGoWithThePort(t *testing.T) {
 	testenv.Root(t)
@@ -85,7 +68,7 @@ func TestConnectionsToAUDPHostPortGoWithThePort(t *testing.T) {
 		}
 
 		// One connection is to the host port, and one to another port.
-		if err := send(8053, 8054); err != nil {
+		if err := conntracktest.Send(8053, 8054); err != nil {
 			return err
 		}
 		if n, err := table.tracked(8053); err != nil || n != 1 {

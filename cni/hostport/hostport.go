@@ -65,13 +65,9 @@ func firstOfEachFamily(addresses []netip.Addr) (firsts []netip.Addr) {
 }
 
 // Publish makes the rules of the network match its configuration and publishes the host ports of owner, of
-// which there may be none. A port that another owner has, or that a process of the host listens on, is an
-// error that names it. After an error, Withdraw removes what is left.
+// which there may be none. A port that another owner has is an error that names it. After an error,
+// Withdraw removes what is left.
 func (n Network) Publish(owner ipam.Owner, ports []hostnat.Port) error {
-	if err := Refuse(ports); err != nil {
-		return err
-	}
-
 	return n.withTable(func(t *hostnat.Table) error {
 		if err := t.Ensure(); err != nil || len(ports) == 0 {
 			return err
@@ -114,7 +110,9 @@ func (n Network) record(t *hostnat.Table, r record) error {
 	return s.write(r)
 }
 
-// Refuse returns an error that names the first of some host ports that a process of the host listens on.
+// Refuse returns an error that names the first of some host ports that a process of the host listens on. It
+// is for pods of Kubernetes: other runtimes listen themselves on the host ports of their containers, so that
+// nobody else does, some of them before ADD.
 func Refuse(ports []hostnat.Port) error { return listener.Refuse(listenedOn(ports)) }
 
 // listenedOn returns the sockets of the host that would lose their packets to host ports.

@@ -126,7 +126,10 @@ func (x *examination) network(n *conf.Network) error {
 	}
 	defer func() { _ = table.Close() }()
 	x.wrong("nftables", table.Check(), restarted)
-	return nil
+
+	unguarded, err := doctor.Unguarded(x.kernel, n)
+	x.found = append(x.found, unguarded...)
+	return err
 }
 
 // compare looks for what differs between the cluster and this node.

@@ -3,6 +3,7 @@ package plugin
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -41,6 +42,16 @@ func TestTheNameThatTheProgramIsCalledByIsThePlugin(t *testing.T) {
 	h.Type = "bridge"
 	if role, err := roleOf("my-bridge", h); !errors.Is(err, conf.ErrInvalid) {
 		t.Errorf("a program of another name is %s, %v", role, err)
+	}
+}
+
+func TestAPluginHasAVersionOfUpstreams(t *testing.T) {
+	const want = "CNI firewall plugin v1.10.0\nabout\n"
+	if got := introduce("firewall", "about"); !strings.HasPrefix(got, want) {
+		t.Errorf("firewall: %q", got)
+	}
+	if got := introduce(own, "about"); !strings.HasPrefix(got, "about\n") {
+		t.Errorf("trivet-cni: %q", got)
 	}
 }
 

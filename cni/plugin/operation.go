@@ -37,8 +37,7 @@ var operations = map[string]operation{
 // Without a call it prints about.
 func Main(about string) int {
 	if os.Getenv("CNI_COMMAND") == "" {
-		versions := strings.Join(Versions().SupportedVersions(), ", ")
-		fmt.Fprintf(os.Stderr, "%s\nCNI protocol versions supported: %s\n", about, versions)
+		fmt.Fprint(os.Stderr, introduce(programName(), about))
 		return 0
 	}
 
@@ -55,6 +54,19 @@ func Main(about string) int {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	return 1
+}
+
+// upstream is the version of upstream's plugins whose configurations the program serves.
+const upstream = "v1.10.0"
+
+// introduce is what the program says when there is no call, by whatever name. By upstream's names it begins
+// as upstream's programs do: nerdctl reads there which policies firewall has.
+func introduce(program, about string) string {
+	if program != own {
+		about = fmt.Sprintf("CNI %s plugin %s\n%s", program, upstream, about)
+	}
+	versions := strings.Join(Versions().SupportedVersions(), ", ")
+	return fmt.Sprintf("%s\nCNI protocol versions supported: %s\n", about, versions)
 }
 
 // dispatch finds the operation that is asked for and the network that it is for. Its errors are CNI errors,

@@ -19,7 +19,10 @@ func TestHostPortThatTheHostListensOnIsRefusedWithItsOwner(t *testing.T) {
 	h := newHost(t, "")
 	h.serve(h.netns, 10250)
 	before := h.leftovers()
-	_, err := h.call("ADD", "a", testenv.Netns(t), h.config(ports(`{"hostPort":10250,"containerPort":80}`)))
+	const taken = `{"hostPort":10250,"containerPort":80}`
+	c := h.command("ADD", "a", testenv.Netns(t), h.config(ports(taken)))
+	c.Env = append(c.Env, "CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=a")
+	_, err := h.run(c)
 	owner := fmt.Sprintf("host port 0.0.0.0:10250/tcp is taken: process %d (", os.Getpid())
 	if err == nil || !strings.Contains(err.Error(), owner) {
 		t.Errorf("%v, want %q", err, owner)
@@ -31,6 +34,9 @@ func TestHostPortThatTheHostListensOnIsRefusedWithItsOwner(t *testing.T) {
 	for id, free := range map[string]string{
 		"another-protocol": `{"hostPort":10250,"containerPort":80,"protocol":"udp"}`,
 		"another-port":     `{"hostPort":10251,"containerPort":80}`,
+
+		// A runtime that is not one of Kubernetes may listen itself, for this container.
+		"of-no-pod": taken,
 	} {
 		h.pod(id, ports(free))
 		h.must("DEL", id, "", h.config(""))

@@ -83,7 +83,7 @@ func TestCheckLooksForTheGuard(t *testing.T) {
 	h.must("STATUS", "", "", `{"cniVersion":"1.1.0","name":"test",`+h.ofNetd()+`}`)
 	for id, damage := range map[string]string{
 		"a": "filter del dev VETH ingress",
-		"b": "qdisc del dev VETH ingress",
+		"b": "qdisc del dev VETH clsact",
 	} {
 		c := h.newChain(id, h.ofNetd())
 		if err := c.check(); err != nil {

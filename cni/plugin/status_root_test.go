@@ -53,6 +53,7 @@ var statuses = []struct {
 		"/nowhere", "",
 	},
 	{"bandwidth", keys(`"type":"bandwidth"`), "/nowhere", ""},
+	{"bridge, sourceGuard", ofBridge(`,"sourceGuard":true`), "/nowhere", ""},
 }
 
 func keys(text string) func(*host) string { return func(*host) string { return text } }
@@ -77,6 +78,9 @@ func TestStatusSaysWhatTheNextAddWouldLack(t *testing.T) {
 			h := newHost(t, "")
 			config := `{"cniVersion":"1.1.0","name":"test",` + s.plugin(h) + `}`
 			c := h.command("STATUS", "", "", config)
+
+			// This machine may have a firewalld.
+			c.Env = append(c.Env, "DBUS_SYSTEM_BUS_ADDRESS=unix:path=/nowhere")
 			if s.without != "" {
 				c.Env = append(c.Env, "PATH="+s.without)
 			}

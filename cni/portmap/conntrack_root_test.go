@@ -1,15 +1,14 @@
 package portmap
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/conntrack"
+	"github.com/trivet-node/trivet/cni/conntrack/conntracktest"
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/netlink"
@@ -36,21 +35,6 @@ func tracked(ports ...uint16) (counts []int, err error) {
 		}
 	})
 	return counts, err
-}
-
-// send sends a packet to each of some ports of the host.
-func send(ports ...uint16) error {
-	for _, port := range ports {
-		c, err := net.Dial("udp4", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			return err
-		}
-		_, err = c.Write([]byte("x"))
-		if err := errors.Join(err, c.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // published is a pod, whose address is on lo, with two UDP host ports, one of them of one address of the
@@ -95,7 +79,7 @@ func TestConnectionsToUDPHostPortsGoWithTheRules(t *testing.T) {
 					if _, err := published(backend); err != nil {
 						return err
 					}
-					if err := send(8053, 8054, 8055); err != nil {
+					if err := conntracktest.Send(8053, 8054, 8055); err != nil {
 						return err
 					}
 					if n, err := tracked(8053, 8054, 8055); err != nil || fmt.Sprint(n) != "[1 1 1]" {

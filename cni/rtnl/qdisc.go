@@ -2,6 +2,7 @@ package rtnl
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -13,6 +14,7 @@ import (
 const (
 	handleRoot    = 0xffffffff
 	parentIngress = 0xfffffff1
+	placeIngress  = 0xfffffff2
 	handleIngress = 0xffff0000
 	handleOne     = 0x00010000
 )
@@ -131,11 +133,28 @@ func parseTokenBucketOptions(data []byte) (b TokenBucket) {
 	return b
 }
 
-// NewIngress gives an interface a place for filters of what comes in, if it has none.
-func NewIngress(index int) *netlink.Message {
-	op := fmt.Sprintf("add ingress discipline to interface %d (sch_ingress)", index)
-	return netlink.NewMessage(op, unix.RTM_NEWQDISC, netlink.Create,
-		tcmsg(index, handleIngress, parentIngress, 0)).String(tcaKind, "ingress")
+// Discipline is one that has a place for filters of what comes in by an interface, which has one of them at
+// most.
+type Discipline string
+
+// The disciplines of sch_ingress. That of Both has a place for filters of what leaves, too.
+const (
+	Ingress Discipline = "ingress"
+	Both    Discipline = "clsact"
+)
+
+// AtIngress is Must for filters of what comes in by an interface, and what has to come with them. It gives
+// the interface the discipline first, unless it has either of them.
+func AtIngress(c *Conn, index int, d Discipline, messages ...*netlink.Message) error {
+	op := fmt.Sprintf("add discipline %s to interface %d (sch_ingress)", d, index)
+	place := netlink.NewMessage(op, unix.RTM_NEWQDISC, netlink.Create|netlink.Excl,
+		tcmsg(index, handleIngress, parentIngress, 0)).String(tcaKind, string(d))
+
+	errs, err := c.Do(append([]*netlink.Message{place}, messages...)...)
+	if len(errs) > 0 && netlink.IsExist(errs[0]) {
+		errs[0] = nil
+	}
+	return errors.Join(append(errs, err)...)
 }
 
 // The order of filters: a program decides before anything is led elsewhere.
@@ -153,7 +172,7 @@ func NewProgram(index int, instructions []byte) *netlink.Message {
 	const instructionSize = 8
 	op := fmt.Sprintf("add filter to interface %d (cls_bpf)", index)
 	m := netlink.NewMessage(op, unix.RTM_NEWTFILTER, netlink.Create|netlink.Excl,
-		tcmsg(index, 0, handleIngress, programFirst|everyProtocol))
+		tcmsg(index, 0, placeIngress, programFirst|everyProtocol))
 	m.String(tcaKind, "bpf").Nest(tcaOptions)
 	m.Uint16(tcaBPFOpsLen, uint16(len(instructions)/instructionSize))
 	m.Bytes(tcaBPFOps, instructions)
@@ -161,10 +180,10 @@ func NewProgram(index int, instructions []byte) *netlink.Message {
 	return m.End()
 }
 
-// ProgramOf reads the program that what comes in by an interface passes, nil for none.
+// ProgramOf reads the program that what comes in by an interface passes first, nil for none.
 func (c *Conn) ProgramOf(index int) (instructions []byte, err error) {
 	err = eachFilter(c, index, func(kind string, options []byte) {
-		if kind != "bpf" {
+		if kind != "bpf" || instructions != nil {
 			return
 		}
 		netlink.Attributes(options, func(attribute uint16, value []byte) {
@@ -179,7 +198,7 @@ func (c *Conn) ProgramOf(index int) (instructions []byte, err error) {
 // eachFilter calls visit with the filters of what comes in by an interface.
 func eachFilter(c *Conn, index int, visit func(kind string, options []byte)) error {
 	op := fmt.Sprintf("list filters of interface %d", index)
-	m := netlink.NewMessage(op, unix.RTM_GETTFILTER, 0, tcmsg(index, 0, handleIngress, 0))
+	m := netlink.NewMessage(op, unix.RTM_GETTFILTER, 0, tcmsg(index, 0, placeIngress, 0))
 	return c.Dump(m, func(_ uint16, body []byte) {
 		if len(body) < 20 || int(native.Uint32(body[4:])) != index {
 			return
@@ -208,7 +227,7 @@ func NewRedirect(from, to int) *netlink.Message {
 
 	op := fmt.Sprintf("redirect interface %d to interface %d (cls_u32, act_mirred)", from, to)
 	m := netlink.NewMessage(op, unix.RTM_NEWTFILTER, netlink.Create|netlink.Excl,
-		tcmsg(from, 0, handleIngress, redirectNext|everyProtocol))
+		tcmsg(from, 0, placeIngress, redirectNext|everyProtocol))
 	m.String(tcaKind, "u32").Nest(tcaOptions)
 	m.Uint32(tcaU32ClassID, handleOne|1)
 

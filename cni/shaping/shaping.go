@@ -102,8 +102,7 @@ func (p Pod) Ensure(host *rtnl.Conn, veth rtnl.Link) (device rtnl.Link, err erro
 		return device, err
 	}
 
-	return device, explain(host.Must(
-		rtnl.NewIngress(veth.Index),
+	return device, explain(rtnl.AtIngress(host, veth.Index, rtnl.Ingress,
 		rtnl.NewRedirect(veth.Index, device.Index),
 		rtnl.NewTokenBucket(device.Index, p.Egress.bucket()),
 	))

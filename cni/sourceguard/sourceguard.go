@@ -26,13 +26,14 @@ type Guard struct {
 	Addresses []netip.Addr
 }
 
-// Ensure guards an interface, which has no guard yet.
+// Ensure guards an interface, which has no guard yet. Agents that attach programs to it find the discipline
+// that they want: the kernel lets none of them add it beside another one (ADR 0966).
 func (g Guard) Ensure(host *rtnl.Conn, index int) error {
 	program, err := g.program()
 	if err != nil {
 		return err
 	}
-	err = host.Must(rtnl.NewIngress(index), rtnl.NewProgram(index, program))
+	err = rtnl.AtIngress(host, index, rtnl.Both, rtnl.NewProgram(index, program))
 	if IsLack(err) {
 		return fmt.Errorf("the kernel lacks CONFIG_NET_SCH_INGRESS or CONFIG_NET_CLS_BPF: %w", err)
 	}
@@ -62,16 +63,19 @@ func (g Guard) Check(host *rtnl.Conn, veth rtnl.Link) error {
 }
 
 // Try returns an error if the kernel has no such guards. It may load modules.
-func Try() error {
+func Try() error { return namespace.InOwnNet(Rehearse) }
+
+// Rehearse is Try in the network namespace that it is called in, to whose loopback interface it gives a guard
+// that drops nearly everything.
+func Rehearse() error {
+	host, err := rtnl.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = host.Close() }()
+
 	const lo = 1
-	return namespace.InOwnNet(func() error {
-		host, err := rtnl.Open()
-		if err != nil {
-			return err
-		}
-		defer func() { _ = host.Close() }()
-		return Guard{MAC: make(net.HardwareAddr, 6)}.Ensure(host, lo)
-	})
+	return Guard{MAC: make(net.HardwareAddr, 6)}.Ensure(host, lo)
 }
 
 // program returns the instructions as the kernel reads them: an array of struct sock_filter.

@@ -1,7 +1,10 @@
 package sourceguard
 
 import (
+	"errors"
+	"fmt"
 	"net"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -55,6 +58,42 @@ func TestTheKernelTellsTheGuardThatItHas(t *testing.T) {
 	if err := Try(); err != nil {
 		t.Error(err)
 	}
+}
+
+// Agents that look at pods' traffic attach programs in this way.
+func TestAgentsOfOthersLeaveTheGuard(t *testing.T) {
+	tc := testenv.Program(t, "tc", "iproute2")
+	agent := func(words string, more ...string) error {
+		out, err := exec.Command(tc, append(strings.Fields(words), more...)...).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("tc %s: %w: %s", words, err, out)
+		}
+		return err
+	}
+	filters := func(direction string) error {
+		// One instruction: return TC_ACT_OK.
+		const filter = "filter add dev br0 %s prio 5 protocol all bpf da bytecode"
+		return agent(fmt.Sprintf(filter, direction), "1,6 0 0 0")
+	}
+
+	g := guardOf("10.88.0.2")
+	withLink(t, func(host *rtnl.Conn, link rtnl.Link) error {
+		if err := g.Ensure(host, link.Index); err != nil {
+			return err
+		}
+		err := errors.Join(agent("qdisc replace dev br0 clsact"), filters("ingress"), filters("egress"))
+		return errors.Join(err, g.Check(host, link))
+	})
+	withLink(t, func(host *rtnl.Conn, link rtnl.Link) error {
+		err := errors.Join(agent("qdisc add dev br0 clsact"), filters("ingress"))
+		return errors.Join(err, g.Ensure(host, link.Index), g.Check(host, link))
+	})
+
+	// A discipline that has no place for what leaves serves as well.
+	withLink(t, func(host *rtnl.Conn, link rtnl.Link) error {
+		err := agent("qdisc add dev br0 ingress")
+		return errors.Join(err, g.Ensure(host, link.Index), g.Check(host, link))
+	})
 }
 
 // BenchmarkEnsure is what the guard of a pod of two addresses costs ADD, with the look for its veth, where

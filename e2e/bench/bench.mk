@@ -56,6 +56,13 @@ cni-compare: build $(ref)/cni/bridge ## what trivet-cni and upstream's CNI plugi
 	@bin/trivet-cni install --dir .trivet/cni-upstream/bin
 	@go run ./e2e/cmd/trivet-cni-suites --plugins=.trivet/cni-upstream/bin --compare=$(ref)/cni
 
+# CALLERS=podman,nerdctl are some of them.
+CALLERS ?= cnitool,multus,podman,nerdctl,containerd,crio
+.PHONY: cni-callers
+cni-callers: build $(base_images) $(ref)/callers/cnitool $(ref)/containerd $(ref)/kind $(ref)/nerdctl $(ref)/crio/crio ## cnitool, multus, podman, nerdctl, containerd and CRI-O make networks, containers and host ports with trivet-cni under the names of upstream's plugins: CALLERS=podman,nerdctl
+	@go build -ldflags '$(LDFLAGS)' -o bin/ ./e2e/cmd/trivet-callers
+	@TRIVET_MUST_RUN=1 bin/trivet-callers --callers=$(CALLERS)
+
 .PHONY: bench-csi
 bench-csi: build bin/csi-bench ## what trivet-csi's calls take, and input and output of its volumes beside the bare disk (PEER=SOCKET: calls beside another driver's; RESULTS=e2e/bench/results: writes the figures of docs/csi.md)
 	@e2e/install.sh --bench

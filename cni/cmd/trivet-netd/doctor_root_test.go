@@ -155,3 +155,23 @@ func rangeOf(t *testing.T, subnet string) ipam.Range {
 	}
 	return r
 }
+
+func TestDoctorNamesPodsThatAreNotGuarded(t *testing.T) {
+	w := newPolicyWorld(t)
+	w.start()
+	w.awaitPolicies()
+	w.putPod("closed", "server")
+	w.add("closed", "server")
+
+	const others = "addresses of others, by "
+	if said, _ := w.doctor(); strings.Contains(said, others) {
+		t.Error("it names pods that are guarded")
+	}
+
+	veth := w.in(w.node, "sh", "-ec", `veth=$(ip -br link show master trivet0 | sed 's/@.*//')
+		tc qdisc del dev $veth clsact
+		printf %s $veth`)
+	if said, _ := w.doctor(); !strings.Contains(said, "note   1 pods: they can send from "+others+veth) {
+		t.Errorf("it does not name %s", veth)
+	}
+}

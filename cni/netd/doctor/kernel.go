@@ -10,8 +10,10 @@ import (
 	"github.com/google/nftables"
 
 	"github.com/trivet-node/trivet/cni/hostnat"
+	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/nft"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/shaping"
 	"github.com/trivet-node/trivet/cni/sourceguard"
 	"github.com/trivet-node/trivet/cni/sysctl"
 	"github.com/trivet-node/trivet/internal/namespace"
@@ -59,6 +61,12 @@ var probes = []probe{
 		},
 	},
 	{
+		object: "limits of bandwidth",
+		level:  Note,
+		do:     "load modules sch_tbf, ifb, act_mirred, cls_u32: without them pods with limits do not start",
+		try:    limit,
+	},
+	{
 		object: "links of kind vxlan",
 		level:  Note,
 		do:     "load module vxlan: pods of nodes that are on no network of this node are not reached",
@@ -92,6 +100,24 @@ func (p probe) make(kernel *rtnl.Conn) Finding {
 		What:   err.Error(),
 		Do:     p.do,
 	}
+}
+
+// limit limits what the pod of a veth receives and sends.
+func limit(c *rtnl.Conn) error {
+	veth, err := c.LinkByName("probe1")
+	if err != nil {
+		return err
+	}
+
+	const megabit = 1_000_000
+	limit := shaping.Limit{Rate: megabit, Burst: megabit}
+	_, err = shaping.Pod{
+		Network: "probe",
+		Owner:   ipam.Owner{ContainerID: "probe", IfName: "eth0"},
+		Ingress: limit,
+		Egress:  limit,
+	}.Ensure(c, veth)
+	return err
 }
 
 // translate writes the rules of a network.

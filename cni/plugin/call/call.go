@@ -53,6 +53,13 @@ func New(h conf.Head, r Request) *Call {
 	}
 }
 
+// IsPod reports whether the container is of a pod of Kubernetes, which its runtimes name in CNI_ARGS.
+func (c *Call) IsPod() bool {
+	// What else is there, or is not known, is for those that read it.
+	args, _ := conf.ParseArgs(c.Args)
+	return args.Pod.Namespace != ""
+}
+
 // ReadPrevious reads prevResult into Previous.
 func (c *Call) ReadPrevious() error {
 	if c.PrevResult == nil {

@@ -45,7 +45,7 @@ func (PortMap) read(c *call.Call) (portmap.Pod, error) {
 	return pod, nil
 }
 
-// Add publishes the host ports. One that a process of the host listens on is an error that names it.
+// Add publishes the host ports. One of a pod that a process of the host listens on is an error that names it.
 func (p PortMap) Add(c *call.Call) error {
 	pod, err := p.read(c)
 	if err != nil {
@@ -54,8 +54,10 @@ func (p PortMap) Add(c *call.Call) error {
 	if len(pod.Ports) == 0 {
 		return c.Print(c.Previous)
 	}
-	if err := hostport.Refuse(pod.Ports); err != nil {
-		return err
+	if c.IsPod() {
+		if err := hostport.Refuse(pod.Ports); err != nil {
+			return err
+		}
 	}
 	if err := hostnat.Taken(c.Owner.Label(), pod.Ports); err != nil {
 		return err

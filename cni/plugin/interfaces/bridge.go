@@ -144,6 +144,12 @@ func publish(c *call.Call, n *conf.Network, pod []netip.Addr, back *undo.Stack) 
 		return nil
 	}
 
+	if c.IsPod() {
+		if err := hostport.Refuse(ports); err != nil {
+			return err
+		}
+	}
+
 	network := hostport.Network{NAT: n.NAT}
 	if len(ports) > 0 {
 		pool, err := n.Pool.Create()
@@ -317,10 +323,6 @@ func (b Bridge) Status(c *call.Call) error {
 	if err := bridge.Usable(host, n.Bridge, gatewaySets(n)); err != nil {
 		return err
 	}
-	if err := canGuardSource(n); err != nil {
-		return err
-	}
-
 	if err := b.rehearse(c, n); err != nil {
 		return err
 	}

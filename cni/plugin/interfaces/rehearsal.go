@@ -1,6 +1,7 @@
 package interfaces
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/trivet-node/trivet/cni/macspoof"
 	"github.com/trivet-node/trivet/cni/masquerade"
 	"github.com/trivet-node/trivet/cni/plugin/call"
+	"github.com/trivet-node/trivet/cni/sourceguard"
 )
 
 // nobody is the attachment that STATUS writes rules for.
@@ -32,6 +34,9 @@ func (b Bridge) rehearse(c *call.Call, n *conf.Network) error {
 	}
 	if n.Bridge.VLANs.Wanted() {
 		steps = append(steps, bridge.RehearseVLANs)
+	}
+	if n.SourceGuard {
+		steps = append(steps, rehearseSourceGuard)
 	}
 
 	// A kernel that has the rules knows all that is in them. Missing rules are no reason to fail: the next
@@ -59,6 +64,13 @@ func (b Bridge) rehearse(c *call.Call, n *conf.Network) error {
 		}
 		return nil
 	})
+}
+
+func rehearseSourceGuard() error {
+	if err := sourceguard.Rehearse(); err != nil {
+		return fmt.Errorf("sourceGuard: %w", err)
+	}
+	return nil
 }
 
 // rehearseMasquerade masquerades an address of each family that the configuration has addresses of; of IPv4

@@ -64,17 +64,6 @@ func guardSource(
 	return nil
 }
 
-// canGuardSource returns an error if ADD could not, for STATUS.
-func canGuardSource(n *conf.Network) error {
-	if !n.SourceGuard {
-		return nil
-	}
-	if err := sourceguard.Try(); err != nil {
-		return fmt.Errorf("sourceGuard: %w", err)
-	}
-	return nil
-}
-
 // checkSource returns an error unless the host drops what the pod sends with others' addresses.
 func checkSource(c *call.Call, n *conf.Network, a bridge.Attachment) error {
 	if !n.SourceGuard || a.MAC == nil {
