@@ -225,7 +225,13 @@ type backends struct {
 // quotas.
 func backendsOf(n *Node) backends {
 	n.T.Helper()
-	files, err := loopfile.Open(loopfile.Config{Dir: n.Dir, Instance: n.Instance})
+	records, err := volume.Load(filepath.Join(n.Dir, "volumes"))
+	n.must(err)
+	files, err := loopfile.Open(loopfile.Config{
+		Dir:      n.Dir,
+		Instance: n.Instance,
+		Held:     records.Has(loopfile.Name),
+	})
 	n.must(err)
 	b := backends{
 		forVolumes: map[string]volume.Backend{loopfile.Name: files},
