@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -266,7 +265,7 @@ func (c *controllers) run(ctx context.Context) error {
 		c.log.Info("controllers run", "controllers", strings.Join(c.chosen, ","))
 
 		// The first lists were there whole, and are kept slim.
-		debug.FreeOSMemory()
+		program.ForgetStart()
 		for _, run := range c.own() {
 			group.Go(func() { run(ctx) })
 		}
