@@ -80,8 +80,8 @@ func (p Place) Check() error {
 	return nil
 }
 
-// Name is Instance for who only looks: a directory that is new has "", and so has one in place of another. One
-// that has lost its name has that of the witness.
+// Name is Instance for who only looks: a directory that is new has "", and so has an empty one in place of
+// another. One that has lost its name has that of the witness.
 func (p Place) Name() (string, error) {
 	instance, err := p.inside()
 	if instance == "" && p.isUsed() {

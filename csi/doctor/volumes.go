@@ -63,7 +63,7 @@ func (d *diagnosis) records() {
 // volumes compares records with what holds the volumes.
 func (d *diagnosis) volumes() {
 	before, ready, snapshots := len(d.found), 0, 0
-	d.imagesAway()
+	images{d}.directory()
 	for _, id := range sorted(d.Records) {
 		r := d.Records[id]
 		if r.Err != nil || !r.IsReady() {
@@ -79,7 +79,7 @@ func (d *diagnosis) volumes() {
 		case btrfspool.Name:
 			d.inPool(r)
 		case loopfile.Name:
-			d.onDisk(r)
+			images{d}.volume(r)
 		case quotadir.Name:
 			directories{d}.volume(r)
 		default:
@@ -124,8 +124,11 @@ func (d *diagnosis) inPool(r volume.Recorded) {
 	}
 }
 
-// imagesAway says that the directory of the images is not there, if it has volumes.
-func (d *diagnosis) imagesAway() {
+// images is what is wrong with volumes in files on the disk.
+type images struct{ *diagnosis }
+
+// directory says that that of the files is not there, if it has volumes.
+func (d images) directory() {
 	count := 0
 	for _, r := range d.Records {
 		if r.Err == nil && r.Backend == loopfile.Name {
@@ -139,8 +142,8 @@ func (d *diagnosis) imagesAway() {
 	}
 }
 
-// onDisk compares a record with the image file.
-func (d *diagnosis) onDisk(r volume.Recorded) {
+// volume compares a record with the file.
+func (d images) volume(r volume.Recorded) {
 	file, there := d.Images[r.ID]
 	switch {
 	case d.Images == nil:

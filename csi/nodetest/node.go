@@ -227,11 +227,8 @@ func backendsOf(n *Node) backends {
 	n.T.Helper()
 	records, err := volume.Load(filepath.Join(n.Dir, "volumes"))
 	n.must(err)
-	files, err := loopfile.Open(loopfile.Config{
-		Dir:      n.Dir,
-		Instance: n.Instance,
-		Held:     records.Has(loopfile.Name),
-	})
+	held := records.Has(loopfile.Name)
+	files, err := loopfile.Open(loopfile.Config{Dir: n.Dir, Instance: n.Instance, Held: held})
 	n.must(err)
 	b := backends{
 		forVolumes: map[string]volume.Backend{loopfile.Name: files},

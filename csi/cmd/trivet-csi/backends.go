@@ -146,6 +146,7 @@ func (b *backends) openFiles(
 	if err != nil {
 		return err
 	}
+
 	files, err := loopfile.Open(loopfile.Config{
 		Dir:      o.dataDir,
 		Instance: instance,
@@ -154,6 +155,7 @@ func (b *backends) openFiles(
 	if err != nil {
 		return err
 	}
+
 	b.add(loopfile.Name, files)
 	if err := files.Check(false); err != nil {
 		return err

@@ -61,8 +61,8 @@ func parse(env *program.Env) (options, error) {
 	fs.StringVar(&o.backend, "backend", "auto",
 		"what holds volumes whose class names no backend: auto (the best that works), btrfs, image or quota")
 	controllers := fs.String("controllers", "all",
-		"which of the built-in controllers run where there is access to the Kubernetes API: all, none, or some"+
-			" of "+strings.Join(builtIn, ",")+"; the others are left to sidecars")
+		"which of the built-in controllers run where there is access to the Kubernetes API: all, none, or"+
+			" some of "+strings.Join(builtIn, ",")+"; the others are left to sidecars")
 	poolSize := fs.String("pool-size", "",
 		"how large the btrfs pool may become, e.g. 100Gi; no more is promised to all volumes together"+
 			" (default: what the disk has, less --reserve)")

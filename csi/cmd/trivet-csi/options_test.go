@@ -41,6 +41,7 @@ func TestFlagsAreChecked(t *testing.T) {
 		{"extra"},
 	} {
 		_, err := parseArgs(args...)
+
 		if _, usage := errors.AsType[*program.UsageError](err); !usage {
 			t.Errorf("%v: %v", args, err)
 		}

@@ -49,8 +49,8 @@ func connect(ctx context.Context, socketPath, dir string) (*driver, error) {
 	}, nil
 }
 
-// startTimeout bounds how long a driver may take until it answers: with thousands of volumes it is less than a
-// second.
+// startTimeout bounds how long a driver may take until it answers: with thousands of volumes it is less than
+// a second.
 const startTimeout = time.Minute
 
 // bench is the driver that is started here.
@@ -97,40 +97,40 @@ func (b *bench) start(ctx context.Context) error {
 		close(b.ended)
 	}()
 
-	err := b.connect(ctx)
-	if err != nil {
+	var err error
+	if b.conn, err = await(ctx, b.dir+"/csi.sock"); err != nil {
 		_ = b.cmd.Process.Kill()
 		<-b.ended
 	}
 	return err
 }
 
-// connect connects to the driver when it answers.
-func (b *bench) connect(ctx context.Context) error {
+// await connects to a driver when it answers.
+func await(ctx context.Context, path string) (*grpc.ClientConn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout,
-		fmt.Errorf("%s does not answer within %s", b.options.binary, startTimeout))
+		fmt.Errorf("no driver answers on %s within %s", path, startTimeout))
 	defer cancel()
 
 	// A client that finds no socket tries again after a second: there has to be one before it is asked.
-	path := b.dir + "/csi.sock"
 	for range retry.Every(ctx, time.Millisecond) {
 		if socket.Alive(path) {
 			break
 		}
 	}
 
-	var err error
-	if b.conn, err = socket.Dial(path); err != nil {
-		return err
+	conn, err := socket.Dial(path)
+	if err != nil {
+		return nil, err
 	}
-	_, err = csi.NewIdentityClient(b.conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true))
-	if err != nil && ctx.Err() != nil {
+	_, err = csi.NewIdentityClient(conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true))
+	if err == nil {
+		return conn, nil
+	}
+
+	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	if err != nil {
-		b.conn.Close()
-	}
-	return err
+	return nil, errors.Join(err, conn.Close())
 }
 
 // seen is a path of the driver's mount namespace.
