@@ -108,12 +108,19 @@ func (x *inspector) Inspect() (volume.Inspection, error) {
 		return volume.Inspection{}, err
 	}
 	slices.Sort(names)
-	return volume.Inspection{Wear: x.wear(fs), Part: x.isShort, Of: func(s volume.Spec) error {
+	of := func(s volume.Spec) error {
 		if _, there := slices.BinarySearch(names, s.ID); !there {
 			return fmt.Errorf("%w: its subvolume is not in the pool %s", volume.ErrLost, x.root)
 		}
 		return x.lookForImage(s)
-	}}, nil
+	}
+
+	return volume.Inspection{
+		Of:   of,
+		Pool: fs.info.UUID,
+		Part: x.isShort,
+		Wear: x.wear(fs),
+	}, nil
 }
 
 // lookForImage returns volume.ErrLost for an image that is not in its subvolume, or without its key.

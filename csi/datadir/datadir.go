@@ -45,7 +45,7 @@ func (p Place) Instance() (string, error) {
 	}
 
 	if instance == "" {
-		// One that was torn is as it was.
+		// One that was lost is as it was.
 		if instance, _ = p.outside(); instance == "" {
 			instance = newName()
 		}
@@ -65,6 +65,7 @@ func (p Place) Check() error {
 	}
 	known, where := p.outside()
 	_, missing := os.Lstat(p.path())
+	empty := errors.Is(missing, fs.ErrNotExist) && !p.isUsed()
 
 	switch {
 	case known == "" || instance == known:
@@ -72,11 +73,28 @@ func (p Place) Check() error {
 	case instance != "":
 		return p.mismatch("the data directory %s is another one (%s) than %s, where the volumes of this node"+
 			" were kept (%s)", p.Dir, instance, where, known)
-	case errors.Is(missing, fs.ErrNotExist):
+	case empty:
 		return p.mismatch("the data directory %s is new or empty, and the volumes of this node were kept in"+
 			" %s (%s)", p.Dir, where, known)
 	}
 	return nil
+}
+
+// Name is Instance for who only looks: a directory that is new has "", and so has an empty one in place of
+// another. One that has lost its name has that of the witness.
+func (p Place) Name() (string, error) {
+	instance, err := p.inside()
+	if instance == "" && p.isUsed() {
+		instance, _ = p.outside()
+	}
+	return instance, err
+}
+
+// isUsed reports whether a driver has ever worked on the directory: it has made one for the records of
+// volumes, after it had given it its name.
+func (p Place) isUsed() bool {
+	_, err := os.Lstat(filepath.Join(p.Dir, "volumes"))
+	return err == nil
 }
 
 func (p Place) mismatch(format string, args ...any) *Mismatch {

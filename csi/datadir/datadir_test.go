@@ -109,6 +109,41 @@ func TestDirectoryThatIsEmptyIsNotNew(t *testing.T) {
 	}
 }
 
+// What is in it says that it is not the empty one in its place.
+func TestFullDirectoryThatHasLostItsNameHasItAgain(t *testing.T) {
+	p := place(t)
+	name := mustInstance(t, p)
+	lost := errors.Join(os.Mkdir(filepath.Join(p.Dir, "volumes"), 0o700),
+		os.Remove(filepath.Join(p.Dir, "instance")))
+	if lost != nil {
+		t.Fatal(lost)
+	}
+
+	if looked, err := p.Name(); looked != name || err != nil || p.Check() != nil {
+		t.Errorf("%q for who looks at it, it was %q: %v, %v", looked, name, err, p.Check())
+	}
+	if again := mustInstance(t, p); again != name {
+		t.Errorf("%q, it was %q", again, name)
+	}
+	if text, err := os.ReadFile(filepath.Join(p.Dir, "instance")); string(text) != name+"\n" {
+		t.Errorf("it has %q, %v", text, err)
+	}
+}
+
+func TestDirectoryThatNobodyHasServedHasNoName(t *testing.T) {
+	p := place(t)
+	if name, err := p.Name(); name != "" || err != nil {
+		t.Errorf("a new one: %q, %v", name, err)
+	}
+
+	other := place(t)
+	mustInstance(t, other)
+	p.Witness = other.Witness
+	if name, err := p.Name(); name != "" || err != nil {
+		t.Errorf("one in place of another: %q, %v", name, err)
+	}
+}
+
 func TestAnotherDirectoryIsTakenWhenSomebodySaysSo(t *testing.T) {
 	p, other := place(t), place(t)
 	mustInstance(t, p)

@@ -230,6 +230,13 @@ var wrongs = map[string]func(*Facts){
 	"wrong  volume pvc-1: its subvolume has no limit": func(f *Facts) {
 		f.Pool.Volumes["pvc-1"] = survey.Subvolume{Limit: -1}
 	},
+	"wrong  volume pvc-2: its file is not in /data/images": func(f *Facts) {
+		f.set("pvc-2", "ready", func(r *volume.Recorded) { r.Backend = "image" })
+		f.Images = map[string]survey.File{}
+	},
+	"wrong  directory /data/images: it is not there, and has 1 volumes": func(f *Facts) {
+		f.set("pvc-2", "ready", func(r *volume.Recorded) { r.Backend = "image" })
+	},
 	"wrong  key file /data/keys/image/pvc-3: there is no volume pvc-3": func(f *Facts) {
 		f.Keys = []survey.Key{{Path: "/data/keys/image/pvc-3", Backend: "image", ID: "pvc-3"}}
 	},

@@ -63,6 +63,7 @@ func (d *diagnosis) records() {
 // volumes compares records with what holds the volumes.
 func (d *diagnosis) volumes() {
 	before, ready, snapshots := len(d.found), 0, 0
+	images{d}.directory()
 	for _, id := range sorted(d.Records) {
 		r := d.Records[id]
 		if r.Err != nil || !r.IsReady() {
@@ -78,7 +79,7 @@ func (d *diagnosis) volumes() {
 		case btrfspool.Name:
 			d.inPool(r)
 		case loopfile.Name:
-			d.onDisk(r)
+			images{d}.volume(r)
 		case quotadir.Name:
 			directories{d}.volume(r)
 		default:
@@ -123,10 +124,29 @@ func (d *diagnosis) inPool(r volume.Recorded) {
 	}
 }
 
-// onDisk compares a record with the image file.
-func (d *diagnosis) onDisk(r volume.Recorded) {
+// images is what is wrong with volumes in files on the disk.
+type images struct{ *diagnosis }
+
+// directory says that that of the files is not there, if it has volumes.
+func (d images) directory() {
+	count := 0
+	for _, r := range d.Records {
+		if r.Err == nil && r.Backend == loopfile.Name {
+			count++
+		}
+	}
+	if d.Images == nil && count > 0 {
+		d.wrong("directory "+filepath.Join(d.DataDir, "images"),
+			"mount its disk, or make an empty one if what was in it is lost for good",
+			"it is not there, and has %d volumes", count)
+	}
+}
+
+// volume compares a record with the file.
+func (d images) volume(r volume.Recorded) {
 	file, there := d.Images[r.ID]
 	switch {
+	case d.Images == nil:
 	case !there:
 		d.wrong(objectOf(r), restore, "its file is not in %s", filepath.Join(d.DataDir, "images"))
 	case file.Size < r.Size:

@@ -3,6 +3,7 @@
 package loopfile
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -29,6 +30,9 @@ const Name = "image"
 type Config struct {
 	Dir      string // the files are kept in Dir/images
 	Instance string // unique to Dir; marks loop devices as those of these files
+
+	// Held says that there are volumes in the directory of the files: it is not made if it is not there.
+	Held bool
 }
 
 // Files are the volumes of a directory.
@@ -38,9 +42,10 @@ type Files struct {
 	keys keyfile.Dir
 }
 
-// What the files are to others. A file cannot fail but by itself, and its size cannot be exceeded.
+// What the files are to others. Their sizes cannot be exceeded.
 var (
 	_ volume.Backend      = (*Files)(nil)
+	_ volume.Checker      = (*Files)(nil)
 	_ publish.Backend     = (*Files)(nil)
 	_ publish.BlockDevice = (*Files)(nil)
 	_ publish.Grower      = (*Files)(nil)
@@ -49,13 +54,16 @@ var (
 	_ publish.OwnDevice   = (*Files)(nil)
 )
 
-// Open makes the directory and looks for the mkfs programs. It fails where there are no loop devices.
+// Open makes the directory and looks for the mkfs programs. It fails where there are no loop devices. A
+// directory that has volumes and is not there now is waited for, see Check.
 func Open(cfg Config) (*Files, error) {
 	files := &Files{dir: filepath.Join(cfg.Dir, "images")}
-	if err := errors.Join(os.MkdirAll(files.dir, 0o700), datadir.Narrow(files.dir)); err != nil {
-		return nil, err
+	if !cfg.Held {
+		if err := os.MkdirAll(files.dir, 0o700); err != nil {
+			return nil, err
+		}
 	}
-	if err := overwriteInPlace(files.dir); err != nil {
+	if err := files.prepare(); err != nil {
 		return nil, err
 	}
 
@@ -63,6 +71,25 @@ func Open(cfg Config) (*Files, error) {
 	files.keys = keyfile.In(cfg.Dir, Name)
 	files.Images, err = image.New(cfg.Instance, files.keys, files.path)
 	return files, err
+}
+
+// prepare has the directory, if it is there, be as it is to be.
+func (files *Files) prepare() error {
+	if files.Check(false) != nil {
+		return nil
+	}
+	return errors.Join(datadir.Narrow(files.dir), overwriteInPlace(files.dir))
+}
+
+// Check returns volume.ErrUnavailable if the directory is not there, as while its disk is not mounted, see
+// volume.Checker. An empty one in its place would say that the volumes are gone.
+func (files *Files) Check(bool) error {
+	_, err := os.Lstat(files.dir)
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: the directory of images: %v; mount its disk, or make an empty one if what was in"+
+		" it is lost for good", volume.ErrUnavailable, err)
 }
 
 func (files *Files) path(id string) string { return filepath.Join(files.dir, id+".img") }
@@ -114,7 +141,8 @@ func (files *Files) Recover(s volume.Spec, origin volume.Origin) (volume.Origin,
 	st, err := os.Lstat(files.path(s.ID))
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return origin, fmt.Errorf("%w: %w", volume.ErrLost, err)
+		lack := files.Check(false)
+		return origin, cmp.Or(lack, fmt.Errorf("%w: %w", volume.ErrLost, err))
 	case err != nil:
 		return origin, fmt.Errorf("%w: %w", volume.ErrDamaged, err)
 	case !st.Mode().IsRegular():
@@ -131,13 +159,11 @@ func (files *Files) isShort(s volume.Spec) bool {
 	return err == nil && st.Size() < s.Size
 }
 
-// Inspect lists the directory once, see volume.Inspector. If that is not there its disk may not be mounted,
-// and nothing is lost.
+// Inspect lists the directory once, see volume.Inspector. If that is not there nothing is lost.
 func (files *Files) Inspect() (volume.Inspection, error) {
 	ids, err := files.List()
-	if errors.Is(err, os.ErrNotExist) {
-		gone := fmt.Errorf("%w: %w", volume.ErrDamaged, err)
-		return volume.Inspection{Of: func(volume.Spec) error { return gone }}, nil
+	if lack := files.Check(false); lack != nil {
+		return volume.Inspection{Of: func(volume.Spec) error { return lack }}, nil
 	}
 	if err != nil {
 		return volume.Inspection{}, err
@@ -170,6 +196,9 @@ func (files *Files) List() ([]string, error) {
 func (files *Files) Empty(id string) (bool, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(files.path(id), &st); err != nil {
+		if lack := files.Check(false); lack != nil {
+			return false, lack
+		}
 		return false, &os.PathError{Op: "stat", Path: files.path(id), Err: err}
 	}
 	return st.Blocks == 0 || image.IsUnused(files.path(id)), nil
@@ -179,9 +208,9 @@ func (files *Files) Empty(id string) (bool, error) {
 // mount namespace it is mounted in.
 func (files *Files) Destroy(id string) error {
 	_, err := os.Lstat(files.path(id))
-	if _, lack := os.Lstat(files.dir); lack != nil {
-		// Its disk may not be mounted, and have the file.
-		return fmt.Errorf("%w: delete volume %s: %w", volume.ErrUnavailable, id, lack)
+	if lack := files.Check(false); lack != nil {
+		// Its disk may have the file.
+		return fmt.Errorf("volume %s: %w", id, lack)
 	}
 	if errors.Is(err, os.ErrNotExist) {
 		return files.keys.Erase(id)
@@ -196,7 +225,12 @@ func (files *Files) Destroy(id string) error {
 }
 
 // Commit makes deletions survive a power loss, see volume.Backend.
-func (files *Files) Commit() error { return durable.SyncDir(files.dir) }
+func (files *Files) Commit() error {
+	if err := files.Check(false); err != nil {
+		return err
+	}
+	return durable.SyncDir(files.dir)
+}
 
 // Grow makes the file larger. Where it is in use, GrowStaged has to follow.
 func (files *Files) Grow(s volume.Spec) error {

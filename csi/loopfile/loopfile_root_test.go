@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,6 +74,56 @@ func TestImageKeepsItsPromiseOnAFullDisk(t *testing.T) {
 		t.Errorf("synced: %v", err)
 	}
 
+	n.Remove(v.ID, "pod")
+}
+
+// The directory may be a disk of its own that is not mounted when the driver starts. In an empty one volumes
+// would seem to be gone, and their deletion would leave their content behind.
+func TestDirectoryOfImagesIsNotMadeInPlaceOfTheOneThatHasThem(t *testing.T) {
+	n := nodetest.New(t, 1<<30)
+	request := func(name string) volume.Request {
+		return volume.Request{
+			Name:     name,
+			Required: 16 << 20,
+			Backend:  "image",
+			Access:   volume.Filesystem,
+			FSType:   "ext4",
+		}
+	}
+	v, deleted := n.MustCreate(request("v")), n.MustCreate(request("deleted"))
+	n.Write(v, n.Use(v, "pod"))
+	n.Leave(v.ID, "pod")
+
+	n.Kill()
+	images := filepath.Join(n.Dir, "images")
+	if err := os.Rename(images, images+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	n.Start()
+	_, _, used := n.Acquire(t.Context(), v.ID)
+	_, made := n.Create(t.Context(), request("new"))
+	for what, err := range map[string]error{
+		"used":    used,
+		"made":    made,
+		"deleted": n.Delete(t.Context(), deleted.ID),
+	} {
+		if !errors.Is(err, volume.ErrUnavailable) || !strings.Contains(err.Error(), images) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := os.Lstat(images); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("there is a directory: %v", err)
+	}
+
+	// The disk is mounted.
+	if err := os.Rename(images+"-away", images); err != nil {
+		t.Fatal(err)
+	}
+	n.Eventually("the volume can be used again", func() error {
+		now, err := n.Get(v.ID)
+		return errors.Join(err, now.Damage, now.Trouble)
+	})
+	n.CheckRead(v, n.Use(v, "pod"))
 	n.Remove(v.ID, "pod")
 }
 

@@ -49,7 +49,7 @@ func TestVolumesAreNotLostWithTheirDirectory(t *testing.T) {
 	if err := os.Rename(files.dir, files.dir+"-away"); err != nil {
 		t.Fatal(err)
 	}
-	if err := damageOf(t, files, v); !errors.Is(err, volume.ErrDamaged) || errors.Is(err, volume.ErrLost) {
+	if err := damageOf(t, files, v); !errors.Is(err, volume.ErrUnavailable) {
 		t.Errorf("without the directory: %v", err)
 	}
 	if err := files.Destroy("v"); !errors.Is(err, volume.ErrUnavailable) {

@@ -225,7 +225,10 @@ type backends struct {
 // quotas.
 func backendsOf(n *Node) backends {
 	n.T.Helper()
-	files, err := loopfile.Open(loopfile.Config{Dir: n.Dir, Instance: n.Instance})
+	records, err := volume.Load(filepath.Join(n.Dir, "volumes"))
+	n.must(err)
+	held := records.Has(loopfile.Name)
+	files, err := loopfile.Open(loopfile.Config{Dir: n.Dir, Instance: n.Instance, Held: held})
 	n.must(err)
 	b := backends{
 		forVolumes: map[string]volume.Backend{loopfile.Name: files},

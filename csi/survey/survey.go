@@ -37,6 +37,7 @@ type Config struct {
 type Survey struct {
 	At      time.Time
 	DataDir string
+	Name    string                     // of DataDir; "": no driver has ever served it
 	Place   error                      // a *datadir.Mismatch if that is not where the volumes are
 	Records map[string]volume.Recorded // by ID
 	Staged  map[string]publish.Staged  // by ID of the volume
@@ -46,7 +47,7 @@ type Survey struct {
 	Unreadable []durable.Unreadable
 
 	Pool    Pool
-	Images  map[string]File // those on the disk, by ID of the volume
+	Images  map[string]File // those on the disk, by ID of the volume; nil: their directory is not there
 	Quota   Quota
 	Keys    []Key
 	Devices []Device
@@ -76,12 +77,13 @@ func Take(ctx context.Context, cfg Config) (Survey, error) {
 		return s, err
 	}
 
-	s.Place = datadir.Place{Dir: cfg.DataDir, Witness: cfg.Witness}.Check()
-	instance, err := instanceIn(cfg.DataDir)
-	if err != nil {
+	place := datadir.Place{Dir: cfg.DataDir, Witness: cfg.Witness}
+	s.Place = place.Check()
+	var err error
+	if s.Name, err = place.Name(); err != nil {
 		return s, err
 	}
-	if s.Devices, err = devicesOf(instance); err != nil {
+	if s.Devices, err = devicesOf(s.Name); err != nil {
 		return s, err
 	}
 
@@ -117,15 +119,6 @@ func (s *Survey) lookAtRecords(cfg Config) error {
 	s.Groups, unreadable, errs[2] = group.Read(filepath.Join(cfg.DataDir, "groups"))
 	s.Unreadable = append(s.Unreadable, unreadable...)
 	return errors.Join(errs[:]...)
-}
-
-// instanceIn returns the name that marks the loop devices of a data directory; "" if there are none yet.
-func instanceIn(dataDir string) (string, error) {
-	data, err := os.ReadFile(filepath.Join(dataDir, "instance"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	return strings.TrimSpace(string(data)), err
 }
 
 // Device is a loop device of the driver.

@@ -65,6 +65,9 @@ type Inspection struct {
 	// Of returns what is wrong with the content of a volume: ErrLost if it was not there, nil if nothing is.
 	Of func(Spec) error
 
+	// Pool is what was looked at, as in Origin; "": all that the backend may have.
+	Pool string
+
 	// Part reports whether content is smaller than the volume, as while somebody copies what was lost to its
 	// place; nil where a backend cannot tell.
 	Part func(Spec) bool

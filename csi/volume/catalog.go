@@ -57,9 +57,11 @@ type record struct {
 	Origin
 	Created time.Time `json:"created"`
 
-	// Not on disk: why the volume cannot be used, or cannot be taken away, and which of all records that were
-	// ever put into the index it is.
+	// Not on disk: why the volume cannot be used, or cannot be taken away; that its content was missed while
+	// the driver ran, which must not be made again; and which of all records that were ever put into the
+	// index it is.
 	damage error
+	missed bool
 	entry  uint64
 }
 
@@ -107,6 +109,20 @@ func Read(dir string) (map[string]Recorded, []durable.Unreadable, error) {
 		}
 	}
 	return recorded, unreadable, err
+}
+
+// isNews reports whether what a look has seen takes the place of what is known to be wrong. A record that
+// cannot be used stays that, and what a recovery has found out stays as long as it comes to the same.
+func (r record) isNews(seen error) bool {
+	switch {
+	case r.damage == nil:
+		return true
+	case r.check(r.Spec.ID) != nil:
+		return false
+	case r.missed:
+		return !same(r.damage, seen)
+	}
+	return errors.Is(r.damage, ErrLost) != errors.Is(seen, ErrLost)
 }
 
 // unfinished reports whether it is of a creation that failed, and that could not be undone then.

@@ -216,14 +216,20 @@ func (b *fakeBackend) Empty(id string) (bool, error) {
 func (b *fakeBackend) Inspect() (Inspection, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	there, short := maps.Clone(b.volumes), b.fail["Part"] != nil
-	part := func(Spec) bool { return short }
-	return Inspection{Wear: b.fail["Wear"], Part: part, Of: func(s Spec) error {
-		if there[s.ID] == nil {
+	there, away, short := maps.Clone(b.volumes), b.fail["Of"], b.fail["Part"] != nil
+	of := func(s Spec) error {
+		if away == nil && there[s.ID] == nil {
 			return fmt.Errorf("%w: it is not in %s", ErrLost, b.name)
 		}
-		return nil
-	}}, b.called("Inspect", "")
+		return away
+	}
+
+	return Inspection{
+		Of:   of,
+		Pool: b.name,
+		Part: func(Spec) bool { return short },
+		Wear: b.fail["Wear"],
+	}, b.called("Inspect", "")
 }
 
 // take takes a volume away behind the back of the Store; putBack undoes that.

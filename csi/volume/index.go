@@ -75,6 +75,16 @@ func (x *index) damage(id string, why error) {
 	}
 }
 
+// miss notes in a record what a look has seen to be wrong with its content.
+func (x *index) miss(id string, why error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if p, ok := x.records[id]; ok {
+		p.damage = why
+		p.missed = true
+	}
+}
+
 // account enters promises into the ledger as they are now. mu is held.
 func (x *index) account(ids []string) {
 	for _, id := range ids {
@@ -151,7 +161,7 @@ func (x *index) ill() []record {
 }
 
 // page returns up to limit records of ready volumes that the condition holds for, in the order of their IDs,
-// beginning after the ID given (limit 0: all of them).
+// beginning after the ID given (limit 0: all of them). A record that names another volume is in none.
 func (x *index) page(after string, limit int, condition func(Spec) bool) []record {
 	return x.pageIn(nil, after, limit, condition)
 }
@@ -172,7 +182,8 @@ func (x *index) pageIn(page []record, after string, limit int, condition func(Sp
 	}
 	page = slices.Grow(page[:0], most)
 	for ; i < len(x.ids) && (limit == 0 || len(page) < limit); i++ {
-		if r := x.records[x.ids[i]].record(); r.Phase == ready && condition(r.Spec) {
+		r := x.records[x.ids[i]].record()
+		if r.Phase == ready && r.Spec.ID == x.ids[i] && condition(r.Spec) {
 			page = append(page, r)
 		}
 	}
@@ -241,6 +252,7 @@ type packed struct {
 	token            uint64
 	created          time.Time
 	damage           error
+	missed           bool
 	entry            uint64
 }
 
@@ -283,6 +295,7 @@ func pack(r record) *packed {
 		token:    r.Token,
 		created:  r.Created,
 		damage:   r.damage,
+		missed:   r.missed,
 		entry:    r.entry,
 	}
 }
@@ -318,6 +331,7 @@ func (p *packed) record() record {
 		Origin:  Origin{Token: p.token, Pool: c.pool},
 		Created: p.created,
 		damage:  p.damage,
+		missed:  p.missed,
 		entry:   p.entry,
 	}
 }

@@ -15,6 +15,7 @@ func TestPackedRecordHasAllFields(t *testing.T) {
 		Origin:  Origin{Token: 8, Pool: "pool"},
 		Created: time.Unix(9, 0),
 		damage:  errors.New("damage"),
+		missed:  true,
 		entry:   10,
 	}
 	spec := reflect.ValueOf(&want.Spec).Elem()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,6 +74,87 @@ func TestLostVolumeIsNotReplacedWhenItsBackendHeals(t *testing.T) {
 	}
 }
 
+// That holds whatever else becomes of it meanwhile.
+func TestLostVolumeIsNotReplacedWhileItCannotBeLookedFor(t *testing.T) {
+	f := newFixture(t)
+	v := f.create(Request{Name: "v", Required: mib})
+	putBack := f.pool.take(v.ID)
+	f.lookOnce()
+
+	heal := func() {
+		f.pool.check = errBroken
+		f.upkeep.check(t.Context())
+		f.pool.check = nil
+		f.upkeep.check(t.Context())
+	}
+	f.pool.FailOn("Empty", errBroken)
+	heal()
+	f.pool.FailOn("Of", fmt.Errorf("%w: no disk", ErrDamaged))
+	f.lookOnce()
+	f.pool.FailOn("Empty", nil)
+	heal()
+	if n := f.pool.made("Recover " + v.ID); n > 0 || f.damageOf(v.ID) == nil {
+		t.Errorf("recovered %d times, it is %v", n, f.damageOf(v.ID))
+	}
+
+	putBack()
+	heal()
+	if err := f.damageOf(v.ID); err != nil {
+		t.Errorf("when it was back: %v", err)
+	}
+}
+
+// Without its disk a volume cannot be used; it is lost when the disk is back without it.
+func TestWhatIsSaidOfAVolumeFollowsWhatIsSeen(t *testing.T) {
+	f := newFixture(t)
+	v := f.create(Request{Name: "v", Required: mib})
+	f.pool.take(v.ID)
+	noDisk := fmt.Errorf("%w: no disk", ErrDamaged)
+	for _, away := range []error{noDisk, nil, noDisk, fmt.Errorf("%w: another disk", ErrDamaged)} {
+		f.pool.FailOn("Of", away)
+		f.lookOnce()
+		if got := f.damageOf(v.ID); away == nil && !errors.Is(got, ErrLost) || away != nil && got != away {
+			t.Errorf("it is %v, and was seen as %v", got, away)
+		}
+	}
+}
+
+func TestWhatARecoveryHasFoundIsKept(t *testing.T) {
+	f := newFixture(t)
+	lost := f.create(Request{Name: "lost", Required: mib})
+	elsewhere := f.create(Request{Name: "elsewhere", Required: mib})
+	f.pool.take(lost.ID)
+	found := fmt.Errorf("%w: made in transaction 7", ErrLost)
+	f.pool.FailOn("Recover", found)
+	f.restart()
+	f.lookOnce()
+	if got := f.damageOf(lost.ID); got != found {
+		t.Errorf("it is %v", got)
+	}
+
+	f.pool.FailOn("Recover", fmt.Errorf("%w: in another pool", ErrDamaged))
+	f.restart()
+	f.pool.name = "another"
+	f.pool.take(elsewhere.ID)
+	f.lookOnce()
+	if got := f.damageOf(elsewhere.ID); got == nil || errors.Is(got, ErrLost) {
+		t.Errorf("one that is in another pool is %v", got)
+	}
+}
+
+func TestVolumesThatCannotBeLookedAtAreTrouble(t *testing.T) {
+	f := newFixture(t)
+	var heard []error
+	f.OnTrouble(func(_ string, err error) { heard = append(heard, err) })
+	for _, failure := range []error{errBroken, errBroken, nil, fmt.Errorf("%w: down", ErrUnavailable)} {
+		f.files.FailOn("Inspect", failure)
+		f.lookOnce()
+	}
+	if len(heard) != 2 || !errors.Is(heard[0], errBroken) || heard[1] != nil {
+		t.Errorf("heard %v", heard)
+	}
+}
+
 // Somebody may be copying what was lost to its place: Recover would make an image whole that is short.
 func TestLostVolumeIsNotBackWhileItIsShort(t *testing.T) {
 	f := newFixture(t)
@@ -120,6 +202,27 @@ func TestVolumeThatIsMadeDuringALookIsNotMissed(t *testing.T) {
 	f.lookOnce()
 	if err := f.damageOf(v.ID); !errors.Is(err, ErrLost) {
 		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// A record may have been copied to another name. It is damaged, and no volume is listed twice.
+func TestRecordThatNamesAnotherVolumeIsInNoPage(t *testing.T) {
+	f := newFixture(t)
+	v := f.create(Request{Name: "v", Required: mib})
+	text, err := os.ReadFile(f.record(v.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(f.record("zzz"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	if report := f.restart(); !errors.Is(report.Damaged["zzz"], ErrDamaged) {
+		t.Errorf("report %+v", report)
+	}
+	f.lookOnce()
+	if list := f.List("", 0); len(list) != 1 || list[0].ID != v.ID || list[0].Damage != nil {
+		t.Errorf("listed: %+v", list)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"sync"
 
@@ -122,15 +121,12 @@ func slim(id string, r record) record {
 // recoverOne brings one recorded volume back, or finishes taking it away, and returns the record that it has
 // now.
 func recoverOne(c *catalog, id string, r record) record {
-	backend, was := c.backends.byName[r.Spec.Backend], r.damage
+	backend := c.backends.byName[r.Spec.Backend]
 	r.damage = r.check(id)
 	switch {
 	case r.damage != nil:
 	case backend == nil:
 		r.damage = fmt.Errorf("%w: backend %q does not work on this node", ErrDamaged, r.Spec.Backend)
-	case r.Phase == ready && errors.Is(was, ErrLost) && isGone(backend, id):
-		// The backend would take it for what a power loss took, and make an empty volume in its place.
-		r.damage = was
 	case r.Phase == ready:
 		return recoverReady(c, backend, r)
 	default:
@@ -146,15 +142,11 @@ func recoverOne(c *catalog, id string, r record) record {
 	return r
 }
 
-func isGone(backend Backend, id string) bool {
-	_, err := backend.Empty(id)
-	return errors.Is(err, os.ErrNotExist)
-}
-
 // recoverReady makes a ready volume usable, or notes in the record why it is not.
 func recoverReady(c *catalog, backend Backend, r record) record {
 	origin, err := backend.Recover(r.Spec, r.Origin)
 	r.damage = err
+	r.missed = r.missed && err != nil
 	if err == nil && origin != r.Origin {
 		// The record is of an earlier version. If it cannot be written, the next start does it.
 		r.Origin = origin

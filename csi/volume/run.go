@@ -186,7 +186,7 @@ func (u *upkeep) recoverDamaged(ctx context.Context, backend string, which func(
 		}
 		defer unlock()
 
-		if r, ok := u.index.get(id); ok && damaged(r) {
+		if r, ok := u.index.get(id); ok && damaged(r) && !u.isMissing(r) {
 			u.index.put(id, recoverOne(u.catalog, id, r))
 		}
 	})
@@ -196,8 +196,18 @@ func (u *upkeep) recoverDamaged(ctx context.Context, backend string, which func(
 	return err
 }
 
+// isMissing reports whether content that was missed is still not known to be there. Its backend would take it
+// for what a power loss took, and make an empty volume in its place.
+func (u *upkeep) isMissing(r record) bool {
+	if r.Phase != ready || !r.missed {
+		return false
+	}
+	_, err := u.backends.byName[r.Spec.Backend].Empty(r.Spec.ID)
+	return err != nil
+}
+
 // look notes which volumes have lost their content while the driver runs, and brings back those that have it
-// again. Of a backend that cannot be looked at check says why.
+// again. Of a backend that does not work check says why, of one that cannot be looked at nevertheless this.
 func (u *upkeep) look(ctx context.Context) {
 	changed := false
 	for name, backend := range u.backends.byName {
@@ -208,7 +218,11 @@ func (u *upkeep) look(ctx context.Context) {
 
 		before := u.index.entries()
 		seen, err := inspector.Inspect()
+		if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrDamaged) {
+			continue
+		}
 		if err != nil {
+			u.health.wear(name, fmt.Errorf("its volumes cannot be looked at: %w", err))
 			continue
 		}
 		u.health.wear(name, seen.Wear)
@@ -233,8 +247,10 @@ func (u *upkeep) compare(
 		for _, r := range page {
 			why := seen.Of(r.Spec)
 			switch {
-			case why != nil && r.damage == nil:
-				changed = u.lose(r.Spec.ID, before, why) || changed
+			case seen.Pool != "" && r.Pool != "" && r.Pool != seen.Pool:
+				// Its content is where nobody has looked.
+			case why != nil && r.isNews(why):
+				changed = u.miss(r.Spec.ID, before, why) || changed
 			case why == nil && r.damage != nil && !isComing(seen, r):
 				healed = append(healed, r.Spec.ID)
 			}
@@ -254,12 +270,13 @@ func (u *upkeep) compare(
 // isComing reports whether content that was lost is back in part. Recover would take that for a growth that
 // was cut short.
 func isComing(seen Inspection, r record) bool {
-	return errors.Is(r.damage, ErrLost) && seen.Part != nil && seen.Part(r.Spec)
+	return (r.missed || errors.Is(r.damage, ErrLost)) && seen.Part != nil && seen.Part(r.Spec)
 }
 
-// lose notes that a volume has lost its content, if its record is one of the first so many that were put: a
-// later one is of a volume that was made since it was looked. One that is being worked on is looked at again.
-func (u *upkeep) lose(id string, first uint64, why error) (lost bool) {
+// miss notes what is wrong with the content of a volume, if its record is one of the first so many that were
+// put: a later one is of a volume that was made since it was looked. One that is being worked on is looked at
+// again.
+func (u *upkeep) miss(id string, first uint64, why error) (changed bool) {
 	unlock, free := u.locks.TryLock(id)
 	if !free {
 		return false
@@ -267,10 +284,10 @@ func (u *upkeep) lose(id string, first uint64, why error) (lost bool) {
 	defer unlock()
 
 	r, ok := u.index.get(id)
-	if !ok || r.Phase != ready || r.damage != nil || r.entry > first {
+	if !ok || r.Phase != ready || r.entry > first || !r.isNews(why) {
 		return false
 	}
-	u.index.damage(id, why)
+	u.index.miss(id, why)
 	return true
 }
 

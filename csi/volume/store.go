@@ -44,6 +44,16 @@ func Load(dir string) (*Records, error) {
 	return r, nil
 }
 
+// Has reports whether there is a record of a volume of a backend.
+func (r *Records) Has(backend string) bool {
+	for _, one := range r.all {
+		if one.Spec.Backend == backend {
+			return true
+		}
+	}
+	return false
+}
+
 // Unreadable returns the records that could not be read, which are set aside.
 func (r *Records) Unreadable() []durable.Unreadable { return r.unreadable }
 

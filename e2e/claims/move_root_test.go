@@ -37,12 +37,12 @@ func TestAVolumeMovesToAnotherNode(t *testing.T) {
 	b.checkRead(moved, "moved")
 
 	// The old one goes, the new one is the driver's as if it had made it.
-	p.kubectl("delete", "pvc", "data", "--timeout=60s")
+	p.kubectl("delete", "pvc", "data", timeout)
 	a.awaitHolds(0)
 	b.checkRead(moved, "moved")
 	p.kubectl("annotate", "pv", pv, "pv.kubernetes.io/provisioned-by="+driverName)
 	p.kubectl("patch", "pv", pv, "-p", `{"spec": {"persistentVolumeReclaimPolicy": "Delete"}}`)
-	p.kubectl("delete", "pvc", "moved", "--timeout=60s")
+	p.kubectl("delete", "pvc", "moved", timeout)
 	p.awaitNone("pv")
 	b.awaitHolds(0)
 }

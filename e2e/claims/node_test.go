@@ -79,7 +79,7 @@ func (n *node) where() []string {
 
 // verb is a command of a person on the node.
 func (n *node) verb(verb string, args ...string) *exec.Cmd {
-	return exec.Command(n.program(), append(append([]string{verb}, n.where()...), args...)...)
+	return n.command(n.t.Context(), n.program(), append(append([]string{verb}, n.where()...), args...)...)
 }
 
 // claim asks for a volume of the default class on the node, which the scheduler would have selected; source

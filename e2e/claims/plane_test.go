@@ -3,7 +3,6 @@ package claims
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,23 +12,34 @@ import (
 	"time"
 
 	"github.com/trivet-node/trivet/e2e/pki"
+	"github.com/trivet-node/trivet/internal/patience"
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 func TestMain(m *testing.M) { os.Exit(testenv.OwnMounts(m)) }
 
-// patience is how long anything may take.
-const patience = 2 * time.Minute
+// limit is how long anything may take, on a machine that has much else to do.
+var limit = patience.Of(5 * time.Minute)
+
+// timeout is a flag of kubectl: it is limit.
+var timeout = "--timeout=" + limit.String()
 
 // plane is an API server with etcd, and the controllers of the controller-manager that are about volumes, on
-// the loopback of the host.
+// the loopback of a network of their own: no port is taken there, whatever else the machine does.
 type plane struct {
 	t          *testing.T
 	root       string // of the repository
 	dir        string
+	network    string // path of the network namespace
 	kubeconfig string
 }
+
+const (
+	etcdURL  = "http://127.0.0.1:2379"
+	peersURL = "http://127.0.0.1:2380"
+	port     = 6443
+)
 
 // open starts them, with what deploy/csi has for a cluster. They end with the test.
 func open(t *testing.T) *plane {
@@ -44,7 +54,15 @@ func open(t *testing.T) *plane {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &plane{t: t, root: root, dir: testenv.ShortDir(t)}
+	p := &plane{
+		t:       t,
+		root:    root,
+		dir:     testenv.ShortDir(t),
+		network: testenv.Netns(t),
+	}
+	if _, err := output(p.command(t.Context(), "ip", "link", "set", "lo", "up")); err != nil {
+		t.Fatal(err)
+	}
 	p.kubeconfig = filepath.Join(p.dir, "kubeconfig")
 	p.startServer()
 	p.startControllers()
@@ -53,24 +71,13 @@ func open(t *testing.T) *plane {
 	kinds := filepath.Join(root, ".trivet/bin/snapshot-kinds.yaml")
 	p.kubectl("apply", "-f", kinds)
 	for _, kind := range []string{"snapshots", "snapshotclasses", "snapshotcontents"} {
-		p.kubectl("wait", "--for=condition=Established", "--timeout=60s",
+		p.kubectl("wait", "--for=condition=Established", timeout,
 			"crd/volume"+kind+".snapshot.storage.k8s.io")
 	}
 	for _, file := range []string{"driver.yaml", "storageclasses.yaml", "snapshots"} {
 		p.kubectl("apply", "-f", filepath.Join(deploy, file))
 	}
 	return p
-}
-
-// freePort is one that nobody listens on at this moment.
-func (p *plane) freePort() int {
-	p.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // startServer starts etcd and the API server, and waits until that is ready.
@@ -81,8 +88,6 @@ func (p *plane) startServer() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	etcd := fmt.Sprintf("http://127.0.0.1:%d", p.freePort())
-	port := p.freePort()
 	for _, err := range []error{
 		keys.ServiceAccountKeys(),
 		keys.Server(ca, "server", "kube-apiserver", "127.0.0.1"),
@@ -97,13 +102,13 @@ func (p *plane) startServer() {
 	p.start("etcd", nil,
 		"--data-dir="+filepath.Join(p.dir, "etcd"),
 		"--unsafe-no-fsync",
-		"--listen-client-urls="+etcd,
-		"--advertise-client-urls="+etcd,
-		fmt.Sprintf("--listen-peer-urls=http://127.0.0.1:%d", p.freePort()),
+		"--listen-client-urls="+etcdURL,
+		"--advertise-client-urls="+etcdURL,
+		"--listen-peer-urls="+peersURL,
 		"--log-level=warn",
 	)
 	p.start("kube-apiserver", nil,
-		"--etcd-servers="+etcd,
+		"--etcd-servers="+etcdURL,
 		"--bind-address=127.0.0.1",
 		"--advertise-address=127.0.0.1",
 		"--endpoint-reconciler-type=none",
@@ -140,6 +145,11 @@ func (p *plane) startControllers() {
 	)
 }
 
+// command is one in the network of the plane.
+func (p *plane) command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + p.network, program}, args...)...)
+}
+
 // start starts a reference program until the test ends. What it says is logged if the test fails.
 func (p *plane) start(name string, env []string, args ...string) {
 	p.t.Helper()
@@ -153,7 +163,8 @@ func (p *plane) run(program string, env []string, args ...string) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	cmd := exec.Command(program, args...)
+	// It ends after the test does, not with it.
+	cmd := p.command(context.WithoutCancel(p.t.Context()), program, args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -177,9 +188,9 @@ func (p *plane) run(program string, env []string, args ...string) {
 func (p *plane) try(args ...string) (string, error) { return p.tryWith("", args...) }
 
 func (p *plane) tryWith(stdin string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.t.Context()), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.t.Context()), limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(p.root, ".trivet/bin/kubectl"), args...)
+	cmd := p.command(ctx, filepath.Join(p.root, ".trivet/bin/kubectl"), args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+p.kubeconfig)
 	cmd.Stdin = strings.NewReader(stdin)
 	return output(cmd)
@@ -191,7 +202,7 @@ func output(cmd *exec.Cmd) (string, error) {
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	if err != nil {
-		err = fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, errs.String())
+		err = fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, errs.String())
 	}
 	return string(out), err
 }
@@ -215,7 +226,7 @@ func (p *plane) apply(text string) {
 // eventually waits for what others do.
 func (p *plane) eventually(what string, ok func() error) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(p.t.Context(), limit)
 	defer cancel()
 
 	var err error

@@ -29,16 +29,16 @@ func TestAPopulatorFillsAVolume(t *testing.T) {
 
 	// The claim that helped has no volume any more, and takes none with it.
 	p.await("pvc/helper", "{.status.phase}", "Lost")
-	p.kubectl("delete", "pvc", "helper", "--timeout=60s")
+	p.kubectl("delete", "pvc", "helper", timeout)
 	n.claim("later", "")
 	_, later := n.bound("later")
 	n.awaitHolds(2)
 	n.checkRead(handle, "hello")
 
-	p.kubectl("delete", "pvc", "wanted", "--timeout=60s")
+	p.kubectl("delete", "pvc", "wanted", timeout)
 	n.awaitHolds(1)
 	n.write(later, "still here")
-	p.kubectl("delete", "pvc", "later", "--timeout=60s")
+	p.kubectl("delete", "pvc", "later", timeout)
 	p.awaitNone("pv")
 	n.awaitHolds(0)
 }

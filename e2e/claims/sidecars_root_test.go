@@ -8,12 +8,21 @@ import (
 // sidecars starts upstream's for the driver of a node, as its DaemonSet would.
 func (n *node) sidecars() {
 	n.t.Helper()
-	env := []string{"NODE_NAME=" + n.name}
-	common := []string{"--csi-address=" + n.socket(), "--kubeconfig=" + n.kubeconfig}
-	n.start("csi-provisioner", env, append(common,
-		"--node-deployment", "--strict-topology", "--immediate-topology=false", "--extra-create-metadata")...)
-	n.start("csi-resizer", env, common...)
-	n.start("csi-snapshotter", env, append(common, "--node-deployment")...)
+	n.provisioner()
+	n.sidecar("csi-resizer")
+	n.sidecar("csi-snapshotter", "--node-deployment")
+}
+
+func (n *node) provisioner() {
+	n.t.Helper()
+	n.sidecar("csi-provisioner", "--node-deployment", "--strict-topology", "--immediate-topology=false",
+		"--extra-create-metadata")
+}
+
+func (n *node) sidecar(name string, more ...string) {
+	n.t.Helper()
+	args := append([]string{"--csi-address=" + n.socket(), "--kubeconfig=" + n.kubeconfig}, more...)
+	n.start(name, []string{"NODE_NAME=" + n.name}, args...)
 }
 
 // TestUpstreamsSidecarsActForTheDriver has external-provisioner, external-resizer and csi-snapshotter do what
@@ -52,9 +61,45 @@ func TestUpstreamsSidecarsActForTheDriver(t *testing.T) {
 	p.kubectl("patch", "pvc", "data", "-p", `{"spec": {"resources": {"requests": {"storage": "128Mi"}}}}`)
 	p.await("pvc/data", "{.status.capacity.storage}", "128Mi")
 
-	p.kubectl("delete", "volumesnapshot,pvc", "--all", "--timeout=60s")
+	p.kubectl("delete", "volumesnapshot,pvc", "--all", timeout)
 	p.awaitNone("pv,volumesnapshotcontents")
 	n.awaitHolds(0)
+}
+
+// TestClaimsOfTwoNodesGrowBesideUpstreamsProvisioner has external-provisioner make the volumes and trivet-csi
+// enlarge them: external-resizer has no mode for drivers of several nodes.
+func TestClaimsOfTwoNodesGrowBesideUpstreamsProvisioner(t *testing.T) {
+	p := open(t)
+	flags := append(p.provisioning(), "--controllers=resize,modify,snapshot")
+	nodes := []*node{p.node("node-a", flags), p.node("node-b", flags)}
+	p.start("snapshot-controller", nil, "--kubeconfig="+p.kubeconfig, "--leader-election=false",
+		"--enable-distributed-snapshotting")
+	for _, n := range nodes {
+		n.provisioner()
+		n.claim("of-"+n.name, "")
+	}
+
+	for _, n := range nodes {
+		claim := "of-" + n.name
+		pv, handle := n.bound(claim)
+		n.write(handle, n.name)
+		by := p.kubectl("get", "pv", pv, "--show-managed-fields", "-o",
+			"jsonpath={.metadata.managedFields[*].manager}")
+		if !strings.Contains(by, "csi-provisioner") || strings.Contains(by, "trivet-csi") {
+			t.Errorf("%s was written by %s, not by upstream's alone", pv, by)
+		}
+
+		p.kubectl("patch", "pvc", claim, "-p",
+			`{"spec": {"resources": {"requests": {"storage": "128Mi"}}}}`)
+		p.await("pvc/"+claim, "{.status.capacity.storage}", "128Mi")
+		n.checkRead(handle, n.name)
+	}
+
+	p.kubectl("delete", "pvc", "--all", timeout)
+	p.awaitNone("pv")
+	for _, n := range nodes {
+		n.awaitHolds(0)
+	}
 }
 
 // snapshot makes a snapshot of the claim data.
@@ -93,7 +138,7 @@ func TestClaimLeavesANodeThatDoesNotHaveItsSource(t *testing.T) {
 	a.checkRead(restored, "of node-a")
 	b.awaitHolds(0)
 
-	p.kubectl("delete", "volumesnapshot,pvc", "--all", "--timeout=60s")
+	p.kubectl("delete", "volumesnapshot,pvc", "--all", timeout)
 	p.awaitNone("pv,volumesnapshotcontents")
 	a.awaitHolds(0)
 }

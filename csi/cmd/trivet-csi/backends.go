@@ -33,14 +33,21 @@ type backend interface {
 	loan.Backend
 }
 
-func openBackends(ctx context.Context, log *slog.Logger, o options, instance string) (backends, error) {
+// openBackends opens them. It waits for the records of volumes when the pool is open.
+func openBackends(
+	ctx context.Context,
+	log *slog.Logger,
+	o options,
+	instance string,
+	records func() (*volume.Records, error),
+) (backends, error) {
 	b := backends{
 		forVolumes: map[string]volume.Backend{},
 		forPods:    map[string]publish.Backend{},
 		forLoans:   map[string]loan.Backend{},
 	}
 	poolErr := b.openPool(ctx, log, o, instance)
-	filesErr := b.openFiles(log, o, instance)
+	filesErr := b.openFiles(log, o, instance, records)
 	dirsErr := b.openDirs(log, o, instance)
 	if poolErr != nil {
 		log.Warn("backend does not work", "backend", btrfspool.Name, "err", poolErr)
@@ -127,12 +134,32 @@ func (b *backends) openPool(ctx context.Context, log *slog.Logger, o options, in
 	return nil
 }
 
-func (b *backends) openFiles(log *slog.Logger, o options, instance string) error {
-	files, err := loopfile.Open(loopfile.Config{Dir: o.dataDir, Instance: instance})
+// openFiles opens the images on the disk. If their directory is not there, and has volumes, they are a
+// backend nevertheless.
+func (b *backends) openFiles(
+	log *slog.Logger,
+	o options,
+	instance string,
+	records func() (*volume.Records, error),
+) error {
+	known, err := records()
 	if err != nil {
 		return err
 	}
+
+	files, err := loopfile.Open(loopfile.Config{
+		Dir:      o.dataDir,
+		Instance: instance,
+		Held:     known.Has(loopfile.Name),
+	})
+	if err != nil {
+		return err
+	}
+
 	b.add(loopfile.Name, files)
+	if err := files.Check(false); err != nil {
+		return err
+	}
 	log.Info("backend works", "backend", loopfile.Name)
 	return nil
 }

@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -31,10 +32,33 @@ import (
 	"github.com/trivet-node/trivet/internal/socket"
 )
 
+// builtIn are the names of the controllers that a sidecar may be in the place of.
+var builtIn = []string{"provision", "capacity", "resize", "modify", "snapshot", "groupsnapshot"}
+
+// parseControllers returns the names in a list: "all" are all of them, and "none" is none.
+func parseControllers(list string) ([]string, error) {
+	switch list {
+	case "all":
+		return builtIn, nil
+	case "none":
+		return nil, nil
+	}
+
+	names := strings.Split(list, ",")
+	for i, name := range names {
+		if !slices.Contains(builtIn, name) || slices.Contains(names[:i], name) {
+			return nil, fmt.Errorf("--controllers %q: it is all, none, or some of %s",
+				list, strings.Join(builtIn, ","))
+		}
+	}
+	return names, nil
+}
+
 // controllers are what the driver does in the Kubernetes API, in place of the CSI sidecars. They speak to the
 // driver over CSI, as those do.
 type controllers struct {
 	log         *slog.Logger
+	chosen      []string // of builtIn: those that run
 	driver      *grpc.ClientConn
 	objects     *objects.Watched
 	events      *event.Recorder
@@ -48,8 +72,12 @@ type controllers struct {
 	alarms      *alarm.Watcher
 }
 
-// newControllers returns nil where there are no credentials for the Kubernetes API.
+// newControllers returns nil where none is wanted, and where there are no credentials for the Kubernetes API.
 func newControllers(log *slog.Logger, o options, volumes *volume.Store) (*controllers, error) {
+	if len(o.controllers) == 0 {
+		return nil, nil
+	}
+
 	config, err := credentials(o.kubeconfig)
 	if errors.Is(err, kube.ErrNotInCluster) {
 		return nil, nil
@@ -104,6 +132,7 @@ func connectControllers(
 	local := localOf(o)
 	c := &controllers{
 		log:     log,
+		chosen:  o.controllers,
 		driver:  conn,
 		objects: objects.New(client, local),
 		events: event.New(
@@ -233,20 +262,33 @@ func (c *controllers) run(ctx context.Context) error {
 	group.Go(func() { c.events.Run(ctx) })
 	group.Go(func() { c.objects.Run(ctx) })
 	if c.objects.AwaitListed(ctx) == nil {
-		c.log.Info("provisioning claims")
+		c.log.Info("controllers run", "controllers", strings.Join(c.chosen, ","))
 
 		// The first lists were there whole, and are kept slim.
-		debug.FreeOSMemory()
-		group.Go(func() { c.provisioner.Run(ctx) })
-		group.Go(func() { c.resizer.Run(ctx) })
-		group.Go(func() { c.modifier.Run(ctx) })
-		group.Go(func() { c.capacities.Run(ctx) })
-		group.Go(func() { c.snapshotter.Run(ctx) })
-		group.Go(func() { c.groups.Run(ctx) })
+		program.ForgetStart()
+		for _, run := range c.own() {
+			group.Go(func() { run(ctx) })
+		}
 		group.Go(func() { c.orphans.Run(ctx) })
 		group.Go(func() { c.alarms.Run(ctx) })
 	}
 
 	group.Wait()
 	return c.driver.Close()
+}
+
+// own returns what the controllers do that were chosen.
+func (c *controllers) own() (work []func(context.Context)) {
+	all := map[string]func(context.Context){
+		"provision":     c.provisioner.Run,
+		"capacity":      c.capacities.Run,
+		"resize":        c.resizer.Run,
+		"modify":        c.modifier.Run,
+		"snapshot":      c.snapshotter.Run,
+		"groupsnapshot": c.groups.Run,
+	}
+	for _, name := range c.chosen {
+		work = append(work, all[name])
+	}
+	return work
 }

@@ -33,7 +33,8 @@ code 0: nothing is wrong; 1: something is.`
 const aboutLists = `
 trivet-csi volumes, snapshots and pool show what is on this node, as a table, or with -o json. They change
 nothing, and work with and without a driver that runs. With access to the Kubernetes API they show whose the
-volumes are. If that does not answer, the rows are there without, and the exit code is 1.`
+volumes are. If that does not answer, the rows are there without, and the exit code is 1. So it is with a data
+directory that is not the one of this node; one that no driver has ever served is an error.`
 
 const (
 	// askTimeout bounds what is asked of the Kubernetes API.
@@ -87,6 +88,19 @@ func (l *looking) survey(ctx context.Context) (survey.Survey, error) {
 		return s, fmt.Errorf("look at the volumes in %s: %w", l.dataDir, err)
 	}
 	return s, nil
+}
+
+// served is survey of a directory that a driver has served: of any other it would seem that there are no
+// volumes.
+func (l *looking) served(ctx context.Context) (survey.Survey, error) {
+	s, err := l.survey(ctx)
+	if err != nil || s.Name != "" {
+		return s, err
+	}
+	if s.Place != nil {
+		return s, s.Place
+	}
+	return s, fmt.Errorf("no driver has ever served the data directory %s (--data-dir)", l.dataDir)
 }
 
 // diagnose prints what is wrong.
@@ -220,7 +234,7 @@ func listed(
 	if err := l.parse(env, aboutLists); err != nil {
 		return err
 	}
-	s, err := l.survey(ctx)
+	s, err := l.served(ctx)
 	if err != nil {
 		return err
 	}
@@ -237,7 +251,7 @@ func listed(
 	if known != nil {
 		api = *known
 	}
-	return errors.Join(show(&l, s, api), lack)
+	return errors.Join(show(&l, s, api), s.Place, lack)
 }
 
 func listVolumes(ctx context.Context, env *program.Env) error {
@@ -266,7 +280,7 @@ func showPool(ctx context.Context, env *program.Env) error {
 		return err
 	}
 
-	s, err := l.survey(ctx)
+	s, err := l.served(ctx)
 	if err != nil {
 		return err
 	}
@@ -277,9 +291,9 @@ func showPool(ctx context.Context, env *program.Env) error {
 
 	p := listing.PoolOf(s, reserve, l.promisable(ctx))
 	if l.json {
-		return listing.JSON(env.Stdout, p)
+		return errors.Join(listing.JSON(env.Stdout, p), s.Place)
 	}
-	return listing.PoolTable(env.Stdout, p)
+	return errors.Join(listing.PoolTable(env.Stdout, p), s.Place)
 }
 
 // promisable asks a driver that runs how large the next volume of each backend may be.

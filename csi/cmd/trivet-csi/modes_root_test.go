@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -9,6 +10,9 @@ import (
 
 // private are the directories of a data directory that have what is a tenant's, or names it.
 var private = []string{"pool", "pool/volumes", "images", "volumes", "groups"}
+
+// later are those that are made when something needs them.
+var later = []string{"keys", "keys/btrfs", "keys/image", "quota"}
 
 func (p *process) checkPrivate(when string, dirs ...string) {
 	p.t.Helper()
@@ -30,15 +34,16 @@ func TestDirectoriesAreOfRootAlone(t *testing.T) {
 	p.do(l.create, l.stage)
 	p.checkPrivate("new", append(private, "")...)
 
-	for _, dir := range private {
-		if err := os.Chmod(filepath.Join(p.dir, "data", dir), 0o755); err != nil {
+	for _, dir := range append(private, later...) {
+		path := filepath.Join(p.dir, "data", dir)
+		if err := errors.Join(os.MkdirAll(path, 0o755), os.Chmod(path, 0o755)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	p.end(syscall.SIGKILL)
 	p.start()
 	p.ready()
-	p.checkPrivate("after somebody has made them wider", private...)
+	p.checkPrivate("after somebody has made them wider", append(private, later...)...)
 	p.do(l.publish, l.write, l.unpublish, l.unstage, l.delete)
 	p.end(syscall.SIGTERM)
 	p.nothingLeft()

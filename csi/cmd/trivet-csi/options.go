@@ -40,6 +40,7 @@ type options struct {
 	kubeletDir      string
 	registrationDir string // "": the driver is not registered
 	kubeconfig      string // "": that of the pod
+	controllers     []string
 	backend         string
 	poolSize        int64  // bytes; 0: chosen by the size of the disk
 	reserve         int64  // bytes; 0: likewise
@@ -59,6 +60,9 @@ func parse(env *program.Env) (options, error) {
 		`directory that kubelet watches for plugins; "" registers nowhere`)
 	fs.StringVar(&o.backend, "backend", "auto",
 		"what holds volumes whose class names no backend: auto (the best that works), btrfs, image or quota")
+	controllers := fs.String("controllers", "all",
+		"which of the built-in controllers run where there is access to the Kubernetes API: all, none, or"+
+			" some of "+strings.Join(builtIn, ",")+"; the others are left to sidecars")
 	poolSize := fs.String("pool-size", "",
 		"how large the btrfs pool may become, e.g. 100Gi; no more is promised to all volumes together"+
 			" (default: what the disk has, less --reserve)")
@@ -81,6 +85,10 @@ func parse(env *program.Env) (options, error) {
 		return o, err
 	}
 
+	var err error
+	if o.controllers, err = parseControllers(*controllers); err != nil {
+		return o, &program.UsageError{Err: err}
+	}
 	if err := o.checkCounts(); err != nil {
 		return o, &program.UsageError{Err: err}
 	}

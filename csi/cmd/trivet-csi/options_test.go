@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/trivet-node/trivet/csi/volume"
@@ -33,10 +34,14 @@ func TestFlagsAreChecked(t *testing.T) {
 		{"--attach-most=-1"},
 		{"--volumes-most=-1"},
 		{"--volumes-most=2", "--attach-most=2"},
+		{"--controllers="},
+		{"--controllers=resize,resizer"},
+		{"--controllers=resize,resize"},
 		{"--no-such-flag"},
 		{"extra"},
 	} {
 		_, err := parseArgs(args...)
+
 		if _, usage := errors.AsType[*program.UsageError](err); !usage {
 			t.Errorf("%v: %v", args, err)
 		}
@@ -99,5 +104,30 @@ func TestSecretOfAVolumeIsNamedAsAWhole(t *testing.T) {
 		if usage == c.ok || (err == nil) != c.ok {
 			t.Errorf("--secret %q for %+v: %v", c.secret, c.spec, err)
 		}
+	}
+}
+
+func TestControllersAreChosen(t *testing.T) {
+	for list, want := range map[string][]string{
+		"all":           builtIn,
+		"none":          nil,
+		"resize,modify": {"resize", "modify"},
+	} {
+		o, err := parseArgs("--controllers=" + list)
+		if err != nil || !slices.Equal(o.controllers, want) {
+			t.Errorf("%s: %v, %v", list, o.controllers, err)
+		}
+		if work := (&controllers{chosen: o.controllers}).own(); len(work) != len(want) {
+			t.Errorf("%s: %d of %d controllers", list, len(work), len(want))
+		}
+	}
+	if o, err := parseArgs(); err != nil || !slices.Equal(o.controllers, builtIn) {
+		t.Errorf("by default: %v, %v", o.controllers, err)
+	}
+
+	// Nobody is asked, whatever there is to ask with.
+	control, err := newControllers(nil, options{kubeconfig: "/none"}, nil)
+	if control != nil || err != nil {
+		t.Errorf("without any: %v, %v", control, err)
 	}
 }

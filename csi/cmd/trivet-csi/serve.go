@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -155,7 +154,7 @@ func runAll(ctx context.Context, log *slog.Logger, o options, p parts) error {
 	p.supervisor.Ready(log, "serving CSI on "+o.endpoint)
 
 	// What was read at the start is kept slim, and what much work leaves.
-	debug.FreeOSMemory()
+	program.ForgetStart()
 	group.Go(func() error { program.RestHeap(ctx); return nil })
 
 	// As kubelet asks.

@@ -6,14 +6,16 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/attach"
+	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/datadir"
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/group"
+	"github.com/trivet-node/trivet/csi/loopfile"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/csi/target"
@@ -63,14 +65,12 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (s *storage, 
 	}
 
 	// Mounting a pool and reading thousands of records take as long as each other.
-	var records *volume.Records
-	var reading errgroup.Group
-	reading.Go(func() (err error) {
-		records, err = volume.Load(filepath.Join(o.dataDir, "volumes"))
-		return err
+	read := sync.OnceValues(func() (*volume.Records, error) {
+		return volume.Load(filepath.Join(o.dataDir, "volumes"))
 	})
-	s.backends, err = openBackends(ctx, log, o, instance)
-	readErr := reading.Wait()
+	go func() { _, _ = read() }()
+	s.backends, err = openBackends(ctx, log, o, instance, read)
+	records, readErr := read()
 	if readErr == nil {
 		// They are set aside by now, whatever fails next.
 		logUnreadable(log, records.Unreadable())
@@ -94,7 +94,8 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (s *storage, 
 	return s, nil
 }
 
-// makeDirectories makes those that are not there. Of records nobody but root sees what they are of.
+// makeDirectories makes those that are not there. Of records and keys nobody but root sees what they are of;
+// what backends hold they narrow themselves.
 func makeDirectories(o options) error {
 	err := errors.Join(os.MkdirAll(o.dataDir, 0o700), os.MkdirAll(o.stateDir, 0o755),
 		os.MkdirAll(o.kubeletDir, 0o755))
@@ -102,8 +103,11 @@ func makeDirectories(o options) error {
 		return err
 	}
 
-	for _, records := range []string{"volumes", "groups", "claims", "attached"} {
-		err := datadir.Narrow(filepath.Join(o.dataDir, records))
+	for _, private := range []string{
+		"volumes", "groups", "claims", "attached",
+		"keys", "keys/" + btrfspool.Name, "keys/" + loopfile.Name, "quota",
+	} {
+		err := datadir.Narrow(filepath.Join(o.dataDir, private))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}

@@ -256,7 +256,7 @@ func printObject(ctx context.Context, env *program.Env) error {
 		return &program.UsageError{Err: err}
 	}
 
-	s, err := l.survey(ctx)
+	s, err := l.served(ctx)
 	if err != nil {
 		return err
 	}

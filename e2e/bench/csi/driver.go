@@ -49,15 +49,24 @@ func connect(ctx context.Context, socketPath, dir string) (*driver, error) {
 	}, nil
 }
 
+// startTimeout bounds how long a driver may take until it answers: with thousands of volumes it is less than
+// a second.
+const startTimeout = time.Minute
+
 // bench is the driver that is started here.
 type bench struct {
 	driver
 	options options
 	state   string // on a tmpfs, as /run is
 	cmd     *exec.Cmd
+
+	// ended is closed when the process has ended, as exit says.
+	ended chan struct{}
+	exit  error
 }
 
-// start runs the program in a mount namespace of its own and waits until it answers.
+// start runs the program in a mount namespace of its own and waits until it answers. One that does not is
+// ended.
 func (b *bench) start(ctx context.Context) error {
 	b.cmd = exec.CommandContext(
 		ctx,
@@ -78,20 +87,50 @@ func (b *bench) start(ctx context.Context) error {
 		return err
 	}
 
+	// There is nothing to wait for once the process has ended.
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	b.ended = make(chan struct{})
+	go func() {
+		b.exit = b.cmd.Wait()
+		giveUp(fmt.Errorf("%s has ended: %s", b.options.binary, b.cmd.ProcessState))
+		close(b.ended)
+	}()
+
+	var err error
+	if b.conn, err = await(ctx, b.dir+"/csi.sock"); err != nil {
+		_ = b.cmd.Process.Kill()
+		<-b.ended
+	}
+	return err
+}
+
+// await connects to a driver when it answers.
+func await(ctx context.Context, path string) (*grpc.ClientConn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout,
+		fmt.Errorf("no driver answers on %s within %s", path, startTimeout))
+	defer cancel()
+
 	// A client that finds no socket tries again after a second: there has to be one before it is asked.
-	path := b.dir + "/csi.sock"
 	for range retry.Every(ctx, time.Millisecond) {
 		if socket.Alive(path) {
 			break
 		}
 	}
 
-	var err error
-	if b.conn, err = socket.Dial(path); err != nil {
-		return err
+	conn, err := socket.Dial(path)
+	if err != nil {
+		return nil, err
 	}
-	_, err = csi.NewIdentityClient(b.conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true))
-	return err
+	_, err = csi.NewIdentityClient(conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true))
+	if err == nil {
+		return conn, nil
+	}
+
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return nil, errors.Join(err, conn.Close())
 }
 
 // seen is a path of the driver's mount namespace.
@@ -101,7 +140,9 @@ func (b *bench) seen(path string) string {
 
 func (b *bench) stop() error {
 	b.conn.Close()
-	return errors.Join(b.cmd.Process.Signal(syscall.SIGTERM), b.cmd.Wait())
+	err := b.cmd.Process.Signal(syscall.SIGTERM)
+	<-b.ended
+	return errors.Join(err, b.exit)
 }
 
 // fill brings the number of volumes that are just there to n.

@@ -31,8 +31,13 @@ var patterns = []pattern{
 	{report.RandomWrites, []string{
 		"--rw=randwrite", "--bs=4k", "--fdatasync=1", "--time_based", "--runtime=5",
 	}},
+	{report.DirectWrites, []string{"--rw=write", "--bs=1M", "--direct=1", "--end_fsync=1"}},
 	{report.SequentialReads, []string{"--rw=read", "--bs=1M"}},
 }
+
+// bareLoop is what the kernel's loop driver does alone: a device over a file that has all its blocks on the
+// disk, which is what the pool and all images are on.
+const bareLoop = "a loop device alone"
 
 // compareIO measures input and output in volumes of each kind, each pattern right after the same on the disk
 // that the driver's directory is on. A pass that reads has nothing in memory before: the page cache of the
@@ -54,9 +59,61 @@ func (b *bench) compareIO(ctx context.Context, env *program.Env, figures *figure
 	line := strings.Repeat("---|", len(heads))
 	fmt.Fprintf(env.Stdout, "\n| %s |\n|%s\n", strings.Join(heads, " | "), line)
 
-	return b.ofEachKind(ctx, env, func(k kind) error {
+	err := b.ofEachKind(ctx, env, func(k kind) error {
 		return b.exchange(ctx, env, k, disk, figures)
 	})
+	if err != nil || b.options.kinds != "" && !strings.HasPrefix(bareLoop, b.options.kinds) {
+		return err
+	}
+	return b.exchangeLoop(ctx, env, disk, figures)
+}
+
+// exchangeLoop measures a loop device that nothing of the driver is on, attached as those of the driver are.
+func (b *bench) exchangeLoop(
+	ctx context.Context, env *program.Env, disk string, figures *figure.Writer,
+) (err error) {
+	file := filepath.Join(b.dir, "loop")
+	defer os.Remove(file)
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, b.options.ioSize), f.Close())
+	if err != nil {
+		return err
+	}
+
+	args := []string{"--find", "--show", "--direct-io=on", file}
+	out, err := exec.CommandContext(ctx, "losetup", args...).Output()
+	if err != nil {
+		return fmt.Errorf("losetup: %w", err)
+	}
+	device := strings.TrimSpace(string(out))
+	defer func() { err = errors.Join(err, exec.Command("losetup", "--detach", device).Run()) }()
+
+	cells, err := b.beside(ctx, bareLoop, device, disk, figures)
+	if err == nil {
+		fmt.Fprintf(env.Stdout, "| %s | - |\n", strings.Join(cells, " | "))
+	}
+	return err
+}
+
+// beside measures all patterns on a path, each right after the same on the disk.
+func (b *bench) beside(
+	ctx context.Context, name, path, disk string, figures *figure.Writer,
+) (cells []string, err error) {
+	cells = []string{name}
+	for _, p := range patterns {
+		bare, errBare := b.fio(ctx, disk, p)
+		here, errHere := b.fio(ctx, path, p)
+		if err := errors.Join(errBare, errHere); err != nil {
+			return nil, fmt.Errorf("%s: %w", p.Name, err)
+		}
+
+		cells = append(cells, fmt.Sprintf("%.0f %s | %.0f | %.2f", here, p.Unit, bare, here/bare))
+		figures.Add(p.Figure(name, b.side, here), p.Figure(name, report.Disk, bare))
+	}
+	return cells, nil
 }
 
 // exchange measures a volume of a kind.
@@ -69,16 +126,9 @@ func (b *bench) exchange(
 		return err
 	}
 
-	cells := []string{k.name}
-	for _, p := range patterns {
-		bare, errBare := b.fio(ctx, disk, p)
-		here, errHere := b.fio(ctx, b.file(v), p)
-		if err := errors.Join(errBare, errHere); err != nil {
-			return fmt.Errorf("%s: %w", p.Name, err)
-		}
-
-		cells = append(cells, fmt.Sprintf("%.0f %s | %.0f | %.2f", here, p.Unit, bare, here/bare))
-		figures.Add(p.Figure(k.name, b.side, here), p.Figure(k.name, report.Disk, bare))
+	cells, err := b.beside(ctx, k.name, b.file(v), disk, figures)
+	if err != nil {
+		return err
 	}
 
 	after, err := b.afterSnapshot(ctx, v)

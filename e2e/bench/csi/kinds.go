@@ -108,6 +108,10 @@ func (b *bench) callsOf(ctx context.Context, k kind) ([]step, error) {
 // ofEachKind calls f for each kind of volume that the driver does not refuse.
 func (b *bench) ofEachKind(ctx context.Context, env *program.Env, f func(kind) error) error {
 	for _, k := range kinds {
+		if !strings.HasPrefix(k.name, b.options.kinds) {
+			continue
+		}
+
 		tried := b.volume("tried", k, kindSize)
 		err := errors.Join(tried.appear(ctx), tried.disappear(ctx))
 		if isRefused(err) {

@@ -46,6 +46,7 @@ type options struct {
 	many   int // volumes
 	ioSize int64
 	parts  []string
+	kinds  string // how the names of the kinds begin that are measured
 }
 
 func run(ctx context.Context, env *program.Env) (err error) {
@@ -57,6 +58,8 @@ func run(ctx context.Context, env *program.Env) (err error) {
 		"", "socket of a running driver to compare with; best started in a mount namespace of its own")
 	fs.IntVar(&o.many, "volumes", 5000, "how many volumes are present in the second half")
 	fs.Int64Var(&o.ioSize, "io-size", 1<<30, "bytes of the file that fio reads and writes")
+	fs.StringVar(&o.kinds, "kinds", "",
+		"in the parts kinds, copies and io measure those kinds alone whose names begin so, such as trivet:")
 	only := fs.String("parts", "", "measure these alone, separated by commas: "+strings.Join(names(), ", "))
 	file := fs.String("json", "", figure.FlagUsage)
 	if err := env.Parse(fs); err != nil {

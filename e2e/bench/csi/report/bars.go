@@ -22,7 +22,7 @@ type bar struct {
 
 func allBars(figures []figure.Figure) string {
 	var text strings.Builder
-	for _, p := range []Pattern{RandomWrites, SequentialWrites, SequentialReads} {
+	for _, p := range []Pattern{RandomWrites, SequentialWrites, DirectWrites, SequentialReads} {
 		text.WriteString(p.bars(figures))
 	}
 	if text.Len() == 0 {

@@ -57,6 +57,7 @@ type Pattern struct {
 var (
 	SequentialWrites = Pattern{"sequential writes, then a sync", "MiB/s"}
 	RandomWrites     = Pattern{"random writes of 4 KiB, each with fdatasync", PerSecond}
+	DirectWrites     = Pattern{"sequential writes past the page cache", "MiB/s"}
 	SequentialReads  = Pattern{"sequential reads", "MiB/s"}
 )
 
