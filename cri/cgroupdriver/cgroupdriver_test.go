@@ -102,7 +102,7 @@ func TestAnnotationsAreForSystemdOnly(t *testing.T) {
 	}
 }
 
-// What is asked for comes from whoever calls the server, and goes into the OCI runtime's parser.
+// The values come from the caller of the server, and go to a parser of the OCI runtime.
 func TestScopeIsAskedToProtectMemory(t *testing.T) {
 	const property = "org.systemd.property."
 	for _, c := range []struct{ low, want string }{
@@ -116,6 +116,7 @@ func TestScopeIsAskedToProtectMemory(t *testing.T) {
 			"memory.low":  c.low,
 			"memory.high": "16384",
 		})
+
 		want := map[string]string{
 			property + "CollectMode": "'inactive-or-failed'",
 			property + "MemoryMin":   "uint64 4096",

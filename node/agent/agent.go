@@ -124,9 +124,16 @@ func Run(ctx context.Context, cfg config.Config, env *program.Env) error {
 		return err
 	}
 
-	s.supervisor.Ready(s.log, "runs node "+cfg.NodeName+" on "+s.info.Name)
-	s.log.Info("node agent runs", "node", cfg.NodeName, "runtime", s.info.Name, "version", program.Version)
+	ready(&s)
 	return parts.wait()
+}
+
+// ready says that the node runs, and lets go of what its start has needed.
+func ready(s *surroundings) {
+	name := s.cfg.NodeName
+	s.supervisor.Ready(s.log, "runs node "+name+" on "+s.info.Name)
+	s.log.Info("node agent runs", "node", name, "runtime", s.info.Name, "version", program.Version)
+	program.ForgetStart()
 }
 
 // check ends the start where something is missing that only a person can mend.

@@ -76,6 +76,8 @@ func run(ctx context.Context, env *program.Env) error {
 	}
 
 	env.Supervisor.Ready(env.Log, "keeping the network of this node")
+	program.ForgetStart()
+
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return scrapes.Run(ctx) })
 	group.Go(func() error { return daemon.Run(ctx) })

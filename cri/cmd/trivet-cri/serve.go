@@ -114,6 +114,8 @@ func (p *parts) run(ctx context.Context, listener, archives net.Listener, scrape
 
 	p.log.Info("serving CRI", "socket", p.cfg.Socket)
 	p.supervisor.Ready(p.log, "serving CRI on "+p.cfg.Socket)
+
+	program.ForgetStart()
 	return all.Wait()
 }
 
