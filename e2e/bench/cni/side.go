@@ -63,6 +63,9 @@ func (s *side) attachment(i int) *libcni.RuntimeConf {
 		ContainerID: fmt.Sprintf("pod-%d", i),
 		NetNS:       filepath.Join(s.dir, fmt.Sprintf("pod-%d", i)),
 		IfName:      "eth0",
+
+		// As the runtimes of Kubernetes: for pods, ADD looks who listens on host ports.
+		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "bench"}},
 	}
 	if s.ports > 0 {
 		rt.CapabilityArgs = map[string]any{"portMappings": s.portMappings(i)}
