@@ -60,8 +60,8 @@ type Cluster struct {
 	// Family is that of the addresses of pods, Services and nodes; "" is IPv4.
 	Family smoke.Family
 
-	// Kubernetes is the directory with kubeadm, kubectl and kubelet of the version that the cluster is created
-	// with; "" for those in Bin.
+	// Kubernetes is the directory with kubeadm, kubectl and kubelet of the version that the cluster is
+	// created with; "" for those in Bin.
 	Kubernetes string
 
 	// Mirror is the archive of Debian; "": that of the host's apt.

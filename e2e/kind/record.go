@@ -70,21 +70,21 @@ func (c *Cluster) claim(ctx context.Context) error {
 		if err := c.refuseOthers(ctx); err != nil {
 			return err
 		}
-		return c.write(c.record())
+		return c.write(recordOf(c))
 	}
 	if err != nil {
 		return err
 	}
 
 	have.Complete, have.Parts = false, 0
-	if have != c.record() {
+	if have != recordOf(c) {
 		return fmt.Errorf("another kind cluster is up (%s): make kind-down takes it down", have)
 	}
 	return nil
 }
 
-// record is that of the cluster before there is anything of it.
-func (c *Cluster) record() Record {
+// recordOf is that of the cluster before there is anything of it.
+func recordOf(c *Cluster) Record {
 	return Record{
 		Image:      c.Image,
 		Trivet:     c.Trivet,

@@ -60,8 +60,8 @@ func (o Course) allInstalled() error {
 	return nil
 }
 
-// Upgrade has kubeadm bring the cluster to the version of Kubernetes of the reference programs, with the
-// demo and the checks afterwards. The nodes have trivet from the start, and what was to be installed is there.
+// Upgrade has kubeadm bring the cluster to the version of Kubernetes of the reference programs, with the demo
+// and the checks afterwards. The nodes have trivet from the start, and what was to be installed is there.
 func (o Course) Upgrade(ctx context.Context) error {
 	if err := o.allInstalled(); err != nil {
 		return err

@@ -143,17 +143,8 @@ func configure(env *program.Env, verb string) (*session, error) {
 		return nil, err
 	}
 
-	paths := []*string{&c.Dir, &c.Cache, &c.Source, &c.Bin, &c.Ours, &c.Images}
-	if c.Kubernetes != "" {
-		paths = append(paths, &c.Kubernetes)
-	}
-	for _, p := range paths {
-		abs, err := filepath.Abs(*p)
-		if err != nil {
-			return nil, err
-		}
-
-		*p = abs
+	if err := makeAbsolute(c); err != nil {
+		return nil, err
 	}
 
 	c.Trivet = *nodes == "trivet"
@@ -180,6 +171,24 @@ func configure(env *program.Env, verb string) (*session, error) {
 		Expose:   []string{c.Source, c.Bin, c.Ours, c.Images},
 	}
 	return s, program.RequireRoot()
+}
+
+// makeAbsolute makes the paths of a cluster absolute.
+func makeAbsolute(c *kind.Cluster) error {
+	paths := []*string{&c.Dir, &c.Cache, &c.Source, &c.Bin, &c.Ours, &c.Images}
+	if c.Kubernetes != "" {
+		paths = append(paths, &c.Kubernetes)
+	}
+
+	for _, p := range paths {
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return err
+		}
+
+		*p = abs
+	}
+	return nil
 }
 
 var verbs = []string{

@@ -1,5 +1,5 @@
-// Package upgrade has kubeadm bring a cluster whose nodes have trivet-node in kubelet's service to the next
-// minor version of Kubernetes: the control plane first, then the nodes, by the commands of
+// Package upgrade brings a cluster whose nodes have trivet-node in kubelet's service to the next minor
+// version of Kubernetes by kubeadm: the control plane first, then the nodes, with the commands of
 // https://kubernetes.io/docs/tasks/administer-cluster/kubeadm/kubeadm-upgrade/ and of the page on worker
 // nodes beside it. What runs on a node is not touched before that is drained.
 package upgrade

@@ -87,7 +87,7 @@ func TestControlPlaneHasAllComponentsOfTheVersion(t *testing.T) {
 
 func TestWitnessThatWasRestartedIsAnError(t *testing.T) {
 	c := &cluster{answers: map[string]string{
-		"kubectl -n upgrade get pods": "one trivet://a, restarted 0 times\ntwo trivet://b, restarted 1 times\n",
+		"kubectl -n upgrade get pods": "one cri://a, restarted 0 times\ntwo cri://b, restarted 1 times\n",
 	}}
 	w := witnesses{cluster: c, nodes: []string{"one", "two"}}
 	if err := w.start(t.Context()); err != nil {
@@ -97,7 +97,7 @@ func TestWitnessThatWasRestartedIsAnError(t *testing.T) {
 		t.Error(err)
 	}
 
-	c.answers["kubectl -n upgrade get pods"] = "one trivet://c, restarted 0 times\n"
+	c.answers["kubectl -n upgrade get pods"] = "one cri://c, restarted 0 times\n"
 	err := w.unchanged(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "one") {
 		t.Errorf("error %v", err)

@@ -74,7 +74,7 @@ func (w *witnesses) unchanged(ctx context.Context) error {
 
 	for _, node := range w.nodes {
 		if now[node] != w.containers[node] {
-			return fmt.Errorf("the witness on %s is container %q, was %q", node, now[node], w.containers[node])
+			return fmt.Errorf("the witness on %s is %q, was %q", node, now[node], w.containers[node])
 		}
 	}
 
