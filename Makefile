@@ -53,13 +53,14 @@ test-unit: ## go vet and the tests; those that need root skip with a reason when
 test-operator: ## the operator of etcd that the cluster tests run
 	cd e2e/operator && GOFLAGS='-trimpath -buildvcs=false' go vet ./... && GOFLAGS='-trimpath -buildvcs=false' go test ./...
 
+# Go keeps the results of tests that read nothing new in their module. What these two read is beside theirs.
 .PHONY: test-deploy
 test-deploy: ## the kustomize bases of deploy, rendered and decoded as a strict API server does
-	cd deploy/check && GOFLAGS='-trimpath -buildvcs=false' go test ./...
+	cd deploy/check && GOFLAGS='-trimpath -buildvcs=false' go test -count=1 ./...
 
 .PHONY: test-monitoring
 test-monitoring: ## the rules and the dashboard of deploy/monitoring, by Prometheus' own parsers
-	cd deploy/monitoring/check && GOFLAGS='-trimpath -buildvcs=false' go test ./...
+	cd deploy/monitoring/check && GOFLAGS='-trimpath -buildvcs=false' go test -count=1 ./...
 
 .PHONY: test-root
 test-root: install ## the tests that need root, in namespaces of their own; a skip is a failure

@@ -152,7 +152,7 @@ var adrParts = []struct {
 	{"trivet-node", []string{"04", "086", "088"}},
 	{"The test cluster", []string{"05"}},
 	{"Conformance", []string{"06"}},
-	{"Delivery, kind and kubeadm", []string{"07", "0930", "0931", "0932"}},
+	{"Delivery, kind and kubeadm", []string{"07", "0930", "0931", "0932", "0960"}},
 }
 
 func TestIndexOfDecisionsIsComplete(t *testing.T) {

@@ -195,11 +195,13 @@ $(skew)/%/controlplane: e2e/controlplane/skew/v%.mod e2e/controlplane/skew/v%.su
 	@e2e/build.sh controlplane $(@D) $*
 $(skew)/%/kubelet: e2e/controlplane/skew/v%.mod e2e/controlplane/skew/v%.sum
 	@e2e/build.sh kubelet $(@D) $*
+$(skew)/%/kubeadm: e2e/controlplane/skew/v%.mod e2e/controlplane/skew/v%.sum
+	@e2e/build.sh kubeadm $(@D) $*
 # The rest round the node is the same for all of them.
 $(skew)/%/coredns: $(ref)/coredns
 	@mkdir -p $(@D)
 	@ln -f $< $@
-.PRECIOUS: $(skew)/%/controlplane $(skew)/%/kubelet $(skew)/%/coredns
+.PRECIOUS: $(skew)/%/controlplane $(skew)/%/kubelet $(skew)/%/kubeadm $(skew)/%/coredns
 
 bin/trivet-skew: $(cluster_sources) go.mod
 	@mkdir -p bin

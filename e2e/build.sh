@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds one of the reference programs around the node into a directory, through the Go module proxy:
 # build.sh NAME DIR [MINOR]. The Go build cache makes a second run cheap; the Makefile does not call it when
-# nothing changed. controlplane and kubelet can be of another minor version of Kubernetes, such as 1.36, for
-# which e2e/controlplane/skew has a go.mod.
+# nothing changed. controlplane, kubelet and kubeadm can be of another minor version of Kubernetes, such as
+# 1.36, for which e2e/controlplane/skew has a go.mod.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 name=$1 out=$(mkdir -p "$2" && cd "$2" && pwd) minor=${3:-}

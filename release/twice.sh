@@ -19,8 +19,16 @@ ln -s "$here/.trivet/debian" "$source/.trivet/debian"
 
 say "building $version once more in $source"
 umask 077
-(cd "$here" && git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=-) |
+
+# What was deleted and is not committed yet is among git's files, and not among those of the first build.
+sources() {
+	export LC_ALL=C
+	comm -z -23 <(git ls-files -z --cached --others --exclude-standard | sort -zu) \
+		<(git ls-files -z --deleted | sort -zu)
+}
+(cd "$here" && sources | tar --create --null --files-from=-) |
 	tar --extract --no-same-permissions --directory="$source"
+
 TZ=Pacific/Kiritimati LC_ALL=C GOCACHE=$here/.trivet/elsewhere/go-build \
 	make --no-print-directory -C "$source" dist VERSION="$version" REVISION="$revision" >"$elsewhere/log" ||
 	{ tail -n 40 "$elsewhere/log"; exit 1; }

@@ -36,6 +36,7 @@ var sets = []imageSet{
 
 	// The control plane as kubeadm starts it, and the parts of this project that run in pods (e2e/kind).
 	{name: "kubeadm", images: kubeadmImages},
+	{name: "kubeadm-1.36", images: earlierKubeadmImages},
 	{name: "trivet", images: trivetImages},
 
 	// The snapshot controller, which is in storage, too (e2e/kind).
@@ -102,8 +103,9 @@ var clusterImages = []image{
 		names: []string{
 			"registry.k8s.io/coredns/coredns:v1.15.0",
 
-			// kubeadm's.
+			// Those of kubeadm 1.37 and 1.36.
 			"registry.k8s.io/coredns/coredns:v1.14.6",
+			"registry.k8s.io/coredns/coredns:v1.14.2",
 		},
 		layers: []string{"busybox", "coredns"},
 		config: v1.Config{
@@ -154,8 +156,12 @@ var metricsImages = []image{
 	},
 }
 
-// kubernetesVersion is that of the programs of the control plane (e2e/build.sh).
-const kubernetesVersion = "v1.37.2"
+// kubernetesVersion is that of the programs of the control plane (e2e/build.sh), earlierVersion that of the
+// minor version before, from which clusters are upgraded (e2e/controlplane/skew/v1.36.mod).
+const (
+	kubernetesVersion = "v1.37.2"
+	earlierVersion    = "v1.36.3"
+)
 
 // etcdImage is of the suite, too.
 var etcdImage = image{
@@ -176,6 +182,21 @@ var kubeadmImages = []image{
 			"registry.k8s.io/kube-proxy:" + kubernetesVersion,
 		},
 		layers: []string{"busybox", "iptables", "proxy tools", "control plane"},
+		config: v1.Config{Env: searchPath, WorkingDir: "/"},
+	},
+}
+
+// earlierKubeadmImages are the same of the minor version before. Its etcd is the one that is in its binary.
+var earlierKubeadmImages = []image{
+	{
+		names: []string{
+			"registry.k8s.io/kube-apiserver:" + earlierVersion,
+			"registry.k8s.io/kube-controller-manager:" + earlierVersion,
+			"registry.k8s.io/kube-scheduler:" + earlierVersion,
+			"registry.k8s.io/kube-proxy:" + earlierVersion,
+			"registry.k8s.io/etcd:3.6.8-0",
+		},
+		layers: []string{"busybox", "iptables", "proxy tools", "control plane", "etcd of the control plane"},
 		config: v1.Config{Env: searchPath, WorkingDir: "/"},
 	},
 }

@@ -193,3 +193,19 @@ func TestImageIsServedAsTheRegistryOfThePublishedSuiteFindsIt(t *testing.T) {
 		t.Errorf("tag %q of the index %q, %d files", digest, index, len(files))
 	}
 }
+
+// TestVersionsOfKubernetesAreThoseThatAreBuilt goes by the modules of the control planes.
+func TestVersionsOfKubernetesAreThoseThatAreBuilt(t *testing.T) {
+	for module, version := range map[string]string{
+		"go.mod":         kubernetesVersion,
+		"skew/v1.36.mod": earlierVersion,
+	} {
+		text, err := os.ReadFile(filepath.Join("../controlplane", module))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), "\tk8s.io/kubernetes "+version+"\n") {
+			t.Errorf("e2e/controlplane/%s does not require k8s.io/kubernetes %s", module, version)
+		}
+	}
+}

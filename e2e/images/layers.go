@@ -90,6 +90,8 @@ func othersLayers() map[string]maker {
 		"proxy tools":   packaged(proxyTools),
 		"file systems":  packaged(fileSystems),
 
+		"etcd of the control plane": fixed(file{Path: "usr/local/bin/etcd", Link: "controlplane"}),
+
 		"applets":          together(program("applets", "bin/pgrep"), fixed(applets...)),
 		"webserver nginx":  webserver("usr/sbin/nginx"),
 		"webserver httpd":  webserver("usr/bin/httpd-foreground"),

@@ -5,6 +5,7 @@
 package kind
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -58,6 +59,10 @@ type Cluster struct {
 
 	// Family is that of the addresses of pods, Services and nodes; "" is IPv4.
 	Family smoke.Family
+
+	// Kubernetes is the directory with kubeadm, kubectl and kubelet of the version that the cluster is
+	// created with; "" for those in Bin.
+	Kubernetes string
 
 	// Mirror is the archive of Debian; "": that of the host's apt.
 	Mirror string
@@ -168,14 +173,15 @@ func (c *Cluster) Copy(ctx context.Context, node, file, path string) error {
 func (c *Cluster) nodes() nodeimage.Builder {
 	docker := func(ctx context.Context, args ...string) *exec.Cmd { return c.Command(ctx, "docker", args...) }
 	return nodeimage.Builder{
-		Dir:    c.Dir,
-		Cache:  c.Cache,
-		Source: c.Source,
-		Bin:    c.Bin,
-		Ours:   c.Ours,
-		Mirror: c.Mirror,
-		Docker: docker,
-		Out:    c.sampled(),
+		Dir:        c.Dir,
+		Cache:      c.Cache,
+		Source:     c.Source,
+		Bin:        c.Bin,
+		Kubernetes: cmp.Or(c.Kubernetes, c.Bin),
+		Ours:       c.Ours,
+		Mirror:     c.Mirror,
+		Docker:     docker,
+		Out:        c.sampled(),
 	}
 }
 

@@ -74,6 +74,17 @@ kind-course: install bin/trivet-kind kind-images $(kind_references) ## make kind
 kind-broken: install bin/trivet-kind kind-images $(kind_references) ## parts that do not work, put on a kind node that takes them back by itself each time; then nothing is left
 	@$(call kind_tested,$(call KIND_TEST,up) --mirror=$(DEBIAN_MIRROR) && $(call KIND_TEST,install) --parts=2 --once && $(call KIND_TEST,broken);)
 
+# The minor version before, whose programs make skew has too: a build of a quarter of an hour on 2 cores, once.
+earlier := $(skew)/1.36
+earlier_images := $(call images,kubeadm-1.36)
+$(earlier_images): $(earlier)/controlplane $(image_sources) | bin/trivet-images
+	bin/trivet-images build --set kubeadm-1.36 --out $(@D) --programs $(earlier)
+	@touch $@
+
+.PHONY: kind-upgrade
+kind-upgrade: install bin/trivet-kind kind-images $(kind_node_references) $(addprefix $(earlier)/,kubeadm kubelet) $(earlier_images) ## kubeadm upgrade of a cluster of Kubernetes 1.36 to 1.37, control plane and worker, on kind nodes with trivet in all seats; then nothing is left
+	@$(call kind_tested,$(call KIND_TEST,up) --nodes=trivet --kubernetes=$(earlier) --mirror=$(DEBIAN_MIRROR) && $(call KIND_TEST,install) --once && $(call KIND_TEST,upgrade);)
+
 FAMILIES ?= ipv4 dual ipv6
 .PHONY: kind-smoke
 kind-smoke: install bin/trivet-kind kind-images $(kind_node_references) ## what users of kind do with a cluster, as a table, with trivet in all seats: FAMILIES=ipv4 dual ipv6, a cluster each

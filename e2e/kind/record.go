@@ -23,6 +23,10 @@ type Record struct {
 	// Family is that of its addresses; "" for IPv4.
 	Family smoke.Family `json:",omitempty"`
 
+	// Kubernetes is the directory with the programs of the version that it was created with; "" for that of
+	// the reference programs.
+	Kubernetes string `json:",omitempty"`
+
 	// Complete says that nothing of it is missing: it was not cut off while it was made.
 	Complete bool
 
@@ -66,16 +70,27 @@ func (c *Cluster) claim(ctx context.Context) error {
 		if err := c.refuseOthers(ctx); err != nil {
 			return err
 		}
-		return c.write(Record{Image: c.Image, Trivet: c.Trivet, Family: c.Family})
+		return c.write(recordOf(c))
 	}
 	if err != nil {
 		return err
 	}
 
-	if have.Image != c.Image || have.Trivet != c.Trivet || have.Family != c.Family {
+	have.Complete, have.Parts = false, 0
+	if have != recordOf(c) {
 		return fmt.Errorf("another kind cluster is up (%s): make kind-down takes it down", have)
 	}
 	return nil
+}
+
+// recordOf is that of the cluster before there is anything of it.
+func recordOf(c *Cluster) Record {
+	return Record{
+		Image:      c.Image,
+		Trivet:     c.Trivet,
+		Family:     c.Family,
+		Kubernetes: c.Kubernetes,
+	}
 }
 
 // String describes the cluster in a few words.
@@ -89,6 +104,9 @@ func (r Record) String() string {
 	}
 	if r.Family != "" {
 		image += ", " + string(r.Family)
+	}
+	if r.Kubernetes != "" {
+		image += ", Kubernetes of " + r.Kubernetes
 	}
 	return image
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/trivet-node/trivet/e2e/kind/check"
 	"github.com/trivet-node/trivet/e2e/kind/part"
 	"github.com/trivet-node/trivet/e2e/kind/smoke"
+	"github.com/trivet-node/trivet/e2e/kind/upgrade"
 )
 
 var errNotTrivet = errors.New("the nodes do not have trivet from the start (make kind KIND_NODES=trivet)")
@@ -16,16 +17,8 @@ var errNotTrivet = errors.New("the nodes do not have trivet from the start (make
 // Swap exchanges trivet-node for kubelet on the control plane, under running pods, and back, with the checks
 // after each. The nodes have trivet from the start, and what was to be installed is there.
 func (o Course) Swap(ctx context.Context) error {
-	record, err := ReadRecord(o.Cluster.Dir)
-	if err != nil {
+	if err := o.allInstalled(); err != nil {
 		return err
-	}
-	if !o.Cluster.Trivet {
-		return errNotTrivet
-	}
-	if record.Parts < o.All() {
-		return fmt.Errorf("%d of %d parts of trivet are in the cluster: trivet-kind install puts them there",
-			record.Parts, o.All())
 	}
 
 	agent := part.DropIn{Cluster: o.Cluster, Node: o.Cluster.name().controlPlane()}
@@ -48,6 +41,44 @@ func (o Course) Swap(ctx context.Context) error {
 		o.Cluster.Say("ports of hosts, limits, growth and snapshots work")
 	}
 	return o.clean(ctx)
+}
+
+// allInstalled is an error unless the nodes have trivet from the start, and what was to be installed is
+// there.
+func (o Course) allInstalled() error {
+	record, err := ReadRecord(o.Cluster.Dir)
+	if err != nil {
+		return err
+	}
+	if !o.Cluster.Trivet {
+		return errNotTrivet
+	}
+	if record.Parts < o.All() {
+		return fmt.Errorf("%d of %d parts of trivet are in the cluster: trivet-kind install puts them there",
+			record.Parts, o.All())
+	}
+	return nil
+}
+
+// Upgrade has kubeadm bring the cluster to the version of Kubernetes of the reference programs, with the demo
+// and the checks afterwards. The nodes have trivet from the start, and what was to be installed is there.
+func (o Course) Upgrade(ctx context.Context) error {
+	if err := o.allInstalled(); err != nil {
+		return err
+	}
+
+	c := o.Cluster
+	err := upgrade.Upgrade{
+		Cluster:      c,
+		Programs:     c.Bin,
+		ControlPlane: c.name().controlPlane(),
+		Worker:       c.name().worker(),
+		Say:          c.Say,
+	}.Run(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(o.show(ctx, volumes, false), o.clean(ctx))
 }
 
 // checks are those of what the demo does not show.

@@ -1,10 +1,13 @@
 package subpath_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/internal/testenv"
@@ -31,6 +34,31 @@ func TestBindShowsWhatIsInTheVolume(t *testing.T) {
 	points, err := mount.Below(target)
 	if err != nil || len(points) != 1 {
 		t.Errorf("mounts at target: %v %v: repeating must not stack", points, err)
+	}
+}
+
+// The specs of stale subpaths unmount what a container has, and stop it: the next container is to find it.
+func TestWhatWasUnmountedOrIsStaleIsBoundAgain(t *testing.T) {
+	testenv.Root(t)
+	dir := testenv.ShortDir(t)
+	volume, target := filepath.Join(dir, "vol"), filepath.Join(dir, "sub", "0")
+	sub := filepath.Join(volume, "data")
+	must(t, os.MkdirAll(sub, 0o755))
+	t.Cleanup(func() { must(t, mount.Unmount(target)) })
+	must(t, subpath.Bind(volume, "data", target, subpath.Options{}))
+
+	for name, spoil := range map[string]func() error{
+		"unmounted": func() error { return unix.Unmount(target, unix.MNT_DETACH) },
+		"stale": func() error {
+			return errors.Join(os.Rename(sub, filepath.Join(dir, "away")), os.Mkdir(sub, 0o755))
+		},
+	} {
+		must(t, spoil())
+		must(t, subpath.Bind(volume, "data", target, subpath.Options{}))
+		must(t, os.WriteFile(filepath.Join(sub, name), nil, 0o644))
+		if _, err := os.Stat(filepath.Join(target, name)); err != nil {
+			t.Errorf("what was %s does not show the volume: %v", name, err)
+		}
 	}
 }
 

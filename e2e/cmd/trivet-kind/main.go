@@ -29,6 +29,7 @@ const about = `trivet-kind brings up a kind cluster of two nodes and puts trivet
   restart             restart the worker, and show the demo afterwards
   broken              put parts that do not work on the worker, which takes them back (with install --parts=2)
   swap                exchange trivet-node for kubelet on the control plane, and back
+  upgrade             have kubeadm bring the cluster to the version of --bin (with up --kubernetes=DIR)
   smoke               try what users of kind do with a cluster, and print a table
   measure             pods' starts and ends on both nodes in turns, and the memory of the nodes' daemons
   run COMMAND...      run a command that sees the cluster: kubectl, docker, kind, sh
@@ -92,6 +93,8 @@ func run(ctx context.Context, env *program.Env) error {
 		return course.TryBroken(ctx)
 	case "swap":
 		return course.Swap(ctx)
+	case "upgrade":
+		return course.Upgrade(ctx)
 	case "smoke":
 		return course.Smoke(ctx, s.table)
 	case "measure":
@@ -127,6 +130,8 @@ func configure(env *program.Env, verb string) (*session, error) {
 	flags.StringVar(&c.Mirror, "mirror", "", "up: archive of Debian; empty: that of apt")
 	flags.StringVar(&c.Image, "image", "",
 		"up: published image of the nodes, on your Docker; empty: image and Docker are made here")
+	flags.StringVar(&c.Kubernetes, "kubernetes", "",
+		"up: directory with kubeadm, kubectl and kubelet of another version; empty: --bin")
 	nodes := flags.String("nodes", "kind", "up: kind, or trivet: nodes that have trivet from the start")
 	family := flags.String("family", "ipv4", "up: addresses of the cluster: ipv4, ipv6 or dual")
 	flags.IntVar(&s.parts, "parts", -1, "how many of the parts are there in the end (install: default all)")
@@ -138,13 +143,8 @@ func configure(env *program.Env, verb string) (*session, error) {
 		return nil, err
 	}
 
-	for _, p := range []*string{&c.Dir, &c.Cache, &c.Source, &c.Bin, &c.Ours, &c.Images} {
-		abs, err := filepath.Abs(*p)
-		if err != nil {
-			return nil, err
-		}
-
-		*p = abs
+	if err := makeAbsolute(c); err != nil {
+		return nil, err
 	}
 
 	c.Trivet = *nodes == "trivet"
@@ -173,8 +173,26 @@ func configure(env *program.Env, verb string) (*session, error) {
 	return s, program.RequireRoot()
 }
 
+// makeAbsolute makes the paths of a cluster absolute.
+func makeAbsolute(c *kind.Cluster) error {
+	paths := []*string{&c.Dir, &c.Cache, &c.Source, &c.Bin, &c.Ours, &c.Images}
+	if c.Kubernetes != "" {
+		paths = append(paths, &c.Kubernetes)
+	}
+
+	for _, p := range paths {
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return err
+		}
+
+		*p = abs
+	}
+	return nil
+}
+
 var verbs = []string{
-	"up", "install", "remove", "restart", "broken", "swap", "smoke", "measure", "run", "down",
+	"up", "install", "remove", "restart", "broken", "swap", "upgrade", "smoke", "measure", "run", "down",
 }
 
 // check checks what was asked for.
@@ -187,6 +205,9 @@ func check(c *kind.Cluster, verb, nodes string) error {
 	}
 	if c.Family != "" && !slices.Contains(smoke.Families, c.Family) {
 		return &program.UsageError{Err: fmt.Errorf("--family=%s: none of ipv4, ipv6 and dual", c.Family)}
+	}
+	if c.Kubernetes != "" && c.Image != "" {
+		return &program.UsageError{Err: errors.New("--kubernetes: a published image has its version")}
 	}
 	if c.Trivet && c.Image != "" {
 		return &program.UsageError{Err: errors.New("--nodes=trivet: a published image does not have trivet")}
@@ -208,8 +229,15 @@ func recall(c *kind.Cluster, verb string) error {
 		return errors.New("no kind cluster is up")
 	}
 
-	c.Image, c.Trivet, c.Family = record.Image, record.Trivet, record.Family
-	return err
+	if err != nil {
+		return err
+	}
+
+	c.Image = record.Image
+	c.Trivet = record.Trivet
+	c.Family = record.Family
+	c.Kubernetes = record.Kubernetes
+	return nil
 }
 
 // beganVariable has the start of a call that executes itself again in another namespace.

@@ -26,9 +26,6 @@ const (
 	root = "trivet-kind/debian"
 )
 
-// version is that of Kubernetes on the nodes (e2e/build.sh).
-const version = "v1.37.2"
-
 // suite is the newest one whose systemd works on cgroup v1, too.
 const suite = "bookworm"
 
@@ -49,6 +46,10 @@ type Builder struct {
 	Cache  string // of what is made once
 	Source string // root of the repository
 	Bin    string // reference programs
+
+	// Kubernetes is the directory with kubeadm, kubectl and kubelet. Their version is that of the nodes.
+	Kubernetes string
+
 	Ours   string // trivet's programs
 	Mirror string // of Debian; "": that of the host's apt
 
@@ -93,7 +94,7 @@ func (b *Builder) BuildNode(ctx context.Context) error {
 
 	t.edit("etc/containerd/config.toml", withMirrors)
 	t.write("etc/containerd/cri-base.json", base, 0o644)
-	t.link(filepath.Join(b.Bin, "kubelet"), "usr/bin/kubelet")
+	t.link(filepath.Join(b.Kubernetes, "kubelet"), "usr/bin/kubelet")
 	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
 		t.link(filepath.Join(b.Bin, name), "usr/local/bin/"+name)
 	}
@@ -114,7 +115,7 @@ func (b *Builder) BuildTrivet(ctx context.Context) error {
 
 	t.link(filepath.Join(b.Ours, "trivet-node"), part.TrivetNode)
 	t.embed("files/trivet-node.conf", part.NodeDropIn, 0o644)
-	t.link(filepath.Join(b.Bin, "kubelet"), part.Kubelet)
+	t.link(filepath.Join(b.Kubernetes, "kubelet"), part.Kubelet)
 	t.write("etc/default/kubelet", []byte("KUBELET_EXTRA_ARGS=\n"), 0o644)
 
 	t.link(filepath.Join(b.Ours, "trivet-cri"), "usr/local/bin/trivet-cri")
@@ -145,6 +146,11 @@ func (b *Builder) node(ctx context.Context, name string) (*tree, error) {
 		return nil, err
 	}
 
+	version, err := b.version(ctx)
+	if err != nil {
+		return nil, err
+	}
+
 	t, err := newTree(filepath.Join(b.Dir, name))
 	if err != nil {
 		return nil, err
@@ -154,10 +160,20 @@ func (b *Builder) node(ctx context.Context, name string) (*tree, error) {
 	t.write("kind/version", []byte(version), 0o644)
 	t.embed("files/trivet-entrypoint", "usr/local/bin/trivet-entrypoint", 0o755)
 	t.embed("files/default-storage.yaml", "kind/manifests/default-storage.yaml", 0o644)
-	t.link(filepath.Join(b.Bin, "kubeadm"), "usr/bin/kubeadm")
-	t.link(filepath.Join(b.Bin, "kubectl"), "usr/bin/kubectl")
+	t.link(filepath.Join(b.Kubernetes, "kubeadm"), "usr/bin/kubeadm")
+	t.link(filepath.Join(b.Kubernetes, "kubectl"), "usr/bin/kubectl")
 	t.link(filepath.Join(b.Bin, "crictl"), "usr/local/bin/crictl")
 	return t, t.err
+}
+
+// version is that of Kubernetes on the nodes.
+func (b *Builder) version(ctx context.Context) (string, error) {
+	kubeadm := filepath.Join(b.Kubernetes, "kubeadm")
+	out, err := exec.CommandContext(ctx, kubeadm, "version", "--output=short").Output()
+	if err != nil {
+		return "", fmt.Errorf("version of %s: %w", kubeadm, err)
+	}
+	return strings.TrimSpace(string(out)), nil
 }
 
 // What trivet-cri is told on a node of kind, and where it is found.

@@ -30,6 +30,16 @@ func (p DropIn) Remove(ctx context.Context) error {
 	return p.exchange(ctx, Kubelet, "[ ! -e "+NodeDropIn+" ] || mv "+NodeDropIn+" "+NodeDropIn+".off")
 }
 
+// Restart returns when trivet-node works after a restart of its service, as after an upgrade. Containers that
+// were restarted are an error.
+func (p DropIn) Restart(ctx context.Context) error {
+	agent := Agent{Cluster: p.Cluster, Node: p.Node}
+	return agent.exchange(ctx, TrivetNode, func(ctx context.Context) error {
+		_, err := p.Cluster.OnNode(ctx, p.Node, "systemctl daemon-reload\nsystemctl restart kubelet")
+		return err
+	})
+}
+
 // exchange moves the drop-in by a script, and restarts the service where that changes its program.
 func (p DropIn) exchange(ctx context.Context, program, script string) error {
 	agent := Agent{Cluster: p.Cluster, Node: p.Node}
