@@ -26,10 +26,10 @@ func (n *node) sidecar(name string, more ...string) {
 }
 
 // TestUpstreamsSidecarsActForTheDriver has external-provisioner, external-resizer and csi-snapshotter do what
-// trivet-csi does itself when it has access to the API: here it has none, and nothing is done twice.
+// trivet-csi does itself when its controllers run: here none does, and nothing is done twice.
 func TestUpstreamsSidecarsActForTheDriver(t *testing.T) {
 	p := open(t)
-	n := p.node("node-a", nil)
+	n := p.node("node-a", append(p.provisioning(), "--controllers=none"))
 	p.start("snapshot-controller", nil, "--kubeconfig="+p.kubeconfig, "--leader-election=false",
 		"--enable-distributed-snapshotting")
 	n.sidecars()
