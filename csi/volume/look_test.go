@@ -113,7 +113,11 @@ func TestWhatIsSaidOfAVolumeFollowsWhatIsSeen(t *testing.T) {
 	for _, away := range []error{noDisk, nil, noDisk, fmt.Errorf("%w: another disk", ErrDamaged)} {
 		f.pool.FailOn("Of", away)
 		f.lookOnce()
-		if got := f.damageOf(v.ID); away == nil && !errors.Is(got, ErrLost) || away != nil && got != away {
+		want := away
+		if away == nil {
+			want = ErrLost
+		}
+		if got := f.damageOf(v.ID); !errors.Is(got, want) {
 			t.Errorf("it is %v, and was seen as %v", got, away)
 		}
 	}
@@ -128,7 +132,7 @@ func TestWhatARecoveryHasFoundIsKept(t *testing.T) {
 	f.pool.FailOn("Recover", found)
 	f.restart()
 	f.lookOnce()
-	if got := f.damageOf(lost.ID); got != found {
+	if got := f.damageOf(lost.ID); !errors.Is(got, found) {
 		t.Errorf("it is %v", got)
 	}
 
