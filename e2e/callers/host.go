@@ -51,7 +51,7 @@ func (h *host) play(ctx context.Context) error {
 		return err
 	}
 
-	for _, network := range strings.FieldsSeq(networks) {
+	for network := range strings.FieldsSeq(networks) {
 		began := time.Now()
 		h.network = network
 		if err := h.use(ctx); err != nil {
