@@ -148,7 +148,7 @@ var adrParts = []struct {
 	{"trivet-csi", []string{
 		"02", "085", "090", "091", "0935", "0936", "0940", "0941", "0942", "0943", "0944", "095",
 	}},
-	{"trivet-cri and trivet-monitor", []string{"03"}},
+	{"trivet-cri and trivet-monitor", []string{"03", "0961"}},
 	{"trivet-node", []string{"04", "086", "088"}},
 	{"The test cluster", []string{"05"}},
 	{"Conformance", []string{"06"}},
