@@ -120,7 +120,8 @@ func (b *bench) beside(
 func (b *bench) exchange(
 	ctx context.Context, env *program.Env, k kind, disk string, figures *figure.Writer,
 ) (err error) {
-	v := b.volume("io", k, b.options.ioSize+kindSize/4)
+	// What copies on write needs room for the whole file once more, until its old blocks are free.
+	v := b.volume("io", k, 2*b.options.ioSize+kindSize/4)
 	defer func() { err = errors.Join(err, v.disappear(ctx)) }()
 	if err := v.appear(ctx); err != nil {
 		return err
