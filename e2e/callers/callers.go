@@ -107,8 +107,14 @@ var scripts embed.FS
 const limit = 3 * time.Minute
 
 // Do runs the callers of these names, and returns an error unless all of them did what they should. One that
-// is not there is skipped, unless all have to run.
+// is not there is skipped, unless all have to run. A name that no caller has is an error.
 func (r Run) Do(ctx context.Context, names []string, must bool) error {
+	for _, name := range names {
+		if !slices.Contains(Names(), name) {
+			return fmt.Errorf("no caller is called %q: there are %s", name, strings.Join(Names(), ", "))
+		}
+	}
+
 	if err := r.prepare(ctx); err != nil {
 		return err
 	}

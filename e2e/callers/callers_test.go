@@ -50,3 +50,11 @@ func without(all []string, name string) (rest []string) {
 	}
 	return rest
 }
+
+// Else nothing would be tried, and everything would seem to work.
+func TestNameOfNoCallerIsAnError(t *testing.T) {
+	err := Run{Work: t.TempDir()}.Do(t.Context(), []string{"podmn"}, true)
+	if err == nil || !strings.Contains(err.Error(), `"podmn"`) {
+		t.Errorf("error %v", err)
+	}
+}

@@ -62,7 +62,7 @@ func (b *bench) compareIO(ctx context.Context, env *program.Env, figures *figure
 	err := b.ofEachKind(ctx, env, func(k kind) error {
 		return b.exchange(ctx, env, k, disk, figures)
 	})
-	if err != nil || b.options.kinds != "" && !strings.HasPrefix(bareLoop, b.options.kinds) {
+	if err != nil || !strings.HasPrefix(bareLoop, b.options.kinds) {
 		return err
 	}
 	return b.exchangeLoop(ctx, env, disk, figures)
@@ -88,10 +88,16 @@ func (b *bench) exchangeLoop(
 	if err != nil {
 		return fmt.Errorf("losetup: %w", err)
 	}
-	device := strings.TrimSpace(string(out))
-	defer func() { err = errors.Join(err, exec.Command("losetup", "--detach", device).Run()) }()
 
-	cells, err := b.beside(ctx, bareLoop, device, disk, figures)
+	// One that is detached while it is open goes when it is closed, however this process ends.
+	path := strings.TrimSpace(string(out))
+	device, err := os.Open(path)
+	if err := errors.Join(err, exec.Command("losetup", "--detach", path).Run()); err != nil {
+		return fmt.Errorf("losetup --detach %s: %w", path, err)
+	}
+	defer device.Close()
+
+	cells, err := b.beside(ctx, bareLoop, path, disk, figures)
 	if err == nil {
 		fmt.Fprintf(env.Stdout, "| %s | - |\n", strings.Join(cells, " | "))
 	}

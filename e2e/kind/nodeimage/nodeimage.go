@@ -146,7 +146,7 @@ func (b *Builder) node(ctx context.Context, name string) (*tree, error) {
 		return nil, err
 	}
 
-	version, err := b.version(ctx)
+	version, err := part.KubernetesIn(ctx, b.Kubernetes)
 	if err != nil {
 		return nil, err
 	}
@@ -164,16 +164,6 @@ func (b *Builder) node(ctx context.Context, name string) (*tree, error) {
 	t.link(filepath.Join(b.Kubernetes, "kubectl"), "usr/bin/kubectl")
 	t.link(filepath.Join(b.Bin, "crictl"), "usr/local/bin/crictl")
 	return t, t.err
-}
-
-// version is that of Kubernetes on the nodes.
-func (b *Builder) version(ctx context.Context) (string, error) {
-	kubeadm := filepath.Join(b.Kubernetes, "kubeadm")
-	out, err := exec.CommandContext(ctx, kubeadm, "version", "--output=short").Output()
-	if err != nil {
-		return "", fmt.Errorf("version of %s: %w", kubeadm, err)
-	}
-	return strings.TrimSpace(string(out)), nil
 }
 
 // What trivet-cri is told on a node of kind, and where it is found.

@@ -6,6 +6,7 @@ package part
 import (
 	"context"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -118,4 +119,14 @@ func onEach(ctx context.Context, c Cluster, script string) error {
 		}
 	}
 	return nil
+}
+
+// KubernetesIn is the version of Kubernetes that a directory has kubeadm of, such as v1.37.2.
+func KubernetesIn(ctx context.Context, dir string) (string, error) {
+	kubeadm := filepath.Join(dir, "kubeadm")
+	out, err := exec.CommandContext(ctx, kubeadm, "version", "--output=short").Output()
+	if err != nil {
+		return "", fmt.Errorf("version of %s: %w", kubeadm, err)
+	}
+	return strings.TrimSpace(string(out)), nil
 }

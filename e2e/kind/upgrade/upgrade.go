@@ -7,9 +7,7 @@ package upgrade
 import (
 	"context"
 	"fmt"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/trivet-node/trivet/e2e/kind/part"
@@ -63,13 +61,11 @@ func (u Upgrade) Run(ctx context.Context) error {
 
 // target is the version of the programs. That of the cluster is another one.
 func (u Upgrade) target(ctx context.Context) (string, error) {
-	kubeadm := filepath.Join(u.Programs, "kubeadm")
-	out, err := exec.CommandContext(ctx, kubeadm, "version", "--output=short").Output()
+	to, err := part.KubernetesIn(ctx, u.Programs)
 	if err != nil {
-		return "", fmt.Errorf("version of %s: %w", kubeadm, err)
+		return "", err
 	}
 
-	to := strings.TrimSpace(string(out))
 	from, err := u.served(ctx)
 	if err != nil {
 		return "", err
