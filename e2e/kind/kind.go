@@ -37,6 +37,9 @@ type Docker interface {
 	// Environ are the variables by which commands find it.
 	Environ() []string
 
+	// Reboot has its host lose power, and starts both again. A process must enter it once more.
+	Reboot(ctx context.Context) error
+
 	// Down ends it, and Leaks lists what it has left.
 	Down(ctx context.Context) error
 	Leaks() ([]leaks.Leak, error)

@@ -90,5 +90,6 @@ FAMILIES ?= ipv4 dual ipv6
 kind-smoke: install bin/trivet-kind kind-images $(kind_node_references) ## what users of kind do with a cluster, as a table, with trivet in all seats: FAMILIES=ipv4 dual ipv6, a cluster each
 	@rm -f .trivet/kind-smoke.txt; failed= stopped=; for family in $(FAMILIES); do test -z "$$stopped" || break; \
 		{ $(call kind_tested,$(call KIND_TEST,up) --nodes=trivet --family=$$family --mirror=$(DEBIAN_MIRROR) && \
-			$(call KIND_TEST,install) --once && $(call KIND_TEST,smoke) --table=.trivet/kind-smoke.txt;); } || failed="$$failed $$family"; done; \
+			$(call KIND_TEST,install) --once && $(call KIND_TEST,smoke) --reboot=before --table=.trivet/kind-smoke.txt && \
+			$(call KIND_TEST,reboot) && $(call KIND_TEST,smoke) --reboot=after --table=.trivet/kind-smoke.txt;); } || failed="$$failed $$family"; done; \
 	cat .trivet/kind-smoke.txt; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }

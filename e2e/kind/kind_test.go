@@ -26,6 +26,7 @@ func (d *docker) Up(context.Context) error     { d.running = true; return nil }
 func (d *docker) Running() bool                { return d.running }
 func (d *docker) Enter() error                 { return nil }
 func (d *docker) Environ() []string            { return d.env }
+func (d *docker) Reboot(context.Context) error { return nil }
 func (d *docker) Down(context.Context) error   { d.running = false; return nil }
 func (d *docker) Leaks() ([]leaks.Leak, error) { return nil, nil }
 
@@ -184,7 +185,7 @@ func TestSwapAndSmokeWantAClusterWithTrivet(t *testing.T) {
 	if err := course.Swap(t.Context()); err == nil || !strings.Contains(err.Error(), "from the start") {
 		t.Errorf("swap: %v", err)
 	}
-	if err := course.Smoke(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "from the start") {
+	if err := course.Smoke(t.Context(), "", ""); err == nil || !strings.Contains(err.Error(), "from the start") {
 		t.Errorf("smoke: %v", err)
 	}
 }

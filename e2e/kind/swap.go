@@ -91,9 +91,16 @@ func (o Course) checks(how works) check.Checks {
 	}
 }
 
+// On which side of a reboot of the host Smoke is. Before it leaves what it has made, and after it looks only
+// whether that works again.
+const (
+	BeforeReboot = "before"
+	AfterReboot  = "after"
+)
+
 // Smoke tries what users of kind do with a cluster whose nodes have trivet in all seats. The table is
-// appended to the file, or printed.
-func (o Course) Smoke(ctx context.Context, table string) error {
+// appended to the file, or printed. reboot is BeforeReboot, AfterReboot, or "" where there is none.
+func (o Course) Smoke(ctx context.Context, table, reboot string) error {
 	c := o.Cluster
 	if !c.Trivet {
 		return errNotTrivet
@@ -111,6 +118,7 @@ func (o Course) Smoke(ctx context.Context, table string) error {
 		Family:  c.Family.OrDefault(),
 		Dir:     dir,
 		Shared:  c.path(sharedDir),
+		Keep:    reboot == BeforeReboot,
 		Out:     c.Out,
 		Table:   c.Out,
 	}
@@ -122,6 +130,9 @@ func (o Course) Smoke(ctx context.Context, table string) error {
 		defer file.Close()
 
 		s.Table = file
+	}
+	if reboot == AfterReboot {
+		return s.AfterReboot(ctx)
 	}
 	return s.Run(ctx)
 }

@@ -31,6 +31,7 @@ const about = `trivet-kind brings up a kind cluster of two nodes and puts trivet
   swap                exchange trivet-node for kubelet on the control plane, and back
   upgrade             have kubeadm bring the cluster to the version of --bin (with up --kubernetes=DIR)
   smoke               try what users of kind do with a cluster, and print a table
+  reboot              have the host of the nodes lose its power, and start it again
   measure             pods' starts and ends on both nodes in turns, and the memory of the nodes' daemons
   run COMMAND...      run a command that sees the cluster: kubectl, docker, kind, sh
   down                take it down; nothing is left but what can be used again`
@@ -68,6 +69,9 @@ func run(ctx context.Context, env *program.Env) error {
 	if verb == "down" {
 		return c.Down(ctx)
 	}
+	if verb == "reboot" {
+		return c.Docker.Reboot(ctx)
+	}
 
 	if err := c.Docker.Enter(); err != nil {
 		return err
@@ -96,7 +100,7 @@ func run(ctx context.Context, env *program.Env) error {
 	case "upgrade":
 		return course.Upgrade(ctx)
 	case "smoke":
-		return course.Smoke(ctx, s.table)
+		return course.Smoke(ctx, s.table, s.reboot)
 	case "measure":
 		return kind.Comparison{Cluster: c, Rounds: s.rounds}.Run(ctx)
 	default:
@@ -111,6 +115,7 @@ type session struct {
 	once    bool
 	reboots bool
 	table   string
+	reboot  string
 	rounds  int
 
 	// args are behind verb and flags.
@@ -138,6 +143,8 @@ func configure(env *program.Env, verb string) (*session, error) {
 	flags.BoolVar(&s.once, "once", false, "install: show the demo with the last part only")
 	flags.BoolVar(&s.reboots, "reboots", false, "install: restart the worker with each part")
 	flags.StringVar(&s.table, "table", "", "smoke: file to which the table is appended; empty: it is printed")
+	flags.StringVar(&s.reboot, "reboot", "",
+		"smoke: before (leave what is there) or after (only look whether that works again) the verb reboot")
 	flags.IntVar(&s.rounds, "rounds", 21, "measure: pods on each node")
 	if err := env.Parse(flags); err != nil {
 		return nil, err
@@ -151,7 +158,7 @@ func configure(env *program.Env, verb string) (*session, error) {
 	if c.Family = smoke.Family(*family); c.Family == smoke.IPv4 {
 		c.Family = ""
 	}
-	if err := check(c, verb, *nodes); err != nil {
+	if err := s.check(verb, *nodes); err != nil {
 		return nil, err
 	}
 	if err := recall(c, verb); err != nil {
@@ -192,11 +199,13 @@ func makeAbsolute(c *kind.Cluster) error {
 }
 
 var verbs = []string{
-	"up", "install", "remove", "restart", "broken", "swap", "upgrade", "smoke", "measure", "run", "down",
+	"up", "install", "remove", "restart", "broken", "swap", "upgrade", "smoke", "reboot", "measure",
+	"run", "down",
 }
 
 // check checks what was asked for.
-func check(c *kind.Cluster, verb, nodes string) error {
+func (s *session) check(verb, nodes string) error {
+	c := s.cluster
 	if !slices.Contains(verbs, verb) {
 		return &program.UsageError{Err: fmt.Errorf("%q is not a verb, see trivet-kind --help", verb)}
 	}
@@ -205,6 +214,9 @@ func check(c *kind.Cluster, verb, nodes string) error {
 	}
 	if c.Family != "" && !slices.Contains(smoke.Families, c.Family) {
 		return &program.UsageError{Err: fmt.Errorf("--family=%s: none of ipv4, ipv6 and dual", c.Family)}
+	}
+	if !slices.Contains([]string{"", kind.BeforeReboot, kind.AfterReboot}, s.reboot) {
+		return &program.UsageError{Err: fmt.Errorf("--reboot=%s: neither before nor after", s.reboot)}
 	}
 	if c.Kubernetes != "" && c.Image != "" {
 		return &program.UsageError{Err: errors.New("--kubernetes: a published image has its version")}

@@ -231,9 +231,26 @@ func (o *Own) Environ() []string {
 	}
 }
 
+// Reboot has the host lose its power, and starts it again with its Docker: all processes end at once, and what
+// is not on a disk is gone. Docker starts those containers that ran.
+func (o *Own) Reboot(ctx context.Context) error {
+	if err := o.powerOff(ctx); err != nil {
+		return err
+	}
+	return o.Up(ctx)
+}
+
 // Down ends the machine with all its containers, and removes what they have left: loop devices, cgroups and
 // files. Its programs stay. It is safe to repeat.
 func (o *Own) Down(ctx context.Context) error {
+	if err := o.powerOff(ctx); err != nil {
+		return err
+	}
+	return os.RemoveAll(filepath.Dir(o.machine().Dir))
+}
+
+// powerOff ends the machine, and whatever the kernel would not have after a reboot.
+func (o *Own) powerOff(ctx context.Context) error {
 	m := o.machine()
 	if err := m.Halt(ctx); err != nil {
 		return err
@@ -255,11 +272,7 @@ func (o *Own) Down(ctx context.Context) error {
 		}
 	}
 
-	if err := loopcontrol.Mend(); err != nil {
-		return err
-	}
-
-	return os.RemoveAll(filepath.Dir(m.Dir))
+	return loopcontrol.Mend()
 }
 
 // Leaks lists what is left of a machine that is down.

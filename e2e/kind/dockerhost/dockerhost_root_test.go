@@ -77,8 +77,8 @@ func (o *Own) docker(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// A node of kind is a privileged container.
-func TestPrivilegedContainerRunsOnAHostWithoutDocker(t *testing.T) {
+// A node of kind is a privileged container, which Docker starts again after a crash.
+func TestPrivilegedContainerRunsOnAHostWithoutDockerAlsoAfterAReboot(t *testing.T) {
 	o := host(t)
 	root := t.TempDir()
 	testenv.BusyboxRoot(t, root)
@@ -89,10 +89,17 @@ func TestPrivilegedContainerRunsOnAHostWithoutDocker(t *testing.T) {
 	}
 
 	o.docker(t, "import", tar, "busybox")
-	id := o.docker(t, "run", "--detach", "--privileged", "--volume=/lib/modules:/lib/modules:ro", "busybox",
-		"sleep", "1000")
-	if got := o.docker(t, "exec", id, "echo", "inside"); got != "inside" {
+	id := o.docker(t, "run", "--detach", "--privileged", "--restart=on-failure:1",
+		"--volume=/lib/modules:/lib/modules:ro", "busybox", "sleep", "1000")
+	if got := o.docker(t, "exec", id, "sh", "-c", "echo kept >/kept; echo inside"); got != "inside" {
 		t.Errorf("exec: %q", got)
+	}
+
+	if err := o.Reboot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := o.docker(t, "exec", id, "cat", "/kept"); got != "kept" {
+		t.Errorf("after a reboot: %q", got)
 	}
 }
 

@@ -2,6 +2,7 @@ package dockerhost
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -32,6 +33,11 @@ func (Users) Enter() error { return nil }
 
 // Environ has no variables.
 func (Users) Environ() []string { return nil }
+
+// Reboot returns an error: the host is the user's.
+func (Users) Reboot(context.Context) error {
+	return errors.New("the host of your Docker is yours to reboot")
+}
 
 // Down does nothing.
 func (Users) Down(context.Context) error { return nil }

@@ -31,11 +31,10 @@ func (s reboot) restart(ctx context.Context) (string, error) {
 	if err := s.stopAndStart(ctx, before); err != nil {
 		return "", err
 	}
-	err = until(ctx, func(ctx context.Context) error { return part.IsRestarted(ctx, s.Cluster, began) })
+	took, err := s.ready(ctx, began)
 	if err != nil {
 		return "", err
 	}
-	took := time.Since(began)
 
 	after, err := s.nodeAddresses(ctx)
 	if err != nil {
@@ -50,6 +49,50 @@ func (s reboot) restart(ctx context.Context) (string, error) {
 		moves = append(moves, before[node]+" -> "+after[node])
 	}
 	return fmt.Sprintf("%s, all pods Ready after %.0f s", strings.Join(moves, ", "), took.Seconds()), nil
+}
+
+// ready returns when all pods are Ready with containers that started since, and how long that took.
+func (s reboot) ready(ctx context.Context, since time.Time) (time.Duration, error) {
+	err := until(ctx, func(ctx context.Context) error { return part.IsRestarted(ctx, s.Cluster, since) })
+	return time.Since(since), err
+}
+
+// afterPowerLoss looks for what restart has looked for last: Docker has started the nodes again by itself.
+func (s reboot) afterPowerLoss(ctx context.Context) (string, error) {
+	since, err := s.started(ctx)
+	if err != nil {
+		return "", err
+	}
+
+	took, err := s.ready(ctx, since)
+	if err != nil {
+		return "", err
+	}
+	if err := s.reachedAgain(ctx); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("all pods Ready %.0f s after Docker", took.Seconds()), nil
+}
+
+// started is when the first of the nodes was started.
+func (s reboot) started(ctx context.Context) (time.Time, error) {
+	inspect := []string{"inspect", "--format={{.State.Running}} {{.State.StartedAt}}"}
+	out, err := s.Cluster.Output(ctx, "", "docker", append(inspect, s.Nodes...)...)
+	if err != nil {
+		return time.Time{}, err
+	}
+
+	var times []time.Time
+	for line := range strings.Lines(out) {
+		running, at, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if started, err := time.Parse(time.RFC3339Nano, at); err == nil && running == "true" {
+			times = append(times, started)
+		}
+	}
+	if len(times) < len(s.Nodes) {
+		return time.Time{}, fmt.Errorf("nodes %v: running and since when: %q", s.Nodes, out)
+	}
+	return slices.MinFunc(times, time.Time.Compare), nil
 }
 
 // nodeAddresses are the first addresses of the nodes, by name, as the API has them.

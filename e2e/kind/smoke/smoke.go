@@ -56,6 +56,9 @@ type Smoke struct {
 	Dir    string
 	Shared string
 
+	// Keep leaves what Run has made for AfterReboot.
+	Keep bool
+
 	// Out hears of each row, Table receives the table.
 	Out   io.Writer
 	Table io.Writer
@@ -96,7 +99,7 @@ type result struct {
 }
 
 // Run tries all rows, prints the table, and returns an error if one of them has failed. What it has made is
-// removed if none has.
+// removed if none has, unless it is to be kept.
 func (s Smoke) Run(ctx context.Context) error {
 	if err := namespace(s).clean(ctx); err != nil {
 		return err
@@ -104,10 +107,27 @@ func (s Smoke) Run(ctx context.Context) error {
 	if err := namespace(s).prepare(ctx); err != nil {
 		return err
 	}
+	if err := s.tryAll(ctx, s.rows()); err != nil || s.Keep {
+		return err
+	}
+	return namespace(s).clean(ctx)
+}
 
+// AfterReboot looks at what Run has kept after the host has lost its power and started again, adds that as a
+// row to the table, and removes it if it works.
+func (s Smoke) AfterReboot(ctx context.Context) error {
+	rows := []row{{"the host loses power and starts again", reboot(s).afterPowerLoss}}
+	if err := s.tryAll(ctx, rows); err != nil {
+		return err
+	}
+	return namespace(s).clean(ctx)
+}
+
+// tryAll tries rows and prints them as a table.
+func (s Smoke) tryAll(ctx context.Context, rows []row) error {
 	var results []result
 	failed := 0
-	for _, r := range s.rows() {
+	for _, r := range rows {
 		results = append(results, s.try(ctx, r))
 		if results[len(results)-1].err != nil {
 			failed++
@@ -123,7 +143,7 @@ func (s Smoke) Run(ctx context.Context) error {
 	if failed > 0 {
 		return fmt.Errorf("%d of %d rows failed", failed, len(results))
 	}
-	return namespace(s).clean(ctx)
+	return nil
 }
 
 func (s Smoke) try(ctx context.Context, r row) result {

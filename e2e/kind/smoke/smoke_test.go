@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // cluster answers every call by a function.
@@ -104,6 +105,30 @@ func TestNodesAreStartedSoThatAddressesChange(t *testing.T) {
 		by := map[string]string{"a": addresses[0], "b": addresses[1], "c": addresses[2]}
 		if got := strings.Join(startOrder(nodes, by), " "); got != want {
 			t.Errorf("%v: %s, want %s", addresses, got, want)
+		}
+	}
+}
+
+func TestNodesRunSinceTheFirstOfThemStarted(t *testing.T) {
+	said := ""
+	s := reboot{
+		Cluster: cluster(func(string) (string, error) { return said, nil }),
+		Nodes:   []string{"n1", "n2"},
+	}
+
+	said = "true 2026-12-01T10:00:02.5Z\ntrue 2026-12-01T10:00:01.25Z\n"
+	at, err := s.started(t.Context())
+	if want := time.Date(2026, 12, 1, 10, 0, 1, 250_000_000, time.UTC); err != nil || !at.Equal(want) {
+		t.Errorf("%v, %v, want %v", at, err, want)
+	}
+
+	for _, said = range []string{
+		"",
+		"true 2026-12-01T10:00:02.5Z\nfalse 2026-12-01T10:00:01Z\n",
+		"true never\n",
+	} {
+		if at, err := s.started(t.Context()); err == nil {
+			t.Errorf("%q: %v", said, at)
 		}
 	}
 }
