@@ -1,10 +1,13 @@
 package filter_test
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/trivet-node/trivet/cni/policy"
@@ -133,33 +136,106 @@ func TestCompareNamesTheRuleThatSomebodyHasChanged(t *testing.T) {
 	n := newNode(t, 2)
 	compiler := policy.NewCompiler()
 	pods := "(ingress of " + n.pods[0].v4.String() + ", ingress of " + n.pods[0].v6.String() + ")"
-	for _, c := range []struct{ chain, change, want string }{
-		{"profile", "s/ip saddr vmap @blocks/ip daddr vmap @blocks/", "rule 1 of chain profile"},
-		{"profile", "s/ip6 saddr vmap/ip6 daddr vmap/", "rule 3 of chain profile"},
-		{"profile", "s/@blocks/@peers/", "rule 1 of chain profile"},
-		{"profile", "s/drop$/accept/", "of chain profile"},
-		{"ports", "s/accept$/drop/", "rule 1 of chain ports"},
-		{"ports", "s/th dport/th sport/", "rule 1 of chain ports"},
-		{"ports", "s/@ports/!= @ports/", "rule 1 of chain ports"},
+	for _, c := range []struct {
+		what   string
+		chain  string
+		rule   int
+		change func(rule []expr.Any)
+		want   string
+	}{
+		{"other addresses", "profile", 0, otherAddresses, "rule 1 of chain profile"},
+		{"other addresses", "profile", 2, otherAddresses, "rule 3 of chain profile"},
+		{"another map", "profile", 0, otherMap, "rule 1 of chain profile"},
+		{"another verdict", "profile", 3, otherVerdict, "of chain profile"},
+		{"another verdict", "ports", 0, otherVerdict, "rule 1 of chain ports"},
+		{"the other port", "ports", 0, otherPort, "rule 1 of chain ports"},
+		{"all other ports", "ports", 0, inverted, "rule 1 of chain ports"},
 	} {
 		n.filter.Forget()
 		n.apply(compiler, n.blocksAndPods())
 
 		// The chains of the first pod: its profile, and what that allows.
-		profile := "$(nft list map inet policy_test ingress4 | grep -o 'profile[0-9]*' | head -1)"
-		script := "profile=" + profile + "; n=${profile#profile}; chain=$profile; "
+		chain := n.in(n.netns, "nft list map inet policy_test ingress4 | grep -o 'profile[0-9]*' | head -1")
 		if c.chain == "ports" {
-			script += "chain=$(nft list map inet policy_test blocks${n}_4 | " +
-				"grep -o 'ports[0-9]*' | head -1); "
+			blocks := strings.Replace(strings.TrimSpace(chain), "profile", "blocks", 1) + "_4"
+			chain = n.in(n.netns, "nft list map inet policy_test "+blocks+" | grep -o 'ports[0-9]*' | head -1")
 		}
-		script += "now=$(nft list chain inet policy_test $chain | sed '" + c.change + "'); " +
-			"(echo flush chain inet policy_test $chain; echo \"$now\") | nft -f -"
-		n.in(n.netns, script)
+		n.changeRule(strings.TrimSpace(chain), c.rule, c.change)
 
 		found := n.differences(n.blocksAndPods(), n.bridge)
 		isOne := strings.Count(found, "\n") == 1
 		if !isOne || !strings.Contains(found, c.want) || !strings.Contains(found, pods) {
-			t.Errorf("after %s of %s it says %q, want %q of %s", c.change, c.chain, found, c.want, pods)
+			t.Errorf("after %s in %s it says %q, want %q of %s", c.what, c.chain, found, c.want, pods)
+		}
+	}
+}
+
+// changeRule changes a rule of a chain. Not every nft(8) can write these rules on every kernel.
+func (n *node) changeRule(chain string, index int, change func(rule []expr.Any)) {
+	n.t.Helper()
+	err := namespace.Do(func() error {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+
+		table := &nftables.Table{Name: "policy_test", Family: nftables.TableFamilyINet}
+		rules, err := conn.GetRules(table, &nftables.Chain{Name: chain, Table: table})
+		if err != nil {
+			return err
+		}
+		if index >= len(rules) {
+			return fmt.Errorf("chain %q has %d rules", chain, len(rules))
+		}
+
+		change(rules[index].Exprs)
+		conn.ReplaceRule(rules[index])
+		return conn.Flush()
+	}, n.netns)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// otherAddresses has a rule look at destinations in place of sources.
+func otherAddresses(rule []expr.Any) {
+	for _, e := range rule {
+		if p, ok := e.(*expr.Payload); ok {
+			p.Offset += p.Len
+		}
+	}
+}
+
+func otherPort(rule []expr.Any) {
+	for _, e := range rule {
+		if p, ok := e.(*expr.Payload); ok {
+			p.Offset -= p.Len
+		}
+	}
+}
+
+func otherMap(rule []expr.Any) {
+	for _, e := range rule {
+		if l, ok := e.(*expr.Lookup); ok {
+			l.SetName, l.SetID = strings.Replace(l.SetName, "blocks", "peers", 1), 0
+		}
+	}
+}
+
+func inverted(rule []expr.Any) {
+	for _, e := range rule {
+		if l, ok := e.(*expr.Lookup); ok {
+			l.Invert = true
+		}
+	}
+}
+
+func otherVerdict(rule []expr.Any) {
+	for _, e := range rule {
+		if v, ok := e.(*expr.Verdict); ok && v.Kind == expr.VerdictDrop {
+			v.Kind = expr.VerdictAccept
+		} else if ok {
+			v.Kind = expr.VerdictDrop
 		}
 	}
 }
