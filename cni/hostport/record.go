@@ -33,15 +33,22 @@ func parse(data []byte) (r record, ok bool) {
 	return r, !slices.ContainsFunc(r.Ports, func(p hostnat.Port) bool { return !p.IsValid() })
 }
 
-// store is the directory of the records of one network. Records are written and removed with the lock of the
-// network's pool held.
-type store struct{ dir string }
+// store is the directory of the records of one network, in which suffix ends their names. They are written
+// and ended with the lock of the network's pool held.
+type store struct{ dir, suffix string }
 
 func storeOf(pool *ipam.Pool) store { return store{dir: pool.PortsDir()} }
 
+// ended has the records of what is withdrawn, but for tracked connections. Nobody restores anything from
+// them.
+func (s store) ended() store {
+	s.suffix = ".ended"
+	return s
+}
+
 func (s store) file(owner ipam.Owner) string {
 	sum := sha256.Sum256([]byte(owner.String()))
-	return filepath.Join(s.dir, hex.EncodeToString(sum[:16]))
+	return filepath.Join(s.dir, hex.EncodeToString(sum[:16])+s.suffix)
 }
 
 // write records the host ports of an attachment.
@@ -55,6 +62,15 @@ func (s store) write(r record) error {
 	}
 	if err != nil {
 		return fmt.Errorf("record host ports of %s: %w", r.Owner, err)
+	}
+	return nil
+}
+
+// end makes the record of an attachment an ended one; none is success.
+func (s store) end(owner ipam.Owner) error {
+	err := os.Rename(s.file(owner), s.ended().file(owner))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("end record of the host ports of %s: %w", owner, err)
 	}
 	return nil
 }
@@ -106,7 +122,7 @@ func (s store) all() (all []record, err error) {
 	return all, err
 }
 
-// keep removes the records of all but valid attachments, and what is not a record.
+// keep ends the records of all but valid attachments, and removes what is not a record.
 func (s store) keep(valid func(ipam.Owner) bool) error {
 	all, err := s.all()
 	if err != nil {
@@ -115,7 +131,18 @@ func (s store) keep(valid func(ipam.Owner) bool) error {
 
 	due := map[string]bool{}
 	for _, r := range all {
-		due[s.file(r.Owner)] = valid(r.Owner)
+		due[s.file(r.Owner)] = true
+		if !valid(r.Owner) {
+			err = errors.Join(err, s.end(r.Owner))
+		}
+	}
+
+	ended, listErr := s.ended().all()
+	if err = errors.Join(err, listErr); err != nil {
+		return err
+	}
+	for _, r := range ended {
+		due[s.ended().file(r.Owner)] = true
 	}
 
 	files, err := filepath.Glob(filepath.Join(s.dir, "*"))
