@@ -177,31 +177,46 @@ func (n Network) withdraw(t *hostnat.Table, owner ipam.Owner, held []netip.Addr)
 // withdrawRecorded removes the host ports that are on record, and the record. With the lock, nobody adds them
 // again in between.
 func (n Network) withdrawRecorded(t *hostnat.Table, owner ipam.Owner, held []netip.Addr) error {
-	s := storeOf(n.Pool)
-	var gone []hostnat.Port
+	var due []hostnat.Port
 	err := n.Pool.Locked(func() (err error) {
-		if r, ok := s.read(owner); ok {
-			gone, err = t.RemovePorts(owner.Label(), r.Ports, held)
-		} else {
-			gone, err = t.Remove(owner.Label(), held)
-		}
-		if err != nil {
-			return err
-		}
-		return s.end(owner)
+		due, err = n.end(t, owner, held)
+		return err
 	})
 	if err != nil {
 		return err
 	}
 
-	// There may be a million connections to look through, which is too long to hold the lock. A process that
-	// was killed may have removed the elements, so that they are those of all ports on record.
-	ended, _ := s.ended().read(owner)
-	if err := t.ForgetUDP(slices.Concat(gone, ended.Ports)); err != nil {
+	// There may be a million connections to look through, which is too long to hold the lock.
+	if err := t.ForgetUDP(due); err != nil {
 		return err
 	}
+	return storeOf(n.Pool).ended().remove(owner)
+}
 
-	return s.ended().remove(owner)
+// end removes the elements of an attachment, and ends its record. It returns the ports whose connections are
+// due: also those of elements that a process has removed which was killed then.
+func (n Network) end(t *hostnat.Table, owner ipam.Owner, held []netip.Addr) (due []hostnat.Port, err error) {
+	s := storeOf(n.Pool)
+	r, ok := s.read(owner)
+	if ok {
+		due, err = t.RemovePorts(owner.Label(), r.Ports, held)
+	} else {
+		due, err = t.Remove(owner.Label(), held)
+	}
+	if err != nil {
+		return nil, err
+	}
+
+	isUDP := func(p hostnat.Port) bool { return p.Protocol == "udp" }
+	if ok && len(due) == 0 && !slices.ContainsFunc(r.Ports, isUDP) {
+		return nil, s.remove(owner)
+	}
+
+	if err := s.end(owner); err != nil {
+		return nil, err
+	}
+	ended, _ := s.ended().read(owner)
+	return append(due, ended.Ports...), nil
 }
 
 // Keep removes the host ports of all but valid attachments: CNI's GC. It continues after an error.

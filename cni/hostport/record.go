@@ -92,8 +92,10 @@ func (s store) has(owner ipam.Owner) bool {
 
 // read returns the record of an attachment; ok is false if there is none, or none that can be read.
 func (s store) read(owner ipam.Owner) (r record, ok bool) {
-	r, ok = s.readFile(s.file(owner))
-	return r, ok && r.Owner == owner
+	if r, ok = s.readFile(s.file(owner)); !ok || r.Owner != owner {
+		return record{}, false
+	}
+	return r, true
 }
 
 // readFile reads a record from a file that has its name.
@@ -102,8 +104,10 @@ func (s store) readFile(path string) (r record, ok bool) {
 	if err != nil {
 		return r, false
 	}
-	r, ok = parse(data)
-	return r, ok && s.file(r.Owner) == path
+	if r, ok = parse(data); !ok || s.file(r.Owner) != path {
+		return record{}, false
+	}
+	return r, true
 }
 
 // all lists the records. What cannot be read is left out: it says nothing that could be restored.
