@@ -41,6 +41,8 @@ type Port struct {
 	// Address is that of the host; zero means all of them.
 	Address netip.Addr
 	Number  uint16
+	// Pod is who answers; zero means anybody.
+	Pod netip.Addr
 }
 
 // ForgetUDP deletes the tracked connections to some UDP ports. conn is one to netfilter.
@@ -154,7 +156,8 @@ func (c Connection) clone() Connection {
 // isTo reports whether c leads to one of some UDP ports.
 func (c Connection) isTo(ports []Port) bool {
 	return c.Protocol == unix.IPPROTO_UDP && slices.ContainsFunc(ports, func(p Port) bool {
-		return c.Port == p.Number && (!p.Address.IsValid() || p.Address == c.Address)
+		return c.Port == p.Number && (!p.Address.IsValid() || p.Address == c.Address) &&
+			(!p.Pod.IsValid() || p.Pod == c.Answering)
 	})
 }
 

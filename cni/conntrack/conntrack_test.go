@@ -24,6 +24,8 @@ func TestConnectionsAreForgottenByTheirFirstDestination(t *testing.T) {
 	ports := []Port{
 		{Number: 53},
 		{Address: netip.MustParseAddr("192.0.2.1"), Number: 67},
+		{Number: 68, Pod: netip.MustParseAddr("10.1.0.2")},
+		{Number: 69, Pod: netip.MustParseAddr("10.1.0.3")},
 	}
 
 	for _, c := range []struct {
@@ -37,8 +39,15 @@ func TestConnectionsAreForgottenByTheirFirstDestination(t *testing.T) {
 		{17, "10.0.0.1", 54, false},
 		{17, "192.0.2.1", 67, true},
 		{17, "10.0.0.1", 67, false},
+		{17, "10.0.0.1", 68, true},
+		{17, "10.0.0.1", 69, false},
 	} {
-		d := Connection{Protocol: c.protocol, Address: netip.MustParseAddr(c.address), Port: c.port}
+		d := Connection{
+			Protocol:  c.protocol,
+			Address:   netip.MustParseAddr(c.address),
+			Port:      c.port,
+			Answering: netip.MustParseAddr("10.1.0.2"),
+		}
 		if got := d.isTo(ports); got != c.want {
 			t.Errorf("%+v: %v", d, got)
 		}

@@ -202,6 +202,14 @@ func forbidFirewalld(p Pod) error {
 	return nil
 }
 
+// ForbidAddresses takes back what iptables lets through of addresses whose reservations are void, unless they
+// are on record: upstream's rules say nothing else. Nobody gets one of them meanwhile.
+func ForbidAddresses(addresses []netip.Addr) error {
+	recorded, err := othersAddresses(Pod{})
+	void := slices.DeleteFunc(slices.Clone(addresses), func(a netip.Addr) bool { return recorded[a] })
+	return errors.Join(err, forbidIPTables(Pod{Addresses: void}))
+}
+
 // Keep takes back what Allow did for attachments of a network that are not valid: CNI's GC.
 func (c Config) Keep(network string, valid func(ipam.Owner) bool) error {
 	return locked(func() error { return errors.Join(sweep(), c.keep(network, valid)) })

@@ -1,28 +1,16 @@
 package hostnat
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/trivet-node/trivet/cni/conntrack"
 	"github.com/trivet-node/trivet/cni/conntrack/conntracktest"
 	"github.com/trivet-node/trivet/cni/prefix"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/namespace"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
-
-// tracked counts the tracked connections whose first packet went to a port.
-func (t *Table) tracked(port uint16) (count int, err error) {
-	err = conntrack.List(t.kernel.Conn, unix.NFPROTO_IPV4, func(c conntrack.Connection) {
-		if c.Port == port {
-			count++
-		}
-	})
-	return count, err
-}
 
 // trackedTable returns the table of a network whose pod has its address on lo.
 func trackedTable(pod netip.Addr) (*Table, error) {
@@ -71,21 +59,15 @@ func TestConnectionsToAUDPHostPortGoWithThePort(t *testing.T) {
 		if err := conntracktest.Send(8053, 8054); err != nil {
 			return err
 		}
-		if n, err := table.tracked(8053); err != nil || n != 1 {
-			t.Errorf("%d connections, %v", n, err)
-		}
-
-		if err := table.Remove("pod/eth0", nil); err != nil {
+		if err := conntracktest.Expect(map[uint16]int{8053: 1, 8054: 1}); err != nil {
 			return err
 		}
-		if n, err := table.tracked(8053); err != nil || n != 0 {
-			t.Errorf("%d connections to the port that has gone, %v", n, err)
-		}
-		if n, err := table.tracked(8054); err != nil || n != 1 {
-			t.Errorf("%d connections to another port, %v", n, err)
-		}
 
-		return nil
+		gone, err := table.Remove("pod/eth0", nil)
+		if err := errors.Join(err, table.ForgetUDP(gone)); err != nil {
+			return err
+		}
+		return conntracktest.Expect(map[uint16]int{8053: 0, 8054: 1})
 	}, testenv.Netns(t))
 	if err != nil {
 		t.Error(err)

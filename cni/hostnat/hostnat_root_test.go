@@ -97,7 +97,8 @@ func (h *host) publish(pods int) {
 // remove withdraws the port of a pod.
 func (h *host) remove(pod int) {
 	h.must(func(table *hostnat.Table) error {
-		return table.Remove(owner(pod), []netip.Addr{address(pod)})
+		_, err := table.Remove(owner(pod), []netip.Addr{address(pod)})
+		return err
 	})
 }
 
@@ -169,7 +170,7 @@ func TestCollectionIsCompleteThoughPodsGoMeanwhile(t *testing.T) {
 		group.Go(func() {
 			h.must(func(table *hostnat.Table) error {
 				valid := func(o string) bool { return strings.HasPrefix(o, "pod-39/") }
-				if err := table.Keep(valid); err != nil {
+				if _, err := table.Keep(valid); err != nil {
 					return err
 				}
 
@@ -233,7 +234,8 @@ func TestAPodHasThousandsOfPorts(t *testing.T) {
 		if err := table.HasPorts(ports); err != nil {
 			return err
 		}
-		return table.Keep(func(string) bool { return false })
+		_, err := table.Keep(func(string) bool { return false })
+		return err
 	})
 
 	h.must(func(table *hostnat.Table) error {

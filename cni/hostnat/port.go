@@ -59,7 +59,12 @@ func (t *Table) AddPorts(owner string, ports []Port) error {
 		return fmt.Errorf("publish host ports of %s: %w", owner, err)
 	}
 
-	return t.ForgetUDP(ports)
+	// What somebody sends since before then is led past the pod, or to one that had the port before.
+	began := udpOf(ports)
+	for i := range began {
+		began[i].Pod = netip.Addr{}
+	}
+	return conntrack.ForgetUDP(t.kernel.Conn, began)
 }
 
 // maxElements is how many elements with their comments a message has room for: their list is an attribute of
@@ -146,18 +151,24 @@ func (t *Table) HasPorts(ports []Port) error {
 	return nil
 }
 
-// ForgetUDP deletes the tracked connections to those of some host ports that are of UDP. A client that keeps
-// sending would otherwise keep its entry alive without end: past a new pod, or to one that has ended.
+// ForgetUDP deletes the tracked connections that lead to pods by those of some host ports that are of UDP. A
+// client that keeps sending would otherwise keep its entry alive without end. Another pod may have a port by
+// now: its connections stay.
 func (t *Table) ForgetUDP(ports []Port) error {
-	var all []conntrack.Port
+	return conntrack.ForgetUDP(t.kernel.Conn, udpOf(ports))
+}
+
+// udpOf returns those of some host ports that are of UDP.
+func udpOf(ports []Port) (all []conntrack.Port) {
 	for _, p := range ports {
 		if p.Protocol == "udp" {
 			all = append(all, conntrack.Port{
 				Is6:     p.Pod.Addr().Is6(),
 				Address: p.HostIP,
 				Number:  p.HostPort,
+				Pod:     p.Pod.Addr(),
 			})
 		}
 	}
-	return conntrack.ForgetUDP(t.kernel.Conn, all)
+	return all
 }

@@ -1,7 +1,6 @@
 package hostnat
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -23,7 +22,7 @@ func endOf(owner string, addresses []netip.Addr) unwanted {
 
 // RemovePorts removes those elements of owner that publish some ports, and those that lead to its addresses.
 // Each is looked up by its key, so that it does not matter how many others there are, and one that somebody
-// else has meanwhile stays. It returns the ports that are gone; the caller forgets their connections.
+// else has meanwhile stays. It returns the UDP ports that are gone; the caller forgets their connections.
 func (t *Table) RemovePorts(owner string, ports []Port, addresses []netip.Addr) (gone []Port, err error) {
 	due := endOf(owner, addresses)
 	found, err := lookUp(t.kernel, t.want.named(owner, ports, addresses), due)
@@ -41,23 +40,20 @@ func (t *Table) RemovePorts(owner string, ports []Port, addresses []netip.Addr) 
 }
 
 // Remove removes every element of owner and every one that leads to its addresses, which it finds by lists.
-// A table that does not exist is success.
-func (t *Table) Remove(owner string, addresses []netip.Addr) error {
+// A table that does not exist is success. It returns what RemovePorts does.
+func (t *Table) Remove(owner string, addresses []netip.Addr) (gone []Port, err error) {
 	// Every pod with host ports is in a hairpin set: one look for the many pods that have none.
 	due := endOf(owner, addresses)
 	found, err := t.find(due, (*family).hairpins)
 	if err != nil || len(found) == 0 {
-		return err
+		return nil, err
 	}
-	gone, err := t.removeListed(due)
-	return errors.Join(err, t.ForgetUDP(gone))
+	return t.removeListed(due)
 }
 
-// Keep removes every element whose owner is not valid: CNI's GC.
-func (t *Table) Keep(valid func(owner string) bool) error {
-	invalid := func(owner string, _ netip.Addr) bool { return !valid(owner) }
-	gone, err := t.removeListed(invalid)
-	return errors.Join(err, t.ForgetUDP(gone))
+// Keep removes every element whose owner is not valid: CNI's GC. It returns what RemovePorts does.
+func (t *Table) Keep(valid func(owner string) bool) (gone []Port, err error) {
+	return t.removeListed(func(owner string, _ netip.Addr) bool { return !valid(owner) })
 }
 
 // LeadsTo reports whether one of some addresses is that of a pod with host ports: such a one is in a hairpin

@@ -120,7 +120,8 @@ func TestNothingIsRemovedWithoutATable(t *testing.T) {
 		if err != nil || gone != nil {
 			t.Errorf("gone are %v, %v", gone, err)
 		}
-		return table.Remove(owner(0), nil)
+		_, err = table.Remove(owner(0), nil)
+		return err
 	})
 	if owners := h.owners(); owners != nil {
 		t.Errorf("owners %q", owners)

@@ -2,14 +2,16 @@
 // table (package hostnat), and lost when somebody flushes it, so they are on record beside the network's
 // reservations: trivet-netd restores them from there.
 //
-// A record is written before the elements, and says what they are until they are gone: DEL removes both with
-// the lock of the network's pool held, the record last, so that a DEL that was killed is repeated in full. A
-// process that finds a record while it holds the lock may add its elements.
+// A record is written before the elements, and says what they are until they are gone: DEL removes them with
+// the lock of the network's pool held, and the record has ended then. A process that finds one that has not
+// while it holds the lock may add its elements. The tracked connections go next, for which there is no lock,
+// and the record last, so that a DEL that was killed is repeated in full.
 package hostport
 
 import (
 	"errors"
 	"net/netip"
+	"slices"
 
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/hostnat"
@@ -88,8 +90,16 @@ func (n Network) Publish(owner ipam.Owner, ports []hostnat.Port) error {
 			}
 		}
 
+		// Nothing else names the ports of an ADD that no DEL has followed.
+		if n.isRecorded(owner) {
+			if err := n.withdrawRecorded(t, owner, nil); err != nil {
+				return err
+			}
+		}
+
 		// Without the lock, GC would take a record that is being written for what a killed ADD left.
-		err := n.Pool.Locked(func() error { return n.record(t, record{Owner: owner, Ports: ports}) })
+		s := storeOf(n.Pool)
+		err := n.Pool.Locked(func() error { return s.write(record{Owner: owner, Ports: ports}) })
 		if err != nil {
 			return err
 		}
@@ -98,16 +108,10 @@ func (n Network) Publish(owner ipam.Owner, ports []hostnat.Port) error {
 	})
 }
 
-// record writes the record of an attachment, with the lock of the pool held. Nothing names the ports of one
-// that is there any more: it is of an ADD that no DEL has followed.
-func (n Network) record(t *hostnat.Table, r record) error {
+// isRecorded reports whether there is a record of an attachment.
+func (n Network) isRecorded(owner ipam.Owner) bool {
 	s := storeOf(n.Pool)
-	if s.has(r.Owner) {
-		if err := t.Remove(r.Owner.Label(), nil); err != nil {
-			return err
-		}
-	}
-	return s.write(r)
+	return s.has(owner) || s.ended().has(owner)
 }
 
 // Refuse returns an error that names the first of some host ports that a process of the host listens on. It
@@ -154,43 +158,65 @@ func (n Network) Withdraw(owner ipam.Owner, held []netip.Addr) (*hostnat.Table, 
 
 // withdraw takes as long with a thousand pods as with one, as long as the pool knows of the attachment.
 func (n Network) withdraw(t *hostnat.Table, owner ipam.Owner, held []netip.Addr) error {
-	if n.Pool != nil && storeOf(n.Pool).has(owner) {
+	if n.Pool != nil && n.isRecorded(owner) {
 		return n.withdrawRecorded(t, owner, held)
 	}
 
 	// Most pods have no host ports. One that has, and no record, was there before the pool's directory was
-	// lost, or its record was collected by a GC that was killed.
+	// lost, or its record could not be read by a GC that was killed.
 	if n.Pool != nil && len(held) > 0 {
 		if found, err := t.LeadsTo(held); err != nil || !found {
 			return err
 		}
 	}
 
-	return t.Remove(owner.Label(), held)
+	gone, err := t.Remove(owner.Label(), held)
+	return errors.Join(err, t.ForgetUDP(gone))
 }
 
 // withdrawRecorded removes the host ports that are on record, and the record. With the lock, nobody adds them
 // again in between.
 func (n Network) withdrawRecorded(t *hostnat.Table, owner ipam.Owner, held []netip.Addr) error {
-	var gone []hostnat.Port
+	var due []hostnat.Port
 	err := n.Pool.Locked(func() (err error) {
-		s := storeOf(n.Pool)
-		if r, ok := s.read(owner); ok {
-			gone, err = t.RemovePorts(owner.Label(), r.Ports, held)
-		} else {
-			err = t.Remove(owner.Label(), held)
-		}
-		if err != nil {
-			return err
-		}
-		return s.remove(owner)
+		due, err = n.end(t, owner, held)
+		return err
 	})
 	if err != nil {
 		return err
 	}
 
 	// There may be a million connections to look through, which is too long to hold the lock.
-	return t.ForgetUDP(gone)
+	if err := t.ForgetUDP(due); err != nil {
+		return err
+	}
+	return storeOf(n.Pool).ended().remove(owner)
+}
+
+// end removes the elements of an attachment, and ends its record. It returns the ports whose connections are
+// due: also those of elements that a process has removed which was killed then.
+func (n Network) end(t *hostnat.Table, owner ipam.Owner, held []netip.Addr) (due []hostnat.Port, err error) {
+	s := storeOf(n.Pool)
+	r, ok := s.read(owner)
+	if ok {
+		due, err = t.RemovePorts(owner.Label(), r.Ports, held)
+	} else {
+		due, err = t.Remove(owner.Label(), held)
+	}
+	if err != nil {
+		return nil, err
+	}
+
+	isUDP := func(p hostnat.Port) bool { return p.Protocol == "udp" }
+	if ok && len(due) == 0 && !slices.ContainsFunc(r.Ports, isUDP) {
+		return nil, s.remove(owner)
+	}
+
+	if err := s.end(owner); err != nil {
+		return nil, err
+	}
+	ended, _ := s.ended().read(owner)
+	return append(due, ended.Ports...), nil
 }
 
 // Keep removes the host ports of all but valid attachments: CNI's GC. It continues after an error.
@@ -199,8 +225,33 @@ func (n Network) Keep(valid *conf.Attachments) error {
 	if n.Pool != nil {
 		records = n.Pool.Locked(func() error { return storeOf(n.Pool).keep(valid.Has) })
 	}
-	elements := n.withTable(func(t *hostnat.Table) error { return t.Keep(valid.HasLabel) })
+	elements := n.withTable(func(t *hostnat.Table) error {
+		gone, err := t.Keep(valid.HasLabel)
+		if err != nil || n.Pool == nil {
+			return errors.Join(err, t.ForgetUDP(gone))
+		}
+		return n.forgetEnded(t, valid, gone)
+	})
 	return errors.Join(records, elements)
+}
+
+// forgetEnded forgets the connections to some host ports that are gone, and to those of all but valid
+// attachments whose records have ended, and removes these.
+func (n Network) forgetEnded(t *hostnat.Table, valid *conf.Attachments, gone []hostnat.Port) error {
+	s := storeOf(n.Pool).ended()
+	ended, err := s.all()
+	ended = slices.DeleteFunc(ended, func(r record) bool { return valid.Has(r.Owner) })
+	for _, r := range ended {
+		gone = append(gone, r.Ports...)
+	}
+	if err := errors.Join(err, t.ForgetUDP(gone)); err != nil {
+		return err
+	}
+
+	for _, r := range ended {
+		err = errors.Join(err, s.remove(r.Owner))
+	}
+	return err
 }
 
 // Check returns an error that names what is missing of the network's rules and of some host ports.
@@ -261,7 +312,7 @@ func (n Network) restorePorts(t *hostnat.Table, isRunning func(ipam.Owner) bool)
 	var errs []error
 	for _, r := range running {
 		errs = append(errs, n.Pool.Locked(func() error {
-			// A DEL may have removed it since it was read.
+			// A DEL may have ended it since it was read.
 			if !storeOf(n.Pool).has(r.Owner) {
 				return nil
 			}

@@ -33,15 +33,22 @@ func parse(data []byte) (r record, ok bool) {
 	return r, !slices.ContainsFunc(r.Ports, func(p hostnat.Port) bool { return !p.IsValid() })
 }
 
-// store is the directory of the records of one network. Records are written and removed with the lock of the
-// network's pool held.
-type store struct{ dir string }
+// store is the directory of the records of one network, in which suffix ends their names. They are written
+// and ended with the lock of the network's pool held.
+type store struct{ dir, suffix string }
 
 func storeOf(pool *ipam.Pool) store { return store{dir: pool.PortsDir()} }
 
+// ended has the records of what is withdrawn, but for tracked connections. Nobody restores anything from
+// them.
+func (s store) ended() store {
+	s.suffix = ".ended"
+	return s
+}
+
 func (s store) file(owner ipam.Owner) string {
 	sum := sha256.Sum256([]byte(owner.String()))
-	return filepath.Join(s.dir, hex.EncodeToString(sum[:16]))
+	return filepath.Join(s.dir, hex.EncodeToString(sum[:16])+s.suffix)
 }
 
 // write records the host ports of an attachment.
@@ -55,6 +62,15 @@ func (s store) write(r record) error {
 	}
 	if err != nil {
 		return fmt.Errorf("record host ports of %s: %w", r.Owner, err)
+	}
+	return nil
+}
+
+// end makes the record of an attachment an ended one; none is success.
+func (s store) end(owner ipam.Owner) error {
+	err := os.Rename(s.file(owner), s.ended().file(owner))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("end record of the host ports of %s: %w", owner, err)
 	}
 	return nil
 }
@@ -76,8 +92,10 @@ func (s store) has(owner ipam.Owner) bool {
 
 // read returns the record of an attachment; ok is false if there is none, or none that can be read.
 func (s store) read(owner ipam.Owner) (r record, ok bool) {
-	r, ok = s.readFile(s.file(owner))
-	return r, ok && r.Owner == owner
+	if r, ok = s.readFile(s.file(owner)); !ok || r.Owner != owner {
+		return record{}, false
+	}
+	return r, true
 }
 
 // readFile reads a record from a file that has its name.
@@ -86,8 +104,10 @@ func (s store) readFile(path string) (r record, ok bool) {
 	if err != nil {
 		return r, false
 	}
-	r, ok = parse(data)
-	return r, ok && s.file(r.Owner) == path
+	if r, ok = parse(data); !ok || s.file(r.Owner) != path {
+		return record{}, false
+	}
+	return r, true
 }
 
 // all lists the records. What cannot be read is left out: it says nothing that could be restored.
@@ -106,7 +126,7 @@ func (s store) all() (all []record, err error) {
 	return all, err
 }
 
-// keep removes the records of all but valid attachments, and what is not a record.
+// keep ends the records of all but valid attachments, and removes what is not a record.
 func (s store) keep(valid func(ipam.Owner) bool) error {
 	all, err := s.all()
 	if err != nil {
@@ -115,7 +135,18 @@ func (s store) keep(valid func(ipam.Owner) bool) error {
 
 	due := map[string]bool{}
 	for _, r := range all {
-		due[s.file(r.Owner)] = valid(r.Owner)
+		due[s.file(r.Owner)] = true
+		if !valid(r.Owner) {
+			err = errors.Join(err, s.end(r.Owner))
+		}
+	}
+
+	ended, listErr := s.ended().all()
+	if err = errors.Join(err, listErr); err != nil {
+		return err
+	}
+	for _, r := range ended {
+		due[s.ended().file(r.Owner)] = true
 	}
 
 	files, err := filepath.Glob(filepath.Join(s.dir, "*"))

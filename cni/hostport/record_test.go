@@ -66,7 +66,7 @@ func TestRecordsSurviveUntilTheyAreRemovedOrCollected(t *testing.T) {
 	}
 
 	left, err := os.ReadDir(pool.PortsDir())
-	if err != nil || len(left) != 1 || !store.has(owners[1]) || store.has(owners[0]) {
+	if err != nil || len(left) != 2 || !store.has(owners[1]) || !store.ended().has(owners[2]) {
 		t.Errorf("left %v, %v", left, err)
 	}
 }

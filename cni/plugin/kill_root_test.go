@@ -13,7 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cni/conntrack"
+	"github.com/trivet-node/trivet/cni/conntrack/conntracktest"
 	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/policy/hold"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/testenv"
@@ -41,10 +46,12 @@ func number(t *testing.T, variable string, otherwise int) int {
 // chain.
 func (h *host) victims() map[string][]string {
 	const ports = `"runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80}]`
+	const both = `"runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80},
+		{"hostPort":5353,"containerPort":53,"protocol":"udp"}]`
 	const rates = `"ingressRate":800000,"ingressBurst":800000,"egressRate":800000,"egressBurst":800000`
 	main := h.bridgePlugin("")
 	compact := strings.Replace(h.bridgePlugin(""), `"bridge"`, `"trivet-cni"`, 1) + `,"ipMasq":true,
-		"hostRouted":true,"ingressPolicy":"isolated",` + ports + `,"bandwidth":{` + rates + `}}`
+		"hostRouted":true,"ingressPolicy":"isolated",` + both + `,"bandwidth":{` + rates + `}}`
 
 	all := map[string][]string{
 		"trivet-cni":      {compact},
@@ -60,7 +67,7 @@ func (h *host) victims() map[string][]string {
 		"sbr": {main, `"type":"sbr"`},
 	}
 
-	all["as trivet-netd writes it"] = []string{h.ofNetd() + "," + ports + "}"}
+	all["as trivet-netd writes it"] = []string{h.ofNetd() + "," + both + "}"}
 	all["portmap with condition"] = []string{main, `"type":"portmap","backend":"nftables",
 		"conditionsV4":["ip saddr != 192.0.2.77"],` + ports + `}`}
 
@@ -175,6 +182,9 @@ func (h *host) killed(verb string, number int, plugins []string) (calls int) {
 	return calls
 }
 
+// udpPort is a host port of some of the victims, to which a client of the host sends before DEL.
+const udpPort = 5353
+
 // kill adds a container by a chain of plugins, the last of which is killed at a call of ADD or of DEL.
 func (h *host) kill(verb string, number int, plugins []string) (c *chain, calls int) {
 	h.t.Helper()
@@ -185,6 +195,7 @@ func (h *host) kill(verb string, number int, plugins []string) (c *chain, calls 
 	}
 
 	c = h.newChain(fmt.Sprintf("%s-%d%s", verb, number, mark()), before...)
+	h.in(h.netns, func() error { return conntracktest.Send(udpPort) })
 	h.asFirst(verb)
 	h.in(h.netns, func() (err error) {
 		command := h.command(verb, c.id, c.netns, "")
@@ -257,14 +268,7 @@ func (h *host) traces(netns string) string {
 		}
 	}
 
-	h.in(h.netns, func() error {
-		held, err := h.policed().Held()
-		for _, a := range held {
-			found = append(found, "held "+a.String())
-		}
-		return err
-	})
-
+	found = append(found, h.inKernel()...)
 	h.in(netns, func() error {
 		pod, err := rtnl.Open()
 		if err != nil {
@@ -306,6 +310,34 @@ func (h *host) traces(netns string) string {
 	}
 
 	return strings.Join(found, ", ")
+}
+
+// inKernel lists the addresses that are held, and the tracked connections that lead to containers by the UDP
+// host port.
+func (h *host) inKernel() (found []string) {
+	h.t.Helper()
+	h.in(h.netns, func() error {
+		held, err := h.policed().Held()
+		for _, a := range held {
+			found = append(found, "held "+a.String())
+		}
+		if err != nil {
+			return err
+		}
+
+		conn, err := netlink.Open(netlink.Netfilter)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }()
+
+		return conntrack.List(conn, unix.NFPROTO_IPV4, func(c conntrack.Connection) {
+			if c.Port == udpPort && c.Answering != c.Address {
+				found = append(found, "connection to "+c.Answering.String())
+			}
+		})
+	})
+	return found
 }
 
 // The fixture itself: a tracer that never kills would find nothing.

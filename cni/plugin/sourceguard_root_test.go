@@ -97,6 +97,24 @@ func TestCheckLooksForTheGuard(t *testing.T) {
 	}
 }
 
+// The kernel takes no bucket without a burst.
+func TestALimitThatIsRefusedLeavesTheGuard(t *testing.T) {
+	h := newHost(t, "")
+	c := h.newChain("pod", h.ofNetd())
+	for _, keys := range []string{
+		`"ingressRate":8000000,"ingressBurst":1`,
+		`"egressRate":8000000,"egressBurst":1`,
+	} {
+		out, err := h.call("ADD", "pod", c.netns, c.config(`"type":"bandwidth",`+keys))
+		if err == nil {
+			t.Errorf("%s is no error: %s", keys, out)
+		}
+		if err := c.check(); err != nil {
+			t.Errorf("%s: %v", keys, err)
+		}
+	}
+}
+
 // vethOf is the host's end of a container's interface.
 func (h *host) vethOf(c *chain) string {
 	h.t.Helper()

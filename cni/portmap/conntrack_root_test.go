@@ -5,37 +5,14 @@ import (
 	"net/netip"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/trivet-node/trivet/cni/conntrack"
 	"github.com/trivet-node/trivet/cni/conntrack/conntracktest"
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/ipam"
-	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/prefix"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/namespace"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
-
-// tracked counts the tracked connections whose first packet went to each of some ports.
-func tracked(ports ...uint16) (counts []int, err error) {
-	conn, err := netlink.Open(netlink.Netfilter)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = conn.Close() }()
-
-	counts = make([]int, len(ports))
-	err = conntrack.List(conn, unix.NFPROTO_IPV4, func(c conntrack.Connection) {
-		for i, p := range ports {
-			if c.Port == p {
-				counts[i]++
-			}
-		}
-	})
-	return counts, err
-}
 
 // published is a pod, whose address is on lo, with two UDP host ports, one of them of one address of the
 // host.
@@ -82,18 +59,14 @@ func TestConnectionsToUDPHostPortsGoWithTheRules(t *testing.T) {
 					if err := conntracktest.Send(8053, 8054, 8055); err != nil {
 						return err
 					}
-					if n, err := tracked(8053, 8054, 8055); err != nil || fmt.Sprint(n) != "[1 1 1]" {
-						t.Errorf("%v connections, %v", n, err)
+					if err := conntracktest.Expect(map[uint16]int{8053: 1, 8054: 1, 8055: 1}); err != nil {
+						return err
 					}
 
 					if err := remove(); err != nil {
 						return err
 					}
-					n, err := tracked(8053, 8054, 8055)
-					if fmt.Sprint(n) != "[0 0 1]" {
-						t.Errorf("%v connections are left", n)
-					}
-					return err
+					return conntracktest.Expect(map[uint16]int{8053: 0, 8054: 0, 8055: 1})
 				}, testenv.Netns(t))
 				if err != nil {
 					t.Error(err)
@@ -105,15 +78,15 @@ func TestConnectionsToUDPHostPortsGoWithTheRules(t *testing.T) {
 
 func TestTheHostPortOfARuleIsRead(t *testing.T) {
 	for rule, want := range map[string]string{
-		"--dport 53 -j DNAT --to-destination 10.0.0.2:5353":                     "{false invalid IP 53}",
-		"-d 192.0.2.1/32 --dport 53 -j DNAT --to-destination 10.0.0.2:5353":     "{false 192.0.2.1 53}",
-		"-d 2001:db8::1/128 --dport 53 -j DNAT --to-destination [fd00::2]:5353": "{true 2001:db8::1 53}",
+		"--dport 53 -j DNAT --to-destination 10.0.0.2:5353":                     "false invalid IP 53",
+		"-d 192.0.2.1/32 --dport 53 -j DNAT --to-destination 10.0.0.2:5353":     "false 192.0.2.1 53",
+		"-d 2001:db8::1/128 --dport 53 -j DNAT --to-destination [fd00::2]:5353": "true 2001:db8::1 53",
 		"--dport 53:54 -j DNAT --to-destination 10.0.0.2:5353":                  "",
 		"-j DNAT --to-destination":                                              "",
 	} {
 		got := ""
 		if p, ok := translated("-A CNI-DN-x -p udp -m udp " + rule); ok {
-			got = fmt.Sprint(p)
+			got = fmt.Sprint(p.Is6, p.Address, p.Number)
 		}
 		if got != want {
 			t.Errorf("%s: %s, want %s", rule, got, want)

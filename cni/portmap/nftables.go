@@ -13,7 +13,6 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"github.com/trivet-node/trivet/cni/conntrack"
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/nft"
@@ -292,105 +291,18 @@ func (p Pod) script(ip string, conditions []string, ports []hostnat.Port) string
 // others.
 func markOf(network string) string { return "cni:" + hashOf(network, 11) }
 
+// containerRules returns the rules of all containers.
+func (t table) containerRules() ([]nft.Rule, error) {
+	return t.reader.Rules(hostPorts, hostIPPorts, masquerades)
+}
+
 // rulesOf returns the rules of a container.
 func (t table) rulesOf(container string) (own []nft.Rule, err error) {
-	all, err := t.reader.Rules(hostPorts, hostIPPorts, masquerades)
+	all, err := t.containerRules()
 	for _, r := range all {
 		if r.Comment == nft.Cut(container) {
 			own = append(own, r)
 		}
 	}
 	return own, err
-}
-
-func (t table) delete(changes *nftables.Conn, rules []nft.Rule) {
-	for _, r := range rules {
-		// It fails only for a rule without a handle.
-		_ = changes.DelRule(&nftables.Rule{
-			Table:  t.nft,
-			Chain:  &nftables.Chain{Table: t.nft, Name: r.Chain},
-			Handle: r.Handle,
-		})
-	}
-}
-
-// handle names a rule of the table of a family, for as long as the table is there.
-type handle struct {
-	nfproto byte
-	number  uint64
-}
-
-// handlesOf returns the rules that a container has.
-func handlesOf(container string) (map[handle]bool, error) {
-	all := map[handle]bool{}
-	err := eachTable(func(t table) error {
-		rules, err := t.rulesOf(container)
-		for _, r := range rules {
-			all[t.handleOf(r)] = true
-		}
-		return err
-	})
-	return all, err
-}
-
-func (t table) handleOf(r nft.Rule) handle { return handle{nfproto: t.NFProto, number: r.Handle} }
-
-// withdrawNFTables removes the rules of a container but for some.
-func withdrawNFTables(container string, but map[handle]bool) error {
-	return eachTable(func(t table) error { return t.withdraw(container, but) })
-}
-
-func (t table) withdraw(container string, but map[handle]bool) error {
-	return nft.Retry(func() error {
-		rules, err := t.rulesOf(container)
-		rules = slices.DeleteFunc(rules, func(r nft.Rule) bool { return but[t.handleOf(r)] })
-		if err != nil || len(rules) == 0 {
-			return err
-		}
-
-		changes, err := nft.Begin()
-		if err != nil {
-			return err
-		}
-
-		t.delete(changes, rules)
-		if err := changes.Flush(); err != nil {
-			return err
-		}
-		return conntrack.ForgetUDP(t.reader.Conn, t.udpPorts(rules))
-	})
-}
-
-// udpPorts returns the UDP host ports that some rules translate.
-func (t table) udpPorts(rules []nft.Rule) (all []conntrack.Port) {
-	for _, r := range rules {
-		to := r.Destination()
-		if r.Chain != masquerades && to.Protocol == unix.IPPROTO_UDP && to.Port != 0 {
-			all = append(all, conntrack.Port{Is6: t.is6(), Address: to.Address, Number: to.Port})
-		}
-	}
-	return all
-}
-
-func keepNFTables(network string, keep map[string]bool) error {
-	valid := map[string]bool{}
-	for container := range keep {
-		valid[nft.Cut(container)] = true
-	}
-
-	return eachTable(func(t table) error {
-		rules, err := t.reader.Rules(hostIPPorts)
-		if err != nil {
-			return err
-		}
-
-		var errs []error
-		for _, r := range rules {
-			if r.Interface == markOf(network) && !valid[r.Comment] {
-				errs = append(errs, t.withdraw(r.Comment, nil))
-			}
-		}
-
-		return errors.Join(errs...)
-	})
 }

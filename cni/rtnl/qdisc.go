@@ -2,7 +2,6 @@ package rtnl
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -143,18 +142,12 @@ const (
 	Both    Discipline = "clsact"
 )
 
-// AtIngress is Must for filters of what comes in by an interface, and what has to come with them. It gives
-// the interface the discipline first, unless it has either of them.
-func AtIngress(c *Conn, index int, d Discipline, messages ...*netlink.Message) error {
+// NewIngress gives an interface a discipline of sch_ingress. The kernel says that it exists if the interface
+// has either of them.
+func NewIngress(index int, d Discipline) *netlink.Message {
 	op := fmt.Sprintf("add discipline %s to interface %d (sch_ingress)", d, index)
-	place := netlink.NewMessage(op, unix.RTM_NEWQDISC, netlink.Create|netlink.Excl,
+	return netlink.NewMessage(op, unix.RTM_NEWQDISC, netlink.Create|netlink.Excl,
 		tcmsg(index, handleIngress, parentIngress, 0)).String(tcaKind, string(d))
-
-	errs, err := c.Do(append([]*netlink.Message{place}, messages...)...)
-	if len(errs) > 0 && netlink.IsExist(errs[0]) {
-		errs[0] = nil
-	}
-	return errors.Join(append(errs, err)...)
 }
 
 // The order of filters: a program decides before anything is led elsewhere.
@@ -246,6 +239,13 @@ func NewRedirect(from, to int) *netlink.Message {
 	m.Nest(tcaActOptions).Bytes(tcaMirredParms, mirred).End()
 
 	return m.End().End().End()
+}
+
+// DeleteRedirect removes what NewRedirect adds.
+func DeleteRedirect(from int) *netlink.Message {
+	op := fmt.Sprintf("delete redirection of interface %d", from)
+	return netlink.NewMessage(op, unix.RTM_DELTFILTER, 0,
+		tcmsg(from, 0, placeIngress, redirectNext|everyProtocol)).String(tcaKind, "u32")
 }
 
 // HasRedirect reports whether an interface has a filter of what comes in, beside a program.

@@ -4,6 +4,7 @@
 package shaping
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
@@ -19,6 +20,7 @@ import (
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/internal/undo"
 )
 
 // Limit is a rate in bits per second and a burst in bits. The zero value is no limit.
@@ -77,35 +79,83 @@ func deviceName(network, container string) string {
 func aliasPrefix(network string) string { return "cni-bandwidth:" + ipam.Shorten(network) + ":" }
 
 // Ensure bounds the traffic of the container behind a veth. It returns the ifb; Name is "" when there is
-// none. After an error, Remove removes what is left.
-func (p Pod) Ensure(host *rtnl.Conn, veth rtnl.Link) (device rtnl.Link, err error) {
+// none. back gets how to undo what it has added, and nothing else: others have filters at the veth, too.
+func (p Pod) Ensure(host *rtnl.Conn, veth rtnl.Link, back *undo.Stack) (device rtnl.Link, err error) {
 	if !p.Ingress.IsZero() {
 		if err := host.Must(rtnl.NewTokenBucket(veth.Index, p.Ingress.bucket())); err != nil {
 			return device, explain(err)
 		}
+		pushDeletion(back, host, rtnl.DeleteTokenBucket(veth.Index))
 	}
 
 	if p.Egress.IsZero() {
 		return device, nil
 	}
 
+	if device, err = p.newDevice(host, veth.MTU, back); err != nil {
+		return device, err
+	}
+	return device, explain(p.redirect(host, veth, device, back))
+}
+
+func pushDeletion(back *undo.Stack, host *rtnl.Conn, deletion *netlink.Message) {
+	back.Push("limit", func(context.Context) error {
+		err := host.Must(deletion)
+		if netlink.IsNotExist(err) {
+			return nil
+		}
+		return err
+	})
+}
+
+// newDevice makes the ifb. The kernel continues after a message that it refuses: one that is there, of
+// another attachment of the container, would get the alias of this one.
+func (p Pod) newDevice(host *rtnl.Conn, mtu int, back *undo.Stack) (device rtnl.Link, err error) {
 	name := deviceName(p.Network, p.Owner.ContainerID)
+	_, err = host.LinkByName(name)
+	if err == nil {
+		const format = "interface %s is there, for what container %s sends by another interface"
+		return device, fmt.Errorf(format, name, p.Owner.ContainerID)
+	}
+	if !netlink.IsNotExist(err) {
+		return device, err
+	}
+
+	back.Push("limit", func(context.Context) error { return Remove(host, p.Network, p.Owner) })
 	err = host.Must(
-		rtnl.NewIFB(name, macOf(name), veth.MTU),
+		rtnl.NewIFB(name, macOf(name), mtu),
 		rtnl.SetAlias(name, aliasPrefix(p.Network)+p.Owner.Label()),
 	)
 	if err != nil {
 		return device, explain(err)
 	}
 
-	if device, err = host.LinkByName(name); err != nil {
-		return device, err
+	return host.LinkByName(name)
+}
+
+// redirect leads what comes in by a veth to an ifb, and bounds what leaves by that.
+func (p Pod) redirect(host *rtnl.Conn, veth, device rtnl.Link, back *undo.Stack) error {
+	errs, err := host.Do(
+		rtnl.NewTokenBucket(device.Index, p.Egress.bucket()),
+		rtnl.NewIngress(veth.Index, rtnl.Ingress),
+		rtnl.NewRedirect(veth.Index, device.Index),
+	)
+	if err != nil {
+		return err
 	}
 
-	return device, explain(rtnl.AtIngress(host, veth.Index, rtnl.Ingress,
-		rtnl.NewRedirect(veth.Index, device.Index),
-		rtnl.NewTokenBucket(device.Index, p.Egress.bucket()),
-	))
+	// The discipline of somebody else has what he wants in it.
+	switch discipline, filter := errs[1], errs[2]; {
+	case discipline == nil:
+		pushDeletion(back, host, rtnl.DeleteIngress(veth.Index))
+	case netlink.IsExist(discipline):
+		errs[1] = nil
+		if filter == nil {
+			pushDeletion(back, host, rtnl.DeleteRedirect(veth.Index))
+		}
+	}
+
+	return errors.Join(errs...)
 }
 
 // explain says what a kernel lacks that does not know a discipline, a filter or a kind of interface.
@@ -182,17 +232,6 @@ func Remove(host *rtnl.Conn, network string, owner ipam.Owner) error {
 		return nil
 	}
 
-	return err
-}
-
-// Clear removes the disciplines of a veth, for an ADD that failed.
-func Clear(host *rtnl.Conn, veth rtnl.Link) error {
-	errs, err := host.Do(rtnl.DeleteTokenBucket(veth.Index), rtnl.DeleteIngress(veth.Index))
-	for _, failure := range errs {
-		if !netlink.IsNotExist(failure) && !errors.Is(failure, unix.EINVAL) {
-			err = errors.Join(err, failure)
-		}
-	}
 	return err
 }
 

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/namespace"
 )
@@ -33,7 +34,12 @@ func (g Guard) Ensure(host *rtnl.Conn, index int) error {
 	if err != nil {
 		return err
 	}
-	err = rtnl.AtIngress(host, index, rtnl.Both, rtnl.NewProgram(index, program))
+
+	errs, err := host.Do(rtnl.NewIngress(index, rtnl.Both), rtnl.NewProgram(index, program))
+	if len(errs) > 0 && netlink.IsExist(errs[0]) {
+		errs[0] = nil
+	}
+	err = errors.Join(append(errs, err)...)
 	if IsLack(err) {
 		return fmt.Errorf("the kernel lacks CONFIG_NET_SCH_INGRESS or CONFIG_NET_CLS_BPF: %w", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/trivet-node/trivet/cni/sourceguard"
 	"github.com/trivet-node/trivet/cni/sysctl"
 	"github.com/trivet-node/trivet/internal/namespace"
+	"github.com/trivet-node/trivet/internal/undo"
 )
 
 // probe is something that the kernel is asked to make.
@@ -116,7 +117,7 @@ func limit(c *rtnl.Conn) error {
 		Owner:   ipam.Owner{ContainerID: "probe", IfName: "eth0"},
 		Ingress: limit,
 		Egress:  limit,
-	}.Ensure(c, veth)
+	}.Ensure(c, veth, new(undo.Stack))
 	return err
 }
 

@@ -2,7 +2,6 @@ package chained
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -46,11 +45,7 @@ func (Bandwidth) Add(c *call.Call) (err error) {
 
 	var back undo.Stack
 	defer back.Unwind(context.Background(), &err)
-	back.Push("remove limits", func(context.Context) error {
-		return errors.Join(shaping.Clear(host, veth), shaping.Remove(host, c.Name, c.Owner))
-	})
-
-	device, err := shaped(c, b).Ensure(host, veth)
+	device, err := shaped(c, b).Ensure(host, veth, &back)
 	if err != nil {
 		return err
 	}
@@ -183,7 +178,8 @@ func (Bandwidth) Status(c *call.Call) error {
 			return err
 		}
 
-		_, err = shaped(c, b).Ensure(host, link)
+		// It goes with the namespace.
+		_, err = shaped(c, b).Ensure(host, link, new(undo.Stack))
 		return err
 	})
 }

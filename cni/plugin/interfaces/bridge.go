@@ -299,7 +299,8 @@ func (b Bridge) GC(c *call.Call) error {
 	}
 
 	limits := shaping.Keep(host, t.Network, t.Valid.HasLabel)
-	return errors.Join(ports, limits, keepOwnRules(host, t), keepPods(t, pool), keep(c, t, pool))
+	rules := errors.Join(keepOwnRules(host, t), keepUpstreams(host, t))
+	return errors.Join(ports, limits, rules, keepPods(t, pool), keep(c, t, pool))
 }
 
 // hostPorts returns the host ports of a network for DEL and GC, which only need the name of the table.

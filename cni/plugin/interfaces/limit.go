@@ -1,8 +1,6 @@
 package interfaces
 
 import (
-	"context"
-
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/trivet-node/trivet/cni/bridge"
@@ -37,9 +35,7 @@ func limit(
 		return err
 	}
 
-	back.Push("remove limits",
-		func(context.Context) error { return shaping.Remove(host, c.Name, c.Owner) })
-	device, err := limited(c, n).Ensure(host, veth)
+	device, err := limited(c, n).Ensure(host, veth, back)
 	if err == nil && device.Name != "" {
 		r.Interfaces = append(r.Interfaces, &types100.Interface{Name: device.Name, Mac: device.MAC.String()})
 	}

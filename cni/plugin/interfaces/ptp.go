@@ -180,7 +180,7 @@ func (PointToPoint) GC(c *call.Call) error {
 	}
 
 	pool, err := t.Pool.Open()
-	return errors.Join(rules, err, keep(c, t, pool))
+	return errors.Join(rules, err, keepUpstreams(host, t), keep(c, t, pool))
 }
 
 // Status returns an error when the next Add would fail.

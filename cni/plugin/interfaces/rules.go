@@ -4,17 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/trivet-node/trivet/cni/bridge"
 	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/firewall"
 	"github.com/trivet-node/trivet/cni/hostport"
+	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/isolation"
 	"github.com/trivet-node/trivet/cni/macspoof"
 	"github.com/trivet-node/trivet/cni/masquerade"
 	"github.com/trivet-node/trivet/cni/plugin/call"
+	"github.com/trivet-node/trivet/cni/portmap"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/shaping"
 	"github.com/trivet-node/trivet/cni/sourceguard"
 	"github.com/trivet-node/trivet/internal/undo"
 )
@@ -128,4 +134,30 @@ func (b Bridge) checkRules(c *call.Call, n *conf.Network, host *rtnl.Conn, a bri
 // keepOwnRules removes the rules of single pods that the runtime does not have.
 func keepOwnRules(host *rtnl.Conn, t *conf.Teardown) error {
 	return errors.Join(macspoof.Keep(host), masquerade.Keep(t.Network, t.Valid.Owners()))
+}
+
+// keepUpstreams removes what upstream's portmap, firewall and bandwidth have made for attachments that the
+// runtime does not have. It names a container or an address, and no network: that is in the reservation,
+// which goes later, so that a GC that was killed is repeated in full.
+func keepUpstreams(host *rtnl.Conn, t *conf.Teardown) error {
+	all, err := t.Pool.Reservations()
+	former := map[netip.Addr]string{}
+	for _, r := range all {
+		if t.Valid.Has(r.Owner) {
+			continue
+		}
+
+		former[r.Address] = r.Owner.ContainerID
+
+		// The name of an ifb is the container's, which may have another attachment.
+		if !t.Valid.Has(ipam.Owner{ContainerID: r.Owner.ContainerID}) {
+			err = errors.Join(err, shaping.Remove(host, t.Network, r.Owner))
+		}
+	}
+
+	if len(former) == 0 {
+		return err
+	}
+	forbidden := firewall.ForbidAddresses(slices.Collect(maps.Keys(former)))
+	return errors.Join(err, portmap.WithdrawFrom(former), forbidden)
 }
