@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/trivet-node/trivet/internal/loglimit"
 	"github.com/trivet-node/trivet/internal/supervisor"
 )
 
@@ -130,7 +131,8 @@ func exitCode(env *Env, err error) int {
 	return ExitFailed
 }
 
-// NewLogger returns a logger of the named level (debug, info, warn, error) and format (text, json).
+// NewLogger returns a logger of the named level (debug, info, warn, error) and format (text, json). Warnings
+// and errors that are repeated are limited (loglimit).
 func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
@@ -140,9 +142,9 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	opts := &slog.HandlerOptions{Level: l}
 	switch format {
 	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
+		return slog.New(loglimit.New(slog.NewTextHandler(w, opts))), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
+		return slog.New(loglimit.New(slog.NewJSONHandler(w, opts))), nil
 	}
 
 	return nil, fmt.Errorf("log format %q is neither text nor json", format)

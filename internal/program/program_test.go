@@ -132,3 +132,18 @@ func TestFlagsHaveTwoDashes(t *testing.T) {
 		}
 	}
 }
+
+func TestWarningsThatAreRepeatedAreOneLine(t *testing.T) {
+	for _, format := range []string{"text", "json"} {
+		_, _, errout := try([]string{"--log-format=" + format}, func(ctx context.Context, env *Env) error {
+			err := parse(ctx, env)
+			for range 10 {
+				env.Log.Warn("report status", "pod", "default/web")
+			}
+			return err
+		})
+		if strings.Count(errout, "\n") != 1 {
+			t.Errorf("%s: %s", format, errout)
+		}
+	}
+}
