@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -51,6 +52,15 @@ func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 		return h.next.Handle(ctx, r)
 	}
 	return nil
+}
+
+// Flush writes what is held back: it is called when the program ends.
+func (h *Handler) Flush(ctx context.Context) {
+	held := h.recent.takeAll()
+	slices.SortFunc(held, func(a, b line) int { return a.last.Time.Compare(b.last.Time) })
+	for _, l := range held {
+		l.write(ctx)
+	}
 }
 
 // WithAttrs returns a handler whose records have attributes. It limits the same log.
@@ -143,26 +153,24 @@ func (l *recent) hash(scope string, r slog.Record) uint64 {
 
 // end ends the minute of a line: it is written if it was repeated, and forgotten otherwise.
 func (l *recent) end(ctx context.Context, message string, hash uint64) {
-	r, next := l.take(message, hash)
-	if next == nil {
+	held := l.take(message, hash)
+	if held == nil {
 		return
 	}
 
-	_ = next.Handle(ctx, r)
+	held.write(ctx)
 	time.AfterFunc(interval, func() { l.end(ctx, message, hash) })
 }
 
-// take returns the last record like a line, and its handler, which is nil if there was none.
-func (l *recent) take(message string, hash uint64) (slog.Record, slog.Handler) {
+// take returns what is held back of a line. It returns nil if there is nothing, and forgets the line.
+func (l *recent) take(message string, hash uint64) *line {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 
 	written := l.messages[message]
-	said := *written[hash]
-	if said.repeated > 0 {
+	if held := *written[hash]; held.repeated > 0 {
 		*written[hash] = line{}
-		said.last.AddAttrs(slog.Int(repeatedKey, said.repeated))
-		return said.last, said.next
+		return &held
 	}
 
 	delete(written, hash)
@@ -170,5 +178,27 @@ func (l *recent) take(message string, hash uint64) (slog.Record, slog.Handler) {
 		delete(l.messages, message)
 	}
 
-	return slog.Record{}, nil
+	return nil
+}
+
+// takeAll returns what is held back of all lines.
+func (l *recent) takeAll() (all []line) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	for _, written := range l.messages {
+		for _, held := range written {
+			if held.repeated > 0 {
+				all = append(all, *held)
+				*held = line{}
+			}
+		}
+	}
+	return all
+}
+
+// write writes the last of the records that were held back.
+func (l *line) write(ctx context.Context) {
+	l.last.AddAttrs(slog.Int(repeatedKey, l.repeated))
+	_ = l.next.Handle(ctx, l.last)
 }

@@ -96,6 +96,29 @@ func TestWhatDiffersIsWritten(t *testing.T) {
 	})
 }
 
+func TestNothingIsHeldBackWhenTheProgramEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, limit, lines := written()
+		for _, pod := range []string{"a", "b", "a", "b", "a"} {
+			log.With("pod", pod).Warn("step failed")
+			time.Sleep(time.Second)
+		}
+		lines()
+
+		limit.Flush(t.Context())
+		equal(t, lines(),
+			`level=WARN msg="step failed" pod=b repeated=1`,
+			`level=WARN msg="step failed" pod=a repeated=2`,
+		)
+
+		// Once.
+		limit.Flush(t.Context())
+		time.Sleep(interval)
+		synctest.Wait()
+		equal(t, lines(), "")
+	})
+}
+
 // A caller who can choose what differs cannot fill the log.
 func TestSoManyDifferentLinesAreOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -108,7 +108,12 @@ func Run(name string, args []string, run func(ctx context.Context, env *Env) err
 		env.Log.Warn("not all is reported to the service manager", "err", err)
 	}
 
-	return exitCode(env, run(ctx, env))
+	err = run(ctx, env)
+	if limit, limited := env.Log.Handler().(*loglimit.Handler); limited {
+		limit.Flush(ctx)
+	}
+
+	return exitCode(env, err)
 }
 
 // exitCode returns the exit code for the error of a run, and prints the error.
