@@ -3,6 +3,7 @@ package program
 import (
 	"context"
 	"errors"
+	"log"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -145,5 +146,18 @@ func TestWarningsThatAreRepeatedAreOneLine(t *testing.T) {
 		if strings.Count(errout, "\n") != 1 {
 			t.Errorf("%s: %s", format, errout)
 		}
+	}
+}
+
+func TestWhatLibrariesPrintIsInTheLog(t *testing.T) {
+	_, _, errout := try(nil, func(ctx context.Context, env *Env) error {
+		err := parse(ctx, env)
+		for range 10 {
+			log.Print("http: Accept error: too many open files")
+		}
+		return err
+	})
+	if strings.Count(errout, "\n") != 1 || !strings.Contains(errout, `level=WARN msg="http: Accept error: `) {
+		t.Errorf("%s", errout)
 	}
 }
