@@ -140,7 +140,7 @@ var adrParts = []struct {
 	name     string
 	prefixes []string
 }{
-	{"The whole", []string{"00"}},
+	{"The whole", []string{"00", "0962"}},
 	{"trivet-cni and trivet-netd", []string{
 		"01", "080", "087", "092", "0945", "0946", "0947", "0948", "0949", "0963", "0964", "0965",
 		"0966", "0967", "0968",

@@ -63,8 +63,8 @@ func kernelOf(t *testing.T, n *nodetest.Node, id string) kernel {
 
 	// crun has a group of its own below a scope.
 	group := driver.Dir(parent(n), id)
-	if host.Exists(group + "/container") {
-		group += "/container"
+	if below := group + "/" + cgroup.CrunGroup; host.Exists(below) {
+		group = below
 	}
 
 	return kernel{t, host, group}

@@ -191,8 +191,8 @@ func (u update) byRuntime(
 		return err
 	}
 
-	// crun has a group of its own below a scope, with all limits.
-	if below := group + "/container"; cfg.Groups.Exists(below) {
+	// crun has all limits in a group of its own below a scope.
+	if below := group + "/" + cgroup.CrunGroup; cfg.Groups.Exists(below) {
 		kept := cgroup.Limits{Files: cgroupdriver.Protections(change.Unified)}
 		if err := cfg.Groups.Apply(group, kept); err != nil {
 			return err

@@ -86,11 +86,14 @@ func writeFailures(out *strings.Builder, all []Result) {
 			continue
 		}
 
-		what := strings.Join(r.Failed, ", ")
+		what := slices.Clone(r.Failed)
 		if r.Demo != "" {
-			what = strings.TrimPrefix(what+", the demo", ", ")
+			what = append(what, "the demo")
 		}
-		lines = append(lines, fmt.Sprintf("| %s | %s | %s |\n", r.Cell, what, r.Note))
+		if step, _, _ := strings.Cut(r.Trouble, ":"); step != "" {
+			what = append(what, step)
+		}
+		lines = append(lines, fmt.Sprintf("| %s | %s | %s |\n", r.Cell, strings.Join(what, ", "), r.Note))
 	}
 
 	if len(lines) > 0 {

@@ -26,6 +26,10 @@ type Result struct {
 	// the times.
 	Load float64 `json:"load"`
 
+	// Trouble is empty when all of the cell was tried and nothing was left, else what went wrong: its first
+	// words, up to a colon, name the step.
+	Trouble string `json:"trouble,omitempty"`
+
 	// Demo is empty when the demo went through, else what went wrong.
 	Demo string `json:"demo,omitempty"`
 
@@ -70,6 +74,9 @@ func milliseconds(d time.Duration) float64 { return float64(d.Round(100*time.Mic
 // err is what went wrong in the cell.
 func (r Result) err() error {
 	var errs []error
+	if r.Trouble != "" {
+		errs = append(errs, errors.New(r.Trouble))
+	}
 	if r.Demo != "" {
 		errs = append(errs, errors.New(r.Demo))
 	}

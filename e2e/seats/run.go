@@ -46,51 +46,64 @@ var Scenarios = []string{
 // downLimit bounds how long it takes until a cluster is down.
 const downLimit = 2 * time.Minute
 
-// Cell tries one, on a cluster that is brought up for it and taken down again. An error means that there is
-// no result; what failed in the cell is in the result.
-func (r Run) Cell(ctx context.Context, s seat.Seats) (result Result, err error) {
-	if err := r.cluster(ctx, "down"); err != nil {
-		return result, err
-	}
-
-	defer func() {
-		if err != nil || result.err() != nil {
-			err = errors.Join(err, r.keepLogs(s))
-		}
-
-		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), downLimit)
-		defer cancel()
-
-		err = errors.Join(err, r.cluster(ending, "down"), r.cluster(ending, "leaks", "--wait=30s"))
-	}()
-
-	if err := r.cluster(ctx, "up", flags(s)...); err != nil {
-		return result, err
-	}
-
-	result = Result{
+// Cell tries one, on a cluster that is brought up for it and taken down again. What failed is in the result,
+// wherever that was; an error means that ctx has ended and there is no result.
+func (r Run) Cell(ctx context.Context, s seat.Seats) (Result, error) {
+	result := Result{
 		Cell:    Name(s),
 		Commit:  subject.Commit(ctx, r.Root),
 		Date:    time.Now().UTC().Format(time.DateOnly),
 		Machine: subject.Host(),
-	}
-	if err := r.measure(ctx, &result); err != nil {
-		return result, err
-	}
-	if err := r.scenarios(ctx, s, &result); err != nil {
-		return result, err
+		Demo:    "it was not run",
 	}
 
-	if r.Metrics {
-		if err := r.cluster(ctx, "install", "metrics-server"); err != nil {
-			return result, err
-		}
+	err := r.try(ctx, s, &result)
+	if err != nil || result.err() != nil {
+		err = errors.Join(err, r.keepLogs(s))
 	}
-	if err := r.cluster(ctx, "demo"); err != nil {
-		result.Demo = err.Error()
+
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), downLimit)
+	defer cancel()
+
+	err = errors.Join(err, r.cluster(ending, "down"), r.cluster(ending, "leaks", "--wait=30s"))
+	if err != nil {
+		result.Trouble = err.Error()
 	}
 
 	return result, ctx.Err()
+}
+
+// try tries a cell. An error is of what kept the rest of it from being tried.
+func (r Run) try(ctx context.Context, s seat.Seats, result *Result) error {
+	if err := r.cluster(ctx, "down"); err != nil {
+		return err
+	}
+	if err := r.cluster(ctx, "up", flags(s)...); err != nil {
+		return err
+	}
+	if err := r.measure(ctx, result); err != nil {
+		return fmt.Errorf("pods are not measured: %w", err)
+	}
+	if err := r.scenarios(ctx, s, result); err != nil {
+		return err
+	}
+
+	result.Demo = ""
+	if err := r.demo(ctx); err != nil {
+		result.Demo = err.Error()
+	}
+
+	return nil
+}
+
+// demo shows the demo, with all that it needs.
+func (r Run) demo(ctx context.Context) error {
+	if r.Metrics {
+		if err := r.cluster(ctx, "install", "metrics-server"); err != nil {
+			return err
+		}
+	}
+	return r.cluster(ctx, "demo")
 }
 
 // Err is what went wrong in a cell, with its name.

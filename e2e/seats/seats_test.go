@@ -127,6 +127,7 @@ func TestACellFailsByItsDemoOrAScenario(t *testing.T) {
 		{Result{Passed: []string{"TestA"}}, ""},
 		{Result{Cell: "c", Passed: []string{"TestA"}, Failed: []string{"TestB"}}, "c: TestB failed"},
 		{Result{Cell: "c", Passed: []string{"TestA"}, Demo: "step 3"}, "c: step 3"},
+		{Result{Cell: "c", Passed: []string{"TestA"}, Trouble: "step 4"}, "c: step 4"},
 		{Result{Cell: "c"}, "c: no scenario passed"},
 	} {
 		got := ""
@@ -139,6 +140,57 @@ func TestACellFailsByItsDemoOrAScenario(t *testing.T) {
 	}
 }
 
+// script writes a shell script in the place of a program of the checkout.
+func script(t *testing.T, root, name, text string) {
+	t.Helper()
+	bin := filepath.Join(root, "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTheRowOfACellSaysWhichStepFailed(t *testing.T) {
+	r := Run{Root: t.TempDir(), Dir: t.TempDir(), Out: t.Output()}
+	for _, c := range []struct{ fails, trouble, demo string }{
+		{"up", "trivet-cluster up: exit status 1: up is broken", "it was not run"},
+		{"no step", "pods are not measured: ", "it was not run"},
+	} {
+		script(t, r.Root, "trivet-cluster", "echo $1 >> "+r.Dir+"/steps\n"+
+			`[ "$1" != "`+c.fails+`" ] || { echo $1 is broken >&2; exit 1; }`)
+		got, err := r.Cell(t.Context(), seat.Ours)
+		if err != nil || got.Cell != Name(seat.Ours) || got.Demo != c.demo {
+			t.Errorf("%s fails: %+v, %v", c.fails, got, err)
+		}
+		if !strings.HasPrefix(got.Trouble, c.trouble) {
+			t.Errorf("%s fails: %q, want %q", c.fails, got.Trouble, c.trouble)
+		}
+	}
+
+	steps, err := os.ReadFile(filepath.Join(r.Dir, "steps"))
+	if got := strings.Fields(string(steps)); err != nil || strings.Join(got, " ") !=
+		"down up down leaks down up down leaks" {
+		t.Errorf("steps %q, %v", got, err)
+	}
+}
+
+// What the demo needs is a part of it.
+func TestADemoThatCannotBeShownHasFailed(t *testing.T) {
+	r := Run{Root: t.TempDir(), Dir: t.TempDir(), Out: t.Output()}
+	script(t, r.Root, "trivet-cluster", `[ "$1" != install ] || exit 1`)
+	r.Metrics = true
+	if err := r.demo(t.Context()); err == nil || !strings.Contains(err.Error(), "trivet-cluster install") {
+		t.Errorf("%v", err)
+	}
+
+	r.Metrics = false
+	if err := r.demo(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFiguresAreMedianAndEnds(t *testing.T) {
 	f := sumUp([]time.Duration{90 * time.Millisecond, 30 * time.Millisecond, 50 * time.Millisecond})
 	if f.String() != "50 ms (30 to 90)" || f.Count != 3 {
@@ -148,15 +200,16 @@ func TestFiguresAreMedianAndEnds(t *testing.T) {
 
 func TestPageShowsWhatFailedAndWhatWasNotRun(t *testing.T) {
 	text := Page([]Result{{
-		Cell:   "kubelet containerd upstream local-path runc",
-		Demo:   "step 3",
-		Passed: []string{"TestA"},
-		Failed: []string{"TestB"},
-		Note:   "too busy",
+		Cell:    "kubelet containerd upstream local-path runc",
+		Demo:    "step 3",
+		Trouble: "trivet-cluster leaks: exit status 1",
+		Passed:  []string{"TestA"},
+		Failed:  []string{"TestB"},
+		Note:    "too busy",
 	}})
 	for _, want := range []string{
 		"| kubelet | containerd | upstream | local-path | runc | fails | 1 of 2 |",
-		"| kubelet containerd upstream local-path runc | TestB, the demo | too busy |",
+		"| kubelet containerd upstream local-path runc | TestB, the demo, trivet-cluster leaks | too busy |",
 		"| trivet-node | trivet-cri | trivet-cni | trivet-csi | crun | not run |",
 	} {
 		if !strings.Contains(text, want) {

@@ -151,7 +151,7 @@ func TestOOMKillsBelowAScopeAreCounted(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if err := h.Create(scope + "/container"); err != nil {
+	if err := h.Create(scope + "/" + cgroup.CrunGroup); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.Apply(scope, cgroup.Limits{Memory: 16 << 20}); err != nil {
@@ -166,7 +166,7 @@ func TestOOMKillsBelowAScopeAreCounted(t *testing.T) {
 	if err := greedy.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Add(scope+"/container", greedy.Process.Pid); err != nil {
+	if err := h.Add(scope+"/"+cgroup.CrunGroup, greedy.Process.Pid); err != nil {
 		t.Error(err)
 	}
 	if n, err := h.OOMKills(scope); err != nil || n != 0 {

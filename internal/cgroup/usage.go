@@ -17,6 +17,9 @@ import (
 // Usage is one reading of a group's counters.
 type Usage = usage.Reading
 
+// CrunGroup is usage.CrunGroup.
+const CrunGroup = usage.CrunGroup
+
 // Usage reads the counters of a group, its children included; fs.ErrNotExist when the group is gone.
 func (h *Host) Usage(group string) (Usage, error) { return h.Reader(group, false).Read(usage.Basic) }
 
@@ -47,9 +50,6 @@ func (h *Host) MemoryUsage(group string) (int64, error) {
 	return strconv.ParseInt(strings.TrimSpace(text), 10, 64)
 }
 
-// crunGroup is where crun puts the processes of a container whose scope systemd made.
-const crunGroup = "container"
-
 // OOMKills returns how many processes of a group the OOM killer has killed. On v2 those of all groups below
 // count as well, on v1 those of crun's.
 func (h *Host) OOMKills(group string) (uint64, error) {
@@ -68,7 +68,7 @@ func (h *Host) OOMKills(group string) (uint64, error) {
 		return 0, err
 	}
 
-	below, err := keyed(filepath.Join(dir, crunGroup), "memory.oom_control")
+	below, err := keyed(filepath.Join(dir, CrunGroup), "memory.oom_control")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
 		return 0, err
 	}

@@ -19,9 +19,11 @@ import (
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
+// newMeter returns a meter that counts a small tree at once, however slow the machine is.
 func newMeter(t *testing.T) *Meter {
 	t.Helper()
 	m := New(slog.New(slog.DiscardHandler))
+	m.work.quick = time.Hour
 	t.Cleanup(m.Close)
 	return m
 }
@@ -116,16 +118,37 @@ func TestTreeThatIsDeeperThanAPathIsCountedToItsEnd(t *testing.T) {
 	must(t, bottom.WriteFile("hidden", make([]byte, 1<<20), 0o600))
 
 	m := newMeter(t)
-	var got Figure
+	tree := Tree{Dirs: []string{dir}, Activity: 1}
+	want := m.Measure(t.Context(), "at once", tree)
+	if want.Bytes < 1<<20 || want.Inodes != 302 || want.AtLeast {
+		t.Errorf("%+v, want 302 inodes and 1 MiB", want)
+	}
+
+	// On a slow disk it is one of the trees that take turns.
+	m.work.quick = 0
+	m.rest(time.Hour)
+	got := m.Measure(t.Context(), "in slices", tree)
+	if got.Inodes >= 302 || !got.AtLeast {
+		t.Errorf("%+v at once", got)
+	}
+
+	m.rest(0)
 	for range retry.Every(t.Context(), time.Millisecond) {
-		got = m.Measure(t.Context(), "a", Tree{Dirs: []string{dir}, Activity: 1})
-		if !got.AtLeast {
+		if got = m.Measure(t.Context(), "in slices", tree); !got.AtLeast {
 			break
 		}
 	}
-	if got.Bytes < 1<<20 || got.Inodes != 302 || got.AtLeast {
-		t.Errorf("%+v, want 302 inodes and 1 MiB", got)
+	if got.Usage != want.Usage || got.AtLeast {
+		t.Errorf("%+v, want %+v", got, want)
 	}
+}
+
+// rest sets the pause before the next slice of trees that take turns.
+func (m *Meter) rest(pause time.Duration) {
+	m.work.mu.Lock()
+	defer m.work.mu.Unlock()
+	m.work.restUntil = time.Now().Add(pause)
+	m.work.tell()
 }
 
 func TestTreeThatChangesMeanwhileIsMeasured(t *testing.T) {
@@ -259,9 +282,7 @@ func TestNobodyWaitsForATreeThatTakesLong(t *testing.T) {
 	}
 
 	countless(t, m, "large", dir)
-	m.work.mu.Lock()
-	m.work.restUntil = time.Now().Add(time.Hour)
-	m.work.mu.Unlock()
+	m.rest(time.Hour)
 
 	// Its turn does not come, and it is not waited for; others have theirs.
 	m.Measure(t.Context(), "large", Tree{Dirs: []string{dir}, Activity: Unknown})

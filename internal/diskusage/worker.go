@@ -34,6 +34,9 @@ type worker struct {
 	meter   *Meter
 	running sync.WaitGroup
 
+	// quick is for how long a tree is counted at once.
+	quick time.Duration
+
 	// wake is sent to when there is a new tree, and at the end.
 	wake chan struct{}
 
@@ -52,6 +55,7 @@ type worker struct {
 
 func (w *worker) init(m *Meter) {
 	w.meter = m
+	w.quick = quick
 	w.wake = make(chan struct{}, 1)
 }
 
@@ -153,7 +157,7 @@ func (w *worker) rest(pause time.Duration) {
 func (w *worker) slice(j *job, isFirst bool) {
 	length, entries := slice, math.MaxInt
 	if isFirst {
-		length, entries = quick, quickEntries
+		length, entries = w.quick, quickEntries
 	}
 
 	settled := j.tree.settled

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"strconv"
 	"strings"
 )
@@ -103,5 +104,9 @@ func (e *Env) Parse(fs *flag.FlagSet) error {
 	}
 
 	e.Log = log
+
+	// What libraries print (package log), such as HTTP servers of connections that they cannot accept.
+	slog.SetLogLoggerLevel(slog.LevelWarn)
+	slog.SetDefault(log)
 	return nil
 }

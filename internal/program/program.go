@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/trivet-node/trivet/internal/loglimit"
 	"github.com/trivet-node/trivet/internal/supervisor"
 )
 
@@ -107,7 +108,12 @@ func Run(name string, args []string, run func(ctx context.Context, env *Env) err
 		env.Log.Warn("not all is reported to the service manager", "err", err)
 	}
 
-	return exitCode(env, run(ctx, env))
+	err = run(ctx, env)
+	if limit, limited := env.Log.Handler().(*loglimit.Handler); limited {
+		limit.Flush(ctx)
+	}
+
+	return exitCode(env, err)
 }
 
 // exitCode returns the exit code for the error of a run, and prints the error.
@@ -130,7 +136,8 @@ func exitCode(env *Env, err error) int {
 	return ExitFailed
 }
 
-// NewLogger returns a logger of the named level (debug, info, warn, error) and format (text, json).
+// NewLogger returns a logger of the named level (debug, info, warn, error) and format (text, json). Warnings
+// and errors that are repeated are limited (loglimit).
 func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
@@ -140,9 +147,9 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	opts := &slog.HandlerOptions{Level: l}
 	switch format {
 	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
+		return slog.New(loglimit.New(slog.NewTextHandler(w, opts))), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
+		return slog.New(loglimit.New(slog.NewJSONHandler(w, opts))), nil
 	}
 
 	return nil, fmt.Errorf("log format %q is neither text nor json", format)

@@ -3,6 +3,7 @@ package program
 import (
 	"context"
 	"errors"
+	"log"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -130,5 +131,33 @@ func TestFlagsHaveTwoDashes(t *testing.T) {
 		if _, _, errout := try([]string{arg}, flags); !strings.Contains(errout, want) {
 			t.Errorf("%s: %q, want %q", arg, errout, want)
 		}
+	}
+}
+
+func TestWarningsThatAreRepeatedAreOneLine(t *testing.T) {
+	for _, format := range []string{"text", "json"} {
+		_, _, errout := try([]string{"--log-format=" + format}, func(ctx context.Context, env *Env) error {
+			err := parse(ctx, env)
+			for range 10 {
+				env.Log.Warn("report status", "pod", "default/web")
+			}
+			return err
+		})
+		if strings.Count(errout, "\n") != 1 {
+			t.Errorf("%s: %s", format, errout)
+		}
+	}
+}
+
+func TestWhatLibrariesPrintIsInTheLog(t *testing.T) {
+	_, _, errout := try(nil, func(ctx context.Context, env *Env) error {
+		err := parse(ctx, env)
+		for range 10 {
+			log.Print("http: Accept error: too many open files")
+		}
+		return err
+	})
+	if strings.Count(errout, "\n") != 1 || !strings.Contains(errout, `level=WARN msg="http: Accept error: `) {
+		t.Errorf("%s", errout)
 	}
 }

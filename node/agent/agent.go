@@ -293,7 +293,6 @@ const runtimeCheck = 200 * time.Millisecond
 
 // awaitRuntime waits until the runtime answers.
 func (s *surroundings) awaitRuntime(ctx context.Context) error {
-	logged := false
 	for range retry.Every(ctx, runtimeCheck) {
 		s.supervisor.Alive(s.log)
 		info, err := s.runtime.Info(ctx)
@@ -302,9 +301,8 @@ func (s *surroundings) awaitRuntime(ctx context.Context) error {
 			return nil
 		}
 
-		if !logged && ctx.Err() == nil {
+		if ctx.Err() == nil {
 			s.log.Warn("waiting for the container runtime", "endpoint", s.cfg.RuntimeEndpoint, "err", err)
-			logged = true
 		}
 	}
 

@@ -65,16 +65,11 @@ func (l leftovers) run(ctx context.Context) {
 		}
 	}
 
-	logged := ""
 	for ctx.Err() == nil {
 		pause := leftoversPeriod
-		if err := l.remove(ctx); err != nil {
+		if err := l.remove(ctx); err != nil && ctx.Err() == nil {
+			l.log.Warn("what pods have left behind is not removed yet", "err", err)
 			pause = leftoversRetry
-			if ctx.Err() == nil && err.Error() != logged {
-				l.log.Warn("what pods have left behind is not removed yet", "err", err)
-			}
-
-			logged = err.Error()
 		}
 
 		_ = retry.Sleep(ctx, pause)

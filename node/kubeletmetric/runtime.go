@@ -49,7 +49,7 @@ func newRuntime() *Runtime {
 	return r
 }
 
-// Observe counts a call of CRI; it is a metric.Observer.
+// Observe counts a call of CRI; it is an rpc.Observer.
 func (r *Runtime) Observe(method string, code codes.Code, took time.Duration) {
 	operation := operationOf(metric.Method(method))
 	r.calls.WithLabelValues(operation).Inc()

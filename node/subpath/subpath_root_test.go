@@ -2,6 +2,7 @@ package subpath_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,7 +38,7 @@ func TestBindShowsWhatIsInTheVolume(t *testing.T) {
 	}
 }
 
-// The specs of stale subpaths unmount what a container has, and stop it: the next container is to find it.
+// The specs of stale subpaths unmount what a container has, and stop it: the next container is to have it.
 func TestWhatWasUnmountedOrIsStaleIsBoundAgain(t *testing.T) {
 	testenv.Root(t)
 	dir := testenv.ShortDir(t)
@@ -59,6 +60,34 @@ func TestWhatWasUnmountedOrIsStaleIsBoundAgain(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(target, name)); err != nil {
 			t.Errorf("what was %s does not show the volume: %v", name, err)
 		}
+	}
+}
+
+// A daemon that serves files (FUSE) was started again: what the container had of them is dead.
+func TestWhatIsDeadIsBoundAgain(t *testing.T) {
+	testenv.Root(t)
+	dir := testenv.ShortDir(t)
+	volume, target := filepath.Join(dir, "vol"), filepath.Join(dir, "sub", "0")
+	must(t, os.MkdirAll(filepath.Join(volume, "data", "file"), 0o755))
+	must(t, os.MkdirAll(target, 0o755))
+	t.Cleanup(func() { must(t, mount.Unmount(target)) })
+
+	daemon, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		testenv.Skip(t, "needs FUSE: %v", err)
+	}
+	defer daemon.Close()
+
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", daemon.Fd())
+	must(t, unix.Mount("daemon", target, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options))
+	must(t, daemon.Close())
+	if _, err := os.Stat(target); !errors.Is(err, unix.ENOTCONN) {
+		t.Fatalf("a mount that should be dead: %v", err)
+	}
+
+	must(t, subpath.Bind(volume, "data", target, subpath.Options{}))
+	if _, err := os.Stat(filepath.Join(target, "file")); err != nil {
+		t.Errorf("the volume does not show: %v", err)
 	}
 }
 

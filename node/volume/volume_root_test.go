@@ -283,6 +283,33 @@ func TestSubPathsOfAContainer(t *testing.T) {
 	}
 }
 
+// The specs of stale subPaths unmount what a container has, where kubelet has it, and stop the container: its
+// pod is not set up again before the next one.
+func TestTheNextContainerHasASubPathThatWasUnmounted(t *testing.T) {
+	m, root := newMounter(t, &api{})
+	p := pod(of("disk", v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}))
+	c := &p.Spec.Containers[0]
+	c.VolumeMounts = []v1.VolumeMount{{Name: "disk", MountPath: "/a", SubPath: "sub"}}
+	got := setup(t, m, p)
+	place := filepath.Join(root, "pods", string(p.UID), "volume-subpaths", "disk", c.Name, "0")
+
+	for _, container := range []string{"first", "next"} {
+		mounts, _, err := m.Container(p, c, got, nil)
+		must(t, err)
+		if mounts[0].HostPath != place {
+			t.Fatalf("the %s container has %s, want %s", container, mounts[0].HostPath, place)
+		}
+
+		must(t, os.WriteFile(filepath.Join(place, container), []byte("x"), 0o600))
+		if read(t, filepath.Join(got.ByName["disk"].Path, "sub", container)) != "x" {
+			t.Errorf("the %s container does not have the volume", container)
+		}
+		must(t, unix.Unmount(place, unix.MNT_DETACH))
+	}
+
+	must(t, m.Teardown(t.Context(), p.UID))
+}
+
 func TestTeardownRemovesDeepDirectories(t *testing.T) {
 	m, root := newMounter(t, &api{})
 	p := pod(of("deep", v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}))

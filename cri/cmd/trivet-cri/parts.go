@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"k8s.io/klog/v2"
+
 	"github.com/trivet-node/trivet/cri/apparmor"
 	"github.com/trivet-node/trivet/cri/bundle"
 	"github.com/trivet-node/trivet/cri/config"
@@ -224,6 +226,8 @@ func (p *parts) openContainers(ctx context.Context) (err error) {
 }
 
 func (p *parts) openStreams() (err error) {
+	// The library of streams logs what its callers do wrong by klog.
+	klog.SetSlogLogger(p.log)
 	p.streams, err = streaming.New(streaming.Config{
 		Addr:       p.cfg.StreamAddr,
 		Processes:  p.monitor,

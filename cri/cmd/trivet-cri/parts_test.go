@@ -1,11 +1,19 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+
+	"k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/klog/v2"
 
 	"github.com/trivet-node/trivet/cri/config"
 )
@@ -34,5 +42,28 @@ func TestTheMonitorLogsIntoTheJournalOrAFile(t *testing.T) {
 	t.Setenv("JOURNAL_STREAM", fmt.Sprintf("%d:%d", stat.Dev, stat.Ino))
 	if got := p.monitorLog(); got != "" {
 		t.Errorf("with a journal: %q", got)
+	}
+}
+
+func TestWhatTheLibraryOfStreamsSaysIsInTheLog(t *testing.T) {
+	t.Cleanup(klog.ClearLogger)
+	var out bytes.Buffer
+	p := &parts{
+		cfg: config.Config{StreamAddr: "127.0.0.1:0"},
+		log: slog.New(slog.NewTextHandler(&out, nil)),
+	}
+	if err := p.openStreams(); err != nil {
+		t.Fatal(err)
+	}
+
+	runtime.HandleErrorWithContext(t.Context(), errors.New("port 80 is closed"), "forward a port")
+	if got := out.String(); !strings.Contains(got, `level=ERROR msg="forward a port"`) {
+		t.Errorf("%q", got)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.streams.Run(ctx); err != nil {
+		t.Error(err)
 	}
 }

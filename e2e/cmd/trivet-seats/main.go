@@ -78,19 +78,15 @@ func prepare(ctx context.Context, run *seats.Run) (err error) {
 }
 
 // try tries the cells one after the other, and keeps their results in the file data, if it has a name. One
-// that fails does not keep the others from being tried.
+// that fails does not keep the others from being tried; the end of ctx does.
 func try(ctx context.Context, run seats.Run, cells []seat.Seats, data string) error {
 	var errs []error
 	for i, cell := range cells {
 		began := time.Now()
 		fmt.Fprintf(run.Out, "== %d of %d: %s\n", i+1, len(cells), seats.Name(cell))
 		result, err := run.Cell(ctx, cell)
-		if ctx.Err() != nil {
-			return errors.Join(append(errs, err)...)
-		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", seats.Name(cell), err))
-			continue
+			return errors.Join(append(errs, err)...)
 		}
 
 		errs = append(errs, result.Err())

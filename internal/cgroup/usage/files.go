@@ -84,8 +84,8 @@ var table = [counterFiles]struct {
 	memorySwap:    {memory, "memory.swap.current", true},
 	memorySwapMax: {memory, "memory.swap.max", true},
 
-	// crun has a group of its own below a scope of systemd's, which alone has what is asked for by file.
-	memorySwapMaxBelow: {memory, "container/memory.swap.max", true},
+	// What is asked for by file is in crun's group alone.
+	memorySwapMaxBelow: {memory, CrunGroup + "/memory.swap.max", true},
 
 	memoryPressure: {memory, "memory.pressure", true},
 	memoryPeakV2:   {memory, "memory.peak", false},

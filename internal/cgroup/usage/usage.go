@@ -6,6 +6,11 @@ package usage
 
 import "time"
 
+// CrunGroup is the name of the group that crun makes below the scope of a container
+// (run.oci.systemd.subgroup in crun(1)). It has the container's processes and all limits, those that systemd
+// has no property for alone. Other OCI runtimes have no such group.
+const CrunGroup = "container"
+
 // Detail is how much of a group is read.
 type Detail int
 

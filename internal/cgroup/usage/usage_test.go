@@ -70,7 +70,7 @@ func TestGroupOfVersion1(t *testing.T) {
 func TestSwapIsLimitedByAScopeAndTheGroupOfCrunBelowIt(t *testing.T) {
 	dir := t.TempDir()
 	group := Group{V2: true, Dir: func(string) string { return dir }}
-	if err := os.Mkdir(filepath.Join(dir, "container"), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(dir, CrunGroup), 0o700); err != nil {
 		t.Fatal(err)
 	}
 
@@ -82,10 +82,10 @@ func TestSwapIsLimitedByAScopeAndTheGroupOfCrunBelowIt(t *testing.T) {
 		{"4096", "8192", "4096"},
 	} {
 		for name, text := range map[string]string{
-			"cpu.stat":                  "usage_usec 0\n",
-			"memory.stat":               "anon 0\n",
-			"memory.swap.max":           c.scope + "\n",
-			"container/memory.swap.max": c.below + "\n",
+			"cpu.stat":                     "usage_usec 0\n",
+			"memory.stat":                  "anon 0\n",
+			"memory.swap.max":              c.scope + "\n",
+			CrunGroup + "/memory.swap.max": c.below + "\n",
 		} {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
