@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/trivet-node/trivet/csi/attach"
 	"github.com/trivet-node/trivet/csi/publish"
@@ -237,6 +238,23 @@ func (l local) get(id string) (volume.Volume, error) {
 		return volume.Volume{}, fmt.Errorf("%w: %q", volume.ErrNotFound, id)
 	}
 	return l.volumes.Get(id)
+}
+
+func (l local) toCSI(v volume.Volume) *csi.Volume {
+	return &csi.Volume{
+		VolumeId:           v.ID,
+		CapacityBytes:      v.Size,
+		AccessibleTopology: l.reachable,
+		VolumeContext:      map[string]string{"backend": v.Backend},
+		ContentSource:      sourceToCSI(v.Source),
+	}
+}
+
+// commonOf returns what all volumes of a backend have in common, topology and context, encoded. To encode
+// these maps for each volume takes more than twice as long as the rest of a page. A message that is encoded
+// in two parts is the same to who decodes it.
+func (l local) commonOf(backend string) ([]byte, error) {
+	return proto.Marshal(l.toCSI(volume.Volume{Spec: volume.Spec{Backend: backend}}))
 }
 
 // topologyOf is where the volumes of a node can be reached.
