@@ -98,6 +98,10 @@ type Config struct {
 	// InlineMost is how many bytes all inline volumes together may have; 0: they are refused.
 	InlineMost int64
 
+	// Own are the full names of methods that controllers of this process call, as UserAgent. That somebody
+	// else calls them, too, is logged, and said in GetPluginInfo.
+	Own []string
+
 	// Calls is told about each call when it has ended. It may be nil.
 	Calls func(method string, code codes.Code, took time.Duration)
 	Log   *slog.Logger
@@ -105,7 +109,8 @@ type Config struct {
 
 // Driver serves the CSI services, each of which is a type of its own.
 type Driver struct {
-	cfg Config
+	cfg    Config
+	others *others
 }
 
 // New returns a Driver. The node's name is checked: it becomes the value of a label.
@@ -116,7 +121,7 @@ func New(cfg Config) (*Driver, error) {
 	if cfg.Calls == nil {
 		cfg.Calls = func(string, codes.Code, time.Duration) {}
 	}
-	return &Driver{cfg: cfg}, nil
+	return &Driver{cfg: cfg, others: &others{own: cfg.Own, log: cfg.Log}}, nil
 }
 
 // Server returns a gRPC server with the services.
@@ -138,6 +143,7 @@ func (d *Driver) Server() *grpc.Server {
 		version:  d.cfg.Version,
 		copies:   d.cfg.Copies,
 		metadata: d.cfg.Metadata != nil,
+		others:   d.others,
 	})
 	if d.cfg.Metadata != nil {
 		csi.RegisterSnapshotMetadataServer(s, d.cfg.Metadata)
@@ -165,6 +171,7 @@ func (d *Driver) observe(
 	info *grpc.UnaryServerInfo,
 	next grpc.UnaryHandler,
 ) (any, error) {
+	d.others.note(ctx, info.FullMethod)
 	began := time.Now()
 	resp, err := next(ctx, req)
 	if err = d.ended(info.FullMethod, began, err); err != nil {
