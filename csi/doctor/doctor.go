@@ -74,6 +74,9 @@ type Driver struct {
 	Socket string
 	Runs   bool
 	Err    error // what is wrong with one that runs
+
+	// CalledByOthers are methods that its own controllers call, and somebody else has called; "": none.
+	CalledByOthers string
 }
 
 // grace is how long something may be under way before it counts as left behind.

@@ -165,6 +165,7 @@ var wrongs = map[string]func(*Facts){
 	"note   kernel 6.18: no encrypted volumes":  func(f *Facts) { f.Kernel.Encryption = errors.New("no") },
 	"wrong  driver: hangs":                      func(f *Facts) { f.Driver.Err = errors.New("hangs") },
 	"note   driver: none answers":               func(f *Facts) { f.Driver.Runs = false },
+	"note   driver: its own controllers are":    func(f *Facts) { f.Driver.CalledByOthers = "CreateVolume" },
 	"wrong  disk of /data: less is free":        func(f *Facts) { f.Disk.Free = 1 },
 	"wrong  disk of /data: it is empty; mount":  func(f *Facts) { f.Place = errEmpty },
 	"wrong  disk of /data: 1Gi promised":        func(f *Facts) { f.PoolSize = 1 << 20 },

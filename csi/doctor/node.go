@@ -80,6 +80,10 @@ func (d *diagnosis) driver() {
 	default:
 		d.ok("driver", "answers on %s", d.Driver.Socket)
 	}
+	if d.Driver.CalledByOthers != "" {
+		d.note("driver", "if that is a sidecar, end it, or leave its work out of --controllers",
+			"its own controllers are not the only ones that call %s", d.Driver.CalledByOthers)
+	}
 }
 
 // disk says whether what was promised is there.

@@ -58,6 +58,7 @@ func (d directories) deleting(left survey.Deleting) {
 func (d directories) volume(r volume.Recorded) {
 	v, there := d.Quota.Volumes[r.ID]
 	switch {
+	case d.Quota.Volumes == nil:
 	case !there:
 		d.wrong(objectOf(r), restore, "its directory is not in %s", d.Quota.Root)
 	case v.Err != nil:

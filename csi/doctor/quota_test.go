@@ -49,6 +49,17 @@ func TestNothingIsWrongWithProjectQuotas(t *testing.T) {
 	}
 }
 
+// While their disk is not mounted nobody is told to restore or delete volumes.
+func TestDirectoryOfQuotasThatIsNotThereIsNamed(t *testing.T) {
+	f := withQuota()
+	f.Quota.Volumes = nil
+	found := text(Findings(f))
+	want := "wrong  directory /data/quota/volumes: it is not there, and has 1 volumes; mount its disk"
+	if !strings.Contains(found, want) || strings.Contains(found, "volume pvc-2") {
+		t.Error(found)
+	}
+}
+
 func TestWhatIsWrongWithProjectQuotasIsNamed(t *testing.T) {
 	for want, v := range map[string]survey.Directory{
 		"wrong  volume pvc-2: its directory has no limit":    {},

@@ -63,7 +63,8 @@ func (d *diagnosis) records() {
 // volumes compares records with what holds the volumes.
 func (d *diagnosis) volumes() {
 	before, ready, snapshots := len(d.found), 0, 0
-	images{d}.directory()
+	d.directory(loopfile.Name, filepath.Join(d.DataDir, "images"), d.Images != nil)
+	d.directory(quotadir.Name, d.Quota.Root, d.Quota.Volumes != nil)
 	for _, id := range sorted(d.Records) {
 		r := d.Records[id]
 		if r.Err != nil || !r.IsReady() {
@@ -124,23 +125,22 @@ func (d *diagnosis) inPool(r volume.Recorded) {
 	}
 }
 
-// images is what is wrong with volumes in files on the disk.
-type images struct{ *diagnosis }
-
-// directory says that that of the files is not there, if it has volumes.
-func (d images) directory() {
+// directory says that that of a backend's volumes is not there, if it has some.
+func (d *diagnosis) directory(backend, path string, isThere bool) {
 	count := 0
 	for _, r := range d.Records {
-		if r.Err == nil && r.Backend == loopfile.Name {
+		if r.Err == nil && r.Backend == backend {
 			count++
 		}
 	}
-	if d.Images == nil && count > 0 {
-		d.wrong("directory "+filepath.Join(d.DataDir, "images"),
-			"mount its disk, or make an empty one if what was in it is lost for good",
+	if !isThere && count > 0 {
+		d.wrong("directory "+path, "mount its disk, or make an empty one if what was in it is lost for good",
 			"it is not there, and has %d volumes", count)
 	}
 }
+
+// images is what is wrong with volumes in files on the disk.
+type images struct{ *diagnosis }
 
 // volume compares a record with the file.
 func (d images) volume(r volume.Recorded) {

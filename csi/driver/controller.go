@@ -119,16 +119,6 @@ func (c *controllerService) CreateVolume(
 	return &csi.CreateVolumeResponse{Volume: c.toCSI(v)}, nil
 }
 
-func (c *controllerService) toCSI(v volume.Volume) *csi.Volume {
-	return &csi.Volume{
-		VolumeId:           v.ID,
-		CapacityBytes:      v.Size,
-		AccessibleTopology: c.reachable,
-		VolumeContext:      map[string]string{"backend": v.Backend},
-		ContentSource:      sourceToCSI(v.Source),
-	}
-}
-
 // DeleteVolume deletes a volume and its content. An ID that is not of this driver names no volume, and
 // deleting that is success.
 func (c *controllerService) DeleteVolume(
@@ -274,11 +264,22 @@ func (c *controllerService) ListVolumes(
 	found := c.volumes.List(page.after, page.ask())
 	resp := &csi.ListVolumesResponse{}
 	found, resp.NextToken = page.cut(found)
-	for _, v := range found {
-		resp.Entries = append(resp.Entries, &csi.ListVolumesResponse_Entry{
-			Volume: c.toCSI(v),
-			Status: &csi.ListVolumesResponse_VolumeStatus{PublishedNodeIds: c.nodesOf(v.ID)},
-		})
+	resp.Entries = make([]*csi.ListVolumesResponse_Entry, len(found))
+	common, unattached := map[string][]byte{}, &csi.ListVolumesResponse_VolumeStatus{}
+	for i, v := range found {
+		one := &csi.Volume{VolumeId: v.ID, CapacityBytes: v.Size, ContentSource: sourceToCSI(v.Source)}
+		if common[v.Backend] == nil {
+			if common[v.Backend], err = c.commonOf(v.Backend); err != nil {
+				return nil, err
+			}
+		}
+		one.ProtoReflect().SetUnknown(common[v.Backend])
+
+		status := unattached
+		if nodes := c.nodesOf(v.ID); len(nodes) > 0 {
+			status = &csi.ListVolumesResponse_VolumeStatus{PublishedNodeIds: nodes}
+		}
+		resp.Entries[i] = &csi.ListVolumesResponse_Entry{Volume: one, Status: status}
 	}
 
 	return resp, nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/trivet-node/trivet/csi/volume"
 )
@@ -168,6 +169,69 @@ func TestListVolumesInPages(t *testing.T) {
 	checkCode(t, "a foreign token", err, codes.Aborted)
 	_, err = f.controller.ListVolumes(t.Context(), &csi.ListVolumesRequest{MaxEntries: -1})
 	checkCode(t, "a negative number", err, codes.InvalidArgument)
+}
+
+// What volumes have in common is sent with each of them.
+func TestListedVolumesAreWhole(t *testing.T) {
+	f := serve(t)
+	f.volumes.all = nil
+	for _, s := range []volume.Spec{
+		{ID: "v1", Size: 1, Backend: "btrfs"},
+		{ID: "v2", Size: 2, Backend: "image"},
+		{ID: "v3", Size: 3, Backend: "btrfs", Source: "snap-1"},
+	} {
+		f.volumes.all = append(f.volumes.all, volume.Volume{Spec: s})
+	}
+
+	resp, err := f.controller.ListVolumes(t.Context(), &csi.ListVolumesRequest{})
+	if err != nil || len(resp.GetEntries()) != len(f.volumes.all) {
+		t.Fatalf("%v, %v", resp, err)
+	}
+
+	for i, v := range f.volumes.all {
+		want := &csi.Volume{
+			VolumeId:           v.ID,
+			CapacityBytes:      v.Size,
+			VolumeContext:      map[string]string{"backend": v.Backend},
+			AccessibleTopology: []*csi.Topology{topology("a")},
+			ContentSource:      sourceToCSI(v.Source),
+		}
+		got := resp.GetEntries()[i]
+		if !proto.Equal(got.GetVolume(), want) || got.GetStatus() == nil {
+			t.Errorf("listed %v, want %v", got, want)
+		}
+	}
+}
+
+// onePage has the volumes of a page and the first of the next.
+type onePage struct {
+	fakeVolumes
+	all []volume.Volume
+}
+
+func (p *onePage) List(string, int) []volume.Volume { return p.all }
+
+// BenchmarkListVolumes answers with a page of 100 volumes, encoded.
+func BenchmarkListVolumes(b *testing.B) {
+	p := &onePage{}
+	for i := range 101 {
+		spec := volume.Spec{ID: volume.ID(fmt.Sprint("volume-", i)), Backend: "btrfs"}
+		p.all = append(p.all, volume.Volume{Spec: spec})
+	}
+	here := local{node: "a", reachable: []*csi.Topology{topologyOf("a")}, volumes: p}
+	c := &controllerService{local: here}
+
+	b.ReportAllocs()
+	var encoded []byte
+	for b.Loop() {
+		resp, err := c.ListVolumes(b.Context(), &csi.ListVolumesRequest{MaxEntries: 100})
+		if err == nil {
+			encoded, err = proto.MarshalOptions{}.MarshalAppend(encoded[:0], resp)
+		}
+		if err != nil || len(resp.GetEntries()) != 100 {
+			b.Fatalf("%d volumes: %v", len(resp.GetEntries()), err)
+		}
+	}
 }
 
 func TestCapacityIsThatOfThisNode(t *testing.T) {

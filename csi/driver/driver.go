@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/trivet-node/trivet/csi/attach"
 	"github.com/trivet-node/trivet/csi/publish"
@@ -97,6 +98,10 @@ type Config struct {
 	// InlineMost is how many bytes all inline volumes together may have; 0: they are refused.
 	InlineMost int64
 
+	// Own are the full names of methods that controllers of this process call, as UserAgent. That somebody
+	// else calls them, too, is logged, and said in GetPluginInfo.
+	Own []string
+
 	// Calls is told about each call when it has ended. It may be nil.
 	Calls func(method string, code codes.Code, took time.Duration)
 	Log   *slog.Logger
@@ -104,7 +109,8 @@ type Config struct {
 
 // Driver serves the CSI services, each of which is a type of its own.
 type Driver struct {
-	cfg Config
+	cfg    Config
+	others *others
 }
 
 // New returns a Driver. The node's name is checked: it becomes the value of a label.
@@ -115,7 +121,7 @@ func New(cfg Config) (*Driver, error) {
 	if cfg.Calls == nil {
 		cfg.Calls = func(string, codes.Code, time.Duration) {}
 	}
-	return &Driver{cfg: cfg}, nil
+	return &Driver{cfg: cfg, others: &others{own: cfg.Own, log: cfg.Log}}, nil
 }
 
 // Server returns a gRPC server with the services.
@@ -137,6 +143,7 @@ func (d *Driver) Server() *grpc.Server {
 		version:  d.cfg.Version,
 		copies:   d.cfg.Copies,
 		metadata: d.cfg.Metadata != nil,
+		others:   d.others,
 	})
 	if d.cfg.Metadata != nil {
 		csi.RegisterSnapshotMetadataServer(s, d.cfg.Metadata)
@@ -164,6 +171,7 @@ func (d *Driver) observe(
 	info *grpc.UnaryServerInfo,
 	next grpc.UnaryHandler,
 ) (any, error) {
+	d.others.note(ctx, info.FullMethod)
 	began := time.Now()
 	resp, err := next(ctx, req)
 	if err = d.ended(info.FullMethod, began, err); err != nil {
@@ -237,6 +245,23 @@ func (l local) get(id string) (volume.Volume, error) {
 		return volume.Volume{}, fmt.Errorf("%w: %q", volume.ErrNotFound, id)
 	}
 	return l.volumes.Get(id)
+}
+
+func (l local) toCSI(v volume.Volume) *csi.Volume {
+	return &csi.Volume{
+		VolumeId:           v.ID,
+		CapacityBytes:      v.Size,
+		AccessibleTopology: l.reachable,
+		VolumeContext:      map[string]string{"backend": v.Backend},
+		ContentSource:      sourceToCSI(v.Source),
+	}
+}
+
+// commonOf returns what all volumes of a backend have in common, topology and context, encoded. To encode
+// these maps for each volume takes more than twice as long as the rest of a page. A message that is encoded
+// in two parts is the same to who decodes it.
+func (l local) commonOf(backend string) ([]byte, error) {
+	return proto.Marshal(l.toCSI(volume.Volume{Spec: volume.Spec{Backend: backend}}))
 }
 
 // topologyOf is where the volumes of a node can be reached.

@@ -2,10 +2,63 @@ package driver
 
 import (
 	"context"
+	"log/slog"
+	"path"
+	"slices"
+	"strings"
+	"sync"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
+
+const (
+	// UserAgent begins that of the controllers of this process. By it their calls are told from others'.
+	UserAgent = "trivet-csi-controllers"
+
+	// CalledByOthers is the entry of the manifest in GetPluginInfo with the names of methods, separated by
+	// commas, that controllers of this process call and somebody else has called, too.
+	CalledByOthers = "calledByOthers"
+)
+
+// others notes who does what the controllers of this process do, as a sidecar beside them does. It is safe
+// for concurrent use.
+type others struct {
+	own []string // see Config
+	log *slog.Logger
+
+	// mu guards what follows.
+	mu     sync.Mutex
+	called []string // names of methods, each once
+}
+
+func (o *others) note(ctx context.Context, method string) {
+	agent := strings.Join(metadata.ValueFromIncomingContext(ctx, "user-agent"), "")
+	if !slices.Contains(o.own, method) || strings.HasPrefix(agent, UserAgent) {
+		return
+	}
+
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	name := path.Base(method)
+	if slices.Contains(o.called, name) {
+		return
+	}
+	o.called = append(o.called, name)
+	o.log.Warn("somebody else calls what a controller of this driver calls: leave its work out of"+
+		" --controllers, or end the sidecar that does it", "method", name, "caller", agent)
+}
+
+// manifest is what GetPluginInfo says of them.
+func (o *others) manifest() map[string]string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.called) == 0 {
+		return nil
+	}
+	return map[string]string{CalledByOthers: strings.Join(o.called, ",")}
+}
 
 // identityService is the Identity service.
 type identityService struct {
@@ -13,14 +66,19 @@ type identityService struct {
 	version  string
 	copies   bool // see Config
 	metadata bool // the SnapshotMetadata service is served
+	others   *others
 }
 
-// GetPluginInfo returns the name and version of the driver.
+// GetPluginInfo returns the name and version of the driver, and what others do that it does itself.
 func (s *identityService) GetPluginInfo(
 	context.Context,
 	*csi.GetPluginInfoRequest,
 ) (*csi.GetPluginInfoResponse, error) {
-	return &csi.GetPluginInfoResponse{Name: Name, VendorVersion: s.version}, nil
+	return &csi.GetPluginInfoResponse{
+		Name:          Name,
+		VendorVersion: s.version,
+		Manifest:      s.others.manifest(),
+	}, nil
 }
 
 // GetPluginCapabilities says what callers may expect: controller services, volumes that can be reached from

@@ -77,6 +77,43 @@ func TestVolumesWaitForADiskWithQuotas(t *testing.T) {
 	})
 }
 
+// The first volume makes the directories, and nothing makes them again in place of its own.
+func TestDirectoriesAreMadeWithTheFirstVolume(t *testing.T) {
+	onEach(t, func(t *testing.T, n *node) {
+		quota := filepath.Join(n.dir, "quota")
+		n.kill()
+		n.start()
+		if _, err := os.Lstat(quota); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("two starts without a volume: %v", err)
+		}
+		if ills := n.report.Trouble; len(ills) > 0 {
+			t.Errorf("trouble: %v", ills)
+		}
+		v := n.create("v", 8*mib)
+		n.path(v)
+
+		n.kill()
+		n.must(os.Rename(quota, quota+"-away"))
+		n.start()
+		if _, err := os.Lstat(quota); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("a start without its directories: %v", err)
+		}
+		if err := n.report.Damaged[v.ID]; !errors.Is(err, volume.ErrUnavailable) {
+			t.Errorf("its volume: %v", err)
+		}
+		n.must(os.Rename(quota+"-away", quota))
+		n.eventually("the volume is there again", func() error {
+			_, unlock, err := n.Acquire(t.Context(), v.ID)
+			if err == nil {
+				unlock()
+			}
+			return err
+		})
+		n.must(n.Delete(t.Context(), v.ID))
+		n.awaitNothing()
+	})
+}
+
 // A copy of the file behind the device, which has what was written to that, is what a power loss leaves.
 func TestPowerLossRightAfterCreateAndDelete(t *testing.T) {
 	onEach(t, func(t *testing.T, n *node) {

@@ -62,11 +62,14 @@ func (n *node) must(errs ...error) {
 func (n *node) start() {
 	n.t.Helper()
 	n.must(os.MkdirAll(filepath.Join(n.dir, "kubelet"), 0o700))
-	var err error
-	n.dirs, err = quotadir.Open(quotadir.Config{Dir: n.dir, Instance: "test"})
+	records, err := volume.Load(filepath.Join(n.dir, "volumes"))
+	n.must(err)
+	held := records.Has(quotadir.Name)
+	n.dirs, err = quotadir.Open(quotadir.Config{Dir: n.dir, Instance: "test", Held: held})
 	n.must(err)
 	n.Store, n.report, err = volume.Open(volume.Config{
 		Dir:      filepath.Join(n.dir, "volumes"),
+		Records:  records,
 		Disk:     space.FileSystem{Dir: n.dir},
 		Backends: map[string]volume.Backend{quotadir.Name: n.dirs},
 		Default:  []string{quotadir.Name},

@@ -7,6 +7,7 @@
 package quotadir
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/trivet-node/trivet/csi/datadir"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
@@ -33,12 +33,16 @@ const Name = "quota"
 type Config struct {
 	Dir      string // volumes are kept in Dir/quota
 	Instance string // unique to Dir
+
+	// Held says that there are volumes: their directories are not made if they are not there.
+	Held bool
 }
 
 // Dirs are the volumes of a directory.
 type Dirs struct {
 	place
 	dir     string // Config.Dir
+	late    bool   // volumes were not there at the start, so that their numbers were not found
 	numbers *numbers
 	trash   *trash
 	strays  *strays
@@ -61,58 +65,37 @@ func Paths(dataDir string) (volumes, trash string) {
 	return filepath.Join(dataDir, "quota", "volumes"), filepath.Join(dataDir, "quota", "trash")
 }
 
-// Open finds the volumes. Where limits of projects do not hold it fails and makes nothing, unless there are
-// volumes already, or is something left of deleted ones: that is when the limits hold again, see Check.
+// Open finds the volumes, and makes nothing where there are none: the first one does. Where limits of
+// projects do not hold it fails then; volumes, and what is left of deleted ones, wait until they hold again,
+// see Check.
 func Open(cfg Config) (*Dirs, error) {
 	d := &Dirs{dir: cfg.Dir}
-	volumes, trashDir := Paths(cfg.Dir)
-	d.volumes = volumes
-
+	d.volumes, d.deleted = Paths(cfg.Dir)
+	d.held = cfg.Held
 	lack := d.Check(false)
-	if lack != nil && !hasAny(volumes) && !hasAny(trashDir) {
+	if lack != nil && !d.held && !hasAny(d.volumes) && !hasAny(d.deleted) {
 		return nil, lack
-	}
-
-	for _, dir := range []string{volumes, trashDir} {
-		if err := errors.Join(os.MkdirAll(dir, 0o700), datadir.Narrow(dir)); err != nil {
-			return nil, err
-		}
-	}
-	if lack == nil {
-		if err := leaveProjects(volumes, trashDir); err != nil {
-			return nil, err
-		}
 	}
 
 	d.numbers = newNumbers(cfg.Instance)
 	d.reports = &reports{}
-	d.trash = newTrash(trashDir, d.numbers, d.reports)
+	d.trash = newTrash(d.deleted, d.numbers, d.reports)
 	d.strays = newStrays(d)
-	return d, d.find()
-}
-
-// leaveProjects takes directories out of a project that the data directory may be in: nothing could be moved
-// from one that hands its project down into another.
-func leaveProjects(dirs ...string) error {
-	for _, dir := range dirs {
-		f, err := os.Open(dir)
-		if err != nil {
-			return err
-		}
-		err = errors.Join(projectquota.Put(f, 0), f.Close())
-		if err != nil {
-			return err
+	if _, err := os.Lstat(d.volumes); err == nil {
+		if err := d.prepare(); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	d.late = d.lack() != nil
+	return d, d.find()
 }
 
 // find finds what is there, by its names. What was taken out of a volume before the driver was restarted is
 // outside still, in use or not.
 func (d *Dirs) find() error {
-	for _, dir := range []string{d.volumes, d.trash.dir} {
+	for _, dir := range []string{d.volumes, d.deleted} {
 		names, err := namesIn(dir)
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		for _, name := range names {
@@ -123,6 +106,9 @@ func (d *Dirs) find() error {
 	}
 	for _, id := range d.numbers.ids() {
 		d.strays.mayBeIn(id)
+	}
+	if d.isHeld() {
+		d.trash.wake()
 	}
 	return nil
 }
@@ -145,13 +131,14 @@ func namesIn(dir string) ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-// Check returns why the sizes of volumes do not hold, nil if they do, see volume.Checker.
+// Check returns why the sizes of volumes do not hold, or that their directories are not there; nil if neither
+// is so. See volume.Checker.
 func (d *Dirs) Check(bool) error {
 	_, err := d.state()
 	return err
 }
 
-// state is that of the disk; ErrUnavailable if limits do not hold there.
+// state is that of the disk; ErrUnavailable if limits do not hold there, or the directories are not there.
 func (d *Dirs) state() (projectquota.State, error) {
 	state, err := projectquota.StateOf(d.dir)
 	if err != nil {
@@ -161,7 +148,7 @@ func (d *Dirs) state() (projectquota.State, error) {
 		return state, fmt.Errorf("%w: no limits of projects on the disk of %s: %s; %s",
 			volume.ErrUnavailable, d.dir, why, do)
 	}
-	return state, nil
+	return state, d.lack()
 }
 
 // String describes what holds the volumes, for logs.
@@ -207,7 +194,7 @@ func (d *Dirs) Create(s volume.Spec) (volume.Origin, error) {
 	if err := d.Check(false); err != nil {
 		return volume.Origin{}, err
 	}
-	if err := d.Destroy(s.ID); err != nil {
+	if err := errors.Join(d.makeOnce(), d.Destroy(s.ID)); err != nil {
 		return volume.Origin{}, err
 	}
 
@@ -314,7 +301,7 @@ func (d *Dirs) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 		f, project, err = d.open(s.ID)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return origin, fmt.Errorf("%w: %w", volume.ErrLost, err)
+		return origin, cmp.Or(d.lack(), fmt.Errorf("%w: %w", volume.ErrLost, err))
 	}
 	if err != nil {
 		return origin, err
@@ -347,7 +334,7 @@ func (d *Dirs) List() ([]string, error) { return d.numbers.ids(), nil }
 func (d *Dirs) Empty(id string) (bool, error) {
 	f, _, err := d.open(id)
 	if err != nil {
-		return false, err
+		return false, cmp.Or(d.lack(), err)
 	}
 	defer f.Close()
 	return treewalk.IsEmpty(f)

@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/projectquota"
 	"github.com/trivet-node/trivet/internal/removal"
@@ -48,16 +47,19 @@ func newTrash(dir string, n *numbers, r *reports) *trash {
 
 // Destroy moves a volume to where its files are deleted from, see volume.Backend.
 func (d *Dirs) Destroy(id string) error {
+	if lack := d.lack(); lack != nil {
+		// Their disk may have the volume.
+		return fmt.Errorf("volume %s: %w", id, lack)
+	}
+	if d.late {
+		d.findAgain(d.numbers, id)
+	}
 	project, known := d.numbers.of(id)
 	if !known {
 		return nil
 	}
 	path := d.path(id, project)
-	if _, err := os.Lstat(filepath.Dir(path)); err != nil {
-		// Its disk may not be mounted, and then the volume is not gone.
-		return fmt.Errorf("%w: %w", volume.ErrUnavailable, err)
-	}
-	move := func() error { return os.Rename(path, filepath.Join(d.trash.dir, nameOf(id, project))) }
+	move := func() error { return os.Rename(path, filepath.Join(d.deleted, nameOf(id, project))) }
 
 	err := move()
 	if errors.Is(err, unix.EPERM) {
@@ -88,7 +90,10 @@ func loosen(path string) error {
 
 // Commit makes deletions survive a power loss, see volume.Backend.
 func (d *Dirs) Commit() error {
-	return errors.Join(durable.SyncDir(d.trash.dir), durable.SyncDir(d.volumes))
+	if !d.isHeld() {
+		return nil
+	}
+	return errors.Join(durable.SyncDir(d.deleted), durable.SyncDir(d.volumes))
 }
 
 func (t *trash) wake() {
@@ -111,20 +116,21 @@ const (
 )
 
 func (t *trash) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		left, more, err := t.empty(ctx)
-		if more {
-			continue
-		}
-		var again <-chan time.Time
-		if left > 0 || err != nil {
-			again = time.After(patience)
-		}
-
+	var again <-chan time.Time
+	for {
 		select {
 		case <-ctx.Done():
+			return
 		case <-t.filled:
 		case <-again:
+		}
+
+		again = nil
+		switch left, more, err := t.empty(ctx); {
+		case more:
+			t.wake()
+		case left > 0 || err != nil:
+			again = time.After(patience)
 		}
 	}
 }

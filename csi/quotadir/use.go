@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -27,49 +26,6 @@ func (d *Dirs) Enforce(s volume.Spec) error {
 	defer f.Close()
 	d.strays.mayBeIn(s.ID)
 	return put(f, project)
-}
-
-// place is where the directories of volumes are.
-type place struct{ volumes string }
-
-// Inspect lists that once, see volume.Inspector. If it is not there its disk may not be mounted, and nothing
-// is lost.
-func (p place) Inspect() (volume.Inspection, error) {
-	names, err := namesIn(p.volumes)
-	if errors.Is(err, fs.ErrNotExist) {
-		gone := fmt.Errorf("%w: %w", volume.ErrDamaged, err)
-		return volume.Inspection{Of: func(volume.Spec) error { return gone }}, nil
-	}
-	if err != nil {
-		return volume.Inspection{}, err
-	}
-
-	for i, name := range names {
-		names[i] = IDOf(name)
-	}
-	slices.Sort(names)
-	return volume.Inspection{Of: func(s volume.Spec) error {
-		if _, there := slices.BinarySearch(names, s.ID); !there {
-			return fmt.Errorf("%w: its directory is not in %s", volume.ErrLost, p.volumes)
-		}
-		return nil
-	}}, nil
-}
-
-// findAgain finds the number of a volume whose directory was not there when the driver was started. The
-// caller has locked the volume.
-func (p place) findAgain(n *numbers, id string) (found bool) {
-	if _, known := n.of(id); known {
-		return false
-	}
-	names, _ := namesIn(p.volumes)
-	for _, name := range names {
-		if named, project, ok := Parse(name); ok && named == id {
-			n.found(id, project, true)
-			found = true
-		}
-	}
-	return found
 }
 
 // Mount returns a mount of the volume's directory, see publish.Backend. Somebody may have taken the limit
@@ -133,7 +89,7 @@ func (d *Dirs) Capacity(promised space.Promised) (space.Capacity, error) {
 	if err != nil {
 		return space.Capacity{}, err
 	}
-	disk, err := os.Open(d.volumes)
+	disk, err := os.Open(d.dir)
 	if err != nil {
 		return space.Capacity{}, err
 	}

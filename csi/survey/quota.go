@@ -17,10 +17,10 @@ import (
 
 // Quota are the directories of the backend quota.
 type Quota struct {
-	Root     string             // where they are
-	Disk     projectquota.State // of the file system of the data directory
-	Volumes  map[string]Directory
-	Unknown  []string // paths that are of no volume
+	Root     string               // where they are
+	Disk     projectquota.State   // of the file system of the data directory
+	Volumes  map[string]Directory // by ID; nil: Root is not there
+	Unknown  []string             // paths that are of no volume
 	Deleting []Deleting
 }
 
@@ -42,16 +42,20 @@ type Directory struct {
 
 func lookAtQuota(dataDir string) (Quota, error) {
 	volumes, trash := quotadir.Paths(dataDir)
-	q := Quota{Root: volumes, Volumes: map[string]Directory{}}
+	q := Quota{Root: volumes}
 	var err error
 	if q.Disk, err = projectquota.StateOf(dataDir); err != nil {
 		return q, err
 	}
 
 	entries, err := os.ReadDir(volumes)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case err == nil:
+		q.Volumes = map[string]Directory{}
+	case !errors.Is(err, fs.ErrNotExist):
 		return q, err
 	}
+
 	for _, e := range entries {
 		path := filepath.Join(volumes, e.Name())
 		id, project, ok := quotadir.Parse(e.Name())

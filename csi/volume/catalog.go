@@ -194,12 +194,15 @@ func (held *unlocks) all() {
 	}
 }
 
-func (c *catalog) view(r record) Volume {
+func (c *catalog) view(r record) Volume { return viewOf(r, c.health.of(r.Spec.Backend)) }
+
+// viewOf is what others see of a volume, with the trouble of its backend.
+func viewOf(r record, trouble error) Volume {
 	return Volume{
 		Spec:    r.Spec,
 		Created: r.Created,
 		Damage:  r.damage,
-		Trouble: c.health.of(r.Spec.Backend),
+		Trouble: trouble,
 	}
 }
 

@@ -264,13 +264,13 @@ func (b *fakeBackend) Enforce(s Spec) error {
 	return b.called("Enforce", s.ID)
 }
 
-// write puts data into a volume.
 func (b *fakeBackend) CheckLimits(s Spec) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.called("CheckLimits", s.ID)
 }
 
+// write puts data into a volume.
 func (b *fakeBackend) write(id string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -160,14 +160,10 @@ func (x *index) ill() []record {
 	return ill
 }
 
-// page returns up to limit records of ready volumes that the condition holds for, in the order of their IDs,
-// beginning after the ID given (limit 0: all of them). A record that names another volume is in none.
-func (x *index) page(after string, limit int, condition func(Spec) bool) []record {
-	return x.pageIn(nil, after, limit, condition)
-}
-
-// pageIn is page in a list that was used before.
-func (x *index) pageIn(page []record, after string, limit int, condition func(Spec) bool) []record {
+// pageOf returns up to limit of what f makes of the records of ready volumes, in the order of their IDs,
+// beginning after the ID given (limit 0: all of them), in a list that may have been used before. f says what
+// is in the page, and does not use the index. A record that names another volume is in none.
+func pageOf[T any](x *index, page []T, after string, limit int, f func(record) (T, bool)) []T {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 
@@ -183,8 +179,11 @@ func (x *index) pageIn(page []record, after string, limit int, condition func(Sp
 	page = slices.Grow(page[:0], most)
 	for ; i < len(x.ids) && (limit == 0 || len(page) < limit); i++ {
 		r := x.records[x.ids[i]].record()
-		if r.Phase == ready && r.Spec.ID == x.ids[i] && condition(r.Spec) {
-			page = append(page, r)
+		if r.Phase != ready || r.Spec.ID != x.ids[i] {
+			continue
+		}
+		if one, ok := f(r); ok {
+			page = append(page, one)
 		}
 	}
 

@@ -2,9 +2,12 @@ package volume
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"testing"
 	"time"
+
+	"github.com/trivet-node/trivet/csi/space"
 )
 
 // A field that is added to records must not get lost in memory.
@@ -32,6 +35,23 @@ func TestPackedRecordHasAllFields(t *testing.T) {
 	}
 	if got := (*packed)(nil).record(); !reflect.DeepEqual(got, record{}) {
 		t.Errorf("nothing is %+v", got)
+	}
+}
+
+// BenchmarkList has a page of 100 volumes among 5,000, and one more, which says that there is a next one.
+func BenchmarkList(b *testing.B) {
+	index := newIndex(space.New(space.Config{Disk: fakeDisk(1 << 50)}))
+	for i := range 5000 {
+		spec := Spec{ID: ID(fmt.Sprint("volume-", i)), Size: mib, Backend: "pool"}
+		index.put(spec.ID, record{Version: recordVersion, Phase: ready, Spec: spec})
+	}
+	s := &Store{catalog: &catalog{index: index, health: newHealth()}}
+
+	b.ReportAllocs()
+	for b.Loop() {
+		if got := len(s.List("vol-8", 101)); got != 101 {
+			b.Fatalf("%d volumes", got)
+		}
 	}
 }
 

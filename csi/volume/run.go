@@ -241,9 +241,9 @@ func (u *upkeep) compare(
 	seen Inspection,
 	before uint64,
 ) (changed bool) {
-	isIts := func(s Spec) bool { return s.Backend == backend }
+	its := func(r record) (record, bool) { return r, r.Spec.Backend == backend }
 	var healed []string
-	for page := u.index.page("", lookAtOnce, isIts); len(page) > 0 && ctx.Err() == nil; {
+	for page := pageOf(u.index, nil, "", lookAtOnce, its); len(page) > 0 && ctx.Err() == nil; {
 		for _, r := range page {
 			why := seen.Of(r.Spec)
 			switch {
@@ -255,7 +255,7 @@ func (u *upkeep) compare(
 				healed = append(healed, r.Spec.ID)
 			}
 		}
-		page = u.index.pageIn(page, page[len(page)-1].Spec.ID, lookAtOnce, isIts)
+		page = pageOf(u.index, page, page[len(page)-1].Spec.ID, lookAtOnce, its)
 	}
 
 	var back atomic.Bool

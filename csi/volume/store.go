@@ -151,8 +151,14 @@ func (s *Store) Snapshots(source, after string, limit int) []Volume {
 	})
 }
 
-func (s *Store) page(after string, limit int, condition func(Spec) bool) []Volume {
-	return s.views(s.index.page(after, limit, condition))
+func (s *Store) page(after string, limit int, isIn func(Spec) bool) []Volume {
+	trouble := s.Trouble()
+	return pageOf(s.index, nil, after, limit, func(r record) (v Volume, ok bool) {
+		if ok = isIn(r.Spec); ok {
+			v = viewOf(r, trouble[r.Spec.Backend])
+		}
+		return v, ok
+	})
 }
 
 // Damaged returns the volumes and snapshots that cannot be used, in the order of their IDs.

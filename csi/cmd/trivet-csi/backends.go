@@ -48,7 +48,7 @@ func openBackends(
 	}
 	poolErr := b.openPool(ctx, log, o, instance)
 	filesErr := b.openFiles(log, o, instance, records)
-	dirsErr := b.openDirs(log, o, instance)
+	dirsErr := b.openDirs(log, o, instance, records)
 	if poolErr != nil {
 		log.Warn("backend does not work", "backend", btrfspool.Name, "err", poolErr)
 	}
@@ -166,8 +166,22 @@ func (b *backends) openFiles(
 
 // openDirs opens the directories with project quotas. Where limits do not hold now, and did before, it is a
 // backend nevertheless.
-func (b *backends) openDirs(log *slog.Logger, o options, instance string) error {
-	dirs, err := quotadir.Open(quotadir.Config{Dir: o.dataDir, Instance: instance})
+func (b *backends) openDirs(
+	log *slog.Logger,
+	o options,
+	instance string,
+	records func() (*volume.Records, error),
+) error {
+	known, err := records()
+	if err != nil {
+		return err
+	}
+
+	dirs, err := quotadir.Open(quotadir.Config{
+		Dir:      o.dataDir,
+		Instance: instance,
+		Held:     known.Has(quotadir.Name),
+	})
 	if err != nil {
 		return err
 	}

@@ -35,6 +35,15 @@ import (
 // builtIn are the names of the controllers that a sidecar may be in the place of.
 var builtIn = []string{"provision", "capacity", "resize", "modify", "snapshot", "groupsnapshot"}
 
+// calls are the methods of CSI that nobody calls but who does the work of a controller.
+var calls = map[string]string{
+	"provision":     csi.Controller_CreateVolume_FullMethodName,
+	"resize":        csi.Controller_ControllerExpandVolume_FullMethodName,
+	"modify":        csi.Controller_ControllerModifyVolume_FullMethodName,
+	"snapshot":      csi.Controller_CreateSnapshot_FullMethodName,
+	"groupsnapshot": csi.GroupController_CreateVolumeGroupSnapshot_FullMethodName,
+}
+
 // parseControllers returns the names in a list: "all" are all of them, and "none" is none.
 func parseControllers(list string) ([]string, error) {
 	switch list {
@@ -93,7 +102,7 @@ func newControllers(log *slog.Logger, o options, volumes *volume.Store) (*contro
 		return nil, &program.UsageError{Err: err}
 	}
 
-	conn, err := socket.Dial(o.endpoint)
+	conn, err := dialAsController(o.endpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +127,11 @@ func newControllers(log *slog.Logger, o options, volumes *volume.Store) (*contro
 		Log:     log,
 	})
 	return c, nil
+}
+
+// dialAsController connects to the driver such that it knows its own controllers.
+func dialAsController(endpoint string) (*grpc.ClientConn, error) {
+	return socket.Dial(endpoint, grpc.WithUserAgent(driver.UserAgent))
 }
 
 // connectControllers makes the controllers over the objects that they watch together. A further one is added
@@ -275,6 +289,19 @@ func (c *controllers) run(ctx context.Context) error {
 
 	group.Wait()
 	return c.driver.Close()
+}
+
+// calls returns the full names of the methods that the chosen controllers call; none of a nil one.
+func (c *controllers) calls() (methods []string) {
+	if c == nil {
+		return nil
+	}
+	for _, name := range c.chosen {
+		if method, ok := calls[name]; ok {
+			methods = append(methods, method)
+		}
+	}
+	return methods
 }
 
 // own returns what the controllers do that were chosen.

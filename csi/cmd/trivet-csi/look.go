@@ -12,6 +12,7 @@ import (
 
 	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/doctor"
+	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/listing"
 	"github.com/trivet-node/trivet/csi/loopfile"
 	"github.com/trivet-node/trivet/csi/objects"
@@ -157,8 +158,27 @@ func (l *looking) driver(ctx context.Context) doctor.Driver {
 	d := doctor.Driver{Socket: l.endpoint, Runs: socket.Alive(l.endpoint)}
 	if d.Runs {
 		d.Err = probe(ctx, l.endpoint)
+		d.CalledByOthers = calledByOthers(ctx, l.endpoint)
 	}
 	return d
+}
+
+// calledByOthers asks a driver which methods somebody calls beside its own controllers; "" if it does not
+// answer.
+func calledByOthers(ctx context.Context, endpoint string) string {
+	conn, err := socket.Dial(endpoint)
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	info, err := csi.NewIdentityClient(conn).GetPluginInfo(ctx, &csi.GetPluginInfoRequest{})
+	if err != nil {
+		return ""
+	}
+	return info.GetManifest()[driver.CalledByOthers]
 }
 
 // api reads the objects of the driver; nil without credentials. That the API cannot be asked is lack: what is

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/internal/socket"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
@@ -92,6 +94,54 @@ func TestProbeFailsUnlessTheDriverIsReady(t *testing.T) {
 		<-done
 		if err := probe(t.Context(), path); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("of a driver that has ended: %v", err)
+		}
+	}
+}
+
+// The controllers that are built in are told from a sidecar that does the same.
+func TestDriverTellsItsControllersFromOthers(t *testing.T) {
+	all, err := parseControllers("all")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := driver.New(driver.Config{
+		NodeID: "a",
+		Own:    (&controllers{chosen: all}).calls(),
+		Log:    slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(testenv.ShortDir(t), "csi.sock")
+	l, err := socket.Listen(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, done := d.Server(), make(chan error, 1)
+	go func() { done <- server.Serve(l) }()
+	t.Cleanup(func() { server.Stop(); <-done })
+
+	own, err := dialAsController(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sidecar, err := socket.Dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { own.Close(); sidecar.Close() })
+
+	for _, c := range []struct {
+		conn *grpc.ClientConn
+		want string
+	}{{own, ""}, {sidecar, "CreateSnapshot"}} {
+		// Each is refused before anything is done.
+		_, err := csi.NewControllerClient(c.conn).CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{})
+		if status.Code(err) != codes.InvalidArgument {
+			t.Error(err)
+		}
+		if got := calledByOthers(t.Context(), path); got != c.want {
+			t.Errorf("called by others: %q, want %q", got, c.want)
 		}
 	}
 }

@@ -59,14 +59,13 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 		return err
 	}
 
-	d, err := newDriver(log, o, store, metrics, traces)
-	if err != nil {
-		return &program.UsageError{Err: err}
-	}
-
 	control, err := newControllers(log, o, store.volumes)
 	if err != nil {
 		return err
+	}
+	d, err := newDriver(log, o, store, metrics, traces, control.calls())
+	if err != nil {
+		return &program.UsageError{Err: err}
 	}
 	if dirs := store.backends.dirs; control != nil && dirs != nil {
 		dirs.OnFinding(control.recordFinding(o.nodeName))
@@ -83,13 +82,14 @@ func serve(ctx context.Context, env *program.Env, o options) (err error) {
 	})
 }
 
-// newDriver makes what serves CSI.
+// newDriver makes what serves CSI; own are the methods that the controllers of this process call.
 func newDriver(
 	log *slog.Logger,
 	o options,
 	store *storage,
 	metrics *daemonmetric.Set,
 	traces *trace.Provider,
+	own []string,
 ) (*driver.Driver, error) {
 	config := driver.Config{
 		NodeID:    o.nodeName,
@@ -100,6 +100,7 @@ func newDriver(
 		Publisher: store.publisher,
 		Limits:    store.publisher.Limits,
 		Traces:    traces,
+		Own:       own,
 		Calls:     metrics.Calls.Observe,
 		Log:       log,
 

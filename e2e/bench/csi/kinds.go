@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -51,6 +52,21 @@ func pool(more ...string) map[string]string {
 }
 
 func onDisk(backend string) map[string]string { return map[string]string{"backend": backend} }
+
+// checkKinds returns an error if none of the kinds that parts measure has a name that begins so.
+func checkKinds(begin string, parts []string) error {
+	var all []string
+	for _, k := range kinds {
+		all = append(all, k.name)
+	}
+	if slices.Contains(parts, "io") {
+		all = append(all, bareLoop)
+	}
+	if slices.ContainsFunc(all, func(name string) bool { return strings.HasPrefix(name, begin) }) {
+		return nil
+	}
+	return fmt.Errorf("there is no kind that begins with %q; there are %s", begin, strings.Join(all, "; "))
+}
 
 const (
 	kindLives = 30

@@ -65,7 +65,10 @@ func run(ctx context.Context, env *program.Env) (err error) {
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
-	if o.parts, err = chosen(*only); err != nil {
+	if o.parts, err = chosen(*only); err == nil {
+		err = checkKinds(o.kinds, o.parts)
+	}
+	if err != nil {
 		return err
 	}
 
