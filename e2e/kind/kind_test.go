@@ -185,7 +185,8 @@ func TestSwapAndSmokeWantAClusterWithTrivet(t *testing.T) {
 	if err := course.Swap(t.Context()); err == nil || !strings.Contains(err.Error(), "from the start") {
 		t.Errorf("swap: %v", err)
 	}
-	if err := course.Smoke(t.Context(), "", ""); err == nil || !strings.Contains(err.Error(), "from the start") {
+	err := course.Smoke(t.Context(), "", "")
+	if err == nil || !strings.Contains(err.Error(), "from the start") {
 		t.Errorf("smoke: %v", err)
 	}
 }

@@ -158,7 +158,8 @@ func TestCompareNamesTheRuleThatSomebodyHasChanged(t *testing.T) {
 		chain := n.in(n.netns, "nft list map inet policy_test ingress4 | grep -o 'profile[0-9]*' | head -1")
 		if c.chain == "ports" {
 			blocks := strings.Replace(strings.TrimSpace(chain), "profile", "blocks", 1) + "_4"
-			chain = n.in(n.netns, "nft list map inet policy_test "+blocks+" | grep -o 'ports[0-9]*' | head -1")
+			chain = n.in(n.netns, "nft list map inet policy_test "+blocks+
+				" | grep -o 'ports[0-9]*' | head -1")
 		}
 		n.changeRule(strings.TrimSpace(chain), c.rule, c.change)
 

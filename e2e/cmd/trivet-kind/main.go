@@ -60,28 +60,34 @@ func run(ctx context.Context, env *program.Env) error {
 	}
 
 	c := s.cluster
-	if verb == "up" {
+	switch verb {
+	case "up":
 		if err := c.Start(ctx); err != nil {
 			return err
 		}
 		return c.Create(ctx)
-	}
-	if verb == "down" {
+	case "down":
 		return c.Down(ctx)
-	}
-	if verb == "reboot" {
+	case "reboot":
 		return c.Docker.Reboot(ctx)
 	}
 
 	if err := c.Docker.Enter(); err != nil {
 		return err
 	}
+	return s.inside(ctx, env, verb)
+}
+
+// inside carries out a verb by a process that reaches the cluster.
+func (s *session) inside(ctx context.Context, env *program.Env, verb string) error {
+	c := s.cluster
 	course := kind.Course{
 		Cluster: c,
 		Parts:   s.parts,
 		Once:    s.once,
 		Reboots: s.reboots,
 	}
+
 	switch verb {
 	case "install":
 		if s.parts < 0 {

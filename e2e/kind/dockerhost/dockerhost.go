@@ -231,8 +231,8 @@ func (o *Own) Environ() []string {
 	}
 }
 
-// Reboot has the host lose its power, and starts it again with its Docker: all processes end at once, and what
-// is not on a disk is gone. Docker starts those containers that ran.
+// Reboot has the host lose its power, and starts it again with its Docker: all processes end at once, and
+// what is not on a disk is gone. Docker starts those containers that ran.
 func (o *Own) Reboot(ctx context.Context) error {
 	if err := o.powerOff(ctx); err != nil {
 		return err
