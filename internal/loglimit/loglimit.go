@@ -65,11 +65,12 @@ func (h *Handler) Flush(ctx context.Context) {
 
 // WithAttrs returns a handler whose records have attributes. It limits the same log.
 func (h *Handler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	scope := h.scope
+	var scope strings.Builder
+	scope.WriteString(h.scope)
 	for _, a := range attrs {
-		scope += text(a)
+		scope.WriteString(text(a))
 	}
-	return &Handler{next: h.next.WithAttrs(attrs), scope: scope, recent: h.recent}
+	return &Handler{next: h.next.WithAttrs(attrs), scope: scope.String(), recent: h.recent}
 }
 
 // WithGroup returns a handler whose records have their attributes in a group. It limits the same log.
