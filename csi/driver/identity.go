@@ -34,8 +34,12 @@ type others struct {
 }
 
 func (o *others) note(ctx context.Context, method string) {
+	if !slices.Contains(o.own, method) {
+		return
+	}
+
 	agent := strings.Join(metadata.ValueFromIncomingContext(ctx, "user-agent"), "")
-	if !slices.Contains(o.own, method) || strings.HasPrefix(agent, UserAgent) {
+	if strings.HasPrefix(agent, UserAgent) {
 		return
 	}
 
