@@ -245,7 +245,7 @@ func backendsOf(n *Node) backends {
 		b.forVolumes[btrfspool.Name], b.forPods[btrfspool.Name] = n.Pool, n.Pool
 	}
 	if n.cfg.quotas {
-		held := records.Has(quotadir.Name)
+		held := records.HasMade(quotadir.Name)
 		dirs, err := quotadir.Open(quotadir.Config{Dir: n.Dir, Instance: n.Instance, Held: held})
 		n.must(err)
 		b.forVolumes[quotadir.Name], b.forPods[quotadir.Name] = dirs, dirs

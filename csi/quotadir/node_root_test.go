@@ -64,7 +64,7 @@ func (n *node) start() {
 	n.must(os.MkdirAll(filepath.Join(n.dir, "kubelet"), 0o700))
 	records, err := volume.Load(filepath.Join(n.dir, "volumes"))
 	n.must(err)
-	held := records.Has(quotadir.Name)
+	held := records.HasMade(quotadir.Name)
 	n.dirs, err = quotadir.Open(quotadir.Config{Dir: n.dir, Instance: "test", Held: held})
 	n.must(err)
 	n.Store, n.report, err = volume.Open(volume.Config{

@@ -34,7 +34,7 @@ type Config struct {
 	Dir      string // volumes are kept in Dir/quota
 	Instance string // unique to Dir
 
-	// Held says that there are volumes: their directories are not made if they are not there.
+	// Held says that volumes were made: their directories are not made if they are not there.
 	Held bool
 }
 

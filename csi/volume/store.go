@@ -46,8 +46,18 @@ func Load(dir string) (*Records, error) {
 
 // Has reports whether there is a record of a volume of a backend.
 func (r *Records) Has(backend string) bool {
+	return r.has(func(one record) bool { return one.Spec.Backend == backend })
+}
+
+// HasMade reports whether there is a record of a volume of a backend whose making has ended. Of others there
+// may be nothing yet, when the driver was killed.
+func (r *Records) HasMade(backend string) bool {
+	return r.has(func(one record) bool { return one.Spec.Backend == backend && one.Phase != making })
+}
+
+func (r *Records) has(condition func(record) bool) bool {
 	for _, one := range r.all {
-		if one.Spec.Backend == backend {
+		if condition(one) {
 			return true
 		}
 	}

@@ -180,7 +180,7 @@ func (b *backends) openDirs(
 	dirs, err := quotadir.Open(quotadir.Config{
 		Dir:      o.dataDir,
 		Instance: instance,
-		Held:     known.Has(quotadir.Name),
+		Held:     known.HasMade(quotadir.Name),
 	})
 	if err != nil {
 		return err
