@@ -40,7 +40,8 @@ func TestAnArgumentThatIsNotKnownIsAUsageError(t *testing.T) {
 	}
 }
 
-// startPause starts the first process of a pod, with a child that ends when end is called.
+// startPause starts the first process of a pod, with a child that ends when end is called. The shell that
+// started the child is gone by then: it would reap it, too, before the pause listens for signals.
 func startPause(t *testing.T) (pause *exec.Cmd, child int, end func()) {
 	t.Helper()
 	fifo := filepath.Join(t.TempDir(), "end")
@@ -65,6 +66,7 @@ func startPause(t *testing.T) (pause *exec.Cmd, child int, end func()) {
 	if _, err := fmt.Fscan(stdout, &child); err != nil {
 		t.Fatal(err)
 	}
+	monitortest.Eventually(t, func() error { return runsThisProgram(pause.Process.Pid) })
 
 	return pause, child, func() {
 		t.Helper()
@@ -72,6 +74,24 @@ func startPause(t *testing.T) (pause *exec.Cmd, child int, end func()) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// runsThisProgram is nil once process pid executes the test binary.
+func runsThisProgram(pid int) error {
+	own, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	other, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return err
+	}
+
+	if !os.SameFile(own, other) {
+		return fmt.Errorf("process %d still runs another program", pid)
+	}
+
+	return nil
 }
 
 func TestPauseReapsItsChildrenAndEndsOnSIGTERM(t *testing.T) {
