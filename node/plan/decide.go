@@ -138,8 +138,8 @@ const LeastGrace = 2 * time.Second
 // shutdown plans the end of a pod.
 type shutdown struct{ *planner }
 
-// plan takes the pod down: containers (sidecars last, in reverse order), sandboxes, then volumes and control
-// group beside the removal of the sandboxes, which hold nothing any more, and then the object.
+// plan takes the pod down: containers (sidecars last, in reverse order), sandboxes, volumes and control group,
+// and then the object, beside the removal of the sandboxes, which hold nothing any more.
 func (d shutdown) plan() {
 	if d.stopContainers() > 0 || d.pod.starting() || d.stopSandboxes() > 0 {
 		return
@@ -151,6 +151,7 @@ func (d shutdown) plan() {
 	}
 	if !d.pod.tornDown {
 		d.do(Step{Verb: Teardown})
+		return
 	}
 
 	// A pod that ended by itself keeps its containers, for their logs, until somebody deletes it.
@@ -158,12 +159,8 @@ func (d shutdown) plan() {
 		return
 	}
 
+	// The object need not wait for what is removed, nor did the volumes: an OCI runtime takes its time.
 	d.removeAll()
-
-	// What is removed meanwhile holds nothing any more, so the object need not wait for it.
-	if !d.pod.tornDown {
-		return
-	}
 
 	if !d.pod.gone {
 		d.do(Step{Verb: Finalize})
