@@ -138,8 +138,8 @@ const LeastGrace = 2 * time.Second
 // shutdown plans the end of a pod.
 type shutdown struct{ *planner }
 
-// plan takes the pod down: containers (sidecars last, in reverse order), sandboxes, volumes and control group,
-// and then the object, beside the removal of the sandboxes, which hold nothing any more.
+// plan takes the pod down: containers (sidecars last, in reverse order), sandboxes, then volumes and control
+// group, and then the object, beside the removal of the sandboxes, which hold nothing any more.
 func (d shutdown) plan() {
 	if d.stopContainers() > 0 || d.pod.starting() || d.stopSandboxes() > 0 {
 		return
