@@ -9,27 +9,9 @@ import (
 
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/rtnl"
-	"github.com/trivet-node/trivet/internal/namespace"
+	"github.com/trivet-node/trivet/cni/rtnl/rtnltest"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
-
-// host runs a test in the network namespace of a pretended host.
-func host(t *testing.T, f func(host *rtnl.Conn) error) {
-	t.Helper()
-	testenv.Root(t)
-	err := namespace.Do(func() error {
-		c, err := rtnl.Open()
-		if err != nil {
-			return err
-		}
-		defer func() { _ = c.Close() }()
-
-		return f(c)
-	}, testenv.Netns(t))
-	if err != nil {
-		t.Error(err)
-	}
-}
 
 var config = Config{
 	Network:   "test",
@@ -58,7 +40,7 @@ func attachment(t *testing.T, id string, v4, v6 string) Attachment {
 }
 
 func TestWhatAttachMakesPassesCheckUntilItIsDetached(t *testing.T) {
-	host(t, func(host *rtnl.Conn) error {
+	rtnltest.Host(t, func(host *rtnl.Conn) error {
 		for name, c := range map[string]Config{"neighbours": config, "hostRouted": hostRouted(config)} {
 			a := attachment(t, name, "10.1.0.9/24", "fd01::9/64")
 			ends, err := Attach(host, c, a)
@@ -96,7 +78,7 @@ func hostRouted(c Config) Config {
 }
 
 func TestAnInterfaceThatIsThereAlreadyIsLeftAlone(t *testing.T) {
-	host(t, func(host *rtnl.Conn) error {
+	rtnltest.Host(t, func(host *rtnl.Conn) error {
 		a := attachment(t, "pod", "10.1.0.9/24", "fd01::9/64")
 		if _, err := Attach(host, config, a); err != nil {
 			return err
@@ -120,7 +102,7 @@ func TestAnInterfaceThatIsThereAlreadyIsLeftAlone(t *testing.T) {
 
 // What is in the way of a veth may go, and something else may come, while ADD looks what it is.
 func TestWhatIsInTheWayOfAVethMayChangeWhileAddLooks(t *testing.T) {
-	host(t, func(host *rtnl.Conn) error {
+	rtnltest.Host(t, func(host *rtnl.Conn) error {
 		a := attachment(t, "pod", "10.1.0.9/24", "fd01::9/64")
 		v := NewPair("test", a)
 		there := func() error {
@@ -165,7 +147,7 @@ func TestWhatIsInTheWayOfAVethMayChangeWhileAddLooks(t *testing.T) {
 }
 
 func TestAnInterfaceThatWasCutOffGivesWayAndIsGarbage(t *testing.T) {
-	host(t, func(host *rtnl.Conn) error {
+	rtnltest.Host(t, func(host *rtnl.Conn) error {
 		a := attachment(t, "pod", "10.1.0.9/24", "fd01::9/64")
 		for range 2 {
 			if _, err := Attach(host, config, a); err != nil {
@@ -193,7 +175,7 @@ func TestAnInterfaceThatWasCutOffGivesWayAndIsGarbage(t *testing.T) {
 }
 
 func TestAnInterfaceThatWasCutOffIsSweptWhenItsNamespaceStays(t *testing.T) {
-	host(t, func(host *rtnl.Conn) error {
+	rtnltest.Host(t, func(host *rtnl.Conn) error {
 		gone := attachment(t, "gone", "10.1.0.9/24", "fd01::9/64")
 		runs := attachment(t, "runs", "10.1.0.10/24", "fd01::10/64")
 		for _, a := range []Attachment{gone, runs} {
@@ -222,7 +204,7 @@ func TestAnInterfaceThatWasCutOffIsSweptWhenItsNamespaceStays(t *testing.T) {
 }
 
 func TestAttachThatFailsInThePodLeavesNoVeth(t *testing.T) {
-	host(t, func(host *rtnl.Conn) error {
+	rtnltest.Host(t, func(host *rtnl.Conn) error {
 		a := attachment(t, "pod", "10.1.0.9/24", "fd01::9/64")
 		// Nothing leads to this gateway.
 		a.Routes = []rtnl.Route{{
@@ -243,7 +225,7 @@ func TestAttachThatFailsInThePodLeavesNoVeth(t *testing.T) {
 }
 
 func TestAnotherGatewayIsRefusedOrReplaced(t *testing.T) {
-	host(t, func(host *rtnl.Conn) error {
+	rtnltest.Host(t, func(host *rtnl.Conn) error {
 		if _, err := ensure(host, config, []Address{address("10.7.0.9/24", "10.7.0.1")}); err != nil {
 			return err
 		}
@@ -271,7 +253,7 @@ func TestAnotherGatewayIsRefusedOrReplaced(t *testing.T) {
 }
 
 func TestABridgeMovesWhenItsLastPodHasGone(t *testing.T) {
-	host(t, func(host *rtnl.Conn) error {
+	rtnltest.Host(t, func(host *rtnl.Conn) error {
 		gateways := []Address{address("10.7.0.0/24", "10.7.0.1"), address("fd07::/64", "fd07::1")}
 		if moved, err := Move(host, config, gateways); err != nil || len(moved) != 0 {
 			t.Errorf("a bridge that does not exist: %v, %v", moved, err)

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/rtnl/rtnltest"
 	"github.com/trivet-node/trivet/internal/namespace"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
@@ -19,7 +20,7 @@ func TestInterfacesAreConnectedWhenAttachReturns(t *testing.T) {
 
 	// Some ten in a hundred were not.
 	for range 5 {
-		host(t, func(host *rtnl.Conn) error {
+		rtnltest.Host(t, func(host *rtnl.Conn) error {
 			for i := range 12 {
 				v4, v6 := fmt.Sprintf("10.1.0.%d/24", i+9), fmt.Sprintf("fd01::%d/64", i+9)
 				a := attachment(t, fmt.Sprint("pod", i), v4, v6)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/rtnl/rtnltest"
 )
 
 // inVLAN is the configuration of a network in a VLAN, with its bridge.
@@ -24,7 +25,7 @@ func inVLAN(host *rtnl.Conn) (c Config, bridge rtnl.Link, err error) {
 }
 
 func TestAGatewayThatIsDownOrOutsideOfItsVLANFailsCheck(t *testing.T) {
-	host(t, func(host *rtnl.Conn) error {
+	rtnltest.Host(t, func(host *rtnl.Conn) error {
 		c, bridge, err := inVLAN(host)
 		if err != nil {
 			return err
@@ -51,7 +52,7 @@ func TestAGatewayThatIsDownOrOutsideOfItsVLANFailsCheck(t *testing.T) {
 
 // A kernel without VLANs on bridges refuses them: what the call has made goes then, and nothing else.
 func TestTheGatewayOfAVLANIsCompletedOrRemoved(t *testing.T) {
-	host(t, func(host *rtnl.Conn) error {
+	rtnltest.Host(t, func(host *rtnl.Conn) error {
 		c, bridge, err := inVLAN(host)
 		if err != nil {
 			return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/rtnl/rtnltest"
 	"github.com/trivet-node/trivet/internal/namespace"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
@@ -30,7 +31,7 @@ type vlanPod struct {
 func withVLANs(t *testing.T, f func(host *rtnl.Conn) error) {
 	t.Helper()
 	var lacks error
-	host(t, func(host *rtnl.Conn) error {
+	rtnltest.Host(t, func(host *rtnl.Conn) error {
 		err := f(host)
 		if errors.Is(err, unix.EOPNOTSUPP) && os.Getenv("TRIVET_VLANS") == "" {
 			lacks = err

@@ -7,11 +7,12 @@ import (
 	"testing"
 
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/rtnl/rtnltest"
 )
 
 // More than one batch; the ends that go with the others are listed, too.
 func TestAllInterfacesOfAListAreDeleted(t *testing.T) {
-	in(t, func(c *rtnl.Conn) error {
+	rtnltest.Host(t, func(c *rtnl.Conn) error {
 		const pairs = 70
 		for i := range pairs {
 			v := rtnl.Veth{

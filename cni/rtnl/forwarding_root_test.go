@@ -4,11 +4,12 @@ import (
 	"testing"
 
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/rtnl/rtnltest"
 	"github.com/trivet-node/trivet/cni/sysctl"
 )
 
 func TestForwardingIsWhatTheSettingSays(t *testing.T) {
-	in(t, func(c *rtnl.Conn) error {
+	rtnltest.Host(t, func(c *rtnl.Conn) error {
 		for name, is6 := range map[string]bool{
 			"net/ipv4/ip_forward":          false,
 			"net/ipv6/conf/all/forwarding": true,

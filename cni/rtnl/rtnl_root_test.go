@@ -12,31 +12,12 @@ import (
 
 	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/rtnl/rtnltest"
 	"github.com/trivet-node/trivet/cni/sysctl"
-	"github.com/trivet-node/trivet/internal/namespace"
-	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// in runs a test in a network namespace of its own.
-func in(t *testing.T, f func(c *rtnl.Conn) error) {
-	t.Helper()
-	testenv.Root(t)
-	err := namespace.Do(func() error {
-		c, err := rtnl.Open()
-		if err != nil {
-			return err
-		}
-		defer func() { _ = c.Close() }()
-
-		return f(c)
-	}, testenv.Netns(t))
-	if err != nil {
-		t.Error(err)
-	}
-}
-
 func TestListThatTheKernelCannotMakeIsAnError(t *testing.T) {
-	in(t, func(c *rtnl.Conn) error {
+	rtnltest.Host(t, func(c *rtnl.Conn) error {
 		if have, err := c.Addresses(4711); !netlink.IsNotExist(err) {
 			t.Errorf("addresses of an interface that does not exist: %v, %v", have, err)
 		}
@@ -83,7 +64,7 @@ func veth(c *rtnl.Conn) (bridge int, err error) {
 }
 
 func TestWhatIsMadeIsWhatAnotherReaderSees(t *testing.T) {
-	in(t, func(c *rtnl.Conn) error {
+	rtnltest.Host(t, func(c *rtnl.Conn) error {
 		bridge, err := veth(c)
 		if err != nil {
 			return err
@@ -122,7 +103,7 @@ func TestWhatIsMadeIsWhatAnotherReaderSees(t *testing.T) {
 }
 
 func TestAnInterfaceIgnoresRedirects(t *testing.T) {
-	in(t, func(c *rtnl.Conn) error {
+	rtnltest.Host(t, func(c *rtnl.Conn) error {
 		if _, err := veth(c); err != nil {
 			return err
 		}
@@ -142,7 +123,7 @@ func TestAnInterfaceIgnoresRedirects(t *testing.T) {
 }
 
 func TestALinkIsReadWithItsPortAndPeer(t *testing.T) {
-	in(t, func(c *rtnl.Conn) error {
+	rtnltest.Host(t, func(c *rtnl.Conn) error {
 		bridge, err := veth(c)
 		if err != nil {
 			return err
@@ -187,7 +168,7 @@ func TestALinkIsReadWithItsPortAndPeer(t *testing.T) {
 }
 
 func TestAddressesAreWhatAnotherReaderSees(t *testing.T) {
-	in(t, func(c *rtnl.Conn) error {
+	rtnltest.Host(t, func(c *rtnl.Conn) error {
 		bridge, err := bridgeWithAddresses(c)
 		if err != nil {
 			return err
@@ -209,7 +190,7 @@ func TestAddressesAreWhatAnotherReaderSees(t *testing.T) {
 }
 
 func TestANeighbourIsWhatAnotherReaderSees(t *testing.T) {
-	in(t, func(c *rtnl.Conn) error {
+	rtnltest.Host(t, func(c *rtnl.Conn) error {
 		bridge, err := bridgeWithAddresses(c)
 		if err != nil {
 			return err
@@ -259,7 +240,7 @@ func bridgeWithAddresses(c *rtnl.Conn) (index int, err error) {
 }
 
 func TestARouteIsWhatAnotherReaderSees(t *testing.T) {
-	in(t, func(c *rtnl.Conn) error {
+	rtnltest.Host(t, func(c *rtnl.Conn) error {
 		bridge, err := bridgeWithAddresses(c)
 		if err != nil {
 			return err
@@ -301,7 +282,7 @@ func TestARouteIsWhatAnotherReaderSees(t *testing.T) {
 
 // In IPv6 a second route to one destination is shown as a next hop of the first.
 func TestEachNextHopOfADestinationIsFound(t *testing.T) {
-	in(t, func(c *rtnl.Conn) error {
+	rtnltest.Host(t, func(c *rtnl.Conn) error {
 		bridge, err := bridgeWithAddresses(c)
 		if err != nil {
 			return err
@@ -333,7 +314,7 @@ func TestEachNextHopOfADestinationIsFound(t *testing.T) {
 }
 
 func TestRoutesAreFoundByProtocol(t *testing.T) {
-	in(t, func(c *rtnl.Conn) error {
+	rtnltest.Host(t, func(c *rtnl.Conn) error {
 		bridge, err := bridgeWithAddresses(c)
 		if err != nil {
 			return err

@@ -10,9 +10,8 @@ import (
 	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/rtnl/rtnltest"
 	"github.com/trivet-node/trivet/cni/sourceguard"
-	"github.com/trivet-node/trivet/internal/namespace"
-	"github.com/trivet-node/trivet/internal/testenv"
 	"github.com/trivet-node/trivet/internal/undo"
 )
 
@@ -37,32 +36,6 @@ func (p Pod) limit(host *rtnl.Conn, veth rtnl.Link) (err error) {
 	defer back.Unwind(context.Background(), &err)
 	_, err = p.Ensure(host, veth, &back)
 	return err
-}
-
-// withVeth calls f with an interface that stands for the host's end of a veth.
-func withVeth(t *testing.T, f func(host *rtnl.Conn, veth rtnl.Link) error) {
-	t.Helper()
-	testenv.Root(t)
-	err := namespace.InOwnNet(func() error {
-		host, err := rtnl.Open()
-		if err != nil {
-			return err
-		}
-		defer func() { _ = host.Close() }()
-
-		const name = "br0"
-		if err := host.Must(rtnl.NewBridge(name, net.HardwareAddr{2, 0, 0, 0, 0, 1}, 0)); err != nil {
-			return err
-		}
-		veth, err := host.LinkByName(name)
-		if err != nil {
-			return err
-		}
-		return f(host, veth)
-	})
-	if err != nil {
-		t.Error(err)
-	}
 }
 
 // isUnlimited returns an error if something of a limit is there.
@@ -90,7 +63,7 @@ func TestALimitThatIsRefusedTakesAwayOnlyItsOwn(t *testing.T) {
 		"sent":     podOf("eth0", good, refused),
 	} {
 		t.Run(name, func(t *testing.T) {
-			withVeth(t, func(host *rtnl.Conn, veth rtnl.Link) error {
+			rtnltest.Link(t, func(host *rtnl.Conn, veth rtnl.Link) error {
 				if p.limit(host, veth) == nil {
 					t.Error("the kernel takes any limit")
 				}
@@ -116,7 +89,7 @@ func TestALimitThatIsRefusedTakesAwayOnlyItsOwn(t *testing.T) {
 
 // The ifb is the container's, whichever interface it is for.
 func TestALimitThatIsRefusedLeavesThatOfAnotherAttachment(t *testing.T) {
-	withVeth(t, func(host *rtnl.Conn, veth rtnl.Link) error {
+	rtnltest.Link(t, func(host *rtnl.Conn, veth rtnl.Link) error {
 		first := podOf("eth0", good, good)
 		if err := first.limit(host, veth); err != nil {
 			return err

@@ -3,44 +3,17 @@ package sourceguard
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/trivet-node/trivet/cni/rtnl"
-	"github.com/trivet-node/trivet/internal/namespace"
+	"github.com/trivet-node/trivet/cni/rtnl/rtnltest"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// withLink calls f with an interface in a network namespace of its own.
-func withLink(tb testing.TB, f func(host *rtnl.Conn, link rtnl.Link) error) {
-	tb.Helper()
-	testenv.Root(tb)
-	err := namespace.InOwnNet(func() error {
-		host, err := rtnl.Open()
-		if err != nil {
-			return err
-		}
-		defer func() { _ = host.Close() }()
-
-		const name = "br0"
-		if err := host.Must(rtnl.NewBridge(name, net.HardwareAddr{2, 0, 0, 0, 0, 1}, 0)); err != nil {
-			return err
-		}
-		link, err := host.LinkByName(name)
-		if err != nil {
-			return err
-		}
-		return f(host, link)
-	})
-	if err != nil {
-		tb.Error(err)
-	}
-}
-
 func TestTheKernelTellsTheGuardThatItHas(t *testing.T) {
-	withLink(t, func(host *rtnl.Conn, link rtnl.Link) error {
+	rtnltest.Link(t, func(host *rtnl.Conn, link rtnl.Link) error {
 		g := guardOf("10.88.0.2", "fd88::2")
 		if err := g.Check(host, link); err == nil || !strings.Contains(err.Error(), "from any address") {
 			t.Errorf("without a guard: %v", err)
@@ -77,20 +50,20 @@ func TestAgentsOfOthersLeaveTheGuard(t *testing.T) {
 	}
 
 	g := guardOf("10.88.0.2")
-	withLink(t, func(host *rtnl.Conn, link rtnl.Link) error {
+	rtnltest.Link(t, func(host *rtnl.Conn, link rtnl.Link) error {
 		if err := g.Ensure(host, link.Index); err != nil {
 			return err
 		}
 		err := errors.Join(agent("qdisc replace dev br0 clsact"), filters("ingress"), filters("egress"))
 		return errors.Join(err, g.Check(host, link))
 	})
-	withLink(t, func(host *rtnl.Conn, link rtnl.Link) error {
+	rtnltest.Link(t, func(host *rtnl.Conn, link rtnl.Link) error {
 		err := errors.Join(agent("qdisc add dev br0 clsact"), filters("ingress"))
 		return errors.Join(err, g.Ensure(host, link.Index), g.Check(host, link))
 	})
 
 	// A discipline that has no place for what leaves serves as well.
-	withLink(t, func(host *rtnl.Conn, link rtnl.Link) error {
+	rtnltest.Link(t, func(host *rtnl.Conn, link rtnl.Link) error {
 		err := agent("qdisc add dev br0 ingress")
 		return errors.Join(err, g.Ensure(host, link.Index), g.Check(host, link))
 	})
@@ -99,7 +72,7 @@ func TestAgentsOfOthersLeaveTheGuard(t *testing.T) {
 // BenchmarkEnsure is what the guard of a pod of two addresses costs ADD, with the look for its veth, where
 // there is another pod: with the first one of a host, the kernel patches its code.
 func BenchmarkEnsure(b *testing.B) {
-	withLink(b, func(host *rtnl.Conn, link rtnl.Link) error {
+	rtnltest.Link(b, func(host *rtnl.Conn, link rtnl.Link) error {
 		g := guardOf("10.88.0.2", "fd88::2")
 		const lo = 1
 		if err := g.Ensure(host, lo); err != nil {
