@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/trivet-node/trivet/csi/objects"
+	"github.com/trivet-node/trivet/csi/refusal"
 )
 
 // action is what to do about a bound claim.
@@ -25,14 +26,8 @@ type facts struct {
 	local   objects.Local
 	claim   *corev1.PersistentVolumeClaim
 	volume  *corev1.PersistentVolume // nil: not known yet
-	refused refusal                  // the last one; zero: none
+	refused refusal.Refusal[string]  // of a class: the last one
 	now     time.Time
-}
-
-// refusal is a class that a volume cannot have, and until when it is not tried again.
-type refusal struct {
-	class string
-	until time.Time
 }
 
 type decision struct {
@@ -80,7 +75,7 @@ func decideClass(f facts) decision {
 		return decision{action: ignore, reason: "claim asks for no class"}
 	}
 
-	if after := f.refused.until.Sub(f.now); after > 0 && f.refused.class == wanted {
+	if after := f.refused.Left(wanted, f.now); after > 0 {
 		return decision{action: wait, after: after, reason: "the driver has refused this class"}
 	}
 

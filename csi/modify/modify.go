@@ -9,8 +9,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
-	"sync"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -23,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/csi/objects"
+	"github.com/trivet-node/trivet/csi/refusal"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/internal/kube/queue"
@@ -55,10 +54,7 @@ type Modifier struct {
 	volumes kube.Objects[corev1.PersistentVolume]
 	classes kube.Objects[storagev1.VolumeAttributesClass]
 	queue   *queue.Queue
-
-	// mu guards refused.
-	mu      sync.Mutex
-	refused map[types.UID]refusal
+	refused refusal.Refusals[string]
 }
 
 // New returns a Modifier. It has to be called before Objects runs.
@@ -69,7 +65,6 @@ func New(cfg Config) *Modifier {
 		volumes: kube.Volumes(cfg.Client),
 		classes: storage.AttributesClasses(cfg.Client),
 		queue:   objects.NewQueue(),
-		refused: map[types.UID]refusal{},
 	}
 	cfg.Objects.Claims.Enqueue(m.queue)
 	return m
@@ -89,7 +84,7 @@ func (m *Modifier) look(ctx context.Context, key string) error {
 		local:   m.cfg.Local,
 		claim:   c,
 		volume:  m.cfg.Objects.Volumes.Get(c.Spec.VolumeName),
-		refused: m.refusalOf(c.UID),
+		refused: m.refused.Of(c.UID),
 		now:     time.Now(),
 	}
 
@@ -259,24 +254,9 @@ func (m *Modifier) failed(
 		return fmt.Errorf("modify the volume of claim %s/%s: %w", c.Namespace, c.Name, cause)
 	}
 
-	m.refuse(c.UID, refusal{class: class, until: time.Now().Add(refusedFor)})
+	m.refused.Add(c.UID, class, time.Now(), refusedFor)
 	m.queue.AddAfter(kube.Key(c), refusedFor)
 	return nil
-}
-
-// refuse remembers a refusal, and forgets those that are over.
-func (m *Modifier) refuse(claim types.UID, latest refusal) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := time.Now()
-	maps.DeleteFunc(m.refused, func(_ types.UID, old refusal) bool { return now.After(old.until) })
-	m.refused[claim] = latest
-}
-
-func (m *Modifier) refusalOf(claim types.UID) refusal {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.refused[claim]
 }
 
 func (m *Modifier) event(c *corev1.PersistentVolumeClaim, kind, reason, message string) {

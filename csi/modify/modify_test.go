@@ -12,6 +12,7 @@ import (
 
 	"github.com/trivet-node/trivet/csi/csitest"
 	"github.com/trivet-node/trivet/csi/objects"
+	"github.com/trivet-node/trivet/csi/refusal"
 	"github.com/trivet-node/trivet/internal/kube/event"
 )
 
@@ -114,11 +115,13 @@ func TestDecideWhose(t *testing.T) {
 		{"volume of another driver", func(f *facts) { f.volume.Spec.CSI.Driver = "other" }, ignore},
 		{"volume on another node", func(f *facts) { f.local.Node = "b" }, ignore},
 		{"refused a moment ago", func(f *facts) {
-			f.refused = refusal{class: "gold", until: now.Add(time.Second)}
+			f.refused = refusal.Refusal[string]{What: "gold", Until: now.Add(time.Second)}
 		}, wait},
-		{"refused long ago", func(f *facts) { f.refused = refusal{class: "gold", until: now} }, change},
+		{"refused long ago", func(f *facts) {
+			f.refused = refusal.Refusal[string]{What: "gold", Until: now}
+		}, change},
 		{"another one was refused", func(f *facts) {
-			f.refused = refusal{class: "iron", until: now.Add(time.Second)}
+			f.refused = refusal.Refusal[string]{What: "iron", Until: now.Add(time.Second)}
 		}, change},
 	}
 

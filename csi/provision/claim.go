@@ -56,7 +56,7 @@ func (p *Provisioner) facts(key string) facts {
 	}
 	if f.claim != nil {
 		f.class = p.cfg.Objects.Classes.Get(className(f.claim))
-		f.full = p.full.of(f.claim.UID)
+		f.full = p.full.Of(f.claim.UID).Until
 	}
 	return f
 }
@@ -178,7 +178,7 @@ func (p *Provisioner) notCreated(ctx context.Context, f facts, err error) error 
 	}
 
 	p.cfg.Log.Info("no room, another node may be chosen", "claim", kube.Key(f.claim), "err", err)
-	p.full.set(f.claim.UID, f.now, lookAgain)
+	p.full.Add(f.claim.UID, struct{}{}, f.now, lookAgain)
 	return p.patchSelectedNode(ctx, f.claim, "null")
 }
 

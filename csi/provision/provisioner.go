@@ -8,7 +8,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"sync"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/csi/objects"
+	"github.com/trivet-node/trivet/csi/refusal"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/internal/kube/queue"
@@ -67,7 +67,7 @@ type Provisioner struct {
 	claimQueue  *queue.Queue
 	volumeQueue *queue.Queue
 	intents     *intents
-	full        *pauses // by claim: this node had no room for it
+	full        refusal.Refusals[struct{}] // this node had no room for a claim
 }
 
 // New returns a Provisioner with the intents of an earlier process. It has to be called before Objects runs.
@@ -92,7 +92,6 @@ func New(cfg Config) (*Provisioner, error) {
 		claimQueue:  objects.NewQueue(),
 		volumeQueue: objects.NewQueue(),
 		intents:     intents,
-		full:        &pauses{until: map[types.UID]time.Time{}},
 	}
 
 	// Every change is a hint to look at the object, or at all claims when something changed that all depend
@@ -149,28 +148,6 @@ func (p *Provisioner) volumeFailed(pv *corev1.PersistentVolume, format string, a
 	about := event.Object("PersistentVolume", &pv.ObjectMeta)
 	message := fmt.Sprintf(format, args...)
 	p.cfg.Events.Record(about, corev1.EventTypeWarning, "VolumeFailedDelete", message)
-}
-
-// pauses says until when something is not done for an object.
-type pauses struct {
-	// mu guards until.
-	mu    sync.Mutex
-	until map[types.UID]time.Time
-}
-
-// set begins a pause, and forgets those that are over.
-func (p *pauses) set(uid types.UID, now time.Time, pause time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	maps.DeleteFunc(p.until, func(_ types.UID, until time.Time) bool { return !until.After(now) })
-	p.until[uid] = now.Add(pause)
-}
-
-// of returns when the pause of an object ends; the zero time if there is none.
-func (p *pauses) of(uid types.UID) time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.until[uid]
 }
 
 // onlyIf are the conditions of a deletion: the object that was read, not another one of its name.

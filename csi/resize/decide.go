@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/trivet-node/trivet/csi/objects"
+	"github.com/trivet-node/trivet/csi/refusal"
 )
 
 // action is what to do about a bound claim.
@@ -24,14 +25,8 @@ type facts struct {
 	local   objects.Local
 	claim   *corev1.PersistentVolumeClaim
 	volume  *corev1.PersistentVolume // nil: not known yet
-	refused refusal                  // the last one; zero: none
+	refused refusal.Refusal[int64]   // of a size in bytes: the last one
 	now     time.Time
-}
-
-// refusal is a size that the driver cannot give a volume, and until when it is not asked for it again.
-type refusal struct {
-	bytes int64
-	until time.Time
 }
 
 type decision struct {
@@ -70,7 +65,7 @@ func decide(f facts) decision {
 	if !due {
 		return decision{action: ignore, reason: "the file system has yet to grow: it is kubelet's turn"}
 	}
-	if after := f.refused.until.Sub(f.now); after > 0 && f.refused.bytes == size.Value() {
+	if after := f.refused.Left(size.Value(), f.now); after > 0 {
 		return decision{action: wait, after: after, reason: "the driver has refused this size"}
 	}
 

@@ -10,8 +10,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
-	"sync"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -23,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/csi/objects"
+	"github.com/trivet-node/trivet/csi/refusal"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/internal/kube/queue"
@@ -53,10 +52,7 @@ type Resizer struct {
 	claims  kube.Objects[corev1.PersistentVolumeClaim]
 	volumes kube.Objects[corev1.PersistentVolume]
 	queue   *queue.Queue
-
-	// mu guards refused.
-	mu      sync.Mutex
-	refused map[types.UID]refusal
+	refused refusal.Refusals[int64]
 }
 
 // New returns a Resizer.
@@ -66,7 +62,6 @@ func New(cfg Config) *Resizer {
 		claims:  kube.Claims(cfg.Client),
 		volumes: kube.Volumes(cfg.Client),
 		queue:   objects.NewQueue(),
-		refused: map[types.UID]refusal{},
 	}
 	cfg.Objects.Claims.Enqueue(r.queue)
 	return r
@@ -86,7 +81,7 @@ func (r *Resizer) look(ctx context.Context, key string) error {
 		local:   r.cfg.Local,
 		claim:   c,
 		volume:  r.cfg.Objects.Volumes.Get(c.Spec.VolumeName),
-		refused: r.refusalOf(c.UID),
+		refused: r.refused.Of(c.UID),
 		now:     time.Now(),
 	}
 
@@ -203,24 +198,9 @@ func (r *Resizer) failed(
 		return err
 	}
 
-	r.refuse(c.UID, refusal{bytes: size.Value(), until: time.Now().Add(refusedFor)})
+	r.refused.Add(c.UID, size.Value(), time.Now(), refusedFor)
 	r.queue.AddAfter(kube.Key(c), refusedFor)
 	return nil
-}
-
-// refuse remembers a refusal, and forgets those that are over.
-func (r *Resizer) refuse(claim types.UID, latest refusal) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	maps.DeleteFunc(r.refused, func(_ types.UID, old refusal) bool { return now.After(old.until) })
-	r.refused[claim] = latest
-}
-
-func (r *Resizer) refusalOf(claim types.UID) refusal {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.refused[claim]
 }
 
 func (r *Resizer) event(c *corev1.PersistentVolumeClaim, kind, reason, message string) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/trivet-node/trivet/csi/csitest"
 	"github.com/trivet-node/trivet/csi/objects"
+	"github.com/trivet-node/trivet/csi/refusal"
 	"github.com/trivet-node/trivet/internal/kube/event"
 )
 
@@ -109,11 +110,13 @@ func TestDecideWhose(t *testing.T) {
 		{"volume of another driver", func(f *facts) { f.volume.Spec.CSI.Driver = "other" }, ignore, 0},
 		{"volume on another node", func(f *facts) { f.local.Node = "b" }, ignore, 0},
 		{"refused a moment ago", func(f *facts) {
-			f.refused = refusal{bytes: 2 << 30, until: now.Add(time.Second)}
+			f.refused = refusal.Refusal[int64]{What: 2 << 30, Until: now.Add(time.Second)}
 		}, wait, time.Second},
-		{"refused long ago", func(f *facts) { f.refused = refusal{bytes: 2 << 30, until: now} }, grow, 0},
+		{"refused long ago", func(f *facts) {
+			f.refused = refusal.Refusal[int64]{What: 2 << 30, Until: now}
+		}, grow, 0},
 		{"another size was refused", func(f *facts) {
-			f.refused = refusal{bytes: 3 << 30, until: now.Add(time.Second)}
+			f.refused = refusal.Refusal[int64]{What: 3 << 30, Until: now.Add(time.Second)}
 		}, grow, 0},
 		{"kubelet's turn by a condition", func(f *facts) {
 			f.volume.Spec.Capacity[corev1.ResourceStorage] = resource.MustParse("2Gi")
