@@ -90,7 +90,7 @@ func forgetNode(ctx context.Context, env *program.Env) error {
 		Log:         env.Log,
 	})
 	if o.node != "" {
-		defer events.Flush(ctx)
+		defer flush(ctx, events)
 		return forgetNow(ctx, env, f, o.node)
 	}
 
@@ -102,6 +102,15 @@ func forgetNode(ctx context.Context, env *program.Env) error {
 	f.Run(ctx, turn, o.after)
 	return nil
 }
+
+// flush waits a moment for what was recorded to be stored. That it is not fails no command.
+func flush(ctx context.Context, events *event.Recorder) {
+	ctx, cancel := context.WithTimeout(ctx, flushLimit)
+	defer cancel()
+	events.Flush(ctx)
+}
+
+const flushLimit = 10 * time.Second
 
 func forgetClient(o forgetOptions) (*kube.Client, error) {
 	config, err := credentials(o.kubeconfig)

@@ -1,11 +1,13 @@
 // Package event records Events: what a program of the node does with somebody's object, for kubectl describe.
 // Recording never blocks and never fails the caller. One goroutine sends from a bounded queue; a repeated
-// event raises the count of the first one, and an object with too many events is rationed.
+// event raises the count of the first one, and an object with too many events is rationed. While the server
+// does not answer, events wait in the queue.
 package event
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
@@ -18,6 +20,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // Sink is where events are stored: kube.Events of a client.
@@ -40,6 +44,9 @@ const (
 	rememberFor = 10 * time.Minute
 	sendTimeout = 10 * time.Second
 
+	// patience is for how long one event is sent again, as client-go's recorder does.
+	patience = 2 * time.Minute
+
 	// courtesy is how long an event gives way to what it is about: a status that is written right after it
 	// would wait until the server has stored it.
 	courtesy = 100 * time.Millisecond
@@ -47,6 +54,9 @@ const (
 	// The API refuses longer messages.
 	maxMessage = 1024
 )
+
+// pauses lie between the attempts to send an event.
+var pauses = retry.Backoff{First: time.Second, Max: 10 * time.Second}
 
 // Config says who records.
 type Config struct {
@@ -66,7 +76,7 @@ type Recorder struct {
 	cfg   Config
 	queue chan record
 	pace  *rate.Limiter // of all events together; nil: none
-	lost  atomic.Int64  // because the queue was full
+	lost  atomic.Int64  // because the queue was full, or the server away for too long
 }
 
 // New returns a recorder. Events are sent while Run runs.
@@ -217,7 +227,7 @@ func (r *Recorder) Run(ctx context.Context) {
 		case <-tidy.C:
 			memory.tidy(time.Now())
 			if n := r.lost.Swap(0); n > 0 {
-				r.cfg.Log.Warn("events are lost: the queue was full", "count", n)
+				r.cfg.Log.Warn("events are lost: the API server was away or too slow", "count", n)
 			}
 
 		case e := <-r.queue:
@@ -269,7 +279,8 @@ func (r *Recorder) await(ctx context.Context, due time.Time) {
 	}
 }
 
-// send stores an event, or raises the count of the one that says the same, unless the object has too many.
+// send stores an event, unless the object has too many. An event that the server does not answer to is sent
+// again, until ctx ends or patience does.
 func (r *Recorder) send(ctx context.Context, memory *memory, e record) {
 	if e.reached != nil {
 		close(e.reached)
@@ -279,36 +290,63 @@ func (r *Recorder) send(ctx context.Context, memory *memory, e record) {
 		return
 	}
 
+	known := memory.repeats(e.Event)
+	if known != nil && e.once {
+		return
+	}
+	if known != nil {
+		known.Count++
+		known.LastTimestamp = e.LastTimestamp
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+
+	var err error
+	for range pauses.Attempts(ctx) {
+		if err = r.store(ctx, memory, e.Event, known); !isUnanswered(err) {
+			break
+		}
+	}
+
+	if isUnanswered(err) {
+		r.lost.Add(1)
+	}
+	r.failed(e.Event, err)
+}
+
+// store stores an event, or the raised count of the known one that says the same. It may be repeated.
+func (r *Recorder) store(ctx context.Context, memory *memory, e, known *corev1.Event) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 
-	if known := memory.repeats(e.Event); known != nil {
-		if e.once {
-			return
-		}
-
-		known.Count++
-		known.LastTimestamp = e.LastTimestamp
+	if known != nil {
 		err := r.raise(ctx, known)
 		if !apierrors.IsNotFound(err) {
-			r.failed(e.Event, err)
-			return
+			return err
 		}
 
 		// the server has forgotten it
 		e.Count, e.FirstTimestamp = known.Count, known.FirstTimestamp
 	}
 
-	_, err := r.sink.Create(ctx, e.Event)
-	if e.once && apierrors.IsAlreadyExists(err) {
-		return
+	// One of that name is the same: of an attempt whose answer was lost, or of an earlier process.
+	if _, err := r.sink.Create(ctx, e); err != nil && !apierrors.IsAlreadyExists(err) {
+		return err
 	}
 
-	if err == nil {
-		memory.add(e.Event)
-	}
+	memory.add(e)
+	return nil
+}
 
-	r.failed(e.Event, err)
+// isUnanswered reports whether an error says nothing about the event: the server was not reached, or had no
+// time.
+func isUnanswered(err error) bool {
+	if _, answered := errors.AsType[*apierrors.StatusError](err); !answered {
+		return err != nil
+	}
+	return apierrors.IsTooManyRequests(err) || apierrors.IsServiceUnavailable(err) ||
+		apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err)
 }
 
 func (r *Recorder) raise(ctx context.Context, known *corev1.Event) error {

@@ -149,31 +149,6 @@ func TestFlushReturnsWhenAllIsSent(t *testing.T) {
 	})
 }
 
-// hanging is a server that does not answer.
-type hanging struct{ fakeSink }
-
-func (s *hanging) Create(ctx context.Context, _ *corev1.Event) (*corev1.Event, error) {
-	<-ctx.Done()
-	return nil, context.Cause(ctx)
-}
-
-func TestServerThatDoesNotAnswerHoldsTheEndUpForAMoment(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := New(&hanging{}, testConfig())
-		ctx, end := context.WithCancel(t.Context())
-		for i := range 3 {
-			r.Pod(testPod(), "", corev1.EventTypeNormal, "Stopped", strings.Repeat("x", i+1))
-		}
-
-		began := time.Now()
-		time.AfterFunc(2*courtesy, end)
-		r.Run(ctx)
-		if took := time.Since(began); took != 2*courtesy+farewell {
-			t.Errorf("it ended after %s", took)
-		}
-	})
-}
-
 func TestRepeatedEventsRaiseACount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := &fakeSink{}
