@@ -98,7 +98,7 @@ func (h *host) flow(from, to string, address netip.Addr) (bytes, seconds float64
 	})
 	defer func() { _ = listener.Close() }()
 
-	const patience = 10 * time.Second
+	const patience = time.Minute
 	_ = listener.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
 	sent := make(chan error, 1)
 	go func() {

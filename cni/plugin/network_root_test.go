@@ -141,7 +141,7 @@ func TestRangeOfOnePodIsItsOwn(t *testing.T) {
 	h.in(netns, func() error {
 		// The pod has an address of the network's range as well.
 		own := net.TCPAddrFromAddrPort(netip.MustParseAddrPort("[fd77::2]:0"))
-		d := net.Dialer{Timeout: 3 * time.Second, LocalAddr: own}
+		d := net.Dialer{Timeout: time.Minute, LocalAddr: own}
 		c, err := d.Dial("tcp", "[fd02::2]:80")
 		if err != nil {
 			return err

@@ -102,7 +102,7 @@ func TestPodsCannotSendInTheNameOfTheHostsLoopback(t *testing.T) {
 		h.in(netns, func() error { return sendFrom(source, "10.88.0.1", 5353) })
 	}
 
-	if err := service.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := service.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 
@@ -141,7 +141,7 @@ func TestHostPortTakesNothingThatIsSentToOthers(t *testing.T) {
 	_, other4, other6 := h.pod("other", "")
 	client, _, _ := h.pod("client", "")
 	for _, to := range []string{other4.String() + ":8080", "[" + other6.String() + "]:8080"} {
-		if _, err := h.dial(client, to); err == nil {
+		if reaches(client, to) {
 			t.Errorf("what is sent to %s gets to the host port's pod", to)
 		}
 	}

@@ -62,7 +62,7 @@ func fail(t *testing.T, id string) {
 // awaitForgotten waits until systemd has forgotten a scope, which it does when it has nothing else to do.
 func awaitForgotten(t *testing.T, id string) {
 	t.Helper()
-	limit := time.After(10 * time.Second)
+	limit := time.After(time.Minute)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 

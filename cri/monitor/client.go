@@ -149,7 +149,7 @@ func (c *Client) Started(ctx context.Context, id string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 
-	if err := await(ctx, "start", id); err != nil {
+	if err := await(ctx, h.status.Runtime, "start", id); err != nil {
 		return false, err
 	}
 
@@ -159,17 +159,22 @@ func (c *Client) Started(ctx context.Context, id string) (bool, error) {
 
 // AwaitUpdates waits until no runtime works on an update of the container that an earlier process asked for.
 func (c *Client) AwaitUpdates(ctx context.Context, id string) error {
+	h, err := c.containers.find(id)
+	if err != nil {
+		return err
+	}
+
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	return await(ctx, "update", id)
+	return await(ctx, h.status.Runtime, "update", id)
 }
 
 // await waits until no runtime works on a verb for the container.
-func await(ctx context.Context, verb, id string) error {
+func await(ctx context.Context, runtime ociruntime.Runtime, verb, id string) error {
 	var working []int
 	for range (retry.Backoff{First: time.Millisecond, Max: 50 * time.Millisecond}).Attempts(ctx) {
 		var err error
-		working, err = ociruntime.Processes(verb, id)
+		working, err = runtime.Processes(verb, id)
 		if err != nil {
 			return fmt.Errorf("look for a runtime that works on container %s: %w", id, err)
 		}

@@ -109,14 +109,40 @@ func monitorDead(t *testing.T, e *monitortest.Env, f func()) {
 
 	done := make(chan error)
 
-	// It gets the lock at the moment at which the monitor dies.
+	// It gets the lock at the moment at which the monitor dies, if it is waiting for it by then.
 	go func() { done <- unix.Flock(fd, unix.LOCK_EX) }()
+	awaitWaiting(t, fd)
 	monitortest.KillMonitor(t, e.Config.Socket)
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
 
 	f()
+}
+
+// awaitWaiting waits until somebody waits for the lock of a file that another process holds.
+func awaitWaiting(t *testing.T, fd int) {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		t.Fatal(err)
+	}
+
+	inode := fmt.Sprintf(":%d ", st.Ino)
+	monitortest.Eventually(t, func() error {
+		locks, err := os.ReadFile("/proc/locks")
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(locks)) {
+			// "1: -> FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF": who waits has an arrow, 5678 is the
+			// inode.
+			if strings.Contains(line, " -> FLOCK ") && strings.Contains(line, inode) {
+				return nil
+			}
+		}
+		return errors.New("nobody waits for the lock")
+	})
 }
 
 // waitGone waits until a process that is not our child has ended; it may be a zombie unless that counts as

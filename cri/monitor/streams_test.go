@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -52,6 +53,39 @@ func TestAnExecsOutputAndExitReachTheCaller(t *testing.T) {
 	}
 	if err := e.Resize(80, 25); err == nil {
 		t.Error("an exec without a terminal was resized")
+	}
+}
+
+// A runtime that waits for the process it starts leaves no status to its parent.
+func TestTheExitOfAnExecThatItsRuntimeReapedIsUnknown(t *testing.T) {
+	r := newRootless(t)
+	script := fmt.Sprintf(`#!/bin/sh
+for arg; do
+	[ "$arg" != exec ] || exec=yes
+	[ "$last" != --pid-file ] || pidfile=$arg
+	last=$arg
+done
+[ "$exec" ] || exec %s "$@"
+true &
+echo $! >$pidfile
+wait
+`, r.runtime.Program)
+	r.runtime.Program = filepath.Join(r.dir, "reaping-runtime")
+	if err := os.WriteFile(r.runtime.Program, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+
+	c := r.connect(t)
+	r.create(t, c, "a", "exec sleep 1000")
+	cfg, _ := r.execute(t, "")
+	e, err := c.Exec(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+
+	if exit, err := e.Wait(t.Context()); err != nil || !exit.Unknown || exit.Code != monitor.UnknownCode {
+		t.Errorf("exit %+v, %v; want an unknown one", exit, err)
 	}
 }
 

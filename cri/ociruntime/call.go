@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"strconv"
 	"strings"
@@ -21,7 +22,7 @@ type Call struct {
 // NewCall prepares a call of a verb for a container. The caller starts the runtime with Log as logFd, and
 // closes the Call when that has ended.
 func (r Runtime) NewCall(verb, id string) (*Call, error) {
-	fd, err := unix.MemfdCreate(logName(verb, id), unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate(r.logName(verb, id), unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("memory file for the runtime's log: %w", err)
 	}
@@ -92,17 +93,21 @@ func lastError(log []byte) string {
 	return last
 }
 
-func logName(verb, id string) string { return "oci-runtime-" + verb + "-" + id }
+// logName also tells nodes apart that share a machine, each with state directories of its own.
+func (r Runtime) logName(verb, id string) string {
+	return fmt.Sprintf("oci-runtime-%s-%s-%08x", verb, id, crc32.ChecksumIEEE([]byte(r.Root)))
+}
 
-// Processes returns the PIDs of all other processes that work on a call of any runtime: the runtime and, as
-// crun does not close its log, those that it forked, down to the container's init until that executes the
-// user's program.
-func Processes(verb, id string) ([]int, error) {
+// Processes returns the PIDs of all other processes that work on a call of a runtime with this state
+// directory: the runtime and, as crun does not close its log, those that it forked, down to the container's
+// init until that executes the user's program.
+func (r Runtime) Processes(verb, id string) ([]int, error) {
 	procs, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
 	}
 
+	log := "/memfd:" + r.logName(verb, id) + " (deleted)"
 	var pids []int
 	for _, p := range procs {
 		pid, err := strconv.Atoi(p.Name())
@@ -111,7 +116,7 @@ func Processes(verb, id string) ([]int, error) {
 		}
 
 		target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, logFd))
-		if err == nil && target == "/memfd:"+logName(verb, id)+" (deleted)" {
+		if err == nil && target == log {
 			pids = append(pids, pid)
 		}
 	}

@@ -3,6 +3,7 @@ package ociruntime_test
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -103,4 +104,37 @@ func newCall(t *testing.T, verb, id string) *ociruntime.Call {
 	}
 	t.Cleanup(func() { call.Close() })
 	return call
+}
+
+// Nodes that share a machine may have containers of the same name.
+func TestProcessesOfACallAreThoseOfItsNode(t *testing.T) {
+	ours := ociruntime.Runtime{Program: "runc", Root: t.TempDir()}
+	call, err := ours.NewCall("create", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer call.Close()
+
+	cmd := exec.Command("cat")
+	cmd.ExtraFiles = []*os.File{call.Log()}
+	in, err := cmd.StdinPipe()
+	if err := errors.Join(err, cmd.Start()); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer in.Close()
+
+	want := []int{cmd.Process.Pid}
+	if found, err := ours.Processes("create", "a"); err != nil || !slices.Equal(found, want) {
+		t.Errorf("found %v, %v; want %d", found, err, want)
+	}
+	others := ociruntime.Runtime{Program: "runc", Root: t.TempDir()}
+	for _, call := range []struct {
+		runtime  ociruntime.Runtime
+		verb, id string
+	}{{others, "create", "a"}, {ours, "start", "a"}, {ours, "create", "b"}} {
+		if found, err := call.runtime.Processes(call.verb, call.id); err != nil || len(found) > 0 {
+			t.Errorf("%s %s: found %v, %v", call.verb, call.id, found, err)
+		}
+	}
 }

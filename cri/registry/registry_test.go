@@ -1,12 +1,9 @@
 package registry
 
 import (
-	"bytes"
-	"context"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -14,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
@@ -249,151 +245,5 @@ func TestCertificateOfHostsFile(t *testing.T) {
 	}
 	if _, err := manifestOf(t, NewClient(Config{HostsDir: dir}), "secure.example/x:1", Auth{}); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestStuckTransferIsBrokenOffAndGoesOn(t *testing.T) {
-	content := bytes.Repeat([]byte("0123456789"), 50_000)
-	requests := 0
-	host := fake(t, func(w http.ResponseWriter, r *http.Request) {
-		if requests++; requests == 1 {
-			w.Header().Set("Content-Length", fmt.Sprint(len(content)))
-			w.Write(content[:1000])
-			w.(http.Flusher).Flush()
-			<-r.Context().Done()
-			return
-		}
-
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
-	})
-
-	ref, err := ParseReference(host + "/x:1")
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	r, err := NewClient(Config{ProgressTimeout: 50 * time.Millisecond}).Open(ref, Auth{})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	b, err := r.Blob(t.Context(), digest.FromBytes(content), int64(len(content)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
-	// A busy machine may break off a transfer that goes on, too: then there are more requests.
-	if got, err := io.ReadAll(b); err != nil || !bytes.Equal(got, content) || requests < 2 {
-		t.Errorf("%d bytes, %v, %d requests", len(got), err, requests)
-	}
-}
-
-func TestTransferThatTricklesIsGivenUp(t *testing.T) {
-	const size = 1 << 20
-	host := fake(t, func(w http.ResponseWriter, r *http.Request) {
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-
-		for r.Context().Err() == nil {
-			w.Write([]byte{0})
-			w.(http.Flusher).Flush()
-			<-tick.C
-		}
-	})
-
-	ref, err := ParseReference(host + "/x:1")
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	c := NewClient(Config{ProgressTimeout: 50 * time.Millisecond})
-	c.pause = func(int) time.Duration { return time.Millisecond }
-	r, err := c.Open(ref, Auth{})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-
-	b, err := r.Blob(ctx, digest.FromString("x"), size)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
-
-	if _, err := io.ReadAll(b); !errors.Is(err, errStuck) {
-		t.Errorf("got %v", err)
-	}
-}
-
-func TestDeadlineIsReportedAsSuch(t *testing.T) {
-	host := fake(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	ref, err := ParseReference(host + "/x:1")
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	r, err := NewClient(Config{}).Open(ref, Auth{})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-	defer cancel()
-
-	if _, err := r.Manifest(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v", err)
-	}
-}
-
-// Both are asked for again: a manifest and a token that stop coming, and a token server that breaks the
-// connection.
-func TestManifestAndTokenThatStopComingAreAskedForAgain(t *testing.T) {
-	var host string
-	manifests, tokens := 0, 0
-	host = fake(t, func(w http.ResponseWriter, r *http.Request) {
-		half := func() {
-			w.Header().Set("Content-Length", "1000")
-			fmt.Fprint(w, "{")
-			w.(http.Flusher).Flush()
-			<-r.Context().Done()
-		}
-		if r.URL.Path == "/token" {
-			switch tokens++; tokens {
-			case 1:
-				half()
-			case 2:
-				panic(http.ErrAbortHandler)
-			}
-
-			fmt.Fprint(w, `{"token":"T"}`)
-			return
-		}
-
-		if r.Header.Get("Authorization") != "Bearer T" {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+host+`/token"`)
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-
-		if manifests++; manifests == 1 {
-			half()
-			return
-		}
-
-		fmt.Fprint(w, "{}")
-	})
-
-	c := NewClient(Config{ProgressTimeout: 300 * time.Millisecond})
-
-	// On a busy machine, answers that make progress may be cancelled, too.
-	c.attempts = 20
-	c.pause = func(int) time.Duration { return time.Millisecond }
-	if m, err := manifestOf(t, c, host+"/x:1", Auth{}); err != nil || string(m.Content) != "{}" {
-		t.Errorf("%+v, %v", m, err)
-	}
-	if manifests < 2 || tokens < 3 {
-		t.Errorf("%d manifests and %d tokens were asked for", manifests, tokens)
 	}
 }

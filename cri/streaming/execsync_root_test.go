@@ -29,7 +29,7 @@ func TestExecSync(t *testing.T) {
 			t.Errorf("error %v does not name the program", err)
 		}
 
-		r, err = n.server.ExecSync(t.Context(), "c", sh("sleep 1000 & echo started"), 10*time.Second)
+		r, err = n.server.ExecSync(t.Context(), "c", sh("sleep 1000 & echo started"), time.Minute)
 		if err != nil || string(r.Stdout) != "started\n" {
 			t.Errorf("a process left behind: got %+v, %v", r, err)
 		}

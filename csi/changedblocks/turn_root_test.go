@@ -59,7 +59,7 @@ func TestWhoWaitsForASnapshotStopsNobody(t *testing.T) {
 		<-b.waited
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := tracker.Allocated(ctx, free.ID, 0, nothing); err != nil {
 		t.Error(err)

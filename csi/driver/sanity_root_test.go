@@ -114,7 +114,7 @@ func newThrottle(t *testing.T) *throttle.Throttle {
 	}
 
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := host.Remove(ctx, group); err != nil {
 			t.Error(err)

@@ -62,7 +62,7 @@ func (n *node) startPod() {
 
 // end removes a group of the test.
 func (n *node) end(group string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := n.host.Remove(ctx, filepath.Join(n.root, group)); err != nil {
 		n.T.Error(err)

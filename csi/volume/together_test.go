@@ -111,7 +111,7 @@ func TestTogetherWaitsForNoVolumeThatIsBeingMade(t *testing.T) {
 	}
 	defer unlock()
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	_, err = f.Together(ctx, []Request{
 		{Name: "s-v", Source: v.ID, Snapshot: true},

@@ -185,8 +185,8 @@ func detachLoops(machines []*machine.Machine) error {
 	for _, m := range machines {
 		devices, err := leaks.VolumeLoops(filepath.Join(m.Dir, "keep"))
 		errs = append(errs, err)
-		for device := range devices {
-			errs = append(errs, loopdev.Detach(device))
+		for device, file := range devices {
+			errs = append(errs, loopdev.Detach(device, file))
 		}
 	}
 	return errors.Join(append(errs, loopcontrol.Mend())...)

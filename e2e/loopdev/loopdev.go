@@ -118,15 +118,23 @@ func filesBelow(dir string, skip []string) (map[fileID]string, error) {
 }
 
 // Detach detaches a device from its file; while it is mounted, the kernel does so when that ends. One that is
-// not attached is left as it is.
-func Detach(path string) error {
+// not attached is left as it is, and so is one that somebody else has attached to another file meanwhile.
+func Detach(path, file string) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 
-	err = unix.IoctlSetInt(int(f.Fd()), unix.LOOP_CLR_FD, 0)
+	var st unix.Stat_t
+	if err := unix.Stat(file, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: file, Err: err}
+	}
+
+	info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
+	if err == nil && (fileID{info.Device, info.Inode}) == (fileID{st.Dev, st.Ino}) {
+		err = unix.IoctlSetInt(int(f.Fd()), unix.LOOP_CLR_FD, 0)
+	}
 	if err != nil && !errors.Is(err, unix.ENXIO) {
 		return fmt.Errorf("detach %s: %w", path, err)
 	}

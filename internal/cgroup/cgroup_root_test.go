@@ -40,7 +40,7 @@ func TestGroupIsLimitedReadKilledAndRemoved(t *testing.T) {
 
 	parent := ownGroup(t)
 	group := parent + "/" + t.Name()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 
 	t.Cleanup(func() {
@@ -95,7 +95,7 @@ func TestGroupThatIsPartlyRemovedIsSeenAndRemoved(t *testing.T) {
 	}
 
 	parent := ownGroup(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 
 	t.Cleanup(func() {

@@ -31,7 +31,7 @@ func Keep(ctx context.Context, listener net.Listener, path string, serve func(ne
 			return fmt.Errorf("watch socket %s: %w", path, err)
 		}
 
-		next, err := listen(path)
+		next, err := listenAgain(ctx, path)
 		if err != nil {
 			return fmt.Errorf("make socket %s again: %w", path, err)
 		}
@@ -41,6 +41,17 @@ func Keep(ctx context.Context, listener net.Listener, path string, serve func(ne
 		listener.Close()
 		listener = next
 	}
+}
+
+// listenAgain makes the socket. Who removes its directory may not be through: what was made of it then goes
+// before the socket is in it, and both are made once more.
+func listenAgain(ctx context.Context, path string) (l net.Listener, err error) {
+	for range (retry.Backoff{First: time.Millisecond, Max: time.Second}).Attempts(ctx) {
+		if l, err = listen(path); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+	}
+	return l, err
 }
 
 // keepName makes a listener leave its file when it is closed.

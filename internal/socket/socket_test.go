@@ -10,8 +10,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/socket"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
@@ -93,6 +97,38 @@ func TestListenRefusesAnUnlockedLiveSocket(t *testing.T) {
 	defer l.Close()
 	if _, err := socket.Listen(t.Context(), path); err == nil {
 		t.Error("the socket of a live server was taken")
+	}
+}
+
+// Its directory is removed while the socket is made in it again.
+func TestASocketIsKeptWhateverIsRemoved(t *testing.T) {
+	path := filepath.Join(testenv.ShortDir(t), "d", "s.sock")
+	first, err := socket.Listen(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	serve := func(l net.Listener) { context.AfterFunc(ctx, func() { l.Close() }) }
+	serve(first)
+	kept := make(chan error, 1)
+	go func() { kept <- socket.Keep(ctx, first, path, serve) }()
+
+	for range 300 {
+		// Not empty: the socket was faster.
+		if err := os.RemoveAll(filepath.Dir(path)); err != nil && !errors.Is(err, unix.ENOTEMPTY) {
+			t.Fatal(err)
+		}
+		for range retry.Every(t.Context(), 100*time.Microsecond) {
+			if socket.Alive(path) || len(kept) > 0 {
+				break
+			}
+		}
+	}
+
+	cancel()
+	if err := <-kept; err != nil {
+		t.Error(err)
 	}
 }
 

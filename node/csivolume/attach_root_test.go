@@ -147,10 +147,11 @@ func TestVolumesThatAreNotAttachedAreNotInUse(t *testing.T) {
 
 // The controller takes a volume from the Node before it detaches it.
 func TestAVolumeThatIsAboutToBeDetachedIsNotMounted(t *testing.T) {
-	c := &cluster{attachment: attachment(), detaching: true}
+	ctx, end := context.WithCancel(t.Context())
+	c := &cluster{attachment: attachment(), detaching: end}
 	n := start(t, c)
 	show(n.inUse)
-	err := setUpBriefly(t, n)
+	_, err := n.mounter.Setup(ctx, request("u1"))
 	if err == nil || !strings.Contains(err.Error(), "not attached according to node status") {
 		t.Errorf("error %v", err)
 	}

@@ -222,8 +222,8 @@ type cluster struct {
 	spec       storagev1.CSIDriverSpec
 	attachment *storagev1.VolumeAttachment
 
-	// detaching: the Node does not show the volume any more.
-	detaching bool
+	// detaching: the Node does not show the volume any more. It is called when the Node is read.
+	detaching func()
 
 	mu      sync.Mutex
 	added   []csiplugin.Info
@@ -241,7 +241,9 @@ func (c *cluster) NeedsAttach(string) (needs, known bool) {
 // Get returns the Node, which shows the attached volume.
 func (c *cluster) Get(context.Context, string, string) (*v1.Node, error) {
 	node := &v1.Node{}
-	if c.attachment != nil && c.attachment.Status.Attached && !c.detaching {
+	if c.detaching != nil {
+		c.detaching()
+	} else if c.attachment != nil && c.attachment.Status.Attached {
 		shown := v1.AttachedVolume{Name: inuse.Name("fake.csi", "handle")}
 		node.Status.VolumesAttached = []v1.AttachedVolume{shown}
 	}

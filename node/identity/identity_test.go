@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -238,8 +239,18 @@ func TestARefusedRequestIsAnError(t *testing.T) {
 
 func TestARequestThatNobodyApprovesIsNamed(t *testing.T) {
 	server := kubetest.Start(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(t.Context())
+
+	// Its time is over when the request has been made, and its decision is waited for.
+	run(t, func(context.Context) {
+		for range retry.Every(t.Context(), time.Millisecond) {
+			if slices.Contains(server.Calls(), "watch certificatesigningrequests") {
+				break
+			}
+		}
+		cancel(context.DeadlineExceeded)
+	})
+
 	requests := identity.RequestsOf(server.Client())
 	_, _, err := identity.Sign(ctx, requests, identity.Request{NodeName: "n"})
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "approved") {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -318,35 +319,18 @@ func TestAStreamWithoutTrafficIsClosed(t *testing.T) {
 	}
 	defer conn.Close()
 
-	// Traffic for longer than the limit keeps it open.
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-
-	for began := time.Now(); time.Since(began) < 2*time.Second; <-tick.C {
-		if err := conn.WriteMessage(websocket.BinaryMessage, []byte("\x00x")); err != nil {
-			t.Fatalf("after %v: %v", time.Since(began), err)
-		}
-		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-			t.Fatal(err)
-		}
-		if _, _, err := conn.ReadMessage(); err != nil {
-			t.Fatalf("after %v: %v", time.Since(began), err)
-		}
-	}
-
-	// Silence does not. The deadline is only there so that the test ends.
-	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	// The deadline is only there so that the test ends.
+	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 
-	began := time.Now()
 	for {
 		if _, _, err = conn.ReadMessage(); err != nil {
 			break
 		}
 	}
 
-	if time.Since(began) > 15*time.Second {
-		t.Errorf("closed after %v: %v", time.Since(began), err)
+	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
+		t.Errorf("the stream is still open: %v", err)
 	}
 }

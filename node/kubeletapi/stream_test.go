@@ -3,12 +3,15 @@ package kubeletapi
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -68,7 +71,7 @@ func await(t *testing.T, what string, c <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-c:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("%s still goes on", what)
 	}
 }
@@ -98,6 +101,40 @@ func TestStreamEndsWithTheRuntime(t *testing.T) {
 		t.Errorf("%q, %v", text, err)
 	}
 	await(t, "the stream", served)
+}
+
+func TestTrafficKeepsAStreamOpenAndSilenceDoesNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, caller := net.Pipe()
+		defer caller.Close()
+
+		conn := &idleConn{Conn: server, idle: time.Minute}
+		defer conn.Close()
+
+		// Each direction keeps the other one open as well.
+		ended := make(chan error, 1)
+		go func() {
+			_, err := io.Copy(io.Discard, conn)
+			ended <- err
+		}()
+		go func() { _, _ = io.Copy(io.Discard, caller) }()
+
+		for i := range 10 {
+			time.Sleep(50 * time.Second)
+			if _, err := []io.Writer{caller, conn}[i%2].Write([]byte("x")); err != nil {
+				t.Fatalf("write %d: %v", i, err)
+			}
+			synctest.Wait()
+			if len(ended) > 0 {
+				t.Fatalf("closed after write %d", i)
+			}
+		}
+
+		began := time.Now()
+		if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != time.Minute {
+			t.Errorf("after %v of silence: %v", time.Since(began), err)
+		}
+	})
 }
 
 // Nor does one that goes on sending.

@@ -29,7 +29,7 @@ func await(t *testing.T, notified chan types.UID) types.UID {
 	select {
 	case uid := <-notified:
 		return uid
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no pod was notified")
 		return ""
 	}

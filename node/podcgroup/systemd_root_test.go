@@ -74,7 +74,7 @@ func systemctl(t *testing.T, args ...string) string {
 // has nothing else to do.
 func awaitNoUnits(t *testing.T, pattern string) {
 	t.Helper()
-	limit := time.After(10 * time.Second)
+	limit := time.After(time.Minute)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 

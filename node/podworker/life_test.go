@@ -39,7 +39,7 @@ func (c *cluster) waitForEvent(uid types.UID, event string) {
 // waitFor waits, without polling, until the pod is as wanted; a pod that is gone is nil.
 func (c *cluster) waitFor(uid types.UID, what string, ok func(*v1.Pod) bool) *v1.Pod {
 	c.t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		c.mu.Lock()
 		p, next := c.pods[uid], c.changed

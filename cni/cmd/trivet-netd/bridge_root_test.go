@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -121,21 +120,17 @@ func record(t *testing.T, pool *ipam.Pool, owner ipam.Owner, ports ...hostnat.Po
 	}
 }
 
-// ownData gives the test a /var/lib/cni of its own. The directory is mounted on, which may have to be made:
-// it is the host's, and goes again if it is empty then.
+// ownData gives the test a /var/lib/cni of its own, and a /var/lib: in the host's, the directory might have
+// to be made, which others who look at the host at the same time would see.
 func ownData(t *testing.T) {
 	t.Helper()
-	err := os.Mkdir("/var/lib/cni", 0o755)
-	if err == nil {
-		t.Cleanup(func() { _ = os.Remove("/var/lib/cni") })
-	} else if !errors.Is(err, os.ErrExist) {
+	if err := unix.Mount("lib", "/var/lib", "tmpfs", 0, "mode=755"); err != nil {
 		t.Fatal(err)
 	}
-
-	if err := unix.Mount("cni", "/var/lib/cni", "tmpfs", 0, ""); err != nil {
+	t.Cleanup(func() { _ = unix.Unmount("/var/lib", unix.MNT_DETACH) })
+	if err := os.Mkdir("/var/lib/cni", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = unix.Unmount("/var/lib/cni", unix.MNT_DETACH) })
 }
 
 // The table is the only place where packets find host ports. The records beside the reservations say what was

@@ -36,7 +36,7 @@ func TestPacketsPassAsThePoliciesSay(t *testing.T) {
 
 				network := map[uint8]string{tcp: "tcp", udp: "udp"}[f.Protocol]
 				want := policytest.Reference{Cluster: c}.Allows(f)
-				if got := n.reachesPatiently(from, network, f, want); got != want {
+				if got := n.reaches(from, network, f.To, int(f.Port), want); got != want {
 					t.Errorf("seed %d: %+v passes: %v, want %v", seed, f, got, want)
 				}
 			})
@@ -72,14 +72,4 @@ func (n *node) flow(d policytest.Dice) (f policytest.Flow, from string) {
 		f.Protocol = udp
 	}
 	return f, source.netns
-}
-
-// reachesPatiently tries again what should pass: on a busy machine an answer may take longer.
-func (n *node) reachesPatiently(from, network string, f policytest.Flow, want bool) (passed bool) {
-	for range 5 {
-		if passed = n.reaches(from, network, f.To, int(f.Port)); passed || !want {
-			break
-		}
-	}
-	return passed
 }

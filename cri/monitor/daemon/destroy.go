@@ -48,7 +48,7 @@ func (c *container) destroy() error {
 	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
 	defer cancel()
 
-	if err := endCreate(ctx, c.id); err != nil {
+	if err := endCreate(ctx, c.record.Runtime, c.id); err != nil {
 		return err
 	}
 
@@ -78,11 +78,11 @@ func (c *container) destroy() error {
 }
 
 // endCreate kills the processes that still work on the container's creation, until none is found.
-func endCreate(ctx context.Context, id string) error {
+func endCreate(ctx context.Context, runtime ociruntime.Runtime, id string) error {
 	var working []int
 	for range (retry.Backoff{First: time.Millisecond, Max: 50 * time.Millisecond}).Attempts(ctx) {
 		var err error
-		working, err = ociruntime.Processes("create", id)
+		working, err = runtime.Processes("create", id)
 		if err != nil || len(working) == 0 {
 			return err
 		}

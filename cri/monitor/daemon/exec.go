@@ -21,7 +21,8 @@ import (
 type execProcess struct {
 	container *container
 	pid       int
-	pidfd     int // -1 if it has ended and was reaped already
+	pidfd     int  // -1 if it could not be opened
+	reaped    bool // before it could be
 }
 
 // exec starts the process of a request in a container. Descriptors that it opens are added to files, which
@@ -39,7 +40,7 @@ func (cs *containers) exec(m wire.Message, files wire.Files) (*execProcess, erro
 
 	p := &execProcess{container: c, pid: pid}
 	if p.pidfd, err = pidfd.Open(pid); err != nil {
-		p.pidfd = -1
+		p.pidfd, p.reaped = -1, errors.Is(err, unix.ESRCH)
 	}
 
 	return p, nil
@@ -156,12 +157,23 @@ func stdioOf(files wire.Files) (stdio [3]int, err error) {
 
 // onExit calls send with the exit of the process once it has ended. An upgrade waits for send.
 func (p *execProcess) onExit(send func(wire.Exit)) {
-	n := p.container.node
-	n.reaper.Claim(p.pid, p.pidfd, func(status unix.WaitStatus) {
-		exit := wire.ExitOf(p.container.id, status)
+	n, id := p.container.node, p.container.id
+	report := func(exit wire.Exit) {
 		exit.At = time.Now()
 		n.exits.Go(func() { send(exit) })
-	})
+	}
+
+	if !p.reaped {
+		n.reaper.Claim(p.pid, p.pidfd, func(status unix.WaitStatus) { report(wire.ExitOf(id, status)) })
+		return
+	}
+
+	// If it was not reaped here, then by the runtime, while that was its parent: nobody tells its status.
+	exit := wire.Exit{ID: id, Code: wire.UnknownCode, Unknown: true}
+	if status, ok := n.reaper.Unclaimed(p.pid, p.pidfd); ok {
+		exit = wire.ExitOf(id, status)
+	}
+	report(exit)
 }
 
 func (p *execProcess) close() {

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -194,30 +193,19 @@ func TestASecondMonitorIsRefused(t *testing.T) {
 	}
 }
 
-// dismiss asks the monitor to end, again while requests that have been answered are not quite over.
-func (c *client) dismiss(t *testing.T) error {
-	t.Helper()
-	for {
-		err := c.do(t, wire.OpDismiss, "")
-		if err == nil || !strings.Contains(err.Error(), "at work") {
-			return err
-		}
-	}
-}
-
 func TestAMonitorIsDismissedOnlyWhenNoContainerIsLeft(t *testing.T) {
 	w := newWorld(t)
 	m, c := w.serve(t)
 	other := w.connect(t)
 	c.create(t, w.container(t, "a", "exec sleep 1000"))
-	if err := c.dismiss(t); err == nil {
+	if err := c.do(t, wire.OpDismiss, ""); err == nil {
 		t.Fatal("a monitor with a container was dismissed")
 	} else {
 		contains(t, err.Error(), "1 containers are left", "a")
 	}
 
 	c.forget(t, "a")
-	if err := c.dismiss(t); err != nil {
+	if err := c.do(t, wire.OpDismiss, ""); err != nil {
 		t.Fatal(err)
 	}
 

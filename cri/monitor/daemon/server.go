@@ -1,13 +1,16 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/trivet-node/trivet/cri/monitor/wire"
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // session is one client's connection.
@@ -218,8 +221,7 @@ func (v *server) dismiss(s *session, seq uint64) {
 }
 
 func (v *server) retire(s *session, seq uint64) error {
-	// Requests that are being served are not waited for, as those that come later would have to wait with it.
-	if !v.busy.TryLock() {
+	if !v.lockIdle() {
 		return errors.New("trivet-monitor is at work; try again")
 	}
 
@@ -244,4 +246,21 @@ func (v *server) retire(s *session, seq uint64) error {
 
 	close(v.dismissed)
 	return nil
+}
+
+// idleWait is how long the end of requests is waited for that are being served. One whose answer has been
+// sent is for a moment, too.
+const idleWait = 5 * time.Second
+
+// lockIdle locks busy once no request is being served; false if there always was one. It asks periodically,
+// because requests that come in would have to wait behind somebody who waits for the lock.
+func (v *server) lockIdle() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), idleWait)
+	defer cancel()
+	for range retry.Every(ctx, time.Millisecond) {
+		if v.busy.TryLock() {
+			return true
+		}
+	}
+	return false
 }

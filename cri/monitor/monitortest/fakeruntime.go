@@ -54,7 +54,13 @@ start)
 exec)
 	program=$(sed -n 's/.*"args":\["\([^"]*\)".*/\1/p' $process)
 	[ -x "$program" ] || fail "no such program"
-	$program <&5 5<&- 3>&- 4>&- &
+
+	# The process waits for the end of this shell, which would reap it, too: it alone holds descriptor 6.
+	gate=$root/gate.$$
+	mkfifo $gate
+	exec 6<>$gate 7<$gate
+	rm $gate
+	sh -c "read line <&7; exec $program 7<&-" <&5 5<&- 3>&- 4>&- 6>&- &
 	echo $! >$pidfile
 	;;
 state)

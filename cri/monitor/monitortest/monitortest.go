@@ -112,7 +112,7 @@ func removeCgroups(tb testing.TB, group string) {
 		tb.Error(err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := host.Remove(ctx, group); err != nil {
 		tb.Errorf("processes are left: %v", err)

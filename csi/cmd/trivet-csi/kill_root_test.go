@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/driver"
+	"github.com/trivet-node/trivet/csi/loan"
 	"github.com/trivet-node/trivet/csi/loop"
 	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/internal/program"
@@ -80,7 +82,8 @@ func (p *process) end(signal syscall.Signal) {
 	}
 }
 
-// ready waits until the process answers. A call that was sent to one that was killed is repeated.
+// ready waits until the process answers on all of its sockets, of which that of CSI is the first. A call that
+// was sent to one that was killed is repeated.
 func (p *process) ready() {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), time.Minute)
@@ -92,7 +95,13 @@ func (p *process) ready() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	for _, path := range []string{loan.Socket(p.dir + "/run"), p.registration()} {
+		awaitSocket(p.t, "the driver was started", path)
+	}
 }
+
+// registration is the socket by which kubelet finds the driver.
+func (p *process) registration() string { return filepath.Join(p.dir, "reg", driver.Name+"-reg.sock") }
 
 // where are the directories of the process.
 func (p *process) where() options {
@@ -321,7 +330,7 @@ func (p *process) nothingLeft() {
 	}
 
 	// The kernel detaches devices in the background.
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		found, err := loop.Find(loop.TagOf(instance, ""))
 		if err != nil {

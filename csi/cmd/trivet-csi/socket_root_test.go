@@ -10,7 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/trivet-node/trivet/csi/driver"
+	"golang.org/x/sys/unix"
+
 	"github.com/trivet-node/trivet/internal/socket"
 )
 
@@ -18,14 +19,16 @@ import (
 // it sees the socket again.
 func TestRemovedSocketsAreMadeAgain(t *testing.T) {
 	p := newProcess(t)
-	reg := filepath.Join(p.dir, "reg", driver.Name+"-reg.sock")
+	reg := p.registration()
 	for what, remove := range map[string]func() error{
-		"a socket": func() error { return errors.Join(os.Remove(reg), os.Remove(p.dir+"/csi.sock")) },
-		"its directory": func() error {
-			return errors.Join(os.RemoveAll(filepath.Dir(reg)), os.Remove(p.dir+"/csi.sock"))
+		"a socket was removed": func() error {
+			return errors.Join(os.Remove(reg), os.Remove(p.dir+"/csi.sock"))
 		},
-		"its directory, which is made again": func() error {
-			return errors.Join(os.RemoveAll(filepath.Dir(reg)), os.Mkdir(filepath.Dir(reg), 0o755))
+		"its directory was removed": func() error {
+			return errors.Join(removeWhole(filepath.Dir(reg)), os.Remove(p.dir+"/csi.sock"))
+		},
+		"its directory was removed, and made again": func() error {
+			return errors.Join(removeWhole(filepath.Dir(reg)), os.MkdirAll(filepath.Dir(reg), 0o755))
 		},
 	} {
 		if err := remove(); err != nil {
@@ -46,16 +49,25 @@ func TestRemovedSocketsAreMadeAgain(t *testing.T) {
 	}
 }
 
+// removeWhole removes a directory in which the driver may make its socket again meanwhile.
+func removeWhole(dir string) error {
+	for {
+		if err := os.RemoveAll(dir); !errors.Is(err, unix.ENOTEMPTY) {
+			return err
+		}
+	}
+}
+
 func awaitSocket(t *testing.T, what, path string) {
 	t.Helper()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for !socket.Alive(path) {
 		select {
 		case <-ticker.C:
 		case <-deadline:
-			t.Fatalf("%s was removed, and nobody answers on %s", what, path)
+			t.Fatalf("%s: nobody answers on %s", what, path)
 		}
 	}
 }

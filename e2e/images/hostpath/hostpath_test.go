@@ -34,7 +34,7 @@ func TestConnectionToTheSocketIsJoinedWithOneThatWaitsAtTheOtherAddress(t *testi
 
 func dial(t *testing.T, path string) net.Conn {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		conn, err := net.Dial("unix", path)
 		if err == nil {
 			t.Cleanup(func() { conn.Close() })

@@ -266,8 +266,8 @@ func (o *Own) powerOff(ctx context.Context) error {
 		return err
 	}
 
-	for device := range devices {
-		if err := loopdev.Detach(device); err != nil {
+	for device, file := range devices {
+		if err := loopdev.Detach(device, file); err != nil {
 			return err
 		}
 	}

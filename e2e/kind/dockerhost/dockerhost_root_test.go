@@ -51,7 +51,7 @@ func host(t *testing.T) *Own {
 
 		left, err := o.Leaks()
 		after, snapErr := leaks.TakeSnapshot()
-		if left = append(left, after.Since(before)...); len(left) > 0 || err != nil || snapErr != nil {
+		if left = append(left, changes(before, after)...); len(left) > 0 || err != nil || snapErr != nil {
 			t.Errorf("left: %v %v", leaks.Error(left), errors.Join(err, snapErr))
 		}
 	})
@@ -63,6 +63,13 @@ func host(t *testing.T) *Own {
 		t.Fatal(err)
 	}
 	return o
+}
+
+// changes are what has come to the host. A loop device on a deleted file is of a test of volumes, which goes
+// on at the same time: Docker has none.
+func changes(before, after leaks.Snapshot) []leaks.Leak {
+	after.Loops = nil
+	return after.Since(before)
 }
 
 // docker runs a command of Docker's, from outside the machine.

@@ -144,7 +144,8 @@ func TestARunThatWasKilledGoesOnWhereItWas(t *testing.T) {
 
 	await(t, func() bool {
 		data, _ := os.ReadFile(filepath.Join(dir, "results.jsonl"))
-		return strings.Contains(string(data), names[1])
+		began, _ := os.ReadFile(filepath.Join(dir, "began"))
+		return strings.Contains(string(data), names[1]) && strings.Contains(string(began), names[2]+"\n")
 	})
 	if err := runner.Process.Kill(); err != nil {
 		t.Fatal(err)

@@ -304,7 +304,7 @@ func TestEventsAreStoredByTheServer(t *testing.T) {
 	r.Pod(testPod(), "e", corev1.EventTypeWarning, "Failed", "it broke")
 	r.Pod(testPod(), "e", corev1.EventTypeWarning, "Failed", "it broke")
 	r.Record(Node("node1"), corev1.EventTypeNormal, "Starting", "now")
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 
 	var running sync.WaitGroup

@@ -146,7 +146,7 @@ func (s *shared) await(t *testing.T, want string) {
 
 		select {
 		case <-s.got:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("have %q, want %q", have, want)
 		}
 	}

@@ -104,7 +104,7 @@ func TestAllProcessesOfPodsAreKilled(t *testing.T) {
 		t.Errorf("processes %d, want %d, %v", pids, want, err)
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for range 2 {
 		if err := g.Kill(ctx); err != nil {
