@@ -22,6 +22,12 @@ dbus-daemon:dbus:the bus of such nodes
 curl:curl:goes into the agnhost image, whose tests call it
 '
 
+# Where the kernel has AppArmor, containers are confined by it.
+if grep -qs Y /sys/module/apparmor/parameters/enabled; then
+	needs+='apparmor_parser:apparmor:loads the profiles of containers
+'
+fi
+
 case "${1:-}" in
 --dist) needs+='lintian:lintian:says whether packages are as Debian wants them
 systemd-analyze:systemd:reads the units of packages

@@ -9,17 +9,18 @@ import (
 )
 
 // appArmorProfile returns the name of the profile that a container runs under, which the kernel has; empty
-// for none. A container that asks for a profile gets it or is refused. One that asks for none gets the
-// default one where that can be loaded.
+// for none. A container that asks for a profile of the node's gets it, privileged or not, or is refused. A
+// privileged one has no default profile. Others that ask for none get the default one where that can be
+// loaded.
 func (m *Maker) appArmorProfile(
 	ctx context.Context, security *runtimeapi.LinuxContainerSecurityContext,
 ) (string, error) {
 	requested := requestedAppArmor(security)
 	switch {
+	case requested.GetProfileType() == runtimeapi.SecurityProfile_Localhost:
+		return m.localAppArmor(localName(requested))
 	case security.GetPrivileged() || requested.GetProfileType() == runtimeapi.SecurityProfile_Unconfined:
 		return "", nil
-	case requested.GetProfileType() == runtimeapi.SecurityProfile_Localhost:
-		return m.localAppArmor(requested.LocalhostRef)
 	case !m.cfg.Host.AppArmor:
 		return "", nil
 	}
@@ -45,6 +46,15 @@ func (m *Maker) localAppArmor(name string) (string, error) {
 	return name, err
 }
 
+// localPrefix is what the deprecated fields of older clients have before the name of a profile of the node's.
+const localPrefix = "localhost/"
+
+// localName returns the name of a profile of the node's. There are clients that write it into the newer field
+// as it was in the older one, critest among them.
+func localName(p *runtimeapi.SecurityProfile) string {
+	return strings.TrimPrefix(p.LocalhostRef, localPrefix)
+}
+
 // requestedAppArmor returns the profile that a container asks for, also by the deprecated field of older
 // clients; nil if it names none.
 func requestedAppArmor(security *runtimeapi.LinuxContainerSecurityContext) *runtimeapi.SecurityProfile {
@@ -53,7 +63,7 @@ func requestedAppArmor(security *runtimeapi.LinuxContainerSecurityContext) *runt
 	}
 
 	old := security.GetApparmorProfile() //nolint:staticcheck // deprecated, not gone
-	name, isLocal := strings.CutPrefix(old, "localhost/")
+	name, isLocal := strings.CutPrefix(old, localPrefix)
 	kind := runtimeapi.SecurityProfile_RuntimeDefault
 	switch {
 	case old == "":

@@ -28,6 +28,8 @@ func TestContainerRunsUnderItsAppArmorProfileOrNotAtAll(t *testing.T) {
 
 	privileged := of(byDefault, "")
 	privileged.Privileged = true
+	privilegedLocal := of(local, "web")
+	privilegedLocal.Privileged = true
 
 	const refused = "refused"
 	for _, c := range []struct {
@@ -43,7 +45,9 @@ func TestContainerRunsUnderItsAppArmorProfileOrNotAtAll(t *testing.T) {
 		{"Localhost", of(local, "web"), "web", "web", refused},
 		{"Localhost that is not loaded", of(local, "absent"), refused, refused, refused},
 		{"Localhost without a name", of(local, ""), refused, refused, refused},
+		{"Localhost with the prefix of the old field", of(local, "localhost/web"), "web", "web", refused},
 		{"privileged", privileged, "", "", ""},
+		{"privileged with Localhost", privilegedLocal, "web", "web", refused},
 		{"runtime/default", old("runtime/default"), apparmor.DefaultProfile, refused, ""},
 		{"unconfined", old("unconfined"), "", "", ""},
 		{"localhost/web", old("localhost/web"), "web", "web", refused},

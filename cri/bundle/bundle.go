@@ -220,7 +220,7 @@ func (m *Maker) localSeccomp(security *runtimeapi.LinuxContainerSecurityContext)
 		return nil, nil
 	}
 
-	path := p.LocalhostRef
+	path := localName(p)
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(m.cfg.SeccompDir, path)
 	}

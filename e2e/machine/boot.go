@@ -96,6 +96,17 @@ func boot(dir string) error {
 	return unix.Exec("/proc/self/exe", []string{os.Args[0], runVerb, dir}, os.Environ())
 }
 
+// mountSecurity shows the kernel's security modules, where it has any: nodes have their containers confined by
+// AppArmor then, as on the host.
+func mountSecurity() error {
+	const point = "/sys/kernel/security"
+	err := unix.Mount("securityfs", point, "securityfs", plain, "")
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("mount %s: %w", point, err)
+	}
+	return nil
+}
+
 // unpin takes the machine's copies of mounts away that keep namespaces of the host's (nsfs). They would live
 // as long as the machine, whatever the host does with them, and look like networks of pods that the machine
 // has left.
@@ -156,6 +167,9 @@ func buildRoot(dir string, c Config, all []hierarchy) error {
 		}
 	}
 
+	if err := mountSecurity(); err != nil {
+		return err
+	}
 	if err := mountHierarchies(all); err != nil {
 		return fmt.Errorf("mount cgroups: %w", err)
 	}

@@ -126,17 +126,39 @@ func enterCgroup(group string, memory int64) ([]hierarchy, error) {
 	return all, nil
 }
 
+// Children of a machine's group of v2: of its PID 1, by the name that systemd looks for itself in, and of what
+// enters it from outside.
+const (
+	initGroup    = "init.scope"
+	visitorGroup = "visitors"
+)
+
 // leaveToChildren goes into a child of the v2 group, which can then hand its controllers down: with a process
-// in it, it cannot. The child has the name that systemd looks for itself in.
+// in it, it cannot.
 func leaveToChildren(host *cgroup.Host, group string) error {
-	child := group + "/init.scope"
-	if err := os.Mkdir(host.Dir("", child), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+	child := group + "/" + initGroup
+	for _, dir := range []string{child, group + "/" + visitorGroup} {
+		if err := os.Mkdir(host.Dir("", dir), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
 	}
 	if err := host.Add(child, os.Getpid()); err != nil {
 		return err
 	}
 	return host.Create(child)
+}
+
+// visit returns the beginning of a command line that goes into the machine's group before it runs the rest; on
+// v2, where nobody in the machine could move a process that is outside of what its cgroup namespace shows, not
+// even systemd into the scope of a container (cgroups(7), nsdelegate). It is empty on v1.
+func visit(group string) ([]string, error) {
+	host, err := cgroup.Open()
+	if err != nil || !host.V2 {
+		return nil, err
+	}
+
+	procs := filepath.Join(host.Dir("", group), visitorGroup, "cgroup.procs")
+	return []string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, procs}, nil
 }
 
 // sweepGroup kills what is in the cgroup or below it, and removes it from every hierarchy; it runs with

@@ -288,15 +288,19 @@ func (m *Machine) Command(ctx context.Context, name string, args ...string) (*ex
 		return nil, fmt.Errorf("machine %s is down", m.Name)
 	}
 
-	all := append(
-		[]string{
-			"--target", strconv.Itoa(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--",
-			name,
-		},
-		args...,
-	)
+	c, err := readConfig(m.Dir)
+	if err != nil {
+		return nil, err
+	}
+	line, err := visit(c.Group)
+	if err != nil {
+		return nil, err
+	}
 
-	return exec.CommandContext(ctx, "nsenter", all...), nil
+	line = append(line, "nsenter", "--target", strconv.Itoa(pid), "--mount", "--uts", "--ipc", "--net", "--pid",
+		"--cgroup", "--", name)
+	line = append(line, args...)
+	return exec.CommandContext(ctx, line[0], line[1:]...), nil
 }
 
 func lastLine(file string) string {

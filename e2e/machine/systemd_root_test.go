@@ -109,6 +109,14 @@ func TestUnitsOfPackagesAreLoadedAndNoneOfTheHosts(t *testing.T) {
 	}
 }
 
+func TestSystemdTakesWhoEntersTheMachineIntoAScope(t *testing.T) {
+	m := bootSystemd(t, Config{})
+	const scope = "systemd-run --quiet --scope --unit=visitor.scope cat /proc/self/cgroup"
+	if got := inside(t, m, scope); !strings.Contains(got, "/visitor.scope") {
+		t.Errorf("the groups of a command that asks for a scope:\n%s", got)
+	}
+}
+
 // Some tests of other packages need a systemd of their own.
 func TestPodGroupsOnSystemd(t *testing.T) {
 	runOnSystemd(

@@ -132,11 +132,12 @@ shard_rules() {
 # On a systemd in a machine made of namespaces, as nodes of the test cluster are.
 shard_runtime() { tests e2e/machine -test.run Systemd; }
 
-# Containers of trivet-cri, and what is counted of them.
+# Containers of trivet-cri, what confines them, and what is counted of them.
 shard_containers() {
 	swap_area
 	tests cri/container -test.run 'Slowed|OOM|Stalls|Swaps'
 	tests cri/container -test.run 'Updat|Memory|Shares|Limit'
+	tests cri/container -test.run Profile
 	tests cri/stats
 }
 
@@ -180,6 +181,7 @@ shard_critest() { with_cluster on_cri --systemd-nodes=1; }
 on_cri() {
 	for runtime in crun runc; do
 		step "critest with $runtime" "$cluster" critest --oci="$runtime"
+		cp "/trivet/.trivet/critest/$runtime/e2e.log" "$results/critest-$runtime.txt"
 	done
 }
 

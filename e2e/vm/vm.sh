@@ -20,12 +20,12 @@ fail() { echo "vm.sh: $*" >&2; exit 3; }
 
 # program:package
 needs='qemu-system-x86_64:qemu-system-x86 cpio:cpio depmod:kmod busybox:busybox-static
-	mkfs.ext4:e2fsprogs xz:xz-utils'
+	mkfs.ext4:e2fsprogs xz:xz-utils apparmor_parser:apparmor'
 # What the nodes call, beside what busybox is.
 tools='bash nsenter mount umount crun runc nft ip bridge tc iptables iptables-save iptables-restore ip6tables
 	ip6tables-save ip6tables-restore conntrack mkfs.btrfs btrfs mkfs.xfs xfs_growfs mkfs.ext4 resize2fs e2fsck
-	chattr du flock losetup mkswap swapon swapoff sysctl modprobe systemctl systemd-run
-	dbus-daemon /lib/systemd/systemd'
+	chattr du flock losetup mkswap swapon swapoff sysctl modprobe systemctl systemd-run ipcs ipcmk
+	apparmor_parser dbus-daemon /lib/systemd/systemd'
 # The virtual machines' modules that must be there before its disk is.
 disk_modules='virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk'
 declare -A suites=([12]=bookworm [13]=trixie)
@@ -109,7 +109,7 @@ make_disk() {
 	cp -r --parents /usr/lib/*/xtables "$root"
 	mkdir -p "$root/usr/share"
 	cp -r /usr/share/dbus-1 "$root/usr/share/"
-	cp -r /etc/dbus-1 "$root/etc/"
+	cp -r /etc/dbus-1 /etc/apparmor /etc/apparmor.d "$root/etc/"
 	cp /etc/passwd /etc/group /etc/protocols /etc/os-release "$root/etc/" 2>/dev/null || true
 	for debian in "${!suites[@]}"; do add_modules "$root" "$debian"; done
 	add_units "$root"

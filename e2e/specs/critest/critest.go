@@ -6,7 +6,9 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -71,7 +73,11 @@ func (r Run) Do(ctx context.Context, ended func(suite.Result)) ([]suite.Result, 
 	args = append(args, suite.JUnitFlags(r.ReportDir)...)
 	args = append(args, r.Suite, "--", "--runtime-endpoint="+r.Endpoint, "--image-endpoint="+r.Endpoint)
 
-	cmd, err := r.Command(ctx, r.Ginkgo, args...)
+	path, err := r.withSudo()
+	if err != nil {
+		return nil, err
+	}
+	cmd, err := r.Command(ctx, "env", append([]string{path, r.Ginkgo}, args...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -84,4 +90,16 @@ func (r Run) Do(ctx context.Context, ended func(suite.Result)) ([]suite.Result, 
 	maps.DeleteFunc(found, func(_ string, r suite.Result) bool { return r.LeftOut() })
 	byName := func(a, b suite.Result) int { return strings.Compare(a.Name, b.Name) }
 	return slices.SortedFunc(maps.Values(found), byName), nil
+}
+
+// withSudo makes a sudo that runs its command as who it is, and returns a setting of PATH in which it comes
+// first: critest loads profiles of AppArmor by sudo, is root here, and a machine may have none.
+func (r Run) withSudo() (string, error) {
+	dir := filepath.Join(r.ReportDir, "bin")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+
+	err := os.WriteFile(filepath.Join(dir, "sudo"), []byte("#!/bin/sh\nexec \"$@\"\n"), 0o755)
+	return "PATH=" + dir + ":" + os.Getenv("PATH"), err
 }
