@@ -107,8 +107,8 @@ make_disk() {
 	done
 	# what iptables loads
 	cp -r --parents /usr/lib/*/xtables "$root"
-	mkdir -p "$root/usr/share"
-	cp -r /usr/share/dbus-1 "$root/usr/share/"
+	mkdir -p "$root"/{usr/share,var/cache}
+	cp -r /usr/share/dbus-1 /usr/share/apparmor-features "$root/usr/share/"
 	cp -r /etc/dbus-1 /etc/apparmor /etc/apparmor.d "$root/etc/"
 	cp /etc/passwd /etc/group /etc/protocols /etc/os-release "$root/etc/" 2>/dev/null || true
 	for debian in "${!suites[@]}"; do add_modules "$root" "$debian"; done
