@@ -2,6 +2,7 @@ package event
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -95,6 +96,27 @@ func TestAnEventThatIsNotAnsweredForLongMakesWay(t *testing.T) {
 		synctest.Wait()
 		if len(sink.created) != 1 || sink.created[0].Message != "second" || r.lost.Load() != 1 {
 			t.Errorf("stored: %v, %d lost", sink.created, r.lost.Load())
+		}
+	})
+}
+
+func TestOneObjectDoesNotFillTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &away{failures: 1}
+		r := start(t, sink, testConfig())
+		for i := range 2 * queueSize {
+			r.Pod(testPod(), "", corev1.EventTypeWarning, "Unhealthy", strconv.Itoa(i))
+		}
+
+		other := testPod()
+		other.UID, other.Name = "other", "other"
+		r.Pod(other, "", corev1.EventTypeNormal, "Pulled", "x")
+
+		time.Sleep(patience)
+		synctest.Wait()
+		last := sink.created[len(sink.created)-1]
+		if last.InvolvedObject.UID != "other" || r.lost.Load() != 0 {
+			t.Errorf("the last one is of %s, %d are lost", last.InvolvedObject.UID, r.lost.Load())
 		}
 	})
 }
