@@ -346,13 +346,15 @@ func (r *Recorder) store(ctx context.Context, memory *memory, e, known *corev1.E
 }
 
 // isUnanswered reports whether an error says nothing about the event: the server was not reached, or had no
-// time.
+// time. Too many requests without a time to wait are an answer: somebody has more events than the server
+// allows (admission plugin EventRateLimit), and those of others must not wait for that.
 func isUnanswered(err error) bool {
 	if _, answered := errors.AsType[*apierrors.StatusError](err); !answered {
 		return err != nil
 	}
-	return apierrors.IsTooManyRequests(err) || apierrors.IsServiceUnavailable(err) ||
-		apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err)
+	_, busy := apierrors.SuggestsClientDelay(err)
+	return busy || apierrors.IsServiceUnavailable(err) || apierrors.IsServerTimeout(err) ||
+		apierrors.IsTimeout(err)
 }
 
 func (r *Recorder) raise(ctx context.Context, known *corev1.Event) error {
