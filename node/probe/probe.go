@@ -180,6 +180,7 @@ func (p *Prober) Close() {
 // begin begins the probes of an instance. The caller holds the lock, as in add and addRest.
 func (p *Prober) begin(i Instance) *target {
 	ctx, cancel := context.WithCancel(context.Background())
+	i.Started = steady(i.Started)
 	t := &target{
 		Instance: i,
 		probes:   map[kind]*runner{},
@@ -196,6 +197,13 @@ func (p *Prober) begin(i Instance) *target {
 	}
 
 	return t
+}
+
+// steady returns the time of a start, which the runtime tells by the clock, so that it does not depend on the
+// clock any more. Nothing has started later than now: a clock that was set back since is wrong by hours.
+func steady(started time.Time) time.Time {
+	now := time.Now()
+	return now.Add(min(started.Sub(now), 0))
 }
 
 // addRest begins the probes that wait for the startup probe.
