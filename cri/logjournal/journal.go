@@ -36,7 +36,7 @@ func Open(path string, n int) (*Journal, error) {
 		return nil, fmt.Errorf("open log journal: %w", err)
 	}
 
-	if err := f.Truncate(int64(n * slotSize)); err != nil {
+	if err := allocate(f, int64(n*slotSize)); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("size log journal: %w", err)
 	}
@@ -53,6 +53,18 @@ func Open(path string, n int) (*Journal, error) {
 	}
 
 	return j, nil
+}
+
+// allocate gives the journal its size and all of its pages. On a file system that has filled up since, a page
+// that is missing in the mapping kills the process that stores to it.
+func allocate(f *os.File, size int64) error {
+	if err := f.Truncate(size); err != nil {
+		return err
+	}
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	return nil
 }
 
 // Resolve returns the paths of the FIFO and the log of a stream by its Source.Key; ok is false if they are

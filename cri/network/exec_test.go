@@ -1,10 +1,13 @@
 package network
 
 import (
+	"context"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/trace/tracetest"
 )
 
@@ -59,5 +62,38 @@ func TestAPluginThatIsNotTracedIsNotAskedForSteps(t *testing.T) {
 	got, err := f.Setup(t.Context(), Attachment{ID: "a", Netns: "/proc/self/ns/net"})
 	if err != nil || len(got) != 1 {
 		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// calling is a plugin that calls another one, as flannel does. What that one is, is in the file PID.
+const calling = `#!/bin/sh
+cat >/dev/null
+case $CNI_COMMAND in
+VERSION) echo '{"cniVersion":"1.1.0","supportedVersions":["1.1.0"]}' ;;
+DEL) sleep 60 &
+	echo $! >PID
+	wait ;;
+esac
+`
+
+func TestAPluginThatIsGivenUpEndsWithTheOneThatItCalls(t *testing.T) {
+	f := open(t)
+	f.write("bin/test", strings.ReplaceAll(calling, "PID", f.path("pid")), 0o755)
+	f.ready()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		for range retry.Every(ctx, time.Millisecond) {
+			if pid, err := os.ReadFile(f.path("pid")); err == nil && len(pid) > 0 {
+				cancel()
+			}
+		}
+	}()
+
+	began := time.Now()
+	err := f.Teardown(ctx, Attachment{ID: "a"})
+	if took := time.Since(began); err == nil || took > 50*time.Second {
+		t.Errorf("after %s: %v", took, err)
 	}
 }

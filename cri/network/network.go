@@ -60,7 +60,7 @@ var ErrNotReady = errors.New("network is not ready")
 func New(cfg Config) *Network {
 	return &Network{
 		cfg:      cfg,
-		cni:      libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, newExec()),
+		cni:      libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, &tracedExec{}),
 		notReady: ErrNotReady,
 	}
 }

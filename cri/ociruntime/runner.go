@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -101,8 +102,12 @@ func (r *Runner) run(ctx context.Context, rt Runtime, c command) ([]byte, error)
 	cmd.Stdout = &stdout
 	cmd.Stderr = &stderr
 	cmd.ExtraFiles = []*os.File{call.Log()}
+
+	// What it has started ends with it: a runtime may be a script. What it leaves is not waited for.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err = cmd.Run(); err == nil {
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
+	if err = cmd.Run(); err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return stdout.Bytes(), nil
 	}
 

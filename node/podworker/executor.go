@@ -10,6 +10,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
+	"github.com/trivet-node/trivet/internal/slots"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/hostsfile"
 	"github.com/trivet-node/trivet/node/plan"
@@ -30,34 +31,23 @@ type executor struct {
 
 	// sandboxes bounds the sandboxes that are being made, starts the containers that are being started. They
 	// are apart, so that a burst of pods finishes its first pods first.
-	sandboxes slots
-	starts    slots
+	sandboxes *slots.Slots
+	starts    *slots.Slots
 }
+
+// startLimit is how long the start of one sandbox or container may keep those of other pods waiting: it may
+// hang, for its network's plugin or a dead server's volume.
+const startLimit = 10 * time.Second
 
 func newExecutor(cfg Config, d Deps) *executor {
 	return &executor{
 		cfg:       cfg,
 		deps:      d,
 		hosts:     hostsfile.Writer{NodeFile: cfg.HostsFile, ClusterDomain: cfg.Node.ClusterDomain},
-		sandboxes: make(slots, max(cfg.Starts, 1)),
-		starts:    make(slots, max(cfg.Starts, 1)),
+		sandboxes: slots.New(cfg.Starts, startLimit),
+		starts:    slots.New(cfg.Starts, startLimit),
 	}
 }
-
-// slots bound how many of something are done at the same time.
-type slots chan struct{}
-
-// take waits for a slot, which release gives back. It fails when ctx ends before.
-func (s slots) take(ctx context.Context) error {
-	select {
-	case s <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (s slots) release() { <-s }
 
 // do does a step. view is what the decision was made about.
 func (e *executor) do(ctx context.Context, p *pod, view *plan.View, s plan.Step) error {
@@ -124,10 +114,11 @@ func (e *executor) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint3
 	}
 
 	// Not before the API server was asked: pods without a class need not wait for it.
-	if err := e.sandboxes.take(ctx); err != nil {
+	release, err := e.sandboxes.Take(ctx)
+	if err != nil {
 		return err
 	}
-	defer e.sandboxes.release()
+	defer release()
 
 	if err := e.deps.Cgroups.Ensure(ctx, pod); err != nil {
 		return err

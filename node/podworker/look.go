@@ -110,7 +110,7 @@ func (w *Worker) mayWork(
 
 // mayEnd returns what is known of a pod that is not desired and has to be taken down, nil if nothing is to be
 // done. Before all pods of its source are known it may still be desired: the list, when it comes, leads to a
-// look.
+// look. One that is down lets another static pod have its name.
 func (w *Worker) mayEnd(uid types.UID, observed plan.Observed) *pod {
 	known := w.find(uid)
 	if !w.hasGone(known, observed) {
@@ -128,7 +128,12 @@ func (w *Worker) mayEnd(uid types.UID, observed plan.Observed) *pod {
 		return nil
 	}
 
-	return w.pod(uid)
+	p := w.pod(uid)
+	if p.isDown() {
+		w.freeName(uid)
+	}
+
+	return p
 }
 
 // see gives the plan what is desired, as far as it is given, and what the node has.

@@ -77,10 +77,11 @@ func (e *executor) run(
 	config *runtime.ContainerConfig,
 	sandbox *runtime.SandboxConfig,
 ) (id string, err error) {
-	if err := e.starts.take(ctx); err != nil {
+	release, err := e.starts.Take(ctx)
+	if err != nil {
 		return "", err
 	}
-	defer e.starts.release()
+	defer release()
 
 	id, err = e.deps.Runtime.CreateContainer(ctx, s.ID, config, sandbox)
 	if err != nil {

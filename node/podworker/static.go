@@ -98,8 +98,8 @@ func (n *names) free(uid types.UID) string {
 const nameRetry = time.Second
 
 // nameIsFree reports whether a pod may run under its name. A static pod whose manifest replaces another's
-// waits until that pod, of the same full name, has gone: both would use the same ports and files. That pod
-// may be of an earlier life of the agent and known to the runtime only.
+// waits until that pod, of the same full name, is taken down: both would use the same ports and files. That
+// pod may be of an earlier life of the agent and known to the runtime only.
 func (w *Worker) nameIsFree(ctx context.Context, pod *v1.Pod, observed plan.Observed) (bool, error) {
 	if !podsource.Static(pod) {
 		return true, nil
@@ -112,9 +112,13 @@ func (w *Worker) nameIsFree(ctx context.Context, pod *v1.Pod, observed plan.Obse
 		}
 
 		for uid, annotations := range namesakes {
-			if types.UID(uid) != pod.UID && podsource.SourceOf(annotations) != podsource.SourceAPI {
+			uid := types.UID(uid)
+			if uid == pod.UID || podsource.SourceOf(annotations) == podsource.SourceAPI {
+				continue
+			}
+			if p := w.find(uid); p == nil || !p.isDown() {
 				// It may be one that was not looked at in this life of the agent.
-				w.deps.Queue.Look(types.UID(uid), queue.OnlyInRuntime)
+				w.deps.Queue.Look(uid, queue.OnlyInRuntime)
 				return false, nil
 			}
 		}
@@ -123,7 +127,7 @@ func (w *Worker) nameIsFree(ctx context.Context, pod *v1.Pod, observed plan.Obse
 	return w.names.take(podsource.FullName(pod), pod.UID), nil
 }
 
-// freeName lets another static pod have the full name of one that has gone.
+// freeName lets another static pod have the full name of one that has gone and is taken down.
 func (w *Worker) freeName(uid types.UID) {
 	freed := w.names.free(uid)
 	if freed == "" {

@@ -98,10 +98,38 @@ func TestChangedManifestWaitsForThePodItReplaces(t *testing.T) {
 
 			c.waitForEvent("uid-b", "Started new")
 			calls := s.Calls()
-			ended := slices.Index(calls, "RemovePodSandbox sandbox1")
+			ended := slices.Index(calls, "StopPodSandbox sandbox1")
 			if begun := slices.Index(calls, "StartContainer new/0"); ended < 0 || begun < ended {
-				t.Errorf("the new pod began before the old one was gone: %q", calls)
+				t.Errorf("the new pod began before the old one was down: %q", calls)
 			}
+		})
+	}
+}
+
+// What is left then holds neither ports nor files, and its removal may fail for long.
+func TestChangedManifestDoesNotWaitForTheRemovalOfSandboxes(t *testing.T) {
+	for when, restart := range map[string]bool{"running": false, "down": true} {
+		t.Run("while the agent is "+when, func(t *testing.T) {
+			s, c := runtimetest.Start(t), unheard(t)
+			s.FailOn("RemovePodSandbox", context.DeadlineExceeded)
+			root := t.TempDir()
+			stop := c.start(s, root)
+			c.put(static("uid-a", "old"))
+			c.waitForEvent("uid-a", "Started old")
+
+			if restart {
+				stop()
+			}
+
+			c.replace("uid-a", static("uid-b", "new"))
+			if restart {
+				c.start(s, root)
+			}
+
+			c.waitForEvent("uid-b", "Started new")
+			s.Await(t, "RemovePodSandbox sandbox1")
+			s.FailOn("RemovePodSandbox", nil)
+			c.waitUntilForgotten("uid-a")
 		})
 	}
 }

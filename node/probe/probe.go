@@ -1,6 +1,6 @@
 // Package probe runs the startup, liveness and readiness probes of containers, by exec, HTTP, TCP or gRPC,
 // with kubelet's meaning of delays, periods and thresholds. A probe that waits for its next turn costs a
-// timer and no goroutine; the number of probes that run at the same time is bounded.
+// timer and no goroutine; the number of commands that are started at the same time is bounded.
 package probe
 
 import (
@@ -12,6 +12,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/trivet-node/trivet/internal/slots"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/queue"
 )
@@ -59,7 +60,7 @@ type Prober struct {
 	// results counts them for metrics.
 	results *Results
 	dial    dialer
-	slots   chan struct{}
+	starts  *slots.Slots
 
 	// mu guards what follows, and all that pods lead to.
 	mu     sync.Mutex
@@ -67,8 +68,12 @@ type Prober struct {
 	closed bool
 }
 
-// maxAtOnce bounds the probes that run at the same time: exec probes start processes.
-const maxAtOnce = 32
+// maxStarts bounds the commands that are started at the same time. One that takes longer than startLimit runs
+// beside them: the probes of other pods do not wait for a command that hangs.
+const (
+	maxStarts  = 32
+	startLimit = time.Second
+)
 
 // New returns a prober that probes nothing yet.
 func New(exec Exec, queue Queue, events Events, results *Results) *Prober {
@@ -78,7 +83,7 @@ func New(exec Exec, queue Queue, events Events, results *Results) *Prober {
 		events:  events,
 		results: results,
 		dial:    (&net.Dialer{}).DialContext,
-		slots:   make(chan struct{}, maxAtOnce),
+		starts:  slots.New(maxStarts, startLimit),
 		pods:    map[types.UID]map[string]*target{},
 	}
 }
@@ -180,6 +185,7 @@ func (p *Prober) Close() {
 // begin begins the probes of an instance. The caller holds the lock, as in add and addRest.
 func (p *Prober) begin(i Instance) *target {
 	ctx, cancel := context.WithCancel(context.Background())
+	i.Started = steady(i.Started)
 	t := &target{
 		Instance: i,
 		probes:   map[kind]*runner{},
@@ -196,6 +202,13 @@ func (p *Prober) begin(i Instance) *target {
 	}
 
 	return t
+}
+
+// steady returns the time of a start, which the runtime tells by the clock, so that it does not depend on the
+// clock any more. Nothing has started later than now: a clock that was set back since is wrong by hours.
+func steady(started time.Time) time.Time {
+	now := time.Now()
+	return now.Add(min(started.Sub(now), 0))
 }
 
 // addRest begins the probes that wait for the startup probe.

@@ -232,3 +232,54 @@ func TestHTTPProbes(t *testing.T) {
 		t.Error("a port that does not exist was found")
 	}
 }
+
+// hanging runs commands of the name hang until their caller gives up.
+type hanging struct{ execs }
+
+func (h *hanging) ExecSync(
+	ctx context.Context,
+	id string,
+	command []string,
+	timeout time.Duration,
+) ([]byte, int32, error) {
+	if command[0] == "hang" {
+		<-ctx.Done()
+		return nil, 0, ctx.Err()
+	}
+	return h.execs.ExecSync(ctx, id, command, timeout)
+}
+
+func TestCommandsThatHangHoldUpNoOtherProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := New(&hanging{}, make(looks, 10), &events{}, noPods())
+		defer m.Close()
+
+		m.dial = dialing(time.Now())
+		var all []Instance
+		add := func(id string, probe *v1.Probe) {
+			c := &v1.Container{Name: "c", ReadinessProbe: probe}
+			all = append(all, Instance{ID: id, Spec: c, Started: time.Now()})
+		}
+
+		for i := range 2 * maxStarts {
+			add(strconv.Itoa(i), probeOf("hang", 3600))
+		}
+
+		m.Sync(testPod(), "10.0.0.2", all)
+		synctest.Wait()
+
+		add("tcp", &v1.Probe{ProbeHandler: handlers(80)["tcp"]})
+		add("exec", probeOf("fine", 3600))
+		m.Sync(testPod(), "10.0.0.2", all)
+		synctest.Wait()
+		if !m.health("tcp").Ready {
+			t.Error("a connection waits for commands")
+		}
+
+		time.Sleep(2*startLimit + time.Millisecond)
+		synctest.Wait()
+		if !m.health("exec").Ready {
+			t.Error("a command waits for those that hang")
+		}
+	})
+}

@@ -178,6 +178,34 @@ func TestAProgramThatNeverListensFailsOncePerPeriod(t *testing.T) {
 	})
 }
 
+func TestAClockThatWasSetBackHoldsNoProbeUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := New(&execs{}, make(looks, 1), &events{}, noPods())
+		defer m.Close()
+
+		m.dial = dialing(time.Now().Add(2 * time.Hour))
+		c := &v1.Container{Name: "c", ReadinessProbe: &v1.Probe{
+			ProbeHandler:        handlers(80)["tcp"],
+			InitialDelaySeconds: 2,
+			PeriodSeconds:       1,
+			FailureThreshold:    1,
+		}}
+
+		m.Sync(testPod(), "10.0.0.2", []Instance{{
+			ID:       "x",
+			Spec:     c,
+			Started:  time.Now().Add(time.Hour),
+			WasReady: true,
+		}})
+
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		if m.health("x").Ready {
+			t.Error("it is still ready, after its initial delay and a period")
+		}
+	})
+}
+
 func TestLivenessGainsNothingByRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		said := &events{}

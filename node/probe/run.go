@@ -49,10 +49,13 @@ func orDefault(v, d int32) int32 {
 // run probes once. The answer counts and the timer is set for the next turn, unless the turn goes on: see
 // retryRefused.
 func (p *Prober) run(ctx context.Context, t *target, r *runner) {
-	select {
-	case p.slots <- struct{}{}:
-	case <-ctx.Done():
-		return
+	// Only commands start processes.
+	started := func() {}
+	if r.spec.Exec != nil {
+		var err error
+		if started, err = p.starts.Take(ctx); err != nil {
+			return
+		}
 	}
 
 	// The pod and its address may change between turns, so the check has a copy of what they are now.
@@ -76,7 +79,7 @@ func (p *Prober) run(ctx context.Context, t *target, r *runner) {
 	start := time.Now()
 	err := c.run(ctx)
 	took := time.Since(start)
-	<-p.slots
+	started()
 	if ctx.Err() != nil || p.retryRefused(t, r, err) {
 		return
 	}

@@ -77,6 +77,8 @@ type Recorder struct {
 	queue chan record
 	pace  *rate.Limiter // of all events together; nil: none
 	lost  atomic.Int64  // because the queue was full, or the server away for too long
+
+	rations rations
 }
 
 // New returns a recorder. Events are sent while Run runs.
@@ -191,9 +193,15 @@ func (r *Recorder) event(
 	}
 }
 
-// add queues an event to be sent a moment later, unless the queue is full.
+// add queues an event to be sent a moment later, unless its object has too many or the queue is full. The
+// first comes before the queue, which one object would fill otherwise.
 func (r *Recorder) add(e record) {
-	e.due = time.Now().Add(courtesy)
+	now := time.Now()
+	if !r.rations.allow(e.InvolvedObject.UID, now) {
+		return
+	}
+
+	e.due = now.Add(courtesy)
 	select {
 	case r.queue <- e:
 	default:
@@ -226,6 +234,7 @@ func (r *Recorder) Run(ctx context.Context) {
 			return
 		case <-tidy.C:
 			memory.tidy(time.Now())
+			r.rations.tidy(time.Now())
 			if n := r.lost.Swap(0); n > 0 {
 				r.cfg.Log.Warn("events are lost: the API server was away or too slow", "count", n)
 			}
@@ -279,14 +288,11 @@ func (r *Recorder) await(ctx context.Context, due time.Time) {
 	}
 }
 
-// send stores an event, unless the object has too many. An event that the server does not answer to is sent
-// again, until ctx ends or patience does.
+// send stores an event. One that the server does not answer to is sent again, until ctx ends or patience
+// does.
 func (r *Recorder) send(ctx context.Context, memory *memory, e record) {
 	if e.reached != nil {
 		close(e.reached)
-		return
-	}
-	if !memory.allows(e.InvolvedObject.UID, time.Now()) {
 		return
 	}
 
@@ -340,13 +346,15 @@ func (r *Recorder) store(ctx context.Context, memory *memory, e, known *corev1.E
 }
 
 // isUnanswered reports whether an error says nothing about the event: the server was not reached, or had no
-// time.
+// time. Too many requests without a time to wait are an answer: somebody has more events than the server
+// allows (admission plugin EventRateLimit), and those of others must not wait for that.
 func isUnanswered(err error) bool {
 	if _, answered := errors.AsType[*apierrors.StatusError](err); !answered {
 		return err != nil
 	}
-	return apierrors.IsTooManyRequests(err) || apierrors.IsServiceUnavailable(err) ||
-		apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err)
+	_, busy := apierrors.SuggestsClientDelay(err)
+	return busy || apierrors.IsServiceUnavailable(err) || apierrors.IsServerTimeout(err) ||
+		apierrors.IsTimeout(err)
 }
 
 func (r *Recorder) raise(ctx context.Context, known *corev1.Event) error {

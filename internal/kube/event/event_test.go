@@ -3,6 +3,7 @@ package event
 import (
 	"context"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -266,8 +267,8 @@ func TestRecordingNeverBlocks(t *testing.T) {
 	r := New(&fakeSink{}, testConfig())
 
 	// nobody sends
-	for range 2 * queueSize {
-		r.Record(Node("node1"), corev1.EventTypeNormal, "X", "y")
+	for i := range 2 * queueSize {
+		r.Record(Node(strconv.Itoa(i)), corev1.EventTypeNormal, "X", "y")
 	}
 	if r.lost.Load() != queueSize {
 		t.Errorf("lost %d", r.lost.Load())

@@ -1,6 +1,7 @@
 package event
 
 import (
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -9,8 +10,7 @@ import (
 
 // memory is what a recorder remembers of the events that it has sent. One goroutine uses it.
 type memory struct {
-	sent    map[statement]*corev1.Event
-	rations map[types.UID]*ration // by the UID of the object
+	sent map[statement]*corev1.Event
 }
 
 // statement is what two events have in common that differ in their time only.
@@ -22,15 +22,7 @@ type statement struct {
 	message string
 }
 
-// ration is how many events of an object have been used up, and when some were given back last.
-type ration struct {
-	used int
-	last time.Time
-}
-
-func newMemory() *memory {
-	return &memory{sent: map[statement]*corev1.Event{}, rations: map[types.UID]*ration{}}
-}
+func newMemory() *memory { return &memory{sent: map[statement]*corev1.Event{}} }
 
 func statementOf(e *corev1.Event) statement {
 	return statement{
@@ -47,12 +39,41 @@ func (m *memory) repeats(e *corev1.Event) *corev1.Event { return m.sent[statemen
 
 func (m *memory) add(e *corev1.Event) { m.sent[statementOf(e)] = e }
 
-// allows reports whether an object may have one more event, and counts it.
-func (m *memory) allows(uid types.UID, now time.Time) bool {
-	r := m.rations[uid]
+// tidy forgets events that were not repeated for long.
+func (m *memory) tidy(now time.Time) {
+	for s, e := range m.sent {
+		if now.Sub(e.LastTimestamp.Time) > rememberFor {
+			delete(m.sent, s)
+		}
+	}
+}
+
+// rations are how many events each object may still have. The zero value is ready.
+type rations struct {
+	// mu guards of: the rations by the UIDs of the objects.
+	mu sync.Mutex
+	of map[types.UID]*ration
+}
+
+// ration is how many events of an object have been used up, and when some were given back last.
+type ration struct {
+	used int
+	last time.Time
+}
+
+// allow reports whether an object may have one more event, and counts it.
+func (s *rations) allow(uid types.UID, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	r := s.of[uid]
 	if r == nil {
+		if s.of == nil {
+			s.of = map[types.UID]*ration{}
+		}
+
 		r = &ration{last: now}
-		m.rations[uid] = r
+		s.of[uid] = r
 	}
 
 	if back := int(now.Sub(r.last) / refill); back > 0 {
@@ -68,16 +89,13 @@ func (m *memory) allows(uid types.UID, now time.Time) bool {
 	return true
 }
 
-// tidy forgets events that were not repeated for long, and rations that are whole again.
-func (m *memory) tidy(now time.Time) {
-	for s, e := range m.sent {
-		if now.Sub(e.LastTimestamp.Time) > rememberFor {
-			delete(m.sent, s)
-		}
-	}
-	for uid, r := range m.rations {
+// tidy forgets rations that are whole again.
+func (s *rations) tidy(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for uid, r := range s.of {
 		if now.Sub(r.last) > burst*refill {
-			delete(m.rations, uid)
+			delete(s.of, uid)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package event
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -99,26 +100,59 @@ func TestAnEventThatIsNotAnsweredForLongMakesWay(t *testing.T) {
 	})
 }
 
-// refusing is a server that refuses events, as in a namespace that is being deleted.
-type refusing struct {
+func TestOneObjectDoesNotFillTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &away{failures: 1}
+		r := start(t, sink, testConfig())
+		for i := range 2 * queueSize {
+			r.Pod(testPod(), "", corev1.EventTypeWarning, "Unhealthy", strconv.Itoa(i))
+		}
+
+		other := testPod()
+		other.UID, other.Name = "other", "other"
+		r.Pod(other, "", corev1.EventTypeNormal, "Pulled", "x")
+
+		time.Sleep(patience)
+		synctest.Wait()
+		last := sink.created[len(sink.created)-1]
+		if last.InvolvedObject.UID != "other" || r.lost.Load() != 0 {
+			t.Errorf("the last one is of %s, %d are lost", last.InvolvedObject.UID, r.lost.Load())
+		}
+	})
+}
+
+// answering is a server that answers to each event with an error.
+type answering struct {
 	fakeSink
+	err   error
 	asked int
 }
 
-func (s *refusing) Create(context.Context, *corev1.Event) (*corev1.Event, error) {
+func (s *answering) Create(context.Context, *corev1.Event) (*corev1.Event, error) {
 	s.asked++
-	return nil, apierrors.NewForbidden(corev1.Resource("events"), "e", nil)
+	return nil, s.err
 }
 
-func TestARefusedEventIsNotSentAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		sink := &refusing{}
-		r := start(t, sink, testConfig())
-		r.Pod(testPod(), "", corev1.EventTypeNormal, "Pulled", "x")
-		time.Sleep(patience)
-		synctest.Wait()
-		if sink.asked != 1 {
-			t.Errorf("it was sent %d times", sink.asked)
-		}
-	})
+func TestOnlyWhatTheServerHadNoTimeForIsSentAgain(t *testing.T) {
+	forbidden := apierrors.NewForbidden(corev1.Resource("events"), "e", nil)
+	for name, c := range map[string]struct {
+		err   error
+		again bool
+	}{
+		"the namespace is being deleted":     {forbidden, false},
+		"somebody has sent too many events":  {apierrors.NewTooManyRequestsError("limit reached"), false},
+		"the server asks for a second":       {apierrors.NewTooManyRequests("busy", 1), true},
+		"the server is there, but not ready": {apierrors.NewServiceUnavailable("not yet"), true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			sink := &answering{err: c.err}
+			r := start(t, sink, testConfig())
+			r.Pod(testPod(), "", corev1.EventTypeNormal, "Pulled", "x")
+			time.Sleep(2 * patience)
+			synctest.Wait()
+			if sink.asked > 1 != c.again {
+				t.Errorf("%s: it was sent %d times", name, sink.asked)
+			}
+		})
+	}
 }

@@ -25,9 +25,10 @@ func (r Restarts) Next(now time.Time, limit time.Duration) Restarts {
 	return Restarts{Delay: min(2*r.Delay, limit), Updated: now}
 }
 
-// Until returns when a container that ended at finished may start again. The zero time means at once.
+// Until returns when a container that ended at finished may start again. The zero time means at once: if it
+// has yet to end, the clock was set back since, and nobody knows for how long it has waited.
 func (r Restarts) Until(finished, now time.Time, limit time.Duration) time.Time {
-	if r.forgotten(now, limit) {
+	if r.forgotten(now, limit) || finished.After(now) {
 		return time.Time{}
 	}
 	if at := finished.Add(min(r.Delay, limit)); at.After(now) {

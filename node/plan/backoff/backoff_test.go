@@ -35,6 +35,13 @@ func TestRestartsBackOffAndAreForgotten(t *testing.T) {
 	}
 }
 
+func TestAClockThatWasSetBackDoesNotProlongTheDelay(t *testing.T) {
+	r := Restarts{}.Next(t0, LongestRestart)
+	if at := r.Until(t0.Add(time.Hour), t0, LongestRestart); !at.IsZero() {
+		t.Errorf("waits for %s", at.Sub(t0))
+	}
+}
+
 func TestALimitBelowTheFirstDelayIsKept(t *testing.T) {
 	r := Restarts{}.Next(t0, time.Second)
 	if at := r.Until(t0, t0, time.Second); at.Sub(t0) != time.Second {
