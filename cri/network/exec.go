@@ -18,6 +18,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/steplog"
 	"github.com/trivet-node/trivet/internal/trace"
 )
@@ -56,9 +57,29 @@ func (e *tracedExec) ExecPlugin(
 	return result, err
 }
 
-// run runs a plugin and returns what it prints. The library's own runner waits for all that holds the output
-// open, when ctx has ended, too: for a plugin that the one which was killed has called, and that hangs.
+// busyLimit is how long a plugin is waited for that somebody writes to, as who installs it may, and busyPause
+// is between two attempts to run it.
+const (
+	busyLimit = 5 * time.Second
+	busyPause = 100 * time.Millisecond
+)
+
+// run runs a plugin and returns what it prints.
 func run(ctx context.Context, plugin string, stdin []byte, environment []string) ([]byte, error) {
+	busy, cancel := context.WithTimeout(ctx, busyLimit)
+	defer cancel()
+
+	out, err := runOnce(ctx, plugin, stdin, environment)
+	for errors.Is(err, unix.ETXTBSY) && retry.Sleep(busy, busyPause) == nil {
+		out, err = runOnce(ctx, plugin, stdin, environment)
+	}
+
+	return out, err
+}
+
+// runOnce is one attempt. The library's own runner waits for all that holds the output open, when ctx has
+// ended, too: for a plugin that the one which was killed has called, and that hangs.
+func runOnce(ctx context.Context, plugin string, stdin []byte, environment []string) ([]byte, error) {
 	var out, said bytes.Buffer
 	cmd := exec.CommandContext(ctx, plugin)
 	cmd.Env = environment
@@ -77,6 +98,9 @@ func run(ctx context.Context, plugin string, stdin []byte, environment []string)
 		return out.Bytes(), nil
 	}
 
+	if errors.Is(err, unix.ETXTBSY) {
+		return nil, err
+	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}

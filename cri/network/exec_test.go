@@ -2,10 +2,14 @@ package network
 
 import (
 	"context"
+	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/trace/tracetest"
@@ -95,5 +99,25 @@ func TestAPluginThatIsGivenUpEndsWithTheOneThatItCalls(t *testing.T) {
 	err := f.Teardown(ctx, Attachment{ID: "a"})
 	if took := time.Since(began); err == nil || took > 50*time.Second {
 		t.Errorf("after %s: %v", took, err)
+	}
+}
+
+func TestAPluginThatIsBeingWrittenIsWaitedFor(t *testing.T) {
+	plugin := filepath.Join(t.TempDir(), "test")
+	busy, err := os.OpenFile(plugin, os.O_CREATE|os.O_WRONLY, 0o755)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := busy.WriteString("#!/bin/sh\necho done\n"); err != nil {
+		t.Fatal(err)
+	}
+
+	if _, err := runOnce(t.Context(), plugin, nil, nil); !errors.Is(err, unix.ETXTBSY) {
+		t.Errorf("while it is written: %v", err)
+	}
+
+	time.AfterFunc(busyPause, func() { busy.Close() })
+	if out, err := run(t.Context(), plugin, nil, nil); err != nil || string(out) != "done\n" {
+		t.Errorf("%q, %v", out, err)
 	}
 }
