@@ -30,6 +30,7 @@ type File struct {
 // Units is the machine's systemd.
 type Units interface {
 	StartSoon(ctx context.Context, unit string) error
+	Stop(ctx context.Context, unit string) error
 	Enable(ctx context.Context, unit string) error
 	Disable(ctx context.Context, unit string) error
 	Reload(ctx context.Context) error
@@ -170,6 +171,14 @@ func (m Machine) Launch(ctx context.Context, state swap.State) error {
 func (m Machine) Idle(ctx context.Context) (bool, error) {
 	active, err := m.Units.Active(ctx, m.service())
 	return !active, err
+}
+
+// Cancel ends the service, whatever it is at, and removes it.
+func (m Machine) Cancel(ctx context.Context) error {
+	if err := m.Units.Stop(ctx, m.service()); err != nil {
+		return err
+	}
+	return m.Retire(ctx)
 }
 
 // Retire removes the service, whose process calls it at its end.
