@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/trivet-node/trivet/internal/durable"
 )
@@ -29,8 +30,10 @@ type original struct {
 	// Kind says what was there.
 	Kind kind `json:"kind"`
 
-	// Mode is that of a file; its content is beside the record.
+	// Mode, UID and GID are those of a file; its content is beside the record.
 	Mode fs.FileMode `json:"mode,omitempty"`
+	UID  int         `json:"uid,omitempty"`
+	GID  int         `json:"gid,omitempty"`
 
 	// Link is where a symbolic link led.
 	Link string `json:"link,omitempty"`
@@ -187,6 +190,9 @@ func (o *Originals) remember(path, sum string) error {
 		}
 	case info.Mode().IsRegular():
 		fresh.Kind, fresh.Mode = file, info.Mode().Perm()
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			fresh.UID, fresh.GID = int(st.Uid), int(st.Gid)
+		}
 		data, err := os.ReadFile(path)
 		if err != nil {
 			return err
@@ -275,7 +281,7 @@ func (o *Originals) giveBack(known original) error {
 		if err != nil {
 			return err
 		}
-		return durable.WriteFile(known.Path, data, known.Mode)
+		return durable.WriteOwned(known.Path, data, known.Mode, known.UID, known.GID)
 	case link:
 		if err := os.Remove(known.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"regexp"
 	"strings"
 
@@ -97,12 +96,9 @@ func (e endpoints) ours() endpoints {
 }
 
 // change is a file of the administrator that is about to be replaced.
-type change struct {
-	path, text string
-	mode       fs.FileMode
-}
+type change struct{ path, text string }
 
-func (c change) write() error { return durable.WriteFile(c.path, []byte(c.text), c.mode) }
+func (c change) write() error { return durable.Replace(c.path, []byte(c.text)) }
 
 // changes has the places say what is here, and nothing where that was so. All are checked, none is written.
 func (e endpoints) changes(root string) (all []change, err error) {
@@ -151,7 +147,7 @@ func withKey(text, said string, known bool) string {
 	return strings.TrimRight(text, "\n") + "\n" + line
 }
 
-// newChange is a file with the mode that it has. A configuration is read again.
+// newChange is a file with another text. A configuration is read again.
 func newChange(path, text, endpoint string) (change, error) {
 	if strings.HasSuffix(path, ".yaml") {
 		var config struct {
@@ -164,11 +160,7 @@ func newChange(path, text, endpoint string) (change, error) {
 		}
 	}
 
-	info, err := os.Stat(path)
-	if err != nil {
-		return change{}, err
-	}
-	return change{path: path, text: text, mode: info.Mode().Perm()}, nil
+	return change{path, text}, nil
 }
 
 // maxConfig is more than these files have.
