@@ -174,7 +174,7 @@ func (r Runtime) remember(ctx context.Context) (before, error) {
 	if was.Endpoint = was.Said.used(); was.Endpoint == criEndpoint {
 		return was, errors.New("trivet-cri is the runtime of this node already, not by this installer")
 	}
-	if err := r.checkFlags(ctx, was); err != nil {
+	if err := r.checkAgent(ctx, was.Said); err != nil {
 		return was, err
 	}
 
@@ -209,25 +209,6 @@ func (r Runtime) recall() (was before, err error) {
 		return before{}, nil
 	}
 	return was, err
-}
-
-// checkFlags refuses an agent that is told its runtime by a flag from a place that is not known here.
-func (r Runtime) checkFlags(ctx context.Context, was before) error {
-	agent, err := r.agent(ctx)
-	if err != nil {
-		return err
-	}
-	arguments, err := r.Units.Arguments(ctx, agent)
-	if err != nil {
-		return err
-	}
-
-	match := endpointFlag.FindStringSubmatch(strings.Join(arguments, " "))
-	if match != nil && match[2] != was.Endpoint {
-		return fmt.Errorf("%s has the flag %s, which is in none of %s, %s and %s",
-			agent, match[0], kubeadmFlags, extraFlags, extraFlagsRPM)
-	}
-	return nil
 }
 
 // configure writes what trivet-cri and its clients read, as far as the administrator has not.

@@ -5,8 +5,75 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/trivet-node/trivet/release/installer/swap"
 )
+
+// TestRuntimesThatAreNamedElsewhereAreRefused is of agents that would go on with the runtime before, whose
+// pods were ended.
+func TestRuntimesThatAreNamedElsewhereAreRefused(t *testing.T) {
+	const flag = "--container-runtime-endpoint=" + defaultEndpoint
+	for name, change := range map[string]func(m *machine){
+		"flag of a drop-in": func(m *machine) { m.arguments = append(m.arguments, flag) },
+		"flag of a drop-in and of a file": func(m *machine) {
+			m.put(extraFlags, "KUBELET_EXTRA_ARGS="+flag+"\n")
+			m.arguments = append(m.arguments, flag, flag)
+		},
+		"flag in a comment": func(m *machine) {
+			m.put(extraFlags, "# KUBELET_EXTRA_ARGS="+flag+"\n")
+			m.arguments = append(m.arguments, flag)
+		},
+		"two flags": func(m *machine) {
+			m.put(extraFlags, "KUBELET_EXTRA_ARGS=\"--container-runtime-endpoint=unix:///x "+flag+"\"\n")
+			m.arguments = append(m.arguments, "--container-runtime-endpoint=unix:///x", flag)
+		},
+		"another configuration": func(m *machine) { m.arguments = []string{"--config", "/etc/kubelet.yaml"} },
+		"drop-in of the configuration": func(m *machine) {
+			m.put("/etc/kubelet.d/00-a.conf", "kind: KubeletConfiguration\n")
+			m.put("/etc/kubelet.d/50-b.conf", "{\"containerRuntimeEndpoint\": \""+defaultEndpoint+"\"}\n")
+			m.arguments = append(m.arguments, "--config-dir=/etc/kubelet.d")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, host := newMachine(t)
+			change(m)
+			before := m.files()
+
+			if _, err := (Runtime{host}).Arrange(t.Context(), "v1", nil); err == nil {
+				t.Error("no error")
+			} else {
+				t.Log(err)
+			}
+			if diff := cmp.Diff(before, m.files()); diff != "" || len(m.calls) > 0 {
+				t.Errorf("calls %q, files:\n%s", m.calls, diff)
+			}
+		})
+	}
+}
+
+// TestFlagsComeBackAsTheyWereWritten is of quotes and comments, and of a directory that says nothing.
+func TestFlagsComeBackAsTheyWereWritten(t *testing.T) {
+	m, host := newMachine(t)
+	m.put(extraFlags, "# --container-runtime-endpoint=unix:///old\n"+
+		"KUBELET_EXTRA_ARGS=--v=2 --container-runtime-endpoint  '/run/containerd/containerd.sock'\r\n")
+	m.put("/etc/kubelet.d/50-b.conf", "maxPods: 7\n")
+	m.put("/etc/kubelet.d/README", "containerRuntimeEndpoint: is not said here\n")
+	m.arguments = append(m.arguments, "--config-dir", "/etc/kubelet.d",
+		"--container-runtime-endpoint", "/run/containerd/containerd.sock")
+	before := m.files()
+
+	arrange(t, m, Runtime{host}, "v1")
+	const want = "KUBELET_EXTRA_ARGS=--v=2 --container-runtime-endpoint  '" + criEndpoint + "'\r\n"
+	if got := m.read(extraFlags); !strings.HasSuffix(got, want) || !strings.Contains(got, "unix:///old") {
+		t.Errorf("flags %q", got)
+	}
+
+	arrange(t, m, Runtime{host}, swap.Out)
+	if diff := cmp.Diff(before, m.files()); diff != "" {
+		t.Errorf("files:\n%s", diff)
+	}
+}
 
 // TestConfigurationBehindALinkStaysThere has the mode of the file, too.
 func TestConfigurationBehindALinkStaysThere(t *testing.T) {
