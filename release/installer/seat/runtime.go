@@ -177,6 +177,14 @@ func (r Runtime) remember(ctx context.Context) (before, error) {
 	if err := r.checkAgent(ctx, was.Said); err != nil {
 		return was, err
 	}
+	active, err := r.Units.Active(ctx, criUnit)
+	if err != nil {
+		return was, err
+	}
+	if active {
+		// Its images would go with it in the end.
+		return was, fmt.Errorf("%s runs already, not by this installer", criUnit)
+	}
 
 	pid, err := r.at(was.Endpoint).Process(ctx)
 	if err != nil {

@@ -34,6 +34,7 @@ func TestRuntimesThatAreNamedElsewhereAreRefused(t *testing.T) {
 			m.put("/etc/kubelet.d/50-b.conf", "{\"containerRuntimeEndpoint\": \""+defaultEndpoint+"\"}\n")
 			m.arguments = append(m.arguments, "--config-dir=/etc/kubelet.d")
 		},
+		"trivet-cri of a package": func(m *machine) { m.start(criUnit) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, host := newMachine(t)
