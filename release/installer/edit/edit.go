@@ -82,6 +82,9 @@ func (o *Originals) Write(path string, data []byte, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
+	if err := durable.Sweep(path); err != nil {
+		return err
+	}
 	return durable.WriteFile(path, data, mode)
 }
 
@@ -210,6 +213,9 @@ func (o *Originals) remember(path, sum string) error {
 // Restore gives back what was at a path before. What somebody else has put there since stays. A path that was
 // not changed is a success.
 func (o *Originals) Restore(path string) error {
+	if err := durable.Sweep(path); err != nil {
+		return err
+	}
 	known, err := o.records.Get(name(path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

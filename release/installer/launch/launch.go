@@ -82,7 +82,7 @@ func (m Machine) Stage() (swap.State, error) {
 	}
 
 	dir := filepath.Join(m.Root, m.Folder.Path("payload", string(state)))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := errors.Join(os.MkdirAll(dir, 0o700), durable.SweepDir(dir)); err != nil {
 		return "", err
 	}
 	for _, f := range append(slices.Clone(m.Files), File{Path: m.Program, Mode: 0o755}) {
@@ -183,6 +183,9 @@ func (m Machine) Cancel(ctx context.Context) error {
 
 // Retire removes the service, whose process calls it at its end.
 func (m Machine) Retire(ctx context.Context) error {
+	if err := durable.Sweep(m.servicePath()); err != nil {
+		return err
+	}
 	if _, err := os.Lstat(m.servicePath()); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -261,7 +261,7 @@ func (r Runtime) carrier(from, to pods.Runtime) carry.Carrier {
 
 // Settle ends the runtime that does not have the seat. With trivet-cri goes all that it has brought.
 func (r Runtime) Settle(ctx context.Context, in swap.State) error {
-	if err := r.forgetAgent(); err != nil {
+	if err := errors.Join(r.forgetAgent(), r.sweep()); err != nil {
 		return err
 	}
 	was, err := r.recall()

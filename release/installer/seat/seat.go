@@ -169,6 +169,15 @@ func (h Host) sum(paths ...string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
+// sweep removes what killed writers of the administrator's files have left beside them.
+func (h Host) sweep() error {
+	var failed error
+	for _, path := range places {
+		failed = errors.Join(failed, durable.Sweep(h.Root+path))
+	}
+	return failed
+}
+
 // removeAll removes what a part has kept, by patterns of its own.
 func (h Host) removeAll(patterns ...string) error {
 	var failed error

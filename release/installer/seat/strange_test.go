@@ -2,6 +2,7 @@ package seat
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -103,5 +104,22 @@ func TestConfigurationBehindALinkStaysThere(t *testing.T) {
 	}
 	if _, err := os.Readlink(m.root + agentConfig); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestWhatKilledWritersLeftGoes is of temporary files beside those that were written.
+func TestWhatKilledWritersLeftGoes(t *testing.T) {
+	m, host := newMachine(t)
+	before := m.files()
+	for _, path := range []string{criProgram, criUnitPath, agentConfig, kubeadmFlags} {
+		m.put(filepath.Join(filepath.Dir(path), ".tmp-"+filepath.Base(path)+"-17"), "x")
+	}
+	arrange(t, m, Runtime{host}, "v1")
+	for _, path := range []string{monitorPath, crictlConfig, instanceConfig} {
+		m.put(filepath.Join(filepath.Dir(path), ".tmp-"+filepath.Base(path)+"-18"), "x")
+	}
+	arrange(t, m, Runtime{host}, swap.Out)
+	if diff := cmp.Diff(before, m.files()); diff != "" {
+		t.Errorf("files:\n%s", diff)
 	}
 }
