@@ -60,18 +60,19 @@ func (a Agent) Check(ctx context.Context, in swap.State) (process int, err error
 	if err != nil {
 		return 0, err
 	}
-	if !isRight(program, in) {
+	if !a.isRight(program, in) {
 		return 0, fmt.Errorf("%s runs %q", kubeletUnit, program)
 	}
 	return a.Units.Process(ctx, kubeletUnit)
 }
 
 // isRight reports whether a program is one that the service has to run.
-func isRight(program string, in swap.State) bool {
+func (a Agent) isRight(program string, in swap.State) bool {
+	ours := a.real(nodeProgram)
 	if in == swap.Out {
-		return program != "" && !strings.HasPrefix(program, nodeProgram)
+		return program != "" && !strings.HasPrefix(program, ours)
 	}
-	return program == nodeProgram
+	return program == ours
 }
 
 // bring writes the program, and has the service run it from its next start on.
@@ -141,7 +142,7 @@ func (a Agent) restart(ctx context.Context, to swap.State) (o swap.Outage, err e
 		return o, err
 	}
 
-	if active && isRight(program, to) {
+	if active && a.isRight(program, to) {
 		return o, nil
 	}
 

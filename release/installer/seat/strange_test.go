@@ -107,6 +107,25 @@ func TestConfigurationBehindALinkStaysThere(t *testing.T) {
 	}
 }
 
+// TestProgramsBehindALinkAreTheirs is of machines whose /usr is read-only, and /usr/local elsewhere.
+func TestProgramsBehindALinkAreTheirs(t *testing.T) {
+	m, host := newMachine(t)
+	const elsewhere = "/var/usrlocal"
+	for _, dir := range []string{elsewhere, "/usr"} {
+		if err := os.MkdirAll(m.root+dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("../var/usrlocal", m.root+"/usr/local"); err != nil {
+		t.Fatal(err)
+	}
+	m.unit(criUnit).starts = func() string { return elsewhere + "/bin/trivet-cri" }
+	arrange(t, m, Runtime{host}, "v1")
+	if process, err := (Runtime{host}).Check(t.Context(), "v1"); err != nil || process == 0 {
+		t.Errorf("process %d, %v", process, err)
+	}
+}
+
 // TestWhatKilledWritersLeftGoes is of temporary files beside those that were written.
 func TestWhatKilledWritersLeftGoes(t *testing.T) {
 	m, host := newMachine(t)
