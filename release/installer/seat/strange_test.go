@@ -107,6 +107,17 @@ func TestConfigurationBehindALinkStaysThere(t *testing.T) {
 	}
 }
 
+// TestAgentIsTheOneThatRuns is of a trivet-node that somebody tries out while kubelet is enabled.
+func TestAgentIsTheOneThatRuns(t *testing.T) {
+	m, host := newMachine(t)
+	m.stop(kubeletUnit)
+	m.start(nodeUnit)
+	arrange(t, m, Runtime{host}, "v1")
+	if m.unit(kubeletUnit).active || !m.unit(nodeUnit).active {
+		t.Errorf("services %q", m.alive())
+	}
+}
+
 // TestProgramsBehindALinkAreTheirs is of machines whose /usr is read-only, and /usr/local elsewhere.
 func TestProgramsBehindALinkAreTheirs(t *testing.T) {
 	m, host := newMachine(t)
