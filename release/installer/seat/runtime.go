@@ -286,5 +286,11 @@ func (r Runtime) Settle(ctx context.Context, in swap.State) error {
 		r.Log.Info("the runtime before is left to run", "unit", was.Unit, "users", users)
 		return err
 	}
-	return errors.Join(r.Units.Disable(ctx, was.Unit), r.Units.Stop(ctx, was.Unit))
+	if was.Enabled {
+		// Of a unit that is not, this would take links away that nothing brings back.
+		if err := r.Units.Disable(ctx, was.Unit); err != nil {
+			return err
+		}
+	}
+	return r.Units.Stop(ctx, was.Unit)
 }

@@ -118,6 +118,17 @@ func TestAgentIsTheOneThatRuns(t *testing.T) {
 	}
 }
 
+// TestRuntimeThatIsNotEnabledIsOnlyStopped is of one whose links are not those of enable.
+func TestRuntimeThatIsNotEnabledIsOnlyStopped(t *testing.T) {
+	m, host := newMachine(t)
+	m.unit("containerd.service").enabled = false
+	arrange(t, m, Runtime{host}, "v1")
+	calls := strings.Join(m.calls, "\n")
+	if m.unit("containerd.service").active || strings.Contains(calls, "disable containerd") {
+		t.Errorf("calls:\n%s", calls)
+	}
+}
+
 // TestProgramsBehindALinkAreTheirs is of machines whose /usr is read-only, and /usr/local elsewhere.
 func TestProgramsBehindALinkAreTheirs(t *testing.T) {
 	m, host := newMachine(t)
