@@ -23,6 +23,7 @@ const (
 	monitorPath   = "/usr/local/bin/trivet-monitor"
 	criUnitPath   = "/etc/systemd/system/trivet-cri.service"
 	criConfig     = "/etc/trivet/cri.toml"
+	criStore      = "/var/lib/trivet/cri"
 	criEndpoint   = "unix:///run/trivet/cri.sock"
 	crictlConfig  = "/etc/crictl.yaml"
 	ctrLink       = "/usr/local/sbin/ctr"

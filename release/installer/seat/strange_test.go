@@ -148,6 +148,30 @@ func TestProgramsBehindALinkAreTheirs(t *testing.T) {
 	}
 }
 
+// TestStoreOnADiskOfItsOwnIsEmptied is of a directory that is not trivet's: a link to it here.
+func TestStoreOnADiskOfItsOwnIsEmptied(t *testing.T) {
+	m, host := newMachine(t)
+	for _, dir := range []string{"/disk", filepath.Dir(criStore)} {
+		if err := os.MkdirAll(m.root+dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("../../../disk", m.root+criStore); err != nil {
+		t.Fatal(err)
+	}
+
+	arrange(t, m, Runtime{host}, "v1")
+	m.put(criStore+"/images/a", "x")
+	arrange(t, m, Runtime{host}, swap.Out)
+	left, err := os.ReadDir(m.root + "/disk")
+	if err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+	if _, err := os.Readlink(m.root + criStore); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestWhatKilledWritersLeftGoes is of temporary files beside those that were written.
 func TestWhatKilledWritersLeftGoes(t *testing.T) {
 	m, host := newMachine(t)
