@@ -26,7 +26,7 @@ const (
 // Arrange has kubelet.service run trivet-node, or kubelet.
 func (a Agent) Arrange(ctx context.Context, to swap.State, _ []string) (swap.Outage, error) {
 	if to == swap.Out {
-		if err := a.restore(nodeDropIn); err != nil {
+		if err := a.dismiss(); err != nil {
 			return swap.Outage{}, err
 		}
 	} else if err := a.bring(ctx, to); err != nil {
@@ -112,6 +112,19 @@ func (a Agent) bring(ctx context.Context, state swap.State) error {
 		return err
 	}
 	return originals.Write(a.Root+nodeDropIn, []byte(dropIn), 0o644)
+}
+
+// dismiss has the service run what it did before. A drop-in that somebody has edited goes, too: what it
+// starts does.
+func (a Agent) dismiss() error {
+	if err := a.restore(nodeDropIn); err != nil {
+		return err
+	}
+	text, err := readFile(a.Root + nodeDropIn)
+	if err != nil || !strings.Contains(text, "ExecStart="+nodeProgram) {
+		return err
+	}
+	return os.Remove(a.Root + nodeDropIn)
 }
 
 // dropIn has a service run trivet-node with arguments of another program, and with the settings of
