@@ -1,10 +1,12 @@
 package seat
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -186,5 +188,15 @@ func TestWhatKilledWritersLeftGoes(t *testing.T) {
 	arrange(t, m, Runtime{host}, swap.Out)
 	if diff := cmp.Diff(before, m.files()); diff != "" {
 		t.Errorf("files:\n%s", diff)
+	}
+}
+
+// TestClockThatIsSetBackKeepsNoAgentAway is of a second that comes an hour late.
+func TestClockThatIsSetBackKeepsNoAgentAway(t *testing.T) {
+	_, host := newMachine(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := host.sleepUntil(ctx, time.Now().Add(time.Hour)); err != nil {
+		t.Error(err)
 	}
 }
