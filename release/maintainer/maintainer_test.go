@@ -12,7 +12,7 @@ import (
 )
 
 // tools are what scripts call. Each writes its name and its arguments into a file.
-var tools = []string{"deb-systemd-helper", "deb-systemd-invoke", "systemctl", "rm", "ip", "trivet-cri"}
+var tools = []string{"deb-systemd-helper", "deb-systemd-invoke", "systemctl", "rm", "ip", "nft", "trivet-cri"}
 
 // machine runs the scripts of a part with tools that do nothing, and files below dir in the place of the
 // machine's.
@@ -224,7 +224,8 @@ func TestPurgeOfTheNetworkIsForADaemonOfThePackage(t *testing.T) {
 		calls := m.run("postrm", "purge")
 		conflist := strings.Contains(calls, "10-trivet.conflist")
 		routes := strings.Contains(calls, "ip -4 route flush proto 117")
-		if conflist != c.removes || routes != c.removes {
+		rules := strings.Contains(calls, "nft delete table bridge policy_trivet")
+		if conflist != c.removes || routes != c.removes || rules != c.removes {
 			t.Errorf("%s: a purge calls\n%s", c.what, calls)
 		}
 	}
