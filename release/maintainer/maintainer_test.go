@@ -32,7 +32,7 @@ func newMachine(t *testing.T, name string) machine {
 
 	m := machine{t: t, dir: t.TempDir(), scripts: Scripts(p)}
 	for name, script := range m.scripts {
-		for _, dir := range []string{"/run/", "/proc/", "/etc/trivet/"} {
+		for _, dir := range []string{"/run/", "/proc/", "/etc/trivet/", "/usr/local/bin/"} {
 			script = strings.ReplaceAll(script, " "+dir, " "+m.dir+dir)
 		}
 		m.scripts[name] = script
@@ -112,6 +112,22 @@ func TestRemovalOfTheRuntimeEndsTheMonitorWhereNoPodIsLeft(t *testing.T) {
 	m := newMachine(t, "trivet-cri")
 	if calls := m.run("prerm", "remove"); !strings.HasPrefix(calls, "trivet-cri --shutdown\n") {
 		t.Errorf("a removal calls\n%s", calls)
+	}
+}
+
+// TestRemovalLeavesAServiceThatIsNotThePackages is of a program of an installer, which comes before that of
+// the package.
+func TestRemovalLeavesAServiceThatIsNotThePackages(t *testing.T) {
+	for _, p := range part.Parts {
+		m := newMachine(t, p.Name)
+		m.write("usr/local/bin/"+p.Name, "")
+		calls := m.run("prerm", "remove")
+		if strings.Contains(calls, "stop") || strings.Contains(calls, "--shutdown") {
+			t.Errorf("a removal of %s calls\n%s", p.Name, calls)
+		}
+		if calls := m.run("postrm", "purge"); strings.Contains(calls, "deb-systemd-helper") {
+			t.Errorf("a purge of %s calls\n%s", p.Name, calls)
+		}
 	}
 }
 
