@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -133,6 +134,24 @@ func (e endpoints) ours() endpoints {
 	next := endpoints{agentConfig: criEndpoint}
 	for path := range e {
 		next[path] = criEndpoint
+	}
+	return next
+}
+
+// back has all places name again what they named, and those that have come to name trivet-cri since, the
+// runtime before: kubeadm takes the flag for its configuration when it is upgraded.
+func (e endpoints) back(now endpoints, runtime string) endpoints {
+	next := maps.Clone(e)
+	left := endpoints{agentConfig: e[agentConfig]}
+	for path, said := range now {
+		if _, known := e[path]; !known && plain(said) == criEndpoint && path != agentConfig {
+			next[path] = runtime
+		}
+		left[path] = next[path]
+	}
+
+	if left.used() != runtime {
+		next[agentConfig] = runtime
 	}
 	return next
 }

@@ -128,7 +128,7 @@ func (r Runtime) leave(ctx context.Context, _ swap.State, images []string) (swap
 	if dead == nil {
 		r.carrier(ours, theirs).Bring(ctx, images)
 	}
-	return r.exchange(ctx, was.Said, func(ctx context.Context) error {
+	return r.exchange(ctx, was.Said.back(said, was.Endpoint), func(ctx context.Context) error {
 		return r.clear(ctx, ours, dead)
 	})
 }
