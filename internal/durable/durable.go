@@ -20,6 +20,30 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	return write(path, data, mode, putSynced)
 }
 
+// WriteOwned is WriteFile for a file that has another owner.
+func WriteOwned(path string, data []byte, mode fs.FileMode, uid, gid int) error {
+	return write(path, data, mode, func(temp *os.File, path string) error {
+		if err := temp.Chown(uid, gid); err != nil {
+			return err
+		}
+		return putSynced(temp, path)
+	})
+}
+
+// Replace is WriteFile for a file of somebody else: its mode and its owner stay, and where path is a link, it
+// is the file which is replaced.
+func Replace(path string, data []byte) error {
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(target, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: target, Err: err}
+	}
+	return WriteOwned(target, data, fs.FileMode(st.Mode).Perm(), int(st.Uid), int(st.Gid))
+}
+
 // WriteVolatile is WriteFile without syncs: the content survives the end of the writer, but not a power loss.
 // It is for files that are of no use after a reboot, as those in /run.
 func WriteVolatile(path string, data []byte, mode fs.FileMode) error {

@@ -345,3 +345,32 @@ func TestPeekChangesNothing(t *testing.T) {
 		t.Errorf("set aside: %v, %v", unreadable, err)
 	}
 }
+
+// TestReplaceKeepsWhatIsNotItsOwn has a file behind a link, with another mode.
+func TestReplaceKeepsWhatIsNotItsOwn(t *testing.T) {
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	if err := os.WriteFile(file, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chmod(file, 0o640), os.Symlink("file", link)); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := Replace(link, []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Lstat(file)
+	if err != nil || info.Mode() != 0o640 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if target, err := os.Readlink(link); err != nil || target != "file" {
+		t.Errorf("the link leads to %q, %v", target, err)
+	}
+	if data, err := os.ReadFile(file); err != nil || string(data) != "new" {
+		t.Errorf("has %q, %v", data, err)
+	}
+	if err := Replace(filepath.Join(dir, "none"), nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what is not there: %v", err)
+	}
+}

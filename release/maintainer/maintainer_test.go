@@ -12,7 +12,7 @@ import (
 )
 
 // tools are what scripts call. Each writes its name and its arguments into a file.
-var tools = []string{"deb-systemd-helper", "deb-systemd-invoke", "systemctl", "rm", "ip", "trivet-cri"}
+var tools = []string{"deb-systemd-helper", "deb-systemd-invoke", "systemctl", "rm", "ip", "nft", "trivet-cri"}
 
 // machine runs the scripts of a part with tools that do nothing, and files below dir in the place of the
 // machine's.
@@ -32,7 +32,7 @@ func newMachine(t *testing.T, name string) machine {
 
 	m := machine{t: t, dir: t.TempDir(), scripts: Scripts(p)}
 	for name, script := range m.scripts {
-		for _, dir := range []string{"/run/", "/proc/", "/etc/trivet/"} {
+		for _, dir := range []string{"/run/", "/proc/", "/etc/trivet/", "/usr/local/bin/"} {
 			script = strings.ReplaceAll(script, " "+dir, " "+m.dir+dir)
 		}
 		m.scripts[name] = script
@@ -112,6 +112,22 @@ func TestRemovalOfTheRuntimeEndsTheMonitorWhereNoPodIsLeft(t *testing.T) {
 	m := newMachine(t, "trivet-cri")
 	if calls := m.run("prerm", "remove"); !strings.HasPrefix(calls, "trivet-cri --shutdown\n") {
 		t.Errorf("a removal calls\n%s", calls)
+	}
+}
+
+// TestRemovalLeavesAServiceThatIsNotThePackages is of a program of an installer, which comes before that of
+// the package.
+func TestRemovalLeavesAServiceThatIsNotThePackages(t *testing.T) {
+	for _, p := range part.Parts {
+		m := newMachine(t, p.Name)
+		m.write("usr/local/bin/"+p.Name, "")
+		calls := m.run("prerm", "remove")
+		if strings.Contains(calls, "stop") || strings.Contains(calls, "--shutdown") {
+			t.Errorf("a removal of %s calls\n%s", p.Name, calls)
+		}
+		if calls := m.run("postrm", "purge"); strings.Contains(calls, "deb-systemd-helper") {
+			t.Errorf("a purge of %s calls\n%s", p.Name, calls)
+		}
 	}
 }
 
@@ -224,7 +240,8 @@ func TestPurgeOfTheNetworkIsForADaemonOfThePackage(t *testing.T) {
 		calls := m.run("postrm", "purge")
 		conflist := strings.Contains(calls, "10-trivet.conflist")
 		routes := strings.Contains(calls, "ip -4 route flush proto 117")
-		if conflist != c.removes || routes != c.removes {
+		rules := strings.Contains(calls, "nft delete table bridge policy_trivet")
+		if conflist != c.removes || routes != c.removes || rules != c.removes {
 			t.Errorf("%s: a purge calls\n%s", c.what, calls)
 		}
 	}

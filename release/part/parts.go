@@ -120,6 +120,14 @@ var netd = Part{
 			"\tif command -v ip >/dev/null; then",
 			"\t\tip -4 route flush proto 117 || true",
 			"\t\tip -6 route flush proto 117 || true",
+			"\t\tip link del trivet-vxlan4 2>/dev/null || true",
+			"\t\tip link del trivet-vxlan6 2>/dev/null || true",
+			"\tfi",
+			"\t# Rules of tunnels and policies would drop packets of the next network.",
+			"\tif command -v nft >/dev/null; then",
+			"\t\tfor table in 'inet tunnel' 'inet policy' 'bridge policy' 'inet hold'; do",
+			"\t\t\tnft delete table ${table}_trivet 2>/dev/null || true",
+			"\t\tdone",
 			"\tfi",
 			"fi",
 		},
@@ -128,7 +136,7 @@ var netd = Part{
 		{Source: "trivet-netd.default", Installed: "etc/default/trivet-netd"},
 	},
 	Package: Package{
-		Recommends: []string{"iproute2"},
+		Recommends: []string{"iproute2", "nftables"},
 		Summary:    "pod network of a Kubernetes node: CNI plugin and its daemon",
 		Description: []string{
 			"trivet-cni is a CNI plugin with the interfaces, addresses, masquerading and host " +

@@ -166,6 +166,8 @@ func (o *options) complete(clusterCIDR, serviceCIDR string) (err error) {
 		}
 	}
 
+	// As the agent names the Node of a host.
+	o.NodeName = strings.ToLower(o.NodeName)
 	return nil
 }
 

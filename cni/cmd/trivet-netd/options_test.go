@@ -35,13 +35,17 @@ func TestOptionsHaveWorkingDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if o.NodeName != hostname || o.ConfDir != "/etc/cni/net.d" || o.ConfName != "10-trivet.conflist" ||
+	if o.NodeName != strings.ToLower(hostname) ||
+		o.ConfDir != "/etc/cni/net.d" || o.ConfName != "10-trivet.conflist" ||
 		o.Plugin != "/opt/cni/bin/trivet-cni" || o.healthz != "127.0.0.1:10261" || o.cleanup {
 		t.Errorf("%+v", o)
 	}
 
 	t.Setenv("NODE_NAME", "node-7")
 	if o, err := parseArgs(); err != nil || o.NodeName != "node-7" {
+		t.Errorf("%+v, %v", o, err)
+	}
+	if o, err := parseArgs("--node-name=Node-7"); err != nil || o.NodeName != "node-7" {
 		t.Errorf("%+v, %v", o, err)
 	}
 }

@@ -177,6 +177,10 @@ func (o *options) completeWhere() error {
 			return fmt.Errorf("--node-name is not given and there is no host name: %w", err)
 		}
 	}
+	if o.kubeconfig != "" {
+		// As the agent names the Node of a host.
+		o.nodeName = strings.ToLower(o.nodeName)
+	}
 
 	if o.endpoint, err = socket.Path(o.endpoint); err != nil {
 		return err

@@ -66,6 +66,15 @@ func TestFlagsAreCompleted(t *testing.T) {
 	}
 }
 
+func TestNodeHasTheNameThatItsAgentGivesIt(t *testing.T) {
+	for kubeconfig, want := range map[string]string{"": "Node-7", "/etc/trivet/csi.kubeconfig": "node-7"} {
+		o, err := parseArgs("--node-name=Node-7", "--kubeconfig="+kubeconfig)
+		if err != nil || o.nodeName != want {
+			t.Errorf("with %q: %q, %v", kubeconfig, o.nodeName, err)
+		}
+	}
+}
+
 func TestReserveIsAPartOfTheDisk(t *testing.T) {
 	given, err := reserveOf(options{reserve: 123})
 	if err != nil || given != 123 {

@@ -36,6 +36,9 @@ type Host interface {
 	// after its end, and after a reboot.
 	Launch(ctx context.Context, state swap.State) error
 
+	// Cancel has the machine end what it does, and not begin again by itself.
+	Cancel(ctx context.Context) error
+
 	// Idle reports whether the machine carries out no order.
 	Idle(ctx context.Context) (bool, error)
 }

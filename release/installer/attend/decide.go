@@ -21,9 +21,12 @@ type view struct {
 	concluded string
 }
 
+// isNew reports that an order was given that the machine has not begun with.
+func (v view) isNew() bool { return v.order.ID != "" && v.order.ID != v.record.Order.ID }
+
 // underWay reports that an order was given and is not done.
 func (v view) underWay() bool {
-	return v.order.ID != v.record.Order.ID || (v.record.Phase != swap.Done && v.record.Phase != "")
+	return v.isNew() || (v.record.Phase != swap.Done && v.record.Phase != "")
 }
 
 // isMarked reports that the node has marks of an exchange that the state does not call for.

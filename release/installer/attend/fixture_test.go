@@ -3,6 +3,7 @@ package attend
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"os"
 	"strings"
@@ -34,10 +35,14 @@ type host struct {
 	swept    []swap.State
 	gone     bool
 
-	// left and taken are those of the next records, full is what Stage fails with.
-	left  string
-	taken time.Time
-	full  error
+	// left and taken are those of the next records, full is what Stage fails with, broken what all that asks
+	// systemd does.
+	left   string
+	taken  time.Time
+	full   error
+	broken error
+
+	canceled int
 
 	// ago is how much longer ago the switch was than it is in most tests.
 	ago time.Duration
@@ -60,13 +65,18 @@ func (h *host) Launch(context.Context, swap.State) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.launched = append(h.launched, order.ID)
-	return err
+	return errors.Join(err, h.broken)
+}
+
+func (h *host) Cancel(context.Context) error {
+	h.canceled++
+	return nil
 }
 
 // Idle is what the machine is unless an order is under way.
 func (h *host) Idle(context.Context) (bool, error) {
 	record, err := h.folder.Record()
-	return record.Phase == swap.Done || record.Phase == "", err
+	return record.Phase == swap.Done || record.Phase == "", errors.Join(err, h.broken)
 }
 
 // does writes what the machine has done with the last order.

@@ -21,18 +21,20 @@ import (
 // begin takes the turn, drains the node and gives the order. What does not come to the order in time is given
 // up, whatever the reason: the node is not out of use without an end.
 func (a *Attendant) begin(ctx context.Context, v view) (time.Duration, error) {
-	if pause := time.Until(a.notBefore); pause > 0 {
-		return pause, nil
-	}
-	if idle, err := a.host.Idle(ctx); err != nil || !idle {
-		return soon, err
+	since := drain.Since(v.node, a.cfg.Part)
+	pause := time.Until(a.notBefore)
+	switch {
+	case pause > 0 && since.IsZero():
+		return pause, a.turn.Give(ctx)
+	case pause > 0:
+		// Another write came between, or the API server did not answer.
+		return soon, a.release(ctx, v.node, drain.Change{})
 	}
 
 	why := a.advance(ctx, v)
 	if why == nil {
 		return soon, nil
 	}
-	since := drain.Since(v.node, a.cfg.Part)
 	if !since.IsZero() && time.Since(since) >= a.cfg.DrainLimit {
 		return soon, a.abandon(ctx, v, why)
 	}
@@ -83,6 +85,14 @@ func (w wait) Error() string { return w.why }
 
 // advance goes on with an exchange until the order is given; the error is what it waits for.
 func (a *Attendant) advance(ctx context.Context, v view) error {
+	idle, err := a.host.Idle(ctx)
+	if err != nil {
+		return err
+	}
+	if !idle {
+		return wait{"the machine has not ended yet what it did before", soon}
+	}
+
 	if by := drain.Owner(v.node); by != "" && by != a.cfg.Part {
 		return wait{"node " + a.cfg.Node + " is cordoned by the installer of " + by, turnPause}
 	}
@@ -206,6 +216,7 @@ func (a *Attendant) give(v view, pods []*corev1.Pod) error {
 	}
 	return a.folder.Give(swap.Order{
 		ID:      strings.ToLower(rand.Text()[:8]),
+		Given:   time.Now(),
 		To:      v.wanted,
 		Version: a.cfg.Version,
 		Trial:   a.cfg.Trial,
@@ -237,15 +248,6 @@ func (a *Attendant) finish(ctx context.Context, v view) (time.Duration, error) {
 // finishPause is how often at most that is tried.
 const finishPause = 10 * time.Minute
 
-// relaunch has the machine go on with an order that it does not carry out.
-func (a *Attendant) relaunch(ctx context.Context) error {
-	state, err := a.host.Stage()
-	if err != nil {
-		return err
-	}
-	return a.host.Launch(ctx, state)
-}
-
 // accompany an order: the machine carries it out, this process says whether the node works, and has it in use
 // or not as the phase calls for.
 func (a *Attendant) accompany(ctx context.Context, v view) (time.Duration, error) {
@@ -253,12 +255,21 @@ func (a *Attendant) accompany(ctx context.Context, v view) (time.Duration, error
 	if _, err := a.turn.Take(ctx); err != nil {
 		a.cfg.Log.Warn("turn is not renewed", "err", err)
 	}
+	if v.isNew() && time.Since(v.order.Given) > takeLimit {
+		return soon, a.withdraw(ctx, v)
+	}
+
 	idle, err := a.host.Idle(ctx)
 	if err != nil {
 		return 0, err
 	}
 	if idle {
-		return soon, a.relaunch(ctx)
+		// It has to go on.
+		state, err := a.host.Stage()
+		if err != nil {
+			return 0, err
+		}
+		return soon, a.host.Launch(ctx, state)
 	}
 
 	switch v.record.Phase {

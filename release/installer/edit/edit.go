@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/trivet-node/trivet/internal/durable"
 )
@@ -29,8 +30,10 @@ type original struct {
 	// Kind says what was there.
 	Kind kind `json:"kind"`
 
-	// Mode is that of a file; its content is beside the record.
+	// Mode, UID and GID are those of a file; its content is beside the record.
 	Mode fs.FileMode `json:"mode,omitempty"`
+	UID  int         `json:"uid,omitempty"`
+	GID  int         `json:"gid,omitempty"`
 
 	// Link is where a symbolic link led.
 	Link string `json:"link,omitempty"`
@@ -77,6 +80,9 @@ func (o *Originals) Write(path string, data []byte, mode fs.FileMode) error {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := durable.Sweep(path); err != nil {
 		return err
 	}
 	return durable.WriteFile(path, data, mode)
@@ -187,6 +193,9 @@ func (o *Originals) remember(path, sum string) error {
 		}
 	case info.Mode().IsRegular():
 		fresh.Kind, fresh.Mode = file, info.Mode().Perm()
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			fresh.UID, fresh.GID = int(st.Uid), int(st.Gid)
+		}
 		data, err := os.ReadFile(path)
 		if err != nil {
 			return err
@@ -204,6 +213,9 @@ func (o *Originals) remember(path, sum string) error {
 // Restore gives back what was at a path before. What somebody else has put there since stays. A path that was
 // not changed is a success.
 func (o *Originals) Restore(path string) error {
+	if err := durable.Sweep(path); err != nil {
+		return err
+	}
 	known, err := o.records.Get(name(path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -275,7 +287,7 @@ func (o *Originals) giveBack(known original) error {
 		if err != nil {
 			return err
 		}
-		return durable.WriteFile(known.Path, data, known.Mode)
+		return durable.WriteOwned(known.Path, data, known.Mode, known.UID, known.GID)
 	case link:
 		if err := os.Remove(known.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

@@ -30,6 +30,7 @@ type File struct {
 // Units is the machine's systemd.
 type Units interface {
 	StartSoon(ctx context.Context, unit string) error
+	Stop(ctx context.Context, unit string) error
 	Enable(ctx context.Context, unit string) error
 	Disable(ctx context.Context, unit string) error
 	Reload(ctx context.Context) error
@@ -81,7 +82,7 @@ func (m Machine) Stage() (swap.State, error) {
 	}
 
 	dir := filepath.Join(m.Root, m.Folder.Path("payload", string(state)))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := errors.Join(os.MkdirAll(dir, 0o700), durable.SweepDir(dir)); err != nil {
 		return "", err
 	}
 	for _, f := range append(slices.Clone(m.Files), File{Path: m.Program, Mode: 0o755}) {
@@ -172,8 +173,19 @@ func (m Machine) Idle(ctx context.Context) (bool, error) {
 	return !active, err
 }
 
+// Cancel ends the service, whatever it is at, and removes it.
+func (m Machine) Cancel(ctx context.Context) error {
+	if err := m.Units.Stop(ctx, m.service()); err != nil {
+		return err
+	}
+	return m.Retire(ctx)
+}
+
 // Retire removes the service, whose process calls it at its end.
 func (m Machine) Retire(ctx context.Context) error {
+	if err := durable.Sweep(m.servicePath()); err != nil {
+		return err
+	}
 	if _, err := os.Lstat(m.servicePath()); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

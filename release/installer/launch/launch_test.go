@@ -19,6 +19,7 @@ func (u *units) do(call string) error {
 }
 
 func (u *units) StartSoon(_ context.Context, unit string) error      { return u.do("start " + unit) }
+func (u *units) Stop(_ context.Context, unit string) error           { return u.do("stop " + unit) }
 func (u *units) Enable(_ context.Context, unit string) error         { return u.do("enable " + unit) }
 func (u *units) Disable(_ context.Context, unit string) error        { return u.do("disable " + unit) }
 func (u *units) Reload(context.Context) error                        { return u.do("reload") }

@@ -26,7 +26,7 @@ const (
 // Arrange has kubelet.service run trivet-node, or kubelet.
 func (a Agent) Arrange(ctx context.Context, to swap.State, _ []string) (swap.Outage, error) {
 	if to == swap.Out {
-		if err := a.restore(nodeDropIn); err != nil {
+		if err := a.dismiss(); err != nil {
 			return swap.Outage{}, err
 		}
 	} else if err := a.bring(ctx, to); err != nil {
@@ -60,18 +60,19 @@ func (a Agent) Check(ctx context.Context, in swap.State) (process int, err error
 	if err != nil {
 		return 0, err
 	}
-	if !isRight(program, in) {
+	if !a.isRight(program, in) {
 		return 0, fmt.Errorf("%s runs %q", kubeletUnit, program)
 	}
 	return a.Units.Process(ctx, kubeletUnit)
 }
 
 // isRight reports whether a program is one that the service has to run.
-func isRight(program string, in swap.State) bool {
+func (a Agent) isRight(program string, in swap.State) bool {
+	ours := a.real(nodeProgram)
 	if in == swap.Out {
-		return program != "" && !strings.HasPrefix(program, nodeProgram)
+		return program != "" && !strings.HasPrefix(program, ours)
 	}
-	return program == nodeProgram
+	return program == ours
 }
 
 // bring writes the program, and has the service run it from its next start on.
@@ -113,6 +114,19 @@ func (a Agent) bring(ctx context.Context, state swap.State) error {
 	return originals.Write(a.Root+nodeDropIn, []byte(dropIn), 0o644)
 }
 
+// dismiss has the service run what it did before. A drop-in that somebody has edited goes, too: what it
+// starts does.
+func (a Agent) dismiss() error {
+	if err := a.restore(nodeDropIn); err != nil {
+		return err
+	}
+	text, err := readFile(a.Root + nodeDropIn)
+	if err != nil || !strings.Contains(text, "ExecStart="+nodeProgram) {
+		return err
+	}
+	return os.Remove(a.Root + nodeDropIn)
+}
+
 // dropIn has a service run trivet-node with arguments of another program, and with the settings of
 // trivet-node's own unit.
 func dropIn(ownUnit, arguments string) (string, error) {
@@ -141,7 +155,7 @@ func (a Agent) restart(ctx context.Context, to swap.State) (o swap.Outage, err e
 		return o, err
 	}
 
-	if active && isRight(program, to) {
+	if active && a.isRight(program, to) {
 		return o, nil
 	}
 

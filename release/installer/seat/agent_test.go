@@ -73,6 +73,17 @@ func TestKillsOfTheAgentsExchange(t *testing.T) {
 	}
 }
 
+func TestDropInThatWasEditedGoesNevertheless(t *testing.T) {
+	m, host := newMachine(t)
+	before := m.files()
+	arrange(t, m, Agent{host}, "v1")
+	m.put(nodeDropIn, m.read(nodeDropIn)+"OOMScoreAdjust=0\n")
+	arrange(t, m, Agent{host}, swap.Out)
+	if diff := cmp.Diff(before, m.files()); diff != "" || m.unit(kubeletUnit).program != "/usr/bin/kubelet" {
+		t.Errorf("program %s, files:\n%s", m.unit(kubeletUnit).program, diff)
+	}
+}
+
 func TestAgentOfAPackageIsLeftAlone(t *testing.T) {
 	m, host := newMachine(t)
 	m.unit(nodeUnit).active = true

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/trivet-node/trivet/release/installer/pods"
 )
 
@@ -95,13 +97,15 @@ func (r Runtime) takeAway(ctx context.Context) error {
 		return err
 	}
 
-	// Others may have something there.
-	os.Remove(r.Root + filepath.Dir(criConfig))
-	err = r.removeAll("/var/lib/trivet/cri", "/run/trivet/cri*", "/run/trivet/monitor*",
+	err = r.removeAll(criStore+"/*", "/run/trivet/cri*", "/run/trivet/monitor*",
 		"/run/trivet/metrics/trivet-cri.sock")
 	if err != nil {
 		return err
 	}
+
+	// Others may have something there, or the administrator a disk.
+	os.Remove(r.Root + filepath.Dir(criConfig))
+	_ = unix.Rmdir(r.Root + criStore)
 
 	store, err := memory[before](r.Host)
 	if err != nil {
@@ -119,7 +123,7 @@ func (r Runtime) unused(ctx context.Context) error {
 	}
 
 	// It may be dead, or may have lost them.
-	pids, err := r.Pods.Using("/var/lib/trivet/cri")
+	pids, err := r.Pods.Using(criStore)
 	if err == nil && len(pids) > 0 {
 		err = fmt.Errorf("%d processes are in containers of trivet-cri, of them %d", len(pids), pids[0])
 	}

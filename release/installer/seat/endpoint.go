@@ -4,8 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -27,6 +28,12 @@ const (
 // defaultEndpoint is kubelet's.
 const defaultEndpoint = "unix:///run/containerd/containerd.sock"
 
+// places are all of these, flagFiles those that have flags.
+var (
+	flagFiles = []string{kubeadmFlags, extraFlags, extraFlagsRPM}
+	places    = append([]string{agentConfig, instanceConfig}, flagFiles...)
+)
+
 // endpoints are the places that name the runtime, with what they say as it is written there, quotes and
 // comments included. A place that is missing here says nothing.
 type endpoints map[string]string
@@ -39,8 +46,39 @@ func plain(said string) string {
 
 var (
 	endpointKey  = regexp.MustCompile(`(?m)^containerRuntimeEndpoint:[ \t]*([^\n]*)\n?`)
-	endpointFlag = regexp.MustCompile(`(--container-runtime-endpoint[= ])([^\s"']+)`)
+	endpointFlag = regexp.MustCompile(`(--container-runtime-endpoint(?:=|[ \t]+)["']?)([^\s"']+)`)
 )
+
+// flagsOf are the endpoints that the flag has in a file of variables, or in arguments. What is commented out
+// says nothing.
+func flagsOf(text string) (all []string) {
+	for line := range strings.Lines(text) {
+		if isComment(line) {
+			continue
+		}
+		for _, match := range endpointFlag.FindAllStringSubmatch(line, -1) {
+			all = append(all, match[2])
+		}
+	}
+	return all
+}
+
+// withFlag is a file of variables in which the flag, where it is, has another endpoint.
+func withFlag(text, said string) string {
+	var out strings.Builder
+	for line := range strings.Lines(text) {
+		if !isComment(line) {
+			line = endpointFlag.ReplaceAllString(line, "${1}"+said)
+		}
+		out.WriteString(line)
+	}
+	return out.String()
+}
+
+func isComment(line string) bool {
+	line = strings.TrimSpace(line)
+	return strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";")
+}
 
 // read finds what the places say now.
 func readEndpoints(root string) (endpoints, error) {
@@ -55,13 +93,17 @@ func readEndpoints(root string) (endpoints, error) {
 		}
 	}
 
-	for _, path := range []string{kubeadmFlags, extraFlags, extraFlagsRPM} {
+	for _, path := range flagFiles {
 		text, err := readFile(root + path)
 		if err != nil {
 			return nil, err
 		}
-		if match := endpointFlag.FindStringSubmatch(text); match != nil {
-			found[path] = match[2]
+		all := slices.Compact(flagsOf(text))
+		if len(all) > 1 {
+			return nil, fmt.Errorf("%s names more than one runtime: %s", path, strings.Join(all, ", "))
+		}
+		if len(all) == 1 {
+			found[path] = all[0]
 		}
 	}
 	return found, nil
@@ -96,17 +138,32 @@ func (e endpoints) ours() endpoints {
 	return next
 }
 
-// change is a file of the administrator that is about to be replaced.
-type change struct {
-	path, text string
-	mode       fs.FileMode
+// back has all places name again what they named, and those that have come to name trivet-cri since, the
+// runtime before: kubeadm takes the flag for its configuration when it is upgraded.
+func (e endpoints) back(now endpoints, runtime string) endpoints {
+	next := maps.Clone(e)
+	left := endpoints{agentConfig: e[agentConfig]}
+	for path, said := range now {
+		if _, known := e[path]; !known && plain(said) == criEndpoint && path != agentConfig {
+			next[path] = runtime
+		}
+		left[path] = next[path]
+	}
+
+	if left.used() != runtime {
+		next[agentConfig] = runtime
+	}
+	return next
 }
 
-func (c change) write() error { return durable.WriteFile(c.path, []byte(c.text), c.mode) }
+// change is a file of the administrator that is about to be replaced.
+type change struct{ path, text string }
+
+func (c change) write() error { return durable.Replace(c.path, []byte(c.text)) }
 
 // changes has the places say what is here, and nothing where that was so. All are checked, none is written.
 func (e endpoints) changes(root string) (all []change, err error) {
-	for _, path := range []string{agentConfig, instanceConfig, kubeadmFlags, extraFlags, extraFlagsRPM} {
+	for _, path := range places {
 		text, err := readFile(root + path)
 		if err != nil {
 			return nil, err
@@ -122,7 +179,7 @@ func (e endpoints) changes(root string) (all []change, err error) {
 		case strings.HasSuffix(path, ".yaml"):
 			changed = withKey(text, said, known)
 		case known:
-			changed = endpointFlag.ReplaceAllString(text, "${1}"+said)
+			changed = withFlag(text, said)
 		}
 		if changed == text {
 			continue
@@ -151,24 +208,25 @@ func withKey(text, said string, known bool) string {
 	return strings.TrimRight(text, "\n") + "\n" + line
 }
 
-// newChange is a file with the mode that it has. A configuration is read again.
+// newChange is a file with another text. A configuration is read again.
 func newChange(path, text, endpoint string) (change, error) {
 	if strings.HasSuffix(path, ".yaml") {
-		var config struct {
-			Endpoint string `json:"containerRuntimeEndpoint"`
-		}
-		if err := yaml.Unmarshal([]byte(text), &config); err != nil || config.Endpoint != endpoint {
-			err = errors.Join(err, fmt.Errorf("it reads %q", config.Endpoint))
+		if got, err := configured(text); err != nil || got != endpoint {
+			err = errors.Join(err, fmt.Errorf("it reads %q", got))
 			const text = "%s: cannot set containerRuntimeEndpoint: is it one line of YAML? (%w)"
 			return change{}, fmt.Errorf(text, path, err)
 		}
 	}
+	return change{path, text}, nil
+}
 
-	info, err := os.Stat(path)
-	if err != nil {
-		return change{}, err
+// configured is the endpoint that a KubeletConfiguration has.
+func configured(text string) (string, error) {
+	var config struct {
+		Endpoint string `json:"containerRuntimeEndpoint"`
 	}
-	return change{path: path, text: text, mode: info.Mode().Perm()}, nil
+	err := yaml.Unmarshal([]byte(text), &config)
+	return config.Endpoint, err
 }
 
 // maxConfig is more than these files have.

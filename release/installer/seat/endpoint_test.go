@@ -85,6 +85,29 @@ func TestEndpointsGoAndComeBack(t *testing.T) {
 	}
 }
 
+// TestRuntimeComesBackWhereKubeadmHasMovedItsName is of an upgrade that makes a configuration of the flag.
+func TestRuntimeComesBackWhereKubeadmHasMovedItsName(t *testing.T) {
+	const crio = "unix:///run/crio/crio.sock"
+	root := node(t, map[string]string{
+		agentConfig:    "containerRuntimeEndpoint: " + criEndpoint + "\n",
+		instanceConfig: "containerRuntimeEndpoint: " + criEndpoint + "\n",
+		kubeadmFlags:   "ARGS=\"--x\"\n",
+	})
+	now, err := readEndpoints(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	before := endpoints{agentConfig: `""`, kubeadmFlags: crio}
+	if err := write(before.back(now, crio), root); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readEndpoints(root)
+	if err != nil || got.used() != crio || got.names(criEndpoint) || plain(got[instanceConfig]) != crio {
+		t.Errorf("endpoints %q, %v", got, err)
+	}
+}
+
 func TestNodeWithoutAConfigurationIsRefused(t *testing.T) {
 	_, err := endpoints{}.ours().changes(t.TempDir())
 	if err == nil || !strings.Contains(err.Error(), agentConfig) {

@@ -53,6 +53,9 @@ type machine struct {
 	// using are the processes in containers of trivet-cri.
 	using []int
 
+	// arguments are those of the agent beside its program.
+	arguments []string
+
 	// starts is what systemd says that the agent's service starts; empty: what its files say.
 	starts string
 }
@@ -180,6 +183,7 @@ func (m *machine) Exists(_ context.Context, unit string) (bool, error) {
 func (m *machine) Active(_ context.Context, unit string) (bool, error) {
 	return m.unit(unit).active, nil
 }
+
 func (m *machine) Enabled(_ context.Context, unit string) (bool, error) {
 	return m.unit(unit).enabled, nil
 }
@@ -212,7 +216,7 @@ func (m *machine) Program(_ context.Context, unit string) (string, error) {
 }
 
 func (m *machine) Arguments(context.Context, string) ([]string, error) {
-	return []string{"/usr/bin/kubelet", "--config=" + agentConfig}, nil
+	return append([]string{"/usr/bin/kubelet"}, m.arguments...), nil
 }
 
 func (m *machine) Text(context.Context, string) (string, error) { return m.text, nil }
@@ -265,6 +269,8 @@ func newMachine(t *testing.T) (*machine, Host) {
 		},
 		served: map[string]*grpc.Server{},
 		text:   kubeletText,
+
+		arguments: []string{"--config=" + agentConfig},
 	}
 
 	m.put(agentConfig, kubeletConfig)

@@ -12,17 +12,12 @@ func (h Host) agent(ctx context.Context) (string, error) {
 		return kept, err
 	}
 
-	for _, unit := range []string{kubeletUnit, nodeUnit} {
-		enabled, err := h.Units.Enabled(ctx, unit)
-		if err != nil {
-			return "", err
-		}
-		active, err := h.Units.Active(ctx, unit)
-		if err != nil {
-			return "", err
-		}
-		if enabled || active {
-			return unit, nil
+	// One may be enabled while the other one has its place.
+	for _, is := range []func(context.Context, string) (bool, error){h.Units.Active, h.Units.Enabled} {
+		for _, unit := range []string{kubeletUnit, nodeUnit} {
+			if yes, err := is(ctx, unit); err != nil || yes {
+				return unit, err
+			}
 		}
 	}
 	return "", fmt.Errorf("the agent of this node is neither %s nor %s", kubeletUnit, nodeUnit)

@@ -25,7 +25,7 @@ func (h Host) restartAgent(
 		return o, err
 	}
 
-	if err := sleepUntil(ctx, ended.Truncate(second).Add(second)); err != nil {
+	if err := h.sleepUntil(ctx, ended.Truncate(second).Add(second)); err != nil {
 		return o, err
 	}
 	o.Started = time.Now()
@@ -44,12 +44,13 @@ func (h Host) statusSecond() time.Duration {
 // away for a part of a second only.
 func (h Host) lateInSecond(ctx context.Context) error {
 	second := h.statusSecond()
-	return sleepUntil(ctx, time.Now().Truncate(second).Add(second*3/4))
+	return h.sleepUntil(ctx, time.Now().Truncate(second).Add(second*3/4))
 }
 
-// sleepUntil returns at once when the time is over.
-func sleepUntil(ctx context.Context, t time.Time) error {
-	timer := time.NewTimer(time.Until(t))
+// sleepUntil returns at once when the time is over, and after a second at the latest: the clock may have been
+// set back.
+func (h Host) sleepUntil(ctx context.Context, t time.Time) error {
+	timer := time.NewTimer(min(time.Until(t), h.statusSecond()))
 	defer timer.Stop()
 	select {
 	case <-timer.C:

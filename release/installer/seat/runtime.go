@@ -23,6 +23,7 @@ const (
 	monitorPath   = "/usr/local/bin/trivet-monitor"
 	criUnitPath   = "/etc/systemd/system/trivet-cri.service"
 	criConfig     = "/etc/trivet/cri.toml"
+	criStore      = "/var/lib/trivet/cri"
 	criEndpoint   = "unix:///run/trivet/cri.sock"
 	crictlConfig  = "/etc/crictl.yaml"
 	ctrLink       = "/usr/local/sbin/ctr"
@@ -127,7 +128,7 @@ func (r Runtime) leave(ctx context.Context, _ swap.State, images []string) (swap
 	if dead == nil {
 		r.carrier(ours, theirs).Bring(ctx, images)
 	}
-	return r.exchange(ctx, was.Said, func(ctx context.Context) error {
+	return r.exchange(ctx, was.Said.back(said, was.Endpoint), func(ctx context.Context) error {
 		return r.clear(ctx, ours, dead)
 	})
 }
@@ -174,8 +175,16 @@ func (r Runtime) remember(ctx context.Context) (before, error) {
 	if was.Endpoint = was.Said.used(); was.Endpoint == criEndpoint {
 		return was, errors.New("trivet-cri is the runtime of this node already, not by this installer")
 	}
-	if err := r.checkFlags(ctx, was); err != nil {
+	if err := r.checkAgent(ctx, was.Said); err != nil {
 		return was, err
+	}
+	active, err := r.Units.Active(ctx, criUnit)
+	if err != nil {
+		return was, err
+	}
+	if active {
+		// Its images would go with it in the end.
+		return was, fmt.Errorf("%s runs already, not by this installer", criUnit)
 	}
 
 	pid, err := r.at(was.Endpoint).Process(ctx)
@@ -209,25 +218,6 @@ func (r Runtime) recall() (was before, err error) {
 		return before{}, nil
 	}
 	return was, err
-}
-
-// checkFlags refuses an agent that is told its runtime by a flag from a place that is not known here.
-func (r Runtime) checkFlags(ctx context.Context, was before) error {
-	agent, err := r.agent(ctx)
-	if err != nil {
-		return err
-	}
-	arguments, err := r.Units.Arguments(ctx, agent)
-	if err != nil {
-		return err
-	}
-
-	match := endpointFlag.FindStringSubmatch(strings.Join(arguments, " "))
-	if match != nil && match[2] != was.Endpoint {
-		return fmt.Errorf("%s has the flag %s, which is in none of %s, %s and %s",
-			agent, match[0], kubeadmFlags, extraFlags, extraFlagsRPM)
-	}
-	return nil
 }
 
 // configure writes what trivet-cri and its clients read, as far as the administrator has not.
@@ -272,7 +262,7 @@ func (r Runtime) carrier(from, to pods.Runtime) carry.Carrier {
 
 // Settle ends the runtime that does not have the seat. With trivet-cri goes all that it has brought.
 func (r Runtime) Settle(ctx context.Context, in swap.State) error {
-	if err := r.forgetAgent(); err != nil {
+	if err := errors.Join(r.forgetAgent(), r.sweep()); err != nil {
 		return err
 	}
 	was, err := r.recall()
@@ -297,5 +287,11 @@ func (r Runtime) Settle(ctx context.Context, in swap.State) error {
 		r.Log.Info("the runtime before is left to run", "unit", was.Unit, "users", users)
 		return err
 	}
-	return errors.Join(r.Units.Disable(ctx, was.Unit), r.Units.Stop(ctx, was.Unit))
+	if was.Enabled {
+		// Of a unit that is not, this would take links away that nothing brings back.
+		if err := r.Units.Disable(ctx, was.Unit); err != nil {
+			return err
+		}
+	}
+	return r.Units.Stop(ctx, was.Unit)
 }

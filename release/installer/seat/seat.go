@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/trivet-node/trivet/internal/durable"
@@ -153,7 +154,25 @@ func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 // current reports whether a unit's main process runs the program that is at a path now.
 func (h Host) current(ctx context.Context, unit, path string) (bool, error) {
 	program, err := h.Units.Program(ctx, unit)
-	return program == path, err
+	return program == h.real(path), err
+}
+
+// real is the path of a program as its process has it: on some machines /usr/local is a link.
+func (h Host) real(path string) string {
+	dir, err := filepath.EvalSymlinks(h.Root + filepath.Dir(path))
+	if err != nil {
+		return path
+	}
+	return filepath.Join(strings.TrimPrefix(dir, h.Root), filepath.Base(path))
+}
+
+// sweep removes what killed writers of the administrator's files have left beside them.
+func (h Host) sweep() error {
+	var failed error
+	for _, path := range places {
+		failed = errors.Join(failed, durable.Sweep(h.Root+path))
+	}
+	return failed
 }
 
 // sum is one of the contents of files.

@@ -70,7 +70,7 @@ func (m Machine) next() (Record, error) {
 	}
 
 	order, err := m.Folder.Order()
-	if err != nil || order.ID == record.Order.ID {
+	if err != nil || order.ID == "" || order.ID == record.Order.ID {
 		record.Phase = Done
 		return record, err
 	}

@@ -39,6 +39,9 @@ type Order struct {
 	// ID is another one for each order.
 	ID string `json:"id"`
 
+	// Given is when it was given.
+	Given time.Time `json:"given"`
+
 	To State `json:"to"`
 
 	// Version is that of the program which gave the order, for people.
@@ -165,6 +168,18 @@ func (f Folder) Record() (r Record, err error) { return r, f.read(recordFile, &r
 
 // Give gives an order. The last one must be done.
 func (f Folder) Give(o Order) error { return f.write(orderFile, o) }
+
+// Withdraw takes the last order back, which no machine has begun with or will: the one before it is the last.
+func (f Folder) Withdraw() error {
+	record, err := f.Record()
+	if err != nil {
+		return err
+	}
+	if record.Order.ID == "" {
+		return f.remove(orderFile)
+	}
+	return f.Give(record.Order)
+}
 
 // Word is what the pod says of an order.
 type Word struct {

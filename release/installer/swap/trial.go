@@ -144,13 +144,10 @@ func (m Machine) try(ctx context.Context, r Record) (Record, error) {
 	return r, context.Cause(ctx)
 }
 
-// within is a deadline that is no later than the limit from now on: a clock that was set back meanwhile makes
-// none longer.
+// within is a deadline that is no later than the limit from now on, and that no clock moves: one that was or
+// is set back makes none longer.
 func within(limit time.Duration, deadline time.Time) time.Time {
-	if latest := time.Now().Add(limit); deadline.After(latest) {
-		return latest
-	}
-	return deadline
+	return time.Now().Add(min(limit, time.Until(deadline)))
 }
 
 // prove begins the phase Proving, or begins it again.

@@ -17,8 +17,8 @@ func Command(text, skip string) (arguments string, err error) {
 			continue
 		}
 
-		value, ok := strings.CutPrefix(line, "ExecStart=")
-		if !ok || file == skip {
+		key, value, _ := strings.Cut(line, "=")
+		if strings.TrimSpace(key) != "ExecStart" || file == skip {
 			continue
 		}
 		if value = strings.TrimSpace(value); value == "" {

@@ -47,6 +47,14 @@ func TestCommandIsTheLastOneAsItIsWritten(t *testing.T) {
 	}
 }
 
+func TestSpacesAroundTheSignOfASettingAreNone(t *testing.T) {
+	const text = "[Service]\nExecStart=/usr/bin/kubelet\n# /etc/x.conf\n[Service]\nExecStart =\n" +
+		"ExecStart = /usr/bin/kubelet --v=2\n"
+	if got, err := Command(text, ""); err != nil || got != "--v=2" {
+		t.Errorf("arguments %q, %v", got, err)
+	}
+}
+
 func TestCommandsThatCannotBeReplacedAreRefused(t *testing.T) {
 	for _, text := range []string{
 		"",
