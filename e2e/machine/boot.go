@@ -96,8 +96,8 @@ func boot(dir string) error {
 	return unix.Exec("/proc/self/exe", []string{os.Args[0], runVerb, dir}, os.Environ())
 }
 
-// mountSecurity shows the kernel's security modules, where it has any: nodes have their containers confined by
-// AppArmor then, as on the host.
+// mountSecurity shows the kernel's security modules, where it has any: nodes have their containers confined
+// by AppArmor then, as on the host.
 func mountSecurity() error {
 	const point = "/sys/kernel/security"
 	err := unix.Mount("securityfs", point, "securityfs", plain, "")

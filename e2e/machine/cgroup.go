@@ -126,8 +126,8 @@ func enterCgroup(group string, memory int64) ([]hierarchy, error) {
 	return all, nil
 }
 
-// Children of a machine's group of v2: of its PID 1, by the name that systemd looks for itself in, and of what
-// enters it from outside.
+// Children of a machine's group of v2: that of its PID 1, by the name that systemd looks for itself in, and
+// that of what enters the machine from outside.
 const (
 	initGroup    = "init.scope"
 	visitorGroup = "visitors"
@@ -148,9 +148,9 @@ func leaveToChildren(host *cgroup.Host, group string) error {
 	return host.Create(child)
 }
 
-// visit returns the beginning of a command line that goes into the machine's group before it runs the rest; on
-// v2, where nobody in the machine could move a process that is outside of what its cgroup namespace shows, not
-// even systemd into the scope of a container (cgroups(7), nsdelegate). It is empty on v1.
+// visit returns the beginning of a command line that goes into the machine's group before it runs the rest.
+// On v2, nobody in the machine could move a process that is outside of what its cgroup namespace shows, not
+// even systemd into the scope of a container (cgroups(7), nsdelegate). On v1 there is no such beginning.
 func visit(group string) ([]string, error) {
 	host, err := cgroup.Open()
 	if err != nil || !host.V2 {

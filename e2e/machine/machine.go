@@ -297,8 +297,8 @@ func (m *Machine) Command(ctx context.Context, name string, args ...string) (*ex
 		return nil, err
 	}
 
-	line = append(line, "nsenter", "--target", strconv.Itoa(pid), "--mount", "--uts", "--ipc", "--net", "--pid",
-		"--cgroup", "--", name)
+	line = append(line, "nsenter", "--target", strconv.Itoa(pid),
+		"--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--", name)
 	line = append(line, args...)
 	return exec.CommandContext(ctx, line[0], line[1:]...), nil
 }
