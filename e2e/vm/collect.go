@@ -18,6 +18,7 @@ const (
 	subjectFile = "subject"     // a line KEY=VALUE for each of commit, kernel, systemd, runtime, machine
 	stepsFile   = "steps"       // a line for each command that ran: its exit code, seconds and name
 	specsFile   = "specs.jsonl" // of trivet-specs
+	endFile     = "ended"       // there is one if the tests came to their end
 	logSuffix   = ".log"
 )
 
@@ -56,6 +57,15 @@ func Collect(dir string, s Subject) (Run, error) {
 
 	if len(r.Results) == 0 {
 		return Run{}, fmt.Errorf("%s: the virtual machine has handed back no result", dir)
+	}
+
+	if _, err := os.Stat(filepath.Join(dir, endFile)); err != nil {
+		r.Results = append(r.Results, Result{
+			Program: "steps",
+			Test:    "the end of the tests",
+			Outcome: Failed,
+			Message: "the virtual machine ended before them",
+		})
 	}
 
 	return r, nil

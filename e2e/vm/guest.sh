@@ -204,4 +204,4 @@ case $shard in
 specs-*-*) IFS=- read -r _ part of <<<"$shard" && shard_specs "$part/$of" ;;
 *) "shard_$shard" ;;
 esac
-echo "== $shard ended with code $?"
+echo "== $shard ended with code $?" | tee "$results/ended"

@@ -72,6 +72,7 @@ func collected(t *testing.T) Run {
 		"internal.bench.log": "BenchmarkMake\nBenchmarkMake/ext4-2 9 1250000 ns/op\nPASS\n",
 		"e2e.scenario.log":   "=== RUN   TestStalls\n--- PASS: TestStalls (3.00s)\n",
 		"steps":              "0 12 cluster up\n1 3 the demo\n",
+		"ended":              "== kernel ended with code 1\n",
 		"specs.jsonl": `{"subject": {"suite": "v1.37.2", "commit": "abc", "seats": "s", "nodes": 1}}` + "\n" +
 			`{"spec": "[sig-node] A", "outcome": "passed", "seconds": 2}` + "\n",
 	})
@@ -166,6 +167,19 @@ func TestAMachineThatHandsNothingBackIsAnError(t *testing.T) {
 		if _, err := Collect(handedBack(t, files), Subject{}); err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+func TestAMachineThatEndedBeforeItsTestsHasFailed(t *testing.T) {
+	files := map[string]string{"subject": subject, "steps": "0 12 cluster up\n"}
+	run, err := Collect(handedBack(t, files), Subject{})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	failures := run.Failures()
+	if len(failures) != 1 || !strings.Contains(failures[0].Message, "ended before") {
+		t.Errorf("failures: %+v", failures)
 	}
 }
 
