@@ -49,8 +49,8 @@ func (m *Maker) localAppArmor(name string) (string, error) {
 // localPrefix is what the deprecated fields of older clients have before the name of a profile of the node's.
 const localPrefix = "localhost/"
 
-// localName returns the name of a profile of the node's. There are clients that write it into the newer field
-// as it was in the older one, critest among them.
+// localName returns the name of a profile of the node's, of AppArmor or seccomp. There are clients that write
+// it into the newer field as it was in the older one, critest among them.
 func localName(p *runtimeapi.SecurityProfile) string {
 	return strings.TrimPrefix(p.LocalhostRef, localPrefix)
 }

@@ -179,6 +179,29 @@ func TestBundlesThatCannotBeMadeSayWhy(t *testing.T) {
 	}
 }
 
+func TestSeccompProfileIsFoundByItsNameWithThePrefixOfTheOldField(t *testing.T) {
+	m, r := maker(t)
+	dir := filepath.Join(r.dir, "seccomp")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "web.json"), []byte("{}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	for _, name := range []string{"web.json", "localhost/web.json", filepath.Join(dir, "web.json")} {
+		profile, err := m.localSeccomp(&runtimeapi.LinuxContainerSecurityContext{
+			Seccomp: &runtimeapi.SecurityProfile{
+				ProfileType:  runtimeapi.SecurityProfile_Localhost,
+				LocalhostRef: name,
+			},
+		})
+		if err != nil || string(profile) != "{}" {
+			t.Errorf("%s: %q, %v", name, profile, err)
+		}
+	}
+}
+
 func TestVolumesAreMadeOnlyWhereNothingElseIsMounted(t *testing.T) {
 	m, r := maker(t)
 	r.links = map[string]string{"/to-data": "/data", "/to-proc": "/proc", "/to-own": "/own"}
