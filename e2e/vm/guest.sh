@@ -179,10 +179,12 @@ on_small_node() {
 shard_critest() { with_cluster on_cri --systemd-nodes=1; }
 
 on_cri() {
+	local code=0
 	for runtime in crun runc; do
-		step "critest with $runtime" "$cluster" critest --oci="$runtime"
+		step "critest with $runtime" "$cluster" critest --oci="$runtime" || code=1
 		cp "/trivet/.trivet/critest/$runtime/e2e.log" "$results/critest-$runtime.txt"
 	done
+	return $code
 }
 
 # shard_specs runs a part of the smoke set, such as 1/4.
